@@ -1,0 +1,47 @@
+"""Files that a reader never sees half written."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `path` whole: readers see the old content or the new."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def copy_atomically(source: Path, path: Path) -> None:
+    """Copy `source` to `path`: readers see the old file or the new."""
+    with _replacing(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def link_atomically(target: Path, path: Path) -> None:
+    """Make `path` a symbolic link to `target`, whatever file or link it was."""
+    with _replacing(path) as temporary:
+        temporary.unlink()
+        temporary.symlink_to(target)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if not temporary.is_symlink():
+            # mkstemp makes a private file; what is published may be read like any other.
+            temporary.chmod(0o644)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,151 @@
+"""Check what arrived before it may replace what is there: keys, parents, months, content.
+
+Works on parquet files with an in-memory DuckDB that spills to disk, so tables larger than memory pass.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from serverless_assets import sql
+from serverless_assets.ingestion.contract import ContractError, Problem, refuse
+from serverless_assets.ingestion.tables import Table
+from serverless_assets.ingestion.window import Window
+
+MEMORY_LIMIT = "512MB"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one month, or of a whole table: how many, and a hash of what they say."""
+
+    rows: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a table holds, whatever the order of its rows; `months` is empty for a snapshot."""
+
+    rows: int
+    hash: str
+    months: Mapping[date, Part]
+
+
+@contextmanager
+def audit_connection(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB that spills into `scratch`."""
+    config = {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": str(scratch),
+        # Keeping the order of rows would hold them in memory, and tables have no order.
+        "preserve_insertion_order": "false",
+    }
+    with closing(duckdb.connect(config=config)) as connection:
+        yield connection
+
+
+def check_keys(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
+    """Raise `ContractError` unless the key is unique and key and event time are never null."""
+    required = list(table.key)
+    if table.event_time in table.columns:
+        required.append(str(table.event_time))
+    counts = ", ".join(f"count(*) - count({sql.identifier(name)})" for name in required)
+    key = ", ".join(map(sql.identifier, table.key))
+    nulls = connection.execute(f"select {counts} from {_parquet(path)}").fetchone() or ()
+    problems = [
+        Problem(table.name, name, "no nulls", f"{count:,} rows without a value")
+        for name, count in zip(required, nulls, strict=True)
+        if count
+    ]
+    repeated = connection.execute(
+        f"select {key}, count(*) as times from {_parquet(path)} group by all having times > 1 limit 1"
+    ).fetchone()
+    if repeated and not problems:
+        *value, times = repeated
+        shown = ", ".join(map(repr, value))
+        problems.append(Problem(table.name, "+".join(table.key), "unique values", f"{shown} {times} times"))
+    refuse(problems)
+
+
+def add_event_time(
+    connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path, target: Path
+) -> None:
+    """Write `path` with the event time of each row's parent as a last column.
+
+    Raises:
+        ContractError: a row has no parent in `parent_path`: its month cannot be known.
+    """
+    if table.dated_by is None or table.event_time is None:
+        raise ValueError(f"{table.name} has its own event time, or none")
+    (parent_key,) = table.dated_by.parent.key
+    column = sql.identifier(table.dated_by.column)
+    joined = f"{_parquet(path)} as child left join {_parquet(parent_path)} as parent"
+    on = f"child.{column} = parent.{sql.identifier(parent_key)}"
+    orphans, example = connection.execute(
+        f"select count(*), min(child.{column}) from {joined} on {on}"
+        f" where parent.{sql.identifier(parent_key)} is null"
+    ).fetchone() or (0, None)
+    if orphans:
+        parent = table.dated_by.parent.name
+        found = f"{orphans:,} rows of others, such as {example!r}"
+        refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", found)])
+    _write(connection, f"select child.*, parent.{sql.identifier(table.event_time)} from {joined} on {on}", target)
+
+
+def keep_window(
+    connection: duckdb.DuckDBPyConnection, table: Table, path: Path, window: Window, target: Path
+) -> None:
+    """Write the rows of `path` whose event time lies in the window."""
+    event_time = sql.identifier(str(table.event_time))
+    _write(
+        connection,
+        f"select * from {_parquet(path)}"
+        f" where {event_time} >= date '{window.start}' and {event_time} < date '{window.end}'",
+        target,
+    )
+
+
+def content_of(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> Content:
+    """Count and hash the rows, month by month for a fact."""
+    # chr(0) marks null and chr(31) ends a column, so that ('a', null) and ('', 'a') hash apart.
+    columns = ", ".join(
+        f"coalesce(cast({sql.identifier(name)} as varchar), chr(0))" for name in table.schema.names
+    )
+    month = (
+        f"cast(date_trunc('month', {sql.identifier(table.event_time)}) as date)"
+        if table.event_time
+        else "null"
+    )
+    rows = connection.execute(
+        f"select {month} as month, count(*), sum(md5_number_lower(concat_ws(chr(31), {columns})))"
+        f" from {_parquet(path)} group by month order by month"
+    ).fetchall()
+    # The sum does not depend on the order of rows; the names make a renamed column new content.
+    schema = f"{table.schema.names} {table.schema.types}"
+    parts = {month: Part(count, _digest(f"{schema} {count} {total}")) for month, count, total in rows}
+    return Content(
+        rows=sum(part.rows for part in parts.values()),
+        hash=_digest(f"{schema} {[(str(month), part.hash) for month, part in parts.items()]}"),
+        months=parts if table.event_time else {},
+    )
+
+
+def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    try:
+        connection.execute(f"copy ({query}) to {sql.literal(str(target))} (format parquet, compression zstd)")
+    except duckdb.Error as error:
+        raise ContractError(f"{target.name} could not be written ({error}).") from None
+
+
+def _parquet(path: Path) -> str:
+    return f"read_parquet({sql.literal(str(path))})"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,110 @@
+"""A living shop: tables that are a function of a seed and of days, so that each day adds to a fixed past."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+
+import pyarrow as pa
+
+from serverless_assets.ingestion.sample_catalogue import (
+    FACTS,
+    FOUNDED,
+    PRODUCTS,
+    SCHEMAS,
+    STORES,
+    SUPPLIES,
+    Store,
+)
+from serverless_assets.ingestion.sample_demand import customers_by, last_sign_up
+from serverless_assets.ingestion.sample_draws import customer_ids, customer_names, sales
+
+ONE_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleShop:
+    """A shop as it stood at the close of a day. Two shops of one seed agree on every day that they share.
+
+    Attributes:
+        seed: which shop it is; not negative.
+        end: the last day of its history.
+    """
+
+    seed: int = 7
+    end: date
+
+    @property
+    def start(self) -> date:
+        """The first day of the history: the first of a month, so that the oldest month is never partial."""
+        return date(self.end.year - 2, self.end.month, 1)
+
+    def clip(self, start: date | None = None, end: date | None = None) -> tuple[date, date]:
+        """The window from `start` up to `end` (exclusive) as far as there is history.
+
+        Without a bound the window reaches as far as the history does. Every window without a day in it
+        comes out the same.
+        """
+        first = max(start or self.start, self.start)
+        stop = min(end or date.max, self.end + ONE_DAY)
+        return (first, stop) if first < stop else (self.start, self.start)
+
+    def table(self, name: str, start: date | None = None, end: date | None = None) -> pa.Table:
+        """The rows of a table, facts in order of time, with the schema of `SCHEMAS[name]`.
+
+        `start` and `end` choose the facts of a window, as in `clip`; a snapshot is always whole.
+
+        Raises:
+            KeyError: there is no such table.
+        """
+        schema = SCHEMAS[name]
+        if name in FACTS:
+            batches = [sales(self.seed, day)[name] for day in self._days(start, end)]
+            return pa.Table.from_batches(batches, schema)
+        return pa.Table.from_pylist(self._snapshot(name), schema)
+
+    def changed_on(self, name: str, start: date | None = None, end: date | None = None) -> date | None:
+        """The last day that changed what `table` gives for the same arguments; None if that is no rows.
+
+        It follows from the content: a day without trade changes nothing.
+        """
+        match name:
+            case "raw_orders" | "raw_items":
+                return self._sales_changed_on(start, end)
+            case "raw_customers":
+                return last_sign_up(self.end)
+            case "raw_stores":
+                return max((store.opened for store in self._stores()), default=None)
+            case _:
+                return FOUNDED
+
+    def _days(self, start: date | None, end: date | None) -> list[date]:
+        first, stop = self.clip(start, end)
+        return [first + timedelta(days=n) for n in range((stop - first).days)]
+
+    def _sales_changed_on(self, start: date | None, end: date | None) -> date | None:
+        days = reversed(self._days(start, end))
+        last_trade = next((day for day in days if sales(self.seed, day)["raw_orders"].num_rows), None)
+        if last_trade and (start is None or start < self.start):
+            # Such a window also lost rows on the day that moved the start of the history.
+            return max(last_trade, self.end.replace(day=1))
+        return last_trade
+
+    def _stores(self) -> list[Store]:
+        return [store for store in STORES if store.opened <= self.end]
+
+    def _snapshot(self, name: str) -> list[dict[str, object]]:
+        match name:
+            case "raw_customers":
+                count = customers_by(self.end)
+                people = zip(customer_ids(range(count)), customer_names(self.seed, count), strict=True)
+                return [{"id": id, "name": name} for id, name in people]
+            case "raw_products":
+                return [product._asdict() for product in PRODUCTS]
+            case "raw_stores":
+                return [
+                    store._asdict() | {"opened_at": datetime.combine(store.opened, time())}
+                    for store in self._stores()
+                ]
+            case "raw_supplies":
+                return [supply._asdict() | {"sku": sku} for supply in SUPPLIES for sku in supply.skus]
+            case _:
+                raise KeyError(name)

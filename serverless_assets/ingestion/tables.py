@@ -1,0 +1,103 @@
+"""The catalogue of raw tables: to add a table, add its few lines here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+ID = pa.string()
+TEXT = pa.string()
+CENTS = pa.int64()
+RATE = pa.float64()
+FLAG = pa.bool_()
+TIMESTAMP = pa.timestamp("us")
+
+
+@dataclass(frozen=True)
+class DatedBy:
+    """A fact without a time of its own takes it from a `parent` row: `column` holds the parent's key."""
+
+    parent: "Table"
+    column: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the source: what it must hold (its contract) and how it is loaded.
+
+    A table with `event_time` is a fact, partitioned by month of that column. Where the source does
+    not carry the column, `dated_by` says which parent's row gives it.
+    """
+
+    name: str
+    description: str
+    columns: Mapping[str, pa.DataType] = field(hash=False)
+    key: tuple[str, ...] = ("id",)
+    event_time: str | None = None
+    dated_by: DatedBy | None = None
+
+    @property
+    def source_schema(self) -> pa.Schema:
+        """The columns that the source must serve, in order."""
+        return pa.schema(list(self.columns.items()))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the table in the warehouse, in order."""
+        if self.dated_by is None or self.event_time is None:
+            return self.source_schema
+        return self.source_schema.append(pa.field(self.event_time, TIMESTAMP))
+
+
+RAW_CUSTOMERS = Table(
+    "raw_customers",
+    "Everybody who has an account with the shop.",
+    {"id": ID, "name": TEXT},
+)
+RAW_ORDERS = Table(
+    "raw_orders",
+    "One row per order; money in cents.",
+    {
+        "id": ID,
+        "customer": ID,
+        "ordered_at": TIMESTAMP,
+        "store_id": ID,
+        "subtotal": CENTS,
+        "tax_paid": CENTS,
+        "order_total": CENTS,
+    },
+    event_time="ordered_at",
+)
+RAW_ITEMS = Table(
+    "raw_items",
+    "One row per product in an order, with the time of its order.",
+    {"id": ID, "order_id": ID, "sku": ID},
+    event_time="ordered_at",
+    dated_by=DatedBy(RAW_ORDERS, "order_id"),
+)
+RAW_PRODUCTS = Table(
+    "raw_products",
+    "What the shop sells; price in cents.",
+    {"sku": ID, "name": TEXT, "type": TEXT, "price": CENTS, "description": TEXT},
+    key=("sku",),
+)
+RAW_STORES = Table(
+    "raw_stores",
+    "The shop's locations and the sales tax rate of each.",
+    {"id": ID, "name": TEXT, "opened_at": TIMESTAMP, "tax_rate": RATE},
+)
+RAW_SUPPLIES = Table(
+    "raw_supplies",
+    "What it takes to make each product; cost in cents.",
+    {"id": ID, "name": TEXT, "cost": CENTS, "perishable": FLAG, "sku": ID},
+    key=("id", "sku"),
+)
+
+TABLES: tuple[Table, ...] = (
+    RAW_CUSTOMERS,
+    RAW_ORDERS,
+    RAW_ITEMS,
+    RAW_PRODUCTS,
+    RAW_STORES,
+    RAW_SUPPLIES,
+)

@@ -1,0 +1,34 @@
+"""The metadata that every materialization carries, and that a run's summary is made of."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import dagster as dg
+
+Status = Literal["built", "reused", "failed", "skipped"]
+
+STATUS, REASON, ROWS, BYTES, SECONDS = "status", "reason", "dagster/row_count", "bytes", "seconds"
+REPORT = "report"
+
+
+def outcome(
+    status: Status,
+    reason: str,
+    *,
+    rows: int | None = None,
+    size: int | None = None,
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """Metadata that says what became of an asset in this run, and why. `size` is in bytes."""
+    measured = {ROWS: rows, BYTES: size, SECONDS: None if seconds is None else round(seconds, 3)}
+    return {STATUS: status, REASON: reason, **{k: v for k, v in measured.items() if v is not None}}
+
+
+def not_built(key: dg.AssetKey, status: Literal["failed", "skipped"], reason: str) -> dg.AssetObservation:
+    """What to log for an asset that this run leaves as it was."""
+    return dg.AssetObservation(key, metadata=outcome(status, reason), description=reason)
+
+
+def plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
+    """The values of an event's metadata as plain Python."""
+    return {name: value.value for name, value in metadata.items()}

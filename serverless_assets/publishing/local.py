@@ -1,0 +1,247 @@
+"""Publishing on one machine: releases are folders, and one symbolic link says which is current.
+
+    warehouse.duckdb -> current/warehouse.duckdb        what people and tools open
+    artifacts        -> current/artifacts
+    current          -> releases/<latest>               swapped by one atomic rename
+    releases/        the latest release and the one before
+    work/            what runs write to, green or not; a failed run's work is kept here
+
+Readers hold on to the release that they opened, so they neither block a run nor are blocked.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+from filelock import FileLock, Timeout
+from pydantic import PrivateAttr
+
+from serverless_assets.artifacts.local import LocalArtifacts
+from serverless_assets.files import copy_atomically, link_atomically, write_atomically
+from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.publishing.release import Release
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+
+RELEASES_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are below SERVERLESS_HOME."""
+
+    home: Path
+
+    @property
+    def warehouse(self) -> Path:
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
+    def current(self) -> Path:
+        return self.home / "current"
+
+    @property
+    def releases(self) -> Path:
+        return self.home / "releases"
+
+    @property
+    def work(self) -> Path:
+        return self.home / "work"
+
+    @property
+    def working_warehouse(self) -> Path:
+        return self.work / "warehouse.duckdb"
+
+    @property
+    def working_artifacts(self) -> Path:
+        return self.work / "artifacts"
+
+
+class LocalRelease(Release):
+    """Runs write to a working copy; a green run becomes the next release."""
+
+    dbt_schema: str
+
+    _lock: FileLock | None = PrivateAttr(default=None)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(Path(self.home))
+
+    @property
+    def warehouse(self) -> DuckDBWarehouse:
+        return DuckDBWarehouse(self.layout.working_warehouse, self.dbt_schema)
+
+    @property
+    def artifacts(self) -> LocalArtifacts:
+        return LocalArtifacts(self.layout.working_artifacts, self.layout.artifacts)
+
+    def begin(self, planned: Sequence[str], all_assets: bool, log: dg.DagsterLogManager) -> None:
+        self.layout.work.mkdir(parents=True, exist_ok=True)
+        self._lock = _only_run_at_work(self.layout, log)
+        if adopt_published(self.layout):
+            log.info(f"Starting from {self.layout.warehouse}: it is not the copy that runs last worked on.")
+        unsettled = Unsettled(self.layout)
+        if all_assets:
+            # An asset that no longer exists can never succeed: only these count from now on.
+            unsettled.clear()
+        unsettled.add(planned)
+
+    def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
+        unsettled = Unsettled(self.layout)
+        unsettled.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
+        waiting = unsettled.read()
+        if waiting:
+            log.warning(
+                f"Not published: {', '.join(sorted(waiting))} did not succeed. {self.layout.warehouse} stays "
+                "at the last green release; the next run goes on from what this one finished."
+            )
+            return False
+        if publish(self.layout, run_id):
+            log.info(f"Published {self.layout.warehouse}.")
+        else:
+            log.info("Nothing changed, so nothing was published.")
+        return True
+
+    def abandon(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """The assets that a run set out to write and that have not succeeded since.
+
+    Kept in a file, so that what a killed run left behind is not published by the next one, even if
+    that writes something else altogether.
+    """
+
+    layout: Layout
+
+    @property
+    def _path(self) -> Path:
+        return self.layout.work / "unsettled.json"
+
+    def read(self) -> set[str]:
+        return set(json.loads(self._path.read_text())) if self._path.exists() else set()
+
+    def add(self, assets: Iterable[str]) -> None:
+        self._write(self.read() | set(assets))
+
+    def remove(self, assets: Iterable[str]) -> None:
+        self._write(self.read() - set(assets))
+
+    def clear(self) -> None:
+        self._write(set())
+
+    def _write(self, assets: set[str]) -> None:
+        write_atomically(self._path, json.dumps(sorted(assets)).encode())
+
+
+def adopt_published(layout: Layout) -> bool:
+    """Make the published release the working copy if the working copy did not come before it.
+
+    That is so when there is no working copy, and when somebody put another file in the place of the
+    published one (restored a backup, say): what they see is then what the next run goes on from.
+    """
+    if not layout.warehouse.exists():
+        return False
+    if layout.working_warehouse.exists() and _stamp(layout.warehouse) == _published_stamp(layout):
+        return False
+    layout.working_warehouse.with_suffix(".duckdb.wal").unlink(missing_ok=True)
+    copy_atomically(layout.warehouse, layout.working_warehouse)
+    for file in _files(layout.artifacts):
+        copy_atomically(file, layout.working_artifacts / file.name)
+    Unsettled(layout).clear()
+    return True
+
+
+def publish(layout: Layout, run_id: str) -> bool:
+    """Make the working copy the current release in one step; False if it already is."""
+    working = _stamps([layout.working_warehouse, *_files(layout.working_artifacts)])
+    if _release_note(layout).get("working") == working and _stamp(layout.warehouse) == _published_stamp(layout):
+        return False
+    release = layout.releases / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{run_id[:8]}"
+    unfinished = release.with_name(f".{release.name}")
+    (unfinished / "artifacts").mkdir(parents=True)
+    if layout.working_warehouse.exists():
+        _flush(layout.working_warehouse)
+        working = _stamps([layout.working_warehouse, *_files(layout.working_artifacts)])
+        copy_atomically(layout.working_warehouse, unfinished / layout.warehouse.name)
+    for file in _files(layout.working_artifacts):
+        copy_atomically(file, unfinished / "artifacts" / file.name)
+    note = {"run_id": run_id, "working": working, "warehouse": _stamp(unfinished / layout.warehouse.name)}
+    write_atomically(unfinished / "release.json", json.dumps(note).encode())
+    unfinished.rename(release)
+    link_atomically(Path("releases", release.name), layout.current)
+    for path in (layout.warehouse, layout.artifacts):
+        _link_through_current(path)
+    _remove_old_releases(layout)
+    return True
+
+
+def _only_run_at_work(layout: Layout, log: dg.DagsterLogManager) -> FileLock:
+    lock = FileLock(layout.work / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.info(f"Another run is at work in {layout.work}. Waiting for it to end.")
+        lock.acquire()
+    return lock
+
+
+def _flush(warehouse: Path) -> None:
+    # A killed run may have left committed rows in the log beside the file.
+    if warehouse.with_suffix(".duckdb.wal").exists():
+        with duckdb.connect(str(warehouse)) as connection:
+            connection.execute("checkpoint")
+
+
+def _link_through_current(path: Path) -> None:
+    target = Path("current", path.name)
+    if path.is_symlink() and path.readlink() == target:
+        return
+    if path.is_dir() and not path.is_symlink():
+        # Somebody's own folder is moved aside, never deleted.
+        path.rename(path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+    link_atomically(target, path)
+
+
+def _remove_old_releases(layout: Layout) -> None:
+    finished = sorted(path for path in layout.releases.iterdir() if not path.name.startswith("."))
+    unfinished = [path for path in layout.releases.iterdir() if path.name.startswith(".")]
+    for path in [*finished[:-RELEASES_KEPT], *unfinished]:
+        shutil.rmtree(path)
+
+
+def _release_note(layout: Layout) -> dict[str, object]:
+    path = layout.current / "release.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _published_stamp(layout: Layout) -> object:
+    return _release_note(layout).get("warehouse")
+
+
+def _stamps(files: Iterable[Path]) -> dict[str, object]:
+    return {file.name: _stamp(file) for file in files}
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """What tells that a file was written to, without reading it: its size and time of change."""
+    if not file.exists():
+        return None
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []

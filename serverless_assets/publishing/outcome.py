@@ -1,0 +1,96 @@
+"""What became of each asset in a run, read from the run's own events."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEventType as Type
+
+from serverless_assets import metadata
+from serverless_assets.metadata import Status
+
+
+@dataclass
+class AssetOutcome:
+    """One asset: what the run did with it and why. `seconds` and `bytes` only where measured."""
+
+    asset: str
+    status: Status
+    reason: str
+    rows: int | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+    path: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the warehouse holds for this asset what the person asked for."""
+        return self.status in ("built", "reused") or self.reason == SKIPPED_AS_ASKED
+
+
+SKIPPED_AS_ASKED = "skipped as asked"
+NOT_REACHED = "not reached: a step before it failed or the run was stopped"
+
+
+@dataclass
+class _Seen:
+    """What the events say of one asset so far."""
+
+    step: str
+    materialized: dict[str, Any] | None = None
+    observed: dict[str, Any] | None = None
+    failed_checks: list[str] = field(default_factory=list)
+
+
+def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
+    """The outcome of every asset that the run had planned, in the order of planning."""
+    seen: dict[dg.AssetKey, _Seen] = {}
+    step_errors: dict[str, str] = {}
+    for event in events:
+        if event.event_type == Type.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
+            seen.setdefault(event.asset_key, _Seen(step=str(event.step_key)))
+        elif event.event_type == Type.STEP_FAILURE:
+            step_errors[str(event.step_key)] = _failure_in_words(event)
+        elif event.event_type == Type.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if check.asset_key in seen and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+                seen[check.asset_key].failed_checks.append(check.check_name)
+        elif event.asset_key in seen and event.event_type == Type.ASSET_MATERIALIZATION:
+            # One event for the whole asset may follow events for single partitions: the last counts.
+            found = event.step_materialization_data.materialization.metadata
+            seen[event.asset_key].materialized = metadata.plain(found)
+        elif event.asset_key in seen and event.event_type == Type.ASSET_OBSERVATION:
+            found = metadata.plain(event.asset_observation_data.asset_observation.metadata)
+            if metadata.REASON in found:
+                seen[event.asset_key].observed = found
+    return [_outcome(key, asset, step_errors) for key, asset in seen.items()]
+
+
+def _outcome(key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str]) -> AssetOutcome:
+    name = key.to_user_string()
+    found = seen.materialized or seen.observed or {}
+    measured = {
+        "rows": found.get(metadata.ROWS),
+        "bytes": found.get(metadata.BYTES),
+        "seconds": found.get(metadata.SECONDS),
+        "path": found.get(metadata.REPORT),
+    }
+    if seen.failed_checks:
+        return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)
+    if found:
+        status = found.get(metadata.STATUS)
+        known = status if status in ("reused", "failed", "skipped") else "built"
+        return AssetOutcome(name, known, str(found.get(metadata.REASON, "")), **measured)
+    if seen.step in step_errors:
+        return AssetOutcome(name, "failed", step_errors[seen.step])
+    return AssetOutcome(name, "skipped", NOT_REACHED)
+
+
+def _failure_in_words(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    cause = (error.cause or error) if error else None
+    return cause.message.strip().splitlines()[-1] if cause else "failed"

@@ -1,0 +1,79 @@
+"""The resource that wraps every run: where it writes to, and what becomes of that at its end."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from dagster import DagsterEventType
+from pydantic import Field
+
+from serverless_assets.artifacts import Artifacts
+from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
+from serverless_assets.publishing.summary import summarise, write_summary
+from serverless_assets.warehouse import Warehouse
+
+# The events that tell what became of a run's assets.
+TELLING = {
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    DagsterEventType.ASSET_MATERIALIZATION,
+    DagsterEventType.ASSET_OBSERVATION,
+    DagsterEventType.ASSET_CHECK_EVALUATION,
+    DagsterEventType.STEP_FAILURE,
+}
+
+
+class Release(dg.ConfigurableResource):
+    """Where a run writes to. Every asset asks for it, so that it wraps the whole run.
+
+    With one process per run, Dagster opens it before the first step and closes it after the last,
+    whatever was launched: a job, one asset from the graph, a schedule.
+    """
+
+    home: str
+    main_job: str = Field(description="The job that writes every asset.")
+
+    @property
+    @abstractmethod
+    def warehouse(self) -> Warehouse:
+        """The warehouse to read from and write to in this run."""
+
+    @property
+    @abstractmethod
+    def artifacts(self) -> Artifacts:
+        """The artifact store to write to in this run."""
+
+    @abstractmethod
+    def begin(self, planned: Sequence[str], all_assets: bool, log: dg.DagsterLogManager) -> None:
+        """Make ready for a run that means to write the `planned` assets, which may be all there are."""
+
+    @abstractmethod
+    def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
+        """Publish what the run wrote if all of it is sound, and say whether it is what people now read."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go of what `begin` took hold of."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Release"]:
+        run, instance, log = context.run, context.instance, context.log
+        if run is None or instance is None or log is None:
+            # Not a run: somebody built the resource by hand.
+            yield self
+            return
+        planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
+        self.begin(planned, run.job_name == self.main_job, log)
+        try:
+            yield self
+            outcomes = _outcomes(instance, run.run_id)
+            published = self.end(run.run_id, outcomes, log)
+            write_summary(Path(self.home), summarise(instance, run.run_id, outcomes, published))
+        finally:
+            self.abandon()
+
+
+def _outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:
+    entries = instance.all_logs(run_id, of_type=TELLING)
+    return asset_outcomes(entry.dagster_event for entry in entries if entry.dagster_event)

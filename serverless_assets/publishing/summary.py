@@ -1,0 +1,75 @@
+"""The last run's summary, for programs: `runs/latest.json`."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from serverless_assets.files import write_atomically
+from serverless_assets.publishing.outcome import AssetOutcome
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What one run did. `seconds` is wall-clock time; `report` the path of the report it wrote, if any."""
+
+    run_id: str
+    job: str
+    success: bool
+    published: bool
+    started_at: str
+    seconds: float
+    report: str | None
+    assets: Sequence[AssetOutcome]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document in `runs/latest.json`: outcomes by asset, and totals."""
+        document = asdict(self)
+        document["assets"] = {
+            outcome.asset: {k: v for k, v in asdict(outcome).items() if k != "asset"} for outcome in self.assets
+        }
+        statuses = Counter(outcome.status for outcome in self.assets)
+        document["totals"] = {
+            **{status: statuses[status] for status in ("built", "reused", "failed", "skipped")},
+            "rows": sum(outcome.rows or 0 for outcome in self.assets),
+            "bytes": sum(outcome.bytes or 0 for outcome in self.assets),
+            "seconds": self.seconds,
+        }
+        return document
+
+
+def summary_path(home: Path) -> Path:
+    """Where the last run's summary is kept."""
+    return home / "runs" / "latest.json"
+
+
+def summarise(
+    instance: dg.DagsterInstance, run_id: str, outcomes: Sequence[AssetOutcome], published: bool
+) -> RunSummary:
+    """The summary of a run that is about to end."""
+    record = instance.get_run_record_by_id(run_id)
+    if record is None:
+        raise ValueError(f"there is no run {run_id}")
+    started = record.start_time or record.create_timestamp.timestamp()
+    return RunSummary(
+        run_id=run_id,
+        job=record.dagster_run.job_name,
+        success=all(outcome.is_settled for outcome in outcomes),
+        published=published,
+        started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        seconds=round(time.time() - started, 3),
+        report=next((outcome.path for outcome in outcomes if outcome.path), None),
+        assets=outcomes,
+    )
+
+
+def write_summary(home: Path, summary: RunSummary) -> None:
+    """Replace `runs/latest.json`."""
+    content = json.dumps(summary.as_json(), indent=2) + "\n"
+    write_atomically(summary_path(home), content.encode())

@@ -1,0 +1,170 @@
+"""What a person may choose when launching a run: one form, the same for every job and asset.
+
+The launchpad completes and refuses what the types say. What it cannot check (a colour, a number's
+range) `RunInputs.choices()` checks, in the first step that asks and before anything is written.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+import dagster as dg
+from pydantic import Field
+
+from modal_forecast.report.colors import check_color
+from serverless_assets.settings import is_http_address
+
+Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", "32.0"]
+Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
+
+LONGEST_HORIZON_DAYS = 730
+
+
+class Reload(dg.Config):
+    """Load the raw tables from the source again."""
+
+    ingestion: Literal["reload"] = "reload"
+    dataset_url: str = Field(
+        default="",
+        description="Base URL that serves the tables, for this run only. Empty: the environment's.",
+    )
+
+
+class Reuse(dg.Config):
+    """Keep the raw tables as they are."""
+
+    ingestion: Literal["reuse"] = "reuse"
+
+
+class DefaultStyle(dg.Config):
+    """180 days ahead, history in blue and forecast in red."""
+
+    style: Literal["default"] = "default"
+
+
+class CustomisedStyle(dg.Config):
+    """Your own names, colours and horizon."""
+
+    style: Literal["customised"] = "customised"
+    forecast_file: str = Field(default="forecast.parquet", description="Name of the forecast's file.")
+    html_report: str = Field(default="forecast.html", description="Name of the report's file.")
+    color_history: str = Field(default="blue", description="A CSS colour name or #hex.")
+    color_prediction: str = Field(default="red", description="A CSS colour name or #hex.")
+    nr_days_fcst: int = Field(default=180, description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}.")
+
+
+class RunForecast(dg.Config):
+    """Forecast on the environment's compute, with this much cpu and memory."""
+
+    forecast: Literal["run"] = "run"
+    cpu: Cpu = Field(default="0.25", description="Cores.")
+    memory: Memory = Field(default="256", description="MiB.")
+    style: DefaultStyle | CustomisedStyle = Field(default=DefaultStyle(), discriminator="style")
+
+
+class SkipForecast(dg.Config):
+    """Run no forecast and start no compute."""
+
+    forecast: Literal["skip"] = "skip"
+
+
+@dataclass(frozen=True)
+class IngestionChoice:
+    """Load the raw tables from `dataset_url`, or from the environment's source if it is None."""
+
+    dataset_url: str | None
+
+
+@dataclass(frozen=True)
+class ForecastChoice:
+    """A forecast as asked for, checked. `memory` is in MiB, `horizon` in days."""
+
+    cpu: float
+    memory: int
+    forecast_file: str
+    html_report: str
+    color_history: str
+    color_prediction: str
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The run inputs, checked; None where the person chose to reuse or to skip."""
+
+    ingestion: IngestionChoice | None
+    forecast: ForecastChoice | None
+
+
+class RunInputs(dg.ConfigurableResource):
+    """What a person may choose when launching a run."""
+
+    ingestion: Reload | Reuse = Field(default=Reload(), discriminator="ingestion")
+    forecast: RunForecast | SkipForecast = Field(default=RunForecast(), discriminator="forecast")
+
+    def choices(self) -> Choices:
+        """The checked choices.
+
+        Raises:
+            dagster.Failure: with every choice that cannot be used, not to be retried.
+        """
+        style = self.forecast.style if isinstance(self.forecast, RunForecast) else DefaultStyle()
+        custom = style if isinstance(style, CustomisedStyle) else CustomisedStyle()
+        dataset_url = self.ingestion.dataset_url.strip() if isinstance(self.ingestion, Reload) else ""
+        problems = _style_problems(custom) + _url_problems(dataset_url)
+        if problems:
+            raise dg.Failure("Run inputs: " + " ".join(problems), allow_retries=False)
+        return Choices(
+            ingestion=IngestionChoice(dataset_url or None) if isinstance(self.ingestion, Reload) else None,
+            forecast=_forecast_choice(self.forecast, custom),
+        )
+
+
+def _forecast_choice(forecast: RunForecast | SkipForecast, style: CustomisedStyle) -> ForecastChoice | None:
+    if isinstance(forecast, SkipForecast):
+        return None
+    return ForecastChoice(
+        cpu=float(forecast.cpu),
+        memory=int(forecast.memory),
+        forecast_file=style.forecast_file,
+        html_report=style.html_report,
+        color_history=style.color_history,
+        color_prediction=style.color_prediction,
+        horizon=style.nr_days_fcst,
+    )
+
+
+def _style_problems(style: CustomisedStyle) -> list[str]:
+    problems = []
+    if not 1 <= style.nr_days_fcst <= LONGEST_HORIZON_DAYS:
+        problems.append(
+            f"nr_days_fcst is {style.nr_days_fcst}; choose 1 to {LONGEST_HORIZON_DAYS} days."
+        )
+    for field in ("color_history", "color_prediction"):
+        try:
+            check_color(getattr(style, field))
+        except ValueError as error:
+            problems.append(f"{field}: {error}")
+    for field, ending in (("forecast_file", ".parquet"), ("html_report", ".html")):
+        name = getattr(style, field)
+        # One plain segment: nothing that could leave the artifact folder or hide in it.
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}", name) or not name.endswith(ending):
+            problems.append(
+                f"{field} is {name!r}; choose a file name, not a path, that ends in {ending}."
+            )
+    return problems
+
+
+def _url_problems(url: str) -> list[str]:
+    if not url:
+        return []
+    if not is_http_address(url):
+        return ["dataset_url is not an http(s) address such as https://example.com/data."]
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        return [
+            "dataset_url carries credentials, and a run's config is kept in clear: "
+            "set SERVERLESS_DATASET_URL instead."
+        ]
+    return []

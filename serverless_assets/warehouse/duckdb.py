@@ -1,0 +1,97 @@
+"""A warehouse in one DuckDB file."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from dagster_duckdb import DuckDBResource
+
+from serverless_assets import sql
+from serverless_assets.warehouse import WarehouseError
+
+
+@dataclass(frozen=True)
+class DuckDBWarehouse:
+    """See `Warehouse`. Connections are short: an open one keeps every other process out."""
+
+    path: Path
+    schema: str
+
+    def replace(self, table: str, rows: Path, note: Mapping[str, object]) -> None:
+        relation = self.relation(table)
+        with self._transaction() as connection:
+            connection.execute(f"create or replace table {relation} as from {_parquet(rows)}")
+            connection.execute(f"comment on table {relation} is {sql.literal(json.dumps(dict(note)))}")
+
+    def replace_between(self, table: str, rows: Path, column: str, start: date, end: date) -> None:
+        relation, bound = self.relation(table), sql.identifier(column)
+        with self._transaction() as connection:
+            connection.execute(f"create table if not exists {relation} as from {_parquet(rows)} limit 0")
+            connection.execute(
+                f"delete from {relation} where {bound} >= date '{start}' and {bound} < date '{end}'"
+            )
+            connection.execute(f"insert into {relation} by name from {_parquet(rows)}")
+
+    def query(self, statement: str) -> pa.Table:
+        with self._connection() as connection:
+            return connection.sql(statement).to_arrow_table()
+
+    def relation(self, table: str) -> str:
+        return sql.identifier(self.schema, table)
+
+    def label(self, table: str) -> str:
+        return f"{self.path.stem}.{self.schema}.{table}"
+
+    def tables(self) -> set[str]:
+        with self._connection() as connection:
+            rows = connection.execute(
+                "select table_name from information_schema.tables where table_schema = ?", [self.schema]
+            ).fetchall()
+        return {name for (name,) in rows}
+
+    def note(self, table: str) -> Mapping[str, object]:
+        with self._connection() as connection:
+            found = connection.execute(
+                "select comment from duckdb_tables() where schema_name = ? and table_name = ?",
+                [self.schema, table],
+            ).fetchone()
+        return json.loads(found[0]) if found and found[0] else {}
+
+    def row_count(self, table: str) -> int:
+        with self._connection() as connection:
+            found = connection.execute(f"select count(*) from {self.relation(table)}").fetchone()
+        return found[0] if found else 0
+
+    def dbt_variables(self) -> Mapping[str, str]:
+        return {"SERVERLESS_DUCKDB_PATH": str(self.path), "DBT_SCHEMA": self.schema}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._connection() as connection:
+            # Closing a connection rolls back what was not committed.
+            connection.execute("begin")
+            connection.execute(f"create schema if not exists {sql.identifier(self.schema)}")
+            yield connection
+            connection.execute("commit")
+
+    @contextmanager
+    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # The resource waits for a lock to go, but leaves the connection open after an error.
+            with (
+                DuckDBResource(database=str(self.path)).get_connection() as connection,
+                closing(connection),
+            ):
+                yield connection
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self.path.name}: {error}") from error
+
+
+def _parquet(path: Path) -> str:
+    return f"read_parquet({sql.literal(str(path))})"
