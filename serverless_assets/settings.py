@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+import datetime as dt
 from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -23,9 +23,9 @@ class Settings:
     environment: str
     home: Path
     dataset_url: str | None
-    first_month: date | None
+    first_month: dt.date | None
     sample_seed: int
-    sample_end: date | None
+    sample_end: dt.date | None
     dbt_schema: str
     forecast_table: str
     timezone: str
@@ -56,9 +56,9 @@ def is_http_address(value: str) -> bool:
         return False
 
 
-def yesterday() -> date:
+def yesterday() -> dt.date:
     """The last whole day, in UTC."""
-    return datetime.now(UTC).date() - timedelta(days=1)
+    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,21 @@ class _Reader:
             raise SettingsError(f"{name} is not an http(s) address such as https://example.com/data.")
         return value
 
-    def date(self, name: str) -> date | None:
+    def date(self, name: str) -> dt.date | None:
         value = self.text(name, "")
         if not value:
             return None
         try:
-            return date.fromisoformat(value)
+            return dt.date.fromisoformat(value)
         except ValueError:
             raise _unusable(name, value, "a date such as 2026-01-31") from None
 
-    def month(self, name: str) -> date | None:
+    def month(self, name: str) -> dt.date | None:
         value = self.text(name, "")
         if not value:
             return None
         try:
-            return date.fromisoformat(f"{value}-01")
+            return dt.date.fromisoformat(f"{value}-01")
         except ValueError:
             raise _unusable(name, value, "a month such as 2024-01") from None
 

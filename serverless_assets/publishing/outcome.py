@@ -51,7 +51,7 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
         if event.event_type == Type.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
             seen.setdefault(event.asset_key, _Seen(step=str(event.step_key)))
         elif event.event_type == Type.STEP_FAILURE:
-            step_errors[str(event.step_key)] = _failure_in_words(event)
+            step_errors[str(event.step_key)] = failure_in_words(event)
         elif event.event_type == Type.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if check.asset_key in seen and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
@@ -87,7 +87,8 @@ def _outcome(key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str]) -> Asse
     return AssetOutcome(name, "skipped", NOT_REACHED)
 
 
-def _failure_in_words(event: dg.DagsterEvent) -> str:
+def failure_in_words(event: dg.DagsterEvent) -> str:
+    """What a step failed with, in a sentence if the code that failed had one."""
     data = event.step_failure_data
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description

@@ -73,3 +73,9 @@ def write_summary(home: Path, summary: RunSummary) -> None:
     """Replace `runs/latest.json`."""
     content = json.dumps(summary.as_json(), indent=2) + "\n"
     write_atomically(summary_path(home), content.encode())
+
+
+def read_summary(home: Path) -> dict[str, Any] | None:
+    """The document in `runs/latest.json`; None before the first run."""
+    path = summary_path(home)
+    return json.loads(path.read_text()) if path.exists() else None

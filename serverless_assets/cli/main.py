@@ -1,0 +1,108 @@
+"""The commands. Each is a thin shell: what takes thought is in the layers."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from serverless_assets.instance import prepare_dagster_home
+from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
+
+
+@click.group()
+def main() -> None:
+    """Run the serverless pipeline, or open its UI."""
+
+
+@main.command()
+@click.argument("job", default="serverless_pipeline")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Run config as YAML, as the launchpad shows it.",
+)
+@click.option("--reuse", is_flag=True, help="Keep the raw tables as they are.")
+@click.option("--skip-forecast", is_flag=True, help="Run no forecast.")
+@click.option("--months", metavar="FIRST..LAST", help="Load just these months, such as 2026-01..2026-03.")
+@click.option("--resume", is_flag=True, help="Go on with the last run of the job from where it failed.")
+def run(
+    job: str, config_file: Path | None, reuse: bool, skip_forecast: bool, months: str | None, resume: bool
+) -> None:
+    """Run JOB here and now: serverless_pipeline (the default), ingest, transform or forecast."""
+    settings = _settings()
+    prepare_dagster_home(settings.home)
+    # Dagster takes seconds to import, which `serverless --help` should not.
+    from serverless_assets.cli.run import Request, RunRefused, run_job
+
+    try:
+        request = Request.read(job, config_file, reuse, skip_forecast, months, resume)
+        succeeded = run_job(request, settings)
+    except RunRefused as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(0 if succeeded else 1)
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True)
+def ui(port: int) -> None:
+    """Open the Dagster UI on 127.0.0.1 until Ctrl-C."""
+    settings = _settings()
+    prepare_dagster_home(settings.home)
+    _prepare_definitions(settings)
+    click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    dagster = Path(sys.executable).with_name("dagster")
+    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    os.execv(dagster, [str(dagster), "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
+
+
+@main.command("sample-api")
+@click.option("--port", default=8080, show_default=True)
+def sample_api(port: int) -> None:
+    """Serve the sample shop's REST API on 127.0.0.1 until Ctrl-C."""
+    settings = _settings()
+    import uvicorn
+
+    from serverless_assets.ingestion.sample_api import create_app
+    from serverless_assets.ingestion.sample_shop import SampleShop
+    from serverless_assets.settings import yesterday
+
+    click.echo(f"Sample shop: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    app = create_app(lambda: SampleShop(seed=settings.sample_seed, end=settings.sample_end or yesterday()))
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(yes: bool) -> None:
+    """Delete all state: warehouse, artifacts, runs."""
+    home = _settings().home
+    if not home.exists():
+        click.echo(f"There is nothing at {home}.")
+        return
+    if not (home / "dagster" / "dagster.yaml").exists():
+        raise click.ClickException(f"{home} was not made by this program, so it is left alone.")
+    if not yes:
+        click.confirm(f"Delete everything in {home}?", abort=True)
+    shutil.rmtree(home)
+    click.echo(f"Deleted {home}.")
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_environ()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _prepare_definitions(settings: Settings) -> None:
+    """Parse dbt once, so that the UI's processes find the manifest, and refuse settings in words."""
+    from serverless_assets.environments import environment
+    from serverless_assets.transformation.project import ManifestError
+
+    try:
+        environment(settings).project.manifest()
+    except (SettingsError, ManifestError) as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,130 @@
+"""Run a job in this process, with progress on the terminal and a summary at the end."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+import yaml
+from dagster._core.utils import make_new_run_id
+
+from serverless_assets.automation.jobs import DEFAULTS, run_config
+from serverless_assets.cli.progress import Progress
+from serverless_assets.cli.text import summary_text
+from serverless_assets.definitions import build
+from serverless_assets.publishing.local import Layout, Unsettled
+from serverless_assets.publishing.summary import read_summary
+from serverless_assets.run_inputs import Reuse, RunInputs, SkipForecast
+from serverless_assets.settings import Settings, SettingsError
+from serverless_assets.transformation.project import ManifestError
+
+# Progress is shown in its own way; the UI has every event.
+QUIET_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class RunRefused(Exception):
+    """A run that cannot be started; the message says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run and how, as Dagster takes it."""
+
+    job: str
+    config: Mapping[str, Any]
+    tags: Mapping[str, str]
+    resume: bool
+
+    @classmethod
+    def read(
+        cls,
+        job: str,
+        config_file: Path | None,
+        reuse: bool,
+        skip_forecast: bool,
+        months: str | None,
+        resume: bool,
+    ) -> "Request":
+        """From the command line's words.
+
+        Raises:
+            RunRefused: they do not make sense.
+        """
+        if config_file and (reuse or skip_forecast):
+            raise RunRefused("--config says it all: leave out --reuse and --skip-forecast.")
+        if config_file:
+            try:
+                config = yaml.safe_load(config_file.read_text()) or {}
+            except yaml.YAMLError as error:
+                raise RunRefused(f"{config_file} is not YAML: {error}") from None
+        else:
+            inputs = RunInputs(
+                ingestion=Reuse() if reuse else DEFAULTS.ingestion,
+                forecast=SkipForecast() if skip_forecast else DEFAULTS.forecast,
+            )
+            config = run_config(inputs).to_config_dict()
+        return cls(job, config, _range_tags(months) if months else {}, resume)
+
+
+def run_job(request: Request, settings: Settings) -> bool:
+    """Run the job and print what became of it; whether it succeeded.
+
+    Raises:
+        RunRefused: before anything has run.
+    """
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    try:
+        definitions = build(settings)
+    except (SettingsError, ManifestError) as error:
+        raise RunRefused(str(error)) from None
+    names = [job.name for job in definitions.jobs or []]
+    if request.job not in names:
+        raise RunRefused(f"There is no job {request.job!r}. Jobs: {', '.join(names)}.")
+    selection = _unfinished(settings) if request.resume else None
+    job = definitions.resolve_job_def(request.job)
+    run_id = make_new_run_id()
+    click.echo(f"Running {request.job} ({run_id[:8]}). Everything it makes is in {settings.home}.\n")
+    with dg.DagsterInstance.get() as instance:
+        instance.add_event_listener(run_id, Progress(click.echo))
+        try:
+            result = job.execute_in_process(
+                run_config={**request.config, "loggers": QUIET_CONSOLE},
+                instance=instance,
+                tags=dict(request.tags),
+                asset_selection=selection,
+                raise_on_error=False,
+                run_id=run_id,
+            )
+        except dg.DagsterInvalidConfigError as error:
+            raise RunRefused(_in_words(error)) from None
+    document = read_summary(settings.home)
+    if document and document["run_id"] == run_id:
+        click.echo("\n" + summary_text(document, settings.home))
+    return result.success
+
+
+def _unfinished(settings: Settings) -> list[dg.AssetKey]:
+    assets = Unsettled(Layout(settings.home)).read()
+    if not assets:
+        raise RunRefused("There is nothing to resume: the last run finished everything that it set out to do.")
+    return [dg.AssetKey.from_user_string(asset) for asset in sorted(assets)]
+
+
+def _range_tags(months: str) -> Mapping[str, str]:
+    first, _, last = months.partition("..")
+    try:
+        start, end = (date.fromisoformat(f"{month.strip()}-01") for month in (first, last or first))
+    except ValueError:
+        raise RunRefused(f"--months is {months!r}; write a month or a range, such as 2026-01..2026-03.") from None
+    if start > end:
+        raise RunRefused(f"--months is {months!r}: it ends before it begins.")
+    return {RANGE_START: start.isoformat(), RANGE_END: end.isoformat()}
+
+
+def _in_words(error: dg.DagsterInvalidConfigError) -> str:
+    return "The run config cannot be used. " + " ".join(found.message for found in error.errors)

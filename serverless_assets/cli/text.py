@@ -1,0 +1,55 @@
+"""What a run did, as text for a person."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serverless_assets import metadata
+
+
+def outcome_line(asset: str, found: Mapping[str, Any]) -> str:
+    """One asset in one line: its name, rows, bytes and seconds where they are known."""
+    rows, size, seconds = found.get(metadata.ROWS), found.get(metadata.BYTES), found.get(metadata.SECONDS)
+    parts = [f"{asset:<24}"]
+    parts.append(f"{rows:>10,} rows" if rows is not None else " " * 15)
+    parts.append(f"{size_text(size):>9}" if size is not None else " " * 9)
+    parts.append(f"{seconds:6.2f} s" if seconds is not None else "")
+    return " ".join(parts).rstrip()
+
+
+def size_text(size: int) -> str:
+    """A number of bytes in the unit that reads best."""
+    if size < 1024:
+        return f"{size} B"
+    if size < 1024**2:
+        return f"{size / 1024:.1f} KiB"
+    return f"{size / 1024**2:.1f} MiB"
+
+
+def summary_text(document: Mapping[str, Any], home: Path) -> str:
+    """The summary in `runs/latest.json` for a person: what there is now, and what to do next."""
+    assets, totals = document["assets"], document["totals"]
+    counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
+    verdict = "Succeeded" if document["success"] else "Failed"
+    lines = [f"{verdict} in {document['seconds']:.1f} s: {counts}.", ""]
+    for asset, outcome in assets.items():
+        if outcome["status"] in ("failed", "skipped"):
+            lines.append(f"  {outcome['status']:<8}{asset}: {outcome['reason']}")
+    raw = {asset: outcome for asset, outcome in assets.items() if asset.startswith("raw_")}
+    if raw:
+        loaded = ", ".join(f"{asset} {outcome['rows']:,}" for asset, outcome in raw.items() if outcome["rows"])
+        lines.append(f"  Tables    {loaded}")
+    horizon = assets.get("order_forecast", {}).get("rows")
+    if horizon:
+        lines.append(f"  Forecast  {horizon} days ahead")
+    if document["report"]:
+        lines.append(f"  Report    {document['report']}")
+    lines.append(f"  Warehouse {home / 'warehouse.duckdb'}")
+    lines += ["", f"Next: {_next_step(document)}"]
+    return "\n".join(lines)
+
+
+def _next_step(document: Mapping[str, Any]) -> str:
+    if not document["success"]:
+        return "mend what failed, then `serverless run --resume` goes on from there, or look into it with `make ui`."
+    return "open the report in a browser, or type `make ui` for the graph, the launchpad and the schedules."

@@ -1,0 +1,35 @@
+"""The code location: everything that Dagster loads, assembled."""
+
+import dagster as dg
+
+from serverless_assets.automation.jobs import jobs
+from serverless_assets.automation.schedules import schedules
+from serverless_assets.environments import environment
+from serverless_assets.forecasting.assets import forecasting_assets
+from serverless_assets.ingestion.assets import ingestion_assets
+from serverless_assets.run_inputs import RunInputs
+from serverless_assets.settings import Settings
+from serverless_assets.transformation.assets import transformation_assets
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """The definitions of the environment that the settings name."""
+    parts = environment(settings)
+    return dg.Definitions(
+        assets=[
+            ingestion_assets(parts.first_month),
+            transformation_assets(parts.project),
+            *forecasting_assets(settings.forecast_table),
+        ],
+        jobs=jobs(),
+        schedules=schedules(settings.timezone),
+        resources={**parts.resources(), "run_inputs": RunInputs.configure_at_launch()},
+        # One process a run: steps share the warehouse file, which admits one writing process, and a
+        # process each would cost seconds a step.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build(Settings.from_environ())

@@ -1,0 +1,161 @@
+"""A compute on this machine: a subprocess held to the cpu and memory that were asked for.
+
+Cores: the subprocess is pinned to `cpu` cores, rounded up and to what the machine has, with as many
+threads. A fraction of a core is a whole one here: as on Modal, it is what the work is sure to get,
+not the most that it may use.
+Memory: the process tree's resident memory, watched while it works. Going over ends it.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
+from typing import IO
+
+import psutil
+
+from serverless_assets.forecasting.compute import Answered, ComputeError, Log, OutOfMemory, Size
+
+MIB = 1 << 20
+SECONDS_BETWEEN_LOOKS = 0.01
+WORKER = (sys.executable, "-m", "modal_forecast.worker")
+# The worker needs no credentials: it gets what Python and the system need, and nothing else.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "STAN_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class LocalCompute:
+    """See `Compute`. `deadline_seconds` bounds a worker that hangs."""
+
+    worker: tuple[str, ...] = WORKER
+    deadline_seconds: float = 1800.0
+
+    @property
+    def name(self) -> str:
+        return "a process on this machine"
+
+    def run(self, request: bytes, size: Size, log: Log) -> Answered:
+        started = time.monotonic()
+        cores = available_cores(size.cpu)
+        log(f"Starting a worker with {len(cores)} core(s) and {size.memory} MiB.")
+        process = subprocess.Popen(
+            self.worker,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=worker_environment(len(cores)),
+            # A group of its own: Ctrl-C in a terminal reaches the run, and the run ends the worker.
+            start_new_session=True,
+        )
+        try:
+            _pin(process.pid, cores)
+            pipes = _Pipes(process, request, log)
+            peak = self._watch(process, size, started)
+            pipes.finish()
+        finally:
+            _end(process)
+        if process.returncode != 0:
+            raise ComputeError(_crash_in_words(process.returncode, pipes.last_lines))
+        return Answered(pipes.answer, time.monotonic() - started, peak)
+
+    def _watch(self, process: subprocess.Popen[bytes], size: Size, started: float) -> float:
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, resident_mib(process.pid))
+            if peak > size.memory:
+                raise OutOfMemory(size, peak)
+            if time.monotonic() - started > self.deadline_seconds:
+                raise ComputeError(
+                    f"The forecast was stopped: no answer within {self.deadline_seconds:.0f} s. "
+                    "Choose more cpu or fewer days."
+                )
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN_LOOKS)
+        return peak
+
+
+class _Pipes:
+    """Feeds the request and drains answer and log at the same time, so that no side waits for another."""
+
+    def __init__(self, process: subprocess.Popen[bytes], request: bytes, log: Log) -> None:
+        self.answer = b""
+        self.last_lines: list[str] = []
+        assert process.stdin and process.stdout and process.stderr
+        self._threads = [
+            Thread(target=self._feed, args=(process.stdin, request), daemon=True),
+            Thread(target=self._drain, args=(process.stdout,), daemon=True),
+            Thread(target=self._relay, args=(process.stderr, log), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _feed(self, pipe: IO[bytes], request: bytes) -> None:
+        with suppress(BrokenPipeError), pipe:
+            pipe.write(request)
+
+    def _drain(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            self.answer = pipe.read()
+
+    def _relay(self, pipe: IO[bytes], log: Log) -> None:
+        with pipe:
+            for raw in pipe:
+                line = raw.decode(errors="replace").rstrip()
+                self.last_lines = [*self.last_lines[-4:], line]
+                log(line)
+
+
+def available_cores(cpu: float) -> list[int]:
+    """The cores to pin to: `cpu` rounded up, or all if the machine has fewer."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return list(usable)[: max(1, math.ceil(cpu))]
+
+
+def worker_environment(threads: int) -> Mapping[str, str]:
+    """The variables that a worker of so many threads gets."""
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**kept, **dict.fromkeys(THREAD_COUNTS, str(threads))}
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process and its children in MiB; 0 if it has ended."""
+    total = 0
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total / MIB
+
+
+def _pin(pid: int, cores: list[int]) -> None:
+    # macOS has no affinity; there the thread counts are all that holds the worker.
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(pid, cores)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with suppress(psutil.Error):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    child.kill()
+        process.kill()
+        process.wait()
+
+
+def _crash_in_words(returncode: int, last_lines: list[str]) -> str:
+    how = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
+    said = f" Its last words: {' / '.join(last_lines)}" if last_lines else ""
+    return f"The forecast's worker {how} without an answer.{said}"

@@ -1,0 +1,55 @@
+"""The report on a forecast: what goes into it, and its small picture for the Dagster UI."""
+
+import base64
+from collections.abc import Mapping
+
+import dagster as dg
+import pyarrow as pa
+
+from modal_forecast.messages import FORECAST_SCHEMA
+from modal_forecast.report import ReportInput, preview_png
+from serverless_assets.run_inputs import ForecastChoice
+
+TITLE = "Daily order revenue"
+UNIT = "USD"
+
+# Label in the report, and the fact of the forecast that it shows.
+SHOWN = {
+    "Data as of": "data_as_of",
+    "Days of history": "history_days",
+    "Horizon in days": "horizon_days",
+    "Model": "model",
+    "Holidays": "holidays",
+    "Compute": "compute",
+    "Cpu in cores": "cpu",
+    "Memory in MiB": "memory_mib",
+    "Peak memory in MiB": "peak_memory_mib",
+    "Seconds": "seconds",
+    "Days clipped at zero": "clipped_days",
+    "Run": "run_id",
+}
+
+
+def report_input(
+    history: pa.Table, forecast: pa.Table, facts: Mapping[str, object], choice: ForecastChoice
+) -> ReportInput:
+    """The report on `forecast`, whose `facts` were kept with it when it was made."""
+    return ReportInput(
+        history=history,
+        forecast=forecast.select(FORECAST_SCHEMA.names),
+        title=TITLE,
+        unit=UNIT,
+        color_history=choice.color_history,
+        color_prediction=choice.color_prediction,
+        facts={label: _shown(facts[name]) for label, name in SHOWN.items() if name in facts},
+    )
+
+
+def preview(report: ReportInput) -> dg.MarkdownMetadataValue:
+    """A small picture of the report, carried in the metadata itself."""
+    picture = base64.b64encode(preview_png(report)).decode()
+    return dg.MetadataValue.md(f"![history and forecast](data:image/png;base64,{picture})")
+
+
+def _shown(value: object) -> str:
+    return f"{value:,.1f}".removesuffix(".0") if isinstance(value, float) and value >= 1 else str(value)

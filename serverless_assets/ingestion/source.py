@@ -1,0 +1,43 @@
+"""Where the raw tables come from: any base URL, or the bundled sample shop."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.sample_api import create_app, serve
+from serverless_assets.ingestion.sample_shop import SampleShop
+
+
+class Source(Protocol):
+    """A source that a run opens while it loads."""
+
+    def open(self) -> AbstractContextManager[TableSource]:
+        """The source, reachable until the context ends."""
+
+
+@dataclass(frozen=True)
+class HttpSource:
+    """A REST API, or a folder of parquet files behind any web server."""
+
+    base_url: str
+
+    @contextmanager
+    def open(self) -> Iterator[TableSource]:
+        yield TableSource(self.base_url)
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """The bundled sample shop, on a free port of this machine for as long as it is open."""
+
+    seed: int
+    end: Callable[[], date]
+
+    @contextmanager
+    def open(self) -> Iterator[TableSource]:
+        app = create_app(lambda: SampleShop(seed=self.seed, end=self.end()))
+        with serve(app) as base_url:
+            yield TableSource(base_url)

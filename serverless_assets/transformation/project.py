@@ -1,0 +1,63 @@
+"""The dbt project: where it is, and its manifest, built once for each state of the project."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from serverless_assets.files import write_atomically
+from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.transformation import dbt
+
+PROJECT_DIR = PROJECT_ROOT / "dbt_project"
+SOURCES = ("*.sql", "*.yml", "*.csv", "*.md")
+
+
+class ManifestError(Exception):
+    """The dbt project cannot be parsed; the message is dbt's."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """The dbt project as one environment sees it. `target` holds what dbt derives from it."""
+
+    target: Path
+    variables: Mapping[str, str]
+
+    @property
+    def partial_parse(self) -> Path:
+        """What parsing the project left behind, for the next dbt command to start from."""
+        return self.target / "partial_parse.msgpack"
+
+    def manifest(self) -> Path:
+        """The path of a manifest that is up to date, parsing the project only if it changed.
+
+        Raises:
+            ManifestError: the project cannot be parsed.
+        """
+        path, state = self.target / "manifest.json", self.target / "manifest.state"
+        wanted = self._state()
+        if _is_current(path, state, wanted):
+            return path
+        self.target.mkdir(parents=True, exist_ok=True)
+        # Several processes of the UI load the definitions at once: one parses, the others wait.
+        with FileLock(self.target / "manifest.lock"):
+            if not _is_current(path, state, wanted):
+                failed = dbt.invoke(["parse"], PROJECT_DIR, self.target, self.variables)
+                if failed:
+                    raise ManifestError(f"The dbt project cannot be parsed: {failed}")
+                write_atomically(state, wanted.encode())
+        return path
+
+    def _state(self) -> str:
+        digest = hashlib.sha256(repr(sorted(self.variables.items())).encode())
+        for path in sorted(path for pattern in SOURCES for path in PROJECT_DIR.rglob(pattern)):
+            found = path.stat()
+            digest.update(f"{path.relative_to(PROJECT_DIR)} {found.st_size} {found.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+def _is_current(manifest: Path, state: Path, wanted: str) -> bool:
+    return manifest.exists() and state.exists() and state.read_text() == wanted
