@@ -105,7 +105,7 @@ def run_job(request: Request, settings: Settings) -> bool:
     document = read_summary(settings.home)
     if document and document["run_id"] == run_id:
         click.echo("\n" + summary_text(document, settings.home))
-    return result.success
+    return result.success and bool(document and document["published"])
 
 
 def _unfinished(settings: Settings) -> list[dg.AssetKey]:

@@ -87,6 +87,8 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
             yield from _skip(context)
             return
         warehouse = release.warehouse
+        if forecast_table not in warehouse.tables():
+            raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
         forecast = warehouse.query(f"select * from {warehouse.relation(forecast_table)} order by ds")
         report = report_input(read_history(warehouse), forecast, warehouse.note(forecast_table), choice)
         content = render(report).encode()
@@ -104,6 +106,8 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
 
 def read_history(warehouse: Warehouse) -> pa.Table:
     """Daily order revenue of all locations: ds date32, y float64, without gaps."""
+    if REVENUE not in warehouse.tables():
+        raise dg.Failure(f"There is no {REVENUE} yet: run the transform job first.", allow_retries=False)
     return daily_total(
         warehouse.query(
             f"select ds, sum(revenue_usd) as y from {warehouse.relation(REVENUE)} group by ds order by ds"

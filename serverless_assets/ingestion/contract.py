@@ -44,7 +44,7 @@ def conform(source: Path, table: Table, target: Path) -> int:
     try:
         # Pre-buffering would hold whole row groups, which may be as large as the table.
         file = pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ContractError(f"{table.name}: the file cannot be read as parquet ({error}).") from None
     with file:
         refuse(schema_problems(table, file.schema_arrow))
@@ -54,7 +54,7 @@ def conform(source: Path, table: Table, target: Path) -> int:
                 for batch in file.iter_batches(BATCH_ROWS, columns=table.source_schema.names):
                     writer.write_batch(_convert(batch, table))
                     rows += batch.num_rows
-            except OSError as error:
+            except (pa.ArrowException, OSError) as error:
                 raise ContractError(f"{table.name}: the file is damaged ({error}).") from None
     if rows != file.metadata.num_rows:
         raise ContractError(
@@ -70,6 +70,8 @@ def schema_problems(table: Table, found: pa.Schema) -> list[Problem]:
         if name not in found.names:
             columns = ", ".join(found.names) or "no columns"
             problems.append(Problem(table.name, name, str(expected), f"no such column among {columns}"))
+        elif (times := found.names.count(name)) > 1:
+            problems.append(Problem(table.name, name, str(expected), f"{times} columns of that name"))
         elif not is_convertible(found.field(name).type, expected):
             problems.append(Problem(table.name, name, str(expected), str(found.field(name).type)))
     return problems
@@ -113,7 +115,10 @@ def _cast(array: pa.Array, table: Table, column: str) -> pa.Array:
         if pa.types.is_timestamp(found) and found.tz is not None:
             # An instant means the same in every zone; the warehouse holds it in UTC.
             array = array.cast(pa.timestamp(found.unit, "UTC")).cast(pa.timestamp(found.unit))
-        return array.cast(expected, safe=True)
+        converted = array.cast(expected, safe=True)
+        # Text of the expected type is not looked at by a cast: it may be no UTF-8.
+        converted.validate(full=True)
+        return converted
     except pa.ArrowException as error:
         problem = Problem(table.name, column, str(expected), f"{found} that does not convert ({error})")
         raise ContractError(f"{problem}.") from None

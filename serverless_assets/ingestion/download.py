@@ -12,6 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_after_attempt, stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
+from urllib3.exceptions import ReadTimeoutError
 
 from serverless_assets.ingestion.window import Window
 
@@ -104,7 +105,7 @@ class TableSource:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, TransientSourceError) else None
         backoff = wait_exponential_jitter(
-            initial=self.first_pause_seconds, max=LONGEST_PAUSE_SECONDS, jitter=self.first_pause_seconds
+            multiplier=self.first_pause_seconds, max=LONGEST_PAUSE_SECONDS, jitter=self.first_pause_seconds
         )
         return backoff(state) if asked is None else min(asked, LONGEST_PAUSE_SECONDS)
 
@@ -180,7 +181,8 @@ def _in_words(error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection was cut in the middle of the file"
     if isinstance(error, requests.ConnectionError):
-        return "no connection"
+        stalled = error.args and isinstance(error.args[0], ReadTimeoutError)
+        return "the file stopped coming" if stalled else "no connection"
     return type(error).__name__
 
 

@@ -3,8 +3,8 @@
     GET /                   the tables, as JSON
     GET /{table}.parquet    a table; facts also take ?start=YYYY-MM-DD&end=YYYY-MM-DD (end exclusive)
 
-`Last-Modified` is the midnight (UTC) after the last day that changed the answer. Like the ETag it follows from
-the content and not from the clock, so a server that was restarted, or another one, says the same.
+`Last-Modified` is the midnight (UTC) after the last day that changed the answer. Like the ETag it follows
+from the content and not from the clock, so a server that was restarted, or another one, says the same.
 """
 
 import hashlib

@@ -43,7 +43,7 @@ def expected_orders(store: Store, day: date) -> float:
 
 
 def customers_by(day: date) -> int:
-    """How many people have signed up by the end of `day`: the better known the shop, the more a day."""
+    """How many people have signed up by the end of `day`: some every day, and more the better known it is."""
     if day < FOUNDED:
         return 0
     days = (day - FOUNDED).days
@@ -51,16 +51,6 @@ def customers_by(day: date) -> int:
     since_turning = (day - TURNING_POINT).days / TURNING_DAYS
     fame_so_far = FAME_BEFORE * days + FAME_GAINED * TURNING_DAYS * float(np.logaddexp(0.0, since_turning))
     return FIRST_CUSTOMERS + int(SIGN_UPS_A_DAY * fame_so_far)
-
-
-def last_sign_up(day: date) -> date | None:
-    """The latest day, up to and including `day`, on which somebody signed up."""
-    customers = customers_by(day)
-    if customers == 0:
-        return None
-    while customers_by(day - timedelta(days=1)) == customers:
-        day -= timedelta(days=1)
-    return day
 
 
 def thanksgiving(year: int) -> date:

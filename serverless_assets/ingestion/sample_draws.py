@@ -32,10 +32,10 @@ EARLY_SECONDS, EARLY_THIRST = 3 * 3600, 2.0
 # Two histories of some 750 days.
 DAYS_REMEMBERED = 1536
 
-_STORE_IDS = pa.array([store.id for store in STORES])
+_STORE_IDS = np.array([store.id for store in STORES], dtype=object)
 _OPENING_SECONDS = np.array([store.opens_at_utc * 3600 for store in STORES])
 _TAX_RATES = np.array([store.tax_rate for store in STORES])
-_SKUS = pa.array([product.sku for product in PRODUCTS])
+_SKUS = np.array([product.sku for product in PRODUCTS], dtype=object)
 _PRICES = np.array([product.price for product in PRODUCTS])
 _POPULARITY = np.array([product.popularity for product in PRODUCTS])
 _EARLY_POPULARITY = _POPULARITY * [EARLY_THIRST if p.type == "beverage" else 1.0 for p in PRODUCTS]
@@ -56,15 +56,16 @@ def sales(seed: int, day: date) -> Mapping[str, pa.RecordBatch]:
         "id": order_ids,
         "customer": customer_ids(customer),
         "ordered_at": np.datetime64(day, "us") + second * np.timedelta64(1, "s"),
-        "store_id": _STORE_IDS.take(pa.array(store)),
+        "store_id": _STORE_IDS[store],
         "subtotal": subtotal,
         "tax_paid": tax,
         "order_total": subtotal + tax,
     }
+    ordered = [order_ids[place] for place in order]
     items = {
-        "id": [f"{order_ids[o]}-{place}" for o, place in zip(order, _places(order), strict=True)],
-        "order_id": pa.array(order_ids, pa.string()).take(pa.array(order)),
-        "sku": _SKUS.take(pa.array(product)),
+        "id": [f"{order_id}-{place}" for order_id, place in zip(ordered, _places(order), strict=True)],
+        "order_id": ordered,
+        "sku": _SKUS[product],
     }
     return {
         "raw_orders": pa.RecordBatch.from_pydict(orders, SCHEMAS["raw_orders"]),

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
-import duckdb
 from filelock import FileLock, Timeout
 from pydantic import PrivateAttr
 
@@ -101,8 +100,8 @@ class LocalRelease(Release):
         waiting = unsettled.read()
         if waiting:
             log.warning(
-                f"Not published: {', '.join(sorted(waiting))} did not succeed. {self.layout.warehouse} stays "
-                "at the last green release; the next run goes on from what this one finished."
+                f"Not published: {', '.join(sorted(waiting))} did not succeed. What was published before "
+                "stays as it is; the next run goes on from what this one finished."
             )
             return False
         if publish(self.layout, run_id):
@@ -173,7 +172,9 @@ def publish(layout: Layout, run_id: str) -> bool:
     unfinished = release.with_name(f".{release.name}")
     (unfinished / "artifacts").mkdir(parents=True)
     if layout.working_warehouse.exists():
-        _flush(layout.working_warehouse)
+        if layout.working_warehouse.with_suffix(".duckdb.wal").exists():
+            # A killed run left committed rows in the log beside the file, or dbt still holds it open.
+            DuckDBWarehouse(layout.working_warehouse, schema="main").flush()
         working = _stamps([layout.working_warehouse, *_files(layout.working_artifacts)])
         copy_atomically(layout.working_warehouse, unfinished / layout.warehouse.name)
     for file in _files(layout.working_artifacts):
@@ -196,13 +197,6 @@ def _only_run_at_work(layout: Layout, log: dg.DagsterLogManager) -> FileLock:
         log.info(f"Another run is at work in {layout.work}. Waiting for it to end.")
         lock.acquire()
     return lock
-
-
-def _flush(warehouse: Path) -> None:
-    # A killed run may have left committed rows in the log beside the file.
-    if warehouse.with_suffix(".duckdb.wal").exists():
-        with duckdb.connect(str(warehouse)) as connection:
-            connection.execute("checkpoint")
 
 
 def _link_through_current(path: Path) -> None:

@@ -8,6 +8,7 @@ dbt's global state apart.
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def invoke(
     def receive(message: Any) -> None:
         on_event(MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=False))
 
-    with _environment(variables):
+    with _environment(variables), _released_file():
         result = dbtRunner(callbacks=[receive]).invoke(
             [
                 *("--quiet", "--no-use-colors", "--no-send-anonymous-usage-stats"),
@@ -105,6 +106,17 @@ def stream(
         worker.join()
     if failures:
         raise DbtError(failures[0])
+
+
+@contextmanager
+def _released_file() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # dbt-duckdb keeps the file open until its process ends, which here is not the end of dbt.
+        duckdb_adapter = sys.modules.get("dbt.adapters.duckdb.connections")
+        if duckdb_adapter:
+            duckdb_adapter.DuckDBConnectionManager.close_all_connections()
 
 
 @contextmanager

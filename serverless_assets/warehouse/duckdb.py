@@ -67,6 +67,11 @@ class DuckDBWarehouse:
             found = connection.execute(f"select count(*) from {self.relation(table)}").fetchone()
         return found[0] if found else 0
 
+    def flush(self) -> None:
+        """Write everything that is committed into the file itself, so that a copy of it is whole."""
+        with self._connection() as connection:
+            connection.execute("checkpoint")
+
     def dbt_variables(self) -> Mapping[str, str]:
         return {"SERVERLESS_DUCKDB_PATH": str(self.path), "DBT_SCHEMA": self.schema}
 

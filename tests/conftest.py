@@ -1,0 +1,110 @@
+"""Runs of the real pipeline, in this process and in a home of their own."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+import pytest
+
+from serverless_assets.automation.jobs import run_config
+from serverless_assets.definitions import build
+from serverless_assets.ingestion.sample_api import create_app, serve
+from serverless_assets.ingestion.sample_shop import SampleShop
+from serverless_assets.publishing.summary import read_summary
+from serverless_assets.run_inputs import RunInputs, SkipForecast
+from serverless_assets.settings import Settings
+
+SAMPLE_END = "2026-10-31"
+NO_FORECAST = RunInputs(forecast=SkipForecast())
+
+
+@dataclass
+class Pipeline:
+    """The code location with a home and an instance of its own."""
+
+    home: Path
+    instance: dg.DagsterInstance
+    variables: Mapping[str, str]
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        return build(Settings.from_environ({"SERVERLESS_HOME": str(self.home), **self.variables}))
+
+    def run(
+        self,
+        inputs: RunInputs | None = None,
+        job: str = "serverless_pipeline",
+        assets: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            run_config=run_config(inputs or RunInputs()),
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(asset) for asset in assets] if assets else None,
+            tags=dict(tags or {}),
+            raise_on_error=False,
+        )
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read_summary(self.home) or {}
+
+    def reason(self, asset: str) -> str:
+        return str(self.summary["assets"][asset]["reason"])
+
+    def published(self, query: str) -> pa.Table:
+        """The answer to a query on the published warehouse."""
+        with duckdb.connect(str(self.home / "warehouse.duckdb"), read_only=True) as connection:
+            return connection.sql(query).to_arrow_table()
+
+    def published_rows(self, query: str) -> list[tuple[Any, ...]]:
+        return [tuple(row.values()) for row in self.published(query).to_pylist()]
+
+
+@pytest.fixture(scope="session")
+def shop_url() -> Iterator[str]:
+    """The sample shop as it stood on a fixed day, on a socket."""
+    from datetime import date
+
+    shop = SampleShop(end=date.fromisoformat(SAMPLE_END))
+    with serve(create_app(lambda: shop)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sample_variables(shop_url: str) -> dict[str, str]:
+    # One server for the session spares every run the generation of two years of orders.
+    return {"SERVERLESS_DATASET_URL": shop_url, "SERVERLESS_FIRST_MONTH": "2024-01"}
+
+
+@pytest.fixture(scope="session")
+def green(tmp_path_factory: pytest.TempPathFactory, sample_variables: dict[str, str]) -> Iterator[Pipeline]:
+    """A pipeline after one green run of everything. Read it; a test that runs it takes `pipeline`."""
+    with dg.instance_for_test() as instance:
+        pipeline = Pipeline(tmp_path_factory.mktemp("green") / "home", instance, sample_variables)
+        result = pipeline.run()
+        assert result.success, pipeline.summary
+        yield pipeline
+
+
+@pytest.fixture
+def pipeline(green: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
+    """A copy of the green pipeline to run and to break."""
+    home = tmp_path / "home"
+    shutil.copytree(green.home, home, symlinks=True, ignore=shutil.ignore_patterns("lock"))
+    with dg.instance_for_test() as instance:
+        yield Pipeline(home, instance, green.variables)
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("SERVERLESS_", "DBT_")):
+            monkeypatch.delenv(name)

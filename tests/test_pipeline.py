@@ -1,0 +1,205 @@
+import json
+import subprocess
+import sys
+from datetime import date, timedelta
+from decimal import Decimal
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs, SkipForecast
+
+ALL_TABLES = """
+    select table_name from information_schema.tables where table_schema = 'dwh' order by table_name
+"""
+KEYS = {"raw_orders": "id", "raw_items": "id", "orders": "order_id", "customers": "customer_id"}
+
+
+def test_one_run_fills_every_table_and_publishes(green):
+    assert green.summary["published"]
+    assert {name for (name,) in green.published_rows(ALL_TABLES)} >= {
+        "raw_customers", "raw_orders", "raw_items", "raw_products", "raw_stores", "raw_supplies",
+        "stg_orders", "orders", "customers", "avg_order_value", "sum_revenue_per_city", "daily_revenue",
+        "order_forecast",
+    }  # fmt: skip
+    assert green.summary["totals"]["built"] == len(green.summary["assets"]) == 19
+
+
+def test_money_is_exact_from_cents_to_the_aggregations(green):
+    (cents,) = green.published_rows("select cast(sum(order_total) as bigint) from dwh.raw_orders")[0]
+    for table, column in (("daily_revenue", "revenue_usd"), ("sum_revenue_per_city", "revenue_usd")):
+        (dollars,) = green.published_rows(f"select sum({column}) from dwh.{table}")[0]
+        assert isinstance(dollars, Decimal)
+        assert dollars == Decimal(cents) / 100
+
+
+def test_the_forecast_covers_every_day_after_the_history_with_nested_bounds(green):
+    rows = green.published("select * from dwh.order_forecast order by ds").to_pylist()
+    assert [row["ds"] for row in rows] == [date(2026, 11, 1) + timedelta(days=n) for n in range(180)]
+    for row in rows:
+        bounds = ["yhat_lower_95", "yhat_lower_80", "yhat", "yhat_upper_80", "yhat_upper_95"]
+        assert [row[name] for name in bounds] == sorted(row[name] for name in bounds)
+        assert row["yhat_lower_95"] >= 0
+    assert {row["forecast_run"] for row in rows} == {green.summary["run_id"]}
+
+
+def test_the_forecast_file_holds_what_the_table_holds(green):
+    file = pq.read_table(green.home / "artifacts" / "forecast.parquet")
+    assert file.to_pylist() == green.published("select * from dwh.order_forecast order by ds").to_pylist()
+    assert json.loads(file.schema.metadata[b"forecast"])["horizon_days"] == 180
+
+
+def test_every_month_of_the_history_shows_as_materialized(green):
+    for table in ("raw_orders", "raw_items"):
+        months = green.instance.get_materialized_partitions(dg.AssetKey(table))
+        assert len(months) == 25
+        assert {"2024-10-01", "2026-10-01"} <= months
+
+
+def test_the_metadata_of_a_raw_table_tells_rows_bytes_hash_and_columns(green):
+    event = green.instance.get_latest_materialization_event(dg.AssetKey("raw_stores"))
+    found = event.asset_materialization.metadata
+    assert {"dagster/row_count", "bytes", "seconds", "content_hash", "dagster/column_schema", "url"} <= set(found)
+    assert event.asset_materialization.tags["dagster/data_version"] == found["content_hash"].value
+
+
+def test_the_report_shows_its_picture_and_its_place(green):
+    event = green.instance.get_latest_materialization_event(dg.AssetKey("forecast_report"))
+    found = event.asset_materialization.metadata
+    assert found["preview"].value.startswith("![history and forecast](data:image/png;base64,")
+    assert found["report"].value == green.summary["report"] == str(green.home / "artifacts" / "forecast.html")
+
+
+def test_a_second_run_leaves_the_same_rows(pipeline):
+    def content():
+        return {
+            table: pipeline.published_rows(f"select * from dwh.{table} order by {key}")
+            for table, key in KEYS.items()
+        }
+
+    before = content()
+    assert pipeline.run().success
+    assert content() == before
+
+
+def test_chosen_size_colours_and_days_reach_the_forecast_and_its_report(pipeline):
+    style = CustomisedStyle(
+        forecast_file="mine.parquet", html_report="mine.html",
+        color_history="teal", color_prediction="#ff8800", nr_days_fcst=30,
+    )  # fmt: skip
+    assert pipeline.run(RunInputs(forecast=RunForecast(cpu="2.0", memory="512", style=style)), job="forecast").success
+    assert pipeline.published_rows("select count(*) from dwh.order_forecast") == [(30,)]
+    html = (pipeline.home / "artifacts" / "mine.html").read_text()
+    assert "teal" in html
+    assert "#ff8800" in html
+    assert (pipeline.home / "artifacts" / "mine.parquet").exists()
+
+
+def test_reuse_and_skip_transform_without_loading_or_forecasting(pipeline):
+    before = pipeline.published_rows("select distinct forecast_run from dwh.order_forecast")
+    assert pipeline.run(RunInputs(ingestion=Reuse(), forecast=SkipForecast())).success
+    statuses = {name: found["status"] for name, found in pipeline.summary["assets"].items()}
+    assert statuses["raw_orders"] == "reused"
+    assert statuses["orders"] == "built"
+    assert statuses["order_forecast"] == statuses["forecast_report"] == "skipped"
+    assert pipeline.published_rows("select distinct forecast_run from dwh.order_forecast") == before
+
+
+def test_reuse_with_nothing_loaded_yet_says_to_reload(pipeline):
+    with_table = pipeline.home / "work" / "warehouse.duckdb"
+    drop = f"import duckdb; duckdb.connect({str(with_table)!r}).execute('drop table dwh.raw_stores')"
+    subprocess.run([sys.executable, "-c", drop], check=True)
+    assert not pipeline.run(RunInputs(ingestion=Reuse()), job="ingest").success
+    assert "raw_stores" in pipeline.reason("raw_stores")
+    assert "choose reload" in pipeline.reason("raw_stores")
+
+
+@pytest.mark.parametrize(
+    "style",
+    [CustomisedStyle(color_history="bleu"), CustomisedStyle(html_report="../x.html"), CustomisedStyle(nr_days_fcst=731)],
+)
+def test_a_senseless_choice_fails_in_the_first_step_with_nothing_written(pipeline, style):
+    before = (pipeline.home / "work" / "warehouse.duckdb").stat().st_mtime_ns
+    assert not pipeline.run(RunInputs(forecast=RunForecast(style=style))).success
+    assert pipeline.summary["assets"]["raw_orders"]["status"] == "failed"
+    assert (pipeline.home / "work" / "warehouse.duckdb").stat().st_mtime_ns == before
+
+
+def test_too_little_memory_names_the_size_the_peak_and_the_next_size(pipeline, monkeypatch):
+    monkeypatch.setattr("serverless_assets.forecasting.local_compute.resident_mib", lambda pid: 300.0)
+    released = (pipeline.home / "warehouse.duckdb").resolve()
+    assert not pipeline.run(job="forecast").success
+    assert "300 MiB of the 256 MiB" in pipeline.reason("order_forecast")
+    assert "Choose memory 512" in pipeline.reason("order_forecast")
+    assert (pipeline.home / "warehouse.duckdb").resolve() == released
+
+
+def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipeline, shop_url, tmp_path):
+    broken = pipeline.home / "work" / "warehouse.duckdb"
+    spoil = f"import duckdb; duckdb.connect({str(broken)!r}).execute('''update dwh.raw_products set type = 'soup' where sku = 'JAF-001' ''')"
+    subprocess.run([sys.executable, "-c", spoil], check=True)
+    assert not pipeline.run(RunInputs(ingestion=Reuse())).success
+    assert not pipeline.summary["published"]
+    assert pipeline.summary["assets"]["order_forecast"]["status"] == "skipped"
+    assert pipeline.published_rows("select count(*) from dwh.raw_products where type = 'soup'") == [(0,)]
+    # A green run of something else does not let the unsound mart through ...
+    assert pipeline.run(job="ingest", assets=["raw_stores"]).success
+    assert not pipeline.summary["published"]
+    # ... and mending the cause does.
+    assert pipeline.run().success
+    assert pipeline.summary["published"]
+
+
+def test_a_reader_of_the_published_warehouse_neither_blocks_a_run_nor_is_blocked(pipeline):
+    hold = (
+        f"import duckdb; c = duckdb.connect({str(pipeline.home / 'warehouse.duckdb')!r}, read_only=True); "
+        "print(c.execute('select count(*) from dwh.raw_stores').fetchone(), flush=True); input(); "
+        "print(c.execute('select count(*) from dwh.orders').fetchone())"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    reader.stdout.readline()
+    assert pipeline.run(job="transform").success
+    assert pipeline.summary["published"]
+    said, _ = reader.communicate("\n")
+    assert reader.returncode == 0
+    assert said.startswith("(")
+
+
+def test_a_month_loaded_on_its_own_replaces_just_itself(pipeline):
+    by_month = "select date_trunc('month', ordered_at), count(*), sum(order_total) from dwh.raw_orders group by 1 order by 1"
+    before = pipeline.published_rows(by_month)
+    work = str(pipeline.home / "work" / "warehouse.duckdb")
+    spoil = (
+        f"import duckdb; c = duckdb.connect({work!r}); "
+        "c.execute('''delete from dwh.raw_orders where ordered_at >= '2025-03-01' and ordered_at < '2025-05-01' ''')"
+    )
+    subprocess.run([sys.executable, "-c", spoil], check=True)
+    march = {"dagster/partition": "2025-03-01"}
+    for _ in range(2):
+        assert pipeline.run(job="ingest", assets=["raw_orders", "raw_items"], tags=march).success
+    after = pipeline.published_rows(by_month)
+    assert [row for row in before if row[0].isoformat()[:7] != "2025-04"] == after
+
+
+def test_a_range_of_months_is_one_run(pipeline):
+    months = {
+        "dagster/asset_partition_range_start": "2025-01-01",
+        "dagster/asset_partition_range_end": "2025-03-01",
+    }
+    before = pipeline.published_rows("select count(*), sum(order_total) from dwh.raw_orders")
+    assert pipeline.run(RunInputs(forecast=SkipForecast()), tags=months).success
+    assert pipeline.published_rows("select count(*), sum(order_total) from dwh.raw_orders") == before
+    assert pipeline.instance.get_materialized_partitions(dg.AssetKey("raw_orders")) == {
+        "2025-01-01", "2025-02-01", "2025-03-01",
+    }  # fmt: skip
+
+
+def test_a_source_that_lacks_a_table_fails_that_table_and_loads_the_others(pipeline, tmp_path):
+    inputs = RunInputs(ingestion=Reload(dataset_url="http://127.0.0.1:9/nothing-here"))
+    before = pipeline.published_rows("select count(*) from dwh.raw_stores")
+    assert not pipeline.run(inputs, job="ingest", assets=["raw_stores"]).success
+    assert "no connection" in pipeline.reason("raw_stores")
+    assert pipeline.published_rows("select count(*) from dwh.raw_stores") == before
