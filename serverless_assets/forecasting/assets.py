@@ -52,7 +52,7 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
             return
         request = ForecastRequest(read_history(release.warehouse), choice.horizon, COUNTRY)
         answer, facts = _forecast(context, request, choice, compute)
-        rows = forecast_rows(answer, context.run_id, datetime.now(UTC))
+        rows = forecast_rows(answer, context.run.run_id, datetime.now(UTC))
         content = _parquet(rows, facts)
         _store(release.warehouse, forecast_table, content, facts)
         path = release.artifacts.write(choice.forecast_file, content)
@@ -143,7 +143,7 @@ def _forecast(
         **answer.diagnostics,
         "seconds": round(answered.seconds, 3),
         "peak_memory_mib": max(answered.peak_memory, float(answer.diagnostics.get("peak_memory_mib", 0.0))),
-        "run_id": context.run_id,
+        "run_id": context.run.run_id,
     }
     return answer, facts
 

@@ -8,6 +8,7 @@ Memory: the process tree's resident memory, watched while it works. Going over e
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,6 +58,7 @@ class LocalCompute:
             _pin(process.pid, cores)
             pipes = _Pipes(process, request, log)
             peak = self._watch(process, size, started)
+            _end_what_is_left(process.pid)
             pipes.finish()
         finally:
             _end(process)
@@ -143,6 +145,13 @@ def _pin(pid: int, cores: list[int]) -> None:
     if hasattr(os, "sched_setaffinity"):
         with suppress(ProcessLookupError):
             os.sched_setaffinity(pid, cores)
+
+
+def _end_what_is_left(group: int) -> None:
+    # A child that outlives the worker holds on to its pipes: their end would not come before the child's.
+    if hasattr(os, "killpg"):
+        with suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

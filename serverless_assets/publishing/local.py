@@ -210,8 +210,11 @@ def _link_through_current(path: Path) -> None:
 
 
 def _remove_old_releases(layout: Layout) -> None:
-    finished = sorted(path for path in layout.releases.iterdir() if not path.name.startswith("."))
-    unfinished = [path for path in layout.releases.iterdir() if path.name.startswith(".")]
+    current = layout.current.resolve().name
+    folders = [path for path in layout.releases.iterdir() if path.is_dir()]
+    unfinished = [path for path in folders if path.name.startswith(".")]
+    # The current release comes last, even if a clock that went back gave it an early name.
+    finished = sorted(set(folders) - set(unfinished), key=lambda path: (path.name == current, path.name))
     for path in [*finished[:-RELEASES_KEPT], *unfinished]:
         shutil.rmtree(path)
 
@@ -238,4 +241,6 @@ def _stamp(file: Path) -> list[int] | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    # A hidden file is what a killed write left behind.
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))

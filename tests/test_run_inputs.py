@@ -1,0 +1,248 @@
+import dagster as dg
+import pytest
+
+from serverless_assets.run_inputs import (
+    Choices,
+    CustomisedStyle,
+    ForecastChoice,
+    IngestionChoice,
+    Reload,
+    Reuse,
+    RunForecast,
+    RunInputs,
+    SkipForecast,
+)
+
+
+def customised(**choices: object) -> RunInputs:
+    return RunInputs(forecast=RunForecast(style=CustomisedStyle(**choices)))
+
+
+def refused(inputs: RunInputs) -> str:
+    with pytest.raises(dg.Failure) as raised:
+        inputs.choices()
+    assert raised.value.allow_retries is False
+    return str(raised.value.description)
+
+
+# ---- taken
+
+
+def test_the_defaults_load_everything_and_forecast_180_days():
+    assert RunInputs().choices() == Choices(
+        ingestion=IngestionChoice(dataset_url=None),
+        forecast=ForecastChoice(
+            cpu=0.25,
+            memory=256,
+            forecast_file="forecast.parquet",
+            html_report="forecast.html",
+            color_history="blue",
+            color_prediction="red",
+            horizon=180,
+        ),
+    )
+
+
+def test_what_a_person_chose_is_what_is_done():
+    inputs = RunInputs(
+        ingestion=Reload(dataset_url=" https://shop.test/data "),
+        forecast=RunForecast(
+            cpu="1.5",
+            memory="1024",
+            style=CustomisedStyle(
+                forecast_file="October 2026.parquet",
+                html_report="october_v2.1.html",
+                color_history="#a1b2c3",
+                color_prediction="rebeccapurple",
+                nr_days_fcst=30,
+            ),
+        ),
+    )
+    assert inputs.choices() == Choices(
+        ingestion=IngestionChoice(dataset_url="https://shop.test/data"),
+        forecast=ForecastChoice(
+            cpu=1.5,
+            memory=1024,
+            forecast_file="October 2026.parquet",
+            html_report="october_v2.1.html",
+            color_history="#a1b2c3",
+            color_prediction="rebeccapurple",
+            horizon=30,
+        ),
+    )
+
+
+def test_reusing_and_skipping_are_choices_too():
+    assert RunInputs(ingestion=Reuse(), forecast=SkipForecast()).choices() == Choices(None, None)
+
+
+@pytest.mark.parametrize("days", [1, 730])
+def test_the_first_and_the_last_horizon_can_be_chosen(days):
+    found = customised(nr_days_fcst=days).choices().forecast
+    assert found is not None
+    assert found.horizon == days
+
+
+@pytest.mark.parametrize("color", ["Red", "#ABC", "#a1B2c3", "DarkSlateGrey"])
+def test_a_colour_is_known_in_any_case(color):
+    assert customised(color_history=color).choices().forecast is not None
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8000", "https://shop.test/a/b", "http://[::1]:80/data", ""]
+)
+def test_an_address_without_secrets_is_taken(url):
+    found = RunInputs(ingestion=Reload(dataset_url=url)).choices().ingestion
+    assert found is not None
+    assert found.dataset_url == (url or None)
+
+
+# ---- refused
+
+
+@pytest.mark.parametrize("field", ["color_history", "color_prediction"])
+@pytest.mark.parametrize("color", ["blau", "", "#12", "#12345g", "#1234", "red; top: url(//evil)", " red"])
+def test_a_colour_that_is_none_is_refused_by_its_field(field, color):
+    message = refused(customised(**{field: color}))
+    assert f"{field}: {color!r} is not a colour" in message
+
+
+@pytest.mark.parametrize("field", ["forecast_file", "html_report"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "/etc/x",
+        "a/b",
+        "a\\b",
+        "..",
+        "",
+        ".hidden",
+        " x",
+        "~x",
+        "x\n",
+        "x\0y",
+        "é",
+        "C:x",
+        "-x",
+        "x" * 200,
+    ],
+)
+def test_a_path_or_an_odd_name_is_refused_by_its_field(field, name):
+    ending = {"forecast_file": ".parquet", "html_report": ".html"}[field]
+    value = name + ending
+    message = refused(customised(**{field: value}))
+    assert f"{field} is {value!r}" in message
+    assert ending in message
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("forecast_file", "forecast.csv"),
+        ("forecast_file", "forecast.html"),
+        ("html_report", "report.parquet"),
+        ("html_report", "report.html.exe"),
+        ("html_report", "report.html\n"),
+        ("html_report", ""),
+    ],
+)
+def test_a_name_with_another_ending_is_refused(field, name):
+    assert f"{field} is {name!r}" in refused(customised(**{field: name}))
+
+
+@pytest.mark.parametrize("days", [0, 731, -1, 10**9])
+def test_a_horizon_out_of_range_is_refused(days):
+    assert f"nr_days_fcst is {days}; choose 1 to 730 days" in refused(customised(nr_days_fcst=days))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ann:hunter2@shop.test/data",
+        "https://hunter2@shop.test/data",
+        "https://:hunter2@shop.test/data",
+        "https://shop.test/data?token=hunter2",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_without_repeating_it(url):
+    message = refused(RunInputs(ingestion=Reload(dataset_url=url)))
+    assert "dataset_url carries credentials" in message
+    assert "SERVERLESS_DATASET_URL" in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    "url", ["shop.test/data", "file:///etc/passwd", "https://", "http://[::1", "s3://bucket"]
+)
+def test_what_is_no_http_address_is_refused(url):
+    message = refused(RunInputs(ingestion=Reload(dataset_url=url)))
+    assert "dataset_url is not an http(s) address" in message
+
+
+def test_everything_wrong_is_told_at_once():
+    inputs = RunInputs(
+        ingestion=Reload(dataset_url="https://ann:hunter2@shop.test"),
+        forecast=RunForecast(
+            style=CustomisedStyle(
+                forecast_file="../x.parquet",
+                html_report="/etc/x.html",
+                color_history="blau",
+                color_prediction="rot",
+                nr_days_fcst=0,
+            )
+        ),
+    )
+    message = refused(inputs)
+    assert message.startswith("Run inputs: ")
+    for field in (
+        "dataset_url",
+        "forecast_file",
+        "html_report",
+        "color_history",
+        "color_prediction",
+        "nr_days_fcst",
+    ):
+        assert message.count(field) == 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"forecast": {"run": {"cpu": "3"}}},
+        {"forecast": {"run": {"memory": "100"}}},
+        {"forecast": {"run": {"style": {"customised": {"nr_days_fcst": "many"}}}}},
+        {"forecast": {"run": {"colour": "red"}}},
+        {"forecast": {"later": {}}},
+        {"ingestion": {"reuse": {"dataset_url": "https://shop.test"}}},
+    ],
+)
+def test_the_launchpad_refuses_what_is_not_on_offer(config):
+    @dg.asset
+    def asks(run_inputs: RunInputs) -> None:
+        run_inputs.choices()
+
+    job = dg.Definitions([asks], resources={"run_inputs": RunInputs.configure_at_launch()})
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        job.resolve_implicit_global_asset_job_def().execute_in_process(
+            run_config={"resources": {"run_inputs": {"config": config}}}
+        )
+
+
+def test_a_launchpads_config_becomes_the_choices():
+    found: list[Choices] = []
+
+    @dg.asset
+    def asks(run_inputs: RunInputs) -> None:
+        found.append(run_inputs.choices())
+
+    job = dg.Definitions([asks], resources={"run_inputs": RunInputs.configure_at_launch()})
+    style = {"customised": {"nr_days_fcst": 7}}
+    config = {"ingestion": {"reuse": {}}, "forecast": {"run": {"memory": "512", "style": style}}}
+    job.resolve_implicit_global_asset_job_def().execute_in_process(
+        run_config={"resources": {"run_inputs": {"config": config}}}
+    )
+    (choices,) = found
+    assert choices.ingestion is None
+    assert choices.forecast is not None
+    assert (choices.forecast.memory, choices.forecast.horizon) == (512, 7)

@@ -1,0 +1,119 @@
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
+
+
+def test_nothing_set_is_a_laptop_with_the_sample_shop():
+    assert Settings.from_environ({}) == Settings(
+        environment="local",
+        home=PROJECT_ROOT / ".serverless",
+        dataset_url=None,
+        first_month=None,
+        sample_seed=7,
+        sample_end=None,
+        dbt_schema="dwh",
+        forecast_table="order_forecast",
+        timezone="UTC",
+    )
+
+
+def test_every_variable_is_read():
+    assert Settings.from_environ(
+        {
+            "SERVERLESS_ENV": "prod",
+            "SERVERLESS_HOME": "/srv/shop",
+            "SERVERLESS_DATASET_URL": "https://ann:pw@shop.test/data?token=abc",
+            "SERVERLESS_FIRST_MONTH": "2024-02",
+            "SERVERLESS_SAMPLE_SEED": "0",
+            "SERVERLESS_SAMPLE_END": "2026-10-31",
+            "DBT_SCHEMA": "ANALYTICS_2",
+            "SERVERLESS_FORECAST_TABLE": "_forecast",
+            "SERVERLESS_TIMEZONE": "Europe/Berlin",
+        }
+    ) == Settings(
+        environment="prod",
+        home=Path("/srv/shop"),
+        dataset_url="https://ann:pw@shop.test/data?token=abc",
+        first_month=date(2024, 2, 1),
+        sample_seed=0,
+        sample_end=date(2026, 10, 31),
+        dbt_schema="ANALYTICS_2",
+        forecast_table="_forecast",
+        timezone="Europe/Berlin",
+    )
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_a_blank_variable_counts_as_not_set(blank):
+    names = ("ENV", "HOME", "DATASET_URL", "FIRST_MONTH", "SAMPLE_SEED", "SAMPLE_END", "TIMEZONE")
+    variables = {f"SERVERLESS_{name}": blank for name in names} | {"DBT_SCHEMA": blank}
+    assert Settings.from_environ(variables) == Settings.from_environ({})
+
+
+def test_space_around_a_value_does_not_matter():
+    variables = {"SERVERLESS_DATASET_URL": " https://shop.test/data\n", "SERVERLESS_FIRST_MONTH": " 2024-02 "}
+    settings = Settings.from_environ(variables)
+    assert settings.dataset_url == "https://shop.test/data"
+    assert settings.first_month == date(2024, 2, 1)
+
+
+def test_the_home_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert Settings.from_environ({"SERVERLESS_HOME": "shop"}).home == tmp_path / "shop"
+    assert Settings.from_environ({"SERVERLESS_HOME": "~/shop"}).home == Path("/home/ann/shop")
+
+
+def test_the_processs_own_variables_are_read_when_none_are_given(monkeypatch):
+    monkeypatch.setenv("SERVERLESS_TIMEZONE", "Asia/Tokyo")
+    assert Settings.from_environ().timezone == "Asia/Tokyo"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("SERVERLESS_FIRST_MONTH", "2024-13", "2024-01"),
+        ("SERVERLESS_FIRST_MONTH", "2024-01-15", "2024-01"),
+        ("SERVERLESS_FIRST_MONTH", "January", "2024-01"),
+        ("SERVERLESS_SAMPLE_SEED", "-1", "whole number"),
+        ("SERVERLESS_SAMPLE_SEED", "1.5", "whole number"),
+        ("SERVERLESS_SAMPLE_SEED", "²", "whole number"),
+        ("SERVERLESS_SAMPLE_END", "2026-02-30", "2026-01-31"),
+        ("SERVERLESS_SAMPLE_END", "yesterday", "2026-01-31"),
+        ("DBT_SCHEMA", "dwh; drop schema dwh", "dwh"),
+        ("DBT_SCHEMA", "2nd", "letters"),
+        ("DBT_SCHEMA", "x" * 64, "letters"),
+        ("SERVERLESS_FORECAST_TABLE", "dwh.forecast", "order_forecast"),
+        ("SERVERLESS_TIMEZONE", "Mars/Olympus", "Europe/Berlin"),
+        ("SERVERLESS_TIMEZONE", "Europe", "Europe/Berlin"),
+        ("SERVERLESS_TIMEZONE", "../../etc/passwd", "Europe/Berlin"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_variable_itself_and_what_would_do(name, value, hint):
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ({name: value})
+    message = str(raised.value)
+    assert message.startswith(f"{name} is {value!r}")
+    assert hint in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://ann:hunter2@shop.test/data",
+        "ann:hunter2@shop.test/data",
+        "https://ann:hunter2@",
+        "https:///data?token=hunter2",
+        "http://ann:hunter2@[::1/data",
+        "hunter2",
+    ],
+)
+def test_a_bad_address_is_refused_without_repeating_it(url):
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ({"SERVERLESS_DATASET_URL": url})
+    message = str(raised.value)
+    assert message.startswith("SERVERLESS_DATASET_URL is not")
+    assert "hunter2" not in message

@@ -1,0 +1,144 @@
+"""The Dagster UI as people use it: `serverless ui`, its GraphQL, and its pages in a real browser."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.conftest import SAMPLE_END
+
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the pages were not opened")
+
+CONFIG_IS_VALID = """
+query ($config: RunConfigData!) {
+  isPipelineConfigValid(
+    pipeline: {pipelineName: "serverless_pipeline", repositoryName: "__repository__",
+               repositoryLocationName: "serverless_assets.definitions"}
+    mode: "default", runConfigData: $config
+  ) { __typename ... on RunConfigValidationInvalid { errors { message } } }
+}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory):
+    port = free_port()
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("serverless"), "ui", "--port", str(port)],
+        env={
+            **os.environ,
+            "SERVERLESS_HOME": str(tmp_path_factory.mktemp("ui") / "home"),
+            "SERVERLESS_SAMPLE_END": SAMPLE_END,
+        },
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Serving dagster-webserver" in line:
+            break
+    else:
+        pytest.fail("the UI did not start:\n" + "".join(said))
+    drain = threading.Thread(target=process.stdout.read, daemon=True)
+    drain.start()
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGINT)
+    process.wait()
+
+
+def is_launchable(ui: str, run_inputs: dict) -> tuple[bool, str]:
+    answer = requests.post(
+        f"{ui}/graphql",
+        json={
+            "query": CONFIG_IS_VALID,
+            "variables": {"config": {"resources": {"run_inputs": {"config": run_inputs}}}},
+        },
+        timeout=60,
+    ).json()
+    found = answer["data"]["isPipelineConfigValid"]
+    errors = " ".join(error["message"] for error in found.get("errors", []))
+    return found["__typename"] == "PipelineConfigValidationValid", errors
+
+
+@pytest.mark.parametrize(
+    "run_inputs",
+    [
+        {},
+        {"ingestion": {"reuse": {}}, "forecast": {"skip": {}}},
+        {"forecast": {"run": {"cpu": "2.0", "memory": "512", "style": {"default": {}}}}},
+        {"forecast": {"run": {"style": {"customised": {"color_history": "teal", "nr_days_fcst": 30}}}}},
+        {"ingestion": {"reload": {"dataset_url": "https://example.com/data"}}},
+    ],
+)
+def test_the_launchpad_takes_choices_that_make_sense(ui, run_inputs):
+    assert is_launchable(ui, run_inputs) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("run_inputs", "named"),
+    [
+        ({"forecast": {"run": {"cpu": "3.0"}}}, "cpu"),
+        ({"forecast": {"run": {"memory": "300"}}}, "memory"),
+        ({"forecast": {"run": {"style": {"default": {"color_history": "red"}}}}}, "color_history"),
+        ({"forecast": {"skip": {"cpu": "1.0"}}}, "cpu"),
+        ({"forecast": {"run": {}, "skip": {}}}, "forecast"),
+        ({"ingestion": {"reuse": {"dataset_url": "http://x"}}}, "dataset_url"),
+        ({"forecast": {"run": {"style": {"customised": {"nr_days_fcst": "many"}}}}}, "nr_days_fcst"),
+    ],
+)
+def test_the_launchpad_refuses_choices_that_do_not(ui, run_inputs, named):
+    launchable, errors = is_launchable(ui, run_inputs)
+    assert not launchable
+    assert named in errors
+
+
+@pytest.fixture(scope="module")
+def page(ui):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    arguments = [
+        "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--disable-background-networking", "--no-first-run",
+    ]  # fmt: skip
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser.new_page(viewport={"width": 1600, "height": 1000})
+        browser.close()
+
+
+@needs_browser
+def test_the_asset_graph_shows_the_layers_in_a_browser(ui, page):
+    page.goto(f"{ui}/asset-groups")
+    for group in ("ingestion", "staging", "marts", "aggregations", "forecasting"):
+        page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
+    _picture(page, "asset-graph")
+
+
+@needs_browser
+def test_the_launchpad_opens_on_a_form_that_is_filled_in(ui, page):
+    page.goto(f"{ui}/locations/serverless_assets.definitions/jobs/serverless_pipeline/playground")
+    page.get_by_text("run_inputs").first.wait_for(timeout=60_000)
+    page.get_by_text("Launch Run").first.wait_for(timeout=60_000)
+    assert "memory" in page.locator(".CodeMirror").first.inner_text()
+    _picture(page, "launchpad")
+
+
+def _picture(page, name: str) -> None:
+    """Keep a picture if somebody asked for them, as for the README."""
+    folder = os.environ.get("PICTURES")
+    if folder:
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=Path(folder) / f"{name}.png")
