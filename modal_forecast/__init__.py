@@ -1,0 +1,16 @@
+"""A forecast of daily figures, and its report, that run on Modal, in a worker process or from a shell.
+
+Pure core
+    messages.py     what goes over the wire: ForecastRequest, ForecastAnswer, ForecastRefused
+    validation.py   what a request must be to be forecast, and the sentence that says what is wrong
+    model.py        forecast(request, log): Prophet, with nested 80% and 95% intervals
+    report/         the forecast as one HTML page
+Thin shells
+    handler.py      bytes in, bytes out, with the time and memory it took
+    worker.py       the handler over stdin and stdout: `python -m modal_forecast.worker`
+    __main__.py     the model on a CSV file: `python -m modal_forecast history.csv --out forecast.csv`
+and what they share: csv_files.py, lean_imports.py, resources.py.
+
+It imports neither dagster nor serverless_assets. This file imports nothing, because a worker decides what is
+loaded, and in which order (see lean_imports.py).
+"""

@@ -1,0 +1,116 @@
+"""Forecast any daily series from a shell: `python -m modal_forecast history.csv --out forecast.csv`."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modal_forecast.messages import ForecastAnswer, ForecastRequest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 if everything asked for is written, 1 with one sentence on stderr if nothing is."""
+    options = parse(arguments)
+    # After parsing, so that --help and a mistyped option answer at once.
+    from modal_forecast.csv_files import CsvError, read_history
+    from modal_forecast.handler import measured_forecast
+    from modal_forecast.messages import ForecastRefused, ForecastRequest
+
+    try:
+        check_outputs(options)
+        request = ForecastRequest(read_history(options.history), options.horizon, options.country)
+        answer = measured_forecast(request, lambda line: print(line, file=sys.stderr, flush=True))
+        write_outputs(options, request, answer)
+    except (CsvError, ForecastRefused, OutputError) as error:
+        print(f"modal_forecast: {error}", file=sys.stderr)
+        return 1
+    print(summary(options, answer))
+    return 0
+
+
+class OutputError(ValueError):
+    """A place where nothing can be written."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m modal_forecast", description="Forecast a daily series, with 80%% and 95%% intervals."
+    )
+    parser.add_argument(
+        "history", type=Path, help="a CSV with the columns ds (day) and y (value; empty if missing)"
+    )
+    parser.add_argument(
+        "--horizon", type=int, default=180, metavar="DAYS", help="days to forecast (default: 180)"
+    )
+    parser.add_argument(
+        "--country", type=country_code, default="US", metavar="CODE",
+        help='whose holidays to use, such as US or DE, or "none" (default: US)',
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="where to write the forecast")
+    parser.add_argument("--html", type=Path, metavar="HTML", help="where to write a report, if wanted")
+    return parser.parse_args(arguments)
+
+
+def country_code(text: str) -> str | None:
+    return None if text.lower() == "none" else text.upper()
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Refuse before the fit what could not be written after it."""
+    outputs = [path for path in (options.out, options.html) if path]
+    for path in outputs:
+        if path.is_dir() or not path.parent.is_dir():
+            raise OutputError(f"{path} cannot be written: name a file in a folder that exists.")
+    resolved = [path.resolve() for path in (options.history, *outputs)]
+    if len(set(resolved)) < len(resolved):
+        raise OutputError("The history, the forecast and the report need three different files.")
+
+
+def write_outputs(options: argparse.Namespace, request: "ForecastRequest", answer: "ForecastAnswer") -> None:
+    from modal_forecast.csv_files import forecast_csv, write_together
+
+    contents = {options.out: forecast_csv(answer.forecast)}
+    if options.html:
+        contents[options.html] = report_html(options.history.stem, request, answer)
+    try:
+        write_together(contents)
+    except OSError as error:
+        raise OutputError(f"{error.filename} cannot be written: {error.strerror}.") from error
+
+
+def report_html(name: str, request: "ForecastRequest", answer: "ForecastAnswer") -> str:
+    from modal_forecast.report import ReportInput, render
+
+    report = ReportInput(
+        request.history, answer.forecast, title=f"Forecast of {name}", facts=facts(answer.diagnostics)
+    )
+    return render(report)
+
+
+def facts(diagnostics: Mapping[str, Any]) -> dict[str, str]:
+    """The diagnostics in words, for people."""
+    of = diagnostics
+    return {
+        "History": f"{of['first_ds']} to {of['last_ds']}",
+        "Days": f"{of['n_history']:,} with a value, {of['n_missing']:,} missing",
+        "Holidays": str(of["country"] or "none"),
+        "Clipped at zero": f"{of['clipped_days']} of {of['horizon']} days",
+        "Took": f"{of['seconds']:.1f} s, {of['peak_memory_mib']:.0f} MiB at most",
+        "Versions": ", ".join(f"{library} {number}" for library, number in of["versions"].items()),
+    }
+
+
+def summary(options: argparse.Namespace, answer: "ForecastAnswer") -> str:
+    days, of = answer.forecast["ds"], answer.diagnostics
+    files = ", ".join(str(path) for path in (options.out, options.html) if path)
+    return (
+        f"{of['horizon']} days forecast, {days[0]} to {days[-1]}, from {of['n_history']:,} days of history "
+        f"({of['n_missing']:,} missing): {answer.forecast['yhat'].to_numpy().mean():,.6g} a day on average. "
+        f"{of['seconds']:.1f} s, {of['peak_memory_mib']:.0f} MiB. Wrote {files}."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

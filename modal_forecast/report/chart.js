@@ -1,0 +1,264 @@
+// Draws the layers of days in view. SVG rather than a canvas or a charting library: five daily series are
+// little to draw, CSS recolours them for a dark screen and for paper, and print stays sharp.
+
+const TOP = 30;
+const BOTTOM = 44;
+const RIGHT = 14;
+const CHARACTER = 7;
+const PIXELS_PER_DATE = 62;
+const PIXELS_PER_VALUE = 48;
+const RING = "m-1.5,0a1.5,1.5 0 1,0 3,0a1.5,1.5 0 1,0 -3,0";
+
+class Chart {
+  constructor(container, data, unit) {
+    this.svg = container.querySelector("svg");
+    this.tooltip = container.querySelector(".tooltip");
+    this.layers = data.layers;
+    this.forecastStart = data.forecastStart;
+    this.unit = unit;
+    this.format = numberFormat(data.decimals);
+    this.dateOn = (day) => new Date(Date.parse(data.start) + day * MS_PER_DAY);
+    this.lastDay = Math.max(...data.layers.map((layer) => layer.from + layer.bounds[0].length - 1));
+    this.view = { first: 0, last: this.lastDay };
+    this.hidden = new Set();
+    this.day = null;
+  }
+
+  resize(width) {
+    if (width === this.width) return;
+    this.width = width;
+    this.height = Math.round(Math.min(460, Math.max(290, width * 0.42)));
+    this.draw();
+  }
+
+  show(first, last) {
+    this.view = { first: Math.max(0, first), last: Math.min(this.lastDay, last) };
+    this.draw();
+  }
+
+  toggle(key) {
+    if (!this.hidden.delete(key)) this.hidden.add(key);
+    this.draw();
+  }
+
+  showAllLayers() {
+    this.hidden.clear();
+    this.draw();
+  }
+
+  // Puts the read-out on a day, or takes it away with null.
+  pointAt(day) {
+    this.day = day;
+    this.drawCursor();
+  }
+
+  // The day under a horizontal position on the screen.
+  dayAt(clientX) {
+    const box = this.svg.getBoundingClientRect();
+    const x = (clientX - box.left) * (this.width / box.width) - this.left;
+    const day = Math.round(this.view.first - 0.5 + x / this.dayWidth);
+    return Math.min(this.view.last, Math.max(this.view.first, day));
+  }
+
+  // What is known of a day: [{ key, label, text }].
+  readings(day) {
+    return this.visibleLayers().flatMap(({ key, label, ...layer }) => {
+      const bounds = boundsOn(layer, day);
+      return bounds ? [{ key, label, text: bounds.map(this.format).join(" to ") }] : [];
+    });
+  }
+
+  // Marks the days that a drag has covered so far; no arguments take the mark away.
+  select(first, last) {
+    this.selection.replaceChildren();
+    if (first === undefined) return;
+    const [left, right] = [this.x(Math.min(first, last)), this.x(Math.max(first, last))];
+    this.selection.append(this.node("rect", { x: left, width: right - left, height: this.plotHeight }));
+  }
+
+  draw() {
+    if (!this.width) return;
+    const values = this.layOut();
+    this.selection = this.node("g", { class: "selection" });
+    this.cursor = this.node("g", { class: "cursor" });
+    // A nested svg clips at its edges, with no clip path and no ids.
+    const plot = this.node(
+      "svg",
+      { x: this.left, y: TOP, width: this.plotWidth, height: this.plotHeight },
+      ...this.visibleLayers().reverse().map((layer) => this.layerPath(layer)),
+      this.selection,
+    );
+    // Where days are narrow, full lines would run into one blot.
+    this.svg.style.setProperty("--weight", Math.min(1, Math.max(0.45, this.dayWidth / 1.5)));
+    this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
+    this.svg.replaceChildren(
+      ...this.valueAxis(values),
+      ...this.dateAxis(),
+      ...this.forecastMarker(),
+      plot,
+      this.cursor,
+    );
+    this.drawCursor();
+  }
+
+  visibleLayers() {
+    return this.layers.filter((layer) => !this.hidden.has(layer.key));
+  }
+
+  // Sets the scales, and returns the marks of the value axis, whose labels decide where the plot begins.
+  layOut() {
+    this.plotHeight = this.height - TOP - BOTTOM;
+    const [low, high] = this.extent();
+    const values = valueTicks(low, high, Math.round(this.plotHeight / PIXELS_PER_VALUE));
+    const [bottom, top] = [values.ticks[0], values.ticks.at(-1)];
+    this.left = 12 + CHARACTER * Math.max(...values.ticks.map((tick) => values.format(tick).length));
+    this.plotWidth = this.width - this.left - RIGHT;
+    this.dayWidth = this.plotWidth / (this.view.last - this.view.first + 1);
+    this.x = (day) => (day - this.view.first + 0.5) * this.dayWidth;
+    this.y = (value) => (1 - (value - bottom) / (top - bottom)) * this.plotHeight;
+    return values;
+  }
+
+  extent() {
+    let [low, high] = [Infinity, -Infinity];
+    for (const layer of this.visibleLayers()) {
+      for (const { bounds } of runsInView(layer, this.view).flat()) {
+        low = Math.min(low, ...bounds);
+        high = Math.max(high, ...bounds);
+      }
+    }
+    if (low > high) return [0, 1];
+    // An axis that starts above zero exaggerates; it is worth it only where the lines would be flat without.
+    return low > 0 && low < high / 2 ? [0, high] : [low, high];
+  }
+
+  valueAxis({ ticks, format }) {
+    const marks = ticks.flatMap((value) => {
+      const y = TOP + this.y(value);
+      return [
+        this.node("line", { class: value ? "grid" : "zero", x1: this.left, x2: this.width - RIGHT, y1: y, y2: y }),
+        this.node("text", { x: this.left - 8, y, dy: "0.32em", "text-anchor": "end" }, format(value)),
+      ];
+    });
+    return [...marks, this.node("text", { class: "unit", x: 0, y: 12 }, this.unit)];
+  }
+
+  dateAxis() {
+    const ticks = dateTicks(this.view, this.dateOn, PIXELS_PER_DATE / this.dayWidth);
+    return ticks.flatMap(({ day, label, year }) => {
+      const x = this.left + this.x(day);
+      const y = TOP + this.plotHeight;
+      return [
+        this.node("line", { class: "tick", x1: x, x2: x, y1: y, y2: y + 5 }),
+        this.node("text", { x, y: y + 20, "text-anchor": "middle" }, label),
+        this.node("text", { class: "year", x, y: y + 37, "text-anchor": "middle" }, year),
+      ];
+    });
+  }
+
+  forecastMarker() {
+    const { first, last } = this.view;
+    if (this.forecastStart < first || this.forecastStart > last) return [];
+    const x = this.left + this.x(this.forecastStart - 0.5);
+    const side = this.width - x > 180 ? { x: x + 6, "text-anchor": "start" } : { x: x - 6, "text-anchor": "end" };
+    const date = formatDate(this.dateOn(this.forecastStart)).replace(/^\w+ /, "");
+    return [
+      this.node("line", { class: "forecast-start", x1: x, x2: x, y1: TOP - 14, y2: TOP + this.plotHeight }),
+      this.node("text", { class: "forecast-start", y: TOP - 6, ...side }, `Forecast from ${date}`),
+    ];
+  }
+
+  layerPath(layer) {
+    const shape = (run) => (isInterval(layer) ? this.area(run) : this.line(run, 0));
+    return this.node("path", {
+      class: isInterval(layer) ? "interval" : "line",
+      "data-layer": layer.key,
+      d: runsInView(layer, this.view).map(shape).join(""),
+    });
+  }
+
+  line(run, side) {
+    const points = run.map(({ day, bounds }) => [this.x(day).toFixed(1), this.y(bounds[side]).toFixed(1)]);
+    // A day between two missing ones has no line to be seen by: it gets a small ring.
+    return `M${points.join("L")}${points.length === 1 ? RING : ""}`;
+  }
+
+  area(run) {
+    // A single day has no width of its own: it gets that of a bar.
+    const half = Math.min(0.45, 8 / this.dayWidth);
+    const [{ day, bounds }] = run;
+    const days = run.length > 1 ? run : [{ day: day - half, bounds }, { day: day + half, bounds }];
+    return `${this.line(days, 1)}L${this.line(days.toReversed(), 0).slice(1)}Z`;
+  }
+
+  drawCursor() {
+    const day = this.day;
+    const inView = day !== null && day >= this.view.first && day <= this.view.last;
+    const readings = inView ? this.readings(day) : [];
+    this.cursor.replaceChildren();
+    this.tooltip.hidden = !readings.length;
+    if (!readings.length) return;
+    const x = this.left + this.x(day);
+    this.cursor.append(this.node("line", { x1: x, x2: x, y1: TOP, y2: TOP + this.plotHeight }));
+    for (const layer of this.visibleLayers()) {
+      const bounds = boundsOn(layer, day);
+      if (!bounds || isInterval(layer)) continue;
+      const cy = TOP + this.y(bounds[0]);
+      this.cursor.append(this.node("circle", { "data-layer": layer.key, cx: x, cy, r: 4 }));
+    }
+    this.fillTooltip(day, readings);
+    this.placeTooltip(x);
+  }
+
+  fillTooltip(day, readings) {
+    const rows = readings.flatMap(({ key, label, text }) => {
+      const name = document.createElement("span");
+      name.dataset.layer = key;
+      name.className = "key";
+      name.append(label);
+      const value = document.createElement("output");
+      value.append(text);
+      return [name, value];
+    });
+    const heading = document.createElement("strong");
+    heading.append(formatDate(this.dateOn(day)));
+    this.tooltip.replaceChildren(heading, ...rows);
+  }
+
+  // Beside the cursor, on the side that has more room, and never over the edge of a phone.
+  placeTooltip(x) {
+    const width = this.tooltip.offsetWidth;
+    const wanted = x > this.width / 2 ? x - width - 14 : x + 14;
+    this.tooltip.style.left = `${Math.max(0, Math.min(this.width - width, wanted))}px`;
+    this.tooltip.style.top = `${TOP + 4}px`;
+  }
+
+  node(name, attributes, ...children) {
+    const element = document.createElementNS(this.svg.namespaceURI, name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+}
+
+const isInterval = (layer) => layer.bounds.length === 2;
+
+// [value] of a line, [lower, upper] of an interval, null where the day is unknown.
+function boundsOn(layer, day) {
+  const bounds = layer.bounds.map((values) => values[day - layer.from] ?? null);
+  return bounds.includes(null) ? null : bounds;
+}
+
+// The days in view that have a value, as runs without a gap. One day more on either side takes the line
+// to the edge of the plot.
+function runsInView(layer, { first, last }) {
+  const runs = [];
+  let run = null;
+  for (let day = first - 1; day <= last + 1; day++) {
+    const bounds = boundsOn(layer, day);
+    if (bounds && !run) runs.push((run = []));
+    if (bounds) run.push({ day, bounds });
+    else run = null;
+  }
+  return runs;
+}

@@ -1,0 +1,149 @@
+// What a reader can do with the chart: choose a range, switch layers, point, zoom, use the keyboard, print.
+
+const MINIMUM_DRAG = 6;
+const PRINT_WIDTH = 700;
+const LEGIBLE_DAY = 0.75;
+
+const container = document.getElementById("chart");
+const data = JSON.parse(document.getElementById("data").textContent);
+const chart = new Chart(container, data, container.dataset.unit);
+const rangeButtons = [...document.querySelectorAll("[data-first]")];
+const legendButtons = [...document.querySelectorAll(".legend button")];
+const resetButton = document.getElementById("reset");
+
+const rangeOf = ({ dataset }) => ({ first: Number(dataset.first), last: Number(dataset.last) });
+const isShown = ({ first, last }) => first === chart.view.first && last === chart.view.last;
+
+function showRange(first, last) {
+  chart.show(first, last);
+  updateButtons();
+}
+
+// The widest range in which the days can be told apart, or the narrowest: on a phone years are one blot.
+function openingRange() {
+  const ranges = rangeButtons.map(rangeOf);
+  const isLegible = ({ first, last }) => container.clientWidth / (last - first + 1) > LEGIBLE_DAY;
+  return ranges.find(isLegible) ?? ranges.at(-1);
+}
+
+function reset() {
+  chart.showAllLayers();
+  const { first, last } = openingRange();
+  showRange(first, last);
+}
+
+function updateButtons() {
+  for (const button of rangeButtons) button.setAttribute("aria-pressed", isShown(rangeOf(button)));
+  for (const button of legendButtons) {
+    button.setAttribute("aria-pressed", !chart.hidden.has(button.dataset.layer));
+  }
+  resetButton.disabled = isShown(openingRange()) && chart.hidden.size === 0;
+}
+
+for (const button of rangeButtons) {
+  const { first, last } = rangeOf(button);
+  button.addEventListener("click", () => showRange(first, last));
+}
+for (const button of legendButtons) {
+  button.addEventListener("click", () => {
+    chart.toggle(button.dataset.layer);
+    updateButtons();
+  });
+}
+resetButton.addEventListener("click", reset);
+
+// Pointing, and zooming by a drag. A finger only points: its drag up and down has to scroll the page.
+
+let drag = null;
+
+container.addEventListener("pointerdown", (event) => {
+  if (event.pointerType === "mouse" && event.button === 0) {
+    drag = { x: event.clientX, day: chart.dayAt(event.clientX) };
+    container.setPointerCapture(event.pointerId);
+  }
+  pointAt(chart.dayAt(event.clientX));
+});
+
+container.addEventListener("pointermove", (event) => {
+  const day = chart.dayAt(event.clientX);
+  pointAt(day);
+  if (drag) chart.select(drag.day, day);
+});
+
+container.addEventListener("pointerup", (event) => {
+  const day = chart.dayAt(event.clientX);
+  if (drag && Math.abs(event.clientX - drag.x) >= MINIMUM_DRAG) {
+    showRange(Math.min(drag.day, day), Math.max(drag.day, day));
+  }
+  endDrag();
+});
+
+container.addEventListener("pointercancel", endDrag);
+container.addEventListener("dblclick", reset);
+container.addEventListener("pointerleave", (event) => {
+  if (event.pointerType === "mouse") pointAt(null);
+});
+
+function endDrag() {
+  drag = null;
+  chart.select();
+}
+
+// The keyboard moves the read-out, and the view with it. To a screen reader the chart is a slider of days,
+// the one kind of control whose value it reads out on every step.
+
+const KEYS = {
+  ArrowLeft: (day) => day - 1,
+  ArrowRight: (day) => day + 1,
+  PageUp: (day) => day - 7,
+  PageDown: (day) => day + 7,
+  Home: () => 0,
+  End: () => chart.lastDay,
+};
+
+container.addEventListener("focus", () => pointAt(chart.day ?? Math.max(chart.view.first, chart.forecastStart)));
+container.addEventListener("blur", () => pointAt(null));
+container.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") reset();
+  if (!(event.key in KEYS)) return;
+  event.preventDefault();
+  const day = KEYS[event.key](chart.day ?? chart.forecastStart);
+  const reached = Math.min(chart.lastDay, Math.max(0, day));
+  followTo(reached);
+  pointAt(reached);
+});
+
+function followTo(day) {
+  const { first, last } = chart.view;
+  const by = Math.min(0, day - first) + Math.max(0, day - last);
+  if (by) showRange(first + by, last + by);
+}
+
+function pointAt(day) {
+  chart.pointAt(day);
+  if (day === null) return;
+  const readings = chart.readings(day).map(({ label, text }) => `${label} ${text}`);
+  container.setAttribute("aria-valuenow", day);
+  container.setAttribute("aria-valuetext", [formatDate(chart.dateOn(day)), ...readings].join(", "));
+}
+
+// Paper: the chart is drawn for its width, and every row of the table is printed.
+
+const tableDetails = document.querySelector("details");
+let tableWasOpen = false;
+
+addEventListener("beforeprint", () => {
+  tableWasOpen = tableDetails.open;
+  tableDetails.open = true;
+  chart.pointAt(null);
+  chart.resize(PRINT_WIDTH);
+});
+addEventListener("afterprint", () => {
+  tableDetails.open = tableWasOpen;
+  chart.resize(container.clientWidth);
+});
+
+container.setAttribute("aria-valuemax", chart.lastDay);
+chart.resize(container.clientWidth);
+new ResizeObserver(() => chart.resize(container.clientWidth)).observe(container);
+reset();

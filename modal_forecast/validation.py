@@ -1,0 +1,79 @@
+"""What a request must be to be forecast. Each rule refuses with a sentence: what is wrong, and what to do."""
+
+from datetime import date
+
+import numpy as np
+
+from modal_forecast.messages import ForecastRefused, ForecastRequest
+
+# Two weeks: with less, nothing tells a weekend from a trend, and 6 points extrapolate to anything.
+MIN_OBSERVATIONS = 14
+# Two years: beyond, the interval of a daily series says little more than that nobody knows.
+MAX_HORIZON = 730
+# Wide of any business, and well inside what pandas' nanosecond timestamps and a double can hold.
+FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2200, 1, 1)
+LARGEST_VALUE = 1e100
+
+
+def check(request: ForecastRequest) -> None:
+    """Raises ForecastRefused for the first rule that the request breaks."""
+    check_horizon(request.horizon)
+    check_country(request.country)
+    check_days(request.history["ds"].to_numpy())
+    check_values(request.history["ds"].to_numpy(), request.history["y"].to_numpy())
+
+
+def check_horizon(horizon: object) -> None:
+    whole = isinstance(horizon, int) and not isinstance(horizon, bool)
+    if not whole or not 1 <= horizon <= MAX_HORIZON:  # type: ignore[operator]
+        raise ForecastRefused(
+            f"The horizon is {horizon!r}: choose a whole number of days from 1 to {MAX_HORIZON}."
+        )
+
+
+def check_country(country: object) -> None:
+    """None, or the code of a country whose holidays the `holidays` package knows."""
+    if country is None:
+        return
+    from holidays.registry import EntityLoader
+
+    known = sorted(EntityLoader.get_country_codes(include_aliases=False))
+    if country not in known:
+        raise ForecastRefused(
+            f'No holidays are known for the country {country!r}: choose a code such as "US" or "DE", or none '
+            f"to forecast without holidays. Known are {', '.join(known)}."
+        )
+
+
+def check_days(days: np.ndarray) -> None:
+    """days: sorted datetime64[D], not-a-time last."""
+    if np.isnat(days).any():
+        raise ForecastRefused(
+            f"{np.isnat(days).sum()} of {len(days)} rows of the history have no ds: give every row its day."
+        )
+    repeated = days[1:][days[1:] == days[:-1]]
+    if len(repeated):
+        raise ForecastRefused(
+            f"The history has {repeated[0]} more than once ({len(repeated)} rows too many): give one a day."
+        )
+    outside = days[(days < np.datetime64(FIRST_DAY)) | (days > np.datetime64(LAST_DAY))]
+    if len(outside):
+        raise ForecastRefused(
+            f"The history has the day {outside[0]}: days must lie between {FIRST_DAY} and {LAST_DAY}."
+        )
+
+
+def check_values(days: np.ndarray, values: np.ndarray) -> None:
+    """days: datetime64[D] of the same length as `values`, where NaN is a missing day."""
+    observed = ~np.isnan(values)
+    if observed.sum() < MIN_OBSERVATIONS:
+        raise ForecastRefused(
+            f"The history has {observed.sum()} days with a value, "
+            f"and a forecast needs {MIN_OBSERVATIONS} or more: load more history."
+        )
+    wild = observed & ~(np.abs(values) <= LARGEST_VALUE)
+    if wild.any():
+        raise ForecastRefused(
+            f"On {days[wild][0]} the history has the value {values[wild][0]:g}: values must be finite and "
+            f"within +-{LARGEST_VALUE:g}. Leave a day without a known value empty."
+        )

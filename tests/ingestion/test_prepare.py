@@ -1,0 +1,241 @@
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
+from serverless_assets.ingestion.tables import (
+    RAW_CUSTOMERS,
+    RAW_ITEMS,
+    RAW_ORDERS,
+    RAW_PRODUCTS,
+    RAW_STORES,
+    RAW_SUPPLIES,
+    TABLES,
+    Table,
+)
+from serverless_assets.ingestion.window import Window
+
+SEPTEMBER, OCTOBER = date(2026, 9, 1), date(2026, 10, 1)
+OF_OCTOBER = Window.of_months(OCTOBER, OCTOBER)
+SHOP = {
+    RAW_CUSTOMERS: [("c1", "ann"), ("c2", "bob")],
+    RAW_ORDERS: [
+        ("o1", "c1", datetime(2026, 9, 30, 23), "s1", 100, 6, 106),
+        ("o2", "c2", datetime(2026, 10, 1), "s1", 200, 12, 212),
+    ],
+    RAW_ITEMS: [("i1", "o1", "p1"), ("i2", "o2", "p1"), ("i3", "o2", "p1")],
+    RAW_PRODUCTS: [("p1", "jaffle", "food", 100, None)],
+    RAW_STORES: [("s1", "Philadelphia", datetime(2024, 9, 1), 0.06)],
+    RAW_SUPPLIES: [("u1", "cup", 7, False, "p1")],
+}
+
+
+@dataclass
+class Server:
+    """A folder of parquet files on a socket: it ignores windows, as a static file server does."""
+
+    folder: Path
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def serve(self, table: Table, rows: Sequence[tuple]) -> None:
+        columns = [pa.array([row[n] for row in rows], kind) for n, kind in enumerate(table.columns.values())]
+        served = pa.table(columns, schema=table.source_schema)
+        pq.write_table(served, self.folder / f"{table.name}.parquet")
+
+    def path(self, table: Table) -> Path:
+        return self.folder / f"{table.name}.parquet"
+
+    @property
+    def asked_for(self) -> Counter[str]:
+        return Counter(Path(urlsplit(path).path).stem for path in self.asked)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    found = Server(tmp_path / "served")
+    found.folder.mkdir()
+    for table, rows in SHOP.items():
+        found.serve(table, rows)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, *_: object) -> None:
+            found.asked.append(self.path)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(found.folder)))
+    found.url = f"http://127.0.0.1:{http.server_port}"
+    thread = Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    yield found
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@pytest.fixture
+def prepared(server: Server, tmp_path: Path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def prepared(
+        tables: Sequence[Table] = TABLES, window: Window | None = None
+    ) -> dict[Table, Prepared | Failed]:
+        source = TableSource(server.url, attempts=2, first_pause_seconds=0.0, timeout_seconds=10)
+        found = list(prepare(tables, source, window, scratch, lambda _: None))
+        assert [one.table for one in found] == list(tables)
+        return {one.table: one for one in found}
+
+    return prepared
+
+
+def ids(found: Prepared | Failed) -> list[str]:
+    assert isinstance(found, Prepared), found
+    return sorted(pq.read_table(found.path)["id"].to_pylist())
+
+
+def test_every_table_arrives_in_the_warehouses_columns(prepared, server):
+    for table, found in prepared().items():
+        assert isinstance(found, Prepared), found
+        arrived = pq.read_table(found.path)
+        assert (arrived.schema.names, arrived.schema.types) == (table.schema.names, table.schema.types)
+        assert found.content.rows == arrived.num_rows == len(SHOP[table])
+        assert found.download.url == f"{server.url}/{table.name}.parquet"
+        assert found.download.bytes == server.path(table).stat().st_size
+    assert server.asked_for == {table.name: 1 for table in TABLES}
+
+
+def test_items_have_the_months_of_their_orders(prepared):
+    found = prepared()
+    assert {month: part.rows for month, part in found[RAW_ITEMS].content.months.items()} == {
+        SEPTEMBER: 1,
+        OCTOBER: 2,
+    }
+    assert found[RAW_ORDERS].content.months.keys() == {SEPTEMBER, OCTOBER}
+    assert found[RAW_CUSTOMERS].content.months == {}
+
+
+def test_a_window_cuts_facts_and_leaves_snapshots_whole(prepared):
+    found = prepared(window=OF_OCTOBER)
+    assert ids(found[RAW_ORDERS]) == ["o2"]
+    assert ids(found[RAW_ITEMS]) == ["i2", "i3"]
+    assert ids(found[RAW_CUSTOMERS]) == ["c1", "c2"]
+    assert ids(found[RAW_STORES]) == ["s1"]
+    assert found[RAW_ITEMS].content.months.keys() == {OCTOBER}
+
+
+def test_a_window_is_asked_for_facts_alone(prepared, server):
+    prepared(window=OF_OCTOBER)
+    cut = {path for path in server.asked if "start=2026-10-01&end=2026-11-01" in path}
+    assert {Path(urlsplit(path).path).stem for path in cut} == {"raw_orders", "raw_items"}
+
+
+def test_items_alone_bring_their_orders_along(prepared, server):
+    (found,) = prepared([RAW_ITEMS]).values()
+    assert ids(found) == ["i1", "i2", "i3"]
+    assert server.asked_for == {"raw_items": 1, "raw_orders": 1}
+
+
+def test_orders_alone_bring_nothing_along(prepared, server):
+    prepared([RAW_ORDERS])
+    assert server.asked_for == {"raw_orders": 1}
+
+
+def test_the_order_of_the_tables_does_not_matter(prepared):
+    assert all(isinstance(found, Prepared) for found in prepared(TABLES[::-1]).values())
+
+
+# ---- a table that fails
+
+
+def _missing(server: Server) -> None:
+    server.path(RAW_PRODUCTS).unlink()
+
+
+def _truncated(server: Server) -> None:
+    content = server.path(RAW_PRODUCTS).read_bytes()
+    server.path(RAW_PRODUCTS).write_bytes(content[: len(content) // 2])
+
+
+def _no_footer(server: Server) -> None:
+    server.path(RAW_PRODUCTS).write_bytes(b"PAR1" + bytes(100) + b"PAR1")
+
+
+def _empty(server: Server) -> None:
+    server.path(RAW_PRODUCTS).write_bytes(b"")
+
+
+def _a_page(server: Server) -> None:
+    server.path(RAW_PRODUCTS).write_bytes(b"<html>")
+
+
+def _half_a_cent(server: Server) -> None:
+    table = pq.read_table(server.path(RAW_PRODUCTS))
+    halved = table.set_column(table.column_names.index("price"), "price", pa.array([1.5]))
+    pq.write_table(halved, server.path(RAW_PRODUCTS))
+
+
+def _no_utf8(server: Server) -> None:
+    table = pq.read_table(server.path(RAW_PRODUCTS))
+    bad = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))
+    pq.write_table(table.set_column(1, "name", bad), server.path(RAW_PRODUCTS))
+
+
+def _twice(server: Server) -> None:
+    server.serve(RAW_PRODUCTS, SHOP[RAW_PRODUCTS] * 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_missing, "404"),
+        (_truncated, "no end. Gave up after 2 attempts"),
+        (_no_footer, "raw_products: the file cannot be read as parquet"),
+        (_empty, "raw_products.parquet"),
+        (_a_page, "not parquet"),
+        (_half_a_cent, "raw_products.price: expected int64"),
+        (_no_utf8, "raw_products.name: expected string"),
+        (_twice, "raw_products.sku: expected unique values"),
+    ],
+)
+def test_a_table_that_fails_does_not_stop_the_others(prepared, server, spoil, said):
+    spoil(server)
+    found = prepared()
+    assert isinstance(found[RAW_PRODUCTS], Failed)
+    assert said in found[RAW_PRODUCTS].reason
+    others = [one for table, one in found.items() if table != RAW_PRODUCTS]
+    assert all(isinstance(one, Prepared) for one in others)
+
+
+def test_items_fail_with_their_orders_and_say_that_it_is_the_orders(prepared, server):
+    server.path(RAW_ORDERS).unlink()
+    found = prepared()
+    assert {table for table, one in found.items() if isinstance(one, Failed)} == {RAW_ORDERS, RAW_ITEMS}
+    assert "raw_orders.parquet" in found[RAW_ITEMS].reason
+
+
+def test_orders_that_come_twice_do_not_double_their_items(prepared, server):
+    server.serve(RAW_ORDERS, SHOP[RAW_ORDERS] * 2)
+    (found,) = prepared([RAW_ITEMS]).values()
+    assert isinstance(found, Failed)
+    assert "raw_orders.id: expected unique values" in found.reason
+
+
+def test_an_orphan_item_fails_the_items_alone(prepared, server):
+    server.serve(RAW_ITEMS, [*SHOP[RAW_ITEMS], ("i4", "o9", "p1")])
+    found = prepared()
+    assert {table for table, one in found.items() if isinstance(one, Failed)} == {RAW_ITEMS}
+    assert "'o9'" in found[RAW_ITEMS].reason

@@ -1,0 +1,261 @@
+import base64
+import hashlib
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+from datetime import date, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from modal_forecast.report import ReportInput, check_color, preview_png, render
+from modal_forecast.report.chart_data import chart_data
+from modal_forecast.report.daily import Daily, read_daily
+from modal_forecast.report.headline import last_actual, window_totals
+
+LAST_ACTUAL = date(2025, 8, 31)
+ATTACK = "</script><script>alert(1)</script><!-- \" ' & \u2028 {{ 7 * 7 }} <img src=x onerror=alert(1)>"
+
+
+def history(values: list[float | None]) -> pa.Table:
+    """Values up to LAST_ACTUAL."""
+    first = LAST_ACTUAL - timedelta(days=len(values) - 1)
+    days = [first + timedelta(days=i) for i in range(len(values))]
+    return pa.table({"ds": pa.array(days, pa.date32()), "y": pa.array(values, pa.float64())})
+
+
+def forecast(values: list[float]) -> pa.Table:
+    """Values from the day after LAST_ACTUAL on, give or take a tenth and a fifth."""
+    days = [LAST_ACTUAL + timedelta(days=i + 1) for i in range(len(values))]
+    factors = {"": 1, "_lower_80": 0.9, "_upper_80": 1.1, "_lower_95": 0.8, "_upper_95": 1.2}
+    columns = {f"yhat{suffix}": [value * factor for value in values] for suffix, factor in factors.items()}
+    return pa.table({"ds": pa.array(days, pa.date32()), **columns})
+
+
+def revenue(days: int, seed: int = 1) -> list[float]:
+    noise = random.Random(seed)
+    return [40_000 + 9_000 * math.sin(day * math.tau / 7) + noise.gauss(0, 2_000) for day in range(days)]
+
+
+def report(days: int = 400, horizon: int = 30, **options: Any) -> ReportInput:
+    return ReportInput(history([*revenue(days)]), forecast(revenue(horizon, seed=2)), **options)
+
+
+class Document(HTMLParser):
+    """The tags, attributes and texts of a page, read as a browser would."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags:
+            self.texts.setdefault(self.tags[-1][0], []).append(data)
+
+    def payload(self) -> dict[str, Any]:
+        return json.loads(self.texts["script"][0])
+
+
+# The document
+
+
+def test_equal_input_gives_an_equal_document_and_picture():
+    assert render(report()) == render(report())
+    assert preview_png(report()) == preview_png(report())
+
+
+def test_three_years_of_history_and_half_a_year_ahead_stay_small():
+    assert len(render(report(days=1_100, horizon=180)).encode()) < 100_000
+
+
+def test_nothing_in_the_document_leads_outside():
+    html = render(report(title="Revenue", facts={"Run": "1"}))
+    assert "://" not in html
+    assert "@import" not in html and "url(" not in html
+    references = [
+        value for _, attrs in Document(html).tags for name in ("src", "href") if (value := attrs.get(name))
+    ]
+    assert references == ["data:,"]
+
+
+def test_the_browser_is_told_to_load_nothing_and_to_run_only_the_script_and_style_of_the_report():
+    html = render(report())
+    (policy,) = [attrs["content"] for _, attrs in Document(html).tags if "http-equiv" in attrs]
+    script = re.findall(r'<script type="module">(.*?)</script>', html, re.DOTALL)[0]
+    style = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)[0]
+    assert policy is not None and "default-src 'none'" in policy and "unsafe" not in policy
+    for text in (script, style):
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+
+
+@pytest.mark.parametrize("option", ["title", "unit", "facts"])
+def test_markup_in_what_a_person_wrote_is_shown_and_not_obeyed(option):
+    html = render(report(**{option: {ATTACK: ATTACK} if option == "facts" else ATTACK}))
+    document = Document(html)
+    plain = Document(render(report(**{option: {"a": "b"} if option == "facts" else "c"})))
+    assert [tag for tag, _ in document.tags] == [tag for tag, _ in plain.tags]
+    assert ATTACK in {text.strip() for texts in document.texts.values() for text in texts} | {
+        str(value) for _, attrs in document.tags for value in attrs.values()
+    }
+    assert "<!--" not in html
+
+
+def test_a_day_without_a_value_is_null_in_the_chart_data_whichever_way_it_is_missing():
+    table = history([1.5, None, math.nan, math.inf, 2.5])
+    data = Document(render(ReportInput(table, forecast([3.0])))).payload()
+    assert data["layers"][0]["bounds"] == [[1.5, None, None, None, 2.5]]
+
+
+def test_a_day_without_a_row_is_a_gap_and_the_order_of_rows_does_not_matter():
+    table = history([1.0, 2.0, 3.0, 4.0]).take([3, 0, 1])
+    assert read_daily(table, "y") == Daily(LAST_ACTUAL - timedelta(days=3), (1.0, 2.0, None, 4.0))
+
+
+def test_the_table_lists_each_forecast_day_with_its_bounds():
+    html = render(ReportInput(history([1_000.5]), forecast([1234.5, 2000.0])))
+    assert (
+        '<th scope="row">2025-09-01</th><td>1,234.50</td><td>1,111.05</td><td>1,357.95</td>'
+        "<td>987.60</td><td>1,481.40</td>"
+    ) in html
+    assert html.count('<th scope="row">') == 2
+
+
+def test_without_facts_there_is_no_section_about_them():
+    assert "How it was made" in render(report(facts={"Run": "1"}))
+    assert "How it was made" not in render(report())
+
+
+def test_a_report_with_nothing_to_show_is_refused():
+    with pytest.raises(ValueError, match="one day of history"):
+        ReportInput(history([None, None]), forecast([1.0]))
+    with pytest.raises(ValueError, match="one day of forecast"):
+        ReportInput(history([1.0]), forecast([]))
+
+
+@pytest.mark.parametrize(
+    ("values", "decimals"),
+    [([12_345.67], 2), ([1.25], 2), ([0.0042], 5), ([0.0], 2), ([120.0, 80.0], 0), ([12_345_678.9], 0)],
+)
+def test_decimals_suit_the_size_of_the_values(values, decimals):
+    assert chart_data(ReportInput(history(values), forecast(values))).decimals == decimals
+
+
+def test_ranges_that_would_show_the_whole_chart_again_are_not_offered():
+    labels = [[choice.label for choice in chart_data(report(days=days)).ranges()] for days in (20, 100, 400)]
+    assert labels == [
+        ["All", "Forecast only"],
+        ["All", "Last 90 days + forecast", "Forecast only"],
+        ["All", "Last year + forecast", "Last 90 days + forecast", "Forecast only"],
+    ]
+
+
+# The headline figures
+
+
+def daily(start: date, values: list[float | None]) -> Daily:
+    return Daily(start, tuple(values))
+
+
+def test_a_window_is_compared_with_the_same_weekdays_52_weeks_earlier():
+    tomorrow = LAST_ACTUAL + timedelta(days=1)
+    ahead = daily(tomorrow, [110.0] * 7)
+    past = daily(tomorrow - timedelta(days=365), [9_999.0, *[100.0] * 7, *[1.0] * 357])
+    (week,) = window_totals(past, ahead)
+    assert (week.total, week.last_year, week.last_day) == (770, 700, date(2025, 9, 7))
+    assert week.change == pytest.approx(0.1)
+
+
+def test_one_unknown_day_last_year_leaves_nothing_to_compare_with():
+    tomorrow = LAST_ACTUAL + timedelta(days=1)
+    past = daily(tomorrow - timedelta(days=364), [100.0, None, *[100.0] * 362])
+    (week,) = window_totals(past, daily(tomorrow, [110.0] * 7))
+    assert week.last_year is None and week.change is None
+
+
+def test_there_is_no_percentage_of_nothing():
+    tomorrow = LAST_ACTUAL + timedelta(days=1)
+    (week,) = window_totals(daily(tomorrow - timedelta(days=364), [0.0] * 364), daily(tomorrow, [1.0] * 7))
+    assert week.last_year == 0 and week.change is None
+
+
+@pytest.mark.parametrize(
+    ("horizon", "windows"), [(1, [1]), (6, [6]), (7, [7]), (89, [7, 30]), (180, [7, 30, 90])]
+)
+def test_only_windows_that_the_forecast_fills_are_totalled(horizon, windows):
+    totals = window_totals(daily(LAST_ACTUAL, [1.0]), daily(LAST_ACTUAL + timedelta(days=1), [1.0] * horizon))
+    assert [(total.days, total.total) for total in totals] == [(days, days) for days in windows]
+
+
+def test_the_last_actual_day_is_the_last_one_that_has_a_value():
+    assert last_actual(daily(LAST_ACTUAL, [1.0, 2.0, None])) == (LAST_ACTUAL + timedelta(days=1), 2.0)
+
+
+# Colours
+
+
+@pytest.mark.parametrize("color", ["blue", "rebeccapurple", "#09f", "#1f77b4"])
+def test_a_css_colour_is_returned_and_reaches_the_style_sheet(color):
+    assert check_color(color) == color
+    assert f"--chosen-prediction: {color};" in render(report(color_prediction=color))
+
+
+def test_case_does_not_matter_in_a_colour():
+    assert check_color("Blue") == "blue"
+    assert check_color("#09F") == "#09f"
+
+
+@pytest.mark.parametrize(
+    "color",
+    [
+        "",
+        "blu",
+        " red",
+        "#12",
+        "#12345",
+        "#12345g",
+        "#ff0000\n",
+        "transparent",
+        "rgb(1,2,3)",
+        "red;}</style>",
+        "var(--x)",
+    ],
+)
+def test_anything_but_a_css_colour_is_refused_with_a_sentence(color):
+    with pytest.raises(ValueError, match="is not a colour: use a CSS colour name, #rgb or #rrggbb"):
+        check_color(color)
+    with pytest.raises(ValueError, match="is not a colour"):
+        report(color_history=color)
+
+
+def test_a_colour_that_was_mistyped_gets_a_suggestion():
+    with pytest.raises(ValueError, match=r"Did you mean blue\?"):
+        check_color("bleu")
+
+
+def test_checking_a_colour_loads_neither_the_plotting_nor_the_template_library():
+    code = (
+        "import sys; from modal_forecast.report.colors import check_color; check_color('red');"
+        "sys.exit(bool({'matplotlib', 'jinja2', 'pyarrow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The picture
+
+
+@pytest.mark.parametrize(("days", "horizon"), [(1_100, 730), (20, 14), (400, 1), (1, 1)])
+def test_the_preview_is_a_small_png_of_900_by_300(days, horizon):
+    picture = preview_png(report(days=days, horizon=horizon, title="Cost in $ and $", unit="$"))
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (900, 300)
+    assert len(picture) < 60_000

@@ -1,0 +1,222 @@
+"""The report in a real browser without a network: what a reader sees and can do."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from modal_forecast.report import ReportInput, render
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+]
+START = date(2024, 1, 1)
+HISTORY_DAYS = 500
+HORIZON = 100
+ATTACK = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+def report() -> ReportInput:
+    """1,000.25 on the first day and one more on each; one day is missing."""
+    days = [START + timedelta(days=i) for i in range(HISTORY_DAYS + HORIZON)]
+    values = [1_000.25 + i for i in range(HISTORY_DAYS + HORIZON)]
+    past: list[float | None] = [*values[:HISTORY_DAYS]]
+    past[200] = None
+    ahead = values[HISTORY_DAYS:]
+    return ReportInput(
+        history=pa.table({"ds": days[:HISTORY_DAYS], "y": past}),
+        forecast=pa.table(
+            {
+                "ds": days[HISTORY_DAYS:],
+                "yhat": ahead,
+                "yhat_lower_80": [value - 100 for value in ahead],
+                "yhat_upper_80": [value + 100 for value in ahead],
+                "yhat_lower_95": [value - 200 for value in ahead],
+                "yhat_upper_95": [value + 200 for value in ahead],
+            }
+        ),
+        title=ATTACK,
+        unit="USD",
+        facts={ATTACK: ATTACK},
+    )
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "forecast.html"
+    path.write_text(render(report()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The report, opened offline. Fails a test that makes the page log anything or request anything else."""
+    width = getattr(request, "param", 1200)
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+    page = context.new_page()
+    noises: list[str] = []
+    page.on("console", lambda message: noises.append(message.text))
+    page.on("pageerror", lambda error: noises.append(str(error)))
+    page.on("request", lambda request: noises.append(request.url))
+    page.goto(file.as_uri())
+    yield page
+    context.close()
+    assert [noise for noise in noises if noise not in (file.as_uri(), "data:,")] == []
+
+
+def point_at(page: Page, day: int) -> None:
+    """Moves the mouse over a day of the chart, counted from its first."""
+    x, y = position(page, day)
+    page.mouse.move(x, y)
+
+
+def position(page: Page, day: int) -> tuple[float, float]:
+    plot = page.locator("#chart svg svg").bounding_box()
+    assert plot is not None
+    days = HISTORY_DAYS + HORIZON
+    return plot["x"] + (day + 0.5) / days * plot["width"], plot["y"] + plot["height"] / 2
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def axis(page: Page) -> list[str]:
+    """The labels of both axes."""
+    return page.locator("#chart svg > text").all_text_contents()
+
+
+def test_it_opens_with_both_lines_both_intervals_and_the_start_of_the_forecast(page):
+    for layer in ("actual", "forecast", "interval80", "interval95"):
+        expect(page.locator(f'path[data-layer="{layer}"]')).to_have_attribute("d", re.compile("^M"))
+    expect(page.locator("#chart")).to_contain_text("Forecast from 15 May 2025")
+    expect(page.locator("#chart")).to_contain_text("USD")
+
+
+def test_markup_in_what_a_person_wrote_is_text(page):
+    expect(page.locator("h1")).to_have_text(ATTACK)
+    expect(page).to_have_title(ATTACK)
+
+
+def test_the_legend_hides_a_series_and_brings_it_back(page):
+    path = page.locator('path[data-layer="interval95"]')
+    toggle = button(page, "95% interval")
+    toggle.click()
+    expect(path).to_have_count(0)
+    expect(toggle).to_have_attribute("aria-pressed", "false")
+    toggle.click()
+    expect(path).to_have_count(1)
+
+
+def test_a_range_button_changes_the_days_in_view(page):
+    expect(button(page, "All")).to_have_attribute("aria-pressed", "true")
+    assert "2024" in axis(page)
+    button(page, "Forecast only").click()
+    expect(button(page, "Forecast only")).to_have_attribute("aria-pressed", "true")
+    assert "2024" not in axis(page)
+
+
+def test_a_drag_zooms_and_reset_returns(page):
+    before = axis(page)
+    page.mouse.move(*position(page, 100))
+    page.mouse.down()
+    page.mouse.move(*position(page, 130), steps=3)
+    page.mouse.up()
+    assert axis(page) != before
+    assert {"15 Apr", "1 May"} <= {*axis(page)}
+    button(page, "Reset").click()
+    assert axis(page) == before
+
+
+def test_a_double_click_resets(page):
+    before = axis(page)
+    button(page, "Forecast only").click()
+    page.locator("#chart").dblclick()
+    assert axis(page) == before
+
+
+def test_pointing_at_a_day_shows_its_date_and_exact_values(page):
+    tooltip = page.locator(".tooltip")
+    expect(tooltip).to_be_hidden()
+    point_at(page, 100)
+    expect(tooltip).to_have_text("Wed 10 Apr 2024Actual1,100.25")
+    point_at(page, HISTORY_DAYS)
+    expect(tooltip).to_have_text(
+        "Thu 15 May 2025Forecast1,500.2580% interval1,400.25 to 1,600.2595% interval1,300.25 to 1,700.25"
+    )
+
+
+def test_a_missing_day_has_nothing_to_show(page):
+    point_at(page, 200)
+    expect(page.locator(".tooltip")).to_be_hidden()
+
+
+def test_the_keyboard_moves_day_by_day_and_says_what_it_reads(page):
+    chart = page.get_by_role("slider")
+    chart.focus()
+    expect(chart).to_have_attribute("aria-valuetext", re.compile("^Thu 15 May 2025, Forecast 1,500.25, "))
+    page.keyboard.press("ArrowLeft")
+    expect(chart).to_have_attribute("aria-valuetext", "Wed 14 May 2025, Actual 1,499.25")
+    page.keyboard.press("Home")
+    expect(chart).to_have_attribute("aria-valuetext", "Mon 1 Jan 2024, Actual 1,000.25")
+
+
+def test_the_keyboard_takes_the_view_along(page):
+    button(page, "Forecast only").click()
+    page.get_by_role("slider").focus()
+    page.keyboard.press("Home")
+    assert "2024" in axis(page)
+
+
+@pytest.mark.parametrize("page", [390], indirect=True)
+def test_on_a_phone_nothing_is_wider_than_the_screen(page):
+    page.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    point_at(page, 0)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize("page", [390], indirect=True)
+def test_on_a_phone_it_opens_on_a_range_whose_days_can_be_told_apart(page):
+    expect(button(page, "Last year + forecast")).to_have_attribute("aria-pressed", "true")
+
+
+def test_on_paper_the_table_is_open_and_the_buttons_are_gone(page):
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.get_by_role("row")).to_have_count(HORIZON + 1)
+    expect(button(page, "All")).to_be_hidden()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(page.locator("details")).not_to_have_attribute("open", "")
+
+
+def test_the_chosen_colour_is_kept_on_a_light_screen_and_made_lighter_on_a_dark_one(page):
+    assert lightness(page) == pytest.approx(0.452, abs=0.001), "that of blue"
+    page.emulate_media(color_scheme="dark")
+    assert lightness(page) == 0.7
+
+
+def lightness(page: Page) -> float:
+    """Of the line of actuals: the first number of oklch(0.452 0.313 264)."""
+    stroke = page.evaluate("getComputedStyle(document.querySelector('path[data-layer=actual]')).stroke")
+    return float(re.findall(r"[\d.]+", stroke)[0])
