@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
 
 from tests.conftest import SAMPLE_END
 
@@ -55,7 +57,12 @@ def ui(tmp_path_factory):
         pytest.fail("the UI did not start:\n" + "".join(said))
     drain = threading.Thread(target=process.stdout.read, daemon=True)
     drain.start()
-    yield f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
+    # The line is printed a moment before the socket takes connections.
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=Retry(connect=20, backoff_factor=0.1)))
+        session.get(f"{url}/server_info", timeout=60).raise_for_status()
+    yield url
     process.send_signal(signal.SIGINT)
     process.wait()
 

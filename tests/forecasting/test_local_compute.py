@@ -138,7 +138,7 @@ def test_a_worker_that_hangs_is_ended_at_the_deadline(lines):
 
 ABANDONS_A_CHILD = """
 import subprocess, sys
-child = "import signal, sys; signal.signal(14, print); signal.alarm(15); signal.pause(); sys.exit('left alone')"
+child = "import signal as s; s.signal(14, print); s.alarm(15); s.pause(); raise SystemExit('left alone')"
 subprocess.Popen([sys.executable, "-c", child])
 sys.exit(int(sys.argv[1]))
 """
