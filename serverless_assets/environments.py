@@ -9,7 +9,7 @@ from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.sample_shop import SampleShop
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
-from serverless_assets.publishing.local import Layout, LocalRelease
+from serverless_assets.publishing.local import LocalRelease
 from serverless_assets.publishing.release import Release
 from serverless_assets.settings import Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
@@ -30,12 +30,12 @@ class Environment:
 
     def resources(self) -> Mapping[str, object]:
         """The parts that assets ask for by name."""
-        return {"source": self.source, "release": self.release, "compute": self.compute}
+        return {"source": self.source, "release": self.release.as_resource(), "compute": self.compute}
 
 
 def local(settings: Settings) -> Environment:
     """Everything on this machine, with nothing to sign up for."""
-    release = LocalRelease(home=str(settings.home), main_job=MAIN_JOB, dbt_schema=settings.dbt_schema)
+    release = LocalRelease(settings.home, MAIN_JOB, settings.dbt_schema)
     return Environment(
         source=_source(settings),
         release=release,

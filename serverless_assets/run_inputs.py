@@ -138,9 +138,7 @@ def _forecast_choice(forecast: RunForecast | SkipForecast, style: CustomisedStyl
 def _style_problems(style: CustomisedStyle) -> list[str]:
     problems = []
     if not 1 <= style.nr_days_fcst <= LONGEST_HORIZON_DAYS:
-        problems.append(
-            f"nr_days_fcst is {style.nr_days_fcst}; choose 1 to {LONGEST_HORIZON_DAYS} days."
-        )
+        problems.append(f"nr_days_fcst is {style.nr_days_fcst}; choose 1 to {LONGEST_HORIZON_DAYS} days.")
     for field in ("color_history", "color_prediction"):
         try:
             check_color(getattr(style, field))
@@ -150,9 +148,7 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
         name = getattr(style, field)
         # One plain segment: nothing that could leave the artifact folder or hide in it.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}", name) or not name.endswith(ending):
-            problems.append(
-                f"{field} is {name!r}; choose a file name, not a path, that ends in {ending}."
-            )
+            problems.append(f"{field} is {name!r}; choose a file name, not a path, that ends in {ending}.")
     return problems
 
 

@@ -1,10 +1,10 @@
 """What an operator sets with environment variables. What a person picks per run is in `run_inputs`."""
 
+import datetime as dt
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-import datetime as dt
 from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo

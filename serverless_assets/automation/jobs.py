@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs
+from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs
 
 MAIN_JOB = "serverless_pipeline"
 
@@ -14,8 +14,18 @@ def run_config(inputs: RunInputs) -> dg.RunConfig:
     return dg.RunConfig(resources={"run_inputs": inputs})
 
 
-# Every choice written out, so that the launchpad opens on a form that shows what there is to choose.
-DEFAULTS = RunInputs(ingestion=Reload(), forecast=RunForecast())
+# Every choice written out, so that the launchpad opens on a form that shows what there is to choose:
+# an object of the same choices would leave out those without fields.
+PREFILL = {
+    "resources": {
+        "run_inputs": {
+            "config": {
+                "ingestion": {"reload": {}},
+                "forecast": {"run": {"cpu": "0.25", "memory": "256", "style": {"default": {}}}},
+            }
+        }
+    }
+}
 
 DAILY_FORECAST = RunInputs(
     ingestion=Reuse(),
@@ -42,6 +52,6 @@ def jobs() -> list[Any]:
         ),
     }
     return [
-        dg.define_asset_job(name, selection, description=description, config=run_config(DEFAULTS))
+        dg.define_asset_job(name, selection, description=description, config=PREFILL)
         for name, (selection, description) in parts.items()
     ]

@@ -12,13 +12,13 @@ import dagster as dg
 import yaml
 from dagster._core.utils import make_new_run_id
 
-from serverless_assets.automation.jobs import DEFAULTS, run_config
+from serverless_assets.automation.jobs import run_config
 from serverless_assets.cli.progress import Progress
 from serverless_assets.cli.text import summary_text
 from serverless_assets.definitions import build
 from serverless_assets.publishing.local import Layout, Unsettled
 from serverless_assets.publishing.summary import read_summary
-from serverless_assets.run_inputs import Reuse, RunInputs, SkipForecast
+from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.settings import Settings, SettingsError
 from serverless_assets.transformation.project import ManifestError
 
@@ -64,8 +64,8 @@ class Request:
                 raise RunRefused(f"{config_file} is not YAML: {error}") from None
         else:
             inputs = RunInputs(
-                ingestion=Reuse() if reuse else DEFAULTS.ingestion,
-                forecast=SkipForecast() if skip_forecast else DEFAULTS.forecast,
+                ingestion=Reuse() if reuse else Reload(),
+                forecast=SkipForecast() if skip_forecast else RunForecast(),
             )
             config = run_config(inputs).to_config_dict()
         return cls(job, config, _range_tags(months) if months else {}, resume)
@@ -111,7 +111,9 @@ def run_job(request: Request, settings: Settings) -> bool:
 def _unfinished(settings: Settings) -> list[dg.AssetKey]:
     assets = Unsettled(Layout(settings.home)).read()
     if not assets:
-        raise RunRefused("There is nothing to resume: the last run finished everything that it set out to do.")
+        raise RunRefused(
+            "There is nothing to resume: the last run finished everything that it set out to do."
+        )
     return [dg.AssetKey.from_user_string(asset) for asset in sorted(assets)]
 
 
@@ -120,7 +122,9 @@ def _range_tags(months: str) -> Mapping[str, str]:
     try:
         start, end = (date.fromisoformat(f"{month.strip()}-01") for month in (first, last or first))
     except ValueError:
-        raise RunRefused(f"--months is {months!r}; write a month or a range, such as 2026-01..2026-03.") from None
+        raise RunRefused(
+            f"--months is {months!r}; write a month or a range, such as 2026-01..2026-03."
+        ) from None
     if start > end:
         raise RunRefused(f"--months is {months!r}: it ends before it begins.")
     return {RANGE_START: start.isoformat(), RANGE_END: end.isoformat()}

@@ -37,7 +37,9 @@ def summary_text(document: Mapping[str, Any], home: Path) -> str:
             lines.append(f"  {outcome['status']:<8}{asset}: {outcome['reason']}")
     raw = {asset: outcome for asset, outcome in assets.items() if asset.startswith("raw_")}
     if raw:
-        loaded = ", ".join(f"{asset} {outcome['rows']:,}" for asset, outcome in raw.items() if outcome["rows"])
+        loaded = ", ".join(
+            f"{asset} {outcome['rows']:,}" for asset, outcome in raw.items() if outcome["rows"]
+        )
         lines.append(f"  Tables    {loaded}")
     horizon = assets.get("order_forecast", {}).get("rows")
     if horizon:

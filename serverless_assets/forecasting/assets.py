@@ -43,7 +43,7 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
     def order_forecast(
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
-        release: Release,
+        release: dg.ResourceParam[Release],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult]:
         choice = run_inputs.choices().forecast
@@ -80,7 +80,7 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
         description="The forecast as one interactive HTML file that works offline.",
     )
     def forecast_report(
-        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: Release
+        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: dg.ResourceParam[Release]
     ) -> Iterator[dg.MaterializeResult]:
         choice = run_inputs.choices().forecast
         if choice is None:
@@ -95,7 +95,9 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
         path = release.artifacts.write(choice.html_report, content)
         yield dg.MaterializeResult(
             metadata={
-                **metadata.outcome("built", "asked for in this run", rows=forecast.num_rows, size=len(content)),
+                **metadata.outcome(
+                    "built", "asked for in this run", rows=forecast.num_rows, size=len(content)
+                ),
                 metadata.REPORT: dg.MetadataValue.path(path),
                 "preview": preview(report),
             }

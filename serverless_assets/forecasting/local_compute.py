@@ -119,7 +119,9 @@ class _Pipes:
 
 def available_cores(cpu: float) -> list[int]:
     """The cores to pin to: `cpu` rounded up, or all if the machine has fewer."""
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    usable = (
+        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     return list(usable)[: max(1, math.ceil(cpu))]
 
 

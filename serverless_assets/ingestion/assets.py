@@ -38,7 +38,7 @@ def ingestion_assets(first_month: date, tables: Sequence[Table] = TABLES) -> dg.
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
         source: dg.ResourceParam[Source],
-        release: Release,
+        release: dg.ResourceParam[Release],
     ) -> Iterator[dg.MaterializeResult]:
         choice = run_inputs.choices().ingestion
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]

@@ -95,7 +95,9 @@ def add_event_time(
         parent = table.dated_by.parent.name
         found = f"{orphans:,} rows of others, such as {example!r}"
         refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", found)])
-    _write(connection, f"select child.*, parent.{sql.identifier(table.event_time)} from {joined} on {on}", target)
+    _write(
+        connection, f"select child.*, parent.{sql.identifier(table.event_time)} from {joined} on {on}", target
+    )
 
 
 def keep_window(

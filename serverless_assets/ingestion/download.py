@@ -92,7 +92,9 @@ class TableSource:
                 _refuse_bad_status(response, shown)
                 size = _write_body(response, path, self.cancelled)
         except requests.Timeout:
-            raise TransientSourceError(f"GET {shown} did not answer within {self.timeout_seconds:g} s.") from None
+            raise TransientSourceError(
+                f"GET {shown} did not answer within {self.timeout_seconds:g} s."
+            ) from None
         except requests.exceptions.InvalidURL:
             raise SourceError(f"{shown} is not an address that can be asked.") from None
         except requests.RequestException as error:

@@ -40,9 +40,7 @@ def prepare(
     """
     needed = list(dict.fromkeys([*tables, *(table.dated_by.parent for table in tables if table.dated_by)]))
     with ThreadPoolExecutor(max_workers=len(needed), thread_name_prefix="download") as pool:
-        arrivals = {
-            table.name: pool.submit(_arrive, table, source, window, scratch, log) for table in needed
-        }
+        arrivals = {table.name: pool.submit(_arrive, table, source, window, scratch, log) for table in needed}
         try:
             for table in tables:
                 yield _audited(table, arrivals, window, scratch)

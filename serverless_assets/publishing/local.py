@@ -18,7 +18,6 @@ from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock, Timeout
-from pydantic import PrivateAttr
 
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.files import copy_atomically, link_atomically, write_atomically
@@ -67,17 +66,15 @@ class Layout:
 class LocalRelease(Release):
     """Runs write to a working copy; a green run becomes the next release."""
 
-    dbt_schema: str
-
-    _lock: FileLock | None = PrivateAttr(default=None)
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(Path(self.home))
+    def __init__(self, home: Path, main_job: str, dbt_schema: str) -> None:
+        super().__init__(home, main_job)
+        self.layout = Layout(home)
+        self._dbt_schema = dbt_schema
+        self._lock: FileLock | None = None
 
     @property
     def warehouse(self) -> DuckDBWarehouse:
-        return DuckDBWarehouse(self.layout.working_warehouse, self.dbt_schema)
+        return DuckDBWarehouse(self.layout.working_warehouse, self._dbt_schema)
 
     @property
     def artifacts(self) -> LocalArtifacts:
@@ -166,7 +163,9 @@ def adopt_published(layout: Layout) -> bool:
 def publish(layout: Layout, run_id: str) -> bool:
     """Make the working copy the current release in one step; False if it already is."""
     working = _stamps([layout.working_warehouse, *_files(layout.working_artifacts)])
-    if _release_note(layout).get("working") == working and _stamp(layout.warehouse) == _published_stamp(layout):
+    if _release_note(layout).get("working") == working and _stamp(layout.warehouse) == _published_stamp(
+        layout
+    ):
         return False
     release = layout.releases / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{run_id[:8]}"
     unfinished = release.with_name(f".{release.name}")

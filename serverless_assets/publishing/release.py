@@ -1,13 +1,12 @@
 """The resource that wraps every run: where it writes to, and what becomes of that at its end."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType
-from pydantic import Field
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
@@ -24,15 +23,13 @@ TELLING = {
 }
 
 
-class Release(dg.ConfigurableResource):
-    """Where a run writes to. Every asset asks for it, so that it wraps the whole run.
+class Release(ABC):
+    """Where a run writes to. Every asset asks for it, so that it wraps the whole run."""
 
-    With one process per run, Dagster opens it before the first step and closes it after the last,
-    whatever was launched: a job, one asset from the graph, a schedule.
-    """
-
-    home: str
-    main_job: str = Field(description="The job that writes every asset.")
+    def __init__(self, home: Path, main_job: str) -> None:
+        """`home` is SERVERLESS_HOME; `main_job` the name of the job that writes every asset."""
+        self.home = home
+        self.main_job = main_job
 
     @property
     @abstractmethod
@@ -61,23 +58,38 @@ class Release(dg.ConfigurableResource):
             return self.end(run_id, outcomes, log)
         except Exception as error:
             # Dagster would note this as a failed teardown, in a place where nobody looks.
-            log.error(f"Not published: {error}. The last release stays; the next green run publishes this work.")
+            log.error(
+                f"Not published: {error}. The last release stays; the next green run publishes this work."
+            )
             return False
 
+    def as_resource(self) -> dg.ResourceDefinition:
+        """The release for Dagster, with no config: the launchpad should not offer where to publish.
+
+        With one process per run, Dagster opens it before the first step and closes it after the last,
+        whatever was launched: a job, one asset from the graph, a schedule.
+        """
+
+        def around(context: dg.InitResourceContext) -> Iterator[Release]:
+            if context.run is None or context.instance is None or context.log is None:
+                raise ValueError("a release belongs to a run")
+            with self.around_run(context.run, context.instance, context.log):
+                yield self
+
+        return dg.ResourceDefinition(contextmanager(around), description=self.__doc__)
+
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Release"]:
-        run, instance, log = context.run, context.instance, context.log
-        if run is None or instance is None or log is None:
-            # Not a run: somebody built the resource by hand.
-            yield self
-            return
+    def around_run(
+        self, run: dg.DagsterRun, instance: dg.DagsterInstance, log: dg.DagsterLogManager
+    ) -> Iterator[None]:
+        """Make ready before a run's first step; publish and write the summary after its last."""
         planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
         self.begin(planned, run.job_name == self.main_job, log)
         try:
-            yield self
+            yield
             outcomes = _outcomes(instance, run.run_id)
             published = self._published(run.run_id, outcomes, log)
-            write_summary(Path(self.home), summarise(instance, run.run_id, outcomes, published))
+            write_summary(self.home, summarise(instance, run.run_id, outcomes, published))
         finally:
             self.abandon()
 

@@ -32,7 +32,8 @@ class RunSummary:
         """The document in `runs/latest.json`: outcomes by asset, and totals."""
         document = asdict(self)
         document["assets"] = {
-            outcome.asset: {k: v for k, v in asdict(outcome).items() if k != "asset"} for outcome in self.assets
+            outcome.asset: {k: v for k, v in asdict(outcome).items() if k != "asset"}
+            for outcome in self.assets
         }
         statuses = Counter(outcome.status for outcome in self.assets)
         document["totals"] = {

@@ -16,15 +16,23 @@ from serverless_assets.transformation import dbt
 from serverless_assets.transformation.project import PROJECT_DIR, Project
 from serverless_assets.warehouse import Warehouse
 
-GROUPS = ("staging", "marts", "aggregations")
+DbtEvent = (
+    dg.Output | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult | dg.AssetCheckEvaluation
+)
 
-DbtEvent = dg.Output | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult | dg.AssetCheckEvaluation
+
+class GroupByFolder(DagsterDbtTranslator):
+    """The folder below models/ is the group."""
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        _, folder, *_ = dbt_resource_props["fqn"]
+        return str(folder)
 
 
 def transformation_assets(project: Project) -> dg.AssetsDefinition:
     """An asset for each model of the dbt project, all in one step."""
     manifest_path = project.manifest()
-    translator = DagsterDbtTranslator()
+    translator = GroupByFolder()
 
     @dbt_assets(
         name="transformation",
@@ -33,7 +41,7 @@ def transformation_assets(project: Project) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def transformation(
-        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: Release
+        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: dg.ResourceParam[Release]
     ) -> Iterator[Any]:
         run_inputs.choices()
         manifest = validate_manifest(manifest_path)
