@@ -59,12 +59,14 @@ def load_prophet() -> "type[Prophet]":
 
 
 def prepare_lean_process() -> None:
-    """Load pandas without pyarrow, and keep pyarrow from reserving address space.
+    """Load pandas without pyarrow, and keep Arrow and OpenBLAS from reserving address space.
 
     Call it before anything imports pandas or pyarrow, and only in a process of its own: pandas cannot read or
     write Arrow there afterwards. pyarrow itself works, also to and from numpy.
     """
-    # Arrow's default pool reserves 1 GiB of address space at once, which a limit such as `ulimit -v` counts.
+    # A limit such as `ulimit -v` counts what is reserved: 1 GiB by Arrow's default pool, 40 MiB for each further
+    # thread of OpenBLAS, which has nothing to gain from them on matrices as small as Prophet's.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with hidden("pyarrow"):
         import pandas  # noqa: F401

@@ -161,7 +161,7 @@ def _envelope(schema: pa.Schema) -> Mapping[str, Any]:
             f"This {kind} is of protocol version {version}, and version {PROTOCOL_VERSION} is spoken here. "
             "Deploy the worker and its caller from the same commit."
         )
-    return envelope  # type: ignore[no-any-return]
+    return envelope
 
 
 def _parameter(parameters: Mapping[str, Any], name: str) -> Any:

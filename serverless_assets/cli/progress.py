@@ -1,5 +1,6 @@
 """A run's events as lines on the terminal, while it works."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Progress:
     def _line(self, entry: dg.EventLogEntry) -> str | None:
         event = entry.dagster_event
         if event is None:
-            return f"    {entry.user_message}" if entry.level >= 20 else None
+            return f"    {entry.user_message}" if int(entry.level) >= logging.INFO else None
         if event.event_type == Type.STEP_START:
             return f"{event.step_key} ..."
         if event.event_type == Type.STEP_FAILURE:

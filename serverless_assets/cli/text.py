@@ -53,5 +53,5 @@ def summary_text(document: Mapping[str, Any], home: Path) -> str:
 
 def _next_step(document: Mapping[str, Any]) -> str:
     if not document["success"]:
-        return "mend what failed, then `serverless run --resume` goes on from there, or look into it with `make ui`."
+        return "mend what failed, then `serverless run --resume` goes on from there; `make ui` shows more."
     return "open the report in a browser, or type `make ui` for the graph, the launchpad and the schedules."

@@ -34,7 +34,8 @@ class OutOfMemory(ComputeError):
     def __init__(self, size: Size, peak: float) -> None:
         larger = f"Choose memory {size.next_memory}." if size.next_memory else "There is no larger size."
         super().__init__(
-            f"The forecast was stopped: it reached {peak:.0f} MiB of the {size.memory} MiB asked for. {larger}"
+            f"The forecast was stopped: it reached {peak:.0f} MiB of the {size.memory} MiB asked for. "
+            f"{larger}"
         )
 
 

@@ -40,7 +40,7 @@ class Content:
 @contextmanager
 def audit_connection(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB that spills into `scratch`."""
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(scratch),
         # Keeping the order of rows would hold them in memory, and tables have no order.

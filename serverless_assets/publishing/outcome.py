@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
 import dagster as dg
 from dagster import DagsterEventType as Type
@@ -80,8 +80,9 @@ def _outcome(key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str]) -> Asse
         return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)
     if found:
         status = found.get(metadata.STATUS)
-        known = status if status in ("reused", "failed", "skipped") else "built"
-        return AssetOutcome(name, known, str(found.get(metadata.REASON, "")), **measured)
+        # dbt has words of its own for what it built.
+        known = status if status in get_args(Status) else "built"
+        return AssetOutcome(name, cast("Status", known), str(found.get(metadata.REASON, "")), **measured)
     if seen.step in step_errors:
         return AssetOutcome(name, "failed", step_errors[seen.step])
     return AssetOutcome(name, "skipped", NOT_REACHED)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 
 from serverless_assets.files import write_atomically
+from serverless_assets.metadata import Status
 from serverless_assets.publishing.outcome import AssetOutcome
 
 
@@ -37,7 +38,7 @@ class RunSummary:
         }
         statuses = Counter(outcome.status for outcome in self.assets)
         document["totals"] = {
-            **{status: statuses[status] for status in ("built", "reused", "failed", "skipped")},
+            **{status: statuses[status] for status in get_args(Status)},
             "rows": sum(outcome.rows or 0 for outcome in self.assets),
             "bytes": sum(outcome.bytes or 0 for outcome in self.assets),
             "seconds": self.seconds,

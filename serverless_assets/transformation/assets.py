@@ -1,7 +1,7 @@
 """The dbt models as assets, and dbt's tests as their checks."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
@@ -83,7 +83,7 @@ def _with_outcome(event: DbtEvent, warehouse: Warehouse, manifest: Mapping[str, 
         "built",
         "asked for in this run",
         rows=warehouse.row_count(node["alias"]),
-        seconds=event.metadata["Execution Duration"].value,
+        seconds=cast("float", event.metadata["Execution Duration"].value),
     )
     return event.with_metadata({**event.metadata, **described})
 

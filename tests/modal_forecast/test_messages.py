@@ -95,6 +95,11 @@ def test_requests_that_differ_have_different_bytes():
     assert len({hashlib.sha256(request.to_bytes()).digest() for request in requests}) == len(requests)
 
 
+def test_equal_diagnostics_have_equal_bytes_in_any_order():
+    one, other = ForecastAnswer(forecast(), {"a": 1, "b": 2}), ForecastAnswer(forecast(), {"b": 2, "a": 1})
+    assert one.to_bytes() == other.to_bytes()
+
+
 def test_negative_zero_is_zero():
     assert ForecastRequest(history(-0.0)).to_bytes() == ForecastRequest(history(0.0)).to_bytes()
 

@@ -71,6 +71,12 @@ def test_intervals_nest_around_the_forecast(answer):
     assert (np.diff(columns(answer, BOUNDS), axis=0) >= 0).all()
 
 
+def test_intervals_hold_the_forecast_even_if_every_sample_misses_it(monkeypatch):
+    for beyond in (1e6, 0.0):
+        monkeypatch.setattr("modal_forecast.model._sample", lambda *_, beyond=beyond: np.full((2000, 30), beyond))
+        assert (np.diff(columns(predict(shop(60)), BOUNDS), axis=0) >= 0).all()
+
+
 def test_the_wider_interval_is_about_as_much_wider_as_for_a_normal_error(answer):
     lower_95, lower_80, _, upper_80, upper_95 = columns(answer, BOUNDS)
     assert np.median((upper_95 - lower_95) / (upper_80 - lower_80)) == pytest.approx(1.96 / 1.28, rel=0.1)

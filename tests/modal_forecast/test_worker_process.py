@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -19,7 +20,9 @@ REQUEST = ForecastRequest(
 
 def start(*command):
     pipe = subprocess.PIPE
-    return subprocess.Popen(command or WORKER, stdin=pipe, stdout=pipe, stderr=pipe)
+    # Buffered as Python does by default, whatever this machine prefers.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command or WORKER, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
 
 
 @pytest.fixture(scope="module")
