@@ -73,7 +73,9 @@ def test_intervals_nest_around_the_forecast(answer):
 
 def test_intervals_hold_the_forecast_even_if_every_sample_misses_it(monkeypatch):
     for beyond in (1e6, 0.0):
-        monkeypatch.setattr("modal_forecast.model._sample", lambda *_, beyond=beyond: np.full((2000, 30), beyond))
+        monkeypatch.setattr(
+            "modal_forecast.model._sample", lambda *_, beyond=beyond: np.full((2000, 30), beyond)
+        )
         assert (np.diff(columns(predict(shop(60)), BOUNDS), axis=0) >= 0).all()
 
 

@@ -302,7 +302,7 @@ def test_unsettled_assets_survive_the_process_that_noted_them(layout):
 
 @pytest.fixture
 def release(layout: Layout) -> Iterator[LocalRelease]:
-    found = LocalRelease(home=str(layout.home), main_job="everything", dbt_schema="dwh")
+    found = LocalRelease(home=layout.home, main_job="everything", dbt_schema="dwh")
     yield found
     found.abandon()
 
@@ -337,7 +337,7 @@ def test_what_a_person_asked_to_skip_does_not_block(release, layout):
 
 def killed_run(published: Layout, assets: list[str]) -> None:
     """A run that writes and is gone before its end."""
-    release = LocalRelease(home=str(published.home), main_job="everything", dbt_schema="dwh")
+    release = LocalRelease(home=published.home, main_job="everything", dbt_schema="dwh")
     release.begin(assets, all_assets=False, log=LOG)
     work(published, 2)
     release.abandon()
