@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import duckdb
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,6 +32,18 @@ query ($config: RunConfigData!) {
 """
 
 
+LAUNCH = """
+mutation ($config: RunConfigData!) {
+  launchRun(executionParams: {
+    selector: {jobName: "serverless_pipeline", repositoryName: "__repository__",
+               repositoryLocationName: "serverless_assets.definitions"}
+    runConfigData: $config
+  }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+RUN_STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -37,13 +51,18 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory):
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("ui") / "home"
+
+
+@pytest.fixture(scope="module")
+def ui(home):
     port = free_port()
     process = subprocess.Popen(
         [Path(sys.executable).with_name("serverless"), "ui", "--port", str(port)],
         env={
             **os.environ,
-            "SERVERLESS_HOME": str(tmp_path_factory.mktemp("ui") / "home"),
+            "SERVERLESS_HOME": str(home),
             "SERVERLESS_SAMPLE_END": SAMPLE_END,
         },
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -67,16 +86,14 @@ def ui(tmp_path_factory):
     process.wait()
 
 
+def ask(ui: str, query: str, **variables: object) -> dict:
+    answer = requests.post(f"{ui}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
+    return answer["data"]
+
+
 def is_launchable(ui: str, run_inputs: dict) -> tuple[bool, str]:
-    answer = requests.post(
-        f"{ui}/graphql",
-        json={
-            "query": CONFIG_IS_VALID,
-            "variables": {"config": {"resources": {"run_inputs": {"config": run_inputs}}}},
-        },
-        timeout=60,
-    ).json()
-    found = answer["data"]["isPipelineConfigValid"]
+    config = {"resources": {"run_inputs": {"config": run_inputs}}}
+    found = ask(ui, CONFIG_IS_VALID, config=config)["isPipelineConfigValid"]
     errors = " ".join(error["message"] for error in found.get("errors", []))
     return found["__typename"] == "PipelineConfigValidationValid", errors
 
@@ -111,6 +128,30 @@ def test_the_launchpad_refuses_choices_that_do_not(ui, run_inputs, named):
     launchable, errors = is_launchable(ui, run_inputs)
     assert not launchable
     assert named in errors
+
+
+def test_a_run_launched_from_the_launchpad_makes_what_was_chosen(ui, home):
+    style = {"color_history": "teal", "color_prediction": "#ff8800", "nr_days_fcst": 30}
+    run_inputs = {"forecast": {"run": {"cpu": "2.0", "memory": "512", "style": {"customised": style}}}}
+    launched = ask(ui, LAUNCH, config={"resources": {"run_inputs": {"config": run_inputs}}})["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    assert status_at_the_end(ui, launched["run"]["runId"]) == "SUCCESS"
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        assert connection.execute("select count(*) from dwh.order_forecast").fetchone() == (30,)
+    html = (home / "artifacts" / "forecast.html").read_text()
+    assert "teal" in html
+    assert "#ff8800" in html
+
+
+def status_at_the_end(ui: str, run_id: str) -> str:
+    """Ask until the run is over, as the UI does."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        status = ask(ui, RUN_STATUS, id=run_id)["runOrError"]["status"]
+        if status in ("SUCCESS", "FAILURE", "CANCELED"):
+            return str(status)
+        time.sleep(0.5)
+    return "not over after 300 s"
 
 
 @pytest.fixture(scope="module")

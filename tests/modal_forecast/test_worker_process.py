@@ -54,8 +54,9 @@ def test_a_worker_logs_line_by_line_while_it_works(run):
 def test_a_worker_says_what_the_forecast_took(run):
     diagnostics = run[1].diagnostics
     assert 0 < diagnostics["seconds"] < 60
-    # Stan's own process takes about 8 MiB, and Python with Prophet 140.
-    assert 2 < diagnostics["peak_memory_children_mib"] < 50
+    # Stan's own process takes about 8 MiB, and none is seen if it ends between two looks; Python with
+    # Prophet takes 140.
+    assert 0 <= diagnostics["peak_memory_children_mib"] < 50
     assert 50 < diagnostics["peak_memory_mib"] < 200
 
 
