@@ -36,7 +36,7 @@ class OutputError(ValueError):
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m modal_forecast", description="Forecast a daily series, with 80%% and 95%% intervals."
+        prog="python -m modal_forecast", description="Forecast a daily series, with 80% and 95% intervals."
     )
     parser.add_argument(
         "history", type=Path, help="a CSV with the columns ds (day) and y (value; empty if missing)"

@@ -64,8 +64,8 @@ def prepare_lean_process() -> None:
     Call it before anything imports pandas or pyarrow, and only in a process of its own: pandas cannot read or
     write Arrow there afterwards. pyarrow itself works, also to and from numpy.
     """
-    # A limit such as `ulimit -v` counts what is reserved: 1 GiB by Arrow's default pool, 40 MiB for each further
-    # thread of OpenBLAS, which has nothing to gain from them on matrices as small as Prophet's.
+    # A limit such as `ulimit -v` counts what is reserved: 1 GiB by Arrow's default pool, and 40 MiB by each
+    # further thread of OpenBLAS, which gains nothing from them on matrices as small as Prophet's.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with hidden("pyarrow"):

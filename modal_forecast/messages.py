@@ -150,7 +150,7 @@ def _open(raw: bytes) -> pa.RecordBatchReader:
 
 def _envelope(schema: pa.Schema) -> Mapping[str, Any]:
     try:
-        envelope = json.loads((schema.metadata or {})[_ENVELOPE])
+        envelope: Mapping[str, Any] = json.loads((schema.metadata or {})[_ENVELOPE])
         kind, version, _ = envelope["kind"], envelope["version"], (envelope["rows"], envelope["parameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise MessageError(

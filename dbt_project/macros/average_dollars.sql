@@ -1,4 +1,4 @@
-{#- In whole cents, because DuckDB divides decimals as doubles: there round(2.01 / 2, 2) is 1.00, on BigQuery 1.01. -#}
+{#- In whole cents: DuckDB divides decimals as doubles, where round(2.01 / 2, 2) is 1.00 and not 1.01. -#}
 {%- macro average_dollars(total, count) -%}
     {%- set cents -%}
         cast({{ total }} * 100 as {{ dbt.type_bigint() }})

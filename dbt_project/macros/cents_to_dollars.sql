@@ -1,4 +1,4 @@
-{#- A product of decimals is exact on every warehouse. DuckDB divides decimals as doubles, which first shows at 10^14 cents. -#}
+{#- A product, not a quotient: DuckDB divides decimals as doubles, inexact from 10^14 cents on. -#}
 {%- macro cents_to_dollars(cents) -%}
     cast(
         cast({{ cents }} as {{ dbt.type_numeric() }})

@@ -94,5 +94,7 @@ def failure_in_words(event: dg.DagsterEvent) -> str:
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description
     error = data.error
+    if error and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return "stopped by hand"
     cause = (error.cause or error) if error else None
     return cause.message.strip().splitlines()[-1] if cause else "failed"

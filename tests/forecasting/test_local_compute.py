@@ -52,6 +52,7 @@ sys.stdout.write(str(len(sys.stdin.read())))
     assert len([line for line in lines if line == "y" * 99]) == 5_000
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_does_not_read_its_request_may_still_answer(lines):
     answered = compute("print('no need')").run(b"r" * 1_000_000, SMALL, lines.append)
     assert answered.content == b"no need\n"
