@@ -82,8 +82,13 @@ def ui(home):
         session.mount("http://", HTTPAdapter(max_retries=Retry(connect=20, backoff_factor=0.1)))
         session.get(f"{url}/server_info", timeout=60).raise_for_status()
     yield url
-    process.send_signal(signal.SIGINT)
-    process.wait()
+    # Its own session, so that this ends Dagster's processes too; a script's background jobs ignore Ctrl-C.
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def ask(ui: str, query: str, **variables: object) -> dict:
