@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test lint format lock clean
+.PHONY: help run ui doctor deploy-modal test test-gcp test-live try-gcp lint format lock clean
 
 help: ## what there is to do
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 run: .venv/run ## run the whole pipeline on this machine
 	@$(BIN)/serverless run
@@ -14,8 +14,23 @@ run: .venv/run ## run the whole pipeline on this machine
 ui: .venv/run ## open the Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/serverless ui
 
+doctor: .venv/run ## say what a run would use, and what is wrong with it
+	@$(BIN)/serverless doctor
+
+deploy-modal: .venv/run ## deploy the forecast's worker to Modal
+	@$(BIN)/serverless deploy-modal
+
 test: .venv/dev ## test it
 	$(BIN)/pytest
+
+test-gcp: .venv/dev .venv-emulator/ready ## test the cloud's part against servers on this machine
+	$(BIN)/pytest -m gcp
+
+test-live: .venv/dev ## test the cloud's part with your accounts, if their variables are set
+	$(BIN)/pytest -m live -rs
+
+try-gcp: .venv/dev .venv-emulator/ready ## run the pipeline as in the cloud, against servers on this machine
+	@$(BIN)/python -m tests.services $(BIN)/serverless run
 
 lint: .venv/dev ## check format, style, types and definitions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/sqlfmt --check -q dbt_project
@@ -27,11 +42,15 @@ format: .venv/dev ## put the code into its format
 lock: ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK) $(NOT_ON_A_WORKER) modal_forecast/requirements.in -c requirements.lock -o modal_forecast/requirements.lock
+	$(BIN)/uv pip compile $(LOCK) tests/services/requirements-bqemulator.in -o tests/services/requirements-bqemulator.lock
 
 clean: ## delete all state: warehouse, artifacts, runs
 	@$(BIN)/serverless clean --yes
 
 LOCK := -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+# Prophet asks for what it draws with; a worker draws nothing (modal_forecast/lean_imports.py).
+NOT_ON_A_WORKER := $(addprefix --no-emit-package=,matplotlib contourpy cycler fonttools kiwisolver pillow pyparsing)
 
 .venv/uv:
 	@echo "Setting up .venv (once, about a minute)"
@@ -43,3 +62,7 @@ LOCK := -q --universal --python-version 3.11 --generate-hashes --no-emit-index-u
 
 .venv/dev: .venv/run requirements-dev.lock
 	@$(BIN)/uv pip install -q --require-hashes -r requirements-dev.lock && touch $@
+
+.venv-emulator/ready: .venv/uv tests/services/requirements-bqemulator.lock
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-emulator
+	@$(BIN)/uv pip install -q --python .venv-emulator/bin/python --require-hashes -r tests/services/requirements-bqemulator.lock && touch $@

@@ -1,0 +1,50 @@
+"""The forecast as a Modal function: `make deploy-modal`.
+
+A call brings everything with it, request and size, and is given nothing else: there are no secrets in the
+image or the call, and the worker reads from no store.
+"""
+
+import modal
+
+from modal_forecast.code_version import REQUIREMENTS, code_version, is_worker_file
+
+APP_NAME = "serverless-forecast"
+FUNCTION_NAME = "forecast"
+
+image = (
+    modal.Image.debian_slim(python_version="3.11")
+    .pip_install_from_requirements(str(REQUIREMENTS), extra_options="--no-deps")
+    .add_local_python_source("modal_forecast", ignore=lambda path: not is_worker_file(path))
+)
+
+app = modal.App(APP_NAME)
+
+
+# Each call says which size it wants; these are for a call that does not. The caller decides on retries: it
+# knows whether a failure may pass. A container that waits for more work costs as much as one that works.
+@app.function(
+    name=FUNCTION_NAME,
+    image=image,
+    cpu=(0.25, 1.0),
+    memory=(256, 256),
+    timeout=1800,
+    retries=0,
+    scaledown_window=2,
+)
+def forecast(request: bytes, code: str) -> dict[str, object]:
+    """Answer the bytes of a ForecastRequest from a caller whose own code is of version `code`.
+
+    Returns:
+        `code`: the version of this worker's code.
+        `answer`: what handler.handle() gives; None if the caller's code is another, as its answer might be
+            read wrongly, and if the request is empty, which asks for the version alone.
+    """
+    own = code_version()
+    if code != own or not request:
+        return {"code": own, "answer": None}
+    from modal_forecast.lean_imports import prepare_lean_process
+
+    prepare_lean_process()
+    from modal_forecast.handler import handle
+
+    return {"code": own, "answer": handle(request, lambda line: print(line, flush=True))}
