@@ -1,3 +1,5 @@
+{{ config(**incremental_by_month("ds", "date")) }}
+
 with
     orders as (select * from {{ ref("orders") }}),
 
@@ -7,8 +9,11 @@ with
             location_id,
             location_name,
             count(*) as nr_orders,
-            cast(sum(order_total) as {{ dbt.type_numeric() }}) as revenue_usd
+            cast(sum(order_total) as {{ type_dollars() }}) as revenue_usd
         from orders
+        {% if is_incremental() %}
+            where {{ in_months("ordered_at", "timestamp") }}
+        {% endif %}
         group by ds, location_id, location_name
     )
 

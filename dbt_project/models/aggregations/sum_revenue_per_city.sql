@@ -6,7 +6,7 @@ with
             location_name,
             count(distinct customer_id) as nr_customers,
             count(*) as nr_orders,
-            cast(sum(order_total) as {{ dbt.type_numeric() }}) as revenue_usd
+            cast(sum(order_total) as {{ type_dollars() }}) as revenue_usd
         from orders
         group by location_name
     )

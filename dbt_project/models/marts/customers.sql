@@ -1,3 +1,5 @@
+{{ config(cluster_by=["customer_id"]) }}
+
 with
     customers as (select * from {{ ref("stg_customers") }}),
 
@@ -23,11 +25,9 @@ with
             order_totals.first_ordered_at,
             order_totals.last_ordered_at,
             cast(
-                order_totals.lifetime_spend_pretax as {{ dbt.type_numeric() }}
+                order_totals.lifetime_spend_pretax as {{ type_dollars() }}
             ) as lifetime_spend_pretax,
-            cast(
-                order_totals.lifetime_spend as {{ dbt.type_numeric() }}
-            ) as lifetime_spend,
+            cast(order_totals.lifetime_spend as {{ type_dollars() }}) as lifetime_spend,
             case
                 when order_totals.count_lifetime_orders > 1 then 'returning' else 'new'
             end as customer_type

@@ -1,3 +1,10 @@
+{{
+    config(
+        partition_by=by_month("ordered_at", "timestamp"),
+        cluster_by=["location_id", "customer_id"],
+    )
+}}
+
 with
     orders as (select * from {{ ref("stg_orders") }}),
 
@@ -35,13 +42,13 @@ with
             cast(sum(is_drink_item) as {{ dbt.type_bigint() }}) as count_drink_items,
             count(*) as count_items,
             cast(
-                sum(is_food_item * product_price) as {{ dbt.type_numeric() }}
+                sum(is_food_item * product_price) as {{ type_dollars() }}
             ) as subtotal_food_items,
             cast(
-                sum(is_drink_item * product_price) as {{ dbt.type_numeric() }}
+                sum(is_drink_item * product_price) as {{ type_dollars() }}
             ) as subtotal_drink_items,
-            cast(sum(product_price) as {{ dbt.type_numeric() }}) as subtotal,
-            cast(sum(product_cost) as {{ dbt.type_numeric() }}) as order_cost
+            cast(sum(product_price) as {{ type_dollars() }}) as subtotal,
+            cast(sum(product_cost) as {{ type_dollars() }}) as order_cost
         from priced_items
         group by order_id
     ),

@@ -5,7 +5,7 @@ with
         select
             id as location_id,
             name as location_name,
-            cast(tax_rate as {{ dbt.type_numeric() }}) as tax_rate,
+            tax_rate,
             opened_at
         from raw_stores
     )

@@ -1,0 +1,51 @@
+{#-
+    The months to build, out of SERVERLESS_MONTHS: `2025-03-01,2025-04-01`. None means all.
+    An environment variable, because dbt parses the whole project again for another `--vars`.
+-#}
+{%- macro months() -%}
+    {{ return(env_var("SERVERLESS_MONTHS", "").split(",") | select | list) }}
+{%- endmacro -%}
+
+
+{#- A range for each month, which a warehouse with partitions reads no other one for. -#}
+{%- macro in_months(column, data_type) -%}
+    {%- set ranges = [] -%}
+    {%- for month in months() -%}
+        {%- set first = modules.datetime.date.fromisoformat(month) -%}
+        {%- set next = (first + modules.datetime.timedelta(days=31)).replace(day=1) -%}
+        {%- set lower = column ~ " >= cast('" ~ first ~ "' as " ~ data_type ~ ")" -%}
+        {%- set upper = column ~ " < cast('" ~ next ~ "' as " ~ data_type ~ ")" -%}
+        {%- do ranges.append("(" ~ lower ~ " and " ~ upper ~ ")") -%}
+    {%- endfor -%}
+    {{ return("(" ~ (ranges | join(" or ")) ~ ")" if ranges else "true") }}
+{%- endmacro -%}
+
+
+{%- macro incremental_by_month(column, data_type) -%}
+    {%- set settings = {
+        "materialized": "incremental",
+        "on_schema_change": "fail",
+        "full_refresh": not months(),
+    } -%}
+    {%- if target.type == "bigquery" -%}
+        {%- set partitions = [] -%}
+        {%- for month in months() -%}
+            {%- do partitions.append(data_type ~ " '" ~ month ~ "'") -%}
+        {%- endfor -%}
+        {%- do settings.update(
+            {
+                "incremental_strategy": "insert_overwrite",
+                "partition_by": by_month(column, data_type),
+                "partitions": partitions,
+            }
+        ) -%}
+    {%- else -%}
+        {%- do settings.update(
+            {
+                "incremental_strategy": "replace_months",
+                "incremental_predicates": [in_months(column, data_type)],
+            }
+        ) -%}
+    {%- endif -%}
+    {{ return(settings) }}
+{%- endmacro -%}
