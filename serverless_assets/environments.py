@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Generic, TypeVar
 
 from serverless_assets.automation.jobs import MAIN_JOB
 from serverless_assets.forecasting.compute import Compute
@@ -16,6 +17,8 @@ from serverless_assets.transformation.project import Project
 
 # Where months begin for a source that we know nothing of; the public jaffle-shop data begins in 2016.
 EARLIEST_MONTH = date(2016, 1, 1)
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -33,36 +36,110 @@ class Environment:
         return {"source": self.source, "release": self.release.as_resource(), "compute": self.compute}
 
 
-def local(settings: Settings) -> Environment:
-    """Everything on this machine, with nothing to sign up for."""
-    release = LocalRelease(settings.home, MAIN_JOB, settings.dbt_schema)
-    return Environment(
-        source=_source(settings),
-        release=release,
-        compute=LocalCompute(),
-        project=Project(
-            settings.home / "dbt", {"SERVERLESS_ENV": "local", **release.warehouse.dbt_variables()}
-        ),
-        first_month=_first_month(settings),
-    )
+@dataclass(frozen=True)
+class Kind(Generic[Part]):
+    """A kind of part: how it is made from the settings, and the variables without which it cannot be.
+
+    `needs` maps what to set to whether it is set.
+    """
+
+    build: Callable[[Settings], Part]
+    needs: Callable[[Settings], Mapping[str, object]] = lambda settings: {}
 
 
-ENVIRONMENTS: Mapping[str, Callable[[Settings], Environment]] = {"local": local}
+def local(settings: Settings) -> Release:
+    """A DuckDB file and a folder on this machine, with nothing to sign up for."""
+    return LocalRelease(settings.home, MAIN_JOB, settings.dbt_schema)
+
+
+# The cloud's clients take seconds to import: only those who use them pay for it.
+def gcp(settings: Settings) -> Release:
+    """BigQuery and Google Cloud Storage."""
+    from serverless_assets.artifacts.gcs import GcsArtifacts
+    from serverless_assets.publishing.live import LiveRelease
+    from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+
+    project, location = str(settings.project), settings.location
+    warehouse = BigQueryWarehouse(project, settings.dbt_schema, location, settings.maximum_bytes_billed)
+    artifacts = GcsArtifacts(project, str(settings.bucket), location)
+    return LiveRelease(settings.home, MAIN_JOB, warehouse, artifacts)
+
+
+def subprocess(settings: Settings) -> Compute:
+    """A process on this machine, held to the cpu and memory that a run asks for."""
+    return LocalCompute(deadline_seconds=settings.forecast_deadline_seconds)
+
+
+def modal(settings: Settings) -> Compute:
+    """A deployed Modal function, called with the cpu and memory that a run asks for."""
+    from serverless_assets.forecasting.modal_compute import ModalCompute
+
+    return ModalCompute(settings.modal_app, settings.modal_environment, settings.forecast_deadline_seconds)
+
+
+# Where tables and files live.
+ENVIRONMENTS: Mapping[str, Kind[Release]] = {
+    "local": Kind(local),
+    "gcp": Kind(
+        gcp,
+        lambda settings: {
+            "GOOGLE_CLOUD_PROJECT, the project to work in": settings.project,
+            "SERVERLESS_BUCKET, the bucket for the report and the forecast's file": settings.bucket,
+        },
+    ),
+}
+# Where the forecast is computed.
+COMPUTES: Mapping[str, Kind[Compute]] = {
+    "subprocess": Kind(subprocess),
+    "modal": Kind(
+        modal,
+        lambda settings: {
+            "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`": settings.has_modal_token
+        },
+    ),
+}
+COMPUTE_OF: Mapping[str, str] = {"local": "subprocess", "gcp": "modal"}
 
 
 def environment(settings: Settings) -> Environment:
     """The parts of the environment that the settings name.
 
     Raises:
-        SettingsError: there is no environment of that name.
+        SettingsError: there is no environment or compute of that name, or variables are missing: all
+            of them are named.
     """
-    build = ENVIRONMENTS.get(settings.environment)
-    if build is None:
+    place = _named("SERVERLESS_ENV", settings.environment, ENVIRONMENTS)
+    compute = compute_kind(settings)
+    _refuse_missing(settings, {**place.needs(settings), **compute.needs(settings)})
+    release = place.build(settings)
+    variables = {"SERVERLESS_ENV": settings.environment, **release.warehouse.dbt_variables()}
+    return Environment(
+        source=_source(settings),
+        release=release,
+        compute=compute.build(settings),
+        project=Project(settings.home / "dbt", variables),
+        first_month=_first_month(settings),
+    )
+
+
+def compute_kind(settings: Settings) -> Kind[Compute]:
+    """The kind of compute that the settings name, or else the environment's."""
+    name = settings.compute or COMPUTE_OF[settings.environment]
+    return _named("SERVERLESS_COMPUTE", name, COMPUTES)
+
+
+def _named(variable: str, name: str, known: Mapping[str, Kind[Part]]) -> Kind[Part]:
+    if name not in known:
+        raise SettingsError(f"{variable} is {name!r}, which there is not. Known: {', '.join(sorted(known))}.")
+    return known[name]
+
+
+def _refuse_missing(settings: Settings, needs: Mapping[str, object]) -> None:
+    missing = [what for what, found in needs.items() if not found]
+    if missing:
         raise SettingsError(
-            f"SERVERLESS_ENV is {settings.environment!r}, which is not an environment. "
-            f"Known: {', '.join(sorted(ENVIRONMENTS))}."
+            "\n".join([f"The environment {settings.environment!r} needs, and does not have:", *missing])
         )
-    return build(settings)
 
 
 def _source(settings: Settings) -> Source:

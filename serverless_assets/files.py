@@ -27,6 +27,12 @@ def link_atomically(target: Path, path: Path) -> None:
         temporary.symlink_to(target)
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, which may have to be made first."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)

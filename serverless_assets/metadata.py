@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from serverless_assets.artifacts import Place
+from serverless_assets.warehouse import Work
+
 Status = Literal["built", "reused", "failed", "skipped"]
 
 STATUS, REASON, ROWS, BYTES, SECONDS = "status", "reason", "dagster/row_count", "bytes", "seconds"
@@ -22,6 +25,34 @@ def outcome(
     """Metadata that says what became of an asset in this run, and why. `size` is in bytes."""
     measured = {ROWS: rows, BYTES: size, SECONDS: None if seconds is None else round(seconds, 3)}
     return {STATUS: status, REASON: reason, **{k: v for k, v in measured.items() if v is not None}}
+
+
+def work(done: Work) -> dict[str, Any]:
+    """Metadata that says what the warehouse did; empty for one that keeps no account."""
+    if not done.jobs:
+        return {}
+    return {
+        "warehouse_jobs": ", ".join(done.jobs),
+        "bytes_processed": done.bytes_processed,
+        "bytes_billed": done.bytes_billed,
+        "slot_seconds": done.slot_milliseconds / 1000,
+    }
+
+
+def facts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a piece of work, with its addresses as links."""
+    return {
+        name: dg.MetadataValue.url(value) if str(value).startswith("https://") else value
+        for name, value in found.items()
+    }
+
+
+def place(name: str, found: Place) -> dict[str, Any]:
+    """Metadata that leads to a file: where it is, and the page that shows it, if there is one."""
+    shown: dict[str, Any] = {name: dg.MetadataValue.path(found.address)}
+    if found.link:
+        shown[f"{name}_link"] = dg.MetadataValue.url(found.link)
+    return shown
 
 
 def not_built(key: dg.AssetKey, status: Literal["failed", "skipped"], reason: str) -> dg.AssetObservation:

@@ -13,13 +13,17 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.automation.jobs import run_config
 from serverless_assets.definitions import build
+from serverless_assets.environments import Environment, environment
 from serverless_assets.ingestion.sample_api import create_app, serve
 from serverless_assets.ingestion.sample_shop import SampleShop
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs, SkipForecast
 from serverless_assets.settings import Settings
+from serverless_assets.warehouse import Warehouse
+from tests.services.modal.harness import Server, modal_server
 
 SAMPLE_END = "2026-10-31"
 NO_FORECAST = RunInputs(forecast=SkipForecast())
@@ -34,8 +38,24 @@ class Pipeline:
     variables: Mapping[str, str]
 
     @cached_property
+    def settings(self) -> Settings:
+        return Settings.from_environ({**self.variables, "SERVERLESS_HOME": str(self.home)})
+
+    @cached_property
     def definitions(self) -> dg.Definitions:
-        return build(Settings.from_environ({"SERVERLESS_HOME": str(self.home), **self.variables}))
+        return build(self.settings)
+
+    @cached_property
+    def parts(self) -> Environment:
+        return environment(self.settings)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return self.parts.release.warehouse
+
+    @property
+    def artifacts(self) -> Artifacts:
+        return self.parts.release.artifacts
 
     def run(
         self,
@@ -101,6 +121,21 @@ def pipeline(green: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
     shutil.copytree(green.home, home, symlinks=True, ignore=shutil.ignore_patterns("lock"))
     with dg.instance_for_test() as instance:
         yield Pipeline(home, instance, green.variables)
+
+
+@pytest.fixture(scope="session")
+def modal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Modal server with the worker deployed, and the variables that lead to it as a user would set them."""
+    with (
+        modal_server(tmp_path_factory.mktemp("modal"), environments=["staging"]) as server,
+        pytest.MonkeyPatch.context() as variables,
+    ):
+        for name, value in server.variables.items():
+            variables.setenv(name, value)
+        from serverless_assets.forecasting.modal_deploy import deploy
+
+        deploy("serverless-forecast", None)
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ def test_an_unknown_environment_is_refused_with_those_that_are_known(home):
     refused = serverless("run", SERVERLESS_ENV="staging", **home)
     assert refused.returncode == 1
     assert "SERVERLESS_ENV is 'staging'" in refused.stderr
-    assert "Known: local" in refused.stderr
+    assert "Known: gcp, local" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

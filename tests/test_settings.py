@@ -5,10 +5,13 @@ import pytest
 
 from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
 
+NO_TOKEN_FILE = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}
+
 
 def test_nothing_set_is_a_laptop_with_the_sample_shop():
-    assert Settings.from_environ({}) == Settings(
+    assert Settings.from_environ(NO_TOKEN_FILE) == Settings(
         environment="local",
+        compute=None,
         home=PROJECT_ROOT / ".serverless",
         dataset_url=None,
         first_month=None,
@@ -16,7 +19,15 @@ def test_nothing_set_is_a_laptop_with_the_sample_shop():
         sample_end=None,
         dbt_schema="dwh",
         forecast_table="order_forecast",
+        forecast_deadline_seconds=1800,
         timezone="UTC",
+        project=None,
+        location="US",
+        bucket=None,
+        maximum_bytes_billed=10 << 30,
+        modal_app="serverless-forecast",
+        modal_environment=None,
+        has_modal_token=False,
     )
 
 
@@ -24,6 +35,7 @@ def test_every_variable_is_read():
     assert Settings.from_environ(
         {
             "SERVERLESS_ENV": "prod",
+            "SERVERLESS_COMPUTE": "modal",
             "SERVERLESS_HOME": "/srv/shop",
             "SERVERLESS_DATASET_URL": "https://ann:pw@shop.test/data?token=abc",
             "SERVERLESS_FIRST_MONTH": "2024-02",
@@ -31,10 +43,20 @@ def test_every_variable_is_read():
             "SERVERLESS_SAMPLE_END": "2026-10-31",
             "DBT_SCHEMA": "ANALYTICS_2",
             "SERVERLESS_FORECAST_TABLE": "_forecast",
+            "SERVERLESS_FORECAST_DEADLINE": "60",
             "SERVERLESS_TIMEZONE": "Europe/Berlin",
+            "GOOGLE_CLOUD_PROJECT": "my-shop-123",
+            "SERVERLESS_LOCATION": "europe-west3",
+            "SERVERLESS_BUCKET": "my-shop.forecasts",
+            "SERVERLESS_MAX_BYTES_BILLED": "1000000",
+            "SERVERLESS_MODAL_APP": "shop-forecast",
+            "MODAL_ENVIRONMENT": "staging",
+            "MODAL_TOKEN_ID": "ak-1",
+            "MODAL_TOKEN_SECRET": "as-1",
         }
     ) == Settings(
         environment="prod",
+        compute="modal",
         home=Path("/srv/shop"),
         dataset_url="https://ann:pw@shop.test/data?token=abc",
         first_month=date(2024, 2, 1),
@@ -42,8 +64,40 @@ def test_every_variable_is_read():
         sample_end=date(2026, 10, 31),
         dbt_schema="ANALYTICS_2",
         forecast_table="_forecast",
+        forecast_deadline_seconds=60,
         timezone="Europe/Berlin",
+        project="my-shop-123",
+        location="europe-west3",
+        bucket="my-shop.forecasts",
+        maximum_bytes_billed=1_000_000,
+        modal_app="shop-forecast",
+        modal_environment="staging",
+        has_modal_token=True,
     )
+
+
+def test_each_environment_has_a_home_of_its_own():
+    homes = {Settings.from_environ({"SERVERLESS_ENV": name}).home for name in ("local", "gcp", "../x")}
+    assert homes == {PROJECT_ROOT / name for name in (".serverless", ".serverless-gcp", ".serverless-x")}
+
+
+def test_half_a_modal_token_is_none():
+    half = {"MODAL_TOKEN_ID": "ak-1", **NO_TOKEN_FILE}
+    assert not Settings.from_environ(half).has_modal_token
+
+
+def test_a_modal_token_is_found_in_modals_own_file(tmp_path):
+    (tmp_path / "modal.toml").write_text("[default]")
+    assert Settings.from_environ({"MODAL_CONFIG_PATH": str(tmp_path / "modal.toml")}).has_modal_token
+
+
+def test_all_that_cannot_be_used_is_named_at_once():
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ(
+            {"DBT_SCHEMA": "2nd", "SERVERLESS_TIMEZONE": "Mars", "SERVERLESS_BUCKET": "gs://x"}
+        )
+    named = [line.split(" is ")[0] for line in str(raised.value).splitlines()]
+    assert named == ["DBT_SCHEMA", "SERVERLESS_TIMEZONE", "SERVERLESS_BUCKET"]
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n"])
@@ -87,6 +141,15 @@ def test_the_processs_own_variables_are_read_when_none_are_given(monkeypatch):
         ("DBT_SCHEMA", "2nd", "letters"),
         ("DBT_SCHEMA", "x" * 64, "letters"),
         ("SERVERLESS_FORECAST_TABLE", "dwh.forecast", "order_forecast"),
+        ("SERVERLESS_FORECAST_DEADLINE", "0", "1800"),
+        ("SERVERLESS_FORECAST_DEADLINE", "half an hour", "whole number"),
+        ("SERVERLESS_MAX_BYTES_BILLED", "10 GB", "whole number"),
+        ("SERVERLESS_MAX_BYTES_BILLED", "0", "whole number"),
+        ("GOOGLE_CLOUD_PROJECT", "My Shop", "my-shop-123"),
+        ("SERVERLESS_BUCKET", "gs://my-shop", "without gs://"),
+        ("SERVERLESS_BUCKET", "my-shop/forecasts", "without gs://"),
+        ("SERVERLESS_LOCATION", "the moon", "europe-west3"),
+        ("SERVERLESS_MODAL_APP", "my app", "letters"),
         ("SERVERLESS_TIMEZONE", "Mars/Olympus", "Europe/Berlin"),
         ("SERVERLESS_TIMEZONE", "Europe", "Europe/Berlin"),
         ("SERVERLESS_TIMEZONE", "../../etc/passwd", "Europe/Berlin"),

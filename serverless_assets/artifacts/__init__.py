@@ -1,10 +1,56 @@
 """What the layers need of an object store."""
 
+from dataclasses import dataclass
 from typing import Protocol
+
+from serverless_assets.errors import ToldError
+
+
+class ArtifactError(ToldError):
+    """The object store refused: the message says what and what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where readers find a file once the run is published: a path or a `gs://` address.
+
+    `link` is a page that a browser opens, if there is one.
+    """
+
+    address: str
+    link: str | None = None
+
+
+def refuse_paths(name: str) -> None:
+    """Raise `ArtifactError` for anything but a plain file name: it would lead somewhere else."""
+    if name in ("", ".", "..") or any(character in name for character in "/\\\0\r\n"):
+        raise ArtifactError(f"{name!r} is not a plain file name")
 
 
 class Artifacts(Protocol):
     """Named files, each written whole or not at all."""
 
-    def write(self, name: str, content: bytes) -> str:
-        """Write the file and return where readers find it once the run is published."""
+    @property
+    def name(self) -> str:
+        """What people call it: a folder, a bucket."""
+
+    def write(self, name: str, content: bytes) -> Place:
+        """Write the file under a plain name and return where readers find it.
+
+        Raises:
+            ArtifactError: nothing changed.
+        """
+
+    def read(self, name: str) -> bytes | None:
+        """The file as it was last written, published or not; None if there is none.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+
+    def check(self) -> str:
+        """What there is, without changing anything.
+
+        Raises:
+            ArtifactError: it cannot be used.
+        """

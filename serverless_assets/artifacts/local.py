@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from serverless_assets.files import write_atomically
+from serverless_assets.artifacts import ArtifactError, Place, refuse_paths
+from serverless_assets.files import is_writable, write_atomically
 
 
 @dataclass(frozen=True)
@@ -13,9 +14,25 @@ class LocalArtifacts:
     folder: Path
     published: Path
 
-    def write(self, name: str, content: bytes) -> str:
-        path = self.folder / name
-        if path.parent != self.folder or name in (".", ".."):
-            raise ValueError(f"{name!r} is not a plain file name")
-        write_atomically(path, content)
-        return str(self.published / name)
+    @property
+    def name(self) -> str:
+        return f"the folder {self.published}"
+
+    def write(self, name: str, content: bytes) -> Place:
+        refuse_paths(name)
+        write_atomically(self.folder / name, content)
+        return Place(str(self.published / name))
+
+    def read(self, name: str) -> bytes | None:
+        refuse_paths(name)
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def check(self) -> str:
+        if not is_writable(self.folder):
+            raise ArtifactError(
+                f"{self.folder} cannot be written to: set SERVERLESS_HOME to a folder of yours."
+            )
+        return f"{len(list(self.published.glob('*')))} files"

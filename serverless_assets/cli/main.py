@@ -3,12 +3,15 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from serverless_assets.errors import ToldError
 from serverless_assets.instance import prepare_dagster_home
-from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
+from serverless_assets.settings import PROJECT_ROOT, Settings
 
 
 @click.group()
@@ -35,13 +38,11 @@ def run(
     settings = _settings()
     prepare_dagster_home(settings.home)
     # Dagster takes seconds to import, which `serverless --help` should not.
-    from serverless_assets.cli.run import Request, RunRefused, run_job
+    from serverless_assets.cli.run import Request, run_job
 
-    try:
+    with _told():
         request = Request.read(job, config_file, reuse, skip_forecast, months, resume)
         succeeded = run_job(request, settings)
-    except RunRefused as error:
-        raise click.ClickException(str(error)) from None
     sys.exit(0 if succeeded else 1)
 
 
@@ -56,6 +57,35 @@ def ui(port: int) -> None:
     dagster = Path(sys.executable).with_name("dagster")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     os.execv(dagster, [str(dagster), "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
+
+
+@main.command()
+def doctor() -> None:
+    """Say what a run would use, check each part of it, and say what is wrong."""
+    settings = _settings()
+    from serverless_assets.cli.doctor import examine
+    from serverless_assets.environments import environment
+
+    click.echo(f"The environment {settings.environment!r} (SERVERLESS_ENV), state in {settings.home}\n")
+    with _told():
+        parts = environment(settings)
+    findings = []
+    for finding in examine(parts):
+        click.echo(finding)
+        findings.append(finding)
+    if not all(finding.is_well for finding in findings):
+        raise click.ClickException("Mend what is not ok, then ask again.")
+
+
+@main.command("deploy-modal")
+def deploy_modal() -> None:
+    """Deploy the forecast's worker to Modal, in the place of the one there is."""
+    settings = _settings()
+    from serverless_assets.forecasting.modal_deploy import deploy
+
+    with _told():
+        code = deploy(settings.modal_app, settings.modal_environment)
+    click.echo(f"Deployed the worker as Modal app {settings.modal_app!r}, code {code}.")
 
 
 @main.command("sample-api")
@@ -91,18 +121,22 @@ def clean(yes: bool) -> None:
 
 
 def _settings() -> Settings:
-    try:
+    with _told():
         return Settings.from_environ()
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def _prepare_definitions(settings: Settings) -> None:
     """Parse dbt once, so that the UI's processes find the manifest, and refuse settings in words."""
     from serverless_assets.environments import environment
-    from serverless_assets.transformation.project import ManifestError
 
-    try:
+    with _told():
         environment(settings).project.manifest()
-    except (SettingsError, ManifestError) as error:
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """End the command with an error's own words."""
+    try:
+        yield
+    except ToldError as error:
         raise click.ClickException(str(error)) from None

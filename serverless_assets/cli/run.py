@@ -16,18 +16,18 @@ from serverless_assets.automation.jobs import run_config
 from serverless_assets.cli.progress import Progress
 from serverless_assets.cli.text import summary_text
 from serverless_assets.definitions import build
-from serverless_assets.publishing.local import Layout, Unsettled
+from serverless_assets.errors import ToldError
 from serverless_assets.publishing.summary import read_summary
+from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
-from serverless_assets.settings import Settings, SettingsError
-from serverless_assets.transformation.project import ManifestError
+from serverless_assets.settings import Settings
 
 # Progress is shown in its own way; the UI has every event.
 QUIET_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-class RunRefused(Exception):
+class RunRefused(ToldError):
     """A run that cannot be started; the message says why."""
 
 
@@ -75,20 +75,18 @@ def run_job(request: Request, settings: Settings) -> bool:
     """Run the job and print what became of it; whether it succeeded.
 
     Raises:
-        RunRefused: before anything has run.
+        ToldError: before anything has run.
     """
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    try:
-        definitions = build(settings)
-    except (SettingsError, ManifestError) as error:
-        raise RunRefused(str(error)) from None
+    definitions = build(settings)
     names = [job.name for job in definitions.jobs or []]
     if request.job not in names:
         raise RunRefused(f"There is no job {request.job!r}. Jobs: {', '.join(names)}.")
     selection = _unfinished(settings) if request.resume else None
     job = definitions.resolve_job_def(request.job)
     run_id = make_new_run_id()
-    click.echo(f"Running {request.job} ({run_id[:8]}). Everything it makes is in {settings.home}.\n")
+    click.echo(f"Running {request.job} ({run_id[:8]}) in the environment {settings.environment!r}.")
+    click.echo(f"State is in {settings.home}.\n")
     with dg.DagsterInstance.get() as instance:
         instance.add_event_listener(run_id, Progress(click.echo))
         try:
@@ -104,12 +102,12 @@ def run_job(request: Request, settings: Settings) -> bool:
             raise RunRefused(_in_words(error)) from None
     document = read_summary(settings.home)
     if document and document["run_id"] == run_id:
-        click.echo("\n" + summary_text(document, settings.home))
+        click.echo("\n" + summary_text(document))
     return result.success and bool(document and document["published"])
 
 
 def _unfinished(settings: Settings) -> list[dg.AssetKey]:
-    assets = Unsettled(Layout(settings.home)).read()
+    assets = Unsettled(settings.home).read()
     if not assets:
         raise RunRefused(
             "There is nothing to resume: the last run finished everything that it set out to do."

@@ -1,7 +1,6 @@
 """What a run did, as text for a person."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from serverless_assets import metadata
@@ -26,7 +25,7 @@ def size_text(size: int) -> str:
     return f"{size / 1024**2:.1f} MiB"
 
 
-def summary_text(document: Mapping[str, Any], home: Path) -> str:
+def summary_text(document: Mapping[str, Any]) -> str:
     """The summary in `runs/latest.json` for a person: what there is now, and what to do next."""
     assets, totals = document["assets"], document["totals"]
     counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
@@ -46,7 +45,7 @@ def summary_text(document: Mapping[str, Any], home: Path) -> str:
         lines.append(f"  Forecast  {horizon} days ahead")
     if document["report"]:
         lines.append(f"  Report    {document['report']}")
-    lines.append(f"  Warehouse {home / 'warehouse.duckdb'}")
+    lines.append(f"  Warehouse {document['warehouse']}")
     lines += ["", f"Next: {_next_step(document)}"]
     return "\n".join(lines)
 

@@ -15,13 +15,15 @@ import pyarrow.parquet as pq
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest, MessageError
 from modal_forecast.report import render
 from serverless_assets import metadata
-from serverless_assets.forecasting.compute import Compute, ComputeError, Size
+from serverless_assets.failures import in_words
+from serverless_assets.forecasting.calls import RecordedCalls
+from serverless_assets.forecasting.compute import Answered, Compute, Size
 from serverless_assets.forecasting.history import daily_total
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
-from serverless_assets.warehouse import Warehouse
+from serverless_assets.warehouse import TableShape, Warehouse, Work
 
 GROUP = "forecasting"
 COUNTRY = "US"
@@ -50,12 +52,20 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
         if choice is None:
             yield from _skip(context)
             return
-        request = ForecastRequest(read_history(release.warehouse), choice.horizon, COUNTRY)
-        answer, facts = _forecast(context, request, choice, compute)
-        rows = forecast_rows(answer, context.run.run_id, datetime.now(UTC))
-        content = _parquet(rows, facts)
-        _store(release.warehouse, forecast_table, content, facts)
-        path = release.artifacts.write(choice.forecast_file, content)
+        with in_words(ForecastRefused, MessageError):
+            request = ForecastRequest(read_history(release.warehouse), choice.horizon, COUNTRY)
+            calls = RecordedCalls(context)
+            answered = compute.run(
+                request.to_bytes(), Size(choice.cpu, choice.memory), context.log.info, calls
+            )
+            answer = ForecastAnswer.from_bytes(answered.content)
+            facts = forecast_facts(request, answer, choice, compute.name, answered, context.run.run_id)
+            rows = forecast_rows(answer, context.run.run_id, datetime.now(UTC))
+            content = _parquet(rows, facts)
+            work = _store(release.warehouse, forecast_table, rows.schema, content, facts)
+            place = release.artifacts.write(choice.forecast_file, content)
+            if answered.call:
+                calls.ended(answered.call)
         yield dg.MaterializeResult(
             metadata={
                 **metadata.outcome(
@@ -65,9 +75,10 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
                     size=len(content),
                     seconds=float(facts["seconds"]),
                 ),
-                **facts,
+                **metadata.facts(facts),
+                **metadata.work(work),
                 "dagster/table_name": release.warehouse.label(forecast_table),
-                "file": dg.MetadataValue.path(path),
+                **metadata.place("file", place),
             }
         )
 
@@ -87,18 +98,19 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
             yield from _skip(context)
             return
         warehouse = release.warehouse
-        if forecast_table not in warehouse.tables():
-            raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
-        forecast = warehouse.query(f"select * from {warehouse.relation(forecast_table)} order by ds")
-        report = report_input(read_history(warehouse), forecast, warehouse.note(forecast_table), choice)
-        content = render(report).encode()
-        path = release.artifacts.write(choice.html_report, content)
+        with in_words():
+            if forecast_table not in warehouse.tables():
+                raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
+            forecast = warehouse.query(f"select * from {warehouse.relation(forecast_table)} order by ds")
+            report = report_input(read_history(warehouse), forecast, warehouse.note(forecast_table), choice)
+            content = render(report).encode()
+            place = release.artifacts.write(choice.html_report, content)
         yield dg.MaterializeResult(
             metadata={
                 **metadata.outcome(
                     "built", "asked for in this run", rows=forecast.num_rows, size=len(content)
                 ),
-                metadata.REPORT: dg.MetadataValue.path(path),
+                **metadata.place(metadata.REPORT, place),
                 "preview": preview(report),
             }
         )
@@ -125,17 +137,17 @@ def forecast_rows(answer: ForecastAnswer, run_id: str, made_on: datetime) -> pa.
     return rows.add_column(0, "forecast_made_on", made).add_column(0, "forecast_run", run)
 
 
-def _forecast(
-    context: dg.AssetExecutionContext, request: ForecastRequest, choice: ForecastChoice, compute: Compute
-) -> tuple[ForecastAnswer, Mapping[str, Any]]:
-    size = Size(choice.cpu, choice.memory)
-    try:
-        answered = compute.run(request.to_bytes(), size, context.log.info)
-        answer = ForecastAnswer.from_bytes(answered.content)
-    except (ComputeError, ForecastRefused, MessageError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    facts = {
-        "compute": compute.name,
+def forecast_facts(
+    request: ForecastRequest,
+    answer: ForecastAnswer,
+    choice: ForecastChoice,
+    compute: str,
+    answered: Answered,
+    run_id: str,
+) -> Mapping[str, Any]:
+    """What is kept with a forecast: what was asked for, from what, on what, and what it took."""
+    return {
+        "compute": compute,
         "cpu": choice.cpu,
         "memory_mib": choice.memory,
         "horizon_days": choice.horizon,
@@ -143,11 +155,11 @@ def _forecast(
         "data_as_of": str(request.history["ds"][-1].as_py()),
         "history_days": request.history.num_rows,
         **answer.diagnostics,
+        **answered.facts,
         "seconds": round(answered.seconds, 3),
         "peak_memory_mib": max(answered.peak_memory, float(answer.diagnostics.get("peak_memory_mib", 0.0))),
-        "run_id": context.run.run_id,
+        "run_id": run_id,
     }
-    return answer, facts
 
 
 def _skip(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
@@ -164,8 +176,11 @@ def _parquet(rows: pa.Table, facts: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _store(warehouse: Warehouse, table: str, content: bytes, facts: Mapping[str, Any]) -> None:
+def _store(
+    warehouse: Warehouse, table: str, schema: pa.Schema, content: bytes, facts: Mapping[str, Any]
+) -> Work:
+    shape = TableShape(table, schema, "Daily order revenue for the coming days, with 80% and 95% bounds.")
     with TemporaryDirectory(prefix="forecast-") as scratch:
         path = Path(scratch) / "forecast.parquet"
         path.write_bytes(content)
-        warehouse.replace(table, path, facts)
+        return warehouse.replace(shape, path, facts)

@@ -1,9 +1,10 @@
 """What the forecast needs of a compute: bytes in, bytes out, with this much cpu and memory."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, get_args
 
+from serverless_assets.errors import ToldError
 from serverless_assets.run_inputs import Memory
 
 MEMORY_SIZES = tuple(int(size) for size in get_args(Memory))
@@ -24,28 +25,56 @@ class Size:
         return next((size for size in MEMORY_SIZES if size > self.memory), None)
 
 
-class ComputeError(Exception):
+class ComputeError(ToldError):
     """The compute gave no answer; the message says why and what to do."""
 
 
 class OutOfMemory(ComputeError):
-    """The work needed more memory than was asked for."""
+    """The work needed more memory than was asked for; `peak` is in MiB, where the compute knows it."""
 
-    def __init__(self, size: Size, peak: float) -> None:
+    def __init__(self, size: Size, peak: float | None = None) -> None:
         larger = f"Choose memory {size.next_memory}." if size.next_memory else "There is no larger size."
+        reached = f"{peak:.0f} MiB of the" if peak else "the"
         super().__init__(
-            f"The forecast was stopped: it reached {peak:.0f} MiB of the {size.memory} MiB asked for. "
-            f"{larger}"
+            f"The forecast was stopped: it reached {reached} {size.memory} MiB asked for. {larger}"
         )
 
 
 @dataclass(frozen=True)
+class Call:
+    """A call that a remote compute works on for us. `key` says what was asked for, `id` is the compute's."""
+
+    key: str
+    id: str
+    link: str = ""
+
+
+@dataclass(frozen=True)
 class Answered:
-    """The worker's answer, and what it took: `seconds` of wall-clock time, `peak_memory` in MiB."""
+    """The worker's answer, and what it took: `seconds` of wall-clock time, `peak_memory` in MiB if watched.
+
+    `facts` is what this compute alone knows of the work, for people: a call id, a link. `call` is the remote
+    call whose answer this is: it has ended for good once the answer is stored.
+    """
 
     content: bytes
     seconds: float
-    peak_memory: float
+    peak_memory: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    call: Call | None = None
+
+
+class Calls(Protocol):
+    """Remote calls that were started and not seen to end, kept where a killed run does not take them away."""
+
+    def in_flight(self, key: str) -> Call | None:
+        """The last call for `key` that was started and has not ended."""
+
+    def started(self, call: Call) -> None:
+        """Remember a call."""
+
+    def ended(self, call: Call) -> None:
+        """Forget it: its answer was taken, or there will be none."""
 
 
 class Compute(Protocol):
@@ -55,9 +84,19 @@ class Compute(Protocol):
     def name(self) -> str:
         """What people call it."""
 
-    def run(self, request: bytes, size: Size, log: Log) -> Answered:
+    def run(self, request: bytes, size: Size, log: Log, calls: Calls) -> Answered:
         """Hand the request to a worker of this size and wait for its answer.
+
+        A remote compute takes up the call for the same request that an earlier run left in flight.
+        Whatever ends the wait (a cancelled run, too) ends the work.
 
         Raises:
             ComputeError: there is no answer.
+        """
+
+    def check(self) -> str:
+        """What there is to compute on, without computing.
+
+        Raises:
+            ComputeError: it cannot be used.
         """

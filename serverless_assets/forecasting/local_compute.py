@@ -20,7 +20,7 @@ from typing import IO
 
 import psutil
 
-from serverless_assets.forecasting.compute import Answered, ComputeError, Log, OutOfMemory, Size
+from serverless_assets.forecasting.compute import Answered, Calls, ComputeError, Log, OutOfMemory, Size
 
 MIB = 1 << 20
 SECONDS_BETWEEN_LOOKS = 0.01
@@ -41,7 +41,7 @@ class LocalCompute:
     def name(self) -> str:
         return "a process on this machine"
 
-    def run(self, request: bytes, size: Size, log: Log) -> Answered:
+    def run(self, request: bytes, size: Size, log: Log, calls: Calls) -> Answered:
         started = time.monotonic()
         cores = available_cores(size.cpu)
         log(f"Starting a worker with {len(cores)} core(s) and {size.memory} MiB.")
@@ -65,6 +65,10 @@ class LocalCompute:
         if process.returncode != 0:
             raise ComputeError(_crash_in_words(process.returncode, pipes.last_lines))
         return Answered(pipes.answer, time.monotonic() - started, peak)
+
+    def check(self) -> str:
+        memory = psutil.virtual_memory()
+        return f"{os.cpu_count()} cores, {memory.available // MIB:,} of {memory.total // MIB:,} MiB free"
 
     def _watch(self, process: subprocess.Popen[bytes], size: Size, started: float) -> float:
         peak = 0.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from serverless_assets import metadata
+from serverless_assets.failures import in_words
 from serverless_assets.ingestion.download import TableSource
 from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
@@ -17,7 +19,7 @@ from serverless_assets.ingestion.tables import TABLES, Table
 from serverless_assets.ingestion.window import Window
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import IngestionChoice, RunInputs
-from serverless_assets.warehouse import Warehouse
+from serverless_assets.warehouse import Warehouse, WarehouseError, Work
 
 GROUP = "ingestion"
 
@@ -43,21 +45,22 @@ def ingestion_assets(first_month: date, tables: Sequence[Table] = TABLES) -> dg.
         choice = run_inputs.choices().ingestion
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
         if choice is None:
-            yield from _reuse(context, selected, release.warehouse)
+            with in_words():
+                yield from _reuse(context, selected, release.warehouse)
             return
         window = _window(context)
         failures = []
         with TemporaryDirectory(prefix="ingestion-") as scratch, _opened(source, choice) as opened:
-            for result in prepare(selected, opened, window, Path(scratch), context.log.info):
+            for prepared in prepare(selected, opened, window, Path(scratch), context.log.info):
+                result = _load(release.warehouse, prepared, window)
                 if isinstance(result, Failed):
                     failures.append(result)
                     context.log_event(
                         metadata.not_built(dg.AssetKey(result.table.name), "failed", result.reason)
                     )
                     continue
-                _load(release.warehouse, result, window)
-                _record_months(context, result, window, months)
-                yield _loaded(release.warehouse, result)
+                _record_months(context, result.prepared, window, months)
+                yield _materialized(release.warehouse, result)
         if failures:
             raise _failure(failures)
 
@@ -88,12 +91,26 @@ def _window(context: dg.AssetExecutionContext) -> Window | None:
     return Window.of_months(date.fromisoformat(first), date.fromisoformat(last))
 
 
-def _load(warehouse: Warehouse, prepared: Prepared, window: Window | None) -> None:
+@dataclass(frozen=True)
+class Loaded:
+    """A table that is in the warehouse, and what that took."""
+
+    prepared: Prepared
+    work: Work
+
+
+def _load(warehouse: Warehouse, prepared: Prepared | Failed, window: Window | None) -> Loaded | Failed:
+    if isinstance(prepared, Failed):
+        return prepared
     table = prepared.table
-    if window and table.event_time:
-        warehouse.replace_between(table.name, prepared.path, table.event_time, window.start, window.end)
-    else:
-        warehouse.replace(table.name, prepared.path, {"content": prepared.content.hash})
+    try:
+        if window and table.event_time:
+            work = warehouse.replace_between(table.shape, prepared.path, window.start, window.end)
+        else:
+            work = warehouse.replace(table.shape, prepared.path, {"content": prepared.content.hash})
+    except WarehouseError as error:
+        return Failed(table, str(error))
+    return Loaded(prepared, work)
 
 
 def _record_months(
@@ -116,8 +133,8 @@ def _record_months(
             )
 
 
-def _loaded(warehouse: Warehouse, prepared: Prepared) -> dg.MaterializeResult:
-    table, content, download = prepared.table, prepared.content, prepared.download
+def _materialized(warehouse: Warehouse, loaded: Loaded) -> dg.MaterializeResult:
+    table, content, download = loaded.prepared.table, loaded.prepared.content, loaded.prepared.download
     return dg.MaterializeResult(
         asset_key=table.name,
         data_version=dg.DataVersion(content.hash),
@@ -130,6 +147,7 @@ def _loaded(warehouse: Warehouse, prepared: Prepared) -> dg.MaterializeResult:
                 seconds=download.seconds,
             ),
             **_table_metadata(warehouse, table),
+            **metadata.work(loaded.work),
             "content_hash": content.hash,
             "url": dg.MetadataValue.url(download.url),
         },

@@ -1,7 +1,8 @@
 """Fetch a table's parquet file over HTTP: streamed to disk, complete, or an error that says why not."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -14,6 +15,7 @@ from tenacity.stop import stop_after_attempt, stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 from urllib3.exceptions import ReadTimeoutError
 
+from serverless_assets.errors import ToldError
 from serverless_assets.ingestion.window import Window
 
 CHUNK_BYTES = 1 << 20
@@ -25,7 +27,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 Log = Callable[[str], None]
 
 
-class SourceError(Exception):
+class SourceError(ToldError):
     """The source cannot give this table: asking again will not help."""
 
 
@@ -82,7 +84,25 @@ class TableSource:
             raise SourceError(f"{error} Gave up after {self.attempts} attempts.") from None
         return Download(path, without_credentials(url), size, time.monotonic() - started)
 
+    def probe(self, table: str) -> None:
+        """Ask for the table once, and for the head of the answer only.
+
+        Raises:
+            SourceError: the source cannot give the table, or not now.
+        """
+        with self._answer(table_url(self.base_url, table, None)):
+            pass
+
     def _fetch_once(self, url: str, path: Path) -> int:
+        with self._answer(url) as response:
+            size = _write_body(response, path, self.cancelled)
+        content_type = response.headers.get("Content-Type", "")
+        _refuse_other_than_parquet(path, size, without_credentials(url), content_type)
+        return size
+
+    @contextmanager
+    def _answer(self, url: str) -> Iterator[requests.Response]:
+        """A good answer, whose body is still to be read; what goes wrong then is told in words too."""
         shown = without_credentials(url)
         try:
             # Without a content coding, Content-Length counts the bytes of the file itself.
@@ -90,7 +110,7 @@ class TableSource:
                 url, stream=True, timeout=self.timeout_seconds, headers={"Accept-Encoding": "identity"}
             ) as response:
                 _refuse_bad_status(response, shown)
-                size = _write_body(response, path, self.cancelled)
+                yield response
         except requests.Timeout:
             raise TransientSourceError(
                 f"GET {shown} did not answer within {self.timeout_seconds:g} s."
@@ -100,14 +120,12 @@ class TableSource:
         except requests.RequestException as error:
             # The exception's own text holds the whole address, password and all: only its kind is told.
             raise TransientSourceError(f"GET {shown} failed: {_in_words(error)}.") from None
-        _refuse_other_than_parquet(path, size, shown, response.headers.get("Content-Type", ""))
-        return size
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, TransientSourceError) else None
         backoff = wait_exponential_jitter(
-            multiplier=self.first_pause_seconds, max=LONGEST_PAUSE_SECONDS, jitter=self.first_pause_seconds
+            initial=self.first_pause_seconds, max=LONGEST_PAUSE_SECONDS, jitter=self.first_pause_seconds
         )
         return backoff(state) if asked is None else min(asked, LONGEST_PAUSE_SECONDS)
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
-from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.download import TableSource, without_credentials
 from serverless_assets.ingestion.sample_api import create_app, serve
 from serverless_assets.ingestion.sample_shop import SampleShop
+from serverless_assets.ingestion.tables import TABLES
 
 
 class Source(Protocol):
@@ -16,6 +17,17 @@ class Source(Protocol):
 
     def open(self) -> AbstractContextManager[TableSource]:
         """The source, reachable until the context ends."""
+
+    @property
+    def name(self) -> str:
+        """What people call it, without any secret."""
+
+    def check(self) -> str:
+        """What there is, without loading it.
+
+        Raises:
+            SourceError: it cannot be used.
+        """
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,16 @@ class HttpSource:
     @contextmanager
     def open(self) -> Iterator[TableSource]:
         yield TableSource(self.base_url)
+
+    @property
+    def name(self) -> str:
+        return without_credentials(self.base_url)
+
+    def check(self) -> str:
+        source = TableSource(self.base_url, timeout_seconds=10.0)
+        for table in TABLES:
+            source.probe(table.name)
+        return f"serves all {len(TABLES)} tables"
 
 
 @dataclass(frozen=True)
@@ -41,3 +63,10 @@ class SampleSource:
         app = create_app(lambda: SampleShop(seed=self.seed, end=self.end()))
         with serve(app) as base_url:
             yield TableSource(base_url)
+
+    @property
+    def name(self) -> str:
+        return "the bundled sample shop"
+
+    def check(self) -> str:
+        return f"serves all {len(TABLES)} tables up to {self.end()}"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from serverless_assets.warehouse import TableShape
+
 ID = pa.string()
 TEXT = pa.string()
 CENTS = pa.int64()
@@ -26,7 +28,8 @@ class Table:
     """One table of the source: what it must hold (its contract) and how it is loaded.
 
     A table with `event_time` is a fact, partitioned by month of that column. Where the source does
-    not carry the column, `dated_by` says which parent's row gives it.
+    not carry the column, `dated_by` says which parent's row gives it. `clustered_by` is a hint to the
+    warehouse: columns that queries filter or join on.
     """
 
     name: str
@@ -35,6 +38,12 @@ class Table:
     key: tuple[str, ...] = ("id",)
     event_time: str | None = None
     dated_by: DatedBy | None = None
+    clustered_by: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> TableShape:
+        """The table as the warehouse keeps it."""
+        return TableShape(self.name, self.schema, self.description, self.event_time, self.clustered_by)
 
     @property
     def source_schema(self) -> pa.Schema:
@@ -67,6 +76,7 @@ RAW_ORDERS = Table(
         "order_total": CENTS,
     },
     event_time="ordered_at",
+    clustered_by=("store_id", "customer"),
 )
 RAW_ITEMS = Table(
     "raw_items",
@@ -74,6 +84,7 @@ RAW_ITEMS = Table(
     {"id": ID, "order_id": ID, "sku": ID},
     event_time="ordered_at",
     dated_by=DatedBy(RAW_ORDERS, "order_id"),
+    clustered_by=("order_id", "sku"),
 )
 RAW_PRODUCTS = Table(
     "raw_products",

@@ -11,7 +11,7 @@ Readers hold on to the release that they opened, so they neither block a run nor
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.files import copy_atomically, link_atomically, write_atomically
-from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 RELEASES_KEPT = 2
@@ -80,66 +80,25 @@ class LocalRelease(Release):
     def artifacts(self) -> LocalArtifacts:
         return LocalArtifacts(self.layout.working_artifacts, self.layout.artifacts)
 
-    def begin(self, planned: Sequence[str], all_assets: bool, log: dg.DagsterLogManager) -> None:
+    @property
+    def address(self) -> str:
+        return str(self.layout.warehouse)
+
+    def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
         self.layout.work.mkdir(parents=True, exist_ok=True)
         self._lock = _only_run_at_work(self.layout, log)
         if adopt_published(self.layout):
             log.info(f"Starting from {self.layout.warehouse}: it is not the copy that runs last worked on.")
-        unsettled = Unsettled(self.layout)
-        if all_assets:
-            # An asset that no longer exists can never succeed: only these count from now on.
-            unsettled.clear()
-        unsettled.add(planned)
 
-    def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
-        unsettled = Unsettled(self.layout)
-        unsettled.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
-        waiting = unsettled.read()
-        if waiting:
-            log.warning(
-                f"Not published: {', '.join(sorted(waiting))} did not succeed. What was published before "
-                "stays as it is; the next run goes on from what this one finished."
-            )
-            return False
+    def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
         if publish(self.layout, run_id):
             log.info(f"Published {self.layout.warehouse}.")
         else:
             log.info("Nothing changed, so nothing was published.")
-        return True
 
-    def abandon(self) -> None:
+    def close(self) -> None:
         if self._lock:
             self._lock.release()
-
-
-@dataclass(frozen=True)
-class Unsettled:
-    """The assets that a run set out to write and that have not succeeded since.
-
-    Kept in a file, so that what a killed run left behind is not published by the next one, even if
-    that writes something else altogether.
-    """
-
-    layout: Layout
-
-    @property
-    def _path(self) -> Path:
-        return self.layout.work / "unsettled.json"
-
-    def read(self) -> set[str]:
-        return set(json.loads(self._path.read_text())) if self._path.exists() else set()
-
-    def add(self, assets: Iterable[str]) -> None:
-        self._write(self.read() | set(assets))
-
-    def remove(self, assets: Iterable[str]) -> None:
-        self._write(self.read() - set(assets))
-
-    def clear(self) -> None:
-        self._write(set())
-
-    def _write(self, assets: set[str]) -> None:
-        write_atomically(self._path, json.dumps(sorted(assets)).encode())
 
 
 def adopt_published(layout: Layout) -> bool:
@@ -156,7 +115,7 @@ def adopt_published(layout: Layout) -> bool:
     copy_atomically(layout.warehouse, layout.working_warehouse)
     for file in _files(layout.artifacts):
         copy_atomically(file, layout.working_artifacts / file.name)
-    Unsettled(layout).clear()
+    Unsettled(layout.home).clear()
     return True
 
 

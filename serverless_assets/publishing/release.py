@@ -9,8 +9,10 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from serverless_assets.artifacts import Artifacts
+from serverless_assets.errors import ToldError
 from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
 from serverless_assets.publishing.summary import summarise, write_summary
+from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.warehouse import Warehouse
 
 # The events that tell what became of a run's assets.
@@ -41,17 +43,45 @@ class Release(ABC):
     def artifacts(self) -> Artifacts:
         """The artifact store to write to in this run."""
 
+    @property
     @abstractmethod
-    def begin(self, planned: Sequence[str], all_assets: bool, log: dg.DagsterLogManager) -> None:
+    def address(self) -> str:
+        """Where people read the tables once they are published."""
+
+    @abstractmethod
+    def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        """Make ready for a run. Raises with a sentence if the run cannot be given a place to write to."""
+
+    @abstractmethod
+    def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        """Let people read what runs have written: all of it is sound."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what `open` took hold of."""
+
+    def begin(self, run_id: str, planned: Sequence[str], all_assets: bool, log: dg.DagsterLogManager) -> None:
         """Make ready for a run that means to write the `planned` assets, which may be all there are."""
+        self.open(run_id, log)
+        unsettled = Unsettled(self.home)
+        if all_assets:
+            # An asset that no longer exists can never succeed: only these count from now on.
+            unsettled.clear()
+        unsettled.add(planned)
 
-    @abstractmethod
     def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
-        """Publish what the run wrote if all of it is sound, and say whether it is what people now read."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """Let go of what `begin` took hold of."""
+        """Publish what runs wrote if all of it is sound, and say whether it is what people now read."""
+        unsettled = Unsettled(self.home)
+        unsettled.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
+        waiting = unsettled.read()
+        if waiting:
+            log.warning(
+                f"Not published: {', '.join(sorted(waiting))} did not succeed. What was published before "
+                "stays as it is; the next run goes on from what this one finished."
+            )
+            return False
+        self.publish(run_id, log)
+        return True
 
     def _published(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
         try:
@@ -84,14 +114,19 @@ class Release(ABC):
     ) -> Iterator[None]:
         """Make ready before a run's first step; publish and write the summary after its last."""
         planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
-        self.begin(planned, run.job_name == self.main_job, log)
+        try:
+            self.begin(run.run_id, planned, run.job_name == self.main_job, log)
+        except ToldError as error:
+            refused = [AssetOutcome(asset, "failed", str(error)) for asset in planned]
+            write_summary(self.home, summarise(instance, run.run_id, refused, self.address, published=False))
+            raise dg.Failure(str(error), allow_retries=False) from None
         try:
             yield
             outcomes = _outcomes(instance, run.run_id)
             published = self._published(run.run_id, outcomes, log)
-            write_summary(self.home, summarise(instance, run.run_id, outcomes, published))
+            write_summary(self.home, summarise(instance, run.run_id, outcomes, self.address, published))
         finally:
-            self.abandon()
+            self.close()
 
 
 def _outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:

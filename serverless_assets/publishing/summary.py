@@ -18,7 +18,8 @@ from serverless_assets.publishing.outcome import AssetOutcome
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one run did. `seconds` is wall-clock time; `report` the path of the report it wrote, if any."""
+    """What one run did. `seconds` is wall-clock time; `report` is where the
+    report that it wrote is, if it wrote one, and `warehouse` where people read the tables."""
 
     run_id: str
     job: str
@@ -27,6 +28,7 @@ class RunSummary:
     started_at: str
     seconds: float
     report: str | None
+    warehouse: str
     assets: Sequence[AssetOutcome]
 
     def as_json(self) -> dict[str, Any]:
@@ -52,7 +54,11 @@ def summary_path(home: Path) -> Path:
 
 
 def summarise(
-    instance: dg.DagsterInstance, run_id: str, outcomes: Sequence[AssetOutcome], published: bool
+    instance: dg.DagsterInstance,
+    run_id: str,
+    outcomes: Sequence[AssetOutcome],
+    warehouse: str,
+    published: bool,
 ) -> RunSummary:
     """The summary of a run that is about to end."""
     record = instance.get_run_record_by_id(run_id)
@@ -67,6 +73,7 @@ def summarise(
         started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - started, 3),
         report=next((outcome.path for outcome in outcomes if outcome.path), None),
+        warehouse=warehouse,
         assets=outcomes,
     )
 

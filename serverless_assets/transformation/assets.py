@@ -10,6 +10,7 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from dagster_dbt.dbt_manifest import validate_manifest
 
 from serverless_assets import metadata
+from serverless_assets.failures import in_words
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation import dbt
@@ -48,19 +49,22 @@ def transformation_assets(project: Project) -> dg.AssetsDefinition:
         select, indirect_selection = get_subset_selection_for_context(
             context, manifest, None, None, None, translator, None
         )
-        variables = dict(project.variables)
+        variables = {**project.variables, "SERVERLESS_RUN_ID": context.run.run_id}
         if indirect_selection:
             variables["DBT_INDIRECT_SELECTION"] = indirect_selection
         build = dbt.stream(
-            ["build", *select], PROJECT_DIR, project.target / "runs", variables, project.partial_parse
+            # Unit tests are about the code, and run in its own tests.
+            ["build", "--exclude-resource-type", "unit_test", *select],
+            PROJECT_DIR,
+            project.target / "runs",
+            variables,
+            project.partial_parse,
         )
-        try:
-            for event in build:
+        with in_words():
+            for event in dbt.with_results(build):
                 _log(context, event)
                 for found in _dagster_events(event, manifest, translator, context):
-                    yield _with_outcome(found, release.warehouse, manifest)
-        except dbt.DbtError as error:
-            raise dg.Failure(f"dbt: {error}", allow_retries=False) from None
+                    yield _with_outcome(found, event, release.warehouse, manifest)
 
     return transformation
 
@@ -75,17 +79,19 @@ def _dagster_events(
     yield from message.to_default_asset_events(manifest, translator, context)
 
 
-def _with_outcome(event: DbtEvent, warehouse: Warehouse, manifest: Mapping[str, Any]) -> DbtEvent:
-    if not isinstance(event, dg.Output):
-        return event
-    node = manifest["nodes"][event.metadata["unique_id"].value]
+def _with_outcome(
+    found: DbtEvent, event: dbt.Event, warehouse: Warehouse, manifest: Mapping[str, Any]
+) -> DbtEvent:
+    if not isinstance(found, dg.Output):
+        return found
+    node = manifest["nodes"][found.metadata["unique_id"].value]
     described = metadata.outcome(
         "built",
         "asked for in this run",
         rows=warehouse.row_count(node["alias"]),
-        seconds=cast("float", event.metadata["Execution Duration"].value),
+        seconds=cast("float", found.metadata["Execution Duration"].value),
     )
-    return event.with_metadata({**event.metadata, **described})
+    return found.with_metadata({**found.metadata, **described, **metadata.work(dbt.work(event))})
 
 
 def _log(context: dg.AssetExecutionContext, event: dbt.Event) -> None:

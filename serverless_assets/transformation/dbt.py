@@ -9,18 +9,26 @@ dbt's global state apart.
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+from serverless_assets.errors import ToldError
+from serverless_assets.warehouse import Work
+
 Event = dict[str, Any]
 
+RESULTS = ("LogModelResult", "LogSeedResult", "LogSnapshotResult", "LogTestResult")
 
-class DbtError(Exception):
+
+class DbtError(ToldError):
     """dbt could not do what it was asked to; the message is dbt's."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"dbt: {message}")
 
 
 def invoke(
@@ -49,7 +57,7 @@ def invoke(
     with _environment(variables), _released_file():
         result = dbtRunner(callbacks=[receive]).invoke(
             [
-                *("--quiet", "--no-use-colors", "--no-send-anonymous-usage-stats"),
+                *("--quiet", "--log-level", "none", "--no-use-colors", "--no-send-anonymous-usage-stats"),
                 *arguments,
                 *("--project-dir", str(project_dir), "--profiles-dir", str(project_dir)),
                 *("--target-path", str(target), "--log-path", str(target)),
@@ -106,6 +114,35 @@ def stream(
         worker.join()
     if failures:
         raise DbtError(failures[0])
+
+
+def with_results(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, with each node's full result in the event that tells people of it.
+
+    dbt tells of a result first, and says what it took in an event of its own right after.
+    """
+    held: dict[str, Event] = {}
+    for event in events:
+        node = event["data"].get("node_info", {}).get("unique_id", "")
+        if event["info"]["name"] in RESULTS:
+            held[node] = event
+            continue
+        if event["info"]["name"] == "NodeFinished" and node in held:
+            result = held.pop(node)
+            result["data"]["run_result"] = event["data"].get("run_result", {})
+            yield result
+        yield event
+    yield from held.values()
+
+
+def work(event: Event) -> Work:
+    """What the warehouse did for the node whose result an event holds, where its adapter says so."""
+    response = event["data"].get("run_result", {}).get("adapter_response", {})
+    if not response.get("job_id"):
+        return Work()
+    # Numbers come as floats: an event passes through JSON's kind of number.
+    figures = (int(response.get(name) or 0) for name in ("bytes_processed", "bytes_billed", "slot_ms"))
+    return Work((str(response["job_id"]),), *figures)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from serverless_assets.errors import ToldError
 from serverless_assets.files import write_atomically
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt
@@ -15,7 +16,7 @@ PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 SOURCES = ("*.sql", "*.yml", "*.csv", "*.md")
 
 
-class ManifestError(Exception):
+class ManifestError(ToldError):
     """The dbt project cannot be parsed; the message is dbt's."""
 
 

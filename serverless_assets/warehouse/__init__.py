@@ -1,28 +1,99 @@
 """What the layers need of a warehouse, and nothing more."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serverless_assets.errors import ToldError
 
 
-class WarehouseError(Exception):
+class WarehouseError(ToldError):
     """The warehouse refused: the message says what and what to do."""
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """A table as a warehouse keeps it: its columns, and how a large one is laid out.
+
+    `partitioned_by` is a timestamp column: rows lie together by its month. `clustered_by` are columns
+    that queries filter or join on, the most telling first.
+    """
+
+    name: str
+    schema: pa.Schema
+    description: str = ""
+    partitioned_by: str | None = None
+    clustered_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the warehouse did for a statement, where it says so: ids of its jobs, bytes, slot time."""
+
+    jobs: tuple[str, ...] = ()
+    bytes_processed: int = 0
+    bytes_billed: int = 0
+    slot_milliseconds: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.jobs + other.jobs,
+            self.bytes_processed + other.bytes_processed,
+            self.bytes_billed + other.bytes_billed,
+            self.slot_milliseconds + other.slot_milliseconds,
+        )
+
+
+def refuse_other_columns(table: TableShape, rows: Path) -> None:
+    """Raise `WarehouseError` unless the file has just the table's columns, in order and of their types.
+
+    Left to themselves, one warehouse fills a missing column with nulls, and another takes any file.
+    """
+    try:
+        found = pq.read_schema(rows)
+    except (pa.ArrowException, OSError) as error:
+        raise WarehouseError(f"{table.name}: {rows.name} cannot be read as parquet ({error}).") from error
+    if [(f.name, f.type) for f in found] != [(f.name, f.type) for f in table.schema]:
+        raise WarehouseError(
+            f"{table.name}: the file has the columns {_columns(found)}, "
+            f"and the table {_columns(table.schema)}. Nothing was changed."
+        )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema) or "none"
 
 
 class Warehouse(Protocol):
     """One dataset of tables, each replaced in one step: a reader sees the old rows or the new."""
 
-    def replace(self, table: str, rows: Path, note: Mapping[str, object]) -> None:
-        """Replace the table by the rows of a parquet file; keep `note` with the relation itself."""
+    @property
+    def name(self) -> str:
+        """What people call it: a file, a dataset."""
 
-    def replace_between(self, table: str, rows: Path, column: str, start: date, end: date) -> None:
-        """Replace just the rows with `start <= column < end`; create the table if there is none."""
+    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
+        """Replace the table by the rows of a parquet file; keep `note` with the relation itself.
+
+        The file has exactly the columns of `table.schema`, in that order.
+
+        Raises:
+            WarehouseError: nothing changed.
+        """
+
+    def replace_between(self, table: TableShape, rows: Path, start: date, end: date) -> Work:
+        """Replace just the rows with `start <= partitioned_by < end`; create the table if there is none.
+
+        Raises:
+            WarehouseError: nothing changed.
+        """
 
     def query(self, statement: str) -> pa.Table:
-        """The answer to a query; `relation()` gives the names to use in it."""
+        """The answer to a query, held in memory: for small answers. `relation()` gives the names in it."""
 
     def relation(self, table: str) -> str:
         """The table's quoted name for use in a query."""
@@ -38,6 +109,13 @@ class Warehouse(Protocol):
 
     def row_count(self, table: str) -> int:
         """The number of rows now."""
+
+    def check(self) -> str:
+        """What there is, without changing anything.
+
+        Raises:
+            WarehouseError: it cannot be used.
+        """
 
     def dbt_variables(self) -> Mapping[str, str]:
         """The environment variables that point dbt's profile at this warehouse."""

@@ -12,7 +12,8 @@ import pyarrow as pa
 from dagster_duckdb import DuckDBResource
 
 from serverless_assets import sql
-from serverless_assets.warehouse import WarehouseError
+from serverless_assets.files import is_writable
+from serverless_assets.warehouse import TableShape, WarehouseError, Work, refuse_other_columns
 
 
 @dataclass(frozen=True)
@@ -22,20 +23,28 @@ class DuckDBWarehouse:
     path: Path
     schema: str
 
-    def replace(self, table: str, rows: Path, note: Mapping[str, object]) -> None:
-        relation = self.relation(table)
+    @property
+    def name(self) -> str:
+        return f"DuckDB, {self.path}"
+
+    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
+        refuse_other_columns(table, rows)
+        relation = self.relation(table.name)
         with self._transaction() as connection:
             connection.execute(f"create or replace table {relation} as from {_parquet(rows)}")
             connection.execute(f"comment on table {relation} is {sql.literal(json.dumps(dict(note)))}")
+        return Work()
 
-    def replace_between(self, table: str, rows: Path, column: str, start: date, end: date) -> None:
-        relation, bound = self.relation(table), sql.identifier(column)
+    def replace_between(self, table: TableShape, rows: Path, start: date, end: date) -> Work:
+        refuse_other_columns(table, rows)
+        relation, bound = self.relation(table.name), sql.identifier(str(table.partitioned_by))
         with self._transaction() as connection:
             connection.execute(f"create table if not exists {relation} as from {_parquet(rows)} limit 0")
             connection.execute(
                 f"delete from {relation} where {bound} >= date '{start}' and {bound} < date '{end}'"
             )
             connection.execute(f"insert into {relation} by name from {_parquet(rows)}")
+        return Work()
 
     def query(self, statement: str) -> pa.Table:
         with self._connection() as connection:
@@ -71,6 +80,14 @@ class DuckDBWarehouse:
         """Write everything that is committed into the file itself, so that a copy of it is whole."""
         with self._connection() as connection:
             connection.execute("checkpoint")
+
+    def check(self) -> str:
+        if not is_writable(self.path.parent):
+            raise WarehouseError(
+                f"{self.path.parent} cannot be written to: set SERVERLESS_HOME to a folder of yours."
+            )
+        # The file itself is not opened: that would get in the way of a run.
+        return f"a file of {self.path.stat().st_size:,} bytes" if self.path.exists() else "no file yet"
 
     def dbt_variables(self) -> Mapping[str, str]:
         return {"SERVERLESS_DUCKDB_PATH": str(self.path), "DBT_SCHEMA": self.schema}

@@ -9,6 +9,7 @@ import pytest
 
 from serverless_assets.forecasting.compute import ComputeError, OutOfMemory, Size
 from serverless_assets.forecasting.local_compute import LocalCompute, available_cores
+from tests.forecasting.calls_in_memory import CallsInMemory
 
 SMALL = Size(cpu=0.25, memory=256)
 
@@ -33,7 +34,7 @@ def no_worker_is_left() -> Iterator[None]:
 def test_the_worker_gets_the_request_and_its_answer_comes_back(lines):
     code = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])"
     request = bytes(range(256)) * 4096
-    answered = compute(code).run(request, SMALL, lines.append)
+    answered = compute(code).run(request, SMALL, lines.append, CallsInMemory())
     assert answered.content == request[::-1]
     assert 0 < answered.peak_memory < SMALL.memory
 
@@ -47,14 +48,14 @@ for _ in range(5_000):
 sys.stdout.write("z" * 1_000_000)
 sys.stdout.write(str(len(sys.stdin.read())))
 """
-    answered = compute(code).run(b"r" * 1_000_000, SMALL, lines.append)
+    answered = compute(code).run(b"r" * 1_000_000, SMALL, lines.append, CallsInMemory())
     assert answered.content == b"z" * 1_000_000 + b"1000000"
     assert len([line for line in lines if line == "y" * 99]) == 5_000
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_does_not_read_its_request_may_still_answer(lines):
-    answered = compute("print('no need')").run(b"r" * 1_000_000, SMALL, lines.append)
+    answered = compute("print('no need')").run(b"r" * 1_000_000, SMALL, lines.append, CallsInMemory())
     assert answered.content == b"no need\n"
 
 
@@ -75,14 +76,14 @@ sys.stderr.buffer.write(b"second \\xff\\n")
         if line == "first":
             heard.write_text("go on")
 
-    compute(code, heard).run(b"", SMALL, log)
+    compute(code, heard).run(b"", SMALL, log, CallsInMemory())
     assert lines == ["Starting a worker with 1 core(s) and 256 MiB.", "first", "second \ufffd"]
 
 
 def test_a_worker_that_needs_too_much_memory_is_ended_and_told_the_next_size(lines):
     code = "import signal; held = b'x' * (400 << 20); signal.pause()"
     with pytest.raises(OutOfMemory) as raised:
-        compute(code).run(b"", SMALL, lines.append)
+        compute(code).run(b"", SMALL, lines.append, CallsInMemory())
     found = re.fullmatch(
         r"The forecast was stopped: it reached (\d+) MiB of the 256 MiB asked for\. Choose memory 512\.",
         str(raised.value),
@@ -97,7 +98,7 @@ import subprocess, sys
 subprocess.run([sys.executable, "-c", "import signal; held = b'x' * (400 << 20); signal.pause()"])
 """
     with pytest.raises(OutOfMemory):
-        compute(code).run(b"", SMALL, lines.append)
+        compute(code).run(b"", SMALL, lines.append, CallsInMemory())
 
 
 def test_at_the_largest_size_no_larger_one_is_named():
@@ -114,7 +115,7 @@ print("half an answer", flush=True)
 sys.exit("no more milk")
 """
     with pytest.raises(ComputeError) as raised:
-        compute(code).run(b"", SMALL, lines.append)
+        compute(code).run(b"", SMALL, lines.append, CallsInMemory())
     assert str(raised.value) == (
         "The forecast's worker ended with exit code 1 without an answer. "
         "Its last words: line 16 / line 17 / line 18 / line 19 / no more milk"
@@ -123,18 +124,18 @@ sys.exit("no more milk")
 
 def test_a_silent_crash_is_told_with_its_exit_code(lines):
     with pytest.raises(ComputeError, match=r"exit code 7 without an answer\.$"):
-        compute("import os; os._exit(7)").run(b"r" * 1_000_000, SMALL, lines.append)
+        compute("import os; os._exit(7)").run(b"r" * 1_000_000, SMALL, lines.append, CallsInMemory())
 
 
 def test_a_worker_that_was_killed_is_told_with_the_signal(lines):
     with pytest.raises(ComputeError, match="killed by signal 9"):
-        compute("import os; os.kill(os.getpid(), 9)").run(b"", SMALL, lines.append)
+        compute("import os; os.kill(os.getpid(), 9)").run(b"", SMALL, lines.append, CallsInMemory())
 
 
 def test_a_worker_that_hangs_is_ended_at_the_deadline(lines):
     hangs = compute("import signal; signal.pause()", deadline_seconds=0.5)
     with pytest.raises(ComputeError, match="no answer within 0"):
-        hangs.run(b"", SMALL, lines.append)
+        hangs.run(b"", SMALL, lines.append, CallsInMemory())
 
 
 ABANDONS_A_CHILD = """
@@ -147,14 +148,14 @@ sys.exit(int(sys.argv[1]))
 
 def test_a_child_that_outlives_the_worker_does_not_keep_the_run_waiting(lines):
     # It holds on to the worker's pipes: nobody would see their end.
-    answered = compute(ABANDONS_A_CHILD, 0).run(b"", SMALL, lines.append)
+    answered = compute(ABANDONS_A_CHILD, 0).run(b"", SMALL, lines.append, CallsInMemory())
     assert answered.content == b""
     assert "left alone" not in lines
 
 
 def test_a_crash_is_told_at_once_even_if_a_child_is_left(lines):
     with pytest.raises(ComputeError, match="exit code 3"):
-        compute(ABANDONS_A_CHILD, 3).run(b"", SMALL, lines.append)
+        compute(ABANDONS_A_CHILD, 3).run(b"", SMALL, lines.append, CallsInMemory())
     assert "left alone" not in lines
 
 
@@ -162,7 +163,7 @@ def test_the_worker_sees_no_secret_of_the_run(lines, monkeypatch):
     for name in ("MODAL_TOKEN_SECRET", "SERVERLESS_DATASET_URL", "GOOGLE_APPLICATION_CREDENTIALS"):
         monkeypatch.setenv(name, "s3cret")
     code = "import json, os; print(json.dumps(dict(os.environ)))"
-    seen = json.loads(compute(code).run(b"", Size(1.5, 512), lines.append).content)
+    seen = json.loads(compute(code).run(b"", Size(1.5, 512), lines.append, CallsInMemory()).content)
     assert "s3cret" not in seen.values()
     assert seen["PATH"] == os.environ["PATH"]
     allowed = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}
@@ -181,5 +182,5 @@ print(json.dumps([len(os.sched_getaffinity(0)), *threads]))
 """
     cores = min(-int(-cpu // 1), len(os.sched_getaffinity(0)))
     assert len(available_cores(cpu)) == cores
-    answered = compute(code).run(b"", Size(cpu, 256), lines.append)
+    answered = compute(code).run(b"", Size(cpu, 256), lines.append, CallsInMemory())
     assert json.loads(answered.content) == [cores, str(cores), str(cores)]

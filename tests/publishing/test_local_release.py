@@ -14,11 +14,11 @@ from serverless_assets.publishing.local import (
     RELEASES_KEPT,
     Layout,
     LocalRelease,
-    Unsettled,
     adopt_published,
     publish,
 )
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
+from serverless_assets.publishing.unsettled import Unsettled
 
 LOG = dg.get_dagster_logger()
 READER = """
@@ -251,10 +251,10 @@ def test_the_working_copy_of_the_last_release_is_gone_on_from(published):
 
 def test_unpublished_work_is_gone_on_from(published):
     work(published, 2)
-    Unsettled(published).add(["orders"])
+    Unsettled(published.home).add(["orders"])
     assert adopt_published(published) is False
     assert number_in(published.working_warehouse) == 2
-    assert Unsettled(published).read() == {"orders"}
+    assert Unsettled(published.home).read() == {"orders"}
 
 
 def test_a_missing_working_copy_is_made_from_what_is_published(published):
@@ -266,11 +266,11 @@ def test_a_missing_working_copy_is_made_from_what_is_published(published):
 
 def test_a_file_put_in_the_published_ones_place_is_gone_on_from(published):
     work(published, 2)
-    Unsettled(published).add(["orders"])
+    Unsettled(published.home).add(["orders"])
     replaced_by_hand(published, 42)
     assert adopt_published(published)
     assert number_in(published.working_warehouse) == 42
-    assert Unsettled(published).read() == set()
+    assert Unsettled(published.home).read() == set()
 
 
 def test_a_file_put_in_the_published_ones_place_drops_the_log_of_the_copy_before(published):
@@ -295,16 +295,16 @@ def test_after_an_adoption_publishing_makes_it_a_release_like_any_other(publishe
 
 
 def test_unsettled_assets_survive_the_process_that_noted_them(layout):
-    Unsettled(layout).add(["orders", "customers"])
-    Unsettled(Layout(layout.home)).remove(["orders"])
-    assert Unsettled(Layout(layout.home)).read() == {"customers"}
+    Unsettled(layout.home).add(["orders", "customers"])
+    Unsettled(layout.home).remove(["orders"])
+    assert Unsettled(layout.home).read() == {"customers"}
 
 
 @pytest.fixture
 def release(layout: Layout) -> Iterator[LocalRelease]:
     found = LocalRelease(home=layout.home, main_job="everything", dbt_schema="dwh")
     yield found
-    found.abandon()
+    found.close()
 
 
 def outcome(asset: str, status: str = "built", reason: str = "") -> AssetOutcome:
@@ -312,7 +312,7 @@ def outcome(asset: str, status: str = "built", reason: str = "") -> AssetOutcome
 
 
 def test_a_green_run_is_published(release, layout):
-    release.begin(["orders"], all_assets=False, log=LOG)
+    release.begin("run", ["orders"], all_assets=False, log=LOG)
     work(layout, 1)
     assert release.end("run-1", [outcome("orders")], LOG)
     assert number_in(layout.warehouse) == 1
@@ -320,16 +320,16 @@ def test_a_green_run_is_published(release, layout):
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 def test_a_run_that_is_not_green_keeps_its_work_and_what_was_published(release, published, status):
-    release.begin(["orders", "customers"], all_assets=False, log=LOG)
+    release.begin("run", ["orders", "customers"], all_assets=False, log=LOG)
     work(published, 2)
     assert not release.end("run-2", [outcome("orders", status), outcome("customers")], LOG)
     assert number_in(published.warehouse) == 1
     assert number_in(published.working_warehouse) == 2
-    assert Unsettled(published).read() == {"orders"}
+    assert Unsettled(published.home).read() == {"orders"}
 
 
 def test_what_a_person_asked_to_skip_does_not_block(release, layout):
-    release.begin(["orders", "order_forecast"], all_assets=False, log=LOG)
+    release.begin("run", ["orders", "order_forecast"], all_assets=False, log=LOG)
     work(layout, 1)
     asked = outcome("order_forecast", "skipped", SKIPPED_AS_ASKED)
     assert release.end("run-1", [outcome("orders"), asked], LOG)
@@ -338,27 +338,27 @@ def test_what_a_person_asked_to_skip_does_not_block(release, layout):
 def killed_run(published: Layout, assets: list[str]) -> None:
     """A run that writes and is gone before its end."""
     release = LocalRelease(home=published.home, main_job="everything", dbt_schema="dwh")
-    release.begin(assets, all_assets=False, log=LOG)
+    release.begin("run", assets, all_assets=False, log=LOG)
     work(published, 2)
-    release.abandon()
+    release.close()
 
 
 def test_what_a_killed_run_left_is_not_published_by_a_run_of_something_else(release, published):
     killed_run(published, ["orders"])
-    release.begin(["customers"], all_assets=False, log=LOG)
+    release.begin("run", ["customers"], all_assets=False, log=LOG)
     assert not release.end("run-3", [outcome("customers")], LOG)
     assert number_in(published.warehouse) == 1
 
 
 def test_a_green_run_of_what_a_killed_run_left_publishes(release, published):
     killed_run(published, ["orders"])
-    release.begin(["orders"], all_assets=False, log=LOG)
+    release.begin("run", ["orders"], all_assets=False, log=LOG)
     assert release.end("run-3", [outcome("orders")], LOG)
     assert number_in(published.warehouse) == 2
 
 
 def test_an_asset_that_no_longer_exists_does_not_block_a_run_of_everything(release, published):
     killed_run(published, ["removed_since"])
-    release.begin(["orders"], all_assets=True, log=LOG)
+    release.begin("run", ["orders"], all_assets=True, log=LOG)
     assert release.end("run-3", [outcome("orders")], LOG)
-    assert Unsettled(published).read() == set()
+    assert Unsettled(published.home).read() == set()

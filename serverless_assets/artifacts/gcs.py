@@ -1,0 +1,128 @@
+"""Artifacts in a bucket of Google Cloud Storage."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import quote
+
+from dagster_gcp.gcs import GCSResource
+from google.api_core.exceptions import Conflict, NotFound, PreconditionFailed
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from serverless_assets import google_errors
+from serverless_assets.artifacts import ArtifactError, Place, refuse_paths
+
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+}
+
+SERVICE = google_errors.Service(
+    "Cloud Storage",
+    "storage.googleapis.com",
+    "roles/storage.objectUser on the bucket",
+)
+# Names are shared by everybody, so a bucket that one may not look at may well be a stranger's.
+CREATION = replace(
+    SERVICE,
+    roles="roles/storage.admin on the project, or SERVERLESS_BUCKET another name if it is not your bucket",
+    advice={"bucket name is not available": "Set SERVERLESS_BUCKET to another name."},
+)
+
+
+@dataclass(frozen=True)
+class GcsArtifacts:
+    """See `Artifacts`. A call that Google does not answer is tried again for `patience` seconds."""
+
+    project: str
+    bucket: str
+    location: str
+    patience: float = 30.0
+
+    @property
+    def name(self) -> str:
+        return f"Cloud Storage, gs://{self.bucket}"
+
+    def prepare(self) -> None:
+        """Create the bucket if there is none.
+
+        Raises:
+            ArtifactError: it cannot be created, or belongs to somebody else.
+        """
+        with self._client(f"gs://{self.bucket}", CREATION) as client:
+            if client.lookup_bucket(self.bucket, **self._call):
+                return
+            wanted = client.bucket(self.bucket)
+            # One list of who may read, for all files.
+            wanted.iam_configuration.uniform_bucket_level_access_enabled = True
+            try:
+                client.create_bucket(wanted, location=self.location, **self._call)
+            except Conflict:
+                # Another run may have been faster.
+                if client.lookup_bucket(self.bucket, **self._call) is None:
+                    raise
+
+    def write(self, name: str, content: bytes) -> Place:
+        refuse_paths(name)
+        place = self._place(name)
+        with self._client(place.address) as client:
+            blob = client.bucket(self.bucket).blob(name)
+            # The name stays and the content changes: a browser has to ask whether it has the latest.
+            blob.cache_control = "no-cache"
+            self._upload(blob, content, self._generation(blob))
+        return place
+
+    def read(self, name: str) -> bytes | None:
+        refuse_paths(name)
+        with self._client(self._place(name).address) as client:
+            try:
+                return client.bucket(self.bucket).blob(name).download_as_bytes(**self._call)
+            except NotFound:
+                return None
+
+    def check(self) -> str:
+        with self._client(f"gs://{self.bucket}", CREATION) as client:
+            found = client.lookup_bucket(self.bucket, **self._call)
+        return f"a bucket in {found.location}" if found else "no bucket yet: the first run creates it"
+
+    def _upload(self, blob: storage.Blob, content: bytes, generation: int) -> None:
+        """Replace just the file that was there a moment ago (generation 0: none)."""
+        kind = CONTENT_TYPES.get(PurePath(blob.name).suffix, "application/octet-stream")
+        try:
+            blob.upload_from_string(content, content_type=kind, if_generation_match=generation, **self._call)
+        except PreconditionFailed as error:
+            blob.reload(**self._call)
+            # It may be ours: written by a first try whose answer got lost.
+            if blob.md5_hash != base64.b64encode(hashlib.md5(content).digest()).decode():
+                raise ArtifactError(
+                    f"{self._place(blob.name).address}: somebody else wrote it meanwhile, and that stays. "
+                    "Run again to replace it."
+                ) from error
+
+    def _generation(self, blob: storage.Blob) -> int:
+        found = blob.bucket.get_blob(blob.name, **self._call)
+        return found.generation if found else 0
+
+    def _place(self, name: str) -> Place:
+        return Place(
+            f"gs://{self.bucket}/{name}",
+            f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/{quote(name, safe='')}",
+        )
+
+    @property
+    def _call(self) -> dict[str, Any]:
+        return {"retry": DEFAULT_RETRY.with_timeout(self.patience), "timeout": 60.0}
+
+    @contextmanager
+    def _client(self, subject: str, service: google_errors.Service = SERVICE) -> Iterator[storage.Client]:
+        with (
+            google_errors.in_words(service, subject, ArtifactError),
+            closing(GCSResource(project=self.project).get_client()) as client,
+        ):
+            yield client

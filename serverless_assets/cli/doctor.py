@@ -1,0 +1,43 @@
+"""What a run would use, and whether each part of it can be used."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from serverless_assets.environments import Environment
+from serverless_assets.errors import ToldError
+from serverless_assets.transformation.project import Project
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part of an environment: what it uses, and what was found there or what is wrong, in words."""
+
+    part: str
+    uses: str
+    found: str
+    is_well: bool
+
+    def __str__(self) -> str:
+        return f"  {'ok' if self.is_well else 'NOT OK':<7}{self.part:<11}{self.uses}\n{'':20}{self.found}"
+
+
+def examine(parts: Environment) -> Iterator[Finding]:
+    """Check part after part; one that cannot be used does not stop the others."""
+    warehouse, artifacts = parts.release.warehouse, parts.release.artifacts
+    yield _finding("source", parts.source.name, parts.source.check)
+    yield _finding("warehouse", warehouse.name, warehouse.check)
+    yield _finding("models", "dbt", lambda: _models(parts.project))
+    yield _finding("compute", parts.compute.name, parts.compute.check)
+    yield _finding("artifacts", artifacts.name, artifacts.check)
+
+
+def _models(project: Project) -> str:
+    project.manifest()
+    return "the project is sound"
+
+
+def _finding(part: str, uses: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(part, uses, check(), True)
+    except ToldError as error:
+        return Finding(part, uses, str(error), False)

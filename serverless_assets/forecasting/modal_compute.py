@@ -1,0 +1,155 @@
+"""The forecast's worker on Modal: a deployed function, called with the size that a run asks for."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+import modal
+
+from modal_forecast.app import FUNCTION_NAME
+from modal_forecast.code_version import code_version
+from serverless_assets.forecasting.compute import Answered, Call, Calls, ComputeError, Log, Size
+from serverless_assets.forecasting.modal_errors import (
+    Unreachable,
+    WorkerDiffers,
+    deadline_passed,
+    in_words,
+    outcome_in_words,
+    refuse_if_nobody_listens,
+)
+
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_FOR_THE_LAST_LINES = 5.0
+SMALLEST = Size(cpu=0.25, memory=256)
+
+
+@dataclass(frozen=True)
+class ModalCompute:
+    """See `Compute`. A call that has no answer after `deadline_seconds` is cancelled.
+
+    `environment` is the Modal environment; None means the token's default.
+    """
+
+    app: str
+    environment: str | None
+    deadline_seconds: float
+
+    @property
+    def name(self) -> str:
+        return "Modal"
+
+    def run(self, request: bytes, size: Size, log: Log, calls: Calls) -> Answered:
+        started = time.monotonic()
+        code = code_version()
+        key = self.key(request, size)
+        call = calls.in_flight(key)
+        result = self._taken_up(call, size, log, calls) if call else None
+        if call is None or result is None:
+            call = self._start(key, request, size, code)
+            with _ended_with_us(call, calls):
+                calls.started(call)
+                log(f"Call {call.id} started with {size.cpu:g} cores and {size.memory} MiB: {call.link}")
+                result = self._answer(call, size, log)
+        if result["answer"] is None:
+            calls.ended(call)
+            raise WorkerDiffers(self.app, str(result["code"]), code)
+        return Answered(
+            result["answer"],
+            time.monotonic() - started,
+            facts={"modal_call": call.id, "modal_dashboard": call.link, "worker_code": code},
+            call=call,
+        )
+
+    def check(self) -> str:
+        # The worker itself is asked, which costs a container of the smallest size for a second or two.
+        call = self._start("", b"", SMALLEST, "")
+        with outcome_in_words(call.id, SMALLEST, self.deadline_seconds):
+            deployed = str(self._poll(modal.FunctionCall.from_id(call.id))["code"])
+        if deployed != code_version():
+            raise WorkerDiffers(self.app, deployed, code_version())
+        return f"the app {self.app} is deployed and answers, with this code ({deployed})"
+
+    def key(self, request: bytes, size: Size) -> str:
+        """What a call for this, by this code, is known by."""
+        asked = f"{self.app} {self.environment} {size} {code_version()} ".encode()
+        return hashlib.sha256(asked + request).hexdigest()[:16]
+
+    def _start(self, key: str, request: bytes, size: Size, code: str) -> Call:
+        with in_words(self.app, self.environment):
+            refuse_if_nobody_listens()
+            function = modal.Function.from_name(self.app, FUNCTION_NAME, environment_name=self.environment)
+            # A fraction of a core is what the work is sure to get, and a whole one the most that it may use,
+            # as in the local compute. Memory is held to what was asked for, and so is the bill.
+            sized = function.with_options(
+                cpu=(size.cpu, float(max(1, math.ceil(size.cpu)))),
+                memory=(size.memory, size.memory),
+                timeout=math.ceil(self.deadline_seconds),
+                retries=0,
+            )
+            started = sized.spawn(request, code)
+            return Call(key, started.object_id, started.get_dashboard_url())
+
+    def _taken_up(self, call: Call, size: Size, log: Log, calls: Calls) -> dict[str, Any] | None:
+        """The answer of a call that an earlier run left in flight; None if that failed."""
+        try:
+            with _ended_with_us(call, calls):
+                log(
+                    f"Taking up call {call.id}, which an earlier run left in flight, instead of paying again."
+                )
+                return self._answer(call, size, log)
+        except Unreachable:
+            raise
+        except ComputeError as error:
+            log(f"{error} A new call takes its place.")
+            return None
+
+    def _answer(self, call: Call, size: Size, log: Log) -> dict[str, Any]:
+        handle = modal.FunctionCall.from_id(call.id)
+        relay = Thread(target=_relay, args=(handle, log), name="modal-logs", daemon=True)
+        relay.start()
+        with outcome_in_words(call.id, size, self.deadline_seconds):
+            result = self._poll(handle)
+        relay.join(SECONDS_FOR_THE_LAST_LINES)
+        return result
+
+    def _poll(self, handle: modal.FunctionCall[Any]) -> dict[str, Any]:
+        # Short looks, so that a cancelled run is noticed between two of them.
+        deadline = time.monotonic() + self.deadline_seconds
+        while (left := deadline - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                return dict(handle.get(timeout=min(SECONDS_BETWEEN_LOOKS, left)))
+        # The function's own timeout has passed as well, and does not end a container that is started again
+        # and again because it runs out of memory.
+        raise deadline_passed(self.deadline_seconds)
+
+
+@contextmanager
+def _ended_with_us(call: Call, calls: Calls) -> Iterator[None]:
+    """Whatever ends the block early, a cancelled run, say, ends the call."""
+    try:
+        yield
+    except Unreachable:
+        # It may well succeed: the next run asks for it.
+        raise
+    except BaseException:
+        with suppress(Exception):
+            modal.FunctionCall.from_id(call.id).cancel(terminate_containers=True)
+        calls.ended(call)
+        raise
+
+
+def _relay(handle: modal.FunctionCall[Any], log: Log) -> None:
+    """Pass the call's log on, line by line. Losing the log loses nothing else, so that it never fails."""
+    with suppress(Exception):
+        rest = ""
+        for entry in handle.logs.stream():
+            *lines, rest = (rest + entry.message).split("\n")
+            for line in lines:
+                log(line)
+        if rest:
+            log(rest)

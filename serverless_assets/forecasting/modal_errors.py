@@ -1,0 +1,114 @@
+"""What can go wrong with a call to Modal, in words: what happened and what to do next."""
+
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from modal import exception
+from modal.config import config
+
+from serverless_assets.forecasting.compute import ComputeError, OutOfMemory, Size
+
+DEPLOY = "`make deploy-modal`"
+# What Modal says of a container that reached its limit; the client gives the status as text alone.
+OUT_OF_MEMORY_SIGNS = ("out of memory", "oom", "exit code 137", "exit code: 137")
+SECONDS_TO_CONNECT = 5.0
+UNREACHABLE = (exception.ConnectionError, exception.ServiceError, ConnectionError, OSError)
+
+
+class Unreachable(ComputeError):
+    """Modal did not answer. A call that was started goes on there."""
+
+
+class WorkerDiffers(ComputeError):
+    """The deployed worker runs other code than this."""
+
+    def __init__(self, app: str, deployed: str, own: str) -> None:
+        super().__init__(
+            f"The worker deployed as Modal app {app!r} runs code {deployed}, and this is {own}: its answer "
+            f"could mean something else. Deploy this code with {DEPLOY}, then run again."
+        )
+
+
+@contextmanager
+def in_words(app: str, environment: str | None) -> Iterator[None]:
+    """Turn what the Modal client raises before there is a call into a `ComputeError`."""
+    try:
+        yield
+    except exception.AuthError as error:
+        raise ComputeError(
+            f"Modal does not accept the token ({_text(error)}). Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, "
+            "or run `modal token new`."
+        ) from None
+    except exception.PermissionDeniedError as error:
+        raise ComputeError(f"Modal: this token may not do that ({_text(error)}).") from None
+    except exception.NotFoundError as error:
+        where = f"environment {environment!r}" if environment else "the token's default environment"
+        raise ComputeError(
+            f"There is no worker to call: Modal app {app!r} in {where} is not deployed ({_text(error)}). "
+            f"Deploy it with {DEPLOY}."
+        ) from None
+    except exception.ResourceExhaustedError as error:
+        raise ComputeError(f"Modal has a limit in the way ({_text(error)}). Try again later.") from None
+    except UNREACHABLE as error:
+        raise Unreachable(
+            f"Modal cannot be reached ({_text(error)}). Check the network and MODAL_SERVER_URL, then "
+            "run again."
+        ) from None
+    except exception.Error as error:
+        raise ComputeError(f"Modal refused: {_text(error)}") from None
+
+
+@contextmanager
+def outcome_in_words(call_id: str, size: Size, deadline_seconds: float) -> Iterator[None]:
+    """Turn what waiting for a call raises into a `ComputeError`; what the worker itself raised, too."""
+    try:
+        yield
+    except exception.FunctionTimeoutError:
+        raise deadline_passed(deadline_seconds) from None
+    except exception.OutputExpiredError:
+        raise ComputeError(f"Modal has no answer of call {call_id} any more. Run again.") from None
+    except exception.InternalFailure as error:
+        raise ComputeError(
+            f"The worker's container crashed before there was an answer ({_text(error)}). Run again; if it "
+            "crashes again, choose more memory."
+        ) from None
+    except exception.RemoteError as error:
+        if any(sign in str(error).lower() for sign in OUT_OF_MEMORY_SIGNS):
+            raise OutOfMemory(size) from None
+        raise ComputeError(f"Modal ended call {call_id}: {_text(error)}. Run again.") from None
+    except UNREACHABLE as error:
+        raise Unreachable(
+            f"Modal cannot be reached ({_text(error)}). Call {call_id} goes on there: run again, and its "
+            "answer is picked up instead of being paid for twice."
+        ) from None
+    except SystemExit as error:
+        raise ComputeError(f"The worker ended itself with exit code {error.code}.") from None
+    except (ComputeError, TimeoutError):
+        raise
+    except Exception as error:
+        raise ComputeError(f"The worker failed with {type(error).__name__}: {_text(error)}") from None
+
+
+def deadline_passed(seconds: float) -> ComputeError:
+    """The error for a call that took too long."""
+    return ComputeError(
+        f"The forecast was stopped: no answer within {seconds:.0f} s. Choose more cpu or fewer days, or "
+        "raise SERVERLESS_FORECAST_DEADLINE."
+    )
+
+
+def _text(error: BaseException) -> str:
+    return str(error).strip().rstrip(".").splitlines()[-1] if str(error).strip() else type(error).__name__
+
+
+def refuse_if_nobody_listens() -> None:
+    """Find out in seconds what takes the client up to a minute. Behind a proxy, only the client can tell."""
+    address = urlsplit(str(config["server_url"]))
+    proxied = {"https", "http", "all"} & urllib.request.getproxies().keys()
+    if proxied and not config["disable_api_proxy"]:
+        return
+    port = address.port or (443 if address.scheme == "https" else 80)
+    socket.create_connection((address.hostname or "", port), SECONDS_TO_CONNECT).close()

@@ -1,0 +1,49 @@
+"""Publishing to a warehouse that everybody reads at once: each table and file is live once it is written.
+
+BigQuery has no rename of a whole dataset: what a run changes becomes visible table by table, each in one
+atomic statement. This is the place for publishing a run's tables together, should that be wanted.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+
+from serverless_assets.artifacts.gcs import GcsArtifacts
+from serverless_assets.publishing.release import Release
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+
+
+class LiveRelease(Release):
+    """Runs write straight to what people read, each table in one atomic statement."""
+
+    def __init__(
+        self, home: Path, main_job: str, warehouse: BigQueryWarehouse, artifacts: GcsArtifacts
+    ) -> None:
+        super().__init__(home, main_job)
+        self._warehouse = warehouse
+        self._artifacts = artifacts
+
+    @property
+    def warehouse(self) -> BigQueryWarehouse:
+        return self._warehouse
+
+    @property
+    def artifacts(self) -> GcsArtifacts:
+        return self._artifacts
+
+    @property
+    def address(self) -> str:
+        return self._warehouse.name
+
+    def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        # Every job of the run is found by its id in the warehouse's own history, and on its bill.
+        self._warehouse = replace(self._warehouse, labels={"run": run_id})
+        self._warehouse.prepare()
+        self._artifacts.prepare()
+
+    def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        log.info(f"Everything is live in {self.address}.")
+
+    def close(self) -> None:
+        pass

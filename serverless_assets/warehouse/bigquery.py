@@ -1,0 +1,191 @@
+"""A warehouse in one BigQuery dataset.
+
+dagster-gcp-pandas' IO manager would do for small frames, but it keeps none of this project's promises: it
+truncates the table, or deletes its rows, before it loads the new ones, writes nothing for an empty frame,
+upper-cases the column names and infers the types. So the forecast's rows come this way too.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+from dagster_gcp import BigQueryResource
+from google.cloud import bigquery
+
+from serverless_assets import google_errors
+from serverless_assets.warehouse import TableShape, WarehouseError, Work, refuse_other_columns
+from serverless_assets.warehouse import bigquery_sql as sql
+from serverless_assets.warehouse.bigquery_jobs import Jobs, work
+
+STAGING_PREFIX = "_staging_"
+STAGING_LIFETIME = timedelta(hours=1)
+
+SERVICE = google_errors.Service(
+    "BigQuery",
+    "bigquery.googleapis.com",
+    "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project",
+    {
+        "bytesBilledLimitExceeded": "Nothing was billed. Raise SERVERLESS_MAX_BYTES_BILLED, or ask for less.",
+        # BigQuery keeps how a table is laid out when it replaces its rows.
+        "Cannot replace a table with a different": "Drop the table by hand and run again.",
+    },
+)
+CREATION = replace(SERVICE, roles="roles/bigquery.dataEditor on the project, to create the dataset")
+
+
+@dataclass(frozen=True)
+class BigQueryWarehouse:
+    """See `Warehouse`. Rows are loaded into a table beside the one they are for, then swapped in.
+
+    Jobs are billed to `project`, each query for `maximum_bytes_billed` at most, and carry `labels` and the
+    name of the table that they are for. A call that Google does not answer is tried again for `patience`
+    seconds.
+    """
+
+    project: str
+    dataset: str
+    location: str
+    maximum_bytes_billed: int
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    patience: float = 30.0
+
+    @property
+    def name(self) -> str:
+        return f"BigQuery, {self._dataset} in {self.location}"
+
+    def prepare(self) -> None:
+        """Create the dataset if there is none.
+
+        Raises:
+            WarehouseError: it cannot be created, or lies in another location.
+        """
+        with self._jobs(self._dataset, service=CREATION) as jobs:
+            wanted = bigquery.Dataset(self._dataset)
+            wanted.location = self.location
+            found = jobs.dataset(self._dataset) or jobs.client.create_dataset(
+                wanted, exists_ok=True, **jobs.call
+            )
+        self._refuse_another_location(found)
+
+    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
+        refuse_other_columns(table, rows)
+        with self._jobs(self.label(table.name), table.name) as jobs:
+            staging = self._staging(table)
+            statement = sql.replace_statement(
+                self.relation(table.name),
+                self.relation(staging.table_id),
+                table,
+                sql.description_with_note(table.description, note),
+                jobs.labels,
+            )
+            with jobs.staged(staging, rows) as loaded:
+                return loaded + work(jobs.run(statement))
+
+    def replace_between(self, table: TableShape, rows: Path, start: date, end: date) -> Work:
+        refuse_other_columns(table, rows)
+        with self._jobs(self.label(table.name), table.name) as jobs:
+            staging = self._staging(table)
+            names = self.relation(table.name), self.relation(staging.table_id)
+            if jobs.table(self._reference(table.name)):
+                statement = sql.window_statement(*names, table, start, end)
+            else:
+                statement = sql.create_statement(*names, table, jobs.labels)
+            with jobs.staged(staging, rows) as loaded:
+                return loaded + work(jobs.run(statement))
+
+    def query(self, statement: str) -> pa.Table:
+        with self._jobs(self._dataset) as jobs:
+            answer = jobs.rows(jobs.run(statement))
+            # The Storage API pays off for large answers alone, and needs one more permission.
+            return _naive(answer.to_arrow(create_bqstorage_client=False))
+
+    def relation(self, table: str) -> str:
+        return sql.identifier(self.project, self.dataset, table)
+
+    def label(self, table: str) -> str:
+        return f"{self._dataset}.{table}"
+
+    def tables(self) -> set[str]:
+        with self._jobs(self._dataset) as jobs:
+            found = jobs.client.list_tables(self._dataset, **jobs.call)
+            return {item.table_id for item in found if not item.table_id.startswith(STAGING_PREFIX)}
+
+    def note(self, table: str) -> Mapping[str, object]:
+        with self._jobs(self.label(table)) as jobs:
+            found = jobs.table(self._reference(table))
+        return sql.note_in(found.description) if found else {}
+
+    def row_count(self, table: str) -> int:
+        with self._jobs(self.label(table)) as jobs:
+            found = jobs.client.get_table(self._reference(table), **jobs.call)
+        if found.table_type == "TABLE":
+            # What BigQuery knows of a table costs nothing.
+            return found.num_rows or 0
+        return self.query(f"select count(*) as n from {self.relation(table)}")["n"][0].as_py()
+
+    def check(self) -> str:
+        with self._jobs(self._dataset) as jobs:
+            jobs.plan("select 1")
+            found = jobs.dataset(self._dataset)
+        if found is None:
+            return "no dataset yet: the first run creates it"
+        self._refuse_another_location(found)
+        return f"tables and views: {len(self.tables())}"
+
+    def dbt_variables(self) -> Mapping[str, str]:
+        return {
+            "SERVERLESS_GCP_PROJECT": self.project,
+            "DBT_SCHEMA": self.dataset,
+            "SERVERLESS_LOCATION": self.location,
+            "SERVERLESS_MAX_BYTES_BILLED": str(self.maximum_bytes_billed),
+        }
+
+    @property
+    def _dataset(self) -> str:
+        return f"{self.project}.{self.dataset}"
+
+    def _refuse_another_location(self, found: bigquery.Dataset) -> None:
+        if (found.location or "").upper() != self.location.upper():
+            raise WarehouseError(
+                f"The dataset {self._dataset} lies in {found.location}, and the settings say "
+                f"{self.location}. A dataset cannot be moved: set SERVERLESS_LOCATION to {found.location}, "
+                "or DBT_SCHEMA to another dataset."
+            )
+
+    def _staging(self, table: TableShape) -> bigquery.Table:
+        """A table for the rows on their way. It expires, so that a killed run leaves nothing behind."""
+        reference = self._reference(f"{STAGING_PREFIX}{table.name}_{uuid4().hex}")
+        staging = bigquery.Table(reference, schema=sql.staging_schema(table.schema))
+        staging.expires = datetime.now(UTC) + STAGING_LIFETIME
+        return staging
+
+    def _reference(self, table: str) -> bigquery.TableReference:
+        return bigquery.DatasetReference(self.project, self.dataset).table(table)
+
+    @contextmanager
+    def _jobs(
+        self, subject: str, table: str | None = None, service: google_errors.Service = SERVICE
+    ) -> Iterator[Jobs]:
+        """Jobs about a subject, for a table's sake; Google's errors come out in words."""
+        labels = {**self.labels, **({"asset": table} if table else {})}
+        labels = {key: sql.label(value) for key, value in labels.items()}
+        resource = BigQueryResource(project=self.project, location=self.location)
+        with (
+            google_errors.in_words(service, subject, WarehouseError),
+            resource.get_client() as client,
+            closing(client),
+        ):
+            yield Jobs(client, labels, self.maximum_bytes_billed, self.patience)
+
+
+def _naive(answer: pa.Table) -> pa.Table:
+    """The answer with timestamps as the rest of the project has them: UTC, and saying so nowhere."""
+    fields = [
+        field.with_type(pa.timestamp("us")) if pa.types.is_timestamp(field.type) else field
+        for field in answer.schema
+    ]
+    return answer.cast(pa.schema(fields))

@@ -1,0 +1,113 @@
+"""BigQuery's jobs: labelled, limited in what they may cost, and ended with whoever waits for them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.api_core.exceptions import NotFound
+from google.cloud import bigquery
+
+from serverless_assets import google_errors
+from serverless_assets.warehouse import Work
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Calls and jobs of one client. Jobs carry `labels`; a query may be billed for `maximum_bytes_billed`.
+
+    A call that Google does not answer is tried again for `patience` seconds.
+    """
+
+    client: bigquery.Client
+    labels: Mapping[str, str]
+    maximum_bytes_billed: int
+    patience: float
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """How to call: what each of the client's methods takes."""
+        return {"retry": self._retry, "timeout": 60.0}
+
+    def dataset(self, name: str) -> bigquery.Dataset | None:
+        """The dataset of that name, if there is one."""
+        with suppress(NotFound):
+            return self.client.get_dataset(name, **self.call)
+        return None
+
+    def table(self, table: bigquery.TableReference) -> bigquery.Table | None:
+        """What BigQuery knows of a table or view, if there is one."""
+        with suppress(NotFound):
+            return self.client.get_table(table, **self.call)
+        return None
+
+    def run(self, statement: str) -> bigquery.QueryJob:
+        """Run a statement to its end."""
+        config = bigquery.QueryJobConfig(
+            maximum_bytes_billed=self.maximum_bytes_billed, labels=dict(self.labels)
+        )
+        # A `job_retry` of any kind has the client try an unreachable Google for ten minutes.
+        job = self.client.query(statement, job_config=config, job_retry=None, **self.call)
+        self._wait(job)
+        return job
+
+    def rows(self, job: bigquery.QueryJob) -> bigquery.table.RowIterator:
+        """The answer of a query that has run."""
+        return job.result(retry=self._retry, job_retry=None)
+
+    def plan(self, statement: str) -> None:
+        """Have a statement checked. That costs nothing, and needs the right to run one."""
+        config = bigquery.QueryJobConfig(dry_run=True)
+        self.client.query(statement, job_config=config, job_retry=None, **self.call)
+
+    @contextmanager
+    def staged(self, staging: bigquery.Table, rows: Path) -> Iterator[Work]:
+        """The rows of a parquet file in a table of their own, which is gone afterwards, whatever happens."""
+        try:
+            self.client.create_table(staging, **self.call)
+            yield work(self._load(staging, rows))
+        finally:
+            # What cannot be dropped now, the server drops when it expires.
+            with suppress(*google_errors.ERRORS):
+                self.client.delete_table(staging, not_found_ok=True, **self.call)
+
+    def _load(self, staging: bigquery.Table, rows: Path) -> bigquery.LoadJob:
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.PARQUET,
+            schema=staging.schema,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+            write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
+            labels=dict(self.labels),
+        )
+        with rows.open("rb") as file:
+            # Without a size the client sends the file in pieces of 100 MB, and holds one at a time.
+            job = self.client.load_table_from_file(file, staging, job_config=config, timeout=(10, 300))
+        self._wait(job)
+        return job
+
+    def _wait(self, job: bigquery.LoadJob | bigquery.QueryJob) -> None:
+        """Wait for a job; whatever ends the wait early (Ctrl-C, a cancelled run) ends the job too."""
+        try:
+            if isinstance(job, bigquery.QueryJob):
+                self.rows(job)
+            else:
+                job.result(retry=self._retry)
+        except BaseException:
+            if job.state != "DONE":
+                with suppress(*google_errors.ERRORS):
+                    job.cancel(**self.call)
+            raise
+
+    @property
+    def _retry(self) -> Any:
+        return bigquery.DEFAULT_RETRY.with_timeout(self.patience)
+
+
+def work(job: bigquery.LoadJob | bigquery.QueryJob) -> Work:
+    """What a job did. Loading is free of charge, and BigQuery keeps no account of it."""
+    if isinstance(job, bigquery.LoadJob):
+        return Work((job.job_id,))
+    return Work(
+        (job.job_id,), job.total_bytes_processed or 0, job.total_bytes_billed or 0, job.slot_millis or 0
+    )

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+
+import pytest
+
+from serverless_assets.environments import environment
+from serverless_assets.settings import Settings, SettingsError
+
+NO_TOKEN = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}
+TOKEN = {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}
+GCP = {"SERVERLESS_ENV": "gcp", "GOOGLE_CLOUD_PROJECT": "my-shop", "SERVERLESS_BUCKET": "my-shop-forecasts"}
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return lambda **variables: environment(
+        Settings.from_environ({"SERVERLESS_HOME": str(tmp_path), **NO_TOKEN, **variables})
+    )
+
+
+def test_a_laptop_needs_nothing(parts):
+    found = parts()
+    assert found.release.warehouse.label("orders") == "warehouse.dwh.orders"
+    assert found.compute.name == "a process on this machine"
+
+
+def test_the_cloud_is_bigquery_a_bucket_and_modal(parts):
+    found = parts(**GCP, **TOKEN)
+    assert found.release.warehouse.label("orders") == "my-shop.dwh.orders"
+    assert found.release.artifacts.bucket == "my-shop-forecasts"
+    assert found.compute.name == "Modal"
+    assert found.project.variables["GOOGLE_CLOUD_PROJECT"] == "my-shop"
+
+
+def test_modal_can_be_tried_with_the_local_warehouse(parts):
+    found = parts(SERVERLESS_COMPUTE="modal", SERVERLESS_MODAL_APP="trial", **TOKEN)
+    assert found.release.warehouse.label("orders") == "warehouse.dwh.orders"
+    assert (found.compute.name, found.compute.app) == ("Modal", "trial")
+
+
+def test_the_cloud_can_do_without_modal(parts):
+    assert parts(**GCP, SERVERLESS_COMPUTE="subprocess").compute.name == "a process on this machine"
+
+
+def test_all_that_is_missing_is_named_at_once(parts):
+    with pytest.raises(SettingsError) as raised:
+        parts(SERVERLESS_ENV="gcp")
+    for name in ("'gcp'", "GOOGLE_CLOUD_PROJECT", "SERVERLESS_BUCKET", "MODAL_TOKEN_ID", "modal token new"):
+        assert name in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["SERVERLESS_ENV", "SERVERLESS_COMPUTE"])
+def test_an_unknown_name_is_refused_with_those_that_are_known(parts, name):
+    with pytest.raises(SettingsError, match=f"{name} is 'prod', which there is not. Known: "):
+        parts(**{name: "prod"})
+
+
+def test_a_laptop_imports_no_client_of_the_cloud():
+    script = (
+        "import sys; import serverless_assets.definitions; from serverless_assets.settings import Settings;"
+        "from serverless_assets.environments import environment; environment(Settings.from_environ({}));"
+        "print([m for m in ('modal', 'google.cloud.bigquery', 'google.cloud.storage') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,113 @@
+import pytest
+import requests
+from google.api_core import exceptions
+from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
+
+from serverless_assets.google_errors import Service, explain, in_words
+
+SERVICE = Service(
+    "BigQuery", "bigquery.googleapis.com", "roles/the.role on the dataset", {"special": "Do this."}
+)
+
+
+def refused(kind: type[exceptions.GoogleAPICallError], message: str, reason: str = "") -> Exception:
+    return kind(message, errors=[{"message": message, "reason": reason}] if reason else [])
+
+
+def unreachable(url: str) -> requests.ConnectionError:
+    return requests.ConnectionError("Max retries exceeded", request=requests.Request("GET", url).prepare())
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            refused(exceptions.Forbidden, "Access Denied: Table t", "accessDenied"),
+            "BigQuery refused: Access Denied: Table t. The account needs roles/the.role on the dataset.",
+        ),
+        (
+            refused(exceptions.NotFound, "Not found: Table t", "notFound"),
+            "Not found: Table t. Check the project, the name and the location in the settings.",
+        ),
+        (
+            refused(
+                exceptions.Forbidden, "BigQuery API has not been used in project 1.", "accessNotConfigured"
+            ),
+            "BigQuery API has not been used in project 1. "
+            "Turn it on with `gcloud services enable bigquery.googleapis.com`.",
+        ),
+        (
+            refused(exceptions.Forbidden, "Quota exceeded: too many", "quotaExceeded"),
+            "Quota exceeded: too many. "
+            "That is a quota of the project: wait until it is free again, or have it raised.",
+        ),
+        (refused(exceptions.BadRequest, "A special case", "invalid"), "A special case. Do this."),
+        (refused(exceptions.BadRequest, "Of another kind", "special"), "Of another kind. Do this."),
+        (refused(exceptions.BadRequest, "Syntax error at [1:5]\n\nJob ID: 1"), "Syntax error at [1:5]."),
+        (
+            exceptions.BadRequest("POST https://bigquery.googleapis.com/upload?upload_id=secret: Bad file"),
+            "Bad file.",
+        ),
+        (exceptions.BadRequest(""), "BadRequest."),
+        (
+            RefreshError("invalid_grant: secret"),
+            "BigQuery does not take these credentials; they may have expired. "
+            "Run `gcloud auth application-default login` again.",
+        ),
+        (
+            refused(exceptions.Unauthorized, "Invalid Credentials", "authError"),
+            "BigQuery does not take these credentials; they may have expired. "
+            "Run `gcloud auth application-default login` again.",
+        ),
+        (
+            DefaultCredentialsError("secret"),
+            "there are no Google credentials that work on this machine. "
+            "Run `gcloud auth application-default login`, "
+            "or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account.",
+        ),
+        (
+            unreachable("https://example.com:444/upload?upload_id=secret"),
+            "example.com:444 cannot be reached (ConnectionError). "
+            "Check the network and its proxy, then run again.",
+        ),
+        (
+            TransportError(unreachable("https://oauth2.googleapis.com/token")),
+            "oauth2.googleapis.com cannot be reached (TransportError). "
+            "Check the network and its proxy, then run again.",
+        ),
+        (
+            requests.Timeout(),
+            "bigquery.googleapis.com cannot be reached (Timeout). "
+            "Check the network and its proxy, then run again.",
+        ),
+        (
+            exceptions.RetryError("Timeout of 30 s exceeded", unreachable("http://localhost:1/x")),
+            "localhost:1 cannot be reached (ConnectionError). "
+            "Check the network and its proxy, then run again.",
+        ),
+    ],
+)
+def test_an_error_is_told_with_what_to_do(error: Exception, told: str) -> None:
+    assert explain(error, SERVICE) == told
+
+
+def test_what_an_upload_was_answered_is_told() -> None:
+    response = requests.Response()
+    response._content = b'{"error": {"code": 403, "message": "No access to the object."}}'
+    error = exceptions.Forbidden(
+        'POST https://storage.googleapis.com/upload?token=secret: {\n"error"', response=response
+    )
+    assert explain(error, SERVICE).startswith("BigQuery refused: No access to the object. The account needs")
+
+
+def test_the_subject_comes_first() -> None:
+    with (
+        pytest.raises(ValueError, match=r"^my\.table: Bad file\.$"),
+        in_words(SERVICE, "my.table", ValueError),
+    ):
+        raise exceptions.BadRequest("Bad file")
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(KeyError), in_words(SERVICE, "my.table", ValueError):
+        raise KeyError("a mistake of ours")
