@@ -1,0 +1,267 @@
+"""The whole pipeline on the cloud's services: the same answers as on a laptop, and nothing paid for twice."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from serverless_assets import metadata
+from serverless_assets.ingestion.sample_api import create_app, serve
+from serverless_assets.publishing.summary import read_summary
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.transformation import dbt
+from serverless_assets.transformation.project import PROJECT_DIR
+from tests.backends.conftest import PARITY, Google, environment
+from tests.backends.parity import compare
+from tests.backends.small_shop import SmallShop
+from tests.conftest import SAMPLE_END, Pipeline
+from tests.services.__main__ import BUCKET
+from tests.services.modal.harness import Server
+
+pytestmark = pytest.mark.gcp
+
+SERVERLESS = str(Path(sys.executable).with_name("serverless"))
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[dict[str, str]]:
+    """A shop of a size that an emulator can be asked for every row of."""
+    shop = SmallShop(end=date.fromisoformat(SAMPLE_END))
+    with serve(create_app(lambda: shop)) as url:
+        yield {"SERVERLESS_DATASET_URL": url, "SERVERLESS_FIRST_MONTH": "2024-01"}
+
+
+@pytest.fixture(scope="module")
+def cloud(google: Google, modal: Server, source: dict[str, str]) -> dict[str, str]:
+    """The variables of the environment `gcp`, as a user would set them."""
+    return {**os.environ, **source, "SERVERLESS_ENV": "gcp", "SERVERLESS_BUCKET": BUCKET}
+
+
+@pytest.fixture(scope="module")
+def on_gcp(cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """The pipeline after one green run of everything on the cloud's services."""
+    yield from run_once(tmp_path_factory.mktemp("gcp"), cloud)
+
+
+@pytest.fixture(scope="module")
+def on_laptop(source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """The same on this machine."""
+    yield from run_once(tmp_path_factory.mktemp("laptop"), source)
+
+
+def run_once(folder: Path, variables: dict[str, str]) -> Iterator[Pipeline]:
+    with dg.instance_for_test() as instance:
+        pipeline = Pipeline(folder / "home", instance, variables)
+        assert pipeline.run().success, pipeline.summary
+        yield pipeline
+
+
+def found_in(pipeline: Pipeline, asset: str) -> dict[str, object]:
+    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey(asset))
+    return metadata.plain(event.asset_materialization.metadata)
+
+
+def test_one_run_ends_with_the_summary_that_a_laptop_gives(on_gcp, on_laptop):
+    def told(pipeline):
+        assets = pipeline.summary["assets"]
+        return {name: (found["status"], found["rows"]) for name, found in assets.items()}
+
+    assert told(on_gcp) == told(on_laptop)
+    assert on_gcp.summary["report"] == f"gs://{BUCKET}/forecast.html"
+
+
+def test_every_relation_holds_the_same_on_both(on_gcp, on_laptop):
+    compared = list(compare(on_laptop.warehouse, on_gcp.warehouse))
+    PARITY.extend(map(str, compared))
+    assert len(compared) == 18
+    assert [one.relation for one in compared if one.differences] == []
+
+
+def test_the_report_is_the_same_page(on_gcp, on_laptop):
+    page = on_gcp.artifacts.read("forecast.html")
+    assert page is not None
+    assert len(page) == pytest.approx(
+        (on_laptop.home / "artifacts" / "forecast.html").stat().st_size, rel=0.01
+    )
+
+
+def test_links_lead_to_the_report_and_to_the_call(on_gcp):
+    report, forecast = found_in(on_gcp, "forecast_report"), found_in(on_gcp, "order_forecast")
+    assert report["report"] == f"gs://{BUCKET}/forecast.html"
+    assert report["report_link"].startswith("https://console.cloud.google.com/storage/")
+    assert forecast["modal_dashboard"].endswith(forecast["modal_call"])
+    assert forecast["compute"] == "Modal"
+
+
+@pytest.mark.parametrize("asset", ["raw_orders", "orders", "order_forecast"])
+def test_the_warehouses_jobs_are_on_record(on_gcp, asset):
+    found = found_in(on_gcp, asset)
+    assert found["warehouse_jobs"]
+    assert {"bytes_processed", "bytes_billed", "slot_seconds"} <= set(found)
+
+
+def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):
+    totals = "select count(*) as n, sum(order_total) as cents from {}".format(
+        on_gcp.warehouse.relation("raw_orders")
+    )
+    before = on_gcp.warehouse.query(totals).to_pylist()
+    march = {"dagster/partition": "2025-03-01"}
+    assert on_gcp.run(job="ingest", assets=["raw_orders", "raw_items"], tags=march).success
+    assert on_gcp.warehouse.query(totals).to_pylist() == before
+
+
+def test_the_models_pass_their_unit_tests(on_gcp, tmp_path):
+    # One has sums of 20 digits. BigQuery's numeric has 38 of them, the emulator's 18.
+    failed = dbt.invoke(
+        ["test", "--select", "test_type:unit", "--exclude", "half_a_cent_rounds_away_from_zero"],
+        PROJECT_DIR, tmp_path / "target", on_gcp.parts.project.variables,
+    )  # fmt: skip
+    assert failed is None
+
+
+def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_path):
+    warehouse = on_gcp.warehouse
+    revenue = warehouse.relation("daily_revenue")
+    everything = f"select * from {revenue} order by ds, location_id"
+    before = warehouse.query(everything)
+    # Both months are spoiled; only the one that is asked for is made good.
+    for month in ("2025-03", "2025-04"):
+        warehouse.query(f"update {revenue} set nr_orders = 0 where ds between '{month}-01' and '{month}-30'")
+    variables = {**on_gcp.parts.project.variables, "SERVERLESS_MONTHS": "2025-03-01"}
+    failed = dbt.invoke(["run", "--select", "daily_revenue"], PROJECT_DIR, tmp_path / "target", variables)
+    assert failed is None
+    after = warehouse.query(everything)
+    spoiled = {str(row["ds"])[:7] for row in after.to_pylist() if row["nr_orders"] == 0}
+    assert spoiled == {"2025-04"}
+    assert after.num_rows == before.num_rows
+
+
+def test_a_dataset_elsewhere_stops_the_run_before_anything_is_written(cloud, tmp_path):
+    with dg.instance_for_test() as instance:
+        pipeline = Pipeline(tmp_path / "home", instance, {**cloud, "SERVERLESS_LOCATION": "europe-west3"})
+        assert not pipeline.run(job="ingest").success
+        assert "set SERVERLESS_LOCATION to US" in pipeline.reason("raw_orders")
+        assert {found["status"] for found in pipeline.summary["assets"].values()} == {"failed"}
+
+
+def test_the_doctor_finds_everything_well(cloud, tmp_path):
+    told = subprocess.run(
+        [SERVERLESS, "doctor"],
+        env={**cloud, "SERVERLESS_HOME": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "NOT OK" not in told.stdout
+    for part in ("emulated-project.dwh", f"gs://{BUCKET}", "is deployed and answers"):
+        assert part in told.stdout
+
+
+def test_the_doctor_names_what_is_wrong_and_goes_on(cloud, tmp_path):
+    away = {
+        "SERVERLESS_DATASET_URL": "http://127.0.0.1:9",
+        "SERVERLESS_MODAL_APP": "nowhere",
+        "STORAGE_EMULATOR_HOST": "http://127.0.0.1:9",
+    }
+    told = subprocess.run(
+        [SERVERLESS, "doctor"],
+        env={**cloud, **away, "SERVERLESS_HOME": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 1
+    assert told.stdout.count("NOT OK") == 3
+    assert "make deploy-modal" in told.stdout
+    assert "127.0.0.1:9 cannot be reached" in told.stdout
+    assert "Traceback" not in told.stdout + told.stderr
+
+
+# ---- Modal with the local warehouse, in processes of their own, so that they can be killed
+
+
+@pytest.fixture
+def mixed(pipeline: Pipeline, modal: Server) -> dict[str, str]:
+    """The variables of a laptop that has models already, and computes on Modal."""
+    return {
+        **os.environ,
+        **pipeline.variables,
+        "SERVERLESS_HOME": str(pipeline.home),
+        "SERVERLESS_COMPUTE": "modal",
+    }
+
+
+def started(variables: dict[str, str]) -> subprocess.Popen[str]:
+    command = [SERVERLESS, "run", "forecast"]
+    return subprocess.Popen(command, env=variables, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def until(process: subprocess.Popen[str], text: str) -> str:
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} was never said")
+
+
+def forecast_calls(modal: Server) -> list[str]:
+    return [call.call_id for call in modal.calls() if call.app == "serverless-forecast"]
+
+
+def test_a_run_killed_while_its_call_is_in_flight_is_gone_on_with_and_not_paid_twice(mixed, modal):
+    home = Path(mixed["SERVERLESS_HOME"])
+    killed = started(mixed)
+    call = until(killed, "started with").split()[2]
+    killed.kill()
+    killed.wait()
+    before = forecast_calls(modal)
+    assert before[-1] == call
+    again = started(mixed)
+    said, _ = again.communicate()
+    assert again.returncode == 0, said
+    assert f"Taking up call {call}" in said
+    assert forecast_calls(modal) == before
+    assert modal.call(call).containers_started == 1
+    summary = read_summary(home)
+    assert summary["published"]
+    assert summary["assets"]["order_forecast"]["rows"] == 180
+
+
+def test_a_run_that_is_stopped_stops_its_call(mixed, modal):
+    stopped = started(mixed)
+    call = until(stopped, "started with").split()[2]
+    stopped.send_signal(signal.SIGINT)
+    said, _ = stopped.communicate()
+    assert stopped.returncode == 1
+    assert "stopped by hand" in said
+    assert modal.wait_finished(call).status == "cancelled"
+    # What was stopped on purpose is not taken up again.
+    again = started(mixed)
+    said, _ = again.communicate()
+    assert again.returncode == 0, said
+    assert "Taking up" not in said
+
+
+def test_the_chosen_size_reaches_the_call(pipeline, modal):
+    laptop = Pipeline(
+        pipeline.home, pipeline.instance, {**os.environ, **pipeline.variables, "SERVERLESS_COMPUTE": "modal"}
+    )
+    inputs = RunInputs(forecast=RunForecast(cpu="1.5", memory="512", style=CustomisedStyle(nr_days_fcst=30)))
+    assert laptop.run(inputs, job="forecast").success
+    call = modal.call(found_in(laptop, "order_forecast")["modal_call"])
+    assert (call.cpu, call.memory) == ((1.5, 2.0), (512, 512))
+
+
+def test_no_token_is_named_before_anything_runs(mixed):
+    without = {name: value for name, value in mixed.items() if not name.startswith("MODAL_TOKEN")}
+    with environment({"MODAL_CONFIG_PATH": None}):
+        told = subprocess.run(
+            [SERVERLESS, "run"],
+            env={**without, "MODAL_CONFIG_PATH": "/nowhere"},
+            capture_output=True, text=True,
+        )  # fmt: skip
+    assert told.returncode == 1
+    assert "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET" in told.stderr

@@ -1,0 +1,294 @@
+"""What every warehouse promises."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from serverless_assets.warehouse import TableShape, WarehouseError
+from tests.backends.conftest import Backend
+
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "whole": pa.int64(),
+        "rate": pa.float64(),
+        "flag": pa.bool_(),
+        "at": pa.timestamp("us"),
+        "day": pa.date32(),
+        "price": pa.decimal128(12, 2),
+    }
+)
+KINDS = TableShape("kinds", SCHEMA, "All kinds of columns.")
+EVERY_KIND = [
+    {
+        "id": "1 ünï\n\"'\\`😀\t;--",
+        "whole": 2**62 + 1,
+        "rate": 0.1,
+        "flag": True,
+        "at": datetime(2026, 3, 29, 2, 30, 0, 123456),
+        "day": date(2024, 2, 29),
+        "price": Decimal("9999999999.99"),
+    },
+    {
+        "id": "2",
+        "whole": -(2**62),
+        "rate": -1e300,
+        "flag": False,
+        "at": datetime(1969, 12, 31, 23, 59, 59, 999999),
+        "day": date(1, 1, 1),
+        "price": Decimal("-0.01"),
+    },
+    {"id": "3", "whole": None, "rate": None, "flag": None, "at": None, "day": None, "price": None},
+    {
+        "id": "",
+        "whole": 0,
+        "rate": 0.0,
+        "flag": None,
+        "at": datetime(9999, 12, 31),
+        "day": None,
+        "price": None,
+    },
+]
+
+FACTS = pa.schema({"id": pa.string(), "at": pa.timestamp("us"), "amount": pa.int64()})
+ORDERS = TableShape("orders", FACTS, "One row per order.", partitioned_by="at", clustered_by=("id", "amount"))
+JANUARY, FEBRUARY, MARCH = date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)
+LAST_OF_JANUARY = datetime(2026, 1, 31, 23, 59, 59, 999999)
+FIRST_OF_FEBRUARY = datetime(2026, 2, 1)
+LAST_OF_FEBRUARY = datetime(2026, 2, 28, 23, 59, 59, 999999)
+FIRST_OF_MARCH = datetime(2026, 3, 1)
+
+AWKWARD = 'it\'s "quoted", `ticked`, {braced} %s \\ \\n\n\r\ttwo lines; -- serverless-assets: ünï 😀 \u2028'
+
+
+def orders(*rows: tuple[str, datetime | None, int]) -> pa.Table:
+    return pa.table(dict(zip(FACTS.names, zip(*rows, strict=True), strict=True)) if rows else {}, FACTS)
+
+
+def nothing(schema: pa.Schema = FACTS) -> pa.Table:
+    return schema.empty_table()
+
+
+def kept(backend: Backend, table: str) -> list[dict[str, Any]]:
+    """The rows of a table."""
+    answer = backend.warehouse.query(f"select * from {backend.warehouse.relation(table)} order by id")
+    return answer.to_pylist()
+
+
+def kept_orders(backend: Backend) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in kept(backend, "orders")]
+
+
+@pytest.fixture
+def stocked(backend: Backend) -> Backend:
+    """A backend with orders on the last and first instant of months."""
+    rows = orders(
+        ("a", LAST_OF_JANUARY, 1),
+        ("b", FIRST_OF_FEBRUARY, 2),
+        ("c", LAST_OF_FEBRUARY, 3),
+        ("d", FIRST_OF_MARCH, 4),
+        ("e", None, 5),
+    )
+    backend.warehouse.replace(ORDERS, backend.file(rows), {"content": "first"})
+    return backend
+
+
+STOCK = [
+    ("a", LAST_OF_JANUARY, 1),
+    ("b", FIRST_OF_FEBRUARY, 2),
+    ("c", LAST_OF_FEBRUARY, 3),
+    ("d", FIRST_OF_MARCH, 4),
+    ("e", None, 5),
+]
+
+
+def test_a_replaced_table_holds_the_file_exactly(backend: Backend) -> None:
+    rows = pa.Table.from_pylist(EVERY_KIND, SCHEMA)
+    backend.warehouse.replace(KINDS, backend.file(rows), {})
+    assert kept(backend, "kinds") == sorted(EVERY_KIND, key=lambda row: row["id"])
+
+
+def test_an_answer_has_the_types_of_the_table(backend: Backend) -> None:
+    backend.warehouse.replace(KINDS, backend.file(pa.Table.from_pylist(EVERY_KIND, SCHEMA)), {})
+    answer = backend.warehouse.query(f"select * from {backend.warehouse.relation('kinds')}")
+    without_price = [name for name in SCHEMA.names if name != "price"]
+    assert [(name, answer.schema.field(name).type) for name in without_price] == [
+        (name, SCHEMA.field(name).type) for name in without_price
+    ]
+    assert pa.types.is_decimal128(answer.schema.field("price").type)
+
+
+def test_a_table_is_replaced_whole(stocked: Backend) -> None:
+    stocked.warehouse.replace(ORDERS, stocked.file(orders(("z", FIRST_OF_MARCH, 9))), {})
+    assert kept_orders(stocked) == [("z", FIRST_OF_MARCH, 9)]
+
+
+def test_a_table_may_be_replaced_by_one_of_other_columns(stocked: Backend) -> None:
+    schema = pa.schema({"id": pa.string(), "at": pa.timestamp("us"), "amount": pa.string()})
+    shape = TableShape("orders", schema, partitioned_by="at", clustered_by=("id", "amount"))
+    stocked.warehouse.replace(shape, stocked.file(pa.table([["z"], [FIRST_OF_MARCH], ["lots"]], schema)), {})
+    assert kept_orders(stocked) == [("z", FIRST_OF_MARCH, "lots")]
+
+
+def test_the_note_is_kept_with_the_table_and_replaced_with_it(stocked: Backend) -> None:
+    assert stocked.warehouse.note("orders") == {"content": "first"}
+    stocked.warehouse.replace(ORDERS, stocked.file(nothing()), {"content": "second", "more": [1, None, {}]})
+    assert stocked.warehouse.note("orders") == {"content": "second", "more": [1, None, {}]}
+    stocked.warehouse.replace(ORDERS, stocked.file(nothing()), {})
+    assert stocked.warehouse.note("orders") == {}
+
+
+def test_a_note_and_a_description_may_say_anything(backend: Backend) -> None:
+    shape = TableShape("kinds", SCHEMA, AWKWARD)
+    note = {AWKWARD: AWKWARD, "nested": {"list": [AWKWARD]}, "long": "x" * 2048}
+    backend.warehouse.replace(shape, backend.file(nothing(SCHEMA)), note)
+    assert backend.warehouse.note("kinds") == note
+
+
+def test_a_window_replaces_just_itself(stocked: Backend) -> None:
+    new = stocked.file(orders(("x", datetime(2026, 2, 14), 20)))
+    stocked.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH)
+    others = [row for row in STOCK if row[0] not in "bc"]
+    assert kept_orders(stocked) == [*others, ("x", datetime(2026, 2, 14), 20)]
+
+
+def test_a_window_takes_in_its_first_instant_and_not_its_end(stocked: Backend) -> None:
+    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH)
+    assert kept_orders(stocked) == [row for row in STOCK if row[0] not in "bc"]
+
+
+def test_a_window_of_several_months_is_one_replacement(stocked: Backend) -> None:
+    new = stocked.file(orders(("x", FIRST_OF_FEBRUARY, 1), ("y", FIRST_OF_MARCH, 2)))
+    stocked.warehouse.replace_between(ORDERS, new, JANUARY, date(2026, 4, 1))
+    assert kept_orders(stocked) == [("e", None, 5), ("x", FIRST_OF_FEBRUARY, 1), ("y", FIRST_OF_MARCH, 2)]
+
+
+def test_a_window_loaded_again_leaves_the_same_rows(stocked: Backend) -> None:
+    new = stocked.file(orders(("b", FIRST_OF_FEBRUARY, 2), ("c", LAST_OF_FEBRUARY, 3)))
+    for _ in range(2):
+        stocked.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH)
+        assert kept_orders(stocked) == STOCK
+
+
+def test_a_window_of_no_table_makes_one(backend: Backend) -> None:
+    new = backend.file(orders(("b", FIRST_OF_FEBRUARY, 2)))
+    backend.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH)
+    assert kept_orders(backend) == [("b", FIRST_OF_FEBRUARY, 2)]
+    assert backend.warehouse.note("orders") == {}
+    backend.warehouse.replace_between(ORDERS, backend.file(nothing()), FEBRUARY, MARCH)
+    assert kept_orders(backend) == []
+
+
+def test_a_window_leaves_the_note_as_it_was(stocked: Backend) -> None:
+    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH)
+    assert stocked.warehouse.note("orders") == {"content": "first"}
+
+
+def test_an_empty_file_makes_an_empty_table(backend: Backend) -> None:
+    backend.warehouse.replace(KINDS, backend.file(nothing(SCHEMA)), {"content": "none"})
+    answer = backend.warehouse.query(f"select * from {backend.warehouse.relation('kinds')}")
+    assert (answer.num_rows, answer.schema.names) == (0, SCHEMA.names)
+    assert backend.warehouse.row_count("kinds") == 0
+    assert backend.warehouse.note("kinds") == {"content": "none"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FACTS.append(pa.field("more", pa.int64())),
+        FACTS.remove(2),
+        pa.schema([FACTS.field("at"), FACTS.field("id"), FACTS.field("amount")]),
+        FACTS.set(2, pa.field("amount", pa.float64())),
+        FACTS.set(1, pa.field("at", pa.timestamp("us", "UTC"))),
+    ],
+    ids=["one more", "one less", "another order", "another type", "a time zone"],
+)
+def test_a_file_of_other_columns_changes_nothing(stocked: Backend, other: pa.Schema) -> None:
+    path = stocked.file(other.empty_table())
+    with pytest.raises(WarehouseError, match="orders: the file has the columns"):
+        stocked.warehouse.replace(ORDERS, path, {})
+    with pytest.raises(WarehouseError, match="orders: the file has the columns"):
+        stocked.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH)
+    assert kept_orders(stocked) == STOCK
+    assert stocked.warehouse.note("orders") == {"content": "first"}
+
+
+def test_a_damaged_file_changes_nothing(stocked: Backend) -> None:
+    path = stocked.file(orders(*STOCK))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(WarehouseError, match="cannot be read as parquet"):
+        stocked.warehouse.replace(ORDERS, path, {})
+    assert kept_orders(stocked) == STOCK
+
+
+def test_a_file_that_is_damaged_inside_changes_nothing(stocked: Backend) -> None:
+    path = stocked.file(orders(*[(str(n), FIRST_OF_FEBRUARY, n) for n in range(1000)]))
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    path.write_bytes(bytes(content))
+    with pytest.raises(WarehouseError):
+        stocked.warehouse.replace(ORDERS, path, {})
+    with pytest.raises(WarehouseError):
+        stocked.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH)
+    assert kept_orders(stocked) == STOCK
+    assert stocked.warehouse.tables() == {"orders"}
+
+
+def test_a_window_that_does_not_fit_the_table_changes_nothing(stocked: Backend) -> None:
+    schema = FACTS.set(2, pa.field("amount", pa.string()))
+    shape = TableShape("orders", schema, partitioned_by="at")
+    path = stocked.file(pa.table([["x"], [FIRST_OF_FEBRUARY], ["lots"]], schema))
+    with pytest.raises(WarehouseError):
+        stocked.warehouse.replace_between(shape, path, FEBRUARY, MARCH)
+    assert kept_orders(stocked) == STOCK
+
+
+def test_tables_are_told_by_name(stocked: Backend) -> None:
+    assert stocked.warehouse.tables() == {"orders"}
+    stocked.warehouse.replace(KINDS, stocked.file(nothing(SCHEMA)), {})
+    assert stocked.warehouse.tables() == {"orders", "kinds"}
+
+
+def test_rows_are_counted(stocked: Backend) -> None:
+    assert stocked.warehouse.row_count("orders") == 5
+    stocked.warehouse.replace(ORDERS, stocked.file(orders(*STOCK[:2])), {})
+    assert stocked.warehouse.row_count("orders") == 2
+
+
+def test_rows_are_counted_anew_after_a_window(stocked: Backend, request: pytest.FixtureRequest) -> None:
+    if "[gcp]" in request.node.name:
+        forgetful = "the emulator's metadata keeps the number of rows from before a merge"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=forgetful))
+    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH)
+    assert stocked.warehouse.row_count("orders") == 3
+
+
+def test_a_table_that_is_not_there_has_no_note_and_cannot_be_counted(backend: Backend) -> None:
+    assert backend.warehouse.tables() == set()
+    assert backend.warehouse.note("nowhere") == {}
+    with pytest.raises(WarehouseError, match="nowhere"):
+        backend.warehouse.row_count("nowhere")
+
+
+def test_names_are_quoted(backend: Backend) -> None:
+    schema = pa.schema({"id": pa.string(), "select": pa.int64(), "Group": pa.timestamp("us")})
+    shape = TableShape("order-1", schema, partitioned_by="Group", clustered_by=("select",))
+    path = backend.file(pa.table([["a"], [1], [FIRST_OF_FEBRUARY]], schema))
+    backend.warehouse.replace(shape, path, {"content": "odd"})
+    backend.warehouse.replace_between(shape, path, FEBRUARY, MARCH)
+    assert kept(backend, "order-1") == [{"id": "a", "select": 1, "Group": FIRST_OF_FEBRUARY}]
+    assert backend.warehouse.note("order-1") == {"content": "odd"}
+    assert backend.warehouse.row_count("order-1") == 1
+
+
+def test_a_query_that_makes_no_sense_is_refused_in_words(backend: Backend) -> None:
+    with pytest.raises(WarehouseError, match="nowhere"):
+        backend.warehouse.query(f"select * from {backend.warehouse.relation('nowhere')}")
+
+
+def test_a_label_names_dataset_and_table(backend: Backend) -> None:
+    assert backend.warehouse.label("orders").split(".")[2] == "orders"
+    assert len(backend.warehouse.label("orders").split(".")) == 3
