@@ -1,9 +1,15 @@
 {#-
-    The months to build, out of SERVERLESS_MONTHS: `2025-03-01,2025-04-01`. None means all.
-    An environment variable, because dbt parses the whole project again for another `--vars`.
+    The months of this model to build, out of SERVERLESS_MONTHS:
+    `orders=2025-03-01,2025-04-01;daily_revenue=2025-03-01`. A model that is not named is
+    built as a whole. An environment variable, because dbt parses the whole project again
+    for another `--vars`.
 -#}
 {%- macro months() -%}
-    {{ return(env_var("SERVERLESS_MONTHS", "").split(",") | select | list) }}
+    {%- for part in env_var("SERVERLESS_MONTHS", "").split(";") -%}
+        {%- set name, _, days = part.partition("=") -%}
+        {%- if name == this.identifier -%} {{ return(days.split(",")) }} {%- endif -%}
+    {%- endfor -%}
+    {{ return([]) }}
 {%- endmacro -%}
 
 

@@ -1,14 +1,38 @@
 {{
     config(
-        partition_by=by_month("ordered_at", "timestamp"),
         cluster_by=["location_id", "customer_id"],
+        **incremental_by_month("ordered_at", "timestamp")
     )
 }}
 
 with
-    orders as (select * from {{ ref("stg_orders") }}),
+    all_orders as (select * from {{ ref("stg_orders") }}),
 
-    order_items as (select * from {{ ref("stg_order_items") }}),
+    -- A customer's first order may lie in any month, so all of them are looked at.
+    first_orders as (
+        select
+            order_id,
+            row_number() over (
+                partition by customer_id order by ordered_at, order_id
+            ) as nr_of_customer
+        from all_orders
+    ),
+
+    orders as (
+        select *
+        from all_orders
+        {% if is_incremental() %}
+            where {{ in_months("ordered_at", "timestamp") }}
+        {% endif %}
+    ),
+
+    order_items as (
+        select *
+        from {{ ref("stg_order_items") }}
+        {% if is_incremental() %}
+            where {{ in_months("ordered_at", "timestamp") }}
+        {% endif %}
+    ),
 
     products as (select * from {{ ref("stg_products") }}),
 
@@ -70,7 +94,7 @@ with
             coalesce(item_totals.order_cost, 0) as order_cost,
             locations.location_name,
             case
-                when row_number() over customer_orders = 1 then 1 else 0
+                when first_orders.nr_of_customer = 1 then 1 else 0
             end as is_first_order,
             case
                 when item_totals.count_food_items > 0 then 1 else 0
@@ -79,13 +103,9 @@ with
                 when item_totals.count_drink_items > 0 then 1 else 0
             end as is_drink_order
         from orders
+        left join first_orders on orders.order_id = first_orders.order_id
         left join item_totals on orders.order_id = item_totals.order_id
         left join locations on orders.location_id = locations.location_id
-        window
-            customer_orders as (
-                partition by orders.customer_id
-                order by orders.ordered_at, orders.order_id
-            )
     )
 
 select *
