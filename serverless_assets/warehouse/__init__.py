@@ -85,8 +85,13 @@ class Warehouse(Protocol):
             WarehouseError: nothing changed.
         """
 
-    def replace_between(self, table: TableShape, rows: Path, start: date, end: date) -> Work:
+    def replace_between(
+        self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
+    ) -> Work:
         """Replace just the rows with `start <= partitioned_by < end`; create the table if there is none.
+
+        `note` takes the place of the relation's. It never claims more than the table holds: where it
+        cannot be written in the same step, there is none until the rows are in.
 
         Raises:
             WarehouseError: nothing changed.
@@ -106,6 +111,12 @@ class Warehouse(Protocol):
 
     def note(self, table: str) -> Mapping[str, object]:
         """What was kept with the relation when it was written; empty if nothing was."""
+
+    def notes(self) -> Mapping[str, Mapping[str, object]]:
+        """The note of every table and view in the dataset; empty where there is none."""
+
+    def keep_notes(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+        """Keep notes with relations that there are, in the place of those they have."""
 
     def row_count(self, table: str) -> int:
         """The number of rows now."""

@@ -6,6 +6,7 @@ upper-cases the column names and infers the types. So the forecast's rows come t
 """
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -23,6 +24,10 @@ from serverless_assets.warehouse.bigquery_jobs import Jobs, work
 
 STAGING_PREFIX = "_staging_"
 STAGING_LIFETIME = timedelta(hours=1)
+SCRATCH_LIFETIME = timedelta(days=1)
+# What BigQuery knows of a table takes a call of some 0.1 s, and costs nothing. One query would tell it of all
+# tables, take longer than so many calls at once, and be billed for 10 MB.
+CALLS_AT_ONCE = 8
 
 SERVICE = google_errors.Service(
     "BigQuery",
@@ -71,6 +76,21 @@ class BigQueryWarehouse:
             )
         self._refuse_another_location(found)
 
+    @contextmanager
+    def scratch(self) -> Iterator["BigQueryWarehouse"]:
+        """A dataset beside this one, gone afterwards. Its tables expire, should the process be killed."""
+        beside = replace(self, dataset=f"{self.dataset}_ci_{uuid4().hex[:8]}")
+        wanted = bigquery.Dataset(beside._dataset)
+        wanted.location = self.location
+        wanted.default_table_expiration_ms = SCRATCH_LIFETIME // timedelta(milliseconds=1)
+        with self._jobs(beside._dataset, service=CREATION) as jobs:
+            jobs.client.create_dataset(wanted, **jobs.call)
+        try:
+            yield beside
+        finally:
+            with self._jobs(beside._dataset) as jobs:
+                jobs.client.delete_dataset(wanted, delete_contents=True, not_found_ok=True, **jobs.call)
+
     def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
         refuse_other_columns(table, rows)
         with self._jobs(self.label(table.name), table.name) as jobs:
@@ -85,17 +105,24 @@ class BigQueryWarehouse:
             with jobs.staged(staging, rows) as loaded:
                 return loaded + work(jobs.run(statement))
 
-    def replace_between(self, table: TableShape, rows: Path, start: date, end: date) -> Work:
+    def replace_between(
+        self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
+    ) -> Work:
         refuse_other_columns(table, rows)
         with self._jobs(self.label(table.name), table.name) as jobs:
             staging = self._staging(table)
             names = self.relation(table.name), self.relation(staging.table_id)
-            if jobs.table(self._reference(table.name)):
-                statement = sql.window_statement(*names, table, start, end)
-            else:
-                statement = sql.create_statement(*names, table, jobs.labels)
+            found = jobs.table(self._reference(table.name))
+            words = sql.words_in(found.description) if found else table.description
+            described = sql.description_with_note(words, note)
             with jobs.staged(staging, rows) as loaded:
-                return loaded + work(jobs.run(statement))
+                if found is None:
+                    statement = sql.create_statement(*names, table, described, jobs.labels)
+                    return loaded + work(jobs.run(statement))
+                statement = sql.window_statement(*names, table, start, end)
+                # A merge cannot write a description: in between, the table is one that nobody knows.
+                with jobs.description_put_aside(found, words, described):
+                    return loaded + work(jobs.run(statement))
 
     def query(self, statement: str) -> pa.Table:
         with self._jobs(self._dataset) as jobs:
@@ -111,13 +138,24 @@ class BigQueryWarehouse:
 
     def tables(self) -> set[str]:
         with self._jobs(self._dataset) as jobs:
-            found = jobs.client.list_tables(self._dataset, **jobs.call)
-            return {item.table_id for item in found if not item.table_id.startswith(STAGING_PREFIX)}
+            return self._names(jobs)
 
     def note(self, table: str) -> Mapping[str, object]:
         with self._jobs(self.label(table)) as jobs:
             found = jobs.table(self._reference(table))
         return sql.note_in(found.description) if found else {}
+
+    def notes(self) -> Mapping[str, Mapping[str, object]]:
+        with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            found = pool.map(jobs.table, map(self._reference, self._names(jobs)))
+            return {table.table_id: sql.note_in(table.description) for table in found if table}
+
+    def keep_notes(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+        with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            for table in pool.map(jobs.table, map(self._reference, notes)):
+                if table:
+                    words = sql.words_in(table.description)
+                    jobs.describe(table, sql.description_with_note(words, notes[table.table_id]))
 
     def row_count(self, table: str) -> int:
         with self._jobs(self.label(table)) as jobs:
@@ -138,7 +176,7 @@ class BigQueryWarehouse:
 
     def dbt_variables(self) -> Mapping[str, str]:
         return {
-            "SERVERLESS_GCP_PROJECT": self.project,
+            "GOOGLE_CLOUD_PROJECT": self.project,
             "DBT_SCHEMA": self.dataset,
             "SERVERLESS_LOCATION": self.location,
             "SERVERLESS_MAX_BYTES_BILLED": str(self.maximum_bytes_billed),
@@ -155,6 +193,10 @@ class BigQueryWarehouse:
                 f"{self.location}. A dataset cannot be moved: set SERVERLESS_LOCATION to {found.location}, "
                 "or DBT_SCHEMA to another dataset."
             )
+
+    def _names(self, jobs: Jobs) -> set[str]:
+        found = jobs.client.list_tables(self._dataset, **jobs.call)
+        return {item.table_id for item in found if not item.table_id.startswith(STAGING_PREFIX)}
 
     def _staging(self, table: TableShape) -> bigquery.Table:
         """A table for the rows on their way. It expires, so that a killed run leaves nothing behind."""

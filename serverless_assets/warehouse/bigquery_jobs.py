@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.api_core.exceptions import NotFound
+from google.api_core.exceptions import BadRequest, Forbidden, NotFound
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
@@ -41,6 +41,28 @@ class Jobs:
         with suppress(NotFound):
             return self.client.get_table(table, **self.call)
         return None
+
+    def describe(self, table: bigquery.Table, description: str) -> None:
+        """Change what a table or view says of itself, and nothing else."""
+        changed = bigquery.Table(table.reference)
+        changed.description = description
+        self.client.update_table(changed, ["description"], **self.call)
+
+    @contextmanager
+    def description_put_aside(self, table: bigquery.Table, meanwhile: str, then: str) -> Iterator[None]:
+        """Have a table say something else while its rows change, and `then` once they have.
+
+        What it said comes back only if Google refused to change the rows. After anything else, such as
+        an answer that never came, nobody knows which rows there are.
+        """
+        if meanwhile != (table.description or ""):
+            self.describe(table, meanwhile)
+        try:
+            yield
+        except (BadRequest, Forbidden):
+            self.describe(table, table.description or "")
+            raise
+        self.describe(table, then)
 
     def run(self, statement: str) -> bigquery.QueryJob:
         """Run a statement to its end."""

@@ -34,9 +34,11 @@ def replace_statement(
     return _create("create or replace table", relation, staging, table, description, labels)
 
 
-def create_statement(relation: str, staging: str, table: TableShape, labels: Mapping[str, str]) -> str:
+def create_statement(
+    relation: str, staging: str, table: TableShape, description: str, labels: Mapping[str, str]
+) -> str:
     """One statement that makes the table of the rows in `staging`; it fails if there is one already."""
-    return _create("create table", relation, staging, table, table.description, labels)
+    return _create("create table", relation, staging, table, description, labels)
 
 
 def window_statement(relation: str, staging: str, table: TableShape, start: date, end: date) -> str:
@@ -90,6 +92,16 @@ def note_in(description: str | None) -> Mapping[str, object]:
                 return {}
             return found if isinstance(found, dict) else {}
     return {}
+
+
+def words_in(description: str | None) -> str:
+    """What people wrote in a description: all of it but the note."""
+    lines = (description or "").split("\n")
+    for at in reversed(range(len(lines))):
+        if lines[at].startswith(NOTE_LINE):
+            before = "\n".join(lines[:at]).removesuffix("\n")
+            return "\n".join([before, *lines[at + 1 :]])
+    return description or ""
 
 
 def identifier(*parts: str) -> str:

@@ -32,10 +32,12 @@ class DuckDBWarehouse:
         relation = self.relation(table.name)
         with self._transaction() as connection:
             connection.execute(f"create or replace table {relation} as from {_parquet(rows)}")
-            connection.execute(f"comment on table {relation} is {sql.literal(json.dumps(dict(note)))}")
+            connection.execute(_comment("table", relation, note))
         return Work()
 
-    def replace_between(self, table: TableShape, rows: Path, start: date, end: date) -> Work:
+    def replace_between(
+        self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
+    ) -> Work:
         refuse_other_columns(table, rows)
         relation, bound = self.relation(table.name), sql.identifier(str(table.partitioned_by))
         with self._transaction() as connection:
@@ -44,6 +46,7 @@ class DuckDBWarehouse:
                 f"delete from {relation} where {bound} >= date '{start}' and {bound} < date '{end}'"
             )
             connection.execute(f"insert into {relation} by name from {_parquet(rows)}")
+            connection.execute(_comment("table", relation, note))
         return Work()
 
     def query(self, statement: str) -> pa.Table:
@@ -64,12 +67,30 @@ class DuckDBWarehouse:
         return {name for (name,) in rows}
 
     def note(self, table: str) -> Mapping[str, object]:
+        return self.notes().get(table, {})
+
+    def notes(self) -> Mapping[str, Mapping[str, object]]:
+        return {name: note for name, _, note in self._relations()}
+
+    def keep_notes(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+        kinds = {name: kind for name, kind, _ in self._relations()}
+        with self._transaction() as connection:
+            for name in notes.keys() & kinds.keys():
+                connection.execute(_comment(kinds[name], self.relation(name), notes[name]))
+
+    def _relations(self) -> list[tuple[str, str, Mapping[str, object]]]:
+        """Name, kind (table or view) and note of every relation."""
+        if not self.path.exists():
+            # To ask must not make one.
+            return []
         with self._connection() as connection:
-            found = connection.execute(
-                "select comment from duckdb_tables() where schema_name = ? and table_name = ?",
-                [self.schema, table],
-            ).fetchone()
-        return json.loads(found[0]) if found and found[0] else {}
+            rows = connection.execute(
+                "select table_name, 'table', comment from duckdb_tables() where schema_name = $schema"
+                " union all"
+                " select view_name, 'view', comment from duckdb_views() where schema_name = $schema",
+                {"schema": self.schema},
+            ).fetchall()
+        return [(name, kind, _note(comment)) for name, kind, comment in rows]
 
     def row_count(self, table: str) -> int:
         with self._connection() as connection:
@@ -113,6 +134,19 @@ class DuckDBWarehouse:
                 yield connection
         except duckdb.Error as error:
             raise WarehouseError(f"{self.path.name}: {error}") from error
+
+
+def _note(comment: str | None) -> Mapping[str, object]:
+    try:
+        found = json.loads(comment or "{}")
+    except ValueError:
+        # Somebody's own words.
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _comment(kind: str, relation: str, note: Mapping[str, object]) -> str:
+    return f"comment on {kind} {relation} is {sql.literal(json.dumps(dict(note)))}"
 
 
 def _parquet(path: Path) -> str:

@@ -150,41 +150,92 @@ def test_a_note_and_a_description_may_say_anything(backend: Backend) -> None:
 
 def test_a_window_replaces_just_itself(stocked: Backend) -> None:
     new = stocked.file(orders(("x", datetime(2026, 2, 14), 20)))
-    stocked.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH)
+    stocked.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH, {})
     others = [row for row in STOCK if row[0] not in "bc"]
     assert kept_orders(stocked) == [*others, ("x", datetime(2026, 2, 14), 20)]
 
 
 def test_a_window_takes_in_its_first_instant_and_not_its_end(stocked: Backend) -> None:
-    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH)
+    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH, {})
     assert kept_orders(stocked) == [row for row in STOCK if row[0] not in "bc"]
 
 
 def test_a_window_of_several_months_is_one_replacement(stocked: Backend) -> None:
     new = stocked.file(orders(("x", FIRST_OF_FEBRUARY, 1), ("y", FIRST_OF_MARCH, 2)))
-    stocked.warehouse.replace_between(ORDERS, new, JANUARY, date(2026, 4, 1))
+    stocked.warehouse.replace_between(ORDERS, new, JANUARY, date(2026, 4, 1), {})
     assert kept_orders(stocked) == [("e", None, 5), ("x", FIRST_OF_FEBRUARY, 1), ("y", FIRST_OF_MARCH, 2)]
 
 
 def test_a_window_loaded_again_leaves_the_same_rows(stocked: Backend) -> None:
     new = stocked.file(orders(("b", FIRST_OF_FEBRUARY, 2), ("c", LAST_OF_FEBRUARY, 3)))
     for _ in range(2):
-        stocked.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH)
+        stocked.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH, {})
         assert kept_orders(stocked) == STOCK
 
 
 def test_a_window_of_no_table_makes_one(backend: Backend) -> None:
     new = backend.file(orders(("b", FIRST_OF_FEBRUARY, 2)))
-    backend.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH)
+    backend.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH, {})
     assert kept_orders(backend) == [("b", FIRST_OF_FEBRUARY, 2)]
     assert backend.warehouse.note("orders") == {}
-    backend.warehouse.replace_between(ORDERS, backend.file(nothing()), FEBRUARY, MARCH)
+    backend.warehouse.replace_between(ORDERS, backend.file(nothing()), FEBRUARY, MARCH, {})
     assert kept_orders(backend) == []
 
 
-def test_a_window_leaves_the_note_as_it_was(stocked: Backend) -> None:
-    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH)
-    assert stocked.warehouse.note("orders") == {"content": "first"}
+def test_the_note_of_a_window_takes_the_place_of_the_tables(stocked: Backend) -> None:
+    for note in ({"content": "second", "more": [1, None, {}]}, {AWKWARD: AWKWARD}, {}):
+        stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH, note)
+        assert stocked.warehouse.note("orders") == note
+
+
+def test_a_window_of_no_table_keeps_its_note(backend: Backend) -> None:
+    path = backend.file(orders(("b", FIRST_OF_FEBRUARY, 2)))
+    backend.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH, {"content": "a month"})
+    assert backend.warehouse.note("orders") == {"content": "a month"}
+
+
+def make_view(backend: Backend, name: str = "some_orders", of: str = "orders") -> None:
+    relation = backend.warehouse.relation
+    backend.warehouse.query(f"create view {relation(name)} as select * from {relation(of)} where amount > 2")
+
+
+def test_the_notes_of_all_tables_and_views_are_told_at_once(stocked: Backend) -> None:
+    stocked.warehouse.replace(KINDS, stocked.file(nothing(SCHEMA)), {"content": AWKWARD})
+    make_view(stocked)
+    assert stocked.warehouse.notes() == {
+        "orders": {"content": "first"},
+        "kinds": {"content": AWKWARD},
+        "some_orders": {},
+    }
+
+
+def test_there_are_no_notes_before_there_are_tables(backend: Backend) -> None:
+    assert backend.warehouse.notes() == {}
+
+
+def test_notes_are_kept_with_tables_and_views_that_there_are(stocked: Backend) -> None:
+    make_view(stocked)
+    stocked.warehouse.replace(KINDS, stocked.file(nothing(SCHEMA)), {"content": "as it was"})
+    notes = {"orders": {"content": "second"}, "some_orders": {AWKWARD: AWKWARD}}
+    stocked.warehouse.keep_notes({**notes, "nowhere": {"content": "of nothing"}})
+    assert stocked.warehouse.notes() == {**notes, "kinds": {"content": "as it was"}}
+    assert stocked.warehouse.note("some_orders") == {AWKWARD: AWKWARD}
+    assert kept_orders(stocked) == STOCK
+    stocked.warehouse.keep_notes({"orders": {}, "some_orders": {}})
+    assert stocked.warehouse.notes() == {"orders": {}, "some_orders": {}, "kinds": {"content": "as it was"}}
+
+
+def test_a_relation_that_is_replaced_by_hand_has_no_note(stocked: Backend) -> None:
+    relation = stocked.warehouse.relation("orders")
+    stocked.warehouse.query(
+        f"create or replace table {relation} as select * from {relation} where amount > 2"
+    )
+    assert stocked.warehouse.notes() == {"orders": {}}
+    make_view(stocked)
+    stocked.warehouse.keep_notes({"some_orders": {"content": "of the view"}})
+    relation = stocked.warehouse.relation("some_orders")
+    stocked.warehouse.query(f"create or replace view {relation} as select 1 as id")
+    assert stocked.warehouse.notes() == {"orders": {}, "some_orders": {}}
 
 
 def test_an_empty_file_makes_an_empty_table(backend: Backend) -> None:
@@ -211,7 +262,7 @@ def test_a_file_of_other_columns_changes_nothing(stocked: Backend, other: pa.Sch
     with pytest.raises(WarehouseError, match="orders: the file has the columns"):
         stocked.warehouse.replace(ORDERS, path, {})
     with pytest.raises(WarehouseError, match="orders: the file has the columns"):
-        stocked.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH)
+        stocked.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH, {})
     assert kept_orders(stocked) == STOCK
     assert stocked.warehouse.note("orders") == {"content": "first"}
 
@@ -232,7 +283,7 @@ def test_a_file_that_is_damaged_inside_changes_nothing(stocked: Backend) -> None
     with pytest.raises(WarehouseError):
         stocked.warehouse.replace(ORDERS, path, {})
     with pytest.raises(WarehouseError):
-        stocked.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH)
+        stocked.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH, {})
     assert kept_orders(stocked) == STOCK
     assert stocked.warehouse.tables() == {"orders"}
 
@@ -242,7 +293,7 @@ def test_a_window_that_does_not_fit_the_table_changes_nothing(stocked: Backend) 
     shape = TableShape("orders", schema, partitioned_by="at")
     path = stocked.file(pa.table([["x"], [FIRST_OF_FEBRUARY], ["lots"]], schema))
     with pytest.raises(WarehouseError):
-        stocked.warehouse.replace_between(shape, path, FEBRUARY, MARCH)
+        stocked.warehouse.replace_between(shape, path, FEBRUARY, MARCH, {})
     assert kept_orders(stocked) == STOCK
 
 
@@ -262,7 +313,7 @@ def test_rows_are_counted_anew_after_a_window(stocked: Backend, request: pytest.
     if "[gcp]" in request.node.name:
         forgetful = "the emulator's metadata keeps the number of rows from before a merge"
         request.applymarker(pytest.mark.xfail(strict=True, reason=forgetful))
-    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH)
+    stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH, {})
     assert stocked.warehouse.row_count("orders") == 3
 
 
@@ -277,8 +328,8 @@ def test_names_are_quoted(backend: Backend) -> None:
     schema = pa.schema({"id": pa.string(), "select": pa.int64(), "Group": pa.timestamp("us")})
     shape = TableShape("order-1", schema, partitioned_by="Group", clustered_by=("select",))
     path = backend.file(pa.table([["a"], [1], [FIRST_OF_FEBRUARY]], schema))
-    backend.warehouse.replace(shape, path, {"content": "odd"})
-    backend.warehouse.replace_between(shape, path, FEBRUARY, MARCH)
+    backend.warehouse.replace(shape, path, {"content": "first"})
+    backend.warehouse.replace_between(shape, path, FEBRUARY, MARCH, {"content": "odd"})
     assert kept(backend, "order-1") == [{"id": "a", "select": 1, "Group": FIRST_OF_FEBRUARY}]
     assert backend.warehouse.note("order-1") == {"content": "odd"}
     assert backend.warehouse.row_count("order-1") == 1

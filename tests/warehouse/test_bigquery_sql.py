@@ -18,6 +18,7 @@ from serverless_assets.warehouse.bigquery_sql import (
     replace_statement,
     staging_schema,
     window_statement,
+    words_in,
 )
 
 ORDERS = TableShape(
@@ -49,9 +50,9 @@ def test_a_small_table_has_no_layout() -> None:
 
 
 def test_a_table_that_should_not_be_there_is_not_replaced() -> None:
-    statement = create_statement("`orders`", "`new`", ORDERS, {})
+    statement = create_statement("`orders`", "`new`", ORDERS, "A note.", {})
     assert statement.startswith("create table `orders` (")
-    assert 'description="One row per order."' in statement
+    assert 'description="A note."' in statement
 
 
 def test_a_window_is_one_statement_with_constant_bounds() -> None:
@@ -104,6 +105,7 @@ def test_any_note_comes_back_from_any_description(description: str, note: dict[s
     text = description_with_note(description, note)
     assert note_in(text) == note
     assert text.startswith(description)
+    assert words_in(text) == description
 
 
 @pytest.mark.parametrize(
@@ -121,8 +123,10 @@ def test_what_is_no_note_is_no_note(description: str | None) -> None:
     assert note_in(description) == {}
 
 
-def test_a_note_survives_what_a_person_adds_below_it() -> None:
-    assert note_in(description_with_note("Orders.", {"content": "1"}) + "\n\nAsk Ada.") == {"content": "1"}
+def test_a_note_survives_what_a_person_adds_below_it_and_so_do_their_words() -> None:
+    text = description_with_note("Orders.", {"content": "1"}) + "\n\nAsk Ada."
+    assert note_in(text) == {"content": "1"}
+    assert words_in(text) == "Orders.\n\nAsk Ada."
 
 
 def test_a_description_that_is_too_long_is_refused() -> None:
