@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,14 +11,17 @@ import dagster as dg
 
 from serverless_assets import metadata
 from serverless_assets.failures import in_words
+from serverless_assets.ingestion.audit import NO_ROWS
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
+from serverless_assets.ingestion.holding import Holding
+from serverless_assets.ingestion.load import Brought, bring_in
+from serverless_assets.ingestion.prepare import Failed, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.tables import TABLES, Table
 from serverless_assets.ingestion.window import Window
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import IngestionChoice, RunInputs
-from serverless_assets.warehouse import Warehouse, WarehouseError, Work
+from serverless_assets.warehouse import Warehouse
 
 GROUP = "ingestion"
 
@@ -42,27 +44,16 @@ def ingestion_assets(first_month: date, tables: Sequence[Table] = TABLES) -> dg.
         source: dg.ResourceParam[Source],
         release: dg.ResourceParam[Release],
     ) -> Iterator[dg.MaterializeResult]:
-        choice = run_inputs.choices().ingestion
+        choices = run_inputs.choices()
+        choice = choices.ingestion
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
         if choice is None:
             with in_words():
                 yield from _reuse(context, selected, release.warehouse)
             return
-        window = _window(context)
-        failures = []
-        with TemporaryDirectory(prefix="ingestion-") as scratch, _opened(source, choice) as opened:
-            for prepared in prepare(selected, opened, window, Path(scratch), context.log.info):
-                result = _load(release.warehouse, prepared, window)
-                if isinstance(result, Failed):
-                    failures.append(result)
-                    context.log_event(
-                        metadata.not_built(dg.AssetKey(result.table.name), "failed", result.reason)
-                    )
-                    continue
-                _record_months(context, result.prepared, window, months)
-                yield _materialized(release.warehouse, result)
-        if failures:
-            raise _failure(failures)
+        with in_words():
+            opened = _opened(source, choice)
+            yield from _reload(context, selected, opened, release.warehouse, months, choices.rebuild_all)
 
     return ingestion
 
@@ -91,41 +82,47 @@ def _window(context: dg.AssetExecutionContext) -> Window | None:
     return Window.of_months(date.fromisoformat(first), date.fromisoformat(last))
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A table that is in the warehouse, and what that took."""
-
-    prepared: Prepared
-    work: Work
-
-
-def _load(warehouse: Warehouse, prepared: Prepared | Failed, window: Window | None) -> Loaded | Failed:
-    if isinstance(prepared, Failed):
-        return prepared
-    table = prepared.table
-    try:
-        if window and table.event_time:
-            work = warehouse.replace_between(table.shape, prepared.path, window.start, window.end)
-        else:
-            work = warehouse.replace(table.shape, prepared.path, {"content": prepared.content.hash})
-    except WarehouseError as error:
-        return Failed(table, str(error))
-    return Loaded(prepared, work)
+def _reload(
+    context: dg.AssetExecutionContext,
+    tables: Sequence[Table],
+    source: AbstractContextManager[TableSource],
+    warehouse: Warehouse,
+    months: dg.TimeWindowPartitionsDefinition,
+    force: bool = False,
+) -> Iterator[dg.MaterializeResult]:
+    """Load what changed at the source since it was last loaded; everything by `force`."""
+    window, failures = _window(context), []
+    notes = warehouse.notes()
+    held = {name: Holding.from_note(note) for name, note in notes.items()}
+    with TemporaryDirectory(prefix="ingestion-") as scratch, source as opened:
+        for found in prepare(tables, opened, window, Path(scratch), context.log.info, held, force):
+            note = notes.get(found.table.name)
+            brought = bring_in(warehouse, found, note, window, context.run.run_id, force)
+            if isinstance(brought, Failed):
+                failures.append(brought)
+                key = dg.AssetKey(brought.table.name)
+                context.log_event(metadata.not_built(key, "failed", brought.reason))
+                continue
+            if window is None and brought.decision.load:
+                _record_months(context, brought, months)
+            yield _materialized(warehouse, brought)
+    if failures:
+        raise _failure(failures)
 
 
 def _record_months(
-    context: dg.AssetExecutionContext,
-    prepared: Prepared,
-    window: Window | None,
-    months: dg.TimeWindowPartitionsDefinition,
+    context: dg.AssetExecutionContext, brought: Brought, months: dg.TimeWindowPartitionsDefinition
 ) -> None:
-    """Show every month of a whole history as materialized; a run over partitions does so by itself."""
-    if window is not None:
+    """Show each month of a whole history as materialized; a run over partitions does so by itself."""
+    if not brought.table.event_time:
         return
-    key = dg.AssetKey(prepared.table.name)
+    key = dg.AssetKey(brought.table.name)
+    shown = context.instance.get_materialized_partitions(key)
+    new = {month for month in brought.months if month.isoformat() not in shown}
     known = set(months.get_partition_keys())
-    for month, part in prepared.content.months.items():
+    for month in sorted(new.union(brought.decision.months)):
         if month.isoformat() in known:
+            part = brought.months.get(month, NO_ROWS)
             described = metadata.outcome("built", "loaded with the whole history", rows=part.rows)
             tags = {"dagster/data_version": part.hash}
             context.log_event(
@@ -133,23 +130,24 @@ def _record_months(
             )
 
 
-def _materialized(warehouse: Warehouse, loaded: Loaded) -> dg.MaterializeResult:
-    table, content, download = loaded.prepared.table, loaded.prepared.content, loaded.prepared.download
+def _materialized(warehouse: Warehouse, brought: Brought) -> dg.MaterializeResult:
+    decision = brought.decision
     return dg.MaterializeResult(
-        asset_key=table.name,
-        data_version=dg.DataVersion(content.hash),
+        asset_key=brought.table.name,
+        data_version=dg.DataVersion(decision.version),
         metadata={
             **metadata.outcome(
-                "built",
-                "loaded from the source",
-                rows=content.rows,
-                size=download.bytes,
-                seconds=download.seconds,
+                "built" if decision.load else "reused",
+                decision.reason,
+                rows=brought.rows,
+                size=brought.size,
+                seconds=brought.seconds,
             ),
-            **_table_metadata(warehouse, table),
-            **metadata.work(loaded.work),
-            "content_hash": content.hash,
-            "url": dg.MetadataValue.url(download.url),
+            **_table_metadata(warehouse, brought.table),
+            **metadata.work(brought.work),
+            metadata.BUILT_BY: brought.built_by,
+            "content_hash": decision.version,
+            "url": dg.MetadataValue.url(brought.url),
         },
     )
 
@@ -158,8 +156,8 @@ def _reuse(
     context: dg.AssetExecutionContext, tables: Iterable[Table], warehouse: Warehouse
 ) -> Iterator[dg.MaterializeResult]:
     tables = list(tables)
-    present = warehouse.tables()
-    missing = [table.name for table in tables if table.name not in present]
+    notes = warehouse.notes()
+    missing = [table.name for table in tables if table.name not in notes]
     if missing:
         raise dg.Failure(
             f"There is nothing to reuse yet for {', '.join(missing)}: choose reload for ingestion.",
@@ -172,6 +170,7 @@ def _reuse(
             metadata={
                 **metadata.outcome("reused", "ingestion: reuse", rows=warehouse.row_count(table.name)),
                 **_table_metadata(warehouse, table),
+                metadata.BUILT_BY: Holding.from_note(notes[table.name]).built_by,
             },
         )
 

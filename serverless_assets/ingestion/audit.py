@@ -3,7 +3,6 @@
 Works on parquet files with an in-memory DuckDB that spills to disk, so tables larger than memory pass.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import duckdb
 
 from serverless_assets import sql
 from serverless_assets.ingestion.contract import ContractError, Problem, refuse
+from serverless_assets.ingestion.holding import digest, version_of
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
 
@@ -26,6 +26,9 @@ class Part:
 
     rows: int
     hash: str
+
+
+NO_ROWS = Part(0, "no rows")
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,10 @@ def content_of(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) 
     ).fetchall()
     # The sum does not depend on the order of rows; the names make a renamed column new content.
     schema = f"{table.schema.names} {table.schema.types}"
-    parts = {month: Part(count, _digest(f"{schema} {count} {total}")) for month, count, total in rows}
+    parts = {month: Part(count, digest(f"{schema} {count} {total}")) for month, count, total in rows}
     return Content(
         rows=sum(part.rows for part in parts.values()),
-        hash=_digest(f"{schema} {[(str(month), part.hash) for month, part in parts.items()]}"),
+        hash=version_of(table.schema, {str(month or ""): part.hash for month, part in parts.items()}),
         months=parts if table.event_time else {},
     )
 
@@ -147,7 +150,3 @@ def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> N
 
 def _parquet(path: Path) -> str:
     return f"read_parquet({sql.literal(str(path))})"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

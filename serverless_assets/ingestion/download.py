@@ -1,5 +1,6 @@
 """Fetch a table's parquet file over HTTP: streamed to disk, complete, or an error that says why not."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from tenacity.wait import wait_exponential_jitter
 from urllib3.exceptions import ReadTimeoutError
 
 from serverless_assets.errors import ToldError
+from serverless_assets.ingestion.validators import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.window import Window
 
 CHUNK_BYTES = 1 << 20
@@ -47,6 +49,15 @@ class Download:
     url: str
     bytes: int
     seconds: float
+    validators: Validators = NO_VALIDATORS
+
+
+@dataclass(frozen=True)
+class NotModified:
+    """The source's word that its answer is the one that the validators came with."""
+
+    url: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,13 @@ class TableSource:
     first_pause_seconds: float = 0.5
     timeout_seconds: float = 60.0
     cancelled: Event = field(default_factory=Event)
+    # What the source is called where its address says nothing: one on a free port has another every time.
+    identity: str = ""
+
+    def request_key(self, table: str, window: Window | None) -> str:
+        """A name for what `fetch` asks: the same source, table and window. It gives no secret away."""
+        url = table_url(self.identity or self.base_url, table, window)
+        return hashlib.sha256(url.encode()).hexdigest()[:16]
 
     def fetch(self, table: str, window: Window | None, path: Path, log: Log) -> Download:
         """Write the table's parquet file to `path`.
@@ -68,6 +86,14 @@ class TableSource:
         Raises:
             SourceError: the source cannot give the table, or did not within the attempts.
         """
+        found = self.fetch_if_modified(table, window, path, log, NO_VALIDATORS)
+        assert isinstance(found, Download)
+        return found
+
+    def fetch_if_modified(
+        self, table: str, window: Window | None, path: Path, log: Log, held: Validators
+    ) -> Download | NotModified:
+        """As `fetch`, unless the source says that its answer is still the one with the validators `held`."""
         url = table_url(self.base_url, table, window)
         retrying = Retrying(
             retry=retry_if_exception_type(TransientSourceError),
@@ -79,10 +105,11 @@ class TableSource:
         )
         started = time.monotonic()
         try:
-            size = retrying(self._fetch_once, url, path)
+            answer = retrying(self._fetch_once, url, path, held)
         except TransientSourceError as error:
             raise SourceError(f"{error} Gave up after {self.attempts} attempts.") from None
-        return Download(path, without_credentials(url), size, time.monotonic() - started)
+        shown, seconds = without_credentials(url), time.monotonic() - started
+        return Download(path, shown, answer[0], seconds, answer[1]) if answer else NotModified(shown, seconds)
 
     def probe(self, table: str) -> None:
         """Ask for the table once, and for the head of the answer only.
@@ -90,26 +117,32 @@ class TableSource:
         Raises:
             SourceError: the source cannot give the table, or not now.
         """
-        with self._answer(table_url(self.base_url, table, None)):
+        with self._answer(table_url(self.base_url, table, None), NO_VALIDATORS):
             pass
 
-    def _fetch_once(self, url: str, path: Path) -> int:
-        with self._answer(url) as response:
+    def _fetch_once(self, url: str, path: Path, held: Validators) -> tuple[int, Validators] | None:
+        """The size of the file and its validators; None if the answer is that of `held`."""
+        with self._answer(url, held) as response:
+            if response.status_code == requests.codes.not_modified:
+                return None
             size = _write_body(response, path, self.cancelled)
         content_type = response.headers.get("Content-Type", "")
         _refuse_other_than_parquet(path, size, without_credentials(url), content_type)
-        return size
+        return size, Validators.of(response.headers)
 
     @contextmanager
-    def _answer(self, url: str) -> Iterator[requests.Response]:
+    def _answer(self, url: str, held: Validators) -> Iterator[requests.Response]:
         """A good answer, whose body is still to be read; what goes wrong then is told in words too."""
         shown = without_credentials(url)
         try:
             # Without a content coding, Content-Length counts the bytes of the file itself.
             with requests.get(
-                url, stream=True, timeout=self.timeout_seconds, headers={"Accept-Encoding": "identity"}
+                url,
+                stream=True,
+                timeout=self.timeout_seconds,
+                headers={"Accept-Encoding": "identity", **held.as_headers()},
             ) as response:
-                _refuse_bad_status(response, shown)
+                _refuse_bad_status(response, shown, held)
                 yield response
         except requests.Timeout:
             raise TransientSourceError(
@@ -147,9 +180,9 @@ def without_credentials(url: str) -> str:
     return urlunsplit(SplitResult(parts.scheme, host, parts.path, "", ""))
 
 
-def _refuse_bad_status(response: requests.Response, shown: str) -> None:
+def _refuse_bad_status(response: requests.Response, shown: str, held: Validators) -> None:
     status = response.status_code
-    if status == requests.codes.ok:
+    if status == requests.codes.ok or (held and status == requests.codes.not_modified):
         return
     said = f"GET {shown} answered {status} {response.reason}."
     if status in TRANSIENT_STATUS:

@@ -62,7 +62,7 @@ class SampleSource:
     def open(self) -> Iterator[TableSource]:
         app = create_app(lambda: SampleShop(seed=self.seed, end=self.end()))
         with serve(app) as base_url:
-            yield TableSource(base_url)
+            yield TableSource(base_url, identity=f"the sample shop of seed {self.seed}")
 
     @property
     def name(self) -> str:

@@ -14,6 +14,10 @@ class Window:
     def __str__(self) -> str:
         return f"{self.start} up to {self.end}"
 
+    def __contains__(self, day: date | str) -> bool:
+        """Whether a day, or the ISO form of one, lies in the window."""
+        return self.start.isoformat() <= str(day) < self.end.isoformat()
+
     @classmethod
     def of_months(cls, first: date, last: date) -> "Window":
         """The window from the month of `first` to the month of `last`, both included."""

@@ -1,0 +1,142 @@
+"""What the source answers for each table, and the files of those that are needed: each is fetched once."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from serverless_assets.ingestion import audit
+from serverless_assets.ingestion.contract import ContractError, conform
+from serverless_assets.ingestion.decide import known_answer
+from serverless_assets.ingestion.download import Download, Log, NotModified, SourceError, TableSource
+from serverless_assets.ingestion.holding import Holding, Known
+from serverless_assets.ingestion.tables import Table
+from serverless_assets.ingestion.window import Window
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A table's rows, checked and in the warehouse's columns and types, ready to be loaded.
+
+    `key` is that of the request, and `known` what to keep to ask whether the source would answer the same.
+    """
+
+    table: Table
+    path: Path
+    content: audit.Content
+    download: Download
+    key: str
+    known: Known
+
+
+@dataclass
+class Arrivals:
+    """See above. `held` is what the relations hold; a table that is not in it is fetched unasked."""
+
+    source: TableSource
+    window: Window | None
+    scratch: Path
+    log: Log
+    held: Mapping[str, Holding]
+    pool: ThreadPoolExecutor
+    answers: dict[str, Future[Download | NotModified]] = field(default_factory=dict)
+    files: dict[str, Future[Download]] = field(default_factory=dict)
+    audited: dict[str, Prepared] = field(default_factory=dict)
+
+    def ask(self, tables: Sequence[Table]) -> None:
+        """Have the source say what it has."""
+        for table in tables:
+            self.answers[table.name] = self.pool.submit(self._ask, table)
+
+    def answer(self, table: Table) -> Download | NotModified:
+        return self.answers[table.name].result()
+
+    def is_current(self, table: Table) -> bool:
+        """Whether the relation holds what the source would answer, dated by what its parent would."""
+        if isinstance(self.answer(table), Download):
+            return False
+        known = self._known(table)
+        return known is not None and known.dated_by == self._dated_by(table)
+
+    def has_arrived_anew(self, table: Table) -> bool:
+        """Whether the table's file is needed, and so its parent's; not if the source cannot give it."""
+        try:
+            return not self.is_current(table)
+        except (SourceError, ContractError):
+            return False
+
+    def prepared(self, table: Table) -> Prepared:
+        """The table's rows, downloaded if they have not been."""
+        if table.name not in self.audited:
+            self.audited[table.name] = self._audit(table)
+        return self.audited[table.name]
+
+    def _ask(self, table: Table) -> Download | NotModified:
+        known = self._known(table)
+        if known is None:
+            return self._fetch(table)
+        path = self._path(table, "download")
+        answer = self.source.fetch_if_modified(
+            table.name, self._window(table), path, self.log, known.validators
+        )
+        return answer if isinstance(answer, NotModified) else self._conformed(table, answer)
+
+    def _fetch(self, table: Table) -> Download:
+        path = self._path(table, "download")
+        return self._conformed(table, self.source.fetch(table.name, self._window(table), path, self.log))
+
+    def _conformed(self, table: Table, fetched: Download) -> Download:
+        conformed = self._path(table, "conformed.parquet")
+        conform(fetched.path, table, conformed)
+        fetched.path.unlink()
+        return replace(fetched, path=conformed)
+
+    def _file(self, table: Table) -> Future[Download]:
+        """The table's file, fetched now if the source had said that it is not needed."""
+        if table.name not in self.files:
+            answered = self.answers[table.name]
+            unneeded = answered.exception() is None and isinstance(answered.result(), NotModified)
+            self.files[table.name] = (
+                self.pool.submit(self._fetch, table) if unneeded else answered  # type: ignore[assignment]
+            )
+        return self.files[table.name]
+
+    def _audit(self, table: Table) -> Prepared:
+        parent = table.dated_by.parent if table.dated_by else None
+        file, parent_file = self._file(table), self._file(parent) if parent else None
+        download = file.result()
+        path = download.path
+        # A parent that came twice would double the child's rows.
+        dated_by = self.prepared(parent).content.hash if parent else ""
+        with audit.audit_connection(self.scratch) as connection:
+            audit.check_keys(connection, table, path)
+            if parent_file:
+                dated = self._path(table, "dated.parquet")
+                audit.add_event_time(connection, table, path, parent_file.result().path, dated)
+                path = dated
+            if self.window and table.event_time:
+                kept = self._path(table, "window.parquet")
+                audit.keep_window(connection, table, path, self.window, kept)
+                path = kept
+            content = audit.content_of(connection, table, path)
+        key = self.source.request_key(table.name, self._window(table))
+        return Prepared(table, path, content, download, key, Known(download.validators, dated_by))
+
+    def _dated_by(self, table: Table) -> str:
+        """The version of the parent's rows as the source would answer them."""
+        if table.dated_by is None:
+            return ""
+        parent = table.dated_by.parent
+        if self.is_current(parent):
+            return self.held[parent.name].within(parent, self.window)
+        return self.prepared(parent).content.hash
+
+    def _known(self, table: Table) -> Known | None:
+        key = self.source.request_key(table.name, self._window(table))
+        return known_answer(table, self.held.get(table.name), key)
+
+    def _window(self, table: Table) -> Window | None:
+        return self.window if table.event_time else None
+
+    def _path(self, table: Table, suffix: str) -> Path:
+        return self.scratch / f"{table.name}.{suffix}"

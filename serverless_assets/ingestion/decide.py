@@ -1,0 +1,108 @@
+"""What to do with a table, given what its relation holds and what the source answered. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from serverless_assets.ingestion.audit import Content
+from serverless_assets.ingestion.holding import (
+    Holding,
+    Known,
+    answers_to_keep,
+    definition_of,
+    merged,
+)
+from serverless_assets.ingestion.tables import Table
+from serverless_assets.ingestion.window import Window
+
+MONTHS_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a table: loaded, or reused as it is; and why.
+
+    version: of the rows that were asked for, before and after alike.
+    holding: what to keep with the relation, along with the rows if it is loaded; None to leave the note.
+    months: first days of those whose rows change, gone ones among them; for a fact.
+    """
+
+    load: bool
+    reason: str
+    version: str
+    holding: Holding | None
+    months: Sequence[date] = ()
+
+
+def known_answer(table: Table, held: Holding | None, key: str) -> Known | None:
+    """The answer to a request that the relation holds, if the source may be asked whether it still is."""
+    if held is None or held.definition != definition_of(table):
+        return None
+    known = held.answers.get(key)
+    # Rows that a parent dates are known only with that parent's.
+    return known if known and (known.dated_by or not table.dated_by) else None
+
+
+def as_it_was(table: Table, held: Holding, window: Window | None) -> Decision:
+    """What to do if the source says that its answer is the one that is held."""
+    return Decision(False, "unchanged at the source: not downloaded", held.within(table, window), None)
+
+
+def decide(
+    table: Table,
+    held: Holding | None,
+    window: Window | None,
+    content: Content,
+    key: str,
+    known: Known,
+    run_id: str,
+    force: bool = False,
+) -> Decision:
+    """What to do with rows that arrived; `held` is None if there is no relation.
+
+    key, known: the request that they answer, and the answer.
+    """
+    window = window if table.event_time else None
+    months = {day.isoformat(): part.hash for day, part in content.months.items()}
+    arrived = Holding(
+        content.hash,
+        months if table.event_time else None,
+        run_id,
+        definition_of(table),
+        answers_to_keep({key: known}),
+    )
+    before = held or Holding()
+    same = before.within(table, window) == content.hash
+    # A window leaves a table laid out as it is, whatever the catalogue now says.
+    as_defined = window is not None or before.definition == arrived.definition
+    if same and as_defined and not force:
+        renewed = before.with_answer(key, known)
+        return Decision(
+            False,
+            "unchanged content: not loaded",
+            content.hash,
+            None if renewed == before else renewed,
+        )
+    changed = _changed(before.months or {}, months, window)
+    if held is None:
+        why = "first load"
+    elif not held.version:
+        why = "it was not known what the table held"
+    elif not as_defined:
+        why = "its definition changed"
+    else:
+        why = _named(changed) or "new content"
+    reason = "forced: rebuild all" if force else f"loaded from the source: {why}"
+    holding = merged(table, held, window, arrived) if held and window else arrived
+    return Decision(True, reason, content.hash, holding, changed)
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str], window: Window | None) -> list[date]:
+    days = sorted(day for day in before.keys() | now.keys() if before.get(day) != now.get(day))
+    return [date.fromisoformat(day) for day in days if window is None or day in window]
+
+
+def _named(months: Sequence[date]) -> str:
+    named = ", ".join(f"{month:%Y-%m}" for month in months[:MONTHS_NAMED])
+    more = len(months) - MONTHS_NAMED
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,0 +1,103 @@
+"""What arrived, brought into the warehouse: loaded, or left as it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from serverless_assets.ingestion.arrivals import Prepared
+from serverless_assets.ingestion.audit import Part
+from serverless_assets.ingestion.decide import Decision, as_it_was, decide
+from serverless_assets.ingestion.holding import Holding
+from serverless_assets.ingestion.prepare import Failed, Unchanged
+from serverless_assets.ingestion.tables import Table
+from serverless_assets.ingestion.window import Window
+from serverless_assets.warehouse import Warehouse, WarehouseError, Work
+
+Note = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A table that is in the warehouse as the source has it, and what that took.
+
+    rows: how many were asked for; None where counting them would cost a query.
+    size: bytes downloaded.
+    months: of a fact that was downloaded, what each holds.
+    """
+
+    table: Table
+    decision: Decision
+    built_by: str
+    rows: int | None
+    size: int
+    seconds: float
+    url: str
+    months: Mapping[date, Part] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)
+
+
+def bring_in(
+    warehouse: Warehouse,
+    found: Prepared | Unchanged | Failed,
+    note: Note | None,
+    window: Window | None,
+    run_id: str,
+    force: bool = False,
+) -> Brought | Failed:
+    """Load the table if its rows changed; keep with it what it then holds.
+
+    note: the relation's before anything was asked; None if there was no relation.
+    """
+    if isinstance(found, Failed):
+        return found
+    held = None if note is None else Holding.from_note(note)
+    window = window if found.table.event_time else None
+    try:
+        if isinstance(found, Prepared):
+            return _bring_in(warehouse, found, note or {}, held, window, run_id, force)
+        assert held is not None
+        rows = None if window else warehouse.row_count(found.table.name)
+    except WarehouseError as error:
+        return Failed(found.table, str(error))
+    decision = as_it_was(found.table, held, window)
+    return Brought(found.table, decision, held.built_by, rows, 0, found.answer.seconds, found.answer.url)
+
+
+def _bring_in(
+    warehouse: Warehouse,
+    found: Prepared,
+    note: Note,
+    held: Holding | None,
+    window: Window | None,
+    run_id: str,
+    force: bool,
+) -> Brought:
+    table, content, download = found.table, found.content, found.download
+    decision = decide(table, held, window, content, found.key, found.known, run_id, force)
+    work = Work()
+    if decision.load:
+        work = _load(warehouse, found, note, window, decision.holding or Holding())
+    elif decision.holding and warehouse.note(table.name) == note:
+        # A relation that somebody replaced in the meantime holds something else.
+        warehouse.keep_notes({table.name: decision.holding.as_note()})
+    return Brought(
+        table,
+        decision,
+        run_id if decision.load or held is None else held.built_by,
+        content.rows,
+        download.bytes,
+        download.seconds,
+        download.url,
+        content.months,
+        work,
+    )
+
+
+def _load(warehouse: Warehouse, found: Prepared, note: Note, window: Window | None, holding: Holding) -> Work:
+    shape = found.table.shape
+    if window is None:
+        return warehouse.replace(shape, found.path, holding.as_note())
+    # The months beside the window are those of the note only if the relation is still the same.
+    kept = holding.as_note() if warehouse.note(shape.name) == note else {}
+    return warehouse.replace_between(shape, found.path, window.start, window.end, kept)

@@ -1,0 +1,216 @@
+"""What is done with a table, given what is held and what arrived: no network, no warehouse."""
+
+import json
+from dataclasses import replace
+from datetime import date
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serverless_assets.ingestion.audit import Content, Part
+from serverless_assets.ingestion.decide import Decision, as_it_was, decide, known_answer
+from serverless_assets.ingestion.holding import Holding, Known, definition_of, version_of
+from serverless_assets.ingestion.tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, Table
+from serverless_assets.ingestion.validators import Validators
+from serverless_assets.ingestion.window import Window
+
+SEPTEMBER, OCTOBER, NOVEMBER = date(2026, 9, 1), date(2026, 10, 1), date(2026, 11, 1)
+OF_OCTOBER = Window.of_months(OCTOBER, OCTOBER)
+KNOWN = Known(Validators('"1"'))
+NOBODY_KNOWS = Holding()
+
+
+def content(months: dict[date, str], table: Table = RAW_ORDERS) -> Content:
+    parts = {month: Part(1, version) for month, version in months.items()}
+    named = {month.isoformat(): version for month, version in months.items()}
+    return Content(len(parts), version_of(table.schema, named), parts)
+
+
+def holding(months: dict[date, str], table: Table = RAW_ORDERS, key: str = "whole") -> Holding:
+    named = {month.isoformat(): version for month, version in months.items()}
+    version = version_of(table.schema, named)
+    return Holding(version, named, "first run", definition_of(table), {key: KNOWN})
+
+
+def decided(
+    held: Holding | None,
+    months: dict[date, str],
+    window: Window | None = None,
+    known: Known = KNOWN,
+    table: Table = RAW_ORDERS,
+    force: bool = False,
+) -> Decision:
+    key = "window" if window else "whole"
+    return decide(table, held, window, content(months, table), key, known, "this run", force)
+
+
+BEFORE = {SEPTEMBER: "s", OCTOBER: "o"}
+HELD = holding(BEFORE)
+OTHER_DEFINITION = replace(HELD, definition="another")
+DECADE = {date(2016 + n // 12, n % 12 + 1, 1): "x" for n in range(25)}
+
+
+@pytest.mark.parametrize(
+    ("held", "months", "window", "load", "reason"),
+    [
+        (None, BEFORE, None, True, "loaded from the source: first load"),
+        (None, {OCTOBER: "o"}, OF_OCTOBER, True, "loaded from the source: first load"),
+        (NOBODY_KNOWS, BEFORE, None, True, "loaded from the source: it was not known what the table held"),
+        (NOBODY_KNOWS, {}, OF_OCTOBER, True, "loaded from the source: it was not known what the table held"),
+        (HELD, BEFORE, None, False, "unchanged content: not loaded"),
+        (HELD, {OCTOBER: "o"}, OF_OCTOBER, False, "unchanged content: not loaded"),
+        (HELD, {SEPTEMBER: "s", OCTOBER: "o2"}, None, True, "loaded from the source: 2026-10"),
+        (HELD, {OCTOBER: "o2"}, OF_OCTOBER, True, "loaded from the source: 2026-10"),
+        (HELD, {SEPTEMBER: "s"}, None, True, "loaded from the source: 2026-10"),
+        (HELD, {}, OF_OCTOBER, True, "loaded from the source: 2026-10"),
+        (HELD, {**BEFORE, NOVEMBER: "n"}, None, True, "loaded from the source: 2026-11"),
+        (HELD, {}, None, True, "loaded from the source: 2026-09, 2026-10"),
+        (OTHER_DEFINITION, BEFORE, None, True, "loaded from the source: its definition changed"),
+        (OTHER_DEFINITION, {OCTOBER: "o"}, OF_OCTOBER, False, "unchanged content: not loaded"),
+        (
+            holding({}),
+            DECADE,
+            None,
+            True,
+            "loaded from the source: 2016-01, 2016-02, 2016-03, 2016-04, 2016-05, 2016-06 and 19 more",
+        ),
+    ],
+)
+def test_what_is_done_and_why(held, months, window, load, reason):
+    decision = decided(held, months, window)
+    assert (decision.load, decision.reason) == (load, reason)
+    assert decision.version == content(months).hash
+
+
+@pytest.mark.parametrize("window", [None, OF_OCTOBER])
+def test_all_is_loaded_by_force(window):
+    decision = decided(HELD, {OCTOBER: "o"} if window else BEFORE, window, force=True)
+    assert (decision.load, decision.reason) == (True, "forced: rebuild all")
+    assert decision.holding.version == HELD.version
+
+
+def test_a_snapshot_is_compared_as_a_whole_whatever_the_window():
+    held = replace(holding({}, RAW_CUSTOMERS), months=None)
+    same = replace(content({}, RAW_CUSTOMERS), hash=held.version)
+    assert not decide(RAW_CUSTOMERS, held, OF_OCTOBER, same, "whole", KNOWN, "this run").load
+    changed = decide(RAW_CUSTOMERS, held, None, replace(same, hash="other"), "whole", KNOWN, "this run")
+    assert changed.reason == "loaded from the source: new content"
+    assert changed.holding.as_note().keys() == {"version", "built_by", "definition", "validators"}
+
+
+# ---- what is kept
+
+
+def test_unchanged_content_leaves_the_note_unless_there_is_something_new_to_ask_with():
+    assert decided(HELD, BEFORE).holding is None
+    assert decided(HELD, BEFORE, known=Known(Validators())).holding is not None
+    renewed = decided(HELD, BEFORE, known=Known(Validators('"2"'))).holding
+    assert renewed == replace(HELD, answers={"whole": Known(Validators('"2"'))})
+
+
+def test_content_that_changed_leaves_no_validators_of_what_was_there():
+    assert decided(HELD, {OCTOBER: "o2"}, OF_OCTOBER).holding.answers == {"window": KNOWN}
+    assert decided(HELD, {OCTOBER: "o"}, OF_OCTOBER).holding.answers == {"whole": KNOWN, "window": KNOWN}
+
+
+def test_the_answers_asked_for_last_are_remembered_up_to_a_number_that_a_note_has_room_for():
+    held = HELD
+    for n in range(30):
+        held = held.with_answer(str(n), Known(Validators(f'"{n}"')))
+    assert list(held.answers) == [str(n) for n in range(22, 30)]
+
+
+def test_a_window_of_what_nobody_knows_leaves_what_nobody_knows():
+    assert decided(NOBODY_KNOWS, {OCTOBER: "o"}, OF_OCTOBER).holding.as_note() == {}
+
+
+def test_a_window_leaves_a_table_laid_out_as_it_was():
+    assert decided(OTHER_DEFINITION, {OCTOBER: "o2"}, OF_OCTOBER).holding.definition == "another"
+
+
+months = st.dictionaries(st.sampled_from([date(2026, n, 1) for n in range(1, 13)]), st.sampled_from("abc"))
+
+
+@given(months, months, st.integers(1, 12), st.integers(1, 12))
+def test_a_window_load_ends_as_a_whole_load_of_the_same_rows_does(before, after, one, other):
+    window = Window.of_months(date(2026, min(one, other), 1), date(2026, max(one, other), 1))
+    rows = {month: version for month, version in after.items() if month in window}
+    both = {**{month: version for month, version in before.items() if month not in window}, **rows}
+    by_window = decided(holding(before), rows, window)
+    whole = decided(None, both).holding
+    ends = by_window.holding if by_window.load else holding(before)
+    assert (ends.version, ends.months) == (whole.version, whole.months)
+    changed = {month for month in before.keys() | both.keys() if before.get(month) != both.get(month)}
+    assert set(by_window.months) == (changed if by_window.load else set())
+
+
+# ---- what the source may be asked
+
+
+@pytest.mark.parametrize(
+    ("held", "known"),
+    [
+        (None, None),
+        (NOBODY_KNOWS, None),
+        (HELD, KNOWN),
+        (OTHER_DEFINITION, None),
+        (replace(HELD, answers={"another url": KNOWN}), None),
+    ],
+)
+def test_the_source_is_asked_only_about_an_answer_that_is_held(held, known):
+    assert known_answer(RAW_ORDERS, held, "whole") == known
+
+
+def test_items_of_unknown_orders_are_not_asked_about():
+    held = holding(BEFORE, RAW_ITEMS)
+    assert known_answer(RAW_ITEMS, held, "whole") is None
+    dated = Known(Validators('"1"'), dated_by="orders")
+    assert known_answer(RAW_ITEMS, replace(held, answers={"whole": dated}), "whole") == dated
+
+
+def test_what_was_not_downloaded_has_the_version_of_what_was_asked_for():
+    assert as_it_was(RAW_ORDERS, HELD, None).version == content(BEFORE).hash
+    assert as_it_was(RAW_ORDERS, HELD, OF_OCTOBER).version == content({OCTOBER: "o"}).hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": {**RAW_ORDERS.columns, "more": pa.string()}},
+        {"key": ("id", "customer")},
+        {"event_time": "other"},
+        {"clustered_by": ()},
+        {"description": "Other words."},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_part_of_a_catalogue_entry_is_in_its_definition(change):
+    assert definition_of(replace(RAW_ORDERS, **change)) != definition_of(RAW_ORDERS)
+
+
+# ---- notes
+
+
+def test_a_note_comes_back_as_it_was():
+    dated = Known(Validators('W/"1"', "Tue, 01 Sep 2026 00:00:00 GMT"), "orders")
+    held = replace(HELD, answers={"one": KNOWN, "other": dated})
+    assert Holding.from_note(json.loads(json.dumps(held.as_note()))) == held
+    assert Holding.from_note(holding({}).as_note()) == holding({})
+    assert held.as_note()["validators"]["one"] == {"etag": '"1"'}
+
+
+@pytest.mark.parametrize(
+    "note",
+    [{}, {"content": "older"}, {"version": 1}, {"version": None, "months": {}}],
+)
+def test_another_note_says_nothing(note):
+    assert Holding.from_note(note) == NOBODY_KNOWS
+
+
+def test_a_note_that_somebody_edited_says_what_can_be_read():
+    note = {"version": "v", "months": [], "validators": {"a": 1, "b": {"etag": None}}}
+    assert Holding.from_note(note).months is None
+    assert decided(Holding.from_note(note), BEFORE).load
+    assert not Holding.from_note({**note, "validators": 7}).answers

@@ -1,0 +1,396 @@
+"""An unchanged source is not downloaded, an unchanged table is not loaded: over HTTP, into a warehouse."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import duckdb
+import pytest
+
+from serverless_assets import metadata
+from serverless_assets.ingestion.assets import ingestion_assets
+from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
+from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.run_inputs import Reload, Reuse, RunInputs
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from tests.ingestion.shop import Shop, order, shop
+
+NAMES = [table.name for table in TABLES]
+FACTS = ["raw_orders", "raw_items"]
+NOT_DOWNLOADED = "unchanged at the source: not downloaded"
+NOT_LOADED = "unchanged content: not loaded"
+FIRST = "loaded from the source: first load"
+DATES = {f"2026-{month}-01" for month in ("09", "10", "11")}
+
+
+@dataclass
+class Ingestion:
+    """The raw tables' assets on a warehouse of their own, and what each run said of them."""
+
+    warehouse: DuckDBWarehouse
+    instance: dg.DagsterInstance
+    source: Source
+
+    def run(
+        self, *tables: str, months: tuple[str, str] | None = None, inputs: RunInputs | None = None
+    ) -> dict[str, dict[str, object]]:
+        """Load the tables, or all; the metadata of each that is in the warehouse afterwards."""
+        first, last = months or ("", "")
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        self.result = dg.materialize(
+            [ingestion_assets(date(2026, 1, 1))],
+            selection=[dg.AssetKey(name) for name in tables or NAMES],
+            resources={
+                "run_inputs": inputs or RunInputs(),
+                "source": self.source,
+                "release": SimpleNamespace(warehouse=self.warehouse),
+            },
+            instance=self.instance,
+            tags=tags if months else {},
+            raise_on_error=False,
+        )
+        found = [event.materialization for event in self.result.get_asset_materialization_events()]
+        return {one.asset_key.to_user_string(): metadata.plain(one.metadata) for one in found}
+
+    def shown(self) -> list[tuple[str, str]]:
+        """The months that the last run recorded one by one, by table."""
+        found = [event.materialization for event in self.result.get_asset_materialization_events()]
+        return sorted((str(m.asset_key.path[-1]), m.partition) for m in found if m.partition)
+
+    def by_hand(self, statement: str) -> None:
+        with duckdb.connect(str(self.warehouse.path)) as connection:
+            connection.execute(statement)
+
+    def rows(self, table: str) -> list[dict[str, object]]:
+        return self.warehouse.query(f"from {self.warehouse.relation(table)} order by id").to_pylist()
+
+
+@pytest.fixture
+def source() -> Iterator[Shop]:
+    with shop() as running:
+        yield running
+
+
+@pytest.fixture
+def ingestion(source: Shop, tmp_path: Path) -> Iterator[Ingestion]:
+    # In memory: on disk, Dagster's own log takes seconds a run.
+    with dg.DagsterInstance.ephemeral() as instance:
+        warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+        yield Ingestion(warehouse, instance, HttpSource(source.url))
+
+
+@pytest.fixture
+def loaded(ingestion: Ingestion, source: Shop) -> Ingestion:
+    """After one load of everything."""
+    assert {one["reason"] for one in ingestion.run().values()} == {FIRST}
+    source.forget()
+    return ingestion
+
+
+def reasons(found: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {name: one["reason"] for name, one in found.items()}
+
+
+def correct_october(source: Shop) -> None:
+    source.rows["raw_orders"][1] = order("o10", datetime(2026, 10, 14), cents=999)
+
+
+# ---- nothing changed
+
+
+def test_a_second_load_downloads_nothing_and_says_which_run_loaded_what_is_there(loaded, source):
+    first = loaded.result.run_id
+    before = loaded.warehouse.notes()
+    found = loaded.run()
+    assert source.served.total() == 0
+    assert sorted(source.asked) == sorted(NAMES)
+    assert reasons(found) == dict.fromkeys(NAMES, NOT_DOWNLOADED)
+    for one in found.values():
+        assert (one["status"], one["bytes"], one["built_by"]) == ("reused", 0, first)
+    assert found["raw_orders"]["dagster/row_count"] == 3
+    assert loaded.warehouse.notes() == before
+
+
+def test_what_is_reused_has_the_same_data_version(loaded, source):
+    def versions():
+        events = loaded.result.get_asset_materialization_events()
+        return {event.asset_key: event.materialization.tags["dagster/data_version"] for event in events}
+
+    before = versions()
+    loaded.run()
+    assert versions() == before
+    source.etags = False
+    loaded.run()
+    assert versions() == before
+
+
+def test_a_server_without_validators_is_asked_for_all_and_nothing_is_loaded(ingestion, source):
+    source.etags = False
+    ingestion.run()
+    first, stamp = ingestion.result.run_id, ingestion.warehouse.path.stat().st_mtime_ns
+    for _ in range(2):
+        found = ingestion.run()
+        assert reasons(found) == dict.fromkeys(NAMES, NOT_LOADED)
+        for one in found.values():
+            assert (one["status"], one["built_by"]) == ("reused", first)
+            assert one["bytes"] > 0
+    # Not even the file was written to: there is nothing to publish.
+    assert ingestion.warehouse.path.stat().st_mtime_ns == stamp
+
+
+def test_the_same_content_under_new_validators_is_not_downloaded_the_next_time(ingestion, source):
+    source.etags = False
+    ingestion.run()
+    source.etags = True
+    assert reasons(ingestion.run()) == dict.fromkeys(NAMES, NOT_LOADED)
+    source.forget()
+    assert reasons(ingestion.run()) == dict.fromkeys(NAMES, NOT_DOWNLOADED)
+    assert source.served.total() == 0
+
+
+def test_the_sample_shop_is_the_same_source_on_whatever_port_it_listens(tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        sample = SampleSource(seed=7, end=lambda: date(2024, 10, 31))
+        ingestion = Ingestion(DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh"), instance, sample)
+        assert reasons(ingestion.run("raw_stores")) == {"raw_stores": FIRST}
+        assert reasons(ingestion.run("raw_stores")) == {"raw_stores": NOT_DOWNLOADED}
+
+
+def test_reuse_says_which_run_loaded_what_is_there(loaded):
+    first = loaded.result.run_id
+    found = loaded.run(inputs=RunInputs(ingestion=Reuse()))
+    assert {one["built_by"] for one in found.values()} == {first}
+
+
+# ---- some of it changed
+
+
+def test_a_corrected_order_in_a_past_month_changes_just_that_months_version(loaded, source):
+    before = loaded.warehouse.note("raw_orders")
+    correct_october(source)
+    found = loaded.run()
+    assert found["raw_orders"]["reason"] == "loaded from the source: 2026-10"
+    assert (found["raw_orders"]["status"], found["raw_orders"]["built_by"]) == ("built", loaded.result.run_id)
+    after = loaded.warehouse.note("raw_orders")
+    assert {day for day in DATES if before["months"][day] != after["months"][day]} == {"2026-10-01"}
+    assert before["version"] != after["version"]
+    assert [row["order_total"] for row in loaded.rows("raw_orders")] == [999, 100, 100]
+    assert loaded.shown() == [("raw_orders", "2026-10-01")]
+
+
+def test_a_changed_snapshot_is_loaded_alone(loaded, source):
+    source.rows["raw_customers"].append(("c2", "bob"))
+    found = reasons(loaded.run())
+    assert found.pop("raw_customers") == "loaded from the source: new content"
+    assert set(found.values()) == {NOT_DOWNLOADED}
+    assert source.served.keys() == {"raw_customers"}
+
+
+def test_a_month_that_lost_all_its_orders_is_named_and_gone(loaded, source):
+    del source.rows["raw_orders"][1], source.rows["raw_items"][1]
+    found = loaded.run()
+    for table in FACTS:
+        assert found[table]["reason"] == "loaded from the source: 2026-10"
+        assert set(loaded.warehouse.note(table)["months"]) == DATES - {"2026-10-01"}
+    assert loaded.shown() == [("raw_items", "2026-10-01"), ("raw_orders", "2026-10-01")]
+
+
+def test_a_new_month_is_named(loaded, source):
+    source.rows["raw_orders"].append(order("o1", datetime(2026, 12, 1)))
+    assert reasons(loaded.run("raw_orders")) == {"raw_orders": "loaded from the source: 2026-12"}
+
+
+def test_a_first_load_shows_every_month_and_the_next_ones_what_changed(ingestion, source):
+    ingestion.run()
+    assert ingestion.shown() == sorted((table, day) for table in FACTS for day in DATES)
+    ingestion.run()
+    assert ingestion.shown() == []
+    assert ingestion.instance.get_materialized_partitions(dg.AssetKey("raw_orders")) == DATES
+
+
+# ---- items and their orders
+
+
+def test_items_are_judged_anew_when_only_orders_changed(loaded, source):
+    correct_october(source)
+    found = reasons(loaded.run())
+    assert found["raw_orders"] == "loaded from the source: 2026-10"
+    # An amount does not date an item: the file was needed to know that.
+    assert found["raw_items"] == NOT_LOADED
+    assert source.served.keys() == {"raw_orders", "raw_items"}
+    source.forget()
+    assert set(reasons(loaded.run()).values()) == {NOT_DOWNLOADED}
+    assert source.served.total() == 0
+
+
+def test_items_move_with_their_order_though_their_own_file_is_the_same(loaded, source):
+    source.rows["raw_orders"][1] = order("o10", datetime(2026, 11, 1))
+    found = reasons(loaded.run())
+    assert found["raw_orders"] == found["raw_items"] == "loaded from the source: 2026-10, 2026-11"
+    assert [row["ordered_at"].month for row in loaded.rows("raw_items")] == [11, 11, 9]
+
+
+def test_orders_are_fetched_to_date_items_that_changed_and_not_loaded(loaded, source):
+    source.rows["raw_items"].append(("i99", "o9", "p1"))
+    found = reasons(loaded.run())
+    assert found["raw_items"] == "loaded from the source: 2026-09"
+    assert found["raw_orders"] == NOT_LOADED
+    assert source.served.keys() == {"raw_orders", "raw_items"}
+
+
+def test_items_alone_are_dated_by_the_orders_of_today_and_remember_which(loaded, source):
+    source.rows["raw_orders"][1] = order("o10", datetime(2026, 11, 1))
+    assert reasons(loaded.run("raw_items")) == {"raw_items": "loaded from the source: 2026-10, 2026-11"}
+    # The orders in the warehouse are still those of yesterday.
+    assert [row["ordered_at"].month for row in loaded.rows("raw_orders")] == [10, 11, 9]
+    found = reasons(loaded.run(*FACTS))
+    assert found == {"raw_orders": "loaded from the source: 2026-10, 2026-11", "raw_items": NOT_DOWNLOADED}
+
+
+def test_items_alone_download_nothing_when_neither_changed(loaded, source):
+    assert reasons(loaded.run("raw_items")) == {"raw_items": NOT_DOWNLOADED}
+    assert source.served.total() == 0
+    assert sorted(source.asked) == sorted(FACTS)
+
+
+# ---- windows
+
+
+def test_a_window_load_and_a_whole_load_of_the_same_rows_end_with_the_same_version(loaded, source):
+    correct_october(source)
+    source.rows["raw_items"].append(("i99", "o10", "p1"))
+    found = loaded.run(*FACTS, months=("2026-10-01", "2026-11-01"))
+    assert set(reasons(found).values()) == {"loaded from the source: 2026-10"}
+    by_window = loaded.warehouse.notes()
+    assert loaded.rows("raw_orders")[0]["order_total"] == 999
+    assert set(reasons(loaded.run(*FACTS)).values()) == {NOT_LOADED}
+    loaded.by_hand("drop table dwh.raw_orders; drop table dwh.raw_items")
+    loaded.run(*FACTS)
+    for table in FACTS:
+        whole = loaded.warehouse.note(table)
+        assert (whole["version"], whole["months"]) == (
+            by_window[table]["version"],
+            by_window[table]["months"],
+        )
+
+
+@pytest.mark.parametrize("windows", [True, False], ids=["a server that cuts", "a folder of files"])
+def test_a_window_is_loaded_again_only_if_its_months_changed(loaded, source, windows):
+    source.windows = windows
+    october = ("2026-10-01", "2026-10-01")
+    assert set(reasons(loaded.run(*FACTS, months=october)).values()) == {NOT_LOADED}
+    assert set(reasons(loaded.run(*FACTS, months=october)).values()) == {NOT_DOWNLOADED}
+    source.rows["raw_orders"][2] = order("o11", datetime(2026, 11, 14), cents=5)
+    # The orders' file is another, and what it says of October the same: so are the items of October.
+    orders = NOT_DOWNLOADED if windows else NOT_LOADED
+    expected = {"raw_orders": orders, "raw_items": NOT_DOWNLOADED}
+    assert reasons(loaded.run(*FACTS, months=october)) == expected
+    correct_october(source)
+    assert reasons(loaded.run(*FACTS, months=october))["raw_orders"] == "loaded from the source: 2026-10"
+    assert reasons(loaded.run(*FACTS))["raw_orders"] == "loaded from the source: 2026-11"
+
+
+def test_a_window_of_a_table_that_nobody_knows_claims_nothing(loaded, source):
+    loaded.by_hand("create or replace table dwh.raw_orders as from dwh.raw_orders where id = 'o9'")
+    found = loaded.run("raw_orders", months=("2026-10-01", "2026-10-01"))
+    assert found["raw_orders"]["reason"] == "loaded from the source: it was not known what the table held"
+    assert loaded.warehouse.note("raw_orders") == {}
+    assert loaded.run("raw_orders")["raw_orders"]["status"] == "built"
+    assert len(loaded.rows("raw_orders")) == 3
+
+
+def test_a_window_that_makes_the_table_knows_all_that_it_holds(ingestion, source):
+    ingestion.run("raw_orders", months=("2026-10-01", "2026-10-01"))
+    assert ingestion.warehouse.note("raw_orders")["months"].keys() == {"2026-10-01"}
+    found = ingestion.run("raw_orders")
+    assert found["raw_orders"]["reason"] == "loaded from the source: 2026-09, 2026-11"
+
+
+# ---- what is known of what
+
+
+def test_another_source_is_not_asked_with_the_validators_of_the_first(loaded, source):
+    with shop() as other:
+        correct_october(other)
+        inputs = RunInputs(ingestion=Reload(dataset_url=other.url))
+        found = reasons(loaded.run(inputs=inputs))
+        assert found["raw_orders"] == "loaded from the source: 2026-10"
+        assert found["raw_stores"] == NOT_LOADED
+        assert all(other.served[name] for name in NAMES)
+    # Back at the first: the orders of the other are in the warehouse, and the stores of both.
+    found = reasons(loaded.run())
+    assert found["raw_orders"] == "loaded from the source: 2026-10"
+    assert found["raw_stores"] == NOT_DOWNLOADED
+
+
+def test_no_credential_is_in_a_note(ingestion, source):
+    url = source.url.replace("//", "//quentin:hunter2@") + "?token=s3cret"
+    ingestion.source = HttpSource(url)
+    ingestion.run()
+    assert set(reasons(ingestion.run()).values()) == {NOT_DOWNLOADED}
+    kept = json.dumps(ingestion.warehouse.notes())
+    assert not [secret for secret in ("quentin", "hunter2", "s3cret", "127.0.0.1") if secret in kept]
+
+
+def test_a_table_dropped_by_hand_is_loaded_again_from_an_unchanged_source(loaded, source):
+    loaded.by_hand("drop table dwh.raw_orders; drop table dwh.raw_stores")
+    found = reasons(loaded.run())
+    assert found["raw_orders"] == found["raw_stores"] == FIRST
+    assert found["raw_items"] == found["raw_customers"] == NOT_DOWNLOADED
+    assert len(loaded.rows("raw_orders")) == 3
+
+
+def test_a_relation_replaced_by_hand_is_loaded_again_from_an_unchanged_source(loaded, source):
+    loaded.by_hand("create or replace table dwh.raw_stores as from dwh.raw_stores limit 0")
+    found = reasons(loaded.run())
+    assert found["raw_stores"] == "loaded from the source: it was not known what the table held"
+    assert len(loaded.rows("raw_stores")) == 1
+
+
+def test_what_a_killed_window_load_leaves_is_loaded_again(loaded, source):
+    # Between its rows and its note there is none (see tests/backends/test_bigquery.py).
+    loaded.by_hand("delete from dwh.raw_orders where id = 'o10'")
+    loaded.warehouse.keep_notes({"raw_orders": {}})
+    assert loaded.run()["raw_orders"]["status"] == "built"
+    assert len(loaded.rows("raw_orders")) == 3
+
+
+class Meddled(DuckDBWarehouse):
+    """A warehouse whose orders somebody replaces by hand as soon as a run has looked at it."""
+
+    def notes(self) -> Mapping[str, Mapping[str, object]]:
+        found = super().notes()
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute(
+                "create or replace table dwh.raw_orders as from dwh.raw_orders where id != 'o9'"
+            )
+        return found
+
+
+def test_a_window_load_claims_nothing_of_a_table_that_was_replaced_during_the_run(loaded, source):
+    correct_october(source)
+    loaded.warehouse = Meddled(loaded.warehouse.path, "dwh")
+    assert loaded.run("raw_orders", months=("2026-10-01", "2026-10-01"))["raw_orders"]["status"] == "built"
+    assert loaded.warehouse.note("raw_orders") == {}
+
+
+def test_no_validators_are_kept_with_a_table_that_was_replaced_during_the_run(loaded, source):
+    source.etags = False
+    loaded.warehouse = Meddled(loaded.warehouse.path, "dwh")
+    assert reasons(loaded.run("raw_orders")) == {"raw_orders": NOT_LOADED}
+    assert loaded.warehouse.note("raw_orders") == {}
+
+
+def test_a_table_that_failed_keeps_what_is_known_of_it(loaded, source):
+    before = loaded.warehouse.notes()
+    source.rows["raw_products"] *= 2
+    found = loaded.run()
+    assert not loaded.result.success
+    assert "raw_products" not in found
+    assert loaded.warehouse.notes() == before
+    del source.rows["raw_products"][1:]
+    assert set(reasons(loaded.run()).values()) == {NOT_DOWNLOADED}
