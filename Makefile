@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui doctor deploy-modal test test-gcp test-live try-gcp lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-slow test-gcp test-live try-gcp bench-second-run lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -14,14 +14,23 @@ run: .venv/run ## run the whole pipeline on this machine
 ui: .venv/run ## open the Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/serverless ui
 
+plan: .venv/run ## say what a run would do and why
+	@$(BIN)/serverless plan
+
 doctor: .venv/run ## say what a run would use, and what is wrong with it
 	@$(BIN)/serverless doctor
+
+slim-ci: .venv/run ## build and test the models that differ from production, and leave nothing
+	@$(BIN)/serverless slim-ci
 
 deploy-modal: .venv/run ## deploy the forecast's worker to Modal
 	@$(BIN)/serverless deploy-modal
 
 test: .venv/dev ## test it
 	$(BIN)/pytest
+
+test-slow: .venv/dev ## test that nothing runs twice, by random edits
+	$(BIN)/pytest -m "slow and not gcp"
 
 test-gcp: .venv/dev .venv-emulator/ready ## test the cloud's part against servers on this machine
 	$(BIN)/pytest -m gcp
@@ -31,6 +40,9 @@ test-live: .venv/dev ## test the cloud's part with your accounts, if their varia
 
 try-gcp: .venv/dev .venv-emulator/ready ## run the pipeline as in the cloud, against servers on this machine
 	@$(BIN)/python -m tests.services $(BIN)/serverless run
+
+bench-second-run: .venv/run ## what a run costs when nothing changed
+	@$(BIN)/python benchmarks/second_run.py
 
 lint: .venv/dev ## check format, style, types and definitions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/sqlfmt --check -q dbt_project

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from serverless_assets.automation.jobs import jobs
+from serverless_assets.automation.plan_job import plan_job
 from serverless_assets.automation.schedules import schedules
 from serverless_assets.environments import environment
 from serverless_assets.forecasting.assets import forecasting_assets
@@ -21,7 +22,7 @@ def build(settings: Settings) -> dg.Definitions:
             transformation_assets(parts.project),
             *forecasting_assets(settings.forecast_table),
         ],
-        jobs=jobs(),
+        jobs=[*jobs(), plan_job(parts, settings.forecast_table)],
         schedules=schedules(settings.timezone),
         resources={**parts.resources(), "run_inputs": RunInputs.configure_at_launch()},
         # One process a run: steps share the warehouse file, which admits one writing process, and a

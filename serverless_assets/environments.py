@@ -117,7 +117,7 @@ def environment(settings: Settings) -> Environment:
         source=_source(settings),
         release=release,
         compute=compute.build(settings),
-        project=Project(settings.home / "dbt", variables),
+        project=Project(settings.dbt_project, settings.home / "dbt", variables),
         first_month=_first_month(settings),
     )
 

@@ -12,6 +12,7 @@ Status = Literal["built", "reused", "failed", "skipped"]
 
 STATUS, REASON, ROWS, BYTES, SECONDS = "status", "reason", "dagster/row_count", "bytes", "seconds"
 REPORT = "report"
+BUILT_BY = "built_by"
 
 
 def outcome(

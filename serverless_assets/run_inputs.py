@@ -95,11 +95,16 @@ class Choices:
 
     ingestion: IngestionChoice | None
     forecast: ForecastChoice | None
+    rebuild_all: bool = False
 
 
 class RunInputs(dg.ConfigurableResource):
     """What a person may choose when launching a run."""
 
+    rebuild: Literal["changed", "all"] = Field(
+        default="changed",
+        description="changed: load, build and forecast what changed in code or data. all: everything.",
+    )
     ingestion: Reload | Reuse = Field(default=Reload(), discriminator="ingestion")
     forecast: RunForecast | SkipForecast = Field(default=RunForecast(), discriminator="forecast")
 
@@ -118,6 +123,7 @@ class RunInputs(dg.ConfigurableResource):
         return Choices(
             ingestion=IngestionChoice(dataset_url or None) if isinstance(self.ingestion, Reload) else None,
             forecast=_forecast_choice(self.forecast, custom),
+            rebuild_all=self.rebuild == "all",
         )
 
 

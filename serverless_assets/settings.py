@@ -30,6 +30,7 @@ class Settings:
     first_month: dt.date | None
     sample_seed: int
     sample_end: dt.date | None
+    dbt_project: Path
     dbt_schema: str
     forecast_table: str
     forecast_deadline_seconds: int
@@ -61,6 +62,7 @@ class Settings:
             first_month=read.month("SERVERLESS_FIRST_MONTH"),
             sample_seed=read.whole_number("SERVERLESS_SAMPLE_SEED", 7),
             sample_end=read.date("SERVERLESS_SAMPLE_END"),
+            dbt_project=read.path("SERVERLESS_DBT_PROJECT", PROJECT_ROOT / "dbt_project"),
             dbt_schema=read.identifier("DBT_SCHEMA", "dwh"),
             forecast_table=read.identifier("SERVERLESS_FORECAST_TABLE", "order_forecast"),
             forecast_deadline_seconds=read.whole_number("SERVERLESS_FORECAST_DEADLINE", 1800, smallest=1),

@@ -13,6 +13,7 @@ from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunFore
 ALL_TABLES = """
     select table_name from information_schema.tables where table_schema = 'dwh' order by table_name
 """
+REBUILD = RunInputs(rebuild="all")
 KEYS = {"raw_orders": "id", "raw_items": "id", "orders": "order_id", "customers": "customer_id"}
 
 
@@ -80,6 +81,38 @@ def test_the_report_shows_its_picture_and_its_place(green):
     assert found["report"].value == green.summary["report"] == str(green.home / "artifacts" / "forecast.html")
 
 
+def test_a_second_run_reuses_everything_and_publishes_nothing(pipeline):
+    released = (pipeline.home / "warehouse.duckdb").resolve()
+    assert pipeline.run().success
+    assets = pipeline.summary["assets"]
+    assert {found["status"] for found in assets.values()} == {"reused"}
+    assert sum(found["bytes"] or 0 for name, found in assets.items() if name.startswith("raw_")) == 0
+    assert (pipeline.home / "warehouse.duckdb").resolve() == released
+
+
+def test_what_is_reused_keeps_its_data_version_and_says_which_run_built_it(green, pipeline):
+    assert pipeline.run().success
+    for asset in ("raw_orders", "orders", "order_forecast"):
+        before, now = (
+            found.instance.get_latest_materialization_event(dg.AssetKey(asset)).asset_materialization
+            for found in (green, pipeline)
+        )
+        assert now.tags["dagster/data_version"] == before.tags["dagster/data_version"]
+        assert now.metadata["built_by"].value == green.summary["run_id"]
+
+
+def test_everything_is_done_again_when_a_person_asks_for_it(pipeline):
+    assert pipeline.run(REBUILD).success
+    assert {found["status"] for found in pipeline.summary["assets"].values()} == {"built"}
+
+
+def test_asking_for_other_days_runs_the_forecast_only(pipeline):
+    style = CustomisedStyle(nr_days_fcst=30)
+    assert pipeline.run(RunInputs(forecast=RunForecast(style=style))).success
+    done = {name for name, found in pipeline.summary["assets"].items() if found["status"] == "built"}
+    assert done == {"order_forecast", "forecast_report"}
+
+
 def test_a_second_run_leaves_the_same_rows(pipeline):
     def content():
         return {
@@ -112,8 +145,10 @@ def test_reuse_and_skip_transform_without_loading_or_forecasting(pipeline):
     assert pipeline.run(RunInputs(ingestion=Reuse(), forecast=SkipForecast())).success
     statuses = {name: found["status"] for name, found in pipeline.summary["assets"].items()}
     assert statuses["raw_orders"] == "reused"
-    assert statuses["orders"] == "built"
+    assert statuses["orders"] == "reused"
     assert statuses["order_forecast"] == statuses["forecast_report"] == "skipped"
+    assert pipeline.summary["success"]
+    assert pipeline.summary["published"]
     assert pipeline.published_rows("select distinct forecast_run from dwh.order_forecast") == before
 
 
@@ -142,14 +177,18 @@ def test_a_senseless_choice_fails_in_the_first_step_with_nothing_written(pipelin
 def test_too_little_memory_names_the_size_the_peak_and_the_next_size(pipeline, monkeypatch):
     monkeypatch.setattr("serverless_assets.forecasting.local_compute.resident_mib", lambda pid: 300.0)
     released = (pipeline.home / "warehouse.duckdb").resolve()
-    assert not pipeline.run(job="forecast").success
+    assert not pipeline.run(REBUILD, job="forecast").success
     assert "300 MiB of the 256 MiB" in pipeline.reason("order_forecast")
     assert "Choose memory 512" in pipeline.reason("order_forecast")
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
 
 
 def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipeline):
-    change_work(pipeline, "update dwh.raw_products set type = 'soup' where sku = 'JAF-001'")
+    change_work(
+        pipeline,
+        "create or replace table dwh.raw_products as"
+        " select * replace (if(sku = 'JAF-001', 'soup', type) as type) from dwh.raw_products",
+    )
     assert not pipeline.run(RunInputs(ingestion=Reuse())).success
     assert not pipeline.summary["published"]
     assert pipeline.summary["assets"]["order_forecast"]["status"] == "skipped"
@@ -173,7 +212,7 @@ def test_a_reader_of_the_published_warehouse_neither_blocks_a_run_nor_is_blocked
     )
     reader.stdout.readline()
     released = (pipeline.home / "warehouse.duckdb").resolve()
-    assert pipeline.run(job="transform").success
+    assert pipeline.run(REBUILD, job="transform").success
     assert pipeline.summary["totals"]["built"] == 11
     assert (pipeline.home / "warehouse.duckdb").resolve() != released
     said, _ = reader.communicate("\n")
@@ -193,7 +232,7 @@ def test_a_month_loaded_on_its_own_replaces_just_itself(pipeline):
     )
     march = {"dagster/partition": "2025-03-01"}
     for _ in range(2):
-        assert pipeline.run(job="ingest", assets=["raw_orders", "raw_items"], tags=march).success
+        assert pipeline.run(REBUILD, job="ingest", assets=["raw_orders", "raw_items"], tags=march).success
     after = pipeline.published_rows(by_month)
     assert [row for row in before if row[0].isoformat()[:7] != "2025-04"] == after
 

@@ -4,5 +4,6 @@ from modal_forecast.report.colors import check_color
 from modal_forecast.report.document import render
 from modal_forecast.report.preview import preview_png
 from modal_forecast.report.report_input import ReportInput
+from modal_forecast.report.report_key import key_in, report_key
 
-__all__ = ["ReportInput", "check_color", "preview_png", "render"]
+__all__ = ["ReportInput", "check_color", "key_in", "preview_png", "render", "report_key"]

@@ -13,6 +13,7 @@ from modal_forecast.report.chart_data import FORECAST, LAYERS, chart_data
 from modal_forecast.report.colors import check_color
 from modal_forecast.report.headline import last_actual, window_totals
 from modal_forecast.report.report_input import ReportInput
+from modal_forecast.report.report_key import key_text, report_key
 
 if TYPE_CHECKING:
     import jinja2
@@ -27,6 +28,7 @@ def render(report: ReportInput) -> str:
     last_actual_day, last_actual_value = last_actual(data.history)
     windows = window_totals(data.history, data.forecast)
     return _template().render(
+        key=key_text(report_key(report)),
         title=report.title,
         unit=report.unit,
         facts=report.facts,

@@ -48,6 +48,23 @@ class Artifacts(Protocol):
             ArtifactError: it cannot be read.
         """
 
+    def place(self, name: str) -> Place:
+        """Where readers find the file of that name."""
+
+    def names(self, prefix: str) -> list[str]:
+        """The names that begin so, of files that `read` would read, in order.
+
+        Raises:
+            ArtifactError: they cannot be listed.
+        """
+
+    def delete(self, name: str) -> None:
+        """Delete the file, if there is one.
+
+        Raises:
+            ArtifactError: it is still there.
+        """
+
     def check(self) -> str:
         """What there is, without changing anything.
 

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -70,7 +70,7 @@ class GcsArtifacts:
 
     def write(self, name: str, content: bytes) -> Place:
         refuse_paths(name)
-        place = self._place(name)
+        place = self.place(name)
         with self._client(place.address) as client:
             blob = client.bucket(self.bucket).blob(name)
             # The name stays and the content changes: a browser has to ask whether it has the latest.
@@ -80,11 +80,27 @@ class GcsArtifacts:
 
     def read(self, name: str) -> bytes | None:
         refuse_paths(name)
-        with self._client(self._place(name).address) as client:
+        with self._client(self.place(name).address) as client:
             try:
                 return client.bucket(self.bucket).blob(name).download_as_bytes(**self._call)
             except NotFound:
                 return None
+
+    def place(self, name: str) -> Place:
+        return Place(
+            f"gs://{self.bucket}/{name}",
+            f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/{quote(name, safe='')}",
+        )
+
+    def names(self, prefix: str) -> list[str]:
+        with self._client(f"gs://{self.bucket}") as client:
+            found = client.list_blobs(self.bucket, prefix=prefix, delimiter="/", **self._call)
+            return sorted(blob.name for blob in found)
+
+    def delete(self, name: str) -> None:
+        refuse_paths(name)
+        with self._client(self.place(name).address) as client, suppress(NotFound):
+            client.bucket(self.bucket).delete_blob(name, **self._call)
 
     def check(self) -> str:
         with self._client(f"gs://{self.bucket}", CREATION) as client:
@@ -101,19 +117,13 @@ class GcsArtifacts:
             # It may be ours: written by a first try whose answer got lost.
             if blob.md5_hash != base64.b64encode(hashlib.md5(content).digest()).decode():
                 raise ArtifactError(
-                    f"{self._place(blob.name).address}: somebody else wrote it meanwhile, and that stays. "
+                    f"{self.place(blob.name).address}: somebody else wrote it meanwhile, and that stays. "
                     "Run again to replace it."
                 ) from error
 
     def _generation(self, blob: storage.Blob) -> int:
         found = blob.bucket.get_blob(blob.name, **self._call)
         return found.generation if found else 0
-
-    def _place(self, name: str) -> Place:
-        return Place(
-            f"gs://{self.bucket}/{name}",
-            f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/{quote(name, safe='')}",
-        )
 
     @property
     def _call(self) -> dict[str, Any]:

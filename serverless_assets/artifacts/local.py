@@ -21,7 +21,7 @@ class LocalArtifacts:
     def write(self, name: str, content: bytes) -> Place:
         refuse_paths(name)
         write_atomically(self.folder / name, content)
-        return Place(str(self.published / name))
+        return self.place(name)
 
     def read(self, name: str) -> bytes | None:
         refuse_paths(name)
@@ -29,6 +29,17 @@ class LocalArtifacts:
             return (self.folder / name).read_bytes()
         except FileNotFoundError:
             return None
+
+    def place(self, name: str) -> Place:
+        return Place(str(self.published / name))
+
+    def names(self, prefix: str) -> list[str]:
+        found = self.folder.iterdir() if self.folder.is_dir() else []
+        return sorted(path.name for path in found if path.name.startswith(prefix) and path.is_file())
+
+    def delete(self, name: str) -> None:
+        refuse_paths(name)
+        (self.folder / name).unlink(missing_ok=True)
 
     def check(self) -> str:
         if not is_writable(self.folder):

@@ -20,6 +20,7 @@ PREFILL = {
     "resources": {
         "run_inputs": {
             "config": {
+                "rebuild": "changed",
                 "ingestion": {"reload": {}},
                 "forecast": {"run": {"cpu": "0.25", "memory": "256", "style": {"default": {}}}},
             }

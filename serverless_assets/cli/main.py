@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +30,17 @@ def main() -> None:
 )
 @click.option("--reuse", is_flag=True, help="Keep the raw tables as they are.")
 @click.option("--skip-forecast", is_flag=True, help="Run no forecast.")
+@click.option("--rebuild", is_flag=True, help="Load, build and forecast what did not change, too.")
 @click.option("--months", metavar="FIRST..LAST", help="Load just these months, such as 2026-01..2026-03.")
 @click.option("--resume", is_flag=True, help="Go on with the last run of the job from where it failed.")
 def run(
-    job: str, config_file: Path | None, reuse: bool, skip_forecast: bool, months: str | None, resume: bool
+    job: str,
+    config_file: Path | None,
+    reuse: bool,
+    skip_forecast: bool,
+    rebuild: bool,
+    months: str | None,
+    resume: bool,
 ) -> None:
     """Run JOB here and now: serverless_pipeline (the default), ingest, transform or forecast."""
     settings = _settings()
@@ -41,7 +49,7 @@ def run(
     from serverless_assets.cli.run import Request, run_job
 
     with _told():
-        request = Request.read(job, config_file, reuse, skip_forecast, months, resume)
+        request = Request.read(job, config_file, reuse, skip_forecast, rebuild, months, resume)
         succeeded = run_job(request, settings)
     sys.exit(0 if succeeded else 1)
 
@@ -60,6 +68,23 @@ def ui(port: int) -> None:
 
 
 @main.command()
+@click.option("--reuse", is_flag=True, help="As if the raw tables were kept as they are.")
+@click.option("--skip-forecast", is_flag=True, help="As if no forecast was asked for.")
+@click.option("--rebuild", is_flag=True, help="As if what did not change was asked for, too.")
+def plan(reuse: bool, skip_forecast: bool, rebuild: bool) -> None:
+    """Say what a run of everything would do and why. It changes nothing."""
+    settings = _settings()
+    from serverless_assets.automation.dry_run import dry_run
+    from serverless_assets.cli.run import run_inputs
+    from serverless_assets.environments import environment
+
+    with _told():
+        choices = run_inputs(reuse, skip_forecast, rebuild).choices()
+        for planned in dry_run(environment(settings), choices, settings.forecast_table):
+            click.echo(planned)
+
+
+@main.command()
 def doctor() -> None:
     """Say what a run would use, check each part of it, and say what is wrong."""
     settings = _settings()
@@ -75,6 +100,22 @@ def doctor() -> None:
         findings.append(finding)
     if not all(finding.is_well for finding in findings):
         raise click.ClickException("Mend what is not ok, then ask again.")
+
+
+@main.command("slim-ci")
+def slim_ci() -> None:
+    """Build and test the models that differ from production, beside it, and leave nothing."""
+    settings = _settings()
+    # Whoever ends the command, a CI's time limit, say, lets it clean up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from serverless_assets.environments import environment
+    from serverless_assets.transformation.slim_ci import slim_ci as check
+
+    with _told():
+        parts = environment(settings)
+        checked = check(parts.project, parts.release)
+    click.echo(checked)
+    sys.exit(0 if checked.is_green else 1)
 
 
 @main.command("deploy-modal")

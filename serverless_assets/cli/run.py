@@ -47,6 +47,7 @@ class Request:
         config_file: Path | None,
         reuse: bool,
         skip_forecast: bool,
+        rebuild: bool,
         months: str | None,
         resume: bool,
     ) -> "Request":
@@ -55,20 +56,25 @@ class Request:
         Raises:
             RunRefused: they do not make sense.
         """
-        if config_file and (reuse or skip_forecast):
-            raise RunRefused("--config says it all: leave out --reuse and --skip-forecast.")
+        if config_file and (reuse or skip_forecast or rebuild):
+            raise RunRefused("--config says it all: leave out --reuse, --skip-forecast and --rebuild.")
         if config_file:
             try:
                 config = yaml.safe_load(config_file.read_text()) or {}
             except yaml.YAMLError as error:
                 raise RunRefused(f"{config_file} is not YAML: {error}") from None
         else:
-            inputs = RunInputs(
-                ingestion=Reuse() if reuse else Reload(),
-                forecast=SkipForecast() if skip_forecast else RunForecast(),
-            )
-            config = run_config(inputs).to_config_dict()
+            config = run_config(run_inputs(reuse, skip_forecast, rebuild)).to_config_dict()
         return cls(job, config, _range_tags(months) if months else {}, resume)
+
+
+def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool) -> RunInputs:
+    """The choices that the command line offers; all others as they are by default."""
+    return RunInputs(
+        rebuild="all" if rebuild else "changed",
+        ingestion=Reuse() if reuse else Reload(),
+        forecast=SkipForecast() if skip_forecast else RunForecast(),
+    )
 
 
 def run_job(request: Request, settings: Settings) -> bool:

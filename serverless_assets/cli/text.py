@@ -7,12 +7,14 @@ from serverless_assets import metadata
 
 
 def outcome_line(asset: str, found: Mapping[str, Any]) -> str:
-    """One asset in one line: its name, rows, bytes and seconds where they are known."""
+    """One asset in one line: its name, rows, bytes and seconds where they are known, and why."""
     rows, size, seconds = found.get(metadata.ROWS), found.get(metadata.BYTES), found.get(metadata.SECONDS)
     parts = [f"{asset:<24}"]
     parts.append(f"{rows:>10,} rows" if rows is not None else " " * 15)
     parts.append(f"{size_text(size):>9}" if size is not None else " " * 9)
-    parts.append(f"{seconds:6.2f} s" if seconds is not None else "")
+    parts.append(f"{seconds:6.2f} s" if seconds is not None else " " * 8)
+    status, reason = found.get(metadata.STATUS), found.get(metadata.REASON)
+    parts.append(f" {status}: {reason}" if reason else "")
     return " ".join(parts).rstrip()
 
 

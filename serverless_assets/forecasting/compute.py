@@ -94,6 +94,9 @@ class Compute(Protocol):
             ComputeError: there is no answer.
         """
 
+    def price(self, size: Size, seconds: float) -> float | None:
+        """What work of that size and length costs in US dollars; None where nothing is charged."""
+
     def check(self) -> str:
         """What there is to compute on, without computing.
 

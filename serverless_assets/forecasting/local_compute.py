@@ -66,6 +66,9 @@ class LocalCompute:
             raise ComputeError(_crash_in_words(process.returncode, pipes.last_lines))
         return Answered(pipes.answer, time.monotonic() - started, peak)
 
+    def price(self, size: Size, seconds: float) -> float | None:
+        return None
+
     def check(self) -> str:
         memory = psutil.virtual_memory()
         return f"{os.cpu_count()} cores, {memory.available // MIB:,} of {memory.total // MIB:,} MiB free"

@@ -24,6 +24,9 @@ from serverless_assets.forecasting.modal_errors import (
 )
 
 SECONDS_BETWEEN_LOOKS = 1.0
+# Modal's list prices, for an estimate: a workspace may have others.
+USD_PER_CORE_SECOND = 0.0000131
+USD_PER_GIB_SECOND = 0.00000222
 SECONDS_FOR_THE_LAST_LINES = 5.0
 SMALLEST = Size(cpu=0.25, memory=256)
 
@@ -64,6 +67,10 @@ class ModalCompute:
             facts={"modal_call": call.id, "modal_dashboard": call.link, "worker_code": code},
             call=call,
         )
+
+    def price(self, size: Size, seconds: float) -> float | None:
+        # At least what was asked for is charged, and memory is held to it.
+        return seconds * (size.cpu * USD_PER_CORE_SECOND + size.memory / 1024 * USD_PER_GIB_SECOND)
 
     def check(self) -> str:
         # The worker itself is asked, which costs a container of the smallest size for a second or two.

@@ -45,6 +45,24 @@ def report_input(
     )
 
 
+# What a page is made from, by the parts of its key, and what is said of a change of it.
+CHANGES = {
+    "data": "new data",
+    "forecast": "new forecast",
+    "style": "title, unit or colours changed",
+    "code": "code changed",
+}
+
+
+def reason_to_report(held: Mapping[str, str], key: Mapping[str, str], force: bool) -> str | None:
+    """Why to render the page; None if the one that there is, whose key is `held`, is the same. Pure."""
+    if force:
+        return "forced: rebuild all"
+    if not held:
+        return "first report of this name"
+    return "; ".join(CHANGES[part] for part in key if held.get(part) != key[part]) or None
+
+
 def preview(report: ReportInput) -> dg.MarkdownMetadataValue:
     """A small picture of the report, carried in the metadata itself."""
     picture = base64.b64encode(preview_png(report)).decode()

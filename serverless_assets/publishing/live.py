@@ -4,13 +4,15 @@ BigQuery has no rename of a whole dataset: what a run changes becomes visible ta
 atomic statement. This is the place for publishing a run's tables together, should that be wanted.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 
 from serverless_assets.artifacts.gcs import GcsArtifacts
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.release import Release, Scratch
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
 
@@ -35,6 +37,11 @@ class LiveRelease(Release):
     @property
     def address(self) -> str:
         return self._warehouse.name
+
+    @contextmanager
+    def scratch(self) -> Iterator[Scratch]:
+        with self._warehouse.scratch() as beside:
+            yield Scratch(beside.dataset, self._artifacts, beside.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
         # Every job of the run is found by its id in the warehouse's own history, and on its bill.

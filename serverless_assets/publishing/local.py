@@ -11,17 +11,20 @@ Readers hold on to the release that they opened, so they neither block a run nor
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import dagster as dg
 from filelock import FileLock, Timeout
 
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.files import copy_atomically, link_atomically, write_atomically
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.release import Release, Scratch
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -83,6 +86,20 @@ class LocalRelease(Release):
     @property
     def address(self) -> str:
         return str(self.layout.warehouse)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Scratch]:
+        # A copy: dbt writes to the file that it reads, and a file that is written to has no other reader.
+        # It takes the place of a catalog, whose name is in the manifest: so its own name stays.
+        self.layout.home.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.layout.home, prefix=".scratch-") as folder:
+            copy = DuckDBWarehouse(
+                Path(folder) / self.layout.warehouse.name, f"{self._dbt_schema}_ci_{uuid4().hex[:8]}"
+            )
+            if self.layout.warehouse.exists():
+                copy_atomically(self.layout.warehouse, copy.path)
+            published = LocalArtifacts(self.layout.artifacts, self.layout.artifacts)
+            yield Scratch(copy.schema, published, copy.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
         self.layout.work.mkdir(parents=True, exist_ok=True)

@@ -47,11 +47,15 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
     """The outcome of every asset that the run had planned, in the order of planning."""
     seen: dict[dg.AssetKey, _Seen] = {}
     step_errors: dict[str, str] = {}
+    skipped_steps: set[str] = set()
     for event in events:
         if event.event_type == Type.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
             seen.setdefault(event.asset_key, _Seen(step=str(event.step_key)))
         elif event.event_type == Type.STEP_FAILURE:
             step_errors[str(event.step_key)] = failure_in_words(event)
+        elif event.event_type == Type.STEP_SKIPPED:
+            # What it needs was skipped on purpose. After a failure, a step just never begins.
+            skipped_steps.add(str(event.step_key))
         elif event.event_type == Type.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if check.asset_key in seen and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
@@ -64,10 +68,12 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
             found = metadata.plain(event.asset_observation_data.asset_observation.metadata)
             if metadata.REASON in found:
                 seen[event.asset_key].observed = found
-    return [_outcome(key, asset, step_errors) for key, asset in seen.items()]
+    return [_outcome(key, asset, step_errors, skipped_steps) for key, asset in seen.items()]
 
 
-def _outcome(key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str]) -> AssetOutcome:
+def _outcome(
+    key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str], skipped_steps: set[str]
+) -> AssetOutcome:
     name = key.to_user_string()
     found = seen.materialized or seen.observed or {}
     measured = {
@@ -85,7 +91,7 @@ def _outcome(key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str]) -> Asse
         return AssetOutcome(name, cast("Status", known), str(found.get(metadata.REASON, "")), **measured)
     if seen.step in step_errors:
         return AssetOutcome(name, "failed", step_errors[seen.step])
-    return AssetOutcome(name, "skipped", NOT_REACHED)
+    return AssetOutcome(name, "skipped", SKIPPED_AS_ASKED if seen.step in skipped_steps else NOT_REACHED)
 
 
 def failure_in_words(event: dg.DagsterEvent) -> str:

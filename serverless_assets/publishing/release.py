@@ -1,8 +1,9 @@
 """The resource that wraps every run: where it writes to, and what becomes of that at its end."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -22,7 +23,20 @@ TELLING = {
     DagsterEventType.ASSET_OBSERVATION,
     DagsterEventType.ASSET_CHECK_EVALUATION,
     DagsterEventType.STEP_FAILURE,
+    DagsterEventType.STEP_SKIPPED,
 }
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A schema of its own to build in, beside the tables that people read, and their `artifacts`.
+
+    `variables` are the environment variables that point dbt's profile at it.
+    """
+
+    schema: str
+    artifacts: Artifacts
+    variables: Mapping[str, str]
 
 
 class Release(ABC):
@@ -47,6 +61,13 @@ class Release(ABC):
     @abstractmethod
     def address(self) -> str:
         """Where people read the tables once they are published."""
+
+    @abstractmethod
+    def scratch(self) -> AbstractContextManager[Scratch]:
+        """A place to try things out in with the tables that people read, gone afterwards whatever happens.
+
+        Nothing that is done there changes those tables, or keeps anybody from them.
+        """
 
     @abstractmethod
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:

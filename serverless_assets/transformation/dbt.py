@@ -9,7 +9,7 @@ dbt's global state apart.
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -82,7 +82,7 @@ def stream(
     target: Path,
     variables: Mapping[str, str],
     parsed: Path | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Run a dbt command and yield its events as they happen.
 
     Raises:

@@ -4,15 +4,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock
 
 from serverless_assets.errors import ToldError
 from serverless_assets.files import write_atomically
-from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt
 
-PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 SOURCES = ("*.sql", "*.yml", "*.csv", "*.md")
 
 
@@ -24,6 +24,7 @@ class ManifestError(ToldError):
 class Project:
     """The dbt project as one environment sees it. `target` holds what dbt derives from it."""
 
+    directory: Path
     target: Path
     variables: Mapping[str, str]
 
@@ -31,6 +32,11 @@ class Project:
     def partial_parse(self) -> Path:
         """What parsing the project left behind, for the next dbt command to start from."""
         return self.target / "partial_parse.msgpack"
+
+    @property
+    def runs(self) -> Path:
+        """Where dbt writes what it compiles and what became of it in a run."""
+        return self.target / "runs"
 
     def manifest(self) -> Path:
         """The path of a manifest that is up to date, parsing the project only if it changed.
@@ -46,17 +52,25 @@ class Project:
         # Several processes of the UI load the definitions at once: one parses, the others wait.
         with FileLock(self.target / "manifest.lock"):
             if not _is_current(path, state, wanted):
-                failed = dbt.invoke(["parse"], PROJECT_DIR, self.target, self.variables)
+                failed = dbt.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
                 write_atomically(state, wanted.encode())
         return path
 
+    def vars(self) -> Mapping[str, Any]:
+        """The project's vars, as its own models see them."""
+        found = yaml.safe_load((self.directory / "dbt_project.yml").read_text())
+        own = dict(found.get("vars") or {})
+        return {**own, **(own.get(found["name"]) or {})}
+
     def _state(self) -> str:
         digest = hashlib.sha256(repr(sorted(self.variables.items())).encode())
-        for path in sorted(path for pattern in SOURCES for path in PROJECT_DIR.rglob(pattern)):
+        for path in sorted(path for pattern in SOURCES for path in self.directory.rglob(pattern)):
             found = path.stat()
-            digest.update(f"{path.relative_to(PROJECT_DIR)} {found.st_size} {found.st_mtime_ns}\n".encode())
+            digest.update(
+                f"{path.relative_to(self.directory)} {found.st_size} {found.st_mtime_ns}\n".encode()
+            )
         return digest.hexdigest()
 
 

@@ -229,3 +229,23 @@ def test_an_unreachable_store_is_told_within_seconds(
         artifacts.write("a.html", b"")
     with pytest.raises(ArtifactError, match=f"127.0.0.1:{port} cannot be reached"):
         artifacts.read("a.html")
+
+
+def test_files_are_listed_by_how_their_names_begin_and_deleted_by_name(backend: Backend) -> None:
+    names = [backend.name(name) for name in ("a-2.json", "a-1.json", "b.json")]
+    for name in names:
+        backend.artifacts.write(name, b"{}")
+    assert backend.artifacts.names(backend.name("a-")) == sorted(names[:2])
+    backend.artifacts.delete(names[0])
+    assert backend.artifacts.names(backend.name("a-")) == [names[1]]
+    assert backend.artifacts.read(names[0]) is None
+    # Whoever deletes it again has it gone as well.
+    backend.artifacts.delete(names[0])
+    assert backend.artifacts.names(backend.name("nothing-begins-so")) == []
+
+
+def test_a_files_place_is_known_without_writing_it(backend: Backend) -> None:
+    name = backend.name("a.html")
+    place = backend.artifacts.place(name)
+    assert backend.artifacts.read(name) is None
+    assert backend.artifacts.write(name, b"a") == place

@@ -17,7 +17,6 @@ from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt
-from serverless_assets.transformation.project import PROJECT_DIR
 from tests.backends.conftest import PARITY, Google, environment
 from tests.backends.parity import compare
 from tests.backends.small_shop import SmallShop
@@ -107,13 +106,21 @@ def test_the_warehouses_jobs_are_on_record(on_gcp, asset):
     assert {"bytes_processed", "bytes_billed", "slot_seconds"} <= set(found)
 
 
+def test_a_second_run_reuses_everything(on_gcp, modal):
+    before = forecast_calls(modal)
+    assert on_gcp.run().success
+    assert {found["status"] for found in on_gcp.summary["assets"].values()} == {"reused"}
+    assert forecast_calls(modal) == before
+
+
 def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):
     totals = "select count(*) as n, sum(order_total) as cents from {}".format(
         on_gcp.warehouse.relation("raw_orders")
     )
     before = on_gcp.warehouse.query(totals).to_pylist()
     march = {"dagster/partition": "2025-03-01"}
-    assert on_gcp.run(job="ingest", assets=["raw_orders", "raw_items"], tags=march).success
+    rebuild = RunInputs(rebuild="all")
+    assert on_gcp.run(rebuild, job="ingest", assets=["raw_orders", "raw_items"], tags=march).success
     assert on_gcp.warehouse.query(totals).to_pylist() == before
 
 
@@ -121,7 +128,7 @@ def test_the_models_pass_their_unit_tests(on_gcp, tmp_path):
     # One has sums of 20 digits. BigQuery's numeric has 38 of them, the emulator's 18.
     failed = dbt.invoke(
         ["test", "--select", "test_type:unit", "--exclude", "half_a_cent_rounds_away_from_zero"],
-        PROJECT_DIR, tmp_path / "target", on_gcp.parts.project.variables,
+        on_gcp.parts.project.directory, tmp_path / "target", on_gcp.parts.project.variables,
     )  # fmt: skip
     assert failed is None
 
@@ -134,9 +141,10 @@ def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_pa
     # Both months are spoiled; only the one that is asked for is made good.
     for month in ("2025-03", "2025-04"):
         warehouse.query(f"update {revenue} set nr_orders = 0 where ds between '{month}-01' and '{month}-30'")
-    variables = {**on_gcp.parts.project.variables, "SERVERLESS_MONTHS": "2025-03-01"}
-    failed = dbt.invoke(["run", "--select", "daily_revenue"], PROJECT_DIR, tmp_path / "target", variables)
-    assert failed is None
+    project = on_gcp.parts.project
+    variables = {**project.variables, "SERVERLESS_MONTHS": "daily_revenue=2025-03-01"}
+    select = ["run", "--select", "daily_revenue"]
+    assert dbt.invoke(select, project.directory, tmp_path / "target", variables) is None
     after = warehouse.query(everything)
     spoiled = {str(row["ds"])[:7] for row in after.to_pylist() if row["nr_orders"] == 0}
     assert spoiled == {"2025-04"}
@@ -196,7 +204,7 @@ def mixed(pipeline: Pipeline, modal: Server) -> dict[str, str]:
 
 
 def started(variables: dict[str, str]) -> subprocess.Popen[str]:
-    command = [SERVERLESS, "run", "forecast"]
+    command = [SERVERLESS, "run", "forecast", "--rebuild"]
     return subprocess.Popen(command, env=variables, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True)
 
 

@@ -1,0 +1,139 @@
+"""What a run of everything would do and why, and what that would cost. It changes nothing.
+
+What changed at the source is downloaded and looked at, as in a run: nothing else tells which months changed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+from modal_forecast.code_version import code_version
+from modal_forecast.messages import ForecastRequest
+from serverless_assets.forecasting.assets import COUNTRY, REVENUE, read_history
+from serverless_assets.forecasting.compute import Compute, Size
+from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
+from serverless_assets.ingestion.decide import as_it_was, decide
+from serverless_assets.ingestion.holding import Holding
+from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
+from serverless_assets.ingestion.source import HttpSource, Source
+from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.publishing.release import Release
+from serverless_assets.run_inputs import Choices
+from serverless_assets.transformation.manifest_state import known_models
+from serverless_assets.transformation.plan import Decision
+from serverless_assets.transformation.planning import Planning
+from serverless_assets.transformation.project import Project
+from serverless_assets.warehouse import Warehouse
+
+
+class Parts(Protocol):
+    """What of an environment a plan looks at."""
+
+    @property
+    def source(self) -> Source: ...
+    @property
+    def release(self) -> Release: ...
+    @property
+    def compute(self) -> Compute: ...
+    @property
+    def project(self) -> Project: ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would become of one asset. `rows` is how many it has now, or would be loaded; None if unknown."""
+
+    asset: str
+    verdict: str
+    reason: str
+    rows: int | None = None
+
+    def __str__(self) -> str:
+        rows = "" if self.rows is None else f"{self.rows:,}"
+        return f"{self.asset:<24}{self.verdict:<16}{rows:>12}  {self.reason}"
+
+
+def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Planned]:
+    """Asset after asset, in the order of a run."""
+    warehouse = parts.release.warehouse
+    notes = dict(warehouse.notes())
+    for planned, note in _raw_tables(parts.source, choices, warehouse, notes):
+        yield planned
+        notes[planned.asset] = note
+    manifest = json.loads(parts.project.manifest().read_text())
+    decisions = Planning(manifest, warehouse, parts.project.vars(), parts.project.variables).decide(
+        None,
+        notes=notes,
+        known=lambda: known_models(parts.release.artifacts),
+        force=choices.rebuild_all,
+    )
+    yield from (_model(decision, warehouse, notes) for decision in decisions)
+    yield from _forecast(parts, choices, forecast_table, decisions, notes)
+
+
+def _raw_tables(
+    source: Source, choices: Choices, warehouse: Warehouse, notes: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[Planned, Mapping[str, Any]]]:
+    if choices.ingestion is None:
+        for table in TABLES:
+            yield Planned(table.name, "reuse", "ingestion: reuse"), notes.get(table.name, {})
+        return
+    url, force = choices.ingestion.dataset_url, choices.rebuild_all
+    held = {name: Holding.from_note(note) for name, note in notes.items()}
+    with TemporaryDirectory(prefix="plan-") as scratch, (HttpSource(url) if url else source).open() as opened:
+        for found in prepare(TABLES, opened, None, Path(scratch), lambda line: None, held, force):
+            name = found.table.name
+            note = notes.get(name, {})
+            if isinstance(found, Failed):
+                yield Planned(name, "fail", found.reason), note
+                continue
+            if isinstance(found, Prepared):
+                before = held.get(name)
+                decision = decide(found.table, before, None, found.content, found.key, found.known, "", force)
+                rows: int | None = found.content.rows
+            else:
+                decision, rows = as_it_was(found.table, held[name], None), warehouse.row_count(name)
+            verdict = "load" if decision.load else "reuse"
+            after = decision.holding.as_note() if decision.load and decision.holding else note
+            yield Planned(name, verdict, decision.reason, rows), after
+
+
+def _model(decision: Decision, warehouse: Warehouse, notes: Mapping[str, object]) -> Planned:
+    name = decision.node.name
+    months = "" if decision.months is None else f", {len(decision.months)} months"
+    rows = warehouse.row_count(name) if name in notes else None
+    return Planned(name, f"build{months}" if decision.build else "reuse", decision.reason, rows)
+
+
+def _forecast(
+    parts: Parts,
+    choices: Choices,
+    forecast_table: str,
+    decisions: Sequence[Decision],
+    notes: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Planned]:
+    names = ("order_forecast", "forecast_report")
+    if choices.forecast is None:
+        yield from (Planned(name, "skip", "skipped as asked") for name in names)
+        return
+    held = notes.get(forecast_table)
+    if any(decision.build and decision.node.name == REVENUE for decision in decisions):
+        reason = f"upstream rebuilt ({REVENUE}): forecast anew if its rows differ"
+        yield from (Planned(name, "as it comes", reason) for name in names)
+        return
+    history = read_history(parts.release.warehouse)
+    basis = Basis.of(ForecastRequest(history, choices.forecast.horizon, COUNTRY), code_version())
+    why = reason_to_forecast(held, basis, choices.rebuild_all)
+    rows = choices.forecast.horizon
+    if why is None:
+        yield Planned("order_forecast", "reuse", "unchanged: same history, parameters and code", rows)
+        yield Planned("forecast_report", "reuse", "unchanged, but for another name or other colours")
+        return
+    seconds = float((held or {}).get("seconds") or 0.0)
+    price = parts.compute.price(Size(choices.forecast.cpu, choices.forecast.memory), seconds)
+    cost = "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
+    yield Planned("order_forecast", "forecast", why + cost, rows)
+    yield Planned("forecast_report", "write", "upstream rebuilt (order_forecast)")

@@ -1,0 +1,96 @@
+"""The dbt manifest of the last green build: kept in the artifact store, with those before it.
+
+It is what a pull request is compared with (`--state`), and where models that it leaves alone are found
+(`--defer`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from serverless_assets.artifacts import Artifacts
+from serverless_assets.transformation.fingerprints import MODELS
+
+MANIFEST, RUN_RESULTS = "dbt-manifest.json", "dbt-run_results.json"
+HISTORY_PREFIX, HISTORY_KEPT = "dbt-manifest-", 10
+
+# What differs between two manifests of one and the same project: when and where it was read.
+VOLATILE_METADATA = frozenset(
+    {"env", "generated_at", "invocation_id", "invocation_started_at", "run_started_at", "user_id"}
+)
+VOLATILE_OF_NODES = frozenset(
+    {
+        "build_path", "compiled", "compiled_code", "compiled_path", "created_at", "extra_ctes",
+        "extra_ctes_injected",
+    }
+)  # fmt: skip
+
+
+def keep(artifacts: Artifacts, manifest_path: Path, run_results_path: Path | None, run_id: str) -> bool:
+    """Keep the manifest of a build that was green, unless it says what the last one said.
+
+    `manifest_path` is the project's as it was parsed: in that of a build by months, the config holds them.
+    `run_results_path` is dbt's account of the build; None, or a file that is not there, if nothing had to
+    be built. The manifest comes last: until it is there, the next run keeps all of it again.
+
+    Returns:
+        whether anything was written.
+
+    Raises:
+        ArtifactError: it could not be kept.
+    """
+    content = manifest_path.read_bytes()
+    last = last_green(artifacts)
+    if last is not None and substance(last) == substance(json.loads(content)):
+        return False
+    if run_results_path is not None and run_results_path.exists():
+        artifacts.write(RUN_RESULTS, run_results_path.read_bytes())
+    artifacts.write(f"{HISTORY_PREFIX}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{run_id[:8]}.json", content)
+    artifacts.write(MANIFEST, content)
+    # Their names begin with the time, so that the oldest come first.
+    for name in artifacts.names(HISTORY_PREFIX)[:-HISTORY_KEPT]:
+        artifacts.delete(name)
+    return True
+
+
+def last_green(artifacts: Artifacts) -> Mapping[str, Any] | None:
+    """The manifest of the last green build; None if there is none.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    content = artifacts.read(MANIFEST)
+    try:
+        found = json.loads(content) if content else None
+    except ValueError:
+        # Not what `keep` wrote: as good as none, and the next green build writes it anew.
+        return None
+    return found if isinstance(found, dict) and "nodes" in found else None
+
+
+def known_models(artifacts: Artifacts) -> set[str]:
+    """The names, in the warehouse, of the models that there were in the last green build."""
+    nodes = (last_green(artifacts) or {"nodes": {}})["nodes"]
+    return {node["alias"] for node in nodes.values() if node["resource_type"] in MODELS}
+
+
+def substance(manifest: Mapping[str, Any]) -> str:
+    """A hash of what a manifest says of the project, and not of when it was written. Pure."""
+    kept = {section: _lasting(section, found) for section, found in manifest.items()}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _lasting(section: str, found: Any) -> Any:
+    if section == "metadata":
+        return {key: value for key, value in found.items() if key not in VOLATILE_METADATA}
+    if not isinstance(found, dict):
+        return found
+    return {
+        id: {key: value for key, value in entry.items() if key not in VOLATILE_OF_NODES}
+        if isinstance(entry, dict)
+        else entry
+        for id, entry in found.items()
+    }

@@ -1,0 +1,241 @@
+"""What to build and why, from the code, the content of the raw tables, and what each relation was built from.
+
+Pure. A version says what a relation holds: the version of a model is a hash of its own code and of the
+versions of its parents, down to the content of the raw tables. The warehouse keeps with each relation the
+version that it was built as. What is the same need not be built again.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from serverless_assets.transformation.fingerprints import Node, digest
+
+Months = Mapping[str, str]
+
+# A reason is one line.
+MONTHS_NAMED = 6
+
+
+@dataclass(frozen=True)
+class State:
+    """What a relation was built from, as it is kept with it.
+
+    `version` is empty if nobody knows. `months` maps the first day of each month to the version of its rows,
+    if it has months. `unfinished` says why the relation cannot be relied on; `warnings` names the tests that
+    warned of it.
+    """
+
+    version: str = ""
+    months: Months | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    built_by: str = ""
+    unfinished: str = ""
+    warnings: Sequence[str] = ()
+
+    @classmethod
+    def from_note(cls, note: Mapping[str, Any]) -> "State":
+        """The state in a relation's note; that of nobody knows what if the note holds something else."""
+        if not isinstance(note.get("version", note.get("unfinished")), str):
+            return cls()
+        return cls(**{name: note[name] for name in cls.__dataclass_fields__ if name in note})
+
+    def as_note(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a model: built, as a whole or for some `months` alone, or reused; and why.
+
+    `state` is what to keep with the relation once it is built.
+    """
+
+    node: Node
+    build: bool
+    reason: str
+    state: State
+    months: tuple[str, ...] | None = None
+
+    @property
+    def built_by(self) -> str:
+        """The run that built what is reused."""
+        return self.state.built_by
+
+
+def plan(
+    nodes: Sequence[Node],
+    found: Mapping[str, State],
+    *,
+    selected: Collection[str] | None = None,
+    known: Collection[str] = (),
+    force: bool = False,
+    restated: Mapping[str, Collection[str]] | None = None,
+    run_id: str = "",
+) -> Sequence[Decision]:
+    """Decide on each selected model, parents first.
+
+    nodes: all models, each after its parents.
+    found: the state of every relation that there is, raw tables among them.
+    selected: names of the models that the run is about; None means all. Others are taken as they are.
+    known: names of models that were there once.
+    restated: further months of a model that its query names (see `Node`), for a model built by months.
+    """
+    planner = _Planner({node.name: node for node in nodes}, found, set(known), force, restated or {}, run_id)
+    wanted = {node.name for node in nodes} if selected is None else set(selected)
+    decisions = []
+    for node in nodes:
+        if node.name in wanted:
+            decisions.append(planner.decide(node))
+        else:
+            planner.pass_by(node)
+    return decisions
+
+
+@dataclass
+class _Planner:
+    nodes: Mapping[str, Node]
+    found: Mapping[str, State]
+    known: set[str]
+    force: bool
+    restated: Mapping[str, Collection[str]]
+    run_id: str
+    # What each relation will hold when its turn has passed, and months of it that are written anew.
+    expected: dict[str, State] = field(default_factory=dict)
+    rewritten: dict[str, set[str]] = field(default_factory=dict)
+
+    def pass_by(self, node: Node) -> None:
+        """Take a model that the run is not about as it is."""
+        state = self.found.get(node.name, State())
+        if node.is_view and state.version:
+            # A view holds what its parents hold now, whatever it was when it was made.
+            now = self._expected(node)
+            state = replace(state, version=now.version, months=now.months)
+        self.expected[node.name] = state
+
+    def decide(self, node: Node) -> Decision:
+        state, held = self._expected(node), self.found.get(node.name)
+        self.expected[node.name] = state
+        reason = self._reason(node, state, held)
+        if reason is None:
+            assert held is not None
+            return Decision(node, False, "unchanged", held)
+        months = self._months(node, state, held)
+        if months is not None:
+            self.rewritten[node.name] = set(months)
+        return Decision(node, True, reason, state, months)
+
+    def _expected(self, node: Node) -> State:
+        parents = {name: self._parent(name) for name in node.parents}
+        versions = {name: parent.version for name, parent in parents.items()}
+        code = node.code_version
+        if not all(versions.values()):
+            # Never the same as anything: what a parent holds is not known.
+            return State(f"unknown {self.run_id}", None, node.code, versions, self.run_id)
+        version = digest([code, versions])
+        dated = {name: parent.months for name, parent in parents.items() if parent.months is not None}
+        months = None
+        if node.event_time and dated:
+            others = {name: versions[name] for name in versions if name not in dated}
+            months = {
+                month: digest([code, others, {name: found.get(month, "") for name, found in dated.items()}])
+                for month in sorted(set().union(*dated.values()))
+            }
+        return State(version, months, node.code, versions, self.run_id)
+
+    def _parent(self, name: str) -> State:
+        return self.expected[name] if name in self.nodes else self.found.get(name, State())
+
+    def _reason(self, node: Node, state: State, held: State | None) -> str | None:
+        """Why to build, in the order in which people would ask; None if there is no reason."""
+        if self.force:
+            return "forced: rebuild all"
+        if held is None:
+            return "relation missing" if node.name in self.known else "new"
+        if held.unfinished:
+            return held.unfinished
+        if not held.version:
+            return "relation replaced: it is not known what it was built from"
+        if held.version == state.version:
+            return None
+        return "; ".join([*_code_changes(held.code, state.code), *self._parent_changes(held, state)])
+
+    def _parent_changes(self, held: State, state: State) -> Iterable[str]:
+        for name, version in state.parents.items():
+            if not version:
+                yield f"{name} replaced: its content is not known"
+            elif held.parents.get(name) == version:
+                continue
+            elif name in self.nodes:
+                yield f"upstream rebuilt ({name})"
+            else:
+                months = _changed_months(held, state) if self._parent(name).months else []
+                yield f"new data ({name}{_named(months)})"
+        yield from (f"reads {name} no more" for name in held.parents if name not in state.parents)
+
+    def _months(self, node: Node, state: State, held: State | None) -> tuple[str, ...] | None:
+        """The months to build if that gives what a full build gives; None means all of it."""
+        usable = held is not None and held.version and not held.unfinished and not self.force
+        if not node.incremental or not usable or state.months is None:
+            return None
+        assert held is not None
+        if held.months is None or held.code != state.code:
+            return None
+        changed = set(_changed_months(held, state))
+        changed |= set(self.restated.get(node.name, ()))
+        changed |= set().union(*(self.rewritten.get(name, ()) for name in node.parents))
+        return None if changed >= state.months.keys() else tuple(sorted(changed))
+
+
+def _code_changes(held: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:
+    for part in sorted(held.keys() | now.keys()):
+        if held.get(part) != now.get(part):
+            kind, _, name = part.partition(" ")
+            yield f"{kind} changed ({name})" if name else f"{kind} changed"
+
+
+def _changed_months(held: State, now: State) -> list[str]:
+    """Months whose rows are not those that the relation was built from, where both are known."""
+    before, after = held.months or {}, now.months or {}
+    if not before or not after or held.code != now.code:
+        return []
+    return sorted(m for m in before.keys() | after.keys() if before.get(m) != after.get(m))
+
+
+def in_turns(
+    decisions: Iterable[Decision],
+) -> tuple[list[Decision], list[Decision], list[Decision]]:
+    """The decisions in the order of work: reused at once; built; reused but after a parent that is built.
+
+    The last is a model whose parent was dropped by hand: it holds what it should, its parent is made anew.
+    """
+    first: list[Decision] = []
+    building: list[Decision] = []
+    last: list[Decision] = []
+    waiting: set[str] = set()
+    for decision in decisions:
+        if decision.build or waiting & set(decision.node.parents):
+            waiting.add(decision.node.name)
+            (building if decision.build else last).append(decision)
+        else:
+            first.append(decision)
+    return first, building, last
+
+
+def plan_text(decisions: Sequence[Decision]) -> str:
+    """The plan for a person: how many are built and reused, then a line for each."""
+    built = sum(decision.build for decision in decisions)
+    lines = [f"{len(decisions) - built} reused, {built} built"]
+    for decision in decisions:
+        months = f" ({len(decision.months)} months)" if decision.months is not None else ""
+        verb = f"build{months}" if decision.build else "reuse"
+        lines.append(f"{decision.node.name:<24} {verb:<18} {decision.reason}")
+    return "\n".join(lines)
+
+
+def _named(months: Sequence[str]) -> str:
+    if not months:
+        return ""
+    more = f" and {len(months) - MONTHS_NAMED} more" if len(months) > MONTHS_NAMED else ""
+    return ": " + ", ".join(month[:7] for month in months[:MONTHS_NAMED]) + more

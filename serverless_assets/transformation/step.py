@@ -1,0 +1,176 @@
+"""One run of the transformation: reuse what is the same, build and test the rest, and keep account of it."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator
+from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+
+from serverless_assets import metadata
+from serverless_assets.transformation import dbt
+from serverless_assets.transformation.arguments import build_arguments, months_variable
+from serverless_assets.transformation.fingerprints import MODELS
+from serverless_assets.transformation.plan import Decision, in_turns, plan_text
+from serverless_assets.transformation.project import Project
+from serverless_assets.transformation.results import Results
+from serverless_assets.warehouse import Warehouse
+
+DbtEvent = (
+    dg.Output | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult | dg.AssetCheckEvaluation
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the step works with."""
+
+    context: dg.AssetExecutionContext
+    project: Project
+    manifest: Mapping[str, Any]
+    translator: DagsterDbtTranslator
+    warehouse: Warehouse
+    variables: Mapping[str, str]
+
+    def selected(self) -> set[str]:
+        """The names of the models that the run is about."""
+        models = (node for node in self.manifest["nodes"].values() if node["resource_type"] in MODELS)
+        wanted = self.context.selected_asset_keys
+        return {node["alias"] for node in models if self.translator.get_asset_key(node) in wanted}
+
+    def carry_out(self, decisions: Sequence[Decision]) -> Iterator[Any]:
+        """Do what was decided, and yield what became of each model and test."""
+        self.context.log.info(plan_text(decisions))
+        # Dagster takes a model after its parents only: what hangs on one that is built comes last.
+        first, building, last = in_turns(decisions)
+        table = _table(decisions)
+        results = Results()
+        yield from self._reused(first, table)
+        if building:
+            yield from self._build(decisions, building, results, table)
+        yield from self._reused(last, table)
+        yield from self._reused_checks([*first, *last], results.names(self.manifest))
+
+    def _key(self, decision: Decision) -> dg.AssetKey:
+        return self.translator.get_asset_key(self.manifest["nodes"][decision.node.id])
+
+    def _reused(
+        self, decisions: Iterable[Decision], table: dg.TableMetadataValue
+    ) -> Iterator[dg.MaterializeResult]:
+        """The models that stay as they are, on record as such."""
+        for decision in decisions:
+            name = decision.node.name
+            yield dg.MaterializeResult(
+                asset_key=self._key(decision),
+                data_version=dg.DataVersion(decision.state.version),
+                metadata={
+                    **metadata.outcome("reused", decision.reason, rows=self.warehouse.row_count(name)),
+                    metadata.BUILT_BY: decision.built_by,
+                    "dagster/table_name": self.warehouse.label(name),
+                    "plan": table,
+                },
+            )
+
+    def _reused_checks(
+        self, decisions: Iterable[Decision], done: Collection[str]
+    ) -> Iterator[dg.AssetCheckResult]:
+        """What the tests of reused models said when these were built; but for those that ran again."""
+        reused = {self._key(decision): decision for decision in decisions}
+        for check in sorted(self.context.selected_asset_check_keys):
+            decision = reused.get(check.asset_key)
+            if decision and check.name not in done:
+                yield dg.AssetCheckResult(
+                    asset_key=check.asset_key,
+                    check_name=check.name,
+                    passed=check.name not in decision.state.warnings,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata={metadata.STATUS: "reused", metadata.BUILT_BY: decision.built_by},
+                )
+
+    def _build(
+        self,
+        decisions: Sequence[Decision],
+        building: Sequence[Decision],
+        results: Results,
+        table: dg.TableMetadataValue,
+    ) -> Iterator[DbtEvent]:
+        by_id = {decision.node.id: decision for decision in building}
+        # Rows of a month are replaced in place: until all is done, the relation is not what its note says.
+        self.warehouse.keep_notes({d.node.name: {} for d in building if d.months is not None})
+        events = dbt.stream(
+            build_arguments(building, self.manifest),
+            self.project.directory,
+            self.project.runs,
+            {**self.variables, "SERVERLESS_MONTHS": months_variable(building)},
+            self.project.partial_parse,
+        )
+        finished = False
+        try:
+            for event in dbt.with_results(events):
+                results.see(event)
+                self._log(event)
+                for found in self._dagster_events(event):
+                    yield self._with_outcome(found, event, by_id, table)
+            finished = True
+        except dbt.DbtError:
+            finished = True
+            raise
+        finally:
+            # However it ended: what was built and found sound need not be built again.
+            events.close()
+            self.warehouse.keep_notes(results.notes(decisions, self.manifest, finished))
+
+    def _dagster_events(self, event: dbt.Event) -> Iterator[DbtEvent]:
+        message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
+        yield from message.to_default_asset_events(self.manifest, self.translator, self.context)
+
+    def _with_outcome(
+        self,
+        found: DbtEvent,
+        event: dbt.Event,
+        decisions: Mapping[str, Decision],
+        table: dg.TableMetadataValue,
+    ) -> DbtEvent:
+        if not isinstance(found, dg.Output):
+            return found
+        decision = decisions[str(found.metadata["unique_id"].value)]
+        described = metadata.outcome(
+            "built",
+            decision.reason,
+            rows=self.warehouse.row_count(decision.node.name),
+            seconds=cast("float", found.metadata["Execution Duration"].value),
+        )
+        if decision.months is not None:
+            described["months"] = ", ".join(month[:7] for month in decision.months)
+        return dg.Output(
+            found.value,
+            output_name=found.output_name,
+            metadata={**found.metadata, **described, **metadata.work(dbt.work(event)), "plan": table},
+            tags=found.tags,
+            data_version=dg.DataVersion(decision.state.version),
+        )
+
+    def _log(self, event: dbt.Event) -> None:
+        info = event["info"]
+        if info["level"] in ("warn", "error"):
+            self.context.log.warning(info["msg"])
+        elif info["name"] in ("LogModelResult", "LogSeedResult", "LogSnapshotResult"):
+            self.context.log.info(info["msg"])
+
+
+def _table(decisions: Iterable[Decision]) -> dg.TableMetadataValue:
+    """The whole plan, for people to find beside each model of it."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "model": decision.node.name,
+                    "verdict": "built" if decision.build else "reused",
+                    "months": "" if decision.months is None else len(decision.months),
+                    "reason": decision.reason,
+                }
+            )
+            for decision in decisions
+        ]
+    )

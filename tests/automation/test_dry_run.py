@@ -1,0 +1,77 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from serverless_assets.automation.dry_run import dry_run
+from serverless_assets.automation.jobs import run_config
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from tests.conftest import NO_FORECAST, Pipeline
+from tests.test_pipeline import change_work
+
+
+def planned(pipeline: Pipeline, inputs: RunInputs | None = None) -> dict[str, tuple[str, str]]:
+    found = dry_run(pipeline.parts, (inputs or RunInputs()).choices(), "order_forecast")
+    return {one.asset: (one.verdict, one.reason) for one in found}
+
+
+@pytest.fixture
+def empty(tmp_path, sample_variables):
+    with dg.instance_for_test() as instance:
+        yield Pipeline(tmp_path / "home", instance, sample_variables)
+
+
+def test_before_the_first_run_everything_is_to_be_done_and_no_warehouse_is_made(empty):
+    found = planned(empty)
+    assert found["raw_orders"] == ("load", "loaded from the source: first load")
+    assert found["orders"] == ("build", "new")
+    assert found["order_forecast"][0] == "as it comes"
+    assert not (empty.home / "work" / "warehouse.duckdb").exists()
+
+
+def test_a_plan_is_what_the_run_then_does(pipeline):
+    change_work(pipeline, "drop table dwh.customers")
+    found = planned(pipeline, NO_FORECAST)
+    assert found["customers"] == ("build", "relation missing")
+    assert pipeline.run(NO_FORECAST).success
+    done = {name: found["reason"] for name, found in pipeline.summary["assets"].items()}
+    assert {name: reason for name, (_, reason) in found.items()} == done
+
+
+def test_a_plan_changes_nothing(pipeline):
+    before = (pipeline.home / "work" / "warehouse.duckdb").read_bytes()
+    planned(pipeline)
+    assert (pipeline.home / "work" / "warehouse.duckdb").read_bytes() == before
+
+
+def test_other_days_are_a_forecast_and_nothing_else(pipeline):
+    style = CustomisedStyle(nr_days_fcst=30)
+    found = planned(pipeline, RunInputs(forecast=RunForecast(style=style)))
+    assert found["order_forecast"] == ("forecast", "horizon changed (180 to 30 days)")
+    assert {verdict for name, (verdict, _) in found.items() if "forecast" not in name} == {"reuse"}
+
+
+def test_everything_is_planned_when_everything_is_asked_for(pipeline):
+    found = planned(pipeline, RunInputs(rebuild="all"))
+    assert {reason for _, reason in found.values() if "forced" in reason} == {"forced: rebuild all"}
+    assert "reuse" not in {verdict for verdict, _ in found.values()}
+
+
+def test_the_job_shows_the_plan_as_a_table(pipeline):
+    job = pipeline.definitions.resolve_job_def("plan")
+    result = job.execute_in_process(run_config=run_config(RunInputs()), instance=pipeline.instance)
+    (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_OUTPUT]
+    records = event.step_output_data.metadata["plan"].records
+    assert len(records) == 19
+    assert {record.data["verdict"] for record in records} == {"reuse"}
+
+
+def test_the_command_says_the_plan(pipeline):
+    variables = {**pipeline.variables, "SERVERLESS_HOME": str(pipeline.home)}
+    serverless = str(Path(sys.executable).with_name("serverless"))
+    said = subprocess.run([serverless, "plan"], env=variables, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert len(said.stdout.splitlines()) == 19
+    assert said.stdout.count("unchanged") == 19

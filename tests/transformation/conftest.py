@@ -1,0 +1,3 @@
+from tests.backends.conftest import google
+
+__all__ = ["google"]

@@ -1,0 +1,208 @@
+"""A graph as the project has it: raw orders by month, a raw menu, a view, marts by month, an aggregation."""
+
+from dataclasses import replace
+
+import pytest
+
+from serverless_assets.transformation.fingerprints import Node
+from serverless_assets.transformation.plan import Decision, State, in_turns, plan
+
+MENU, ORDERS = "raw_menu", "raw_orders"
+OCTOBER, NOVEMBER = "2026-10-01", "2026-11-01"
+
+
+def node(name: str, *parents: str, view=False, by_month=False, incremental=False, **code: str) -> Node:
+    return Node(f"model.{name}", name, {"SQL": "1", **code}, parents, view, by_month, incremental)
+
+
+GRAPH = [
+    node("stg_orders", ORDERS, view=True, by_month=True),
+    node("orders", "stg_orders", MENU, by_month=True, incremental=True),
+    node("revenue", "orders", by_month=True, incremental=True),
+    node("cities", "orders"),
+]
+RAW = {
+    MENU: State("menu-1"),
+    ORDERS: State("orders-1", {OCTOBER: "o1", NOVEMBER: "n1"}),
+}
+
+
+def decided(graph=GRAPH, found=RAW, **asked) -> dict[str, Decision]:
+    return {decision.node.name: decision for decision in plan(graph, found, **asked)}
+
+
+def after(graph=GRAPH, found=RAW, **asked) -> dict[str, State]:
+    """What there is once the plan was carried out."""
+    return {**found, **{name: one.state for name, one in decided(graph, found, **asked).items()}}
+
+
+def changed(graph, name: str, **code: str) -> list[Node]:
+    return [replace(one, code={**one.code, **code}) if one.name == name else one for one in graph]
+
+
+def built(decisions: dict[str, Decision]) -> set[str]:
+    return {name for name, one in decisions.items() if one.build}
+
+
+def test_everything_is_new_at_first():
+    first = decided(run_id="run-1")
+    assert {one.reason for one in first.values()} == {"new"}
+    assert all(one.build and one.months is None for one in first.values())
+
+
+def test_nothing_is_built_twice():
+    again = decided(found=after(run_id="run-1"), run_id="run-2")
+    assert built(again) == set()
+    assert {one.reason for one in again.values()} == {"unchanged"}
+    assert {one.built_by for one in again.values()} == {"run-1"}
+
+
+def test_another_run_gives_the_same_versions():
+    one, other = after(run_id="run-1"), after(run_id="run-2")
+    assert [state.version for state in one.values()] == [state.version for state in other.values()]
+
+
+def test_a_change_of_code_reaches_what_reads_it_and_nothing_else():
+    found = decided(changed(GRAPH, "orders", SQL="2"), after())
+    assert built(found) == {"orders", "revenue", "cities"}
+    assert found["orders"].reason == "SQL changed"
+    assert found["cities"].reason == "upstream rebuilt (orders)"
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("config", "config changed"),
+        ("contract", "contract changed"),
+        ("macro cents_to_dollars", "macro changed (cents_to_dollars)"),
+        ("var tax", "var changed (tax)"),
+    ],
+)
+def test_the_part_of_the_code_that_changed_is_named(part, reason):
+    graph = changed(GRAPH, "cities", **{part: "1"})
+    assert decided(changed(GRAPH, "cities", **{part: "2"}), after(graph))["cities"].reason == reason
+    assert decided(GRAPH, after(graph))["cities"].reason == reason
+
+
+def test_a_month_of_new_data_is_built_by_month_where_that_can_be():
+    data = {**after(), ORDERS: State("orders-2", {OCTOBER: "o1", NOVEMBER: "n2"})}
+    found = decided(found=data)
+    assert {name: one.months for name, one in found.items()} == {
+        "stg_orders": None,
+        "orders": (NOVEMBER,),
+        "revenue": (NOVEMBER,),
+        "cities": None,
+    }
+    assert found["stg_orders"].reason == "new data (raw_orders: 2026-11)"
+    assert built(found) == set(found)
+
+
+def test_building_by_month_ends_as_building_all():
+    data = {**RAW, ORDERS: State("orders-2", {OCTOBER: "o2", NOVEMBER: "n1", "2026-12-01": "d1"})}
+    assert after(found={**after(), **data}) == after(found=data)
+
+
+def test_a_month_that_is_gone_is_built_too():
+    data = {**after(), ORDERS: State("orders-2", {NOVEMBER: "n1"})}
+    assert decided(found=data)["orders"].months == (OCTOBER,)
+
+
+def test_what_has_no_months_reaches_all_of_them():
+    found = decided(found={**after(), MENU: State("menu-2")})
+    assert built(found) == {"orders", "revenue", "cities"}
+    assert found["orders"].months is None
+    assert found["orders"].reason == "new data (raw_menu)"
+
+
+def test_changed_code_builds_every_month():
+    found = decided(
+        changed(GRAPH, "orders", SQL="2"), {**after(), ORDERS: State("2", {OCTOBER: "o1", NOVEMBER: "n2"})}
+    )
+    assert found["orders"].months is None
+
+
+def test_months_that_a_models_own_query_names_are_built_too_and_by_what_reads_them():
+    data = {**after(), ORDERS: State("orders-2", {"2026-09-01": "s1", OCTOBER: "o1", NOVEMBER: "n1"})}
+    found = decided(found=data, restated={"orders": {NOVEMBER}})
+    assert found["orders"].months == found["revenue"].months == ("2026-09-01", NOVEMBER)
+
+
+def test_a_relation_that_was_dropped_is_built_alone():
+    there = {name: state for name, state in after().items() if name != "orders"}
+    assert built(decided(found=there)) == {"orders"}
+    assert decided(found=there)["orders"].reason == "new"
+    assert decided(found=there, known={"orders"})["orders"].reason == "relation missing"
+
+
+def test_what_is_reused_but_hangs_on_a_dropped_relation_has_its_turn_after_it():
+    there = {name: state for name, state in after().items() if name != "orders"}
+    first, building, last = in_turns(plan(GRAPH, there))
+    names = [[one.node.name for one in turn] for turn in (first, building, last)]
+    assert names == [["stg_orders"], ["orders"], ["revenue", "cities"]]
+
+
+def test_a_relation_that_was_replaced_by_hand_is_built_anew():
+    found = decided(found={**after(), "cities": State()})
+    assert built(found) == {"cities"}
+    assert "replaced" in found["cities"].reason
+
+
+def test_a_raw_table_of_unknown_content_is_never_taken_for_the_same():
+    unknown = {**after(), MENU: State()}
+    once = decided(found=unknown, run_id="run-2")
+    assert built(once) == {"orders", "revenue", "cities"}
+    assert "raw_menu replaced" in once["orders"].reason
+    again = {**unknown, **{name: one.state for name, one in once.items()}}
+    assert built(decided(found=again, run_id="run-3")) == {"orders", "revenue", "cities"}
+
+
+def test_a_model_whose_tests_failed_is_built_again_and_says_so():
+    failed = {**after(), "orders": State(unfinished="last tests failed: unique")}
+    found = decided(found=failed)
+    assert built(found) == {"orders"}
+    assert found["orders"].reason == "last tests failed: unique"
+    assert found["orders"].months is None
+
+
+def test_everything_is_built_when_forced():
+    found = decided(found=after(), force=True)
+    assert built(found) == set(found)
+    assert {one.reason for one in found.values()} == {"forced: rebuild all"}
+    assert all(one.months is None for one in found.values())
+
+
+# ---- a run that is about some models
+
+
+def test_a_model_alone_is_built_from_its_parents_as_they_are():
+    edited = changed(GRAPH, "orders", SQL="2")
+    assert built(decided(edited, after(), selected={"cities"})) == set()
+    # Once its parent was built, it is no longer the same.
+    later = after(edited, after(), selected={"stg_orders", "orders"})
+    assert built(decided(edited, later, selected={"cities"})) == {"cities"}
+
+
+def test_a_view_that_the_run_is_not_about_holds_what_its_parents_hold_now():
+    data = {**after(), ORDERS: State("orders-2", {OCTOBER: "o1", NOVEMBER: "n2"})}
+    found = decided(found=data, selected={"orders"})
+    assert found["orders"].months == (NOVEMBER,)
+    # And a run about all of it afterwards finds the mart as it should be.
+    all_of_it = decided(found={**data, "orders": found["orders"].state})
+    assert built(all_of_it) == {"stg_orders", "revenue", "cities"}
+
+
+def test_a_new_model_of_the_same_sql_is_new():
+    renamed = [*GRAPH[:-1], node("towns", "orders")]
+    assert built(decided(renamed, after())) == {"towns"}
+
+
+def test_a_new_target_sees_nothing_of_another():
+    assert built(decided(found=RAW)) == {one.name for one in GRAPH}
+
+
+def test_a_state_survives_as_a_note():
+    state = after(run_id="run-1")["orders"]
+    assert State.from_note(state.as_note()) == state
+    assert State.from_note({"version": 7}) == State.from_note({"text": "mine"}) == State()
+    unfinished = State(unfinished="last tests failed: x")
+    assert State.from_note(unfinished.as_note()) == unfinished
