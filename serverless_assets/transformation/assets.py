@@ -28,7 +28,8 @@ def transformation_assets(project: Project) -> dg.AssetsDefinition:
     """An asset for each model of the dbt project, all in one step."""
     manifest_path = project.manifest()
     # Given as a path, dagster-dbt would go on with the first one that this process has read.
-    manifest = json.loads(manifest_path.read_bytes())
+    content = manifest_path.read_bytes()
+    manifest = json.loads(content)
     translator = GroupByFolder()
 
     @dbt_assets(
@@ -52,7 +53,8 @@ def transformation_assets(project: Project) -> dg.AssetsDefinition:
                 run_id=run_id,
             )
             yield from step.carry_out(decisions)
-            if len(decisions) == len(context.assets_def.keys):
+            # Not if another process has parsed a project that was edited meanwhile: that was not built.
+            if len(decisions) == len(context.assets_def.keys) and manifest_path.read_bytes() == content:
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
                 keep(release.artifacts, manifest_path, accounts, run_id)

@@ -69,7 +69,7 @@ def invoke(
     if result.exception:
         return str(result.exception).strip()
     failed = [
-        f"{node.node.name}: {(node.message or str(node.status)).strip().splitlines()[0]}"
+        f"{node.node.name}: {_in_a_line(node.message or str(node.status))}"
         for node in getattr(result.result, "results", [])
         if node.status in ("error", "fail", "runtime error")
     ]
@@ -143,6 +143,11 @@ def work(event: Event) -> Work:
     # Numbers come as floats: an event passes through JSON's kind of number.
     figures = (int(response.get(name) or 0) for name in ("bytes_processed", "bytes_billed", "slot_ms"))
     return Work((str(response["job_id"]),), *figures)
+
+
+def _in_a_line(message: str) -> str:
+    """dbt's kind of error and the warehouse's first words on it; the log has the rest."""
+    return " ".join(line.strip() for line in message.strip().splitlines()[:2])
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.slim_ci import Checked, NothingToCompareWith, deferred
 from tests.conftest import Pipeline
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class PullRequest:
