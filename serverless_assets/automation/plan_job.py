@@ -12,7 +12,7 @@ def plan_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
     """A job that says what `serverless_pipeline` would do with the same run inputs, and does none of it."""
 
     @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
-    def plan(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
+    def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with in_words():
             planned = list(dry_run(parts, run_inputs.choices(), forecast_table))
         context.log.info("\n".join(map(str, planned)))
@@ -24,6 +24,6 @@ def plan_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
 
     @dg.job(name="plan", config=PREFILL, description=plan_job.__doc__)
     def job() -> None:
-        plan()
+        look()
 
     return job
