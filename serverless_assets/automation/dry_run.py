@@ -22,11 +22,15 @@ from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.tables import TABLES
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import Choices
+from serverless_assets.transformation.estimate import bytes_to_read
 from serverless_assets.transformation.manifest_state import known_models
 from serverless_assets.transformation.plan import Decision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
+
+# BigQuery's list price on demand, for an estimate: a project may have another.
+USD_PER_TIB, TIB = 6.25, 1 << 40
 
 
 class Parts(Protocol):
@@ -70,7 +74,8 @@ def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Pla
         known=lambda: known_models(parts.release.artifacts),
         force=choices.rebuild_all,
     )
-    yield from (_model(decision, warehouse, notes) for decision in decisions)
+    sizes = bytes_to_read(parts.project, warehouse, decisions, manifest)
+    yield from (_model(decision, warehouse, notes, sizes) for decision in decisions)
     yield from _forecast(parts, choices, forecast_table, decisions, notes)
 
 
@@ -101,11 +106,17 @@ def _raw_tables(
             yield Planned(name, verdict, decision.reason, rows), after
 
 
-def _model(decision: Decision, warehouse: Warehouse, notes: Mapping[str, object]) -> Planned:
+def _model(
+    decision: Decision, warehouse: Warehouse, notes: Mapping[str, object], sizes: Mapping[str, int]
+) -> Planned:
     name = decision.node.name
     months = "" if decision.months is None else f", {len(decision.months)} months"
     rows = warehouse.row_count(name) if name in notes else None
-    return Planned(name, f"build{months}" if decision.build else "reuse", decision.reason, rows)
+    reason = decision.reason
+    if name in sizes:
+        price = sizes[name] / TIB * USD_PER_TIB
+        reason += f"; reads {sizes[name]:,} bytes, about ${price:.6f}"
+    return Planned(name, f"build{months}" if decision.build else "reuse", reason, rows)
 
 
 def _forecast(

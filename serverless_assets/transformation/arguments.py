@@ -12,11 +12,15 @@ def build_arguments(building: Iterable[Decision], manifest: Mapping[str, Any]) -
     Tests that also read a model further down wait for it to be built: its rows are still the old ones.
     Unit tests are about the code, and run in its own tests.
     """
-    names = [f"fqn:{'.'.join(manifest['nodes'][decision.node.id]['fqn'])}" for decision in building]
     return [
         *("build", "--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"),
-        *("--select", *names),
+        *("--select", *(full_name(decision, manifest) for decision in building)),
     ]
+
+
+def full_name(decision: Decision, manifest: Mapping[str, Any]) -> str:
+    """What selects just this model."""
+    return f"fqn:{'.'.join(manifest['nodes'][decision.node.id]['fqn'])}"
 
 
 def months_variable(building: Iterable[Decision]) -> str:

@@ -100,6 +100,9 @@ class Warehouse(Protocol):
     def query(self, statement: str) -> pa.Table:
         """The answer to a query, held in memory: for small answers. `relation()` gives the names in it."""
 
+    def bytes_to_read(self, statement: str) -> int | None:
+        """How many bytes a query would read and be charged for, without reading; None where it is free."""
+
     def relation(self, table: str) -> str:
         """The table's quoted name for use in a query."""
 

@@ -130,6 +130,10 @@ class BigQueryWarehouse:
             # The Storage API pays off for large answers alone, and needs one more permission.
             return _naive(answer.to_arrow(create_bqstorage_client=False))
 
+    def bytes_to_read(self, statement: str) -> int | None:
+        with self._jobs(self._dataset) as jobs:
+            return jobs.plan(statement)
+
     def relation(self, table: str) -> str:
         return sql.identifier(self.project, self.dataset, table)
 

@@ -78,10 +78,12 @@ class Jobs:
         """The answer of a query that has run."""
         return job.result(retry=self._retry, job_retry=None)
 
-    def plan(self, statement: str) -> None:
-        """Have a statement checked. That costs nothing, and needs the right to run one."""
+    def plan(self, statement: str) -> int:
+        """Have a statement checked, and say how many bytes it would read. That costs nothing, and needs the
+        right to run one."""
         config = bigquery.QueryJobConfig(dry_run=True)
-        self.client.query(statement, job_config=config, job_retry=None, **self.call)
+        job = self.client.query(statement, job_config=config, job_retry=None, **self.call)
+        return job.total_bytes_processed or 0
 
     @contextmanager
     def staged(self, staging: bigquery.Table, rows: Path) -> Iterator[Work]:

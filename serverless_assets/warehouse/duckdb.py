@@ -53,6 +53,9 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             return connection.sql(statement).to_arrow_table()
 
+    def bytes_to_read(self, statement: str) -> int | None:
+        return None
+
     def relation(self, table: str) -> str:
         return sql.identifier(self.schema, table)
 

@@ -1,6 +1,7 @@
 """The whole pipeline on the cloud's services: the same answers as on a laptop, and nothing paid for twice."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import dagster as dg
 import pytest
 
 from serverless_assets import metadata
+from serverless_assets.automation.dry_run import dry_run
 from serverless_assets.ingestion.sample_api import create_app, serve
 from serverless_assets.publishing.summary import read_summary
-from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt
 from tests.backends.conftest import PARITY, Google, environment
@@ -111,6 +113,15 @@ def test_a_second_run_reuses_everything(on_gcp, modal):
     assert on_gcp.run().success
     assert {found["status"] for found in on_gcp.summary["assets"].values()} == {"reused"}
     assert forecast_calls(modal) == before
+
+
+def test_a_plan_says_what_each_model_would_read(on_gcp):
+    """The emulator says 0 bytes of anything: that BigQuery is asked, and answers, is what is seen here."""
+    choices = RunInputs(rebuild="all", ingestion=Reuse()).choices()
+    found = {one.asset: one.reason for one in dry_run(on_gcp.parts, choices, "order_forecast")}
+    for model in ("orders", "customers", "daily_revenue"):
+        assert re.fullmatch(r"forced: rebuild all; reads [\d,]+ bytes, about \$0\.\d{6}", found[model])
+    assert found["stg_orders"] == "forced: rebuild all"
 
 
 def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):
