@@ -145,12 +145,18 @@ def _prepared(project: str, bucket: str, location: str, folder: Path) -> Backend
 
 
 def _delete(backend: Backend) -> None:
-    warehouse, artifacts = backend.warehouse, backend.artifacts
-    assert isinstance(warehouse, BigQueryWarehouse) and isinstance(artifacts, GcsArtifacts)
-    with client_library.Client(warehouse.project) as client:
-        client.delete_dataset(warehouse.dataset, delete_contents=True, not_found_ok=True)
+    artifacts = backend.artifacts
+    assert isinstance(artifacts, GcsArtifacts)
+    delete_dataset(backend.warehouse)
     bucket = storage.Client(artifacts.project).bucket(artifacts.bucket)
     bucket.delete_blobs(list(bucket.list_blobs(prefix=backend.prefix)))
+
+
+def delete_dataset(warehouse: Warehouse) -> None:
+    """Delete a test's dataset with all that is in it."""
+    assert isinstance(warehouse, BigQueryWarehouse)
+    with client_library.Client(warehouse.project) as client:
+        client.delete_dataset(warehouse.dataset, delete_contents=True, not_found_ok=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -57,10 +57,10 @@ def on_laptop(source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipe
     yield from run_once(tmp_path_factory.mktemp("laptop"), source)
 
 
-def run_once(folder: Path, variables: dict[str, str]) -> Iterator[Pipeline]:
+def run_once(folder: Path, variables: dict[str, str], inputs: RunInputs | None = None) -> Iterator[Pipeline]:
     with dg.instance_for_test() as instance:
         pipeline = Pipeline(folder / "home", instance, variables)
-        assert pipeline.run().success, pipeline.summary
+        assert pipeline.run(inputs).success, pipeline.summary
         yield pipeline
 
 
