@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs, SkipForecast
+from serverless_assets.transformation import dbt
 
 ALL_TABLES = """
     select table_name from information_schema.tables where table_schema = 'dwh' order by table_name
@@ -56,6 +57,12 @@ def test_the_forecast_file_holds_what_the_table_holds(green):
     file = pq.read_table(green.home / "artifacts" / "forecast.parquet")
     assert file.to_pylist() == green.published("select * from dwh.order_forecast order by ds").to_pylist()
     assert json.loads(file.schema.metadata[b"forecast"])["horizon_days"] == 180
+
+
+def test_the_models_pass_their_unit_tests(pipeline, tmp_path):
+    project = pipeline.parts.project
+    select = ["test", "--select", "test_type:unit"]
+    assert dbt.invoke(select, project.directory, tmp_path / "target", project.variables) is None
 
 
 def test_every_month_of_the_history_shows_as_materialized(green):
