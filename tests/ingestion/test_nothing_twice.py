@@ -19,6 +19,8 @@ from serverless_assets.run_inputs import Reload, Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.shop import Shop, order, shop
 
+pytestmark = pytest.mark.slow
+
 NAMES = [table.name for table in TABLES]
 FACTS = ["raw_orders", "raw_items"]
 NOT_DOWNLOADED = "unchanged at the source: not downloaded"
