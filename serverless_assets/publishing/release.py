@@ -114,6 +114,11 @@ class Release(ABC):
             )
             return False
 
+    def _is_about_all_assets(self, run: dg.DagsterRun) -> bool:
+        # A sensor, a person in the graph, and a re-execution run a part of the main job.
+        is_whole = run.asset_selection is None and run.step_keys_to_execute is None
+        return run.job_name == self.main_job and is_whole
+
     def as_resource(self) -> dg.ResourceDefinition:
         """The release for Dagster, with no config: the launchpad should not offer where to publish.
 
@@ -136,7 +141,7 @@ class Release(ABC):
         """Make ready before a run's first step; publish and write the summary after its last."""
         planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
         try:
-            self.begin(run.run_id, planned, run.job_name == self.main_job, log)
+            self.begin(run.run_id, planned, self._is_about_all_assets(run), log)
         except ToldError as error:
             refused = [AssetOutcome(asset, "failed", str(error)) for asset in planned]
             write_summary(self.home, summarise(instance, run.run_id, refused, self.address, published=False))
