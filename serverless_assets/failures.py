@@ -1,5 +1,6 @@
-"""Failures as Dagster shows them: a sentence for a person, no traceback, and no retry in vain."""
+"""Failures as Dagster shows them: a sentence for a person, tried again only if that may help."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,12 +8,32 @@ import dagster as dg
 
 from serverless_assets.errors import ToldError
 
+# The clients have asked again for half a minute by then: what is left are outages of minutes.
+RETRIES = 2
+FIRST_PAUSE_SECONDS = 20.0
+
 
 @contextmanager
 def in_words(*others: type[Exception]) -> Iterator[None]:
-    """Turn a `ToldError`, or one of `others`, into the `dagster.Failure` of the same words."""
+    """Turn a `ToldError`, or one of `others`, into the `dagster.Failure` of the same words.
+
+    In a step, what may pass is tried again a little later. (With a `RetryPolicy` Dagster would also try
+    again what a person has cancelled, and what is a fault of the code.)
+    """
     caught: tuple[type[Exception], ...] = (ToldError, *others)
     try:
         yield
     except caught as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        failure = dg.Failure(str(error), allow_retries=False)
+        if isinstance(error, ToldError) and error.may_pass:
+            pause = seconds_to_wait(dg.OpExecutionContext.get().retry_number, random.random())
+            raise dg.RetryRequested(RETRIES, pause) from failure
+        raise failure from None
+
+
+def seconds_to_wait(attempts_before: int, chance: float) -> float:
+    """The pause before the next attempt: twice as long each time, and up to half longer by chance (0 to 1).
+
+    Runs that failed together should not come back together.
+    """
+    return float(FIRST_PAUSE_SECONDS * 2**attempts_before * (1 + chance / 2))

@@ -6,11 +6,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, RetryError, Unauthorized
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPIError,
+    NotFound,
+    RetryError,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+)
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from requests.exceptions import RequestException
 
+from serverless_assets.errors import ToldError
+
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
+
+# Reasons of a refusal that is not one.
+PASSING = ("rateLimitExceeded", "backendError", "internalError", "jobRateLimitExceeded")
 
 _LOG_IN = "Run `gcloud auth application-default login`"
 _CALL = re.compile(r"^[A-Z]+ https?://\S+: ")
@@ -31,12 +44,23 @@ class Service:
 
 
 @contextmanager
-def in_words(service: Service, subject: str, error_type: type[Exception]) -> Iterator[None]:
+def in_words(service: Service, subject: str, error_type: type[ToldError]) -> Iterator[None]:
     """Raise Google's errors as `error_type`, saying what `subject` was about."""
     try:
         yield
     except ERRORS as error:
-        raise error_type(f"{subject}: {explain(error, service)}") from error
+        told = error_type(f"{subject}: {explain(error, service)}")
+        told.may_pass = may_pass(error)
+        raise told from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether Google, asked the same in a while, may answer: it was not reached, or out of order."""
+    if isinstance(error, RetryError) and error.cause is not None:
+        return may_pass(error.cause)
+    if isinstance(error, (RequestException, TransportError, ServerError, TooManyRequests)):
+        return True
+    return _first(error).get("reason") in PASSING
 
 
 def explain(error: BaseException, service: Service) -> str:

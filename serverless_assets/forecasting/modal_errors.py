@@ -21,6 +21,14 @@ UNREACHABLE = (exception.ConnectionError, exception.ServiceError, ConnectionErro
 class Unreachable(ComputeError):
     """Modal did not answer. A call that was started goes on there."""
 
+    may_pass = True
+
+
+class Crashed(ComputeError):
+    """The worker's container ended before there was an answer."""
+
+    may_pass = True
+
 
 class WorkerDiffers(ComputeError):
     """The deployed worker runs other code than this."""
@@ -71,7 +79,7 @@ def outcome_in_words(call_id: str, size: Size, deadline_seconds: float) -> Itera
     except exception.OutputExpiredError:
         raise ComputeError(f"Modal has no answer of call {call_id} any more. Run again.") from None
     except exception.InternalFailure as error:
-        raise ComputeError(
+        raise Crashed(
             f"The worker's container crashed before there was an answer ({_text(error)}). Run again; if it "
             "crashes again, choose more memory."
         ) from None
