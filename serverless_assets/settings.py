@@ -54,6 +54,11 @@ class Settings:
     modal_environment: str | None
     has_modal_token: bool
 
+    @property
+    def pool(self) -> str:
+        """Dagster's name for the warehouse that runs write to, one at a time."""
+        return f"{self.environment}/{self.dbt_schema}"
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read every variable.

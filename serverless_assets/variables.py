@@ -34,6 +34,7 @@ class VariableReader:
         value = self.text(name)
         if value and not re.fullmatch(pattern, value):
             self._unusable(name, value, wanted)
+            return None
         return value
 
     def identifier(self, name: str, default: str) -> str:

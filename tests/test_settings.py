@@ -11,6 +11,7 @@ NO_TOKEN_FILE = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}
 def test_nothing_set_is_a_laptop_with_the_sample_shop():
     assert Settings.from_environ(NO_TOKEN_FILE) == Settings(
         environment="local",
+        branch=None,
         compute=None,
         home=PROJECT_ROOT / ".serverless",
         dataset_url=None,
@@ -21,7 +22,16 @@ def test_nothing_set_is_a_laptop_with_the_sample_shop():
         dbt_schema="dwh",
         forecast_table="order_forecast",
         forecast_deadline_seconds=1800,
+        forecast_fresh_hours=36,
+        run_deadline_seconds=7200,
+        budget_usd=None,
         timezone="UTC",
+        automation_is_on=False,
+        alert_url=None,
+        alert_format="slack",
+        ui_url="http://127.0.0.1:3000",
+        owner="team:data",
+        code_url=None,
         project=None,
         location="US",
         bucket=None,
@@ -46,7 +56,16 @@ def test_every_variable_is_read():
             "DBT_SCHEMA": "ANALYTICS_2",
             "SERVERLESS_FORECAST_TABLE": "_forecast",
             "SERVERLESS_FORECAST_DEADLINE": "60",
+            "SERVERLESS_FORECAST_FRESH_HOURS": "12",
+            "SERVERLESS_RUN_DEADLINE": "600",
+            "SERVERLESS_BUDGET_USD": "0.5",
             "SERVERLESS_TIMEZONE": "Europe/Berlin",
+            "SERVERLESS_AUTOMATION": "on",
+            "SERVERLESS_ALERT_URL": "https://hooks.test/secret",
+            "SERVERLESS_ALERT_FORMAT": "json",
+            "SERVERLESS_UI_URL": "https://dagster.shop.test/",
+            "SERVERLESS_OWNER": "ann@shop.test",
+            "SERVERLESS_CODE_URL": "https://git.test/shop/tree/main",
             "GOOGLE_CLOUD_PROJECT": "my-shop-123",
             "SERVERLESS_LOCATION": "europe-west3",
             "SERVERLESS_BUCKET": "my-shop.forecasts",
@@ -58,6 +77,7 @@ def test_every_variable_is_read():
         }
     ) == Settings(
         environment="prod",
+        branch=None,
         compute="modal",
         home=Path("/srv/shop"),
         dataset_url="https://ann:pw@shop.test/data?token=abc",
@@ -68,7 +88,16 @@ def test_every_variable_is_read():
         dbt_schema="ANALYTICS_2",
         forecast_table="_forecast",
         forecast_deadline_seconds=60,
+        forecast_fresh_hours=12,
+        run_deadline_seconds=600,
+        budget_usd=0.5,
         timezone="Europe/Berlin",
+        automation_is_on=True,
+        alert_url="https://hooks.test/secret",
+        alert_format="json",
+        ui_url="https://dagster.shop.test",
+        owner="ann@shop.test",
+        code_url="https://git.test/shop/tree/main",
         project="my-shop-123",
         location="europe-west3",
         bucket="my-shop.forecasts",
@@ -82,6 +111,20 @@ def test_every_variable_is_read():
 def test_each_environment_has_a_home_of_its_own():
     homes = {Settings.from_environ({"SERVERLESS_ENV": name}).home for name in ("local", "gcp", "../x")}
     assert homes == {PROJECT_ROOT / name for name in (".serverless", ".serverless-gcp", ".serverless-x")}
+
+
+def test_a_branch_has_a_home_and_a_dataset_of_its_own():
+    found = Settings.from_environ({"SERVERLESS_BRANCH": "pr-123", "SERVERLESS_HOME": "/srv/shop"})
+    assert (found.home, found.dbt_schema) == (Path("/srv/shop-pr-123"), "dwh_pr_123")
+    assert Settings.from_environ({"SERVERLESS_BRANCH": "pr-123"}).home == PROJECT_ROOT / ".serverless-pr-123"
+
+
+def test_what_may_carry_a_secret_is_not_in_the_settings_repr():
+    secrets = {
+        "SERVERLESS_DATASET_URL": "https://ann:hunter2@x.test",
+        "SERVERLESS_ALERT_URL": "https://hunter2.test",
+    }
+    assert "hunter2" not in repr(Settings.from_environ(secrets))
 
 
 def test_half_a_modal_token_is_none():
@@ -153,6 +196,15 @@ def test_the_processs_own_variables_are_read_when_none_are_given(monkeypatch):
         ("SERVERLESS_BUCKET", "my-shop/forecasts", "without gs://"),
         ("SERVERLESS_LOCATION", "the moon", "europe-west3"),
         ("SERVERLESS_MODAL_APP", "my app", "letters"),
+        ("SERVERLESS_BRANCH", "Feature/X", "pr-123"),
+        ("SERVERLESS_BRANCH", "../x", "pr-123"),
+        ("SERVERLESS_BUDGET_USD", "-1", "0.50"),
+        ("SERVERLESS_BUDGET_USD", "nan", "0.50"),
+        ("SERVERLESS_BUDGET_USD", "$5", "0.50"),
+        ("SERVERLESS_AUTOMATION", "yes", "off, on"),
+        ("SERVERLESS_ALERT_FORMAT", "xml", "slack, json"),
+        ("SERVERLESS_OWNER", "data team", "team:data"),
+        ("SERVERLESS_RUN_DEADLINE", "0", "7200"),
         ("SERVERLESS_TIMEZONE", "Mars/Olympus", "Europe/Berlin"),
         ("SERVERLESS_TIMEZONE", "Europe", "Europe/Berlin"),
         ("SERVERLESS_TIMEZONE", "../../etc/passwd", "Europe/Berlin"),
