@@ -20,6 +20,21 @@ def copy_atomically(source: Path, path: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def share_atomically(source: Path, path: Path) -> None:
+    """Make `path` the same file as `source` where the file system can, else a copy.
+
+    For files that are only ever replaced: writing to one writes to both.
+    """
+    if path.exists() and path.samefile(source):
+        return
+    with _replacing(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
 def link_atomically(target: Path, path: Path) -> None:
     """Make `path` a symbolic link to `target`, whatever file or link it was."""
     with _replacing(path) as temporary:

@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Run JOB here and now: serverless_pipeline (the default), ingest, transform or forecast."""
     settings = _settings()
-    prepare_dagster_home(settings.home)
+    prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     # Dagster takes seconds to import, which `serverless --help` should not.
     from serverless_assets.cli.run import Request, run_job
 
@@ -59,7 +59,7 @@ def run(
 def ui(port: int) -> None:
     """Open the Dagster UI on 127.0.0.1 until Ctrl-C."""
     settings = _settings()
-    prepare_dagster_home(settings.home)
+    prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     _prepare_definitions(settings)
     click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
     dagster = Path(sys.executable).with_name("dagster")
@@ -116,6 +116,31 @@ def slim_ci() -> None:
         checked = check(parts.project, parts.release)
     click.echo(checked)
     sys.exit(0 if checked.is_green else 1)
+
+
+@main.command()
+@click.argument("which", required=False)
+@click.option("--list", "list_all", is_flag=True, help="List the forecasts that there are, the newest first.")
+def replay(which: str | None, list_all: bool) -> None:
+    """Make a published forecast again from its record, and say whether it comes out the same.
+
+    WHICH: a run's id or its beginning, a forecast's key, or the day it was made; the newest by default.
+    """
+    settings = _settings()
+    # Whoever ends the command ends the forecast, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from serverless_assets.cli.replay import listed, replayed
+    from serverless_assets.environments import environment
+
+    with _told():
+        parts = environment(settings)
+        if list_all:
+            for line in listed(parts.release.published.artifacts):
+                click.echo(line)
+            return
+        verdict = replayed(parts, which, click.echo)
+    click.echo(verdict.text)
+    sys.exit(0 if verdict.reproduced else 1)
 
 
 @main.command("deploy-modal")

@@ -12,7 +12,7 @@ import dagster as dg
 import yaml
 from dagster._core.utils import make_new_run_id
 
-from serverless_assets.automation.jobs import run_config
+from serverless_assets.automation.jobs import JOBS
 from serverless_assets.cli.progress import Progress
 from serverless_assets.cli.text import summary_text
 from serverless_assets.definitions import build
@@ -33,10 +33,11 @@ class RunRefused(ToldError):
 
 @dataclass(frozen=True)
 class Request:
-    """What to run and how, as Dagster takes it."""
+    """What to run and how. `config` is the whole run config; if None, it is the job's own with `choices`."""
 
     job: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] | None
+    choices: Mapping[str, Any]
     tags: Mapping[str, str]
     resume: bool
 
@@ -58,14 +59,27 @@ class Request:
         """
         if config_file and (reuse or skip_forecast or rebuild):
             raise RunRefused("--config says it all: leave out --reuse, --skip-forecast and --rebuild.")
+        config = None
         if config_file:
             try:
                 config = yaml.safe_load(config_file.read_text()) or {}
             except yaml.YAMLError as error:
                 raise RunRefused(f"{config_file} is not YAML: {error}") from None
-        else:
-            config = run_config(run_inputs(reuse, skip_forecast, rebuild)).to_config_dict()
-        return cls(job, config, _range_tags(months) if months else {}, resume)
+        choices = {
+            **({"rebuild": "all"} if rebuild else {}),
+            **({"ingestion": {"reuse": {}}} if reuse else {}),
+            **({"forecast": {"skip": {}}} if skip_forecast else {}),
+        }
+        return cls(job, config, choices, _range_tags(months) if months else {}, resume)
+
+    def run_config(self, job: dg.JobDefinition) -> Mapping[str, Any]:
+        """The run config: the file's, or the form that the job opens on with what was chosen."""
+        if self.config is not None:
+            return self.config
+        # Dagster knows the config of a job with partitions by partition alone.
+        filled_in = JOBS[job.name].config if job.name in JOBS else job.run_config
+        form = (filled_in or {})["resources"]["run_inputs"]["config"]
+        return {"resources": {"run_inputs": {"config": {**form, **self.choices}}}}
 
 
 def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool) -> RunInputs:
@@ -97,7 +111,7 @@ def run_job(request: Request, settings: Settings) -> bool:
         instance.add_event_listener(run_id, Progress(click.echo))
         try:
             result = job.execute_in_process(
-                run_config={**request.config, "loggers": QUIET_CONSOLE},
+                run_config={**request.run_config(job), "loggers": QUIET_CONSOLE},
                 instance=instance,
                 tags=dict(request.tags),
                 asset_selection=selection,
@@ -107,9 +121,11 @@ def run_job(request: Request, settings: Settings) -> bool:
         except dg.DagsterInvalidConfigError as error:
             raise RunRefused(_in_words(error)) from None
     document = read_summary(settings.home)
-    if document and document["run_id"] == run_id:
-        click.echo("\n" + summary_text(document))
-    return result.success and bool(document and document["published"])
+    if document is None or document["run_id"] != run_id:
+        # A job that writes no asset, such as `plan`, has nothing to publish.
+        return result.success
+    click.echo("\n" + summary_text(document))
+    return result.success and bool(document["published"])
 
 
 def _unfinished(settings: Settings) -> list[dg.AssetKey]:

@@ -12,6 +12,16 @@ import pyarrow.parquet as pq
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer
 
 SCHEMA = pa.schema([("forecast_run", pa.string()), ("forecast_made_on", pa.date32()), *FORECAST_SCHEMA])
+DESCRIPTIONS = {
+    "forecast_run": "The run that made the forecast.",
+    "forecast_made_on": "The day on which it was made, in UTC.",
+    "ds": "The day that is forecast.",
+    "yhat": "Expected revenue of the day, in USD.",
+    "yhat_lower_80": "With 80% probability the revenue is not below this, nor above the upper bound.",
+    "yhat_upper_80": "The upper bound of the 80% interval.",
+    "yhat_lower_95": "With 95% probability the revenue is not below this, nor above the upper bound.",
+    "yhat_upper_95": "The upper bound of the 95% interval.",
+}
 FACTS = b"forecast"
 
 

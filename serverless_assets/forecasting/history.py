@@ -2,7 +2,23 @@
 
 from datetime import timedelta
 
+import dagster as dg
 import pyarrow as pa
+
+from serverless_assets.warehouse import Warehouse
+
+REVENUE = "daily_revenue"
+
+
+def read_history(warehouse: Warehouse) -> pa.Table:
+    """Daily order revenue of all locations: ds date32, y float64, without gaps."""
+    if REVENUE not in warehouse.tables():
+        raise dg.Failure(f"There is no {REVENUE} yet: run the transform job first.", allow_retries=False)
+    return daily_total(
+        warehouse.query(
+            f"select ds, sum(revenue_usd) as y from {warehouse.relation(REVENUE)} group by ds order by ds"
+        )
+    )
 
 
 def daily_total(revenue: pa.Table) -> pa.Table:

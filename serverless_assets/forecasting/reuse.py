@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from modal_forecast.messages import ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA
 
@@ -30,12 +32,12 @@ class Basis:
     code: str
 
     @classmethod
-    def of(cls, request: ForecastRequest, code: str) -> "Basis":
-        """The basis of what `request` asks of code of this version."""
+    def of(cls, request: ForecastRequest, code: str, columns: pa.Schema = SCHEMA) -> "Basis":
+        """The basis of what `request` asks of code of this version, for a table of these columns."""
         same_for_all = replace(request, horizon=0, country=None)
         return cls(
-            key=_digest(f"{code}\n{SCHEMA.to_string()}\n".encode() + request.to_bytes()),
-            history=_digest(same_for_all.to_bytes()),
+            key=digest(f"{code}\n{columns.to_string()}\n".encode() + request.to_bytes()),
+            history=digest(same_for_all.to_bytes()),
             horizon=request.horizon,
             holidays=request.country,
             code=code,
@@ -81,5 +83,6 @@ def _changes(held: Mapping[str, Any], basis: Basis) -> Iterable[str]:
         yield "code changed"
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """What tells these bytes from others: 16 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from serverless_assets.artifacts.gcs import GcsArtifacts
-from serverless_assets.publishing.release import Release, Scratch
+from serverless_assets.publishing.release import Published, Release, Scratch
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
 
@@ -33,6 +33,10 @@ class LiveRelease(Release):
     @property
     def artifacts(self) -> GcsArtifacts:
         return self._artifacts
+
+    @property
+    def published(self) -> Published:
+        return Published(self._warehouse, self._artifacts)
 
     @property
     def address(self) -> str:

@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 from filelock import FileLock, Timeout
 
 from serverless_assets.artifacts.local import LocalArtifacts
-from serverless_assets.files import copy_atomically, link_atomically, write_atomically
-from serverless_assets.publishing.release import Release, Scratch
+from serverless_assets.files import copy_atomically, link_atomically, share_atomically, write_atomically
+from serverless_assets.publishing.release import Published, Release, Scratch
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -82,6 +83,14 @@ class LocalRelease(Release):
     @property
     def artifacts(self) -> LocalArtifacts:
         return LocalArtifacts(self.layout.working_artifacts, self.layout.artifacts)
+
+    @property
+    def published(self) -> Published:
+        # Resolved: a publish between two looks does not mix two releases.
+        return Published(
+            DuckDBWarehouse(self.layout.warehouse.resolve(), self._dbt_schema, read_only=True),
+            LocalArtifacts(self.layout.artifacts.resolve(), self.layout.artifacts),
+        )
 
     @property
     def address(self) -> str:
@@ -153,8 +162,13 @@ def publish(layout: Layout, run_id: str) -> bool:
         working = _stamps([layout.working_warehouse, *_files(layout.working_artifacts)])
         copy_atomically(layout.working_warehouse, unfinished / layout.warehouse.name)
     for file in _files(layout.working_artifacts):
-        copy_atomically(file, unfinished / "artifacts" / file.name)
-    note = {"run_id": run_id, "working": working, "warehouse": _stamp(unfinished / layout.warehouse.name)}
+        _take_over(layout, file, unfinished / "artifacts" / file.name)
+    note = {
+        "run_id": run_id,
+        "working": working,
+        "warehouse": _stamp(unfinished / layout.warehouse.name),
+        "artifacts": _stamps(_files(unfinished / "artifacts")),
+    }
     write_atomically(unfinished / "release.json", json.dumps(note).encode())
     unfinished.rename(release)
     link_atomically(Path("releases", release.name), layout.current)
@@ -162,6 +176,17 @@ def publish(layout: Layout, run_id: str) -> bool:
         _link_through_current(path)
     _remove_old_releases(layout)
     return True
+
+
+def _take_over(layout: Layout, file: Path, to: Path) -> None:
+    """Put a working file into a new release; one that has not changed since the last costs no room there."""
+    last, note = layout.current / "artifacts" / file.name, _release_note(layout)
+    is_unchanged = note.get("working", {}).get(file.name) == _stamp(file)
+    # People may have written to the published one by hand.
+    if is_unchanged and last.exists() and note.get("artifacts", {}).get(file.name) == _stamp(last):
+        share_atomically(last, to)
+    else:
+        copy_atomically(file, to)
 
 
 def _only_run_at_work(layout: Layout, log: dg.DagsterLogManager) -> FileLock:
@@ -194,7 +219,7 @@ def _remove_old_releases(layout: Layout) -> None:
         shutil.rmtree(path)
 
 
-def _release_note(layout: Layout) -> dict[str, object]:
+def _release_note(layout: Layout) -> dict[str, Any]:
     path = layout.current / "release.json"
     return json.loads(path.read_text()) if path.exists() else {}
 

@@ -39,6 +39,14 @@ class Scratch:
     variables: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Published:
+    """The tables and files that people read now: to read, and never to write to."""
+
+    warehouse: Warehouse
+    artifacts: Artifacts
+
+
 class Release(ABC):
     """Where a run writes to. Every asset asks for it, so that it wraps the whole run."""
 
@@ -56,6 +64,11 @@ class Release(ABC):
     @abstractmethod
     def artifacts(self) -> Artifacts:
         """The artifact store to write to in this run."""
+
+    @property
+    @abstractmethod
+    def published(self) -> Published:
+        """What people read now. Reading it neither keeps a run waiting nor waits for one."""
 
     @property
     @abstractmethod

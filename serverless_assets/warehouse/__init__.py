@@ -76,6 +76,10 @@ class Warehouse(Protocol):
     def name(self) -> str:
         """What people call it: a file, a dataset."""
 
+    @property
+    def kind(self) -> str:
+        """The product, as Dagster's graph names it on an asset."""
+
     def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
         """Replace the table by the rows of a parquet file; keep `note` with the relation itself.
 

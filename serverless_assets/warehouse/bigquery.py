@@ -59,6 +59,10 @@ class BigQueryWarehouse:
     patience: float = 30.0
 
     @property
+    def kind(self) -> str:
+        return "bigquery"
+
+    @property
     def name(self) -> str:
         return f"BigQuery, {self._dataset} in {self.location}"
 

@@ -18,10 +18,18 @@ from serverless_assets.warehouse import TableShape, WarehouseError, Work, refuse
 
 @dataclass(frozen=True)
 class DuckDBWarehouse:
-    """See `Warehouse`. Connections are short: an open one keeps every other process out."""
+    """See `Warehouse`. Connections are short: an open one keeps every other process out.
+
+    `read_only` ones keep out those alone who write to the file.
+    """
 
     path: Path
     schema: str
+    read_only: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "duckdb"
 
     @property
     def name(self) -> str:
@@ -63,6 +71,8 @@ class DuckDBWarehouse:
         return f"{self.path.stem}.{self.schema}.{table}"
 
     def tables(self) -> set[str]:
+        if self.read_only and not self.path.exists():
+            return set()
         with self._connection() as connection:
             rows = connection.execute(
                 "select table_name from information_schema.tables where table_schema = ?", [self.schema]
@@ -131,7 +141,10 @@ class DuckDBWarehouse:
         try:
             # The resource waits for a lock to go, but leaves the connection open after an error.
             with (
-                DuckDBResource(database=str(self.path)).get_connection() as connection,
+                DuckDBResource(
+                    database=str(self.path),
+                    connection_config={"access_mode": "READ_ONLY"} if self.read_only else {},
+                ).get_connection() as connection,
                 closing(connection),
             ):
                 yield connection

@@ -10,6 +10,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from serverless_assets.files import share_atomically
 from serverless_assets.publishing.local import (
     RELEASES_KEPT,
     Layout,
@@ -19,6 +20,7 @@ from serverless_assets.publishing.local import (
 )
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
 from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.warehouse import WarehouseError
 
 LOG = dg.get_dagster_logger()
 READER = """
@@ -160,6 +162,67 @@ def test_rows_that_a_killed_run_left_in_the_log_are_published(layout):
     assert publish(layout, "run-2") is False
 
 
+def record_a_forecast(layout: Layout, content: str = "a forecast") -> None:
+    layout.working_artifacts.mkdir(exist_ok=True)
+    (layout.working_artifacts / "record.parquet").write_text(content)
+
+
+def inodes(layout: Layout, name: str) -> list[int]:
+    return [(release / "artifacts" / name).stat().st_ino for release in releases(layout)]
+
+
+def test_a_file_that_did_not_change_takes_no_room_in_the_next_release(layout):
+    record_a_forecast(layout)
+    for number in (1, 2):
+        work(layout, number)
+        publish(layout, f"run-{number}")
+    assert len(set(inodes(layout, "record.parquet"))) == 1
+    assert len(set(inodes(layout, "forecast.html"))) == 2
+
+
+def test_a_later_write_to_the_working_copy_changes_no_release_not_even_in_place(layout):
+    record_a_forecast(layout)
+    for number in (1, 2):
+        work(layout, number)
+        publish(layout, f"run-{number}")
+    record_a_forecast(layout, "another")
+    held = [(release / "artifacts" / "record.parquet").read_text() for release in releases(layout)]
+    assert held == ["a forecast", "a forecast"]
+    publish(layout, "run-3")
+    held = [(release / "artifacts" / "record.parquet").read_text() for release in releases(layout)]
+    assert held == ["a forecast", "another"]
+
+
+def test_a_published_file_that_somebody_wrote_to_is_not_taken_over(layout):
+    record_a_forecast(layout)
+    work(layout, 1)
+    publish(layout, "run-1")
+    (layout.artifacts / "record.parquet").write_text("by hand, and longer")
+    work(layout, 2)
+    publish(layout, "run-2")
+    assert (layout.artifacts / "record.parquet").read_text() == "a forecast"
+
+
+def test_a_file_is_copied_where_the_file_system_has_no_hard_links(layout, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr("serverless_assets.files.os.link", refuse)
+    record_a_forecast(layout)
+    for number in (1, 2):
+        work(layout, number)
+        publish(layout, f"run-{number}")
+    assert len(set(inodes(layout, "record.parquet"))) == 2
+    assert (layout.artifacts / "record.parquet").read_text() == "a forecast"
+
+
+def test_to_share_a_file_with_itself_leaves_it_and_nothing_else(tmp_path):
+    file = tmp_path / "a"
+    file.write_text("a")
+    share_atomically(file, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_artifacts_alone_can_be_published(layout):
     layout.working_artifacts.mkdir()
     (layout.working_artifacts / "note.txt").write_text("hello")
@@ -222,6 +285,31 @@ def test_a_reader_neither_blocks_publishing_nor_loses_what_it_reads(layout):
             assert publish(layout, f"run-{number}")
         assert number_in(layout.warehouse) == 4
         assert asked_again(held) == "1"
+
+
+def test_what_is_published_is_read_while_a_run_and_other_readers_hold_their_files(release, published):
+    work(published, 2)
+    write = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('1', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", write, str(published.working_warehouse)]
+    with (
+        reader(published.warehouse) as held,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer,
+    ):
+        assert says(held) == says(writer) == "1"
+        found = release.published
+        assert found.warehouse.query("select n from main.numbers")["n"].to_pylist() == [1]
+        assert found.artifacts.read("forecast.html") == b"<p>1</p>"
+        with pytest.raises(WarehouseError, match="read-only"):
+            found.warehouse.keep_notes({})
+        writer.kill()
+
+
+def test_before_the_first_release_nothing_is_published_and_to_ask_makes_nothing(release, layout):
+    found = release.published
+    assert found.warehouse.tables() == set()
+    assert found.warehouse.notes() == {}
+    assert found.artifacts.names("") == []
+    assert not layout.warehouse.exists()
 
 
 # ---- the copy to go on from

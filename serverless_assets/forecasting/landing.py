@@ -1,0 +1,91 @@
+"""Where a forecast lands: its table, its file and its record; and what people are told of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+
+from modal_forecast.messages import ForecastRequest
+from serverless_assets import metadata
+from serverless_assets.artifacts import Artifacts
+from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in
+from serverless_assets.forecasting.record import Record, RecordName
+from serverless_assets.publishing.release import Release
+from serverless_assets.warehouse import TableShape, Warehouse, Work
+
+UNCHANGED = "unchanged: same history, parameters and code"
+
+
+def land(release: Release, table: str, file: str, made: Record, reason: str) -> dict[str, Any]:
+    """Store a new forecast, and return its metadata."""
+    content = as_file(made.rows, made.facts)
+    work = _replace(release.warehouse, table, content, made.facts)
+    release.artifacts.write(file, content)
+    release.artifacts.write(made.name, made.to_bytes())
+    outcome = metadata.outcome(
+        "built",
+        reason,
+        rows=made.rows.num_rows,
+        size=len(content),
+        seconds=float(made.facts["seconds"]),
+    )
+    return outcome | _described(release, table, file, made.facts) | metadata.work(work)
+
+
+def leave(
+    release: Release, table: str, file: str, held: Mapping[str, Any], request: ForecastRequest
+) -> dict[str, Any]:
+    """Leave the forecast as it is, and return its metadata. `request` asks for what it was made from.
+
+    Its file and its record are written if they are not there: its rows are at hand, which costs no forecast.
+    """
+    warehouse, artifacts, written = release.warehouse, release.artifacts, []
+    content = artifacts.read(file)
+    if content is None or facts_in(content) != held:
+        content = as_file(forecast_in(warehouse, table), held)
+        artifacts.write(file, content)
+        written.append(file)
+    name = RecordName.of(held)
+    if name and str(name) not in artifacts.names(str(name)):
+        record = Record(forecast_in(warehouse, table).cast(SCHEMA), held, request.to_bytes())
+        artifacts.write(record.name, record.to_bytes())
+        written.append("its record")
+    reason = "; ".join([UNCHANGED, *(f"{name} was written" for name in written)])
+    outcome = metadata.outcome("reused", reason, rows=warehouse.row_count(table), size=len(content))
+    # The seconds are those of the run that made it.
+    lasting = {fact: value for fact, value in held.items() if fact != metadata.SECONDS}
+    return {**outcome, **_described(release, table, file, lasting), metadata.BUILT_BY: held["run_id"]}
+
+
+def forecast_in(warehouse: Warehouse, table: str) -> pa.Table:
+    """The rows of the forecast's table, in order of days."""
+    return warehouse.query(f"select * from {warehouse.relation(table)} order by ds")
+
+
+def _described(release: Release, table: str, file: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **metadata.facts(facts),
+        "dagster/table_name": release.warehouse.label(table),
+        **metadata.place("file", release.artifacts.place(file)),
+        **_recorded(release.artifacts, facts),
+    }
+
+
+def _recorded(artifacts: Artifacts, facts: Mapping[str, Any]) -> dict[str, Any]:
+    name = RecordName.of(facts)
+    if name is None:
+        return {}
+    return {
+        **metadata.place("record", artifacts.place(str(name))),
+        "replay": f"serverless replay {name.run_id}",
+    }
+
+
+def _replace(warehouse: Warehouse, table: str, content: bytes, facts: Mapping[str, Any]) -> Work:
+    shape = TableShape(table, SCHEMA, "Daily order revenue for the coming days, with 80% and 95% bounds.")
+    with TemporaryDirectory(prefix="forecast-") as scratch:
+        path = Path(scratch) / "forecast.parquet"
+        path.write_bytes(content)
+        return warehouse.replace(shape, path, facts)
