@@ -1,73 +1,112 @@
 """The forecast of daily order revenue, and the report on it."""
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest, MessageError
 from modal_forecast.report import key_in, render, report_key
 from serverless_assets import metadata
-from serverless_assets.artifacts import Place
 from serverless_assets.failures import in_words
 from serverless_assets.forecasting.calls import RecordedCalls
+from serverless_assets.forecasting.checks import (
+    ForecastUnsound,
+    Sanity,
+    check_specs,
+    sanity,
+    sanity_of_held,
+    unsound,
+)
 from serverless_assets.forecasting.compute import Answered, Compute, Size
-from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in, forecast_rows
-from serverless_assets.forecasting.history import daily_total
+from serverless_assets.forecasting.forecast_file import forecast_rows
+from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.landing import forecast_in, land, leave
+from serverless_assets.forecasting.record import Record, made_facts
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
-from serverless_assets.forecasting.reuse import KEY, Basis, reason_to_forecast
+from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
-from serverless_assets.warehouse import TableShape, Warehouse, Work
 
 GROUP = "forecasting"
 COUNTRY = "US"
-REVENUE = "daily_revenue"
-UNCHANGED = "unchanged: same history, parameters and code"
 SINGLE_RUN = dg.BackfillPolicy.single_run()
 
 
-def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
+def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list[dg.AssetsDefinition]:
     """The two assets; the forecast lands in the warehouse as `forecast_table`."""
 
-    @dg.asset(
-        group_name=GROUP,
-        kinds={"prophet"},
-        deps=[REVENUE],
-        output_required=False,
+    # An asset that may be skipped together with its checks is one that can be subset.
+    @dg.multi_asset(
+        name="order_forecast",
+        specs=[
+            dg.AssetSpec(
+                "order_forecast",
+                group_name=GROUP,
+                kinds={"prophet"},
+                deps=[REVENUE],
+                skippable=True,
+                freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=fresh_hours)),
+                description="Daily order revenue for the coming days, with 80% and 95% bounds.",
+            )
+        ],
+        check_specs=check_specs(),
+        can_subset=True,
         backfill_policy=SINGLE_RUN,
-        description="Daily order revenue for the coming days, with 80% and 95% bounds.",
+        pool=pool,
     )
     def order_forecast(
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
         release: dg.ResourceParam[Release],
         compute: dg.ResourceParam[Compute],
-    ) -> Iterator[dg.MaterializeResult]:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         choices = run_inputs.choices()
         if choices.forecast is None:
             yield from _skip(context)
             return
         warehouse = release.warehouse
         with in_words(ForecastRefused, MessageError):
+            held = warehouse.note(forecast_table) if forecast_table in warehouse.tables() else None
+            found: Sequence[Sanity] = ()
+            if not context.selected_asset_keys:
+                # Somebody asked for the checks alone.
+                if held:
+                    found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
+                    yield from _results(context, found)
+                return
             request = ForecastRequest(read_history(warehouse), choices.forecast.horizon, COUNTRY)
             basis = Basis.of(request, code_version())
-            held = warehouse.note(forecast_table) if forecast_table in warehouse.tables() else None
             reason = reason_to_forecast(held, basis, choices.rebuild_all)
             if held is not None and reason is None:
-                result = _reused(release, forecast_table, held, choices.forecast.forecast_file)
-            else:
-                result = _built(
-                    context, release, forecast_table, compute, choices.forecast, request, basis, str(reason)
-                )
-        yield result
+                found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
+                # Somebody has changed its rows: it is made again.
+                reason = unsound(found)
+            try:
+                if held is not None and reason is None:
+                    told = leave(release, forecast_table, choices.forecast.forecast_file, held, request)
+                else:
+                    told, found = _built(
+                        context,
+                        release,
+                        forecast_table,
+                        compute,
+                        choices.forecast,
+                        request,
+                        basis,
+                        str(reason),
+                    )
+            except ForecastUnsound as error:
+                yield from _results(context, error.found)
+                raise
+        yield dg.MaterializeResult(
+            asset_key=context.asset_key, data_version=dg.DataVersion(basis.key), metadata=told
+        )
+        yield from _results(context, found)
 
     @dg.asset(
         group_name=GROUP,
@@ -75,6 +114,7 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
         deps=[order_forecast, REVENUE],
         output_required=False,
         backfill_policy=SINGLE_RUN,
+        pool=pool,
         description="The forecast as one interactive HTML file that works offline.",
     )
     def forecast_report(
@@ -90,7 +130,7 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
                 raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
             facts = warehouse.note(forecast_table)
             report = report_input(
-                read_history(warehouse), _rows(warehouse, forecast_table), facts, choices.forecast
+                read_history(warehouse), forecast_in(warehouse, forecast_table), facts, choices.forecast
             )
             held, key = release.artifacts.read(name), report_key(report)
             reason = reason_to_report(key_in(held), key, choices.rebuild_all)
@@ -113,17 +153,6 @@ def forecasting_assets(forecast_table: str) -> list[dg.AssetsDefinition]:
         )
 
     return [order_forecast, forecast_report]
-
-
-def read_history(warehouse: Warehouse) -> pa.Table:
-    """Daily order revenue of all locations: ds date32, y float64, without gaps."""
-    if REVENUE not in warehouse.tables():
-        raise dg.Failure(f"There is no {REVENUE} yet: run the transform job first.", allow_retries=False)
-    return daily_total(
-        warehouse.query(
-            f"select ds, sum(revenue_usd) as y from {warehouse.relation(REVENUE)} group by ds order by ds"
-        )
-    )
 
 
 def forecast_facts(
@@ -166,65 +195,32 @@ def _built(
     request: ForecastRequest,
     basis: Basis,
     reason: str,
-) -> dg.MaterializeResult:
-    """Have the forecast computed, and put its rows, its facts and its file where they belong."""
-    calls, run_id = RecordedCalls(context), context.run.run_id
-    answered = compute.run(request.to_bytes(), Size(choice.cpu, choice.memory), context.log.info, calls)
-    answer = ForecastAnswer.from_bytes(answered.content)
+) -> tuple[dict[str, Any], Sequence[Sanity]]:
+    """Have the forecast computed, and store it if it is sound; its metadata, and what the checks say."""
+    calls, run_id, asked = RecordedCalls(context), context.run.run_id, request.to_bytes()
+    answered = compute.run(asked, Size(choice.cpu, choice.memory), context.log.info, calls)
+    answer, made_at = ForecastAnswer.from_bytes(answered.content), datetime.now(UTC)
+    rows = forecast_rows(answer, run_id, made_at)
+    found = sanity(rows, request.history["ds"][-1].as_py(), request.horizon)
+    if unsound(found):
+        # Asked for again, the call would give the same answer.
+        if answered.call:
+            calls.ended(answered.call)
+        raise ForecastUnsound(found)
     facts = {
         **forecast_facts(request, answer, choice, compute.name, answered, run_id),
         **basis.as_facts(),
+        **made_facts(rows, made_at),
     }
-    content = as_file(forecast_rows(answer, run_id, datetime.now(UTC)), facts)
-    work = _store(release.warehouse, table, content, facts)
-    place = release.artifacts.write(choice.forecast_file, content)
+    told = land(release, table, choice.forecast_file, Record(rows, facts, asked), reason)
     if answered.call:
         calls.ended(answered.call)
-    outcome = metadata.outcome(
-        "built",
-        reason,
-        rows=answer.forecast.num_rows,
-        size=len(content),
-        seconds=float(facts["seconds"]),
-    )
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(basis.key),
-        metadata=outcome | _described(release, table, facts, place) | metadata.work(work),
-    )
+    return told, found
 
 
-def _reused(release: Release, table: str, held: Mapping[str, Any], name: str) -> dg.MaterializeResult:
-    """Leave the forecast as it is; its file is written if it is not there."""
-    warehouse, artifacts, reason = release.warehouse, release.artifacts, UNCHANGED
-    content = artifacts.read(name)
-    if content is None or facts_in(content) != held:
-        # Its rows are at hand: a file costs no forecast.
-        content = as_file(_rows(warehouse, table), held)
-        artifacts.write(name, content)
-        reason = f"{UNCHANGED}; {name} was written"
-    outcome = metadata.outcome("reused", reason, rows=warehouse.row_count(table), size=len(content))
-    # The seconds are those of the run that made it.
-    lasting = {fact: value for fact, value in held.items() if fact != metadata.SECONDS}
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(held[KEY]),
-        metadata={
-            **outcome,
-            **_described(release, table, lasting, artifacts.place(name)),
-            metadata.BUILT_BY: held["run_id"],
-        },
-    )
-
-
-def _described(release: Release, table: str, facts: Mapping[str, Any], file: Place) -> dict[str, Any]:
-    return {
-        **metadata.facts(facts),
-        "dagster/table_name": release.warehouse.label(table),
-        **metadata.place("file", file),
-    }
-
-
-def _rows(warehouse: Warehouse, table: str) -> pa.Table:
-    return warehouse.query(f"select * from {warehouse.relation(table)} order by ds")
+def _results(context: dg.AssetExecutionContext, found: Sequence[Sanity]) -> Iterator[dg.AssetCheckResult]:
+    asked = {key.name for key in context.selected_asset_check_keys}
+    yield from (check.result for check in found if check.name in asked)
 
 
 def _last_preview(context: dg.AssetExecutionContext, version: str) -> dict[str, Any]:
@@ -235,11 +231,3 @@ def _last_preview(context: dg.AssetExecutionContext, version: str) -> dict[str, 
         return {}
     is_same = (found.tags or {}).get(DATA_VERSION_TAG) == version
     return {"preview": found.metadata["preview"]} if is_same else {}
-
-
-def _store(warehouse: Warehouse, table: str, content: bytes, facts: Mapping[str, Any]) -> Work:
-    shape = TableShape(table, SCHEMA, "Daily order revenue for the coming days, with 80% and 95% bounds.")
-    with TemporaryDirectory(prefix="forecast-") as scratch:
-        path = Path(scratch) / "forecast.parquet"
-        path.write_bytes(content)
-        return warehouse.replace(shape, path, facts)

@@ -5,6 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.contract import ContractError, conform
 from serverless_assets.ingestion.decide import known_answer
@@ -19,6 +21,7 @@ class Prepared:
     """A table's rows, checked and in the warehouse's columns and types, ready to be loaded.
 
     `key` is that of the request, and `known` what to keep to ask whether the source would answer the same.
+    `served` are the columns and types of the source's own file.
     """
 
     table: Table
@@ -27,6 +30,7 @@ class Prepared:
     download: Download
     key: str
     known: Known
+    served: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Arrivals:
     answers: dict[str, Future[Download | NotModified]] = field(default_factory=dict)
     files: dict[str, Future[Download]] = field(default_factory=dict)
     audited: dict[str, Prepared] = field(default_factory=dict)
+    served: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def ask(self, tables: Sequence[Table]) -> None:
         """Have the source say what it has."""
@@ -88,6 +93,7 @@ class Arrivals:
     def _conformed(self, table: Table, fetched: Download) -> Download:
         conformed = self._path(table, "conformed.parquet")
         conform(fetched.path, table, conformed)
+        self.served[table.name] = {column.name: str(column.type) for column in pq.read_schema(fetched.path)}
         fetched.path.unlink()
         return replace(fetched, path=conformed)
 
@@ -120,7 +126,8 @@ class Arrivals:
                 path = kept
             content = audit.content_of(connection, table, path)
         key = self.source.request_key(table.name, self._window(table))
-        return Prepared(table, path, content, download, key, Known(download.validators, dated_by))
+        known = Known(download.validators, dated_by)
+        return Prepared(table, path, content, download, key, known, self.served[table.name])
 
     def _dated_by(self, table: Table) -> str:
         """The version of the parent's rows as the source would answer them."""

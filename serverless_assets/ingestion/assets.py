@@ -1,6 +1,6 @@
 """The raw tables as assets: one step, so that all of them download at the same time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
@@ -12,8 +12,10 @@ import dagster as dg
 from serverless_assets import metadata
 from serverless_assets.failures import in_words
 from serverless_assets.ingestion.audit import NO_ROWS
+from serverless_assets.ingestion.checking import Checking, check_specs
 from serverless_assets.ingestion.download import TableSource
 from serverless_assets.ingestion.holding import Holding
+from serverless_assets.ingestion.last_seen import LastSeen
 from serverless_assets.ingestion.load import Brought, bring_in
 from serverless_assets.ingestion.prepare import Failed, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
@@ -21,12 +23,11 @@ from serverless_assets.ingestion.tables import TABLES, Table
 from serverless_assets.ingestion.window import Window
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import IngestionChoice, RunInputs
-from serverless_assets.warehouse import Warehouse
 
 GROUP = "ingestion"
 
 
-def ingestion_assets(first_month: date, tables: Sequence[Table] = TABLES) -> dg.AssetsDefinition:
+def ingestion_assets(first_month: date, pool: str, tables: Sequence[Table] = TABLES) -> dg.AssetsDefinition:
     """An asset for each table of the catalogue; facts are partitioned by month from `first_month` on."""
     # The month that has begun is a partition too.
     months = dg.MonthlyPartitionsDefinition(start_date=f"{first_month:%Y-%m-01}", end_offset=1)
@@ -34,26 +35,29 @@ def ingestion_assets(first_month: date, tables: Sequence[Table] = TABLES) -> dg.
     @dg.multi_asset(
         name=GROUP,
         specs=[_spec(table, months) for table in tables],
+        check_specs=check_specs(tables),
         can_subset=True,
         # A range of months is one run: one download and one statement per table.
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=pool,
     )
     def ingestion(
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
         source: dg.ResourceParam[Source],
         release: dg.ResourceParam[Release],
-    ) -> Iterator[dg.MaterializeResult]:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         choices = run_inputs.choices()
         choice = choices.ingestion
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
-        if choice is None:
-            with in_words():
-                yield from _reuse(context, selected, release.warehouse)
-            return
+        checking = Checking.now_in(context, release.warehouse)
         with in_words():
-            opened = _opened(source, choice)
-            yield from _reload(context, selected, opened, release.warehouse, months, choices.rebuild_all)
+            if choice is None:
+                yield from _reuse(context, selected, checking)
+            elif selected:
+                opened = _opened(source, choice)
+                yield from _reload(context, selected, opened, checking, months, choices.rebuild_all)
+            yield from checking.without_loading(table for table in tables if table not in selected)
 
     return ingestion
 
@@ -86,12 +90,12 @@ def _reload(
     context: dg.AssetExecutionContext,
     tables: Sequence[Table],
     source: AbstractContextManager[TableSource],
-    warehouse: Warehouse,
+    checking: Checking,
     months: dg.TimeWindowPartitionsDefinition,
     force: bool = False,
 ) -> Iterator[dg.MaterializeResult]:
     """Load what changed at the source since it was last loaded; everything by `force`."""
-    window, failures = _window(context), []
+    window, failures, warehouse = _window(context), [], checking.warehouse
     notes = warehouse.notes()
     held = {name: Holding.from_note(note) for name, note in notes.items()}
     with TemporaryDirectory(prefix="ingestion-") as scratch, source as opened:
@@ -103,9 +107,11 @@ def _reload(
                 key = dg.AssetKey(brought.table.name)
                 context.log_event(metadata.not_built(key, "failed", brought.reason))
                 continue
+            # Before the months are recorded, which say nothing of it.
+            seen = checking.last_seen(brought.table).seen(brought.served, checking.now)
             if window is None and brought.decision.load:
                 _record_months(context, brought, months)
-            yield _materialized(warehouse, brought)
+            yield _materialized(checking, brought, seen)
     if failures:
         raise _failure(failures)
 
@@ -130,7 +136,7 @@ def _record_months(
             )
 
 
-def _materialized(warehouse: Warehouse, brought: Brought) -> dg.MaterializeResult:
+def _materialized(checking: Checking, brought: Brought, seen: LastSeen) -> dg.MaterializeResult:
     decision = brought.decision
     return dg.MaterializeResult(
         asset_key=brought.table.name,
@@ -143,19 +149,21 @@ def _materialized(warehouse: Warehouse, brought: Brought) -> dg.MaterializeResul
                 size=brought.size,
                 seconds=brought.seconds,
             ),
-            **_table_metadata(warehouse, brought.table),
+            **_lineage(brought.table),
+            **seen.as_metadata(),
             **metadata.work(brought.work),
             metadata.BUILT_BY: brought.built_by,
             "content_hash": decision.version,
             "url": dg.MetadataValue.url(brought.url),
         },
+        check_results=checking.of(brought.table, seen),
     )
 
 
 def _reuse(
-    context: dg.AssetExecutionContext, tables: Iterable[Table], warehouse: Warehouse
+    context: dg.AssetExecutionContext, tables: Sequence[Table], checking: Checking
 ) -> Iterator[dg.MaterializeResult]:
-    tables = list(tables)
+    warehouse = checking.warehouse
     notes = warehouse.notes()
     missing = [table.name for table in tables if table.name not in notes]
     if missing:
@@ -164,14 +172,17 @@ def _reuse(
             allow_retries=False,
         )
     for table in tables:
+        seen = checking.last_seen(table)
         yield dg.MaterializeResult(
             asset_key=table.name,
             data_version=_last_data_version(context, table.name),
             metadata={
                 **metadata.outcome("reused", "ingestion: reuse", rows=warehouse.row_count(table.name)),
-                **_table_metadata(warehouse, table),
+                **_lineage(table),
+                **seen.as_metadata(),
                 metadata.BUILT_BY: Holding.from_note(notes[table.name]).built_by,
             },
+            check_results=checking.of(table, seen),
         )
 
 
@@ -182,12 +193,13 @@ def _last_data_version(context: dg.AssetExecutionContext, name: str) -> dg.DataV
     return dg.DataVersion(version) if version else None
 
 
-def _table_metadata(warehouse: Warehouse, table: Table) -> dict[str, Any]:
-    columns = [dg.TableColumn(field.name, str(field.type)) for field in table.schema]
-    return {
-        "dagster/column_schema": dg.TableSchema(columns),
-        "dagster/table_name": warehouse.label(table.name),
-    }
+def _lineage(table: Table) -> dict[str, Any]:
+    """The column that is another table's, as Dagster shows it."""
+    if table.dated_by is None or table.event_time is None:
+        return {}
+    parent = table.dated_by.parent
+    dated = [dg.TableColumnDep(dg.AssetKey(parent.name), str(parent.event_time))]
+    return {"dagster/column_lineage": dg.TableColumnLineage({table.event_time: dated})}
 
 
 def _failure(failures: Sequence[Failed]) -> dg.Failure:

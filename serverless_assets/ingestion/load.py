@@ -24,6 +24,7 @@ class Brought:
     rows: how many were asked for; None where counting them would cost a query.
     size: bytes downloaded.
     months: of a fact that was downloaded, what each holds.
+    served: the columns and types of the source's own file; None if it was not downloaded.
     """
 
     table: Table
@@ -35,6 +36,7 @@ class Brought:
     url: str
     months: Mapping[date, Part] = field(default_factory=dict)
     work: Work = field(default_factory=Work)
+    served: Mapping[str, str] | None = None
 
 
 def bring_in(
@@ -91,6 +93,7 @@ def _bring_in(
         download.url,
         content.months,
         work,
+        found.served,
     )
 
 

@@ -44,7 +44,7 @@ class Ingestion:
         first, last = months or ("", "")
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         self.result = dg.materialize(
-            [ingestion_assets(date(2026, 1, 1))],
+            [ingestion_assets(date(2026, 1, 1), "dwh")],
             selection=[dg.AssetKey(name) for name in tables or NAMES],
             resources={
                 "run_inputs": inputs or RunInputs(),

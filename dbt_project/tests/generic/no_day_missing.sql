@@ -1,0 +1,17 @@
+{% test no_day_missing(model, day) %}
+
+    with
+        days as (select distinct {{ day }} as day from {{ model }}),
+
+        pairs as (select day, lead(day) over (order by day) as next_day from days),
+
+        final as (
+            select day as last_day_before, next_day as first_day_after
+            from pairs
+            where {{ dbt.datediff("day", "next_day", "day") }} > 1
+        )
+
+    select *
+    from final
+
+{% endtest %}

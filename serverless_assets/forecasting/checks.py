@@ -1,0 +1,129 @@
+"""What a forecast must be to follow the last one: complete, finite, not negative, its bounds in order. Pure.
+
+People plan by it, so a fault is an error: it stops the line before anything is stored.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import pairwise
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from serverless_assets.errors import ToldError
+
+ASSET = "order_forecast"
+# From the lowest to the highest.
+VALUES = ("yhat_lower_95", "yhat_lower_80", "yhat", "yhat_upper_80", "yhat_upper_95")
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """What one check found; `fault` is a sentence with the first bad day, empty if there is none."""
+
+    name: str
+    fault: str
+
+    @property
+    def result(self) -> dg.AssetCheckResult:
+        """The result beside the forecast, which blocks what is made from it."""
+        return dg.AssetCheckResult(
+            passed=not self.fault,
+            asset_key=ASSET,
+            check_name=self.name,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=self.fault or DESCRIPTIONS[self.name],
+        )
+
+
+class ForecastUnsound(ToldError):
+    """An answer that may not take the place of the last forecast; `found` is what each check says of it."""
+
+    def __init__(self, found: Sequence[Sanity]) -> None:
+        super().__init__(f"The forecast was refused, and the last one stays. {unsound(found)}")
+        self.found = found
+
+
+DESCRIPTIONS = {
+    "forecast_is_complete": "A row for each day of the horizon, from the day after the history on.",
+    "forecast_is_finite": "Every value and bound is a number.",
+    "forecast_is_not_negative": "No value and no bound is below zero: revenue cannot be.",
+    "forecast_bounds_in_order": "The 95% bounds enclose the 80% bounds, and these the value.",
+}
+
+
+def check_specs() -> list[dg.AssetCheckSpec]:
+    """The checks beside the forecast."""
+    return [
+        dg.AssetCheckSpec(name, asset=ASSET, description=words, blocking=True)
+        for name, words in DESCRIPTIONS.items()
+    ]
+
+
+def sanity(rows: pa.Table, last_day: date, horizon: int) -> Sequence[Sanity]:
+    """What each check finds in a forecast of `horizon` days after a history that ends on `last_day`.
+
+    rows: `ds` date32 and VALUES float64, one row a day in any order.
+    """
+    by_day = sorted(rows.select(["ds", *VALUES]).to_pylist(), key=lambda row: row["ds"])
+    days = [row["ds"] for row in by_day]
+    return [
+        Sanity("forecast_is_complete", _incomplete(days, last_day, horizon)),
+        Sanity("forecast_is_finite", _first(by_day, _not_finite)),
+        Sanity("forecast_is_not_negative", _first(by_day, _negative)),
+        Sanity("forecast_bounds_in_order", _first(by_day, _out_of_order)),
+    ]
+
+
+def sanity_of_held(rows: pa.Table, facts: Mapping[str, Any]) -> Sequence[Sanity]:
+    """What each check finds in a stored forecast, by the `facts` that are kept with it."""
+    return sanity(rows, date.fromisoformat(facts["data_as_of"]), facts["horizon_days"])
+
+
+def unsound(found: Sequence[Sanity]) -> str | None:
+    """What is wrong with a forecast, in a line; None if nothing is."""
+    return " ".join(f"{check.name}: {check.fault}" for check in found if check.fault) or None
+
+
+def _incomplete(days: Sequence[date], last_day: date, horizon: int) -> str:
+    expected = [last_day + timedelta(days=n) for n in range(1, horizon + 1)]
+    if list(days) == expected:
+        return ""
+    missing = sorted(set(expected) - set(days))
+    if missing:
+        return f"{missing[0]} is missing, and {len(missing) - 1} more of the {horizon} days."
+    beyond = sorted(set(days) - set(expected))
+    if beyond:
+        return f"{beyond[0]} is not among the {horizon} days after {last_day}."
+    return f"{next(day for day in days if days.count(day) > 1)} is there more than once."
+
+
+def _first(rows: Sequence[Row], fault: Callable[[Row], str]) -> str:
+    return next((f"{row['ds']}: {found}." for row in rows if (found := fault(row))), "")
+
+
+def _not_finite(row: Row) -> str:
+    return next((f"{name} is no number ({row[name]})" for name in VALUES if not _is_number(row[name])), "")
+
+
+def _negative(row: Row) -> str:
+    return next((f"{n} is {row[n]:,.2f}" for n in VALUES if _is_number(row[n]) and row[n] < 0), "")
+
+
+def _out_of_order(row: Row) -> str:
+    # What is no number is in no order: another check tells of it.
+    found = (f"{low} is above {high}" for low, high in pairwise(VALUES) if _exceeds(row[low], row[high]))
+    return next(found, "")
+
+
+def _exceeds(low: float, high: float) -> bool:
+    return _is_number(low) and _is_number(high) and low > high
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,160 @@
+"""A forecast that cannot be right never takes the place of the last one."""
+
+import math
+from datetime import date, timedelta
+from itertools import pairwise
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
+from serverless_assets.forecasting.checks import DESCRIPTIONS, VALUES, sanity, unsound
+from serverless_assets.forecasting.compute import Answered
+from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
+from tests.conftest import Pipeline
+from tests.test_pipeline import change_work
+
+LAST_DAY = date(2026, 10, 31)
+COMPUTE = "serverless_assets.forecasting.local_compute.LocalCompute.run"
+REBUILD = RunInputs(rebuild="all")
+
+
+def forecast(days: int = 3, start: int = 1, **changed: dict[int, float]) -> pa.Table:
+    """A sound forecast, but for the values of some days, `yhat={1: nan}`, say."""
+    columns = {"ds": pa.array([LAST_DAY + timedelta(days=start + n) for n in range(days)], pa.date32())}
+    for step, name in enumerate(VALUES):
+        columns[name] = [changed.get(name, {}).get(n, 100.0 + step) for n in range(days)]
+    return pa.table(columns).select(FORECAST_SCHEMA.names).cast(FORECAST_SCHEMA)
+
+
+def red(rows: pa.Table, horizon: int = 3) -> dict[str, str]:
+    return {check.name: check.fault for check in sanity(rows, LAST_DAY, horizon) if check.fault}
+
+
+# ---- what is judged
+
+
+def test_a_sound_forecast_passes_every_check_in_any_order_of_days():
+    assert [check.name for check in sanity(forecast(), LAST_DAY, 3)] == list(DESCRIPTIONS)
+    assert red(forecast()) == red(forecast().take([2, 0, 1])) == {}
+    assert unsound(sanity(forecast(), LAST_DAY, 3)) is None
+
+
+@pytest.mark.parametrize(
+    "rows, said",
+    [
+        (forecast(0), "2026-11-01 is missing"),
+        (forecast(2), "2026-11-03 is missing, and 0 more of the 3 days"),
+        (forecast(3, start=0), "2026-11-03 is missing"),
+        (forecast(3).take([0, 2, 2]), "2026-11-02 is missing"),
+        (forecast(4), "2026-11-04 is not among the 3 days after 2026-10-31"),
+        (forecast(3).take([0, 1, 1, 2]), "2026-11-02 is there more than once"),
+    ],
+)
+def test_a_horizon_with_a_day_too_few_too_many_or_twice_is_incomplete(rows, said):
+    assert said in red(rows)["forecast_is_complete"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("name", VALUES)
+def test_what_is_no_number_is_found_in_every_column_and_its_first_day_is_named(name, value):
+    found = red(forecast(**{name: {1: value, 2: value}}))
+    assert list(found) == ["forecast_is_finite"]
+    assert found["forecast_is_finite"].startswith(f"2026-11-02: {name} is no number")
+
+
+def test_revenue_below_zero_is_found_with_its_day_and_value_and_zero_is_not():
+    found = red(forecast(yhat_lower_95={2: -0.5}))
+    assert found == {"forecast_is_not_negative": "2026-11-03: yhat_lower_95 is -0.50."}
+    assert red(forecast(yhat_lower_95={2: 0.0})) == {}
+
+
+@pytest.mark.parametrize("low, high", list(pairwise(VALUES)))
+def test_each_pair_of_bounds_is_in_order_or_its_first_day_is_named(low, high):
+    def at(crossing: float) -> dict[str, float]:
+        below = dict.fromkeys(VALUES[: VALUES.index(high)], crossing)
+        return red(forecast(**{name: {1: value} for name, value in below.items()}))
+
+    equal = 100.0 + VALUES.index(high)
+    assert at(equal) == {}
+    assert at(equal + 0.5) == {"forecast_bounds_in_order": f"2026-11-02: {low} is above {high}."}
+
+
+# ---- what is done
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    found = result.get_asset_check_evaluations()
+    return {check.check_name: check for check in found if check.asset_key == dg.AssetKey("order_forecast")}
+
+
+def stored(pipeline: Pipeline) -> list[dict[str, object]]:
+    return pipeline.warehouse.query(
+        f"select * from {pipeline.warehouse.relation('order_forecast')} order by ds"
+    ).to_pylist()
+
+
+def test_a_red_answer_leaves_the_last_forecast_its_file_and_its_report(pipeline, monkeypatch):
+    def answer(self, asked: bytes, *_: object) -> Answered:
+        horizon = ForecastRequest.from_bytes(asked).horizon
+        return Answered(ForecastAnswer(forecast(horizon, yhat={4: math.nan})).to_bytes(), 1.0, 1.0)
+
+    artifacts = pipeline.home / "work" / "artifacts"
+    before, files = stored(pipeline), {path: path.read_bytes() for path in artifacts.iterdir()}
+    note, released = pipeline.warehouse.note("order_forecast"), (pipeline.home / "warehouse.duckdb").resolve()
+    monkeypatch.setattr(COMPUTE, answer)
+    result = pipeline.run(REBUILD, job="forecast")
+    assert not result.success
+    found = checks(result)
+    assert {name for name, check in found.items() if not check.passed} == {"forecast_is_finite"}
+    assert set(found) == set(DESCRIPTIONS)
+    assert {check.severity for check in found.values()} == {dg.AssetCheckSeverity.ERROR}
+    said = result.failure_data_for_node("order_forecast").user_failure_data.description
+    assert "forecast_is_finite: 2026-11-05: yhat is no number" in said
+    assert pipeline.summary["assets"]["forecast_report"]["status"] == "skipped"
+    assert not pipeline.summary["published"]
+    assert stored(pipeline) == before
+    assert pipeline.warehouse.note("order_forecast") == note
+    assert {path: path.read_bytes() for path in artifacts.iterdir()} == files
+    assert (pipeline.home / "warehouse.duckdb").resolve() == released
+
+
+def test_good_and_reused_forecasts_show_their_checks_as_passed(pipeline):
+    for inputs in (RunInputs(), REBUILD):
+        result = pipeline.run(inputs, job="forecast")
+        assert result.success
+        assert {name: check.passed for name, check in checks(result).items()} == dict.fromkeys(
+            DESCRIPTIONS, True
+        )
+
+
+def test_a_forecast_that_somebody_spoiled_is_made_again(pipeline):
+    before = stored(pipeline)
+    change_work(pipeline, "update dwh.order_forecast set yhat = -1 where ds = '2026-11-03'")
+    assert pipeline.run(job="forecast").success
+    assert "forecast_is_not_negative: 2026-11-03: yhat is -1.00" in pipeline.reason("order_forecast")
+    assert [row["yhat"] for row in stored(pipeline)] == [row["yhat"] for row in before]
+
+
+def test_a_skipped_forecast_has_no_checks_and_fails_nothing(pipeline):
+    result = pipeline.run(RunInputs(forecast=SkipForecast()), job="forecast")
+    assert result.success
+    assert checks(result) == {}
+
+
+def test_the_checks_can_be_asked_for_alone_and_then_nothing_is_forecast(pipeline, monkeypatch):
+    monkeypatch.setattr(COMPUTE, lambda *_: 1 / 0)
+    change_work(pipeline, "delete from dwh.order_forecast where ds = '2026-11-03'")
+    key = dg.AssetKey("order_forecast")
+    job = dg.define_asset_job(
+        "look", dg.AssetSelection.checks(*(dg.AssetCheckKey(key, name) for name in DESCRIPTIONS))
+    )
+    definitions = dg.Definitions.merge(pipeline.definitions, dg.Definitions(jobs=[job]))
+    result = definitions.resolve_job_def("look").execute_in_process(
+        run_config=dg.RunConfig(resources={"run_inputs": RunInputs(forecast=RunForecast())}),
+        instance=pipeline.instance,
+        raise_on_error=False,
+    )
+    assert not result.success
+    assert {name for name, check in checks(result).items() if not check.passed} == {"forecast_is_complete"}
