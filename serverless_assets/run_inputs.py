@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from modal_forecast.report.colors import check_color
 from serverless_assets.variables import is_http_address
@@ -19,6 +19,8 @@ Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", 
 Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 
 LONGEST_HORIZON_DAYS = 730
+# A run tagged so rebuilds all, whatever the form says.
+REBUILD_TAG = "serverless/rebuild"
 
 
 class Reload(dg.Config):
@@ -107,6 +109,11 @@ class RunInputs(dg.ConfigurableResource):
     )
     ingestion: Reload | Reuse = Field(default=Reload(), discriminator="ingestion")
     forecast: RunForecast | SkipForecast = Field(default=RunForecast(), discriminator="forecast")
+    _rebuild_by_tag: bool = PrivateAttr(default=False)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        # A job with partitions opens on the form of a partition; without one, on what the types say.
+        self._rebuild_by_tag = bool(context.run and context.run.tags.get(REBUILD_TAG) == "all")
 
     def choices(self) -> Choices:
         """The checked choices.
@@ -123,7 +130,7 @@ class RunInputs(dg.ConfigurableResource):
         return Choices(
             ingestion=IngestionChoice(dataset_url or None) if isinstance(self.ingestion, Reload) else None,
             forecast=_forecast_choice(self.forecast, custom),
-            rebuild_all=self.rebuild == "all",
+            rebuild_all=self.rebuild == "all" or self._rebuild_by_tag,
         )
 
 

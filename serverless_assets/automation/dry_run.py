@@ -3,7 +3,6 @@
 What changed at the source is downloaded and looked at, as in a run: nothing else tells which months changed.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any, Protocol
 
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRequest
-from serverless_assets.forecasting.assets import COUNTRY, REVENUE, read_history
+from serverless_assets.forecasting.assets import COUNTRY
 from serverless_assets.forecasting.compute import Compute, Size
+from serverless_assets.forecasting.history import REVENUE, read_history
 from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
 from serverless_assets.ingestion.decide import as_it_was, decide
 from serverless_assets.ingestion.holding import Holding
@@ -67,7 +67,7 @@ def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Pla
     for planned, note in _raw_tables(parts.source, choices, warehouse, notes):
         yield planned
         notes[planned.asset] = note
-    manifest = json.loads(parts.project.manifest().read_text())
+    manifest = parts.project.read_manifest()
     decisions = Planning(manifest, warehouse, parts.project.vars(), parts.project.variables).decide(
         None,
         notes=notes,

@@ -1,10 +1,12 @@
 """The jobs: what people launch, each with a form that is filled in already."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import dagster as dg
 
-from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs
+from serverless_assets.run_inputs import REBUILD_TAG, CustomisedStyle, Reuse, RunForecast, RunInputs
 
 MAIN_JOB = "serverless_pipeline"
 
@@ -14,19 +16,23 @@ def run_config(inputs: RunInputs) -> dg.RunConfig:
     return dg.RunConfig(resources={"run_inputs": inputs})
 
 
-# Every choice written out, so that the launchpad opens on a form that shows what there is to choose:
-# an object of the same choices would leave out those without fields.
-PREFILL = {
-    "resources": {
-        "run_inputs": {
-            "config": {
-                "rebuild": "changed",
-                "ingestion": {"reload": {}},
-                "forecast": {"run": {"cpu": "0.25", "memory": "256", "style": {"default": {}}}},
-            }
-        }
+def prefill(
+    rebuild: Literal["changed", "all"] = "changed",
+    ingestion: Literal["reload", "reuse"] = "reload",
+    cpu: str = "0.25",
+    memory: str = "256",
+) -> dict[str, Any]:
+    """Run config with every choice written out, so that the launchpad opens on a form that shows what there
+    is to choose: an object of the same choices would leave out those without fields."""
+    chosen: dict[str, Any] = {
+        "rebuild": rebuild,
+        "ingestion": {ingestion: {}},
+        "forecast": {"run": {"cpu": cpu, "memory": memory, "style": {"default": {}}}},
     }
-}
+    return {"resources": {"run_inputs": {"config": chosen}}}
+
+
+PREFILL = prefill()
 
 DAILY_FORECAST = RunInputs(
     ingestion=Reuse(),
@@ -37,22 +43,51 @@ DAILY_FORECAST = RunInputs(
     ),
 )
 
+EVERYTHING = dg.AssetSelection.all()
+FORECASTING = dg.AssetSelection.groups("forecasting")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job runs, when to use it, and the form that it opens on."""
+
+    selection: dg.AssetSelection
+    description: str
+    config: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+JOBS: Mapping[str, Job] = {
+    MAIN_JOB: Job(EVERYTHING, "Load, transform, forecast and report.", PREFILL),
+    "ingest": Job(dg.AssetSelection.groups("ingestion"), "Load the raw tables.", PREFILL),
+    "transform": Job(
+        dg.AssetSelection.groups("staging", "marts", "aggregations"),
+        "Build and test the dbt models from the raw tables as they are.",
+        PREFILL,
+    ),
+    "forecast": Job(FORECASTING, "Forecast and report from the models as they are.", PREFILL),
+    # What people do often.
+    "full_rebuild": Job(
+        EVERYTHING,
+        "Load, build and forecast everything again, changed or not: after rows were changed by hand, or when "
+        "in doubt about what there is.",
+        prefill(rebuild="all"),
+        {REBUILD_TAG: "all"},
+    ),
+    "forecast_on_a_bigger_machine": Job(
+        FORECASTING,
+        "Forecast and report with 4 cores and 4 GiB: after a forecast ran out of memory or time, or for a "
+        "horizon of years. A forecast that there is already is not made again.",
+        prefill(cpu="4.0", memory="4096"),
+    ),
+}
+
 
 def jobs() -> list[Any]:
-    """The whole pipeline, and each of its parts by itself."""
-    parts = {
-        MAIN_JOB: (dg.AssetSelection.all(), "Load, transform, forecast and report."),
-        "ingest": (dg.AssetSelection.groups("ingestion"), "Load the raw tables."),
-        "transform": (
-            dg.AssetSelection.groups("staging", "marts", "aggregations"),
-            "Build and test the dbt models from the raw tables as they are.",
-        ),
-        "forecast": (
-            dg.AssetSelection.groups("forecasting"),
-            "Forecast and report from the models as they are.",
-        ),
-    }
+    """The whole pipeline, each of its parts by itself, and presets."""
     return [
-        dg.define_asset_job(name, selection, description=description, config=PREFILL)
-        for name, (selection, description) in parts.items()
+        dg.define_asset_job(
+            name, job.selection, description=job.description, config=dict(job.config), tags=job.tags
+        )
+        for name, job in JOBS.items()
     ]

@@ -1,19 +1,66 @@
-"""What runs by the clock; off until somebody turns it on in the UI."""
+"""What runs by the clock: off, unless SERVERLESS_AUTOMATION is on or somebody turns it on in the UI."""
+
+from datetime import date, datetime
 
 import dagster as dg
 
-from serverless_assets.automation.jobs import DAILY_FORECAST, MAIN_JOB, run_config
+from serverless_assets.automation.jobs import DAILY_FORECAST, MAIN_JOB, PREFILL, run_config
+from serverless_assets.automation.nightly_months import months_to_load
+from serverless_assets.automation.tags import REASON, month_tags
+from serverless_assets.ingestion.tables import TABLES
+
+NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline once."
 
 
-def schedules(timezone: str) -> list[dg.ScheduleDefinition]:
-    """`daily_forecast`: every morning, the next 90 days from the raw tables as they are."""
-    return [
-        dg.ScheduleDefinition(
-            name="daily_forecast",
-            job_name=MAIN_JOB,
-            cron_schedule="0 9 * * *",
-            execution_timezone=timezone,
-            run_config=run_config(DAILY_FORECAST),
-            description="Transform and forecast 90 days at 09:00 from the raw tables as they are.",
-        )
-    ]
+def schedules(
+    timezone: str, first_month: date = date.min, is_on: bool = False
+) -> list[dg.ScheduleDefinition]:
+    """`nightly_refresh` at 02:00 and `daily_forecast` at 09:00."""
+    status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
+
+    @dg.schedule(
+        job_name=MAIN_JOB,
+        cron_schedule="0 9 * * *",
+        execution_timezone=timezone,
+        default_status=status,
+        description="Transform and forecast 90 days at 09:00 from the raw tables as they are.",
+    )
+    def daily_forecast(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        names = [table.name for table in TABLES]
+        if not any(context.instance.get_latest_materialization_event(dg.AssetKey(name)) for name in names):
+            return dg.SkipReason(NOTHING_YET)
+        reason = "The daily forecast, from the raw tables as they are."
+        return _request(context, run_config(DAILY_FORECAST).to_config_dict(), {REASON: reason})
+
+    @dg.schedule(
+        job_name=MAIN_JOB,
+        cron_schedule="0 2 * * *",
+        execution_timezone=timezone,
+        default_status=status,
+        description="Load the current month and what is missing before it, transform and forecast, at 02:00.",
+    )
+    def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        loaded = _last_month_of_facts(context.instance)
+        months = months_to_load(context.scheduled_execution_time, loaded, first_month)
+        if months is None:
+            return _request(context, PREFILL, {REASON: "The nightly refresh: nothing is loaded yet, so all."})
+        reason = f"The nightly refresh of {months[0]:%Y-%m} to {months[1]:%Y-%m}."
+        return _request(context, PREFILL, {REASON: reason, **month_tags(*months)})
+
+    return [daily_forecast, nightly_refresh]
+
+
+def _request(
+    context: dg.ScheduleEvaluationContext, config: dict[str, object], tags: dict[str, str]
+) -> dg.RunRequest:
+    """One run a day: on the day that has the hour twice, too."""
+    context.log.info(tags[REASON])
+    day: datetime = context.scheduled_execution_time
+    return dg.RunRequest(run_key=day.date().isoformat(), run_config=config, tags=tags)
+
+
+def _last_month_of_facts(instance: dg.DagsterInstance) -> date | None:
+    """The last month up to which every fact is loaded; None if one of them never was."""
+    facts = [dg.AssetKey(table.name) for table in TABLES if table.event_time]
+    loaded = [max(instance.get_materialized_partitions(fact), default="") for fact in facts]
+    return date.fromisoformat(min(loaded)) if all(loaded) else None

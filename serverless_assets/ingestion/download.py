@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import requests
@@ -23,10 +24,13 @@ from serverless_assets.ingestion.window import Window
 CHUNK_BYTES = 1 << 20
 PARQUET_MAGIC = b"PAR1"
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+# What a server answers that knows GET alone.
+NO_HEAD = frozenset({405, 501})
 # A server may ask for any pause; a run should not sleep for an hour because of one header.
 LONGEST_PAUSE_SECONDS = 60.0
 
 Log = Callable[[str], None]
+Answer = TypeVar("Answer")
 
 
 class SourceError(ToldError):
@@ -68,6 +72,7 @@ class TableSource:
     attempts: int = 5
     first_pause_seconds: float = 0.5
     timeout_seconds: float = 60.0
+    longest_pause_seconds: float = LONGEST_PAUSE_SECONDS
     cancelled: Event = field(default_factory=Event)
     # What the source is called where its address says nothing: one on a free port has another every time.
     identity: str = ""
@@ -94,22 +99,19 @@ class TableSource:
         self, table: str, window: Window | None, path: Path, log: Log, held: Validators
     ) -> Download | NotModified:
         """As `fetch`, unless the source says that its answer is still the one with the validators `held`."""
-        url = table_url(self.base_url, table, window)
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientSourceError),
-            stop=stop_after_attempt(self.attempts) | stop_when_event_set(self.cancelled),
-            sleep=sleep_using_event(self.cancelled),
-            wait=self._pause,
-            before_sleep=lambda state: log(_retry_message(state, self.attempts)),
-            reraise=True,
-        )
-        started = time.monotonic()
-        try:
-            answer = retrying(self._fetch_once, url, path, held)
-        except TransientSourceError as error:
-            raise SourceError(f"{error} Gave up after {self.attempts} attempts.") from None
+        url, started = table_url(self.base_url, table, window), time.monotonic()
+        answer = self._patiently(log, lambda: self._fetch_once(url, path, held))
         shown, seconds = without_credentials(url), time.monotonic() - started
         return Download(path, shown, answer[0], seconds, answer[1]) if answer else NotModified(shown, seconds)
+
+    def validators(self, table: str, window: Window | None) -> Validators:
+        """What the source calls its answer now; none of it is downloaded.
+
+        Raises:
+            SourceError: the source cannot give the table, or did not within the attempts.
+        """
+        url = table_url(self.base_url, table, window)
+        return self._patiently(lambda line: None, lambda: self._validators_once(url))
 
     def probe(self, table: str) -> None:
         """Ask for the table once, and for the head of the answer only.
@@ -119,6 +121,27 @@ class TableSource:
         """
         with self._answer(table_url(self.base_url, table, None), NO_VALIDATORS):
             pass
+
+    def _patiently(self, log: Log, ask: Callable[[], Answer]) -> Answer:
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientSourceError),
+            stop=stop_after_attempt(self.attempts) | stop_when_event_set(self.cancelled),
+            sleep=sleep_using_event(self.cancelled),
+            wait=self._pause,
+            before_sleep=lambda state: log(_retry_message(state, self.attempts)),
+            reraise=True,
+        )
+        try:
+            return retrying(ask)
+        except TransientSourceError as error:
+            raise SourceError(f"{error} Gave up after {self.attempts} attempts.") from None
+
+    def _validators_once(self, url: str) -> Validators:
+        with self._answer(url, NO_VALIDATORS, "HEAD") as response:
+            if response.status_code not in NO_HEAD:
+                return Validators.of(response.headers)
+        with self._answer(url, NO_VALIDATORS) as response:
+            return Validators.of(response.headers)
 
     def _fetch_once(self, url: str, path: Path, held: Validators) -> tuple[int, Validators] | None:
         """The size of the file and its validators; None if the answer is that of `held`."""
@@ -131,36 +154,38 @@ class TableSource:
         return size, Validators.of(response.headers)
 
     @contextmanager
-    def _answer(self, url: str, held: Validators) -> Iterator[requests.Response]:
+    def _answer(self, url: str, held: Validators, method: str = "GET") -> Iterator[requests.Response]:
         """A good answer, whose body is still to be read; what goes wrong then is told in words too."""
         shown = without_credentials(url)
         try:
             # Without a content coding, Content-Length counts the bytes of the file itself.
-            with requests.get(
+            with requests.request(
+                method,
                 url,
                 stream=True,
                 timeout=self.timeout_seconds,
                 headers={"Accept-Encoding": "identity", **held.as_headers()},
             ) as response:
-                _refuse_bad_status(response, shown, held)
+                if method == "GET" or response.status_code not in NO_HEAD:
+                    _refuse_bad_status(response, method, shown, held)
                 yield response
         except requests.Timeout:
             raise TransientSourceError(
-                f"GET {shown} did not answer within {self.timeout_seconds:g} s."
+                f"{method} {shown} did not answer within {self.timeout_seconds:g} s."
             ) from None
         except requests.exceptions.InvalidURL:
             raise SourceError(f"{shown} is not an address that can be asked.") from None
         except requests.RequestException as error:
             # The exception's own text holds the whole address, password and all: only its kind is told.
-            raise TransientSourceError(f"GET {shown} failed: {_in_words(error)}.") from None
+            raise TransientSourceError(f"{method} {shown} failed: {_in_words(error)}.") from None
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, TransientSourceError) else None
         backoff = wait_exponential_jitter(
-            initial=self.first_pause_seconds, max=LONGEST_PAUSE_SECONDS, jitter=self.first_pause_seconds
+            initial=self.first_pause_seconds, max=self.longest_pause_seconds, jitter=self.first_pause_seconds
         )
-        return backoff(state) if asked is None else min(asked, LONGEST_PAUSE_SECONDS)
+        return backoff(state) if asked is None else min(asked, self.longest_pause_seconds)
 
 
 def table_url(base_url: str, table: str, window: Window | None) -> str:
@@ -180,11 +205,11 @@ def without_credentials(url: str) -> str:
     return urlunsplit(SplitResult(parts.scheme, host, parts.path, "", ""))
 
 
-def _refuse_bad_status(response: requests.Response, shown: str, held: Validators) -> None:
+def _refuse_bad_status(response: requests.Response, method: str, shown: str, held: Validators) -> None:
     status = response.status_code
     if status == requests.codes.ok or (held and status == requests.codes.not_modified):
         return
-    said = f"GET {shown} answered {status} {response.reason}."
+    said = f"{method} {shown} answered {status} {response.reason}."
     if status in TRANSIENT_STATUS:
         raise TransientSourceError(said, _retry_after(response))
     if status == requests.codes.not_found:

@@ -70,9 +70,9 @@ class Shop:
 
 
 @contextmanager
-def shop() -> Iterator[Shop]:
-    """A shop that is open while the context lasts."""
-    found = Shop()
+def shop(reopened: Shop | None = None) -> Iterator[Shop]:
+    """A shop that is open while the context lasts; one that was open before has its address again."""
+    found = reopened or Shop()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -86,14 +86,16 @@ def shop() -> Iterator[Shop]:
             if found.etags:
                 self.send_header("ETag", etag)
             self.end_headers()
-            if not same:
+            if not same and self.command == "GET":
                 found.served[name] += len(content)
                 self.wfile.write(content)
+
+        do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", urlsplit(found.url).port or 0), Handler)
     found.url = f"http://127.0.0.1:{server.server_port}"
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

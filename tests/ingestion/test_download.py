@@ -97,6 +97,7 @@ class Shop:
 
     host: str
     asked: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -112,9 +113,12 @@ def shop(*answers: Answer) -> Iterator[Shop]:
         def do_GET(self) -> None:
             answer = answers[min(len(asked.asked), len(answers) - 1)]
             asked.asked.append(self.path)
+            asked.methods.append(self.command)
             asked.headers.append(dict(self.headers))
             with suppress(OSError):
                 answer(self, test_over)
+
+        do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
@@ -414,3 +418,47 @@ def test_a_request_is_the_same_for_the_same_source_table_and_window():
     assert source.request_key("raw_orders", OCTOBER) in keys
     named = [TableSource(f"http://127.0.0.1:{port}", identity="the shop") for port in (1, 2)]
     assert len({one.request_key("raw_orders", None) for one in named}) == 1
+
+
+def validators(base_url: str, window: Window | None = None) -> Validators:
+    source = TableSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=0.2)
+    return source.validators("raw_orders", window)
+
+
+def test_validators_come_from_the_head_of_the_answer_alone():
+    with shop(status(200, ETag='"v1"')) as server:
+        assert validators(server.url, OCTOBER) == Validators('"v1"')
+    assert server.methods == ["HEAD"]
+    assert server.asked == ["/data/raw_orders.parquet?start=2026-10-01&end=2026-11-01"]
+
+
+@pytest.mark.parametrize("refusal", [405, 501])
+def test_a_server_that_knows_get_alone_is_asked_by_get(refusal):
+    with shop(status(refusal), status(200, ETag='"v1"')) as server:
+        assert validators(server.url) == Validators('"v1"')
+    assert server.methods == ["HEAD", "GET"]
+
+
+def test_validators_are_asked_for_again_after_a_fault():
+    with shop(status(503), hang_up, status(200, ETag='"v1"')) as server:
+        assert validators(server.url) == Validators('"v1"')
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (status(404), "HEAD .*/raw_orders.parquet answered 404 Not Found. The source has no such table"),
+        (status(500), "HEAD .*/raw_orders.parquet answered 500 .*Gave up after 3 attempts."),
+        (silence, "HEAD .*/raw_orders.parquet did not answer within 0.2 s. Gave up after 3 attempts."),
+    ],
+)
+def test_a_source_that_gives_no_validators_to_ask_for_says_why(fault, words):
+    with shop(fault) as server, pytest.raises(SourceError, match=words) as failure:
+        validators(f"http://{USER}:{PASSWORD}@{server.host}/data?token={TOKEN}")
+    assert not any(secret in str(failure.value) for secret in (USER, PASSWORD, TOKEN))
+
+
+def test_a_pause_that_a_server_asks_for_is_no_longer_than_there_is_time_for():
+    with shop(status(503, Retry_After="3600"), status(200, ETag='"v1"')) as server:
+        source = TableSource(server.url, longest_pause_seconds=0.01)
+        assert source.validators("raw_orders", None) == Validators('"v1"')

@@ -1,0 +1,108 @@
+"""The job `what_if_forecast`: a forecast to look at, which is not published."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest, MessageError
+from modal_forecast.report import render
+from serverless_assets import metadata
+from serverless_assets.automation.dry_run import Parts
+from serverless_assets.automation.jobs import prefill
+from serverless_assets.failures import in_words
+from serverless_assets.files import write_atomically
+from serverless_assets.forecasting.assets import COUNTRY, forecast_facts
+from serverless_assets.forecasting.calls import ForgottenCalls
+from serverless_assets.forecasting.compute import Size
+from serverless_assets.forecasting.history import read_history
+from serverless_assets.forecasting.landing import forecast_in
+from serverless_assets.forecasting.report import preview, report_input
+from serverless_assets.forecasting.what_if import Compared, as_text, compare
+from serverless_assets.run_inputs import ForecastChoice, RunInputs
+from serverless_assets.warehouse import Warehouse
+
+REPORTS_KEPT = 10
+ABOUT = (
+    "A what-if forecasts from the tables as they are published, and publishes nothing: rebuild, ingestion "
+    "and the names of files do nothing here. Size, days and colours are as chosen."
+)
+
+
+def what_if_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
+    """Forecast with another size, horizon or style and compare with what is published: to try before you
+    change anything. Nothing is published, and no other run is kept waiting."""
+
+    @dg.op(out=dg.Out(dg.Nothing), description="A forecast beside the published one, to look at.")
+    def imagine(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
+        choice = run_inputs.choices().forecast
+        if choice is None:
+            raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
+        context.log.info(ABOUT)
+        with in_words(ForecastRefused, MessageError):
+            found = _imagined(context, parts, forecast_table, choice)
+        context.add_output_metadata(found)
+
+    @dg.job(name="what_if_forecast", config=prefill(ingestion="reuse"), description=what_if_job.__doc__)
+    def job() -> None:
+        imagine()
+
+    return job
+
+
+def _imagined(
+    context: dg.OpExecutionContext, parts: Parts, table: str, choice: ForecastChoice
+) -> dict[str, Any]:
+    """Have the forecast computed, write the report on it, and return what there is to see."""
+    warehouse, size = parts.release.published.warehouse, Size(choice.cpu, choice.memory)
+    request = ForecastRequest(read_history(warehouse), choice.horizon, COUNTRY)
+    published = _published(warehouse, table)
+    answered = parts.compute.run(request.to_bytes(), size, context.log.info, ForgottenCalls())
+    answer = ForecastAnswer.from_bytes(answered.content)
+    facts = forecast_facts(request, answer, choice, parts.compute.name, answered, context.run_id)
+    report = report_input(request.history, answer.forecast, facts, choice)
+    path = keep_report(parts.release.home / "what-if", context.run_id, render(report).encode())
+    compared = compare(answer.forecast, published)
+    context.log.info("\n".join(["Order revenue in USD:", *as_text(compared), f"The report: {path}"]))
+    price = parts.compute.price(size, answered.seconds)
+    return {
+        "comparison": as_table(compared),
+        "preview": preview(report),
+        metadata.REPORT: dg.MetadataValue.path(str(path)),
+        **({} if price is None else {"price_usd": price}),
+        **metadata.facts(facts),
+    }
+
+
+def _published(warehouse: Warehouse, table: str) -> pa.Table | None:
+    return forecast_in(warehouse, table) if table in warehouse.tables() else None
+
+
+def as_table(compared: Sequence[Compared]) -> dg.TableMetadataValue:
+    """The comparison as the UI shows it."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "window": one.window,
+                    "days": one.days,
+                    "what if, USD": one.what_if,
+                    "published, USD": one.published,
+                    "change, %": one.change_percent,
+                }
+            )
+            for one in compared
+        ]
+    )
+
+
+def keep_report(folder: Path, run_id: str, content: bytes) -> Path:
+    """Write the report of a what-if beside those of the last few, and delete older ones."""
+    path = folder / f"{run_id}.html"
+    write_atomically(path, content)
+    reports = sorted(folder.glob("*.html"), key=lambda report: (report.stat().st_mtime_ns, report.name))
+    for old in reports[:-REPORTS_KEPT]:
+        old.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,158 @@
+"""What people are told, over HTTP, and what they are never told."""
+
+import dagster as dg
+import pytest
+
+from serverless_assets.automation.alerts import NOT_SET, Alert, Alerts, duration_in_words, without_secrets
+from serverless_assets.automation.first_error import UNKNOWN, first_error
+from serverless_assets.automation.webhook import AlertError, Webhook
+from tests.automation.hook import SECRET, Hook
+
+ALERT = Alert(
+    "run_failed",
+    "serverless_pipeline failed",
+    "2 < 3 & GET https://ann:hunter2@x.org/raw.parquet?token=t0ps3cret answered 500.",
+    "http://ui.example/runs/1?a=b&c",
+    "gcp",
+    "2026-11-25T12:00:00+00:00",
+    "serverless_pipeline",
+    "1",
+)
+
+
+def test_slack_gets_its_markup_with_a_link_and_escaped_words():
+    assert ALERT.payload("slack") == {
+        "text": "*serverless_pipeline failed* (gcp)\n"
+        "2 &lt; 3 &amp; GET https://x.org/raw.parquet answered 500.\n"
+        "<http://ui.example/runs/1?a=b&amp;c|Open in Dagster>"
+    }
+
+
+def test_json_gets_every_field_and_a_text():
+    assert ALERT.payload("json") == {
+        "kind": "run_failed",
+        "title": "serverless_pipeline failed",
+        "sentence": "2 < 3 & GET https://x.org/raw.parquet answered 500.",
+        "link": "http://ui.example/runs/1?a=b&c",
+        "environment": "gcp",
+        "at": "2026-11-25T12:00:00+00:00",
+        "job": "serverless_pipeline",
+        "run_id": "1",
+        "text": "serverless_pipeline failed (gcp): 2 < 3 & GET https://x.org/raw.parquet answered 500. "
+        "http://ui.example/runs/1?a=b&c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("at https://u:p@host:81/a/b?x=1#y, then", "at https://host:81/a/b then"),
+        ("postgresql://u:p@db/x failed", "postgresql://db/x failed"),
+        ("http://[broken failed", "(an address) failed"),
+        ("password=hunter2 and API_KEY: abc", "password=*** and API_KEY: ***"),
+        ('{"token": "abc"}', '{"token": ***'),
+        ("the token is gone", "the token is gone"),
+        ("x" * 2000, "x" * 999 + "…"),
+    ],
+)
+def test_what_may_be_a_secret_is_taken_out(text, bare):
+    assert without_secrets(text) == bare
+
+
+def test_an_alert_arrives_with_a_link_into_the_ui(webhook: Hook):
+    webhook.alerts.tell("recovered", "It is well", "It took a while.", "runs/7", "a_job", "7")
+    (told,) = webhook.told
+    assert (told["link"], told["at"]) == ("http://ui.example/runs/7", "2026-11-25T12:00:00+00:00")
+
+
+def test_a_webhook_that_stumbles_is_asked_again(webhook: Hook):
+    webhook.answers = [503, 429]
+    webhook.webhook.send({"text": "x"})
+    assert (webhook.requests, len(webhook.told)) == (3, 1)
+
+
+@pytest.mark.parametrize(("status", "requests"), [(503, 3), (404, 1), (302, 1)])
+def test_a_webhook_that_does_not_take_it_is_told_without_its_address(webhook: Hook, status, requests):
+    webhook.answers = [status] * 3
+    with pytest.raises(AlertError) as failure:
+        webhook.webhook.send({"text": "x"})
+    assert f"127.0.0.1 (SERVERLESS_ALERT_URL) answered {status}" in str(failure.value)
+    assert webhook.requests == requests and not webhook.told
+    assert SECRET not in str(failure.value) + repr(webhook.webhook) + repr(webhook.alerts)
+
+
+def test_a_webhook_that_cannot_be_reached_is_told_without_its_address():
+    with pytest.raises(AlertError, match="cannot be reached") as failure:
+        Webhook(f"http://127.0.0.1:1/{SECRET}", first_pause_seconds=0.001).send({"text": "x"})
+    assert SECRET not in str(failure.value)
+
+
+def test_without_a_webhook_it_is_said_that_nobody_was_told():
+    with pytest.raises(AlertError, match=r"SERVERLESS_ALERT_URL is not set") as failure:
+        Alerts(None, "slack", "local", "http://ui.example").tell("recovered", "x", "y")
+    assert str(failure.value) == NOT_SET
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (5, "1 min"),
+        (420, "7 min"),
+        (3600, "1 h"),
+        (5400, "1 h 30 min"),
+        (86_400, "1 d"),
+        (183_600, "2 d 3 h"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds, words):
+    assert duration_in_words(seconds) == words
+
+
+@dg.resource
+def refuses():
+    raise dg.Failure("The disk is full: make room.", allow_retries=False)
+
+
+@dg.resource
+def breaks():
+    raise ValueError("no such thing")
+
+
+@dg.asset
+def of_a_resource(found: dg.ResourceParam[object]) -> None: ...
+
+
+@dg.asset
+def told() -> None:
+    raise dg.Failure("The table is not there: load it.", allow_retries=False)
+
+
+@dg.asset
+def tried_again() -> None:
+    raise dg.RetryRequested(0) from dg.Failure("The source does not answer.")
+
+
+@dg.asset
+def by_accident() -> None:
+    raise ValueError("no such thing")
+
+
+@pytest.mark.parametrize(
+    ("asset", "resource", "words"),
+    [
+        (told, None, "The table is not there: load it."),
+        (tried_again, None, "The source does not answer."),
+        (by_accident, None, "no such thing"),
+        (of_a_resource, refuses, "The disk is full: make room."),
+        (of_a_resource, breaks, "no such thing"),
+    ],
+)
+def test_the_first_error_of_a_run_is_its_sentence(instance, asset, resource, words):
+    result = dg.materialize(
+        [asset], resources={"found": resource} if resource else {}, instance=instance, raise_on_error=False
+    )
+    assert first_error(instance, result.run_id) == words
+
+
+def test_a_run_that_left_no_reason_is_said_to_have_left_none(instance):
+    assert first_error(instance, "0" * 32) == UNKNOWN

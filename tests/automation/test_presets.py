@@ -1,0 +1,69 @@
+"""Jobs for what people do often: they open on a form that is filled in for it."""
+
+import pytest
+
+from serverless_assets.automation.jobs import JOBS, jobs
+from serverless_assets.cli.run import Request
+from serverless_assets.run_inputs import RunInputs
+from tests.conftest import Pipeline
+
+
+def form(job: str) -> dict:
+    return JOBS[job].config["resources"]["run_inputs"]["config"]
+
+
+def request(job: str, **flags: bool) -> Request:
+    given = {"reuse": False, "skip_forecast": False, "rebuild": False, "resume": False, **flags}
+    return Request.read(job, None, months=None, **given)
+
+
+def assets(green: Pipeline, job: str) -> set[str]:
+    found = green.definitions.resolve_job_def(job).asset_layer.executable_asset_keys
+    return {key.to_user_string() for key in found}
+
+
+def test_every_job_says_when_to_use_it_and_opens_on_every_choice():
+    for job in jobs():
+        assert job.description
+        assert set(JOBS[job.name].config["resources"]["run_inputs"]["config"]) == set(RunInputs.model_fields)
+
+
+def test_a_full_rebuild_is_the_main_job_with_everything_done_again(green):
+    assert form("full_rebuild")["rebuild"] == "all"
+    assert assets(green, "full_rebuild") == assets(green, "serverless_pipeline")
+    of_a_month = green.definitions.resolve_job_def("full_rebuild").partitioned_config
+    assert of_a_month.get_run_config_for_partition_key("2025-01-01") == JOBS["full_rebuild"].config
+
+
+def test_a_full_rebuild_without_a_month_does_everything_again_whatever_its_form_opens_on(pipeline):
+    # The launchpad knows the form of a month alone, and opens on the defaults without one.
+    assert pipeline.run(RunInputs(rebuild="changed"), job="full_rebuild", assets=["raw_stores"]).success
+    assert "forced: rebuild all" in pipeline.reason("raw_stores")
+
+
+def test_a_bigger_machine_is_for_the_forecast_alone(green):
+    run = form("forecast_on_a_bigger_machine")["forecast"]["run"]
+    assert (run["cpu"], run["memory"]) == ("4.0", "4096")
+    assert assets(green, "forecast_on_a_bigger_machine") == {"order_forecast", "forecast_report"}
+
+
+def test_a_preset_runs_from_its_own_form(pipeline):
+    found = pipeline.definitions.resolve_job_def("forecast_on_a_bigger_machine")
+    result = found.execute_in_process(run_config=found.run_config, instance=pipeline.instance)
+    assert result.success
+    # A size is no reason to forecast again.
+    assert pipeline.reason("order_forecast") == "unchanged: same history, parameters and code"
+
+
+@pytest.mark.parametrize("job", ["full_rebuild", "serverless_pipeline"])
+def test_from_a_shell_a_job_opens_on_its_own_form_and_flags_change_that(green, job):
+    found = green.definitions.resolve_job_def(job)
+    assert request(job).run_config(found) == JOBS[job].config
+    changed = request(job, reuse=True, skip_forecast=True).run_config(found)
+    assert changed["resources"]["run_inputs"]["config"] == {
+        **form(job),
+        "ingestion": {"reuse": {}},
+        "forecast": {"skip": {}},
+    }
+    rebuilt = request(job, rebuild=True).run_config(found)
+    assert rebuilt["resources"]["run_inputs"]["config"]["rebuild"] == "all"

@@ -1,0 +1,47 @@
+"""Which sensors there are, and which are on."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from serverless_assets.automation.sensors import alerts_of, sensors
+from serverless_assets.environments import environment
+from serverless_assets.settings import Settings
+
+
+@pytest.mark.parametrize(("automation", "status"), [("off", "STOPPED"), ("on", "RUNNING")])
+def test_what_only_tells_is_on_and_what_launches_as_it_is_set(automation, status, tmp_path):
+    settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path), "SERVERLESS_AUTOMATION": automation})
+    parts = environment(settings)
+    assert {sensor.name: sensor.default_status.value for sensor in sensors(parts, settings)} == {
+        "run_failed": "RUNNING",
+        "recovered": "RUNNING",
+        "forecast_stale": "RUNNING",
+        "source_updated": status,
+        "changed_data": "STOPPED",
+    }
+
+
+def test_making_them_asks_nobody_anything():
+    settings = Settings.from_environ({})
+    unreachable = SimpleNamespace(source=None, first_month=settings.sample_end)
+    assert sensors(unreachable, settings)
+
+
+def test_alerts_go_where_the_settings_say():
+    found = alerts_of(
+        Settings.from_environ(
+            {
+                "SERVERLESS_ALERT_URL": "https://hooks.example/secret",
+                "SERVERLESS_ALERT_FORMAT": "json",
+                "SERVERLESS_UI_URL": "https://dagster.example/",
+            }
+        )
+    )
+    assert (found.webhook.host, found.form, found.ui_url) == (
+        "hooks.example",
+        "json",
+        "https://dagster.example",
+    )
+    assert "secret" not in repr(found)
+    assert alerts_of(Settings.from_environ({})).webhook is None
