@@ -2,9 +2,13 @@
 
 import dagster as dg
 
+from serverless_assets.automation.declarative import with_conditions
 from serverless_assets.automation.jobs import jobs
 from serverless_assets.automation.plan_job import plan_job
 from serverless_assets.automation.schedules import schedules
+from serverless_assets.automation.sensors import sensors
+from serverless_assets.automation.what_if_job import what_if_job
+from serverless_assets.described import Described
 from serverless_assets.environments import environment
 from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.ingestion.assets import ingestion_assets
@@ -15,19 +19,24 @@ from serverless_assets.transformation.assets import transformation_assets
 
 def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
-    parts = environment(settings)
-    return dg.Definitions(
-        assets=[
-            ingestion_assets(parts.first_month),
-            transformation_assets(parts.project),
-            *forecasting_assets(settings.forecast_table),
-        ],
-        jobs=[*jobs(), plan_job(parts, settings.forecast_table)],
-        schedules=schedules(settings.timezone),
-        resources={**parts.resources(), "run_inputs": RunInputs.configure_at_launch()},
-        # One process a run: steps share the warehouse file, which admits one writing process, and a
-        # process each would cost seconds a step.
-        executor=dg.in_process_executor,
+    parts, table = environment(settings), settings.forecast_table
+    described = Described(settings, parts.release.warehouse, parts.project.read_manifest())
+    assets = [
+        ingestion_assets(parts.first_month, settings.pool),
+        transformation_assets(parts.project, settings.pool),
+        *forecasting_assets(table, settings.forecast_fresh_hours, settings.pool),
+    ]
+    return with_conditions(
+        dg.Definitions(
+            assets=described.all(assets),
+            jobs=[*jobs(), plan_job(parts, table), what_if_job(parts, table)],
+            schedules=schedules(settings.timezone, parts.first_month, settings.automation_is_on),
+            sensors=sensors(parts, settings),
+            resources={**parts.resources(), "run_inputs": RunInputs.configure_at_launch()},
+            # One process a run: steps share the warehouse file, which admits one writing process, and a
+            # process each would cost seconds a step.
+            executor=dg.in_process_executor,
+        )
     )
 
 

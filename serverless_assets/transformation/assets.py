@@ -24,7 +24,7 @@ class GroupByFolder(DagsterDbtTranslator):
         return str(folder)
 
 
-def transformation_assets(project: Project) -> dg.AssetsDefinition:
+def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
     """An asset for each model of the dbt project, all in one step."""
     manifest_path = project.manifest()
     # Given as a path, dagster-dbt would go on with the first one that this process has read.
@@ -37,6 +37,7 @@ def transformation_assets(project: Project) -> dg.AssetsDefinition:
         manifest=manifest,
         dagster_dbt_translator=translator,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=pool,
     )
     def transformation(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, release: dg.ResourceParam[Release]

@@ -1,6 +1,7 @@
 """The dbt project: where it is, and its manifest, built once for each state of the project."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,15 @@ class Project:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
                 write_atomically(state, wanted.encode())
         return path
+
+    def read_manifest(self) -> Mapping[str, Any]:
+        """The content of the manifest that is up to date.
+
+        Raises:
+            ManifestError: the project cannot be parsed.
+        """
+        found: Mapping[str, Any] = json.loads(self.manifest().read_text())
+        return found
 
     def vars(self) -> Mapping[str, Any]:
         """The project's vars, as its own models see them."""

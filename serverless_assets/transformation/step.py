@@ -12,6 +12,7 @@ from serverless_assets import metadata
 from serverless_assets.transformation import dbt
 from serverless_assets.transformation.arguments import build_arguments, months_variable
 from serverless_assets.transformation.fingerprints import MODELS
+from serverless_assets.transformation.lineage import ColumnLineage
 from serverless_assets.transformation.plan import Decision, in_turns, plan_text
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.results import Results
@@ -52,13 +53,18 @@ class Step:
         yield from self._reused(last, table)
         yield from self._reused_checks([*first, *last], results.names(self.manifest))
 
+    @property
+    def _lineage(self) -> ColumnLineage:
+        return ColumnLineage(self.manifest, self.translator, self.project.runs / "compiled")
+
     def _key(self, decision: Decision) -> dg.AssetKey:
         return self.translator.get_asset_key(self.manifest["nodes"][decision.node.id])
 
     def _reused(
-        self, decisions: Iterable[Decision], table: dg.TableMetadataValue
+        self, decisions: Sequence[Decision], table: dg.TableMetadataValue
     ) -> Iterator[dg.MaterializeResult]:
         """The models that stay as they are, on record as such."""
+        lineages = self._lineage.of_reused([d.node.id for d in decisions], self.context.instance)
         for decision in decisions:
             name = decision.node.name
             yield dg.MaterializeResult(
@@ -68,6 +74,7 @@ class Step:
                     **metadata.outcome("reused", decision.reason, rows=self.warehouse.row_count(name)),
                     metadata.BUILT_BY: decision.built_by,
                     "dagster/table_name": self.warehouse.label(name),
+                    **lineages[decision.node.id],
                     "plan": table,
                 },
             )
@@ -143,10 +150,12 @@ class Step:
         )
         if decision.months is not None:
             described["months"] = ", ".join(month[:7] for month in decision.months)
+        described |= metadata.work(dbt.work(event))
+        described |= self._lineage.of_built(decision.node.id, self.context.log.info)
         return dg.Output(
             found.value,
             output_name=found.output_name,
-            metadata={**found.metadata, **described, **metadata.work(dbt.work(event)), "plan": table},
+            metadata={**found.metadata, **described, "plan": table},
             tags=found.tags,
             data_version=dg.DataVersion(decision.state.version),
         )

@@ -1,0 +1,106 @@
+"""Which columns of other tables each column of a model is made of, read from the SQL that dbt compiled.
+
+dagster-dbt's own lineage asks the warehouse for the columns of each model and its parents, some 12 s a build.
+Here they are those that the manifest documents, and a model takes 10 to 200 ms.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator
+
+# dagster-dbt imports sqlglot too, so that this costs nothing.
+from sqlglot import MappingSchema, exp, to_table
+from sqlglot.lineage import lineage
+
+LINEAGE = "dagster/column_lineage"
+
+Properties = Mapping[str, Any]
+# By column: the unique ids of what it is made of, each with the column there.
+Sources = Mapping[str, Collection[tuple[str, str]]]
+
+
+def column_sources(sql: str, parents: Iterable[Properties], dialect: str) -> Sources:
+    """What the values of each column that a query selects are made of. Pure.
+
+    parents: dbt's properties of the models and sources that the query may read, with their columns. What a
+    condition or a grouping alone reads is in no value, and a count is made of no column.
+
+    Raises:
+        Exception: sqlglot cannot make sense of the query.
+    """
+    schema, ids = MappingSchema(dialect=dialect), {}
+    for parent in parents:
+        relation = to_table(parent["relation_name"], dialect=dialect)
+        ids[_name(relation)] = parent["unique_id"]
+        types = {name: column.get("data_type") or "unknown" for name, column in parent["columns"].items()}
+        schema.add_table(relation, types, dialect=dialect)
+    # None asks for all columns at once.
+    found: dict[str, Collection[tuple[str, str]]] = {}
+    for column, origin in lineage(None, sql, schema, dialect=dialect).items():
+        ends = {
+            (ids.get(_name(step.expression)), exp.to_column(step.name).name)
+            for step in origin.walk()
+            if not step.downstream and isinstance(step.expression, exp.Table)
+        }
+        found[column] = sorted((id, name) for id, name in ends if id and name != "*")
+    return found
+
+
+def _name(relation: exp.Table) -> tuple[str, str]:
+    return relation.db, relation.name
+
+
+@dataclass(frozen=True)
+class ColumnLineage:
+    """The lineage of the models as metadata. `compiled` is the folder of what dbt compiled last."""
+
+    manifest: Mapping[str, Any]
+    translator: DagsterDbtTranslator
+    compiled: Path
+
+    def of_built(self, id: str, log: Callable[[str], None]) -> Mapping[str, Any]:
+        """That of a model that dbt has just built: of the SQL that it ran. A riddle to sqlglot has none."""
+        try:
+            return self._read(id)
+        except Exception as error:
+            name, words = self.manifest["nodes"][id]["name"], str(error).strip().splitlines()
+            log(f"No column lineage for {name}: {words[0] if words else type(error).__name__}")
+            return {}
+
+    def of_reused(
+        self, ids: Collection[str], instance: dg.DagsterInstance
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """That of models that stay as they are: what was said of each when it was built."""
+        keys = {id: self.translator.get_asset_key(self.manifest["nodes"][id]) for id in ids}
+        records = instance.get_asset_records(list(keys.values())) if keys else []
+        entries = [record.asset_entry for record in records]
+        last = {entry.asset_key: entry.last_materialization for entry in entries}
+        found = {}
+        for id, key in keys.items():
+            event = last.get(key)
+            before = event.asset_materialization if event else None
+            said = before.metadata.get(LINEAGE) if before else None
+            # Dagster's history may be gone; what dbt compiled may still be there.
+            found[id] = {LINEAGE: said} if said else self.of_built(id, lambda words: None)
+        return found
+
+    def _read(self, id: str) -> Mapping[str, Any]:
+        node = self.manifest["nodes"][id]
+        path = self.compiled / node["package_name"] / node["original_file_path"]
+        known = {**self.manifest["sources"], **self.manifest["nodes"]}
+        parents = [known[parent] for parent in node["depends_on"]["nodes"]]
+        sources = column_sources(path.read_text(), parents, self.manifest["metadata"]["adapter_type"])
+        keys = {parent["unique_id"]: self.translator.get_asset_key(parent) for parent in parents}
+        return {
+            LINEAGE: dg.TableColumnLineage(
+                {
+                    column: [dg.TableColumnDep(keys[id], name) for id, name in found]
+                    for column, found in sources.items()
+                    if found
+                }
+            )
+        }
