@@ -3,7 +3,8 @@ import requests
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 
-from serverless_assets.google_errors import Service, explain, in_words
+from serverless_assets.errors import ToldError
+from serverless_assets.google_errors import Service, explain, in_words, may_pass
 
 SERVICE = Service(
     "BigQuery", "bigquery.googleapis.com", "roles/the.role on the dataset", {"special": "Do this."}
@@ -111,3 +112,27 @@ def test_the_subject_comes_first() -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(KeyError), in_words(SERVICE, "my.table", ValueError):
         raise KeyError("a mistake of ours")
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (unreachable("https://bigquery.googleapis.com/"), True),
+        (TransportError("no route"), True),
+        (exceptions.ServiceUnavailable("try later"), True),
+        (exceptions.TooManyRequests("slow down"), True),
+        (exceptions.RetryError("gave up", exceptions.ServiceUnavailable("try later")), True),
+        (refused(exceptions.Forbidden, "Exceeded rate limits", "rateLimitExceeded"), True),
+        (refused(exceptions.Forbidden, "Access Denied", "accessDenied"), False),
+        (refused(exceptions.Forbidden, "Quota exceeded", "quotaExceeded"), False),
+        (exceptions.BadRequest("Syntax error"), False),
+        (exceptions.NotFound("Not found"), False),
+        (DefaultCredentialsError("none"), False),
+        (RefreshError("expired"), False),
+    ],
+)
+def test_what_is_out_of_order_may_pass_and_a_refusal_does_not(error: Exception, passes: bool) -> None:
+    assert may_pass(error) is passes
+    with pytest.raises(ToldError) as told, in_words(SERVICE, "my.table", ToldError):
+        raise error
+    assert told.value.may_pass is passes

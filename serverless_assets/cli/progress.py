@@ -33,6 +33,9 @@ class Progress:
             return f"{event.step_key} ..."
         if event.event_type == Type.STEP_FAILURE:
             return f"{event.step_key} failed: {failure_in_words(event)}"
+        if event.event_type == Type.STEP_UP_FOR_RETRY:
+            retry = event.step_retry_data
+            return f"{event.step_key} in {retry.seconds_to_wait or 0:.0f} s again: {failure_in_words(event)}"
         if event.event_type == Type.ASSET_MATERIALIZATION and event.partition is None and event.asset_key:
             found = metadata.plain(event.step_materialization_data.materialization.metadata)
             return "    " + outcome_line(event.asset_key.to_user_string(), found)

@@ -30,6 +30,12 @@ class Crashed(ComputeError):
     may_pass = True
 
 
+class Busy(ComputeError):
+    """Modal takes no more calls for now."""
+
+    may_pass = True
+
+
 class WorkerDiffers(ComputeError):
     """The deployed worker runs other code than this."""
 
@@ -59,7 +65,7 @@ def in_words(app: str, environment: str | None) -> Iterator[None]:
             f"Deploy it with {DEPLOY}."
         ) from None
     except exception.ResourceExhaustedError as error:
-        raise ComputeError(f"Modal has a limit in the way ({_text(error)}). Try again later.") from None
+        raise Busy(f"Modal has a limit in the way ({_text(error)}). Try again later.") from None
     except UNREACHABLE as error:
         raise Unreachable(
             f"Modal cannot be reached ({_text(error)}). Check the network and MODAL_SERVER_URL, then "

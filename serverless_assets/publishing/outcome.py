@@ -6,6 +6,7 @@ from typing import Any, cast, get_args
 
 import dagster as dg
 from dagster import DagsterEventType as Type
+from dagster._utils.error import SerializableErrorInfo
 
 from serverless_assets import metadata
 from serverless_assets.metadata import Status
@@ -95,12 +96,19 @@ def _outcome(
 
 
 def failure_in_words(event: dg.DagsterEvent) -> str:
-    """What a step failed with, in a sentence if the code that failed had one."""
+    """What a step failed with, or is tried again for, in a sentence if the code that failed had one."""
+    if event.event_type == Type.STEP_UP_FOR_RETRY:
+        return _in_words(event.step_retry_data.error)
     data = event.step_failure_data
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description
-    error = data.error
-    if error and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+    return _in_words(data.error) if data.error else "failed"
+
+
+def _in_words(error: SerializableErrorInfo) -> str:
+    if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
         return "stopped by hand"
-    cause = (error.cause or error) if error else None
-    return cause.message.strip().splitlines()[-1] if cause else "failed"
+    if error.cls_name == dg.RetryRequested.__name__ and error.cause:
+        # Raised about the failure that a person is told of.
+        return error.cause.message.partition(": ")[2].strip()
+    return (error.cause or error).message.strip().splitlines()[-1]

@@ -1,0 +1,84 @@
+"""What a step makes of an error: a sentence, and another try only where that may help."""
+
+import dagster as dg
+import pytest
+
+from serverless_assets import failures
+from serverless_assets.automation.first_error import first_error
+from serverless_assets.cli.progress import Progress
+from serverless_assets.errors import ToldError
+from serverless_assets.failures import RETRIES, in_words, seconds_to_wait
+from serverless_assets.publishing.outcome import failure_in_words
+
+
+class Outage(ToldError):
+    may_pass = True
+
+
+class Step:
+    """A step that raises these errors, one an attempt, and then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.attempts = errors, 0
+
+    def run(self, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+        @dg.op
+        def step() -> None:
+            self.attempts += 1
+            if self.attempts <= len(self.errors):
+                with in_words():
+                    raise self.errors[self.attempts - 1]
+
+        @dg.job(executor_def=dg.in_process_executor)
+        def job() -> None:
+            step()
+
+        return job.execute_in_process(instance=instance, raise_on_error=False)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(failures, "FIRST_PAUSE_SECONDS", 0.01)
+
+
+def test_what_may_pass_is_tried_again():
+    step = Step(Outage("The server is away."), Outage("The server is away."))
+    with dg.instance_for_test() as instance:
+        result = step.run(instance)
+        assert result.success
+        lines: list[str] = []
+        for entry in instance.all_logs(result.run_id):
+            Progress(lines.append)(entry)
+    assert step.attempts == 3
+    assert [line.endswith("s again: The server is away.") for line in lines if "again" in line] == [
+        True,
+        True,
+    ]
+
+
+def test_after_the_last_attempt_people_read_what_was_wrong():
+    step = Step(*[Outage("The server is away.")] * 9)
+    with dg.instance_for_test() as instance:
+        result = step.run(instance)
+        assert not result.success
+        assert first_error(instance, result.run_id) == "The server is away."
+        [failed] = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        assert failure_in_words(failed.dagster_event) == "The server is away."
+    assert step.attempts == 1 + RETRIES
+
+
+@pytest.mark.parametrize("error", [ToldError("There is no such table."), ZeroDivisionError("a fault")])
+def test_what_does_not_pass_is_not_tried_again(error):
+    step = Step(error)
+    with dg.instance_for_test() as instance:
+        result = step.run(instance)
+        assert not result.success
+        assert str(error) in first_error(instance, result.run_id)
+    assert step.attempts == 1
+
+
+@pytest.mark.parametrize(("attempts_before", "shortest", "longest"), [(0, 20, 30), (1, 40, 60), (2, 80, 120)])
+def test_pauses_grow_and_differ_from_run_to_run(attempts_before, shortest, longest, monkeypatch):
+    monkeypatch.setattr(failures, "FIRST_PAUSE_SECONDS", 20.0)
+    assert seconds_to_wait(attempts_before, chance=0) == shortest
+    assert seconds_to_wait(attempts_before, chance=1) == longest
