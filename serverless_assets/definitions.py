@@ -26,17 +26,15 @@ def build(settings: Settings) -> dg.Definitions:
         transformation_assets(parts.project, settings.pool),
         *forecasting_assets(table, settings.forecast_fresh_hours, settings.pool),
     ]
-    return with_conditions(
-        dg.Definitions(
-            assets=described.all(assets),
-            jobs=[*jobs(), plan_job(parts, table), what_if_job(parts, table)],
-            schedules=schedules(settings.timezone, parts.first_month, settings.automation_is_on),
-            sensors=sensors(parts, settings),
-            resources={**parts.resources(), "run_inputs": RunInputs.configure_at_launch()},
-            # One process a run: steps share the warehouse file, which admits one writing process, and a
-            # process each would cost seconds a step.
-            executor=dg.in_process_executor,
-        )
+    return dg.Definitions(
+        assets=with_conditions(described.all(assets)),
+        jobs=[*jobs(), plan_job(parts, table), what_if_job(parts, table)],
+        schedules=schedules(settings.timezone, parts.first_month, settings.automation_is_on),
+        sensors=sensors(parts, settings),
+        resources={**parts.resources(), "run_inputs": RunInputs.configure_at_launch()},
+        # One process a run: steps share the warehouse file, which admits one writing process, and a
+        # process each would cost seconds a step.
+        executor=dg.in_process_executor,
     )
 
 

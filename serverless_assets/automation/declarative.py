@@ -1,5 +1,7 @@
 """The graph by conditions: what is downstream of changed data is built again. Instead of `source_updated`."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 
 from serverless_assets import metadata
@@ -43,15 +45,15 @@ def when_data_changed() -> dg.AutomationCondition:
     ).with_label("when_data_changed")
 
 
-def with_conditions(definitions: dg.Definitions) -> dg.Definitions:
-    """The same definitions, with the condition on everything but the raw tables."""
-    return definitions.map_asset_specs(
-        func=lambda spec: (
-            spec
-            if spec.group_name == INGESTION
-            else spec.replace_attributes(automation_condition=when_data_changed())
-        )
-    )
+def with_conditions(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The same assets, with the condition on everything but the raw tables."""
+    return [found.map_asset_specs(_with_condition) for found in assets]
+
+
+def _with_condition(spec: dg.AssetSpec) -> dg.AssetSpec:
+    if spec.group_name == INGESTION:
+        return spec
+    return spec.replace_attributes(automation_condition=when_data_changed())
 
 
 def changed_data() -> dg.AutomationConditionSensorDefinition:

@@ -7,7 +7,7 @@ from datetime import datetime
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.declarative import changed_data, with_conditions
+from serverless_assets.automation.declarative import changed_data
 from serverless_assets.ingestion.tables import RAW_ORDERS, RAW_STORES, TABLES
 from tests.automation.conftest import at
 from tests.conftest import Pipeline
@@ -27,17 +27,18 @@ OF_STORES = {"stg_locations", "sum_revenue_per_city"}
 
 @dataclass
 class World:
-    """The real definitions with conditions, and a small source."""
+    """The real definitions, and a small source."""
 
     pipeline: Pipeline
     shop: Shop
-    conditions: dg.Definitions
     cursor: str | None = None
     builds: int = 0
 
     def tick(self) -> set[str]:
         """What is requested, of one run."""
-        context = dg.build_sensor_context(self.pipeline.instance, self.cursor, definitions=self.conditions)
+        context = dg.build_sensor_context(
+            self.pipeline.instance, self.cursor, definitions=self.pipeline.definitions
+        )
         data = changed_data().evaluate_tick(context)
         self.cursor = data.cursor
         assert len(data.run_requests) <= 1
@@ -69,7 +70,7 @@ class World:
 def world(place: Pipeline, instance: dg.DagsterInstance) -> Iterator[World]:
     with shop(Shop(url=str(place.settings.dataset_url))) as source:
         pipeline = at(place, instance)
-        yield World(pipeline, source, with_conditions(pipeline.definitions))
+        yield World(pipeline, source)
 
 
 def test_another_data_version_is_followed_by_all_that_depends_on_it_once(world):
@@ -135,6 +136,6 @@ def test_data_that_the_source_changed_is_followed_by_everything_that_depends_on_
 def test_the_sensor_is_off_and_has_the_derived_assets_for_its_target(world):
     sensor = changed_data()
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
-    target = sensor.asset_selection.resolve(world.conditions.resolve_asset_graph())
+    target = sensor.asset_selection.resolve(world.pipeline.definitions.resolve_asset_graph())
     names = {key.to_user_string() for key in target}
     assert names >= OF_ORDERS | OF_STORES and not names & set(RAW)

@@ -1,4 +1,4 @@
-{% test no_day_missing(model, day) %}
+{% test no_long_gap(model, day, days) %}
 
     with
         days as (select distinct {{ day }} as day from {{ model }}),
@@ -8,7 +8,7 @@
         final as (
             select day as last_day_before, next_day as first_day_after
             from pairs
-            where {{ dbt.datediff("day", "next_day", "day") }} > 1
+            where {{ dbt.datediff("day", "next_day", "day") }} > {{ days }}
         )
 
     select *

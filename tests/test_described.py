@@ -1,0 +1,62 @@
+"""What people see of each asset in the graph: all of it, on every one."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from serverless_assets.described import CODE, COLUMNS, TABLE
+from serverless_assets.settings import PROJECT_ROOT
+from tests.conftest import Pipeline
+
+GROUPS = {"ingestion", "staging", "marts", "aggregations", "forecasting"}
+
+
+@pytest.fixture(scope="module")
+def specs(green: Pipeline) -> dict[str, dg.AssetSpec]:
+    found = (spec for definition in green.definitions.assets for spec in definition.specs)
+    return {spec.key.to_user_string(): spec for spec in found if spec.group_name in GROUPS}
+
+
+def test_every_asset_has_all_of_it(specs):
+    assert len(specs) == 19
+    for name, spec in specs.items():
+        assert spec.owners == ["team:data"], name
+        assert spec.kinds, name
+        assert len(spec.description or "") > 20, name
+        assert spec.metadata[CODE].code_references, name
+
+
+def test_every_table_has_its_name_and_says_what_each_column_is(specs):
+    tables = {name: spec for name, spec in specs.items() if name != "forecast_report"}
+    for name, spec in tables.items():
+        assert spec.metadata[TABLE].endswith(f"dwh.{name}"), name
+        for column in spec.metadata[COLUMNS].columns:
+            assert column.description, f"{name}.{column.name}"
+        assert "duckdb" in spec.kinds
+
+
+def test_code_is_a_place_on_this_machine(specs):
+    for spec in specs.values():
+        for place in spec.metadata[CODE].code_references:
+            line = Path(place.file_path).read_text().splitlines()[place.line_number - 1]
+            assert line.strip()
+    [contract, _] = specs["raw_items"].metadata[CODE].code_references
+    assert '"raw_items"' in Path(contract.file_path).read_text().splitlines()[contract.line_number - 1]
+
+
+def test_code_is_a_link_where_the_settings_say_where_it_is(tmp_path, green):
+    variables = {**green.variables, "SERVERLESS_CODE_URL": "https://code.test/shop/blob/main"}
+    pipeline = Pipeline(tmp_path / "home", dg.DagsterInstance.ephemeral(), variables)
+    found = {spec.key.to_user_string(): spec for a in pipeline.definitions.assets for spec in a.specs}
+    links = [place.url for place in found["orders"].metadata[CODE].code_references]
+    assert links[0] == "https://code.test/shop/blob/main/dbt_project/models/marts/orders.sql#L1"
+    for link in links:
+        assert (PROJECT_ROOT / link.removeprefix("https://code.test/shop/blob/main/").split("#")[0]).is_file()
+
+
+def test_an_owner_of_its_own_is_the_settings(tmp_path, green):
+    variables = {**green.variables, "SERVERLESS_OWNER": "ann@shop.test"}
+    pipeline = Pipeline(tmp_path / "home", dg.DagsterInstance.ephemeral(), variables)
+    owners = {tuple(spec.owners) for a in pipeline.definitions.assets for spec in a.specs}
+    assert owners == {("ann@shop.test",)}
