@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from serverless_assets.environments import environment
+from serverless_assets.environments import BRANCH_LIFETIME, environment
+from serverless_assets.errors import ToldError
 from serverless_assets.settings import Settings, SettingsError
 
 NO_TOKEN = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}
@@ -63,3 +64,23 @@ def test_a_laptop_imports_no_client_of_the_cloud():
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_branch_has_a_dataset_a_folder_and_a_home_of_its_own_that_do_not_last(tmp_path):
+    settings = Settings.from_environ(
+        {**NO_TOKEN, **GCP, **TOKEN, "SERVERLESS_HOME": str(tmp_path / "home"), "SERVERLESS_BRANCH": "pr-123"}
+    )
+    found = environment(settings).release
+    assert found.home == tmp_path / "home-pr-123"
+    assert found.warehouse.label("orders") == "my-shop.dwh_pr_123.orders"
+    assert found.warehouse.lifetime == BRANCH_LIFETIME
+    assert found.artifacts.place("r.html").address == "gs://my-shop-forecasts/branches/pr-123/r.html"
+    assert len(found.scratch_places) == 2
+
+
+def test_what_is_no_branch_is_to_last(parts):
+    found = parts(**GCP, **TOKEN).release
+    assert found.scratch_places == {}
+    for refuse in (found.warehouse.drop, found.artifacts.clear):
+        with pytest.raises(ToldError, match=r"is not (deleted|cleared)"):
+            refuse()

@@ -38,16 +38,20 @@ CREATION = replace(
 
 @dataclass(frozen=True)
 class GcsArtifacts:
-    """See `Artifacts`. A call that Google does not answer is tried again for `patience` seconds."""
+    """See `Artifacts`. A call that Google does not answer is tried again for `patience` seconds.
+
+    `folder` is where in the bucket the files are, and ends in a slash; empty for the bucket itself.
+    """
 
     project: str
     bucket: str
     location: str
     patience: float = 30.0
+    folder: str = ""
 
     @property
     def name(self) -> str:
-        return f"Cloud Storage, gs://{self.bucket}"
+        return f"Cloud Storage, gs://{self.bucket}/{self.folder}".rstrip("/")
 
     def prepare(self) -> None:
         """Create the bucket if there is none.
@@ -72,7 +76,7 @@ class GcsArtifacts:
         refuse_paths(name)
         place = self.place(name)
         with self._client(place.address) as client:
-            blob = client.bucket(self.bucket).blob(name)
+            blob = client.bucket(self.bucket).blob(self.folder + name)
             # The name stays and the content changes: a browser has to ask whether it has the latest.
             blob.cache_control = "no-cache"
             self._upload(blob, content, self._generation(blob))
@@ -82,25 +86,38 @@ class GcsArtifacts:
         refuse_paths(name)
         with self._client(self.place(name).address) as client:
             try:
-                return client.bucket(self.bucket).blob(name).download_as_bytes(**self._call)
+                return client.bucket(self.bucket).blob(self.folder + name).download_as_bytes(**self._call)
             except NotFound:
                 return None
 
     def place(self, name: str) -> Place:
-        return Place(
-            f"gs://{self.bucket}/{name}",
-            f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/{quote(name, safe='')}",
-        )
+        object_name = self.folder + name
+        page = f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/"
+        return Place(f"gs://{self.bucket}/{object_name}", page + quote(object_name, safe=""))
 
     def names(self, prefix: str) -> list[str]:
         with self._client(f"gs://{self.bucket}") as client:
+            prefix = self.folder + prefix
             found = client.list_blobs(self.bucket, prefix=prefix, delimiter="/", **self._call)
-            return sorted(blob.name for blob in found)
+            return sorted(blob.name.removeprefix(self.folder) for blob in found)
 
     def delete(self, name: str) -> None:
         refuse_paths(name)
         with self._client(self.place(name).address) as client, suppress(NotFound):
-            client.bucket(self.bucket).delete_blob(name, **self._call)
+            client.bucket(self.bucket).delete_blob(self.folder + name, **self._call)
+
+    def clear(self) -> None:
+        """Delete every file in the folder; never those of a whole bucket.
+
+        Raises:
+            ArtifactError: some are still there.
+        """
+        if not self.folder:
+            raise ArtifactError(f"{self.name} is a whole bucket, and is not cleared")
+        with self._client(self.name) as client:
+            for blob in client.list_blobs(self.bucket, prefix=self.folder, **self._call):
+                with suppress(NotFound):
+                    blob.delete(**self._call)
 
     def check(self) -> str:
         with self._client(f"gs://{self.bucket}", CREATION) as client:
@@ -117,7 +134,7 @@ class GcsArtifacts:
             # It may be ours: written by a first try whose answer got lost.
             if blob.md5_hash != base64.b64encode(hashlib.md5(content).digest()).decode():
                 raise ArtifactError(
-                    f"{self.place(blob.name).address}: somebody else wrote it meanwhile, and that stays. "
+                    f"gs://{self.bucket}/{blob.name}: somebody else wrote it meanwhile, and that stays. "
                     "Run again to replace it."
                 ) from error
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -173,17 +173,32 @@ def sample_api(port: int) -> None:
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(yes: bool) -> None:
-    """Delete all state: warehouse, artifacts, runs."""
-    home = _settings().home
-    if not home.exists():
+    """Delete all state on this machine: warehouse, artifacts, runs; of a branch, its scratch places too."""
+    settings = _settings()
+    home, scratch = settings.home, _scratch_places(settings)
+    places = [*([str(home)] if home.exists() else []), *scratch]
+    if not places:
         click.echo(f"There is nothing at {home}.")
         return
-    if not (home / "dagster" / "dagster.yaml").exists():
+    if home.exists() and not (home / "dagster" / "dagster.yaml").exists():
         raise click.ClickException(f"{home} was not made by this program, so it is left alone.")
     if not yes:
-        click.confirm(f"Delete everything in {home}?", abort=True)
-    shutil.rmtree(home)
-    click.echo(f"Deleted {home}.")
+        click.confirm(f"Delete everything in {' and '.join(places)}?", abort=True)
+    with _told():
+        for remove in scratch.values():
+            remove()
+    if home.exists():
+        shutil.rmtree(home)
+    click.echo(f"Deleted {' and '.join(places)}.")
+
+
+def _scratch_places(settings: Settings) -> Mapping[str, Callable[[], None]]:
+    if settings.branch is None:
+        return {}
+    from serverless_assets.environments import environment
+
+    with _told():
+        return environment(settings).release.scratch_places
 
 
 def _settings() -> Settings:

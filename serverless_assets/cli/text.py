@@ -33,9 +33,7 @@ def summary_text(document: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
     verdict = "Succeeded" if document["success"] else "Failed"
     lines = [f"{verdict} in {document['seconds']:.1f} s: {counts}.", ""]
-    for asset, outcome in assets.items():
-        if outcome["status"] in ("failed", "skipped"):
-            lines.append(f"  {outcome['status']:<8}{asset}: {outcome['reason']}")
+    lines += _not_done(assets)
     raw = {asset: outcome for asset, outcome in assets.items() if asset.startswith("raw_")}
     if raw:
         loaded = ", ".join(
@@ -50,6 +48,19 @@ def summary_text(document: Mapping[str, Any]) -> str:
     lines.append(f"  Warehouse {document['warehouse']}")
     lines += ["", f"Next: {_next_step(document)}"]
     return "\n".join(lines)
+
+
+def _not_done(assets: Mapping[str, Any]) -> list[str]:
+    """A line for each asset that failed or was skipped; one for all if the run was refused as a whole."""
+    told = {(outcome["status"], outcome["reason"]) for outcome in assets.values()}
+    (status, reason), *others = sorted(told) or [("", "")]
+    if status == "failed" and not others and len(assets) > 1:
+        return [f"  failed  all {len(assets)} assets: {reason}"]
+    return [
+        f"  {outcome['status']:<8}{asset}: {outcome['reason']}"
+        for asset, outcome in assets.items()
+        if outcome["status"] in ("failed", "skipped")
+    ]
 
 
 def _next_step(document: Mapping[str, Any]) -> str:

@@ -4,15 +4,17 @@ BigQuery has no rename of a whole dataset: what a run changes becomes visible ta
 atomic statement. This is the place for publishing a run's tables together, should that be wanted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 from serverless_assets.artifacts.gcs import GcsArtifacts
 from serverless_assets.publishing.release import Published, Release, Scratch
+from serverless_assets.publishing.turns import take_turn
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
 
@@ -25,6 +27,7 @@ class LiveRelease(Release):
         super().__init__(home, main_job)
         self._warehouse = warehouse
         self._artifacts = artifacts
+        self._lock: FileLock | None = None
 
     @property
     def warehouse(self) -> BigQueryWarehouse:
@@ -48,6 +51,7 @@ class LiveRelease(Release):
             yield Scratch(beside.dataset, self._artifacts, beside.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        self._lock = take_turn(self.home / "work", log)
         # Every job of the run is found by its id in the warehouse's own history, and on its bill.
         self._warehouse = replace(self._warehouse, labels={"run": run_id})
         self._warehouse.prepare()
@@ -57,4 +61,11 @@ class LiveRelease(Release):
         log.info(f"Everything is live in {self.address}.")
 
     def close(self) -> None:
-        pass
+        if self._lock:
+            self._lock.release()
+
+    @property
+    def scratch_places(self) -> Mapping[str, Callable[[], None]]:
+        if self._warehouse.lifetime is None:
+            return {}
+        return {self._warehouse.name: self._warehouse.drop, self._artifacts.name: self._artifacts.clear}

@@ -21,11 +21,12 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.files import copy_atomically, link_atomically, share_atomically, write_atomically
 from serverless_assets.publishing.release import Published, Release, Scratch
+from serverless_assets.publishing.turns import take_turn
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -111,8 +112,7 @@ class LocalRelease(Release):
             yield Scratch(copy.schema, published, copy.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        self.layout.work.mkdir(parents=True, exist_ok=True)
-        self._lock = _only_run_at_work(self.layout, log)
+        self._lock = take_turn(self.layout.work, log)
         if adopt_published(self.layout):
             log.info(f"Starting from {self.layout.warehouse}: it is not the copy that runs last worked on.")
 
@@ -187,16 +187,6 @@ def _take_over(layout: Layout, file: Path, to: Path) -> None:
         share_atomically(last, to)
     else:
         copy_atomically(file, to)
-
-
-def _only_run_at_work(layout: Layout, log: dg.DagsterLogManager) -> FileLock:
-    lock = FileLock(layout.work / "lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        log.info(f"Another run is at work in {layout.work}. Waiting for it to end.")
-        lock.acquire()
-    return lock
 
 
 def _link_through_current(path: Path) -> None:

@@ -1,9 +1,16 @@
 """A place beside a warehouse that is gone afterwards, whatever happens."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from google.cloud import bigquery as client_library
 
+from serverless_assets.artifacts.gcs import GcsArtifacts
+from serverless_assets.cli.main import main
+from serverless_assets.environments import environment as build_environment
+from serverless_assets.settings import Settings
 from serverless_assets.warehouse import TableShape
 from serverless_assets.warehouse.bigquery import SCRATCH_LIFETIME, BigQueryWarehouse
 from tests.backends.conftest import Backend
@@ -27,3 +34,42 @@ def test_a_scratch_dataset_is_gone_afterwards_with_all_that_is_in_it(gcp_backend
     assert warehouse.dataset in left
     assert beside.dataset not in left
     assert beside.dataset.startswith(f"{warehouse.dataset}_ci_")
+
+
+def test_cleaning_a_branch_removes_its_dataset_and_its_folder_and_nothing_else(
+    gcp_backend: Backend, tmp_path: Path
+) -> None:
+    warehouse, artifacts = gcp_backend.warehouse, gcp_backend.artifacts
+    assert isinstance(warehouse, BigQueryWarehouse)
+    assert isinstance(artifacts, GcsArtifacts)
+    artifacts.write("forecast.html", b"production's")
+    variables = {
+        "SERVERLESS_ENV": "gcp",
+        "SERVERLESS_COMPUTE": "subprocess",
+        "SERVERLESS_HOME": str(tmp_path / "home"),
+        "GOOGLE_CLOUD_PROJECT": warehouse.project,
+        "SERVERLESS_BUCKET": artifacts.bucket,
+        "SERVERLESS_LOCATION": artifacts.location,
+        "DBT_SCHEMA": warehouse.dataset,
+        "SERVERLESS_BRANCH": "pr-7",
+    }
+    release = build_environment(Settings.from_environ(variables)).release
+    release.warehouse.prepare()
+    release.warehouse.replace(TableShape("t", ROWS.schema), gcp_backend.file(ROWS), {})
+    release.artifacts.write("forecast.html", b"the branch's")
+    release.artifacts.write("manifest.json", b"{}")
+    assert release.artifacts.names("") == ["forecast.html", "manifest.json"]
+    assert release.artifacts.read("forecast.html") == b"the branch's"
+
+    cleaned = CliRunner().invoke(main, ["clean", "--yes"], env=variables)
+
+    assert cleaned.exit_code == 0, cleaned.output
+    assert f"{warehouse.dataset}_pr_7" in cleaned.output
+    assert "/branches/pr-7" in cleaned.output
+    left = {dataset.dataset_id for dataset in client_library.Client(warehouse.project).list_datasets()}
+    assert warehouse.dataset in left
+    assert f"{warehouse.dataset}_pr_7" not in left
+    assert release.artifacts.names("") == []
+    assert artifacts.read("forecast.html") == b"production's"
+    # A second time there is nothing left to delete, and no error.
+    assert CliRunner().invoke(main, ["clean", "--yes"], env=variables).exit_code == 0
