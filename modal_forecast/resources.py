@@ -1,4 +1,4 @@
-"""What a piece of work cost: seconds, and peak memory of this process and of its children (Stan is one)."""
+"""What a piece of work took: seconds, cpu and memory of this process and of its children (Stan is one)."""
 
 import resource
 import sys
@@ -18,12 +18,15 @@ SELF = Path("/proc/self")
 @dataclass
 class Usage:
     """seconds: wall clock of the block that was measured.
+    cpu_seconds: time on a core during the block, of all threads of this process and of the children that
+        ended during it: 2 if two cores were at work for a second.
     peak_memory_mib: the most that this process held since it started, plus `peak_memory_children_mib`; an
         upper bound, because the two peaks need not coincide.
     peak_memory_children_mib: the most that a child held which ran during the block.
     """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_memory_mib: float = 0.0
     peak_memory_children_mib: float = 0.0
 
@@ -32,12 +35,18 @@ class Usage:
 def measured() -> Iterator[Usage]:
     """Measure the block. The numbers are there once it has ended."""
     usage = Usage()
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), _cpu_seconds()
     with _watched_children() as children:
         yield usage
     usage.seconds = round(time.perf_counter() - started, 3)
+    usage.cpu_seconds = round(_cpu_seconds() - cpu_before, 3)
     usage.peak_memory_children_mib = round(children.peak_mib, 1)
     usage.peak_memory_mib = round(_own_peak_mib() + children.peak_mib, 1)
+
+
+def _cpu_seconds() -> float:
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def _own_peak_mib() -> float:

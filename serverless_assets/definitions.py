@@ -12,6 +12,7 @@ from serverless_assets.described import Described
 from serverless_assets.environments import environment
 from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.ingestion.assets import ingestion_assets
+from serverless_assets.publishing.run_record import pipeline_runs
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import transformation_assets
@@ -27,7 +28,7 @@ def build(settings: Settings) -> dg.Definitions:
         *forecasting_assets(table, settings.forecast_fresh_hours, settings.pool),
     ]
     return dg.Definitions(
-        assets=with_conditions(described.all(assets)),
+        assets=[*with_conditions(described.all(assets)), pipeline_runs(settings.owner)],
         jobs=[*jobs(), plan_job(parts, table), what_if_job(parts, table)],
         schedules=schedules(settings.timezone, parts.first_month, settings.automation_is_on),
         sensors=sensors(parts, settings),

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Generic, TypeVar
 
+from serverless_assets.admission import Admission
 from serverless_assets.automation.jobs import MAIN_JOB
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
@@ -17,6 +18,8 @@ from serverless_assets.transformation.project import Project
 
 # Where months begin for a source that we know nothing of; the public jaffle-shop data begins in 2016.
 EARLIEST_MONTH = date(2016, 1, 1)
+# Tables of a branch that nobody cleans are gone after that long without a run.
+BRANCH_LIFETIME = timedelta(days=7)
 
 Part = TypeVar("Part")
 
@@ -30,10 +33,17 @@ class Environment:
     compute: Compute
     project: Project
     first_month: date
+    budget_usd: float | None
+
+    @property
+    def admission(self) -> Admission:
+        """Whether a run may begin. What it may cost is asked of the warehouse that it would write to."""
+        return Admission(self.budget_usd, self.compute, self.project, self.release.warehouse)
 
     def resources(self) -> Mapping[str, object]:
         """The parts that assets ask for by name."""
-        return {"source": self.source, "release": self.release.as_resource(), "compute": self.compute}
+        release = self.release.as_resource(self.admission)
+        return {"source": self.source, "release": release, "compute": self.compute}
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,15 @@ def gcp(settings: Settings) -> Release:
     from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
     project, location = str(settings.project), settings.location
-    warehouse = BigQueryWarehouse(project, settings.dbt_schema, location, settings.maximum_bytes_billed)
-    artifacts = GcsArtifacts(project, str(settings.bucket), location)
+    warehouse = BigQueryWarehouse(
+        project,
+        settings.dbt_schema,
+        location,
+        settings.maximum_bytes_billed,
+        lifetime=BRANCH_LIFETIME if settings.branch else None,
+    )
+    folder = f"branches/{settings.branch}/" if settings.branch else ""
+    artifacts = GcsArtifacts(project, str(settings.bucket), location, folder=folder)
     return LiveRelease(settings.home, MAIN_JOB, warehouse, artifacts)
 
 
@@ -119,6 +136,7 @@ def environment(settings: Settings) -> Environment:
         compute=compute.build(settings),
         project=Project(settings.dbt_project, settings.home / "dbt", variables),
         first_month=_first_month(settings),
+        budget_usd=settings.budget_usd,
     )
 
 

@@ -6,13 +6,14 @@ from typing import Any, Literal
 import dagster as dg
 
 from serverless_assets.artifacts import Place
-from serverless_assets.warehouse import Work
+from serverless_assets.warehouse import Warehouse, Work
 
 Status = Literal["built", "reused", "failed", "skipped"]
 
 STATUS, REASON, ROWS, BYTES, SECONDS = "status", "reason", "dagster/row_count", "bytes", "seconds"
 REPORT = "report"
 BUILT_BY = "built_by"
+SPENT = BYTES_BILLED, SLOT_SECONDS, COST_USD = "bytes_billed", "slot_seconds", "cost_usd"
 
 
 def outcome(
@@ -28,16 +29,24 @@ def outcome(
     return {STATUS: status, REASON: reason, **{k: v for k, v in measured.items() if v is not None}}
 
 
-def work(done: Work) -> dict[str, Any]:
-    """Metadata that says what the warehouse did; empty for one that keeps no account."""
+def work(done: Work, warehouse: Warehouse) -> dict[str, Any]:
+    """Metadata that says what the warehouse did and what that costs; empty for one that keeps no account."""
     if not done.jobs:
         return {}
     return {
         "warehouse_jobs": ", ".join(done.jobs),
         "bytes_processed": done.bytes_processed,
-        "bytes_billed": done.bytes_billed,
-        "slot_seconds": done.slot_milliseconds / 1000,
+        BYTES_BILLED: done.bytes_billed,
+        SLOT_SECONDS: done.slot_milliseconds / 1000,
+        **cost(warehouse.price(done.bytes_billed)),
     }
+
+
+def cost(*usd: float | None) -> dict[str, float]:
+    """Metadata that says what work costs in US dollars, all of it together; empty if nothing is charged."""
+    charged = [amount for amount in usd if amount is not None]
+    # As a float, it is plotted over time, free of charge today or not.
+    return {COST_USD: round(float(sum(charged)), 8)} if charged else {}
 
 
 def facts(found: Mapping[str, Any]) -> dict[str, Any]:

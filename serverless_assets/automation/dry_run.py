@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRequest
+from serverless_assets.admission import FORECAST, Admission
 from serverless_assets.forecasting.assets import COUNTRY
-from serverless_assets.forecasting.compute import Compute, Size
+from serverless_assets.forecasting.compute import Compute, Size, Used
 from serverless_assets.forecasting.history import REVENUE, read_history
 from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
 from serverless_assets.ingestion.decide import as_it_was, decide
@@ -20,6 +21,7 @@ from serverless_assets.ingestion.holding import Holding
 from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.publishing.budget import refusal, verdict
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import Choices
 from serverless_assets.transformation.estimate import bytes_to_read
@@ -28,9 +30,6 @@ from serverless_assets.transformation.plan import Decision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
-
-# BigQuery's list price on demand, for an estimate: a project may have another.
-USD_PER_TIB, TIB = 6.25, 1 << 40
 
 
 class Parts(Protocol):
@@ -44,6 +43,8 @@ class Parts(Protocol):
     def compute(self) -> Compute: ...
     @property
     def project(self) -> Project: ...
+    @property
+    def admission(self) -> Admission: ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Pla
     sizes = bytes_to_read(parts.project, warehouse, decisions, manifest)
     yield from (_model(decision, warehouse, notes, sizes) for decision in decisions)
     yield from _forecast(parts, choices, forecast_table, decisions, notes)
+    yield from _budget(parts.admission, [decision.node.name for decision in decisions], choices)
 
 
 def _raw_tables(
@@ -114,8 +116,7 @@ def _model(
     rows = warehouse.row_count(name) if name in notes else None
     reason = decision.reason
     if name in sizes:
-        price = sizes[name] / TIB * USD_PER_TIB
-        reason += f"; reads {sizes[name]:,} bytes, about ${price:.6f}"
+        reason += f"; reads {sizes[name]:,} bytes, about ${warehouse.price(sizes[name]) or 0.0:.6f}"
     return Planned(name, f"build{months}" if decision.build else "reuse", reason, rows)
 
 
@@ -144,7 +145,16 @@ def _forecast(
         yield Planned("forecast_report", "reuse", "unchanged, but for another name or other colours")
         return
     seconds = float((held or {}).get("seconds") or 0.0)
-    price = parts.compute.price(Size(choices.forecast.cpu, choices.forecast.memory), seconds)
+    used = Used(seconds, float((held or {}).get("cpu_seconds") or 0.0))
+    price = parts.compute.price(Size(choices.forecast.cpu, choices.forecast.memory), used)
     cost = "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
     yield Planned("order_forecast", "forecast", why + cost, rows)
     yield Planned("forecast_report", "write", "upstream rebuilt (order_forecast)")
+
+
+def _budget(admission: Admission, models: Sequence[str], choices: Choices) -> Iterator[Planned]:
+    """What the run may cost at most, if there is a budget: more than what is planned would cost."""
+    if admission.budget_usd is not None:
+        most = admission.most([*models, FORECAST], choices)
+        refused = refusal(most, admission.budget_usd)
+        yield Planned("budget", "refuse" if refused else "admit", verdict(most, admission.budget_usd))

@@ -10,6 +10,7 @@ import pyarrow as pa
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest, MessageError
 from modal_forecast.report import render
 from serverless_assets import metadata
+from serverless_assets.admission import FORECAST
 from serverless_assets.automation.dry_run import Parts
 from serverless_assets.automation.jobs import prefill
 from serverless_assets.failures import in_words
@@ -42,6 +43,7 @@ def what_if_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
         context.log.info(ABOUT)
         with in_words(ForecastRefused, MessageError):
+            parts.admission([FORECAST], run_inputs.choices, context.log.info)
             found = _imagined(context, parts, forecast_table, choice)
         context.add_output_metadata(found)
 
@@ -61,17 +63,15 @@ def _imagined(
     published = _published(warehouse, table)
     answered = parts.compute.run(request.to_bytes(), size, context.log.info, ForgottenCalls())
     answer = ForecastAnswer.from_bytes(answered.content)
-    facts = forecast_facts(request, answer, choice, parts.compute.name, answered, context.run_id)
+    facts = forecast_facts(request, answer, choice, parts.compute, answered, context.run_id)
     report = report_input(request.history, answer.forecast, facts, choice)
     path = keep_report(parts.release.home / "what-if", context.run_id, render(report).encode())
     compared = compare(answer.forecast, published)
     context.log.info("\n".join(["Order revenue in USD:", *as_text(compared), f"The report: {path}"]))
-    price = parts.compute.price(size, answered.seconds)
     return {
         "comparison": as_table(compared),
         "preview": preview(report),
         metadata.REPORT: dg.MetadataValue.path(str(path)),
-        **({} if price is None else {"price_usd": price}),
         **metadata.facts(facts),
     }
 

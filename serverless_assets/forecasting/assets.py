@@ -21,7 +21,7 @@ from serverless_assets.forecasting.checks import (
     sanity_of_held,
     unsound,
 )
-from serverless_assets.forecasting.compute import Answered, Compute, Size
+from serverless_assets.forecasting.compute import Answered, Compute, Size, Used
 from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.history import REVENUE, read_history
 from serverless_assets.forecasting.landing import forecast_in, land, leave
@@ -159,13 +159,14 @@ def forecast_facts(
     request: ForecastRequest,
     answer: ForecastAnswer,
     choice: ForecastChoice,
-    compute: str,
+    compute: Compute,
     answered: Answered,
     run_id: str,
 ) -> dict[str, Any]:
-    """What is kept with a forecast: what was asked for, from what, on what, and what it took."""
+    """What is kept with a forecast: what was asked for, from what, on what, and what it took and cost."""
+    used = _used(answer, answered)
     return {
-        "compute": compute,
+        "compute": compute.name,
         "cpu": choice.cpu,
         "memory_mib": choice.memory,
         "horizon_days": request.horizon,
@@ -175,9 +176,21 @@ def forecast_facts(
         **answer.diagnostics,
         **answered.facts,
         "seconds": round(answered.seconds, 3),
-        "peak_memory_mib": max(answered.peak_memory, float(answer.diagnostics.get("peak_memory_mib", 0.0))),
+        "peak_memory_mib": used.peak_memory,
+        **metadata.cost(compute.price(Size(choice.cpu, choice.memory), used)),
         "run_id": run_id,
     }
+
+
+def _used(answer: ForecastAnswer, answered: Answered) -> Used:
+    """What the worker took, by its own account and by that of whoever waited for it."""
+    told = answer.diagnostics
+    return Used(
+        # Whoever takes up a call that was at work before waits for less than what is charged.
+        seconds=max(answered.seconds, float(told.get("seconds", 0.0))),
+        cpu_seconds=float(told.get("cpu_seconds", 0.0)),
+        peak_memory=max(answered.peak_memory, float(told.get("peak_memory_mib", 0.0))),
+    )
 
 
 def _skip(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
@@ -208,7 +221,7 @@ def _built(
             calls.ended(answered.call)
         raise ForecastUnsound(found)
     facts = {
-        **forecast_facts(request, answer, choice, compute.name, answered, run_id),
+        **forecast_facts(request, answer, choice, compute, answered, run_id),
         **basis.as_facts(),
         **made_facts(rows, made_at),
     }

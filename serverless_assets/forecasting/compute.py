@@ -1,13 +1,15 @@
 """What the forecast needs of a compute: bytes in, bytes out, with this much cpu and memory."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
 from serverless_assets.errors import ToldError
-from serverless_assets.run_inputs import Memory
+from serverless_assets.run_inputs import Cpu, Memory
 
 MEMORY_SIZES = tuple(int(size) for size in get_args(Memory))
+SMALLEST_CPU = float(get_args(Cpu)[0])
 
 Log = Callable[[str], None]
 
@@ -25,6 +27,15 @@ class Size:
         return next((size for size in MEMORY_SIZES if size > self.memory), None)
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a worker took: seconds of wall-clock time and, if known, seconds on a core and MiB at most."""
+
+    seconds: float
+    cpu_seconds: float = 0.0
+    peak_memory: float = 0.0
+
+
 class ComputeError(ToldError):
     """The compute gave no answer; the message says why and what to do."""
 
@@ -34,7 +45,7 @@ class OutOfMemory(ComputeError):
 
     def __init__(self, size: Size, peak: float | None = None) -> None:
         larger = f"Choose memory {size.next_memory}." if size.next_memory else "There is no larger size."
-        reached = f"{peak:.0f} MiB of the" if peak else "the"
+        reached = f"{math.ceil(peak)} MiB of the" if peak else "the"
         super().__init__(
             f"The forecast was stopped: it reached {reached} {size.memory} MiB asked for. {larger}"
         )
@@ -94,8 +105,11 @@ class Compute(Protocol):
             ComputeError: there is no answer.
         """
 
-    def price(self, size: Size, seconds: float) -> float | None:
-        """What work of that size and length costs in US dollars; None where nothing is charged."""
+    def price(self, size: Size, used: Used) -> float | None:
+        """What a call of that size that took so much costs in US dollars; None where nothing is charged."""
+
+    def most(self, size: Size) -> Used:
+        """The most that a call of that size can take: it is ended at its deadline."""
 
     def check(self) -> str:
         """What there is to compute on, without computing.

@@ -31,7 +31,10 @@ def land(release: Release, table: str, file: str, made: Record, reason: str) -> 
         size=len(content),
         seconds=float(made.facts["seconds"]),
     )
-    return outcome | _described(release, table, file, made.facts) | metadata.work(work)
+    loaded = metadata.work(work, release.warehouse)
+    # Computing it and loading its rows both cost something.
+    cost = metadata.cost(made.facts.get(metadata.COST_USD), loaded.get(metadata.COST_USD))
+    return outcome | _described(release, table, file, made.facts) | loaded | cost
 
 
 def leave(
@@ -54,8 +57,9 @@ def leave(
         written.append("its record")
     reason = "; ".join([UNCHANGED, *(f"{name} was written" for name in written)])
     outcome = metadata.outcome("reused", reason, rows=warehouse.row_count(table), size=len(content))
-    # The seconds are those of the run that made it.
-    lasting = {fact: value for fact, value in held.items() if fact != metadata.SECONDS}
+    # The seconds and the cost are those of the run that made it.
+    spent = (metadata.SECONDS, metadata.COST_USD)
+    lasting = {fact: value for fact, value in held.items() if fact not in spent}
     return {**outcome, **_described(release, table, file, lasting), metadata.BUILT_BY: held["run_id"]}
 
 

@@ -13,7 +13,7 @@ import modal
 
 from modal_forecast.app import FUNCTION_NAME
 from modal_forecast.code_version import code_version
-from serverless_assets.forecasting.compute import Answered, Call, Calls, ComputeError, Log, Size
+from serverless_assets.forecasting.compute import Answered, Call, Calls, ComputeError, Log, Size, Used
 from serverless_assets.forecasting.modal_errors import (
     Unreachable,
     WorkerDiffers,
@@ -68,9 +68,16 @@ class ModalCompute:
             call=call,
         )
 
-    def price(self, size: Size, seconds: float) -> float | None:
-        # At least what was asked for is charged, and memory is held to it.
-        return seconds * (size.cpu * USD_PER_CORE_SECOND + size.memory / 1024 * USD_PER_GIB_SECOND)
+    def price(self, size: Size, used: Used) -> float | None:
+        # What was asked for is charged, or what was used if that is more. Modal's cores are physical ones, of
+        # two of the system's each: to count one of those as a whole core charges too much rather than too
+        # little.
+        core_seconds = max(size.cpu * used.seconds, used.cpu_seconds)
+        gib = max(float(size.memory), used.peak_memory) / 1024
+        return core_seconds * USD_PER_CORE_SECOND + gib * used.seconds * USD_PER_GIB_SECOND
+
+    def most(self, size: Size) -> Used:
+        return Used(self.deadline_seconds, self.deadline_seconds * _most_cores(size), size.memory)
 
     def check(self) -> str:
         # The worker itself is asked, which costs a container of the smallest size for a second or two.
@@ -93,7 +100,7 @@ class ModalCompute:
             # A fraction of a core is what the work is sure to get, and a whole one the most that it may use,
             # as in the local compute. Memory is held to what was asked for, and so is the bill.
             sized = function.with_options(
-                cpu=(size.cpu, float(max(1, math.ceil(size.cpu)))),
+                cpu=(size.cpu, _most_cores(size)),
                 memory=(size.memory, size.memory),
                 timeout=math.ceil(self.deadline_seconds),
                 retries=0,
@@ -133,6 +140,11 @@ class ModalCompute:
         # The function's own timeout has passed as well, and does not end a container that is started again
         # and again because it runs out of memory.
         raise deadline_passed(self.deadline_seconds)
+
+
+def _most_cores(size: Size) -> float:
+    """A whole core, where a fraction of one was asked for: that is what the work is sure to get."""
+    return float(max(1, math.ceil(size.cpu)))
 
 
 @contextmanager

@@ -151,7 +151,7 @@ def _materialized(checking: Checking, brought: Brought, seen: LastSeen) -> dg.Ma
             ),
             **_lineage(brought.table),
             **seen.as_metadata(),
-            **metadata.work(brought.work),
+            **metadata.work(brought.work, checking.warehouse),
             metadata.BUILT_BY: brought.built_by,
             "content_hash": decision.version,
             "url": dg.MetadataValue.url(brought.url),

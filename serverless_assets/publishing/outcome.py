@@ -14,7 +14,11 @@ from serverless_assets.metadata import Status
 
 @dataclass
 class AssetOutcome:
-    """One asset: what the run did with it and why. `seconds` and `bytes` only where measured."""
+    """One asset: what the run did with it and why, and what that took, where it is known.
+
+    `bytes_billed` and `slot_seconds` are the warehouse's; `cost_usd` is for all that was charged. All three
+    are those of its tests, too.
+    """
 
     asset: str
     status: Status
@@ -23,6 +27,9 @@ class AssetOutcome:
     bytes: int | None = None
     seconds: float | None = None
     path: str | None = None
+    bytes_billed: int | None = None
+    slot_seconds: float | None = None
+    cost_usd: float | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -42,6 +49,7 @@ class _Seen:
     materialized: dict[str, Any] | None = None
     observed: dict[str, Any] | None = None
     failed_checks: list[str] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
 
 
 def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
@@ -59,6 +67,8 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
             skipped_steps.add(str(event.step_key))
         elif event.event_type == Type.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
+            if check.asset_key in seen:
+                seen[check.asset_key].checks.append(metadata.plain(check.metadata))
             if check.asset_key in seen and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
                 seen[check.asset_key].failed_checks.append(check.check_name)
         elif event.asset_key in seen and event.event_type == Type.ASSET_MATERIALIZATION:
@@ -77,11 +87,12 @@ def _outcome(
 ) -> AssetOutcome:
     name = key.to_user_string()
     found = seen.materialized or seen.observed or {}
-    measured = {
+    measured: dict[str, Any] = {
         "rows": found.get(metadata.ROWS),
         "bytes": found.get(metadata.BYTES),
         "seconds": found.get(metadata.SECONDS),
         "path": found.get(metadata.REPORT),
+        **{name: total(told.get(name) for told in (found, *seen.checks)) for name in metadata.SPENT},
     }
     if seen.failed_checks:
         return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)
@@ -93,6 +104,13 @@ def _outcome(
     if seen.step in step_errors:
         return AssetOutcome(name, "failed", step_errors[seen.step])
     return AssetOutcome(name, "skipped", SKIPPED_AS_ASKED if seen.step in skipped_steps else NOT_REACHED)
+
+
+def total(numbers: Iterable[int | float | None]) -> int | float | None:
+    """The sum of those that are known; None if none is."""
+    known = [number for number in numbers if number is not None]
+    # Prices that add up to 0.30000000000000004 are nothing to show.
+    return round(sum(known), 8) if known else None
 
 
 def failure_in_words(event: dg.DagsterEvent) -> str:

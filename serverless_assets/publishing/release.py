@@ -1,7 +1,7 @@
 """The resource that wraps every run: where it writes to, and what becomes of that at its end."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,14 @@ from dagster import DagsterEventType
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import ToldError
 from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
+from serverless_assets.publishing.run_record import record_of
 from serverless_assets.publishing.summary import summarise, write_summary
 from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.run_inputs import Choices
 from serverless_assets.warehouse import Warehouse
+
+# Raises a `ToldError` if a run that means to write these assets, with these choices, may not begin.
+Admit = Callable[[Sequence[str], Callable[[], Choices], Callable[[str], None]], None]
 
 # The events that tell what became of a run's assets.
 TELLING = {
@@ -45,6 +50,16 @@ class Published:
 
     warehouse: Warehouse
     artifacts: Artifacts
+
+
+class RunFailure(dg.Failure):
+    """A run that may not begin, in words."""
+
+    # Dagster shows the way that an error came beside its words. It came from nowhere that anybody can mend.
+    __traceback__ = property(lambda error: None, lambda error, way: None)
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words, allow_retries=False)
 
 
 class Release(ABC):
@@ -94,6 +109,12 @@ class Release(ABC):
     def close(self) -> None:
         """Let go of what `open` took hold of."""
 
+    @property
+    def scratch_places(self) -> Mapping[str, Callable[[], None]]:
+        """What it holds outside of `home` for a branch alone: the name of each place, and what removes it
+        with all that is in it, or raises a `ToldError`."""
+        return {}
+
     def begin(self, run_id: str, planned: Sequence[str], all_assets: bool, log: dg.DagsterLogManager) -> None:
         """Make ready for a run that means to write the `planned` assets, which may be all there are."""
         self.open(run_id, log)
@@ -132,7 +153,7 @@ class Release(ABC):
         is_whole = run.asset_selection is None and run.step_keys_to_execute is None
         return run.job_name == self.main_job and is_whole
 
-    def as_resource(self) -> dg.ResourceDefinition:
+    def as_resource(self, admit: Admit) -> dg.ResourceDefinition:
         """The release for Dagster, with no config: the launchpad should not offer where to publish.
 
         With one process per run, Dagster opens it before the first step and closes it after the last,
@@ -142,30 +163,51 @@ class Release(ABC):
         def around(context: dg.InitResourceContext) -> Iterator[Release]:
             if context.run is None or context.instance is None or context.log is None:
                 raise ValueError("a release belongs to a run")
-            with self.around_run(context.run, context.instance, context.log):
+            log, run_inputs = context.log, context.resources.run_inputs
+            with self.around_run(
+                context.run,
+                context.instance,
+                log,
+                lambda planned: admit(planned, run_inputs.choices, log.info),
+            ):
                 yield self
 
-        return dg.ResourceDefinition(contextmanager(around), description=self.__doc__)
+        return dg.ResourceDefinition(
+            contextmanager(around), description=self.__doc__, required_resource_keys={"run_inputs"}
+        )
 
     @contextmanager
     def around_run(
-        self, run: dg.DagsterRun, instance: dg.DagsterInstance, log: dg.DagsterLogManager
+        self,
+        run: dg.DagsterRun,
+        instance: dg.DagsterInstance,
+        log: dg.DagsterLogManager,
+        admit: Callable[[Sequence[str]], None],
     ) -> Iterator[None]:
-        """Make ready before a run's first step; publish and write the summary after its last."""
+        """Make ready before a run's first step, if it is admitted; publish and write the summary after its
+        last."""
         planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
         try:
+            admit(planned)
             self.begin(run.run_id, planned, self._is_about_all_assets(run), log)
-        except ToldError as error:
+        except (ToldError, dg.Failure) as error:
             refused = [AssetOutcome(asset, "failed", str(error)) for asset in planned]
-            write_summary(self.home, summarise(instance, run.run_id, refused, self.address, published=False))
-            raise dg.Failure(str(error), allow_retries=False) from None
+            self._tell(instance, run.run_id, refused, published=False)
+            raise RunFailure(str(error)) from None
         try:
             yield
             outcomes = _outcomes(instance, run.run_id)
-            published = self._published(run.run_id, outcomes, log)
-            write_summary(self.home, summarise(instance, run.run_id, outcomes, self.address, published))
+            self._tell(instance, run.run_id, outcomes, self._published(run.run_id, outcomes, log))
         finally:
             self.close()
+
+    def _tell(
+        self, instance: dg.DagsterInstance, run_id: str, outcomes: Sequence[AssetOutcome], published: bool
+    ) -> None:
+        """Say what the run did, to programs and in the UI."""
+        summary = summarise(instance, run_id, outcomes, self.address, published)
+        write_summary(self.home, summary)
+        instance.report_runless_asset_event(record_of(summary))
 
 
 def _outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:

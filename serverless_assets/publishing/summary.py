@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any, get_args
 import dagster as dg
 
 from serverless_assets.files import write_atomically
-from serverless_assets.metadata import Status
-from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.metadata import SPENT, Status
+from serverless_assets.publishing.outcome import AssetOutcome, total
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,24 @@ class RunSummary:
             outcome.asset: {k: v for k, v in asdict(outcome).items() if k != "asset"}
             for outcome in self.assets
         }
+        document["totals"] = self.totals
+        return document
+
+    @property
+    def totals(self) -> Mapping[str, int | float]:
+        """Numbers of the whole run. What nobody charges for, and no warehouse tells, is left out."""
         statuses = Counter(outcome.status for outcome in self.assets)
-        document["totals"] = {
+        return {
             **{status: statuses[status] for status in get_args(Status)},
             "rows": sum(outcome.rows or 0 for outcome in self.assets),
             "bytes": sum(outcome.bytes or 0 for outcome in self.assets),
             "seconds": self.seconds,
+            **{name: spent for name, spent in self._spent.items() if spent is not None},
         }
-        return document
+
+    @property
+    def _spent(self) -> Mapping[str, int | float | None]:
+        return {name: total(getattr(outcome, name) for outcome in self.assets) for name in SPENT}
 
 
 def summary_path(home: Path) -> Path:

@@ -139,6 +139,10 @@ class Step:
         decisions: Mapping[str, Decision],
         table: dg.TableMetadataValue,
     ) -> DbtEvent:
+        spent = metadata.work(dbt.work(event), self.warehouse)
+        if isinstance(found, dg.AssetCheckResult):
+            # Tests read, too, and that is charged for.
+            return found.with_metadata({**(found.metadata or {}), **spent})
         if not isinstance(found, dg.Output):
             return found
         decision = decisions[str(found.metadata["unique_id"].value)]
@@ -150,7 +154,7 @@ class Step:
         )
         if decision.months is not None:
             described["months"] = ", ".join(month[:7] for month in decision.months)
-        described |= metadata.work(dbt.work(event))
+        described |= spent
         described |= self._lineage.of_built(decision.node.id, self.context.log.info)
         return dg.Output(
             found.value,

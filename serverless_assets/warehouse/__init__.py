@@ -107,6 +107,9 @@ class Warehouse(Protocol):
     def bytes_to_read(self, statement: str) -> int | None:
         """How many bytes a query would read and be charged for, without reading; None where it is free."""
 
+    def price(self, bytes_billed: int) -> float | None:
+        """What queries billed for so many bytes cost in US dollars; None where nothing is charged."""
+
     def relation(self, table: str) -> str:
         """The table's quoted name for use in a query."""
 

@@ -22,6 +22,8 @@ from serverless_assets.warehouse import TableShape, WarehouseError, Work, refuse
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery_jobs import Jobs, work
 
+# BigQuery's list price on demand, for an estimate: a project may have another.
+USD_PER_TIB, TIB = 6.25, 1 << 40
 STAGING_PREFIX = "_staging_"
 STAGING_LIFETIME = timedelta(hours=1)
 SCRATCH_LIFETIME = timedelta(days=1)
@@ -48,7 +50,7 @@ class BigQueryWarehouse:
 
     Jobs are billed to `project`, each query for `maximum_bytes_billed` at most, and carry `labels` and the
     name of the table that they are for. A call that Google does not answer is tried again for `patience`
-    seconds.
+    seconds. `lifetime` is how long a table lasts that is not written again; None: for good.
     """
 
     project: str
@@ -57,6 +59,7 @@ class BigQueryWarehouse:
     maximum_bytes_billed: int
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     patience: float = 30.0
+    lifetime: timedelta | None = None
 
     @property
     def kind(self) -> str:
@@ -73,8 +76,7 @@ class BigQueryWarehouse:
             WarehouseError: it cannot be created, or lies in another location.
         """
         with self._jobs(self._dataset, service=CREATION) as jobs:
-            wanted = bigquery.Dataset(self._dataset)
-            wanted.location = self.location
+            wanted = self._wanted()
             found = jobs.dataset(self._dataset) or jobs.client.create_dataset(
                 wanted, exists_ok=True, **jobs.call
             )
@@ -83,17 +85,31 @@ class BigQueryWarehouse:
     @contextmanager
     def scratch(self) -> Iterator["BigQueryWarehouse"]:
         """A dataset beside this one, gone afterwards. Its tables expire, should the process be killed."""
-        beside = replace(self, dataset=f"{self.dataset}_ci_{uuid4().hex[:8]}")
-        wanted = bigquery.Dataset(beside._dataset)
-        wanted.location = self.location
-        wanted.default_table_expiration_ms = SCRATCH_LIFETIME // timedelta(milliseconds=1)
+        beside = replace(self, dataset=f"{self.dataset}_ci_{uuid4().hex[:8]}", lifetime=SCRATCH_LIFETIME)
         with self._jobs(beside._dataset, service=CREATION) as jobs:
-            jobs.client.create_dataset(wanted, **jobs.call)
+            jobs.client.create_dataset(beside._wanted(), **jobs.call)
         try:
             yield beside
         finally:
-            with self._jobs(beside._dataset) as jobs:
-                jobs.client.delete_dataset(wanted, delete_contents=True, not_found_ok=True, **jobs.call)
+            beside.drop()
+
+    def drop(self) -> None:
+        """Delete the dataset with all that is in it, if there is one; never one that is to last.
+
+        Raises:
+            WarehouseError: it is still there.
+        """
+        if self.lifetime is None:
+            raise WarehouseError(f"{self.name} is to last, and is not deleted")
+        with self._jobs(self._dataset) as jobs:
+            jobs.client.delete_dataset(self._dataset, delete_contents=True, not_found_ok=True, **jobs.call)
+
+    def _wanted(self) -> bigquery.Dataset:
+        wanted = bigquery.Dataset(self._dataset)
+        wanted.location = self.location
+        if self.lifetime is not None:
+            wanted.default_table_expiration_ms = self.lifetime // timedelta(milliseconds=1)
+        return wanted
 
     def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
         refuse_other_columns(table, rows)
@@ -137,6 +153,9 @@ class BigQueryWarehouse:
     def bytes_to_read(self, statement: str) -> int | None:
         with self._jobs(self._dataset) as jobs:
             return jobs.plan(statement)
+
+    def price(self, bytes_billed: int) -> float | None:
+        return bytes_billed / TIB * USD_PER_TIB
 
     def relation(self, table: str) -> str:
         return sql.identifier(self.project, self.dataset, table)

@@ -12,6 +12,9 @@ from google.cloud import bigquery
 from serverless_assets import google_errors
 from serverless_assets.warehouse import Work
 
+# BigQuery ends a job that takes longer; dbt's have the same limit in profiles.yml.
+JOB_TIMEOUT_MS = 30 * 60 * 1000
+
 
 @dataclass(frozen=True)
 class Jobs:
@@ -69,6 +72,7 @@ class Jobs:
         config = bigquery.QueryJobConfig(
             maximum_bytes_billed=self.maximum_bytes_billed, labels=dict(self.labels)
         )
+        config.job_timeout_ms = JOB_TIMEOUT_MS
         # A `job_retry` of any kind has the client try an unreachable Google for ten minutes.
         job = self.client.query(statement, job_config=config, job_retry=None, **self.call)
         self._wait(job)
@@ -104,6 +108,7 @@ class Jobs:
             write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
             labels=dict(self.labels),
         )
+        config.job_timeout_ms = JOB_TIMEOUT_MS
         with rows.open("rb") as file:
             # Without a size the client sends the file in pieces of 100 MB, and holds one at a time.
             job = self.client.load_table_from_file(file, staging, job_config=config, timeout=(10, 300))

@@ -64,6 +64,9 @@ class DuckDBWarehouse:
     def bytes_to_read(self, statement: str) -> int | None:
         return None
 
+    def price(self, bytes_billed: int) -> float | None:
+        return None
+
     def relation(self, table: str) -> str:
         return sql.identifier(self.schema, table)
 

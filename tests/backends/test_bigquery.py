@@ -26,6 +26,7 @@ from google.cloud import bigquery
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import STAGING_PREFIX, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_jobs import JOB_TIMEOUT_MS
 from tests.backends.conftest import GIB, Backend, Google
 from tests.backends.test_warehouse import FEBRUARY, MARCH, ORDERS, STOCK, kept_orders, nothing, orders
 from tests.services.bigquery import PROJECT
@@ -193,6 +194,8 @@ def test_every_job_carries_the_labels_and_every_query_the_limit(watched: Watched
     assert load.json["configuration"]["labels"] == {"run": "test-1", "asset": "orders"}
     assert swap["labels"] == {"run": "test-1", "asset": "orders"}
     assert query["labels"] == {"run": "test-1"}
+    for configuration in (load.json["configuration"], swap, query):
+        assert int(configuration["jobTimeoutMs"]) == JOB_TIMEOUT_MS
     assert swap["query"]["maximumBytesBilled"] == query["query"]["maximumBytesBilled"] == str(GIB)
 
 

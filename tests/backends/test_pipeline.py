@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -105,7 +106,20 @@ def test_links_lead_to_the_report_and_to_the_call(on_gcp):
 def test_the_warehouses_jobs_are_on_record(on_gcp, asset):
     found = found_in(on_gcp, asset)
     assert found["warehouse_jobs"]
-    assert {"bytes_processed", "bytes_billed", "slot_seconds"} <= set(found)
+    assert {"bytes_processed", "bytes_billed", "slot_seconds", "cost_usd"} <= set(found)
+
+
+def test_what_the_warehouse_and_modal_charge_adds_up_to_what_the_run_cost(on_gcp):
+    """The emulator bills nothing: what is seen here is Modal's price, and that BigQuery's are asked for."""
+    totals, assets = on_gcp.summary["totals"], on_gcp.summary["assets"]
+    assert totals["bytes_billed"] == 0
+    forecast = assets["order_forecast"]["cost_usd"]
+    assert 0 < forecast < 0.01
+    assert totals["cost_usd"] == forecast
+    free = [name for name, found in assets.items() if found["cost_usd"] is None]
+    assert free == ["forecast_report"]
+    (record,) = on_gcp.instance.fetch_materializations(dg.AssetKey("pipeline_runs"), limit=2).records
+    assert metadata.plain(record.asset_materialization.metadata)["cost_usd"] == forecast
 
 
 def test_a_second_run_reuses_everything(on_gcp, modal):
@@ -122,6 +136,28 @@ def test_a_plan_says_what_each_model_would_read(on_gcp):
     for model in ("orders", "customers", "daily_revenue"):
         assert re.fullmatch(r"forced: rebuild all; reads [\d,]+ bytes, about \$0\.\d{6}", found[model])
     assert found["stg_orders"] == "forced: rebuild all"
+
+
+def test_a_budget_counts_what_the_models_would_read_and_the_forecast(on_gcp):
+    everything = [node["alias"] for node in on_gcp.parts.project.read_manifest()["nodes"].values()]
+    most = replace(on_gcp.parts.admission, budget_usd=0.0).most(
+        ["order_forecast", *everything], RunInputs().choices()
+    )
+    assert [charge.purpose.partition(" (")[0] for charge in most.charges] == [
+        "for the forecast",
+        "for the warehouse",
+    ]
+    assert most.uncounted == []
+
+
+def test_a_first_run_over_the_budget_makes_no_dataset_and_says_what_nobody_can_tell(cloud, tmp_path):
+    variables = {**cloud, "DBT_SCHEMA": "over_budget", "SERVERLESS_BUDGET_USD": "0.01"}
+    with dg.instance_for_test() as instance:
+        pipeline = Pipeline(tmp_path / "home", instance, variables)
+        assert not pipeline.run().success
+        assert "$0.02 too much" in pipeline.reason("orders")
+        assert re.search(r"what is not there yet: .*\borders\b", pipeline.reason("orders"))
+        assert pipeline.warehouse.check() == "no dataset yet: the first run creates it"
 
 
 def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):

@@ -1,0 +1,41 @@
+import pytest
+
+from serverless_assets import metadata
+from serverless_assets.warehouse import Work
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+
+BIGQUERY = BigQueryWarehouse("project", "dwh", "EU", maximum_bytes_billed=1 << 30)
+TIB = 1 << 40
+
+
+@pytest.mark.parametrize(("size", "usd"), [(0, 0.0), (TIB, 6.25), (10 * 1024**2, 6.25 * 10 / 1024**2)])
+def test_bigquery_charges_by_the_bytes(size, usd):
+    assert BIGQUERY.price(size) == pytest.approx(usd)
+
+
+def test_a_file_is_free(tmp_path):
+    duckdb = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+    assert duckdb.price(TIB) is None
+    assert metadata.work(Work(("a job",)), duckdb).keys().isdisjoint({"cost_usd"})
+
+
+def test_work_is_told_with_its_price():
+    work = Work(("one",), 100, TIB // 2, 2500) + Work(("two",), 20, TIB // 2, 500)
+    assert metadata.work(work, BIGQUERY) == {
+        "warehouse_jobs": "one, two",
+        "bytes_processed": 120,
+        "bytes_billed": TIB,
+        "slot_seconds": 3.0,
+        "cost_usd": 6.25,
+    }
+    assert metadata.work(Work(), BIGQUERY) == {}
+
+
+@pytest.mark.parametrize(
+    ("usd", "told"),
+    [((), {}), ((None,), {}), ((0,), {"cost_usd": 0.0}), ((None, 0.1, 0.2), {"cost_usd": 0.3})],
+)
+def test_the_cost_is_of_all_that_is_charged_and_always_a_float(usd, told):
+    assert metadata.cost(*usd) == told
+    assert all(isinstance(value, float) for value in metadata.cost(*usd).values())
