@@ -12,10 +12,14 @@ from tests.conftest import Pipeline
 GROUPS = {"ingestion", "staging", "marts", "aggregations", "forecasting"}
 
 
+def specs_of(pipeline: Pipeline) -> dict[str, dg.AssetSpec]:
+    found = pipeline.definitions.resolve_all_asset_specs()
+    return {spec.key.to_user_string(): spec for spec in found if spec.group_name in GROUPS}
+
+
 @pytest.fixture(scope="module")
 def specs(green: Pipeline) -> dict[str, dg.AssetSpec]:
-    found = (spec for definition in green.definitions.assets for spec in definition.specs)
-    return {spec.key.to_user_string(): spec for spec in found if spec.group_name in GROUPS}
+    return specs_of(green)
 
 
 def test_every_asset_has_all_of_it(specs):
@@ -48,8 +52,7 @@ def test_code_is_a_place_on_this_machine(specs):
 def test_code_is_a_link_where_the_settings_say_where_it_is(tmp_path, green):
     variables = {**green.variables, "SERVERLESS_CODE_URL": "https://code.test/shop/blob/main"}
     pipeline = Pipeline(tmp_path / "home", dg.DagsterInstance.ephemeral(), variables)
-    found = {spec.key.to_user_string(): spec for a in pipeline.definitions.assets for spec in a.specs}
-    links = [place.url for place in found["orders"].metadata[CODE].code_references]
+    links = [place.url for place in specs_of(pipeline)["orders"].metadata[CODE].code_references]
     assert links[0] == "https://code.test/shop/blob/main/dbt_project/models/marts/orders.sql#L1"
     for link in links:
         assert (PROJECT_ROOT / link.removeprefix("https://code.test/shop/blob/main/").split("#")[0]).is_file()
@@ -58,5 +61,4 @@ def test_code_is_a_link_where_the_settings_say_where_it_is(tmp_path, green):
 def test_an_owner_of_its_own_is_the_settings(tmp_path, green):
     variables = {**green.variables, "SERVERLESS_OWNER": "ann@shop.test"}
     pipeline = Pipeline(tmp_path / "home", dg.DagsterInstance.ephemeral(), variables)
-    owners = {tuple(spec.owners) for a in pipeline.definitions.assets for spec in a.specs}
-    assert owners == {("ann@shop.test",)}
+    assert {tuple(spec.owners) for spec in specs_of(pipeline).values()} == {("ann@shop.test",)}
