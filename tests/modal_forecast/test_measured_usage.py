@@ -8,6 +8,12 @@ from modal_forecast import resources
 from modal_forecast.resources import measured
 
 HOLDS_60_MIB = [sys.executable, "-S", "-c", "import time; held = b'x' * (60 << 20); time.sleep(0.2)"]
+WORKS_300_MS = """
+import time
+end = time.process_time() + 0.3
+while time.process_time() < end:
+    pass
+"""
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="macOS tells only the peak since the start")
 
@@ -16,6 +22,19 @@ def test_seconds_are_those_of_the_block():
     with measured() as usage:
         time.sleep(0.1)
     assert 0.1 <= usage.seconds < 1
+
+
+def test_cpu_seconds_are_those_on_a_core_of_this_process_and_its_children():
+    with measured() as asleep:
+        time.sleep(0.3)
+    assert asleep.cpu_seconds < 0.2
+    with measured() as of_child:
+        subprocess.run([sys.executable, "-S", "-c", WORKS_300_MS], check=True)
+    assert 0.3 <= of_child.cpu_seconds < 2
+    with measured() as own:
+        exec(WORKS_300_MS)
+    # What the child took before belongs to the block before.
+    assert 0.3 <= own.cpu_seconds < of_child.cpu_seconds + 0.3
 
 
 def test_the_peak_of_this_process_covers_what_it_held_and_let_go():
