@@ -6,7 +6,7 @@ Deterministic: the same request gives the same bytes on the same machine and lib
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -22,13 +22,13 @@ from modal_forecast.intervals import COVERAGES, bounds_from_backtest, calibrate_
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
 from modal_forecast.models import Candidates, forecast_candidates
 from modal_forecast.models.calendar_columns import calendar_columns
-from modal_forecast.models.prophet import fits_prophet, forecast_prophet
+from modal_forecast.models.prophet import ProphetFailed, fits_prophet, forecast_prophet
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
 Values = dict[str, np.ndarray]
 
-LIBRARIES = ("prophet", "cmdstanpy", "holidays", "numpy", "pandas", "pyarrow")
+LIBRARIES = ("prophet", "holidays", "numpy", "pyarrow")
 BOUNDS = tuple(f"yhat_{side}_{coverage * 100:.0f}" for coverage in COVERAGES for side in ("lower", "upper"))
 
 
@@ -103,7 +103,7 @@ def _combine(
         f"back-test: {len(made.forecasts)} candidates from {len(origins)} earlier days, "
         f"{time.perf_counter() - started:.2f} s"
     )
-    origins, forecasts, weight = _with_prophet(series, horizon, country, origins, made, log)
+    origins, forecasts, weight = _with_prophet(series, horizon, holidays, origins, made, log)
     yhat = combine(forecasts, weight)
     log("combined: " + ", ".join(f"{name} {share:.0%}" for name, share in _largest_first(weight)))
 
@@ -127,34 +127,42 @@ def _combine(
 def _with_prophet(
     series: DailySeries,
     horizon: int,
-    country: str | None,
+    holidays: Mapping[str, np.ndarray],
     origins: Sequence[Origin],
     made: Candidates,
     log: Log,
 ) -> tuple[Sequence[Origin], Mapping[str, np.ndarray], Mapping[str, float]]:
-    """Origins, forecasts and weights, with Prophet among them if it did well from the latest origin.
+    """Origins, forecasts and weights, with Prophet among them if it did well from the latest and the first.
 
-    A fit takes as long as all the other candidates at all origins.
+    A fit takes as long as all the other candidates from one origin or two.
     """
     names = list(made.forecasts)
     without = weights(origins, names)
-    if not origins or not fits_prophet(series.until(origins[0].index)):
+    tried = {0, len(origins) - 1} if origins else set()
+    if not all(fits_prophet(series.until(origins[number].index)) for number in tried) or not tried:
         return origins, made.forecasts, without
     started = time.perf_counter()
-    known = series.until(origins[0].index)
-    tested = len(origins[0].actual)
-    tried = forecast_prophet(known, origins[0].index - len(known) + tested, country)[-tested:]
-    latest = Origin(**{**vars(origins[0]), "forecasts": {**origins[0].forecasts, "prophet": tried}})
-    origins = [latest, *origins[1:]]
-    weight = weights(origins, [*names, "prophet"])
-    takes_part = weight["prophet"] > 0
-    ours = forecast_prophet(series, horizon, country) if takes_part else None
+    with_it = list(origins)
+    try:
+        for number in tried:
+            origin = origins[number]
+            known = series.until(origin.index)
+            tested = len(origin.actual)
+            ahead = origin.index - len(known) + tested
+            theirs = {"prophet": forecast_prophet(known, ahead, holidays)[-tested:]}
+            with_it[number] = replace(origin, forecasts={**origin.forecasts, **theirs})
+        weight = weights(with_it, [*names, "prophet"])
+        takes_part = weight["prophet"] > 0
+        ours = forecast_prophet(series, horizon, holidays) if takes_part else None
+    except ProphetFailed as failure:
+        log(f"Prophet is left out: {failure}")
+        return origins, made.forecasts, without
     log(
         f"Prophet {version('prophet')} {'takes part' if takes_part else 'was too far off to take part'}, "
         f"{time.perf_counter() - started:.2f} s"
     )
     forecasts = dict(made.forecasts) if ours is None else {**made.forecasts, "prophet": ours}
-    return origins, forecasts, weight
+    return with_it, forecasts, weight
 
 
 def _largest_first(weight: Mapping[str, float]) -> list[tuple[str, float]]:
