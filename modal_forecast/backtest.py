@@ -29,13 +29,12 @@ class Origin:
     """What was forecast at one origin.
 
     index: days of history that were used. actual: the days after it, NaN where missing.
-    forecasts, baselines: name -> forecasts, of the length of `actual`. scale: lag_7_scale() at the origin.
+    forecasts: candidate -> forecasts, of the length of `actual`. scale: lag_7_scale() at the origin.
     """
 
     index: int
     actual: np.ndarray
     forecasts: Mapping[str, np.ndarray]
-    baselines: Mapping[str, np.ndarray]
     scale: float
 
     def error(self, forecast: np.ndarray) -> float:
@@ -75,7 +74,6 @@ def run_backtest(
                 index,
                 actual,
                 {name: values[-tested:] for name, values in made.forecasts.items()},
-                {name: values[-tested:] for name, values in made.baselines.items()},
                 lag_7_scale(known.values),
             )
         )

@@ -31,7 +31,7 @@ class ClosedDays:
 
 
 def closed_days(series: DailySeries, holidays: Mapping[str, np.ndarray]) -> ClosedDays:
-    """What the history says about when it is closed; nothing if it has negative values or is zero throughout."""
+    """When the history says that it is closed: never, if it has negative values or is zero throughout."""
     days, values = series.days, series.values
     if not series.never_negative() or not (values == 0).any():
         return ClosedDays()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from modal_forecast.backtest import Origin
+from modal_forecast.models import BASELINES
 
 # Weights as one over the squared error. 2 to 6 did equally well; 2 stays closer to equal weights.
 POWER = 2.0
@@ -20,11 +21,16 @@ def weights(origins: Sequence[Origin], names: Sequence[str]) -> dict[str, float]
     """Candidate -> weight; they sum to 1. Equal weights without any origin.
 
     An origin counts by the errors relative to its own best, so that a wild one does not decide alone. A
-    candidate that was tried at some origins only is judged by those.
+    candidate that was tried at some origins only is judged by those. A seasonal naive takes part where it was
+    better than every other, as it is on a random walk.
     """
+    if not origins:
+        names = [name for name in names if name not in BASELINES]
     scores = relative_errors(origins, names)
-    best = min(scores.values())
-    raw = {name: (best / score) ** POWER if score <= WORST_RATIO * best else 0.0 for name, score in scores.items()}
+    leader = min(scores, key=lambda name: scores[name])
+    best = scores[leader]
+    limits = {name: best if name in BASELINES else WORST_RATIO * best for name in names}
+    raw = {name: (best / score) ** POWER if score <= limits[name] else 0.0 for name, score in scores.items()}
     total = sum(raw.values())
     return {name: weight / total for name, weight in raw.items()}
 
@@ -69,5 +75,7 @@ def held_out_forecasts(origins: Sequence[Origin], names: Sequence[str]) -> list[
     made = []
     for origin in origins:
         apart = [other for other in origins if abs(other.index - origin.index) >= len(origin.actual)]
-        made.append(combine(origin.forecasts, weights(apart, [name for name in names if name in origin.forecasts])))
+        made.append(
+            combine(origin.forecasts, weights(apart, [name for name in names if name in origin.forecasts]))
+        )
     return made

@@ -48,9 +48,7 @@ def components(
         by_month[str(month + 1)] = shown(float(year[last_year][there].mean())) if there.any() else None
     level = np.exp(fit.level) if factor else fit.level
     starts = np.unique(months)
-    trend = [
-        [f"{start}-01", float(f"{level[months == start].mean():.{digits + 2}g}")] for start in starts
-    ]
+    trend = [[f"{start}-01", float(f"{level[months == start].mean():.{digits + 2}g}")] for start in starts]
     return {
         "model": name,
         "scale": "factor" if factor else "difference",
@@ -61,7 +59,9 @@ def components(
     }
 
 
-def _holidays(fit: HarmonicFit, calendar: CalendarColumns, values: np.ndarray, shown: Any) -> list[Mapping[str, Any]]:
+def _holidays(
+    fit: HarmonicFit, calendar: CalendarColumns, values: np.ndarray, shown: Any
+) -> list[dict[str, Any]]:
     observed = ~np.isnan(values)
     found = []
     for name, part in calendar.groups.items():

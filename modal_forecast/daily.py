@@ -48,8 +48,8 @@ def daily_series(history: pa.Table) -> DailySeries:
 def lag_7_scale(values: np.ndarray) -> float:
     """Mean absolute difference to the same weekday a week before: what MASE counts in.
 
-    Hyndman and Koehler, "Another look at measures of forecast accuracy", 2006. Zero if the weeks are all alike
-    or none has two values to compare.
+    Hyndman and Koehler, "Another look at measures of forecast accuracy", 2006. Zero if the weeks are all
+    alike, or no day has one to compare.
     """
     differences = np.abs(values[7:] - values[:-7])
     differences = differences[~np.isnan(differences)]

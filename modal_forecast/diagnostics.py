@@ -9,7 +9,7 @@ import pyarrow as pa
 from modal_forecast.backtest import Origin
 from modal_forecast.components import components
 from modal_forecast.daily import MAX_DAYS, DailySeries
-from modal_forecast.models import BASELINES, Candidates
+from modal_forecast.models import Candidates
 from modal_forecast.models.calendar_columns import CalendarColumns
 from modal_forecast.models.harmonic import YEARS_FOR_YEAR
 from modal_forecast.models.prophet import MIN_DAYS as PROPHET_DAYS
@@ -40,7 +40,7 @@ def about_backtest(
 
     backtest: mase, wape, bias, coverage_80, coverage_95 of the forecast, with the number of origins, and the
         days tested from each (horizon_days).
-    candidates: for each, and for the two baselines, mase, wape, bias, origins and weight.
+    candidates: for each, the two seasonal naives among them, mase, wape, bias, origins and weight.
     """
     tried = [*names, *(name for origin in origins[:1] for name in origin.forecasts if name not in names)]
     scores = {
@@ -48,7 +48,6 @@ def about_backtest(
         | {"weight": round(weight.get(name, 0.0), 4)}
         for name in tried
     }
-    scores |= {name: score(origins, [origin.baselines[name] for origin in origins]) for name in BASELINES}
     ours: dict[str, Any] = score(origins, held_out)
     if bounds:
         ours |= coverage(origins, bounds)

@@ -57,7 +57,9 @@ class Calibration:
         return found
 
 
-def calibrate(origins: Sequence[Origin], forecasts: Sequence[np.ndarray], horizon: int, positive: bool) -> Calibration:
+def calibrate(
+    origins: Sequence[Origin], forecasts: Sequence[np.ndarray], horizon: int, positive: bool
+) -> Calibration:
     """From the forecasts made at each origin, at least one, and what came.
 
     horizon: days that will be asked for, from the last value on. positive: whether the series is never
@@ -113,7 +115,7 @@ def _exponent(errors: np.ndarray, forecast: np.ndarray, size: float) -> float:
 
 
 def _growth(sizes: np.ndarray, ahead: np.ndarray, independent: float) -> float:
-    """How much larger the error is at the horizon than at first, drawn towards a default if origins are few."""
+    """How much larger the error is at the horizon than at first, nearer a default if origins are few."""
     mean = float(sizes.mean())
     found = DEFAULT_GROWTH
     if mean > 0 and np.ptp(ahead) > 0:

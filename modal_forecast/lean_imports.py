@@ -8,6 +8,7 @@ Without compiled bytecode the imports take another second and 15 MiB.
 import os
 import sys
 
+
 def prepare_lean_process() -> None:
     """Keep pandas out, and Arrow and OpenBLAS from reserving address space.
 

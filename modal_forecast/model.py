@@ -97,10 +97,10 @@ def _combine(
     calendar = calendar_columns(calendar_days, holidays)
 
     started = time.perf_counter()
-    origins = run_backtest(series, horizon, calendar, holidays)
+    origins: Sequence[Origin] = run_backtest(series, horizon, calendar, holidays)
     made = forecast_candidates(series, horizon, calendar, holidays)
     log(
-        f"back-test: {len(made.forecasts)} candidates from {len(origins)} earlier days, "
+        f"back-test: {len(made.forecasts)} forecasts from {len(origins)} earlier days, "
         f"{time.perf_counter() - started:.2f} s"
     )
     origins, forecasts, weight = _with_prophet(series, horizon, holidays, origins, made, log)

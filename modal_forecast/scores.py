@@ -35,7 +35,7 @@ def score(origins: Sequence[Origin], forecasts: Forecasts) -> dict[str, float | 
 
 
 def mean_error(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> float:
-    """Mean over origins of the mean absolute error in units of the origin's scale (of its size without one)."""
+    """Mean over origins of the mean absolute error in units of its scale, or of its size without one."""
     return float(
         np.mean([origin.error(made) / _unit(origin) for origin, made in zip(origins, forecasts, strict=True)])
     )
@@ -46,7 +46,7 @@ def best_baseline(origins: Sequence[Origin]) -> tuple[str, float]:
 
     At an origin with less than a year of history the 364-day one repeats the last week.
     """
-    errors = {name: mean_error(origins, [origin.baselines[name] for origin in origins]) for name in BASELINES}
+    errors = {name: mean_error(origins, [origin.forecasts[name] for origin in origins]) for name in BASELINES}
     best = min(errors, key=lambda name: errors[name])
     return best, errors[best]
 
@@ -61,12 +61,15 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
             "skill": None,
             "beats_naive": None,
             "best_naive": None,
-            "why": "The history is too short for a back-test, so nothing tells whether the forecast is any good.",
+            "why": "The history is too short for a back-test: nothing tells whether the forecast is any good.",
         }
     name, naive = best_baseline(origins)
     ours = mean_error(origins, forecasts)
     skill = 1 - ours / naive if naive > 0 else 0.0
-    wins = sum(origin.error(made) < origin.error(origin.baselines[name]) for origin, made in zip(origins, forecasts, strict=True))
+    wins = sum(
+        origin.error(made) < origin.error(origin.forecasts[name])
+        for origin, made in zip(origins, forecasts, strict=True)
+    )
     repeats = "last week's days" if name == "seasonal_naive_7" else "last year's days"
     compared = f"{abs(skill):.0%} {'smaller' if skill > 0 else 'larger'} than that of repeating {repeats}"
     if naive == 0:
@@ -76,8 +79,8 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
         "skill": _number(skill),
         "beats_naive": skill > 0,
         "best_naive": name,
-        "why": f"From {len(origins)} earlier days of the history, {days} days ahead, the forecast's error was "
-        f"{compared}, and smaller from {wins} of them.",
+        "why": f"From {len(origins)} earlier days of the history, {days} days ahead, the forecast's error "
+        f"was {compared}, and smaller from {wins} of them.",
     }
 
 

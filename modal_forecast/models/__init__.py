@@ -16,16 +16,14 @@ BASELINES = ("seasonal_naive_7", "seasonal_naive_364")
 
 @dataclass(frozen=True)
 class Candidates:
-    """forecasts: candidate -> values of the days after the series. baselines: likewise.
+    """forecasts: candidate -> values of the days after the series; the baselines are among them.
 
     harmonic: the fits behind the harmonic candidates, those on the log scale in logs.
     """
 
     forecasts: Mapping[str, np.ndarray]
-    baselines: Mapping[str, np.ndarray]
     harmonic: Mapping[str, HarmonicFit]
     closed: ClosedDays
-    closed_ahead: np.ndarray
 
 
 def forecast_candidates(
@@ -53,18 +51,17 @@ def forecast_candidates(
     }
     lowest = 0.0 if series.never_negative() else -np.inf
     forecasts = {name: np.maximum(np.where(ahead, 0.0, ours), lowest) for name, ours in forecasts.items()}
-    baselines = {
+    forecasts |= {
         "seasonal_naive_7": seasonal_naive(series.values, horizon, 7),
         "seasonal_naive_364": seasonal_naive(series.values, horizon, 364),
     }
-    return Candidates(forecasts, baselines, harmonic, closed, ahead)
+    return Candidates(forecasts, harmonic, closed)
 
 
 def _harmonic(calendar: CalendarColumns, values: np.ndarray, horizon: int) -> dict[str, HarmonicFit]:
-    """"log_" and "linear_" fits by name; the log scale only where zeros are rare, and then they are missing."""
+    """Fits named linear_... and log_...; the latter only where zeros are rare, and then they are missing."""
     observed = ~np.isnan(values)
-    different = np.unique(values[observed][:1000])
-    if len(different) < 2 and np.ptp(values[observed]) == 0:
+    if not observed.any() or np.ptp(values[observed]) == 0:
         return {}
     fits = {f"linear_{name}": fit for name, fit in fit_harmonic(calendar, values, horizon).items()}
     positive = observed & (values > 0)

@@ -71,7 +71,7 @@ def fit_harmonic(
     target = (values[observed] - centre) / spread
     age = origin - 1 - np.flatnonzero(observed)
     recency = 0.5 ** (age / HALF_LIFE_DAYS)
-    columns, drift, knots = _design(calendar, origin, horizon)
+    columns, knots = _design(calendar, origin, horizon)
     spreads = _spreads(calendar, origin)
     used = np.concatenate([np.ones(knots + 1, bool), spreads > 0])
     spreads = np.concatenate([np.full(knots, FREE), [1.0], spreads])[used]
@@ -111,10 +111,10 @@ def _centre_and_spread(values: np.ndarray) -> tuple[float, float]:
     return centre, spread or largest
 
 
-def _design(calendar: CalendarColumns, origin: int, horizon: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _design(calendar: CalendarColumns, origin: int, horizon: int) -> tuple[np.ndarray, int]:
     """Columns of the level's knots, of the drift, and of the calendar; and the number of knots.
 
-    Between two knots the level is a straight line, after the last it stays; the last is the day of the origin.
+    Between two knots the level is a straight line; the last is the last day, and after it the level stays.
     """
     since = np.arange(origin + horizon) - (origin - 1.0)
     knots = int(np.ceil((origin - 1) / KNOT_DAYS)) + 2
@@ -127,7 +127,7 @@ def _design(calendar: CalendarColumns, origin: int, horizon: int) -> tuple[np.nd
     ahead = DAMPING_DAYS * -np.expm1(-np.maximum(since, 0) / DAMPING_DAYS)
     drift = np.where(since <= 0, since, ahead) / DAYS_OF_A_YEAR
     columns = np.hstack([level, drift[:, None], calendar.table[: origin + horizon]])
-    return columns, drift, knots
+    return columns, knots
 
 
 def _spreads(calendar: CalendarColumns, origin: int) -> np.ndarray:

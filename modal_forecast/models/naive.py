@@ -1,6 +1,6 @@
 """Forecasts that repeat what was: the baselines to beat, and two that adapt to the current level.
 
-Each takes values on a calendar without holes (NaN where missing, the last one not) and gives `horizon` values.
+Each takes values on a calendar without holes, NaN where missing but for the last, and gives `horizon` values.
 """
 
 import numpy as np

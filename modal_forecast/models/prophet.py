@@ -1,8 +1,7 @@
 """Prophet's model, fitted by Prophet's own Stan program, with the settings that did best on daily series.
 
 Taylor and Letham, "Forecasting at scale", 2018. The Python side of Prophet costs a worker 0.5 s of cpu and
-50 MiB (pandas and cmdstanpy), and only prepares a design matrix and adds up what Stan found: that is done here
-in numpy. tests/modal_forecast/test_prophet.py holds it to what the package itself forecasts.
+50 MiB (pandas and cmdstanpy), and only prepares a design matrix and adds up what Stan found: here numpy does.tests/modal_forecast/test_prophet.py holds it to what the package itself forecasts.
 """
 
 import importlib.util
@@ -85,7 +84,7 @@ def forecast_prophet(
 
 
 def _columns(days: np.ndarray, span: int, holidays: list[np.ndarray]) -> np.ndarray:
-    """Yearly and weekly waves as far as the history allows, and a column for each holiday, in Prophet's order."""
+    """Yearly and weekly waves as far as the history allows, and a column for each holiday, as Prophet orders them."""
     parts = []
     for period, waves, least in SEASONALITIES:
         if span >= least:
@@ -96,7 +95,7 @@ def _columns(days: np.ndarray, span: int, holidays: list[np.ndarray]) -> np.ndar
 
 
 def stan_program() -> Path:
-    """What Prophet's wheel brings, found without importing Prophet. Raises ProphetFailed if it is not there."""
+    """The one in Prophet's wheel, found without importing Prophet. Raises ProphetFailed if there is none."""
     package = importlib.util.find_spec("prophet")
     for folder in package.submodule_search_locations or [] if package else []:
         program = Path(folder) / "stan_model" / "prophet_model.bin"
@@ -114,7 +113,8 @@ def _optimize(data: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, np
         for algorithm in ("lbfgs", "newton"):
             command = [
                 str(program), "random", "seed=1", "data", "file=data.json", "init=start.json",
-                "output", "file=found.csv", "sig_figs=16", "method=optimize", f"algorithm={algorithm}", "iter=10000",
+                "output", "file=found.csv", "sig_figs=16",
+                "method=optimize", f"algorithm={algorithm}", "iter=10000",
             ]  # fmt: skip
             try:
                 done = subprocess.run(command, cwd=folder, capture_output=True, timeout=TIMEOUT_SECONDS)
