@@ -37,6 +37,10 @@ class Origin:
     forecasts: Mapping[str, np.ndarray]
     scale: float
 
+    def baseline(self, name: str) -> np.ndarray:
+        """A seasonal naive; last week's days stand in for last year's where there is less than a year."""
+        return self.forecasts.get(name, self.forecasts["seasonal_naive_7"])
+
     def error(self, forecast: np.ndarray) -> float:
         """Mean absolute error, in the unit of the history."""
         return float(np.nanmean(np.abs(self.actual - forecast)))

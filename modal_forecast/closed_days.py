@@ -31,15 +31,23 @@ class ClosedDays:
 
 
 def closed_days(series: DailySeries, holidays: Mapping[str, np.ndarray]) -> ClosedDays:
-    """When the history says that it is closed: never, if it has negative values or is zero throughout."""
+    """When the history says that it is closed: never if it has negative values or if sales are rare.
+
+    Every weekday, if a series that used to have values had none for a quarter.
+    """
     days, values = series.days, series.values
     if not series.never_negative() or not (values == 0).any():
         return ClosedDays()
     weekdays = tuple(day for day in range(7) if _closed_weekday(values[weekday(days) == day]))
     if len(weekdays) == 7:
-        return ClosedDays()
+        before = values[: -7 * WEEKS]
+        stopped = not values[-7 * WEEKS :].any() and len(before) > 0 and bool((before == 0).mean() < 0.5)
+        return ClosedDays(weekdays if stopped else ())
     open_day = ~np.isin(weekday(days), weekdays) & ~np.isnan(values)
-    if not open_day.any() or (values[open_day] == 0).mean() > RARE_ZERO:
+    if not open_day.any() or (values[open_day][-7 * WEEKS :] == 0).mean() > 0.5:
+        # Sales are rare on any day: that a weekday had none is chance.
+        return ClosedDays()
+    if (values[open_day] == 0).mean() > RARE_ZERO:
         return ClosedDays(weekdays)
     always_zero = tuple(
         name for name, when in holidays.items() if _zero_each_time(values[open_day & np.isin(days, when)])

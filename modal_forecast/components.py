@@ -1,6 +1,5 @@
 """What a forecast is made of, by the harmonic regression: trend, week, year and holidays."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np

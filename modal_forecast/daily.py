@@ -33,7 +33,10 @@ class DailySeries:
 
 
 def daily_series(history: pa.Table) -> DailySeries:
-    """The last MAX_DAYS days of a history in HISTORY_SCHEMA, up to the last one with a value."""
+    """The last MAX_DAYS days of a history in HISTORY_SCHEMA, up to the last one with a value.
+
+    Zeros before the first value that is not zero are from before the beginning, and left out.
+    """
     days, values = history["ds"].to_numpy(), history["y"].to_numpy()
     observed = ~np.isnan(values)
     days, values = days[observed], values[observed]
@@ -41,7 +44,12 @@ def daily_series(history: pa.Table) -> DailySeries:
     recent = days >= calendar[0]
     on_calendar = np.full(len(calendar), np.nan)
     on_calendar[(days[recent] - calendar[0]).astype(int)] = values[recent]
-    first = int(np.flatnonzero(~np.isnan(on_calendar))[0])
+    begun = ~np.isnan(on_calendar) & ((on_calendar != 0) | (np.nanmin(on_calendar) < 0))
+    if not begun.any():
+        begun = ~np.isnan(on_calendar)
+    # A single value tells nothing: keep two weeks, zeros or not.
+    first = min(int(np.flatnonzero(begun)[0]), max(len(on_calendar) - 14, 0))
+    first += int(np.flatnonzero(~np.isnan(on_calendar[first:]))[0])
     return DailySeries(calendar[first:], on_calendar[first:])
 
 

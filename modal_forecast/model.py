@@ -104,7 +104,7 @@ def _combine(
         f"{time.perf_counter() - started:.2f} s"
     )
     origins, forecasts, weight = _with_prophet(series, horizon, holidays, origins, made, log)
-    yhat = combine(forecasts, weight)
+    yhat = np.where(made.closed_ahead, 0.0, combine(forecasts, weight))
     log("combined: " + ", ".join(f"{name} {share:.0%}" for name, share in _largest_first(weight)))
 
     held_out = held_out_forecasts(origins, list(forecasts))

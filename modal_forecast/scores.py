@@ -46,7 +46,7 @@ def best_baseline(origins: Sequence[Origin]) -> tuple[str, float]:
 
     At an origin with less than a year of history the 364-day one repeats the last week.
     """
-    errors = {name: mean_error(origins, [origin.forecasts[name] for origin in origins]) for name in BASELINES}
+    errors = {name: mean_error(origins, [origin.baseline(name) for origin in origins]) for name in BASELINES}
     best = min(errors, key=lambda name: errors[name])
     return best, errors[best]
 
@@ -61,13 +61,13 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
             "skill": None,
             "beats_naive": None,
             "best_naive": None,
-            "why": "The history is too short for a back-test: nothing tells whether the forecast is any good.",
+            "why": "The history is too short for a back-test: nothing tells how good the forecast is.",
         }
     name, naive = best_baseline(origins)
     ours = mean_error(origins, forecasts)
     skill = 1 - ours / naive if naive > 0 else 0.0
     wins = sum(
-        origin.error(made) < origin.error(origin.forecasts[name])
+        origin.error(made) < origin.error(origin.baseline(name))
         for origin, made in zip(origins, forecasts, strict=True)
     )
     repeats = "last week's days" if name == "seasonal_naive_7" else "last year's days"

@@ -18,12 +18,14 @@ BASELINES = ("seasonal_naive_7", "seasonal_naive_364")
 class Candidates:
     """forecasts: candidate -> values of the days after the series; the baselines are among them.
 
-    harmonic: the fits behind the harmonic candidates, those on the log scale in logs.
+    harmonic: the fits behind the harmonic candidates, those on the log scale in logs. closed_ahead: whether
+    each of the days after the series is a closed one.
     """
 
     forecasts: Mapping[str, np.ndarray]
     harmonic: Mapping[str, HarmonicFit]
     closed: ClosedDays
+    closed_ahead: np.ndarray
 
 
 def forecast_candidates(
@@ -51,11 +53,10 @@ def forecast_candidates(
     }
     lowest = 0.0 if series.never_negative() else -np.inf
     forecasts = {name: np.maximum(np.where(ahead, 0.0, ours), lowest) for name, ours in forecasts.items()}
-    forecasts |= {
-        "seasonal_naive_7": seasonal_naive(series.values, horizon, 7),
-        "seasonal_naive_364": seasonal_naive(series.values, horizon, 364),
-    }
-    return Candidates(forecasts, harmonic, closed)
+    forecasts["seasonal_naive_7"] = seasonal_naive(series.values, horizon, 7)
+    if len(series) >= 364:
+        forecasts["seasonal_naive_364"] = seasonal_naive(series.values, horizon, 364)
+    return Candidates(forecasts, harmonic, closed, ahead)
 
 
 def _harmonic(calendar: CalendarColumns, values: np.ndarray, horizon: int) -> dict[str, HarmonicFit]:

@@ -1,7 +1,8 @@
 """Prophet's model, fitted by Prophet's own Stan program, with the settings that did best on daily series.
 
 Taylor and Letham, "Forecasting at scale", 2018. The Python side of Prophet costs a worker 0.5 s of cpu and
-50 MiB (pandas and cmdstanpy), and only prepares a design matrix and adds up what Stan found: here numpy does.tests/modal_forecast/test_prophet.py holds it to what the package itself forecasts.
+50 MiB (pandas and cmdstanpy), and only prepares a design matrix and adds up what Stan found: here numpy does.
+tests/modal_forecast/test_prophet.py holds it to what the package itself forecasts.
 """
 
 import importlib.util
@@ -84,7 +85,7 @@ def forecast_prophet(
 
 
 def _columns(days: np.ndarray, span: int, holidays: list[np.ndarray]) -> np.ndarray:
-    """Yearly and weekly waves as far as the history allows, and a column for each holiday, as Prophet orders them."""
+    """Yearly and weekly waves if the history allows, then a column for each holiday, as in Prophet."""
     parts = []
     for period, waves, least in SEASONALITIES:
         if span >= least:
