@@ -113,4 +113,7 @@ def summary(options: argparse.Namespace, answer: "ForecastAnswer") -> str:
 
 
 if __name__ == "__main__":
+    from modal_forecast.lean_imports import prepare_lean_process
+
+    prepare_lean_process()
     sys.exit(main())

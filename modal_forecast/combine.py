@@ -1,0 +1,81 @@
+"""One forecast out of many: a median in which those that did well in the back-test weigh more.
+
+Averages of forecasts beat the choice of one (Bates and Granger, 1969; the M4 competition, 2018), with weights
+from inverse errors and, as single candidates go astray, the median (Petropoulos and Svetunkov, 2020).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from modal_forecast.backtest import Origin
+from modal_forecast.models import BASELINES
+
+# Weights as one over the squared error. 2 to 6 did equally well; 2 stays closer to equal weights.
+POWER = 2.0
+# What was this much worse than the best does not take part.
+WORST_RATIO = 1.4
+
+
+def weights(origins: Sequence[Origin], names: Sequence[str]) -> dict[str, float]:
+    """Candidate -> weight; they sum to 1. Equal weights without any origin.
+
+    An origin counts by the errors relative to its own best, so that a wild one does not decide alone. A
+    candidate that was tried at some origins only is judged by those. A seasonal naive takes part where it was
+    better than every other, as it is on a random walk.
+    """
+    if not origins:
+        names = [name for name in names if name not in BASELINES]
+    scores = relative_errors(origins, names)
+    leader = min(scores, key=lambda name: scores[name])
+    best = scores[leader]
+    limits = {name: best if name in BASELINES else WORST_RATIO * best for name in names}
+    raw = {name: (best / score) ** POWER if score <= limits[name] else 0.0 for name, score in scores.items()}
+    total = sum(raw.values())
+    return {name: weight / total for name, weight in raw.items()}
+
+
+def relative_errors(origins: Sequence[Origin], names: Sequence[str]) -> dict[str, float]:
+    """Candidate -> mean over its origins of its error, in those of the best candidate at the origin."""
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    for origin in origins:
+        errors = {name: origin.error(origin.forecasts[name]) for name in names if name in origin.forecasts}
+        # A perfect candidate must not make the others infinitely bad.
+        best = max(min(errors.values()), 1e-3 * max(errors.values()), 1e-300)
+        for name, error in errors.items():
+            ratios[name].append(max(error / best, 1.0))
+    unknown = max((float(np.mean(found)) for found in ratios.values() if found), default=1.0)
+    return {name: float(np.mean(found)) if found else unknown for name, found in ratios.items()}
+
+
+def combine(forecasts: Mapping[str, np.ndarray], weight: Mapping[str, float]) -> np.ndarray:
+    """The weighted median of each day, halfway between neighbours as a plain median of an even number is."""
+    used = [name for name in weight if weight[name] > 0 and name in forecasts]
+    table = np.array([forecasts[name] for name in used])
+    order = np.argsort(table, axis=0, kind="stable")
+    ordered = np.take_along_axis(table, order, axis=0)
+    each = np.array([weight[name] for name in used])[order]
+    middle = (np.cumsum(each, axis=0) - each / 2) / each.sum(axis=0)
+    upper = np.minimum((middle < 0.5).sum(axis=0), len(used) - 1)
+    lower = np.maximum(upper - 1, 0)
+    days = np.arange(table.shape[1])
+    low, high = middle[lower, days], middle[upper, days]
+    gap = np.where(high > low, high - low, 1.0)
+    share = np.clip((0.5 - low) / gap, 0.0, 1.0)
+    # Not low + share * (high - low), which rounds identical forecasts apart.
+    result: np.ndarray = ordered[lower, days] * (1 - share) + ordered[upper, days] * share
+    return np.where(ordered[lower, days] == ordered[upper, days], ordered[lower, days], result)
+
+
+def held_out_forecasts(origins: Sequence[Origin], names: Sequence[str]) -> list[np.ndarray]:
+    """The combined forecast at each origin, with weights from the origins that share no day with it.
+
+    So no choice is judged by the days that it was made from. Equal weights where every origin overlaps.
+    """
+    made = []
+    for origin in origins:
+        apart = [other for other in origins if abs(other.index - origin.index) >= len(origin.actual)]
+        made.append(
+            combine(origin.forecasts, weights(apart, [name for name in names if name in origin.forecasts]))
+        )
+    return made

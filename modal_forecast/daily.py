@@ -1,0 +1,75 @@
+"""A series on a calendar without holes: what every candidate, back-test and interval works on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+# A day of six years ago has an eighth of yesterday's weight (models/harmonic.py) and costs as much.
+MAX_DAYS = 6 * 365
+
+
+@dataclass(frozen=True)
+class DailySeries:
+    """days: datetime64[D], one after the other. values: float64 in the history's unit, NaN where missing.
+
+    The first and the last value are never missing.
+    """
+
+    days: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.days)
+
+    def until(self, origin: int) -> "DailySeries":
+        """The first `origin` days, less the missing ones at their end."""
+        observed = np.flatnonzero(~np.isnan(self.values[:origin]))
+        end = int(observed[-1]) + 1 if len(observed) else 0
+        return DailySeries(self.days[:end], self.values[:end])
+
+    def never_negative(self) -> bool:
+        return bool(np.nanmin(self.values) >= 0)
+
+
+def daily_series(history: pa.Table) -> DailySeries:
+    """The last MAX_DAYS days of a history in HISTORY_SCHEMA, up to the last one with a value.
+
+    Zeros before the first value that is not zero are from before the beginning, and left out.
+    """
+    days, values = history["ds"].to_numpy(), history["y"].to_numpy()
+    observed = ~np.isnan(values)
+    days, values = days[observed], values[observed]
+    calendar = np.arange(max(days[0], days[-1] + 1 - MAX_DAYS), days[-1] + 1)
+    recent = days >= calendar[0]
+    on_calendar = np.full(len(calendar), np.nan)
+    on_calendar[(days[recent] - calendar[0]).astype(int)] = values[recent]
+    begun = ~np.isnan(on_calendar) & ((on_calendar != 0) | (np.nanmin(on_calendar) < 0))
+    if not begun.any():
+        begun = ~np.isnan(on_calendar)
+    # A single value tells nothing: keep two weeks, zeros or not.
+    first = min(int(np.flatnonzero(begun)[0]), max(len(on_calendar) - 14, 0))
+    first += int(np.flatnonzero(~np.isnan(on_calendar[first:]))[0])
+    return DailySeries(calendar[first:], on_calendar[first:])
+
+
+def lag_7_scale(values: np.ndarray) -> float:
+    """Mean absolute difference to the same weekday a week before: what MASE counts in.
+
+    Hyndman and Koehler, "Another look at measures of forecast accuracy", 2006. Zero if the weeks are all
+    alike, or no day has one to compare.
+    """
+    differences = np.abs(values[7:] - values[:-7])
+    differences = differences[~np.isnan(differences)]
+    return float(differences.mean()) if len(differences) else 0.0
+
+
+def weekday(days: np.ndarray) -> np.ndarray:
+    """0 for Monday to 6 for Sunday."""
+    return (days.astype(int) + 3) % 7
+
+
+def month_and_day(days: np.ndarray) -> np.ndarray:
+    """103 for 3 January, 1224 for Christmas Eve."""
+    months = days.astype("datetime64[M]")
+    return (months.astype(int) % 12 + 1) * 100 + (days - months.astype("datetime64[D]")).astype(int) + 1
