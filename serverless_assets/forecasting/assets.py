@@ -38,7 +38,7 @@ SINGLE_RUN = dg.BackfillPolicy.single_run()
 
 
 def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list[dg.AssetsDefinition]:
-    """The two assets; the forecast lands in the warehouse as `forecast_table`."""
+    """The assets; the forecast lands in the warehouse as `forecast_table`."""
 
     # An asset that may be skipped together with its checks is one that can be subset.
     @dg.multi_asset(
@@ -90,16 +90,8 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
                 if held is not None and reason is None:
                     told = leave(release, forecast_table, choices.forecast.forecast_file, held, request)
                 else:
-                    told, found = _built(
-                        context,
-                        release,
-                        forecast_table,
-                        compute,
-                        choices.forecast,
-                        request,
-                        basis,
-                        str(reason),
-                    )
+                    making = Making(context, release, forecast_table, compute, choices.forecast, held)
+                    told, found = making.make(request, basis, str(reason))
             except ForecastUnsound as error:
                 yield from _results(context, error.found)
                 raise
@@ -111,7 +103,7 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
     @dg.asset(
         group_name=GROUP,
         kinds={"html"},
-        deps=[order_forecast, REVENUE],
+        deps=[order_forecast, REVENUE, ACCURACY],
         output_required=False,
         backfill_policy=SINGLE_RUN,
         pool=pool,
@@ -128,9 +120,14 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
         with in_words():
             if forecast_table not in warehouse.tables():
                 raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
-            facts = warehouse.note(forecast_table)
+            facts, history = warehouse.note(forecast_table), read_history(warehouse)
             report = report_input(
-                read_history(warehouse), forecast_in(warehouse, forecast_table), facts, choices.forecast
+                history,
+                forecast_in(warehouse, forecast_table),
+                facts,
+                choices.forecast,
+                details_of(release.artifacts, facts),
+                accuracy_shown(release, history, context.log),
             )
             held, key = release.artifacts.read(name), report_key(report)
             reason = reason_to_report(key_in(held), key, choices.rebuild_all)
@@ -152,83 +149,13 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
             },
         )
 
-    return [order_forecast, forecast_report]
-
-
-def forecast_facts(
-    request: ForecastRequest,
-    answer: ForecastAnswer,
-    choice: ForecastChoice,
-    compute: Compute,
-    answered: Answered,
-    run_id: str,
-) -> dict[str, Any]:
-    """What is kept with a forecast: what was asked for, from what, on what, and what it took and cost."""
-    used = _used(answer, answered)
-    return {
-        "compute": compute.name,
-        "cpu": choice.cpu,
-        "memory_mib": choice.memory,
-        "horizon_days": request.horizon,
-        "holidays": request.country,
-        "data_as_of": str(request.history["ds"][-1].as_py()),
-        "history_days": request.history.num_rows,
-        **answer.diagnostics,
-        **answered.facts,
-        "seconds": round(answered.seconds, 3),
-        "peak_memory_mib": used.peak_memory,
-        **metadata.cost(compute.price(Size(choice.cpu, choice.memory), used)),
-        "run_id": run_id,
-    }
-
-
-def _used(answer: ForecastAnswer, answered: Answered) -> Used:
-    """What the worker took, by its own account and by that of whoever waited for it."""
-    told = answer.diagnostics
-    return Used(
-        # Whoever takes up a call that was at work before waits for less than what is charged.
-        seconds=max(answered.seconds, float(told.get("seconds", 0.0))),
-        cpu_seconds=float(told.get("cpu_seconds", 0.0)),
-        peak_memory=max(answered.peak_memory, float(told.get("peak_memory_mib", 0.0))),
-    )
+    return [order_forecast, forecast_report, accuracy_asset(GROUP, pool)]
 
 
 def _skip(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
     context.log.info("Skipped as asked: the last forecast stays as it is.")
     context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
     yield from ()
-
-
-def _built(
-    context: dg.AssetExecutionContext,
-    release: Release,
-    table: str,
-    compute: Compute,
-    choice: ForecastChoice,
-    request: ForecastRequest,
-    basis: Basis,
-    reason: str,
-) -> tuple[dict[str, Any], Sequence[Sanity]]:
-    """Have the forecast computed, and store it if it is sound; its metadata, and what the checks say."""
-    calls, run_id, asked = RecordedCalls(context), context.run.run_id, request.to_bytes()
-    answered = compute.run(asked, Size(choice.cpu, choice.memory), context.log.info, calls)
-    answer, made_at = ForecastAnswer.from_bytes(answered.content), datetime.now(UTC)
-    rows = forecast_rows(answer, run_id, made_at)
-    found = sanity(rows, request.history["ds"][-1].as_py(), request.horizon)
-    if unsound(found):
-        # Asked for again, the call would give the same answer.
-        if answered.call:
-            calls.ended(answered.call)
-        raise ForecastUnsound(found)
-    facts = {
-        **forecast_facts(request, answer, choice, compute, answered, run_id),
-        **basis.as_facts(),
-        **made_facts(rows, made_at),
-    }
-    told = land(release, table, choice.forecast_file, Record(rows, facts, asked), reason)
-    if answered.call:
-        calls.ended(answered.call)
-    return told, found
 
 
 def _results(context: dg.AssetExecutionContext, found: Sequence[Sanity]) -> Iterator[dg.AssetCheckResult]:

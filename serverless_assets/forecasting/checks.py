@@ -1,4 +1,4 @@
-"""What a forecast must be to follow the last one: complete, finite, not negative, its bounds in order. Pure.
+"""What a forecast must be to follow the last one: sound, and better than no model at all. Pure.
 
 People plan by it, so a fault is an error: it stops the line before anything is stored.
 """
@@ -16,6 +16,7 @@ import pyarrow as pa
 from serverless_assets.errors import ToldError
 
 ASSET = "order_forecast"
+BEATS_NAIVE = "forecast_beats_naive"
 # From the lowest to the highest.
 VALUES = ("yhat_lower_95", "yhat_lower_80", "yhat", "yhat_upper_80", "yhat_upper_95")
 
@@ -28,6 +29,7 @@ class Sanity:
 
     name: str
     fault: str
+    picture: dg.MarkdownMetadataValue | None = None
 
     @property
     def result(self) -> dg.AssetCheckResult:
@@ -38,6 +40,7 @@ class Sanity:
             check_name=self.name,
             severity=dg.AssetCheckSeverity.ERROR,
             description=self.fault or DESCRIPTIONS[self.name],
+            metadata={"picture": self.picture} if self.picture else {},
         )
 
 
@@ -54,6 +57,7 @@ DESCRIPTIONS = {
     "forecast_is_finite": "Every value and bound is a number.",
     "forecast_is_not_negative": "No value and no bound is below zero: revenue cannot be.",
     "forecast_bounds_in_order": "The 95% bounds enclose the 80% bounds, and these the value.",
+    BEATS_NAIVE: "In the back-test it errs less than repeating last week's or last year's days.",
 }
 
 
@@ -65,11 +69,16 @@ def check_specs() -> list[dg.AssetCheckSpec]:
     ]
 
 
-def sanity(rows: pa.Table, last_day: date, horizon: int) -> Sequence[Sanity]:
-    """What each check finds in a forecast of `horizon` days after a history that ends on `last_day`.
+def sanity(
+    rows: pa.Table, facts: Mapping[str, Any], picture: Callable[[], dg.MarkdownMetadataValue | None]
+) -> Sequence[Sanity]:
+    """What each check finds in a forecast.
 
     rows: `ds` date32 and VALUES float64, one row a day in any order.
+    facts: what is kept with it: the last day of its history, its horizon, and how it did in the back-test.
+    picture: draws the back-test, for people who are told that it was lost.
     """
+    last_day, horizon = date.fromisoformat(facts["data_as_of"]), facts["horizon_days"]
     by_day = sorted(rows.select(["ds", *VALUES]).to_pylist(), key=lambda row: row["ds"])
     days = [row["ds"] for row in by_day]
     return [
@@ -77,12 +86,16 @@ def sanity(rows: pa.Table, last_day: date, horizon: int) -> Sequence[Sanity]:
         Sanity("forecast_is_finite", _first(by_day, _not_finite)),
         Sanity("forecast_is_not_negative", _first(by_day, _negative)),
         Sanity("forecast_bounds_in_order", _first(by_day, _out_of_order)),
+        # A history that is too short for a back-test says nothing of it, and is no reason to do without.
+        Sanity(BEATS_NAIVE, facts["why"], picture())
+        if facts.get("beats_naive") is False
+        else Sanity(BEATS_NAIVE, ""),
     ]
 
 
 def sanity_of_held(rows: pa.Table, facts: Mapping[str, Any]) -> Sequence[Sanity]:
     """What each check finds in a stored forecast, by the `facts` that are kept with it."""
-    return sanity(rows, date.fromisoformat(facts["data_as_of"]), facts["horizon_days"])
+    return sanity(rows, facts, lambda: None)
 
 
 def unsound(found: Sequence[Sanity]) -> str | None:

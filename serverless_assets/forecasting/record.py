@@ -8,7 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -23,7 +23,7 @@ from serverless_assets.forecasting.reuse import KEY, Basis, digest
 
 PREFIX = "forecast-record-"
 MADE_AT, FORECAST_HASH = "made_at", "forecast_hash"
-REQUEST = b"forecast_request"
+REQUEST, DETAILS = b"forecast_request", b"forecast_details"
 # Without these, a forecast cannot be asked again as it was.
 NEEDED = (
     MADE_AT,
@@ -86,11 +86,15 @@ class RecordName:
 
 @dataclass(frozen=True)
 class Record:
-    """`rows` of the forecast's table, the `facts` kept with it, and the worker's `request`."""
+    """`rows` of the forecast's table, the `facts` kept with it, and the worker's `request`.
+
+    `details` is what the worker said of the forecast that is too much to be kept with a table.
+    """
 
     rows: pa.Table
     facts: Mapping[str, Any]
     request: bytes
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -103,7 +107,9 @@ class Record:
             writer.write_table(self.rows)
             # Many readers of parquet take what is said here for text.
             request = base64.b64encode(zlib.compress(self.request)).decode()
-            writer.add_key_value_metadata({FACTS: json.dumps(dict(self.facts)), REQUEST: request})
+            said = {FACTS: self.facts, DETAILS: self.details}
+            writer.add_key_value_metadata({key: json.dumps(dict(found)) for key, found in said.items()})
+            writer.add_key_value_metadata({REQUEST: request})
         return buffer.getvalue()
 
     @classmethod
@@ -112,14 +118,15 @@ class Record:
         try:
             with pq.ParquetFile(BytesIO(content)) as file:
                 said = file.metadata.metadata
-                facts, request = json.loads(said[FACTS]), zlib.decompress(base64.b64decode(said[REQUEST]))
+                facts, details = json.loads(said[FACTS]), json.loads(said.get(DETAILS, b"{}"))
+                request = zlib.decompress(base64.b64decode(said[REQUEST]))
                 rows = file.read().replace_schema_metadata()
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise RecordError(f"it cannot be read ({error or type(error).__name__})") from None
         missing = [fact for fact in NEEDED if fact not in facts]
         if missing:
             raise RecordError(f"it does not say its {', '.join(missing)}")
-        return cls(rows, facts, request)
+        return cls(rows, facts, request, details)
 
     def verify(self) -> None:
         """Raise `RecordError` unless history, parameters, forecast and key are those that it says."""

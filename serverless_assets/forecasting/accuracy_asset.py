@@ -1,0 +1,128 @@
+"""What published forecasts turned out to be worth, as a table that grows with every day that comes."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serverless_assets import metadata
+from serverless_assets.artifacts import Artifacts
+from serverless_assets.failures import in_words
+from serverless_assets.forecasting.accuracy import ALL, SCHEMA, Vintage, matured, score
+from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.record import RecordError, RecordName
+from serverless_assets.forecasting.records import read_record, recorded
+from serverless_assets.publishing.release import Release
+from serverless_assets.run_inputs import RunInputs
+from serverless_assets.warehouse import TableShape
+
+TABLE = "forecast_accuracy"
+DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
+READS_AT_ONCE = 8
+BASIS = "accuracy_basis"
+# The forecast that is drawn in the report is the one that was made about so long before the last day.
+DRAWN_AFTER = timedelta(days=30)
+FEWEST_DAYS_DRAWN = 7
+
+
+def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
+    """The asset `forecast_accuracy`."""
+
+    @dg.asset(
+        name=TABLE,
+        group_name=group,
+        deps=[REVENUE],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=pool,
+        description=DESCRIPTION,
+    )
+    def forecast_accuracy(
+        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: dg.ResourceParam[Release]
+    ) -> dg.MaterializeResult:
+        warehouse, rebuild = release.warehouse, run_inputs.choices().rebuild_all
+        with in_words():
+            names, actual = recorded(release.artifacts), read_history(warehouse)
+            basis = _basis(names, actual)
+            held = warehouse.note(TABLE) if TABLE in warehouse.tables() else {}
+            if held.get(BASIS) == basis and not rebuild:
+                told = metadata.outcome(
+                    "reused", "unchanged: same forecasts and revenue", rows=warehouse.row_count(TABLE)
+                )
+                return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=told)
+            vintages = read_vintages(release.artifacts, names, context.log)
+            scores = score(vintages, actual)
+            with TemporaryDirectory(prefix="accuracy-") as scratch:
+                path = Path(scratch) / "accuracy.parquet"
+                pq.write_table(scores, path)
+                shape = TableShape(TABLE, SCHEMA, DESCRIPTION)
+                work = warehouse.replace(shape, path, {BASIS: basis})
+        reason = f"{len(vintages)} forecasts, revenue up to {actual['ds'][-1].as_py()}"
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(basis),
+            metadata={
+                **metadata.outcome("built", reason, rows=scores.num_rows),
+                **metadata.work(work, warehouse),
+                **_plotted(scores),
+            },
+        )
+
+    return forecast_accuracy
+
+
+def read_vintages(
+    artifacts: Artifacts, names: Sequence[RecordName], log: dg.DagsterLogManager
+) -> list[Vintage]:
+    """The forecasts of these records; one that cannot be read is told of and left out."""
+
+    def read(name: RecordName) -> Vintage | None:
+        try:
+            record = read_record(artifacts, name)
+        except RecordError as error:
+            log.warning(str(error))
+            return None
+        as_of = date.fromisoformat(record.facts["data_as_of"])
+        return Vintage(name.run_id, name.made_at, as_of, record.rows)
+
+    with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="records") as pool:
+        return [vintage for vintage in pool.map(read, names) if vintage]
+
+
+def name_to_draw(names: Sequence[RecordName], last_day: date) -> RecordName | None:
+    """The forecast to show beside what came: of those made long enough ago, the one nearest to a month. Pure."""
+    old_enough = [name for name in names if last_day - name.made_at.date() >= timedelta(FEWEST_DAYS_DRAWN)]
+    wanted = last_day - DRAWN_AFTER
+    return min(old_enough, key=lambda name: abs(name.made_at.date() - wanted), default=None)
+
+
+def drawn(vintage: Vintage, actual: pa.Table) -> Mapping[str, Any]:
+    """A vintage beside what came, as the report draws it."""
+    came = matured(vintage, actual)
+    return {
+        "made_on": vintage.made_at.date().isoformat(),
+        "ds": [day.isoformat() for day in came["ds"].to_pylist()],
+        "actual": came["y"].to_pylist(),
+        "yhat": came["yhat"].to_pylist(),
+        "lower_80": came["yhat_lower_80"].to_pylist(),
+        "upper_80": came["yhat_upper_80"].to_pylist(),
+    }
+
+
+def _basis(names: Sequence[RecordName], actual: pa.Table) -> str:
+    found = [SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+
+
+def _plotted(scores: pa.Table) -> dict[str, float]:
+    """The latest forecast of which a month has come, to be plotted from run to run."""
+    rows = [row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_AFTER.days]
+    if not rows:
+        return {}
+    measured = ("mase", "wape", "bias", "coverage_80", "coverage_95")
+    return {name: round(rows[-1][name], 4) for name in measured if rows[-1][name] is not None}

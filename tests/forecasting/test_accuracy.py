@@ -1,0 +1,78 @@
+"""What published forecasts turned out to be worth."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from serverless_assets.forecasting.accuracy import ALL, Vintage, matured, score
+
+FIRST = date(2026, 1, 1)
+AS_OF = FIRST + timedelta(days=27)
+
+
+def series(*values: float) -> pa.Table:
+    days = [FIRST + timedelta(days=n) for n in range(len(values))]
+    return pa.table({"ds": pa.array(days, pa.date32()), "y": pa.array(values, pa.float64())})
+
+
+def vintage(yhat: list[float], width: float = 10.0, made: int = 1, run_id: str = "run") -> Vintage:
+    days = [AS_OF + timedelta(days=n) for n in range(1, len(yhat) + 1)]
+    bounds = {
+        f"yhat_{side}_{level}": [value + sign * width * factor for value in yhat]
+        for level, factor in (("80", 1), ("95", 2))
+        for side, sign in (("lower", -1), ("upper", 1))
+    }
+    rows = pa.table({"ds": pa.array(days, pa.date32()), "yhat": yhat, **bounds})
+    return Vintage(run_id, datetime(2026, 2, made, tzinfo=UTC), AS_OF, rows)
+
+
+# Four weeks of a history whose same weekdays differ by 4, then ten days that came.
+HISTORY = [100.0 + 4 * (n // 7) for n in range(28)]
+
+
+def test_days_that_have_come_are_scored_by_hand():
+    [row] = [
+        row
+        for row in score([vintage([100.0, 110.0, 135.0])], series(*HISTORY, 100.0, 120.0, 120.0)).to_pylist()
+        if row["horizon"] == ALL
+    ]
+    assert row["days"] == 3
+    assert row["mase"] == pytest.approx((0 + 10 + 15) / 3 / 4)
+    assert row["wape"] == pytest.approx(25 / 340)
+    assert row["bias"] == pytest.approx((0 - 10 + 15) / 340)
+    # 15 is beyond the 80% bound of 10 and within the 95% bound of 20.
+    assert row["coverage_80"] == pytest.approx(2 / 3)
+    assert row["coverage_95"] == 1.0
+
+
+def test_a_day_that_has_not_come_is_not_scored():
+    found = score([vintage([100.0] * 30)], series(*HISTORY, *[100.0] * 10)).to_pylist()
+    assert {row["horizon"]: row["days"] for row in found} == {ALL: 10, "1 to 7 days": 7, "8 to 30 days": 3}
+    assert score([vintage([100.0] * 30)], series(*HISTORY)).num_rows == 0
+
+
+def test_each_vintage_is_scored_by_itself_the_oldest_first():
+    later, sooner = vintage([100.0], made=2, run_id="b"), vintage([90.0], made=1, run_id="a")
+    found = score([later, sooner], series(*HISTORY, 100.0)).to_pylist()
+    assert [(row["vintage"], row["bias"]) for row in found if row["horizon"] == ALL] == [
+        ("a", pytest.approx(-0.1)),
+        ("b", 0.0),
+    ]
+
+
+def test_the_scale_is_that_of_the_history_that_the_forecast_knew():
+    calm = score([vintage([110.0])], series(*HISTORY, 100.0)).to_pylist()[0]["mase"]
+    # What came after is wild, and says nothing of how hard it was to foresee.
+    wild = score([vintage([110.0])], series(*HISTORY, 100.0, 9_000.0, 1.0)).to_pylist()[0]["mase"]
+    assert calm == wild == pytest.approx(10 / 4)
+
+
+def test_what_cannot_be_divided_by_is_said_to_be_unknown():
+    [row, _] = score([vintage([1.0])], series(*[0.0] * 28, 0.0)).to_pylist()
+    assert (row["mase"], row["wape"], row["bias"]) == (None, None, None)
+
+
+def test_a_vintage_beside_what_came_is_there_to_be_drawn():
+    drawn = matured(vintage([100.0, 110.0]), series(*HISTORY, 105.0))
+    assert drawn.select(["yhat", "y"]).to_pylist() == [{"yhat": 100.0, "y": 105.0}]
