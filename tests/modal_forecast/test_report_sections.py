@@ -81,6 +81,11 @@ def test_the_share_of_days_inside_is_judged_by_what_was_promised(inside, words):
     assert judged_coverage(inside, 0.8).startswith(words)
 
 
+def test_ten_of_a_hundred_days_outside_are_twice_too_many_where_five_were_promised():
+    assert judged_coverage(0.90, 0.95).startswith("fewer than promised")
+    assert judged_coverage(0.94, 0.95).startswith("about as many")
+
+
 def test_a_bias_above_zero_means_too_high():
     assert bias_words(0.02) == "2.0% too high on the whole"
     assert bias_words(-0.123) == "12% too low on the whole"
