@@ -92,12 +92,13 @@ def _window(given: Sequence[Mapping[str, Any]], history: Daily, ahead: Ahead, da
 def _adds_up(totals: Sequence[float | None], main: WindowTotal, amounts: Amounts) -> str:
     stores = formats.counted(len(totals), "store")
     of_stores, period = total(totals), f"the next {formats.days(main.days)}"
+    add = "adds" if len(totals) == 1 else "add"
     if of_stores is None or main.total is None:
         return f"{stores}; not every one has a forecast for each of {period}."
     if abs(of_stores - main.total) <= SAME * max(abs(main.total), 1e-9):
-        return f"The {stores} add up to the total: {amounts(main.total)} in {period}."
+        return f"The {stores} {add} up to the total: {amounts(main.total)} in {period}."
     return (
-        f"The {stores} add up to {amounts(of_stores)} in {period}; the total was forecast on its own "
+        f"The {stores} {add} up to {amounts(of_stores)} in {period}; the total was forecast on its own "
         f"and says {amounts(main.total)}."
     )
 
@@ -134,11 +135,11 @@ def spark(history: Daily, ahead: Daily) -> tuple[Shape, ...]:
     """Whole weeks counted from the first day of the forecast, on one scale from zero."""
     past = [_week(history, ahead.start + timedelta(weeks=w)) for w in range(-WEEKS_BACK, 0)]
     coming = [_week(ahead, ahead.start + timedelta(weeks=w)) for w in range(WEEKS_AHEAD)]
-    highest = max((v for v in past + coming if v is not None), default=0) or 1
-    lowest = min(0.0, *(v for v in (*past, *coming, 0.0) if v is not None))
+    known = [0.0, *(week for week in past + coming if week is not None)]
+    highest, span = max(known), (max(known) - min(known)) or 1
 
     def y(value: float) -> float:
-        return 2 + (highest - value) / (highest - lowest) * (SPARK_HEIGHT - 4)
+        return 2 + (highest - value) / span * (SPARK_HEIGHT - 4)
 
     # The forecast's line starts where the actual one ends.
     joint = [*[None] * (WEEKS_BACK - 1), past[-1], *coming]

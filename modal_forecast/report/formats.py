@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import date
 
 UNKNOWN = "n/a"
+# A difference that is not worth a word: half a percent.
+NOTHING = 0.005
 # Written before an amount, as people write money; any other unit follows it.
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "$": "$", "€": "€", "£": "£"}
 

@@ -43,10 +43,10 @@ def _answer(window: WindowTotal, amounts: Amounts) -> str:
     expected = f"Expect about {amounts(window.total)} in {period}" + (f", {between}." if between else ".")
     if window.change is None:
         return expected
-    more = "more" if window.change >= 0 else "less"
-    return (
-        f"{expected} That is {formats.share(abs(window.change))} {more} than on the same days of last year."
-    )
+    if abs(window.change) < formats.NOTHING:
+        return f"{expected} That is about as much as on the same days of last year."
+    change = f"{formats.share(abs(window.change))} {'more' if window.change > 0 else 'less'}"
+    return f"{expected} That is {change} than on the same days of last year."
 
 
 def _card(window: WindowTotal, amounts: Amounts) -> Card:

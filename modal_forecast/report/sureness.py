@@ -56,10 +56,10 @@ def skill_sentence(backtest: Mapping[str, Any]) -> str:
     saved = skill(backtest)
     if saved is None:
         return ""
-    size = formats.share(abs(saved))
-    if size == "0%":
-        return f"It errs as much as repeating {naive_name(backtest)}."
-    return f"It errs {size} {'less' if saved > 0 else 'more'} than repeating {naive_name(backtest)}."
+    if abs(saved) < formats.NOTHING:
+        return f"It errs about as much as repeating {naive_name(backtest)}."
+    change = f"{formats.share(abs(saved))} {'less' if saved > 0 else 'more'}"
+    return f"It errs {change} than repeating {naive_name(backtest)}."
 
 
 def naive_name(backtest: Mapping[str, Any]) -> str:
@@ -118,7 +118,7 @@ def judged_coverage(inside: float, promised: float) -> str:
 def bias_words(bias: float | None) -> str:
     if bias is None:
         return ""
-    if abs(bias) < 0.005:
+    if abs(bias) < formats.NOTHING:
         return "about right on the whole"
     return f"{formats.share(abs(bias))} too {'high' if bias > 0 else 'low'} on the whole"
 

@@ -63,8 +63,8 @@ def window_total(
     window = [forecast["yhat"].day(index) for index in range(days)]
     last_year = [history.at(day - A_YEAR) for day in window]
     lower, upper = figure(given, "lower_80"), figure(given, "upper_80")
-    of_sum = lower is not None and upper is not None
-    if not of_sum:
+    given_both = lower is not None and upper is not None
+    if not given_both:
         lower, upper = (_total(forecast[f"yhat_{side}_80"], window) for side in ("lower", "upper"))
     return WindowTotal(
         days=days,
@@ -72,7 +72,7 @@ def window_total(
         total=_total(forecast["yhat"], window),
         lower=lower,
         upper=upper,
-        of_sum=of_sum,
+        of_sum=given_both or days == 1,
         last_year=total(last_year),
         days_known_last_year=sum(value is not None for value in last_year),
     )

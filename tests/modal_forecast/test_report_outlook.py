@@ -101,6 +101,18 @@ def test_the_opening_sentence_is_about_a_month_and_says_more_or_less():
     )
 
 
+def test_a_change_too_small_to_matter_is_none():
+    past = before([100.0] * 364)
+    view = outlook(past, window_totals(past, ahead([100.1] * 30)), DOLLARS)
+    assert view.answer.endswith("That is about as much as on the same days of last year.")
+
+
+def test_the_bounds_of_one_day_are_those_of_its_sum():
+    past = before([1.0])
+    view = outlook(past, window_totals(past, ahead([100.0])), DOLLARS)
+    assert view.answer == "Expect about $100 in the next day, between $90 and $110."
+
+
 def test_the_last_actual_day_is_the_last_one_that_has_a_value():
     assert last_actual(before([1.0, 2.0, None])) == (TOMORROW - timedelta(days=2), 2.0)
 

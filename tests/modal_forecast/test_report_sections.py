@@ -66,6 +66,11 @@ def test_a_skill_that_is_not_given_follows_from_the_errors():
     assert skill({"skill": math.nan}) is None and skill({}) is None
 
 
+def test_a_skill_too_small_to_matter_is_none():
+    view = sureness(BACKTEST | {"skill": 0.001}, DOLLARS)
+    assert view is not None and view.answer.startswith("It errs about as much as repeating last year's")
+
+
 def test_a_back_test_of_which_little_is_known_says_only_that():
     view = sureness({"coverage_80": 0.8, "wape": math.nan}, DOLLARS)
     assert view is not None
@@ -254,6 +259,15 @@ def test_a_store_whose_forecast_is_shorter_than_the_window_has_no_total_of_it():
     view = stores_of(("Short", [2.0] * 400, [3.0] * 10), ("None", [2.0] * 400, []), total=12.0)
     assert [(row.expected, row.between) for row in view.rows] == [("n/a", "")] * 2
     assert "not every one has a forecast" in view.answer
+
+
+def test_a_spark_has_whole_weeks_on_one_scale_and_a_forecast_that_goes_on_from_the_past():
+    view = stores_of(("Even", [1.0] * 400, [2.0] * 30), ("Loss", [-1.0] * 400, [-1.0] * 30), total=1.0)
+    actual, ahead = view.rows[0].spark
+    assert (actual.layer, ahead.layer) == ("actual", "forecast")
+    assert actual.d.startswith("M0 13L") and actual.d.endswith("L73.5 13")
+    assert ahead.d.startswith("M73.5 13L76.5 2L") and ahead.d.count("L") == 4, "30 days are four whole weeks"
+    assert view.rows[1].spark[0].d.endswith(" 24")
 
 
 # What it rests on
