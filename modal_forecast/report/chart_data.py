@@ -22,8 +22,8 @@ HISTORY = Layer("actual", "Actual", {"y": "Actual"})
 # In the order that people read them; the chart paints the last one first.
 FORECAST = (
     Layer("forecast", "Forecast", {"yhat": "Forecast"}),
-    Layer("interval80", "80% interval", {"yhat_lower_80": "80% from", "yhat_upper_80": "80% to"}),
-    Layer("interval95", "95% interval", {"yhat_lower_95": "95% from", "yhat_upper_95": "95% to"}),
+    Layer("interval80", "80% bounds", {"yhat_lower_80": "80% from", "yhat_upper_80": "80% to"}),
+    Layer("interval95", "95% bounds", {"yhat_lower_95": "95% from", "yhat_upper_95": "95% to"}),
 )
 LAYERS = (HISTORY, *FORECAST)
 
@@ -51,9 +51,14 @@ class ChartData:
         return min(self.history.start, self.forecast.start)
 
     @property
+    def largest(self) -> float:
+        """Of all values shown, whatever their sign."""
+        return max(abs(value) for daily in self._all() for value in daily.known())
+
+    @property
     def decimals(self) -> int:
         """Cents for money, none for counts and for amounts in the millions, more for fractions of one."""
-        largest = max(abs(value) for daily in self._all() for value in daily.known())
+        largest = self.largest
         if largest >= 1e7 or (largest >= 100 and all(value.is_integer() for value in self.history.known())):
             return 0
         return 2 if largest >= 1 or largest == 0 else 2 - math.floor(math.log10(largest))

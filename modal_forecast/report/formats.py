@@ -1,8 +1,45 @@
 """Numbers and days as people read them. ticks.js writes them the same way."""
 
+from dataclasses import dataclass
 from datetime import date
 
 UNKNOWN = "n/a"
+# A difference that is not worth a word: half a percent.
+NOTHING = 0.005
+# Written before an amount, as people write money; any other unit follows it.
+SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "$": "$", "€": "€", "£": "£"}
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How the values of one report are written in sentences and cards."""
+
+    unit: str
+    decimals: int
+    exact_decimals: int
+
+    @classmethod
+    def of(cls, unit: str, decimals: int, largest: float) -> "Amounts":
+        """decimals: of the values in tables. Beside thousands, cents in a sentence are noise."""
+        return cls(unit, 0 if largest >= 1000 else decimals, decimals)
+
+    def __call__(self, value: float | None) -> str:
+        """$88,343 or 88,343 cups"""
+        if value is None:
+            return UNKNOWN
+        symbol, text = SYMBOLS.get(self.unit), headline_number(value, self.decimals)
+        if symbol:
+            return f"-{symbol}{text[1:]}" if text.startswith("-") else f"{symbol}{text}"
+        return f"{text} {self.unit}".rstrip()
+
+    def signed(self, value: float | None) -> str:
+        """+$310 or -$310; nothing before a zero"""
+        text = self(value)
+        return f"+{text}" if value is not None and value > 0 and any(c in "123456789" for c in text) else text
+
+    def exact(self, value: float | None) -> str:
+        """2,725.31, for tables that name the unit above"""
+        return number(value, self.exact_decimals)
 
 
 def number(value: float | None, decimals: int) -> str:
@@ -12,14 +49,30 @@ def number(value: float | None, decimals: int) -> str:
 
 def headline_number(value: float | None, decimals: int) -> str:
     """1,234,568 or 163,706 million: a large figure is to be grasped at a glance."""
-    if value is None or abs(value) < 1000:
+    if value is None or abs(value) < 100:
         return number(value, decimals)
     return number(value, 0) if abs(value) < 1e9 else f"{number(value / 1e6, 0)} million"
+
+
+def compact(value: float) -> str:
+    """310, 1.3k or 2.5M: for the labels inside small charts, where there is room for five characters"""
+    for factor, suffix in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor * 0.9995:
+            return f"{value / factor:z.3g}{suffix}"
+    return f"{value:z.3g}"
 
 
 def percent(change: float) -> str:
     """+4.2%"""
     return f"{change:+z,.1%}"
+
+
+def share(value: float | None) -> str:
+    """79%, and 8.6% where one more digit tells something"""
+    if value is None:
+        return UNKNOWN
+    size = abs(value)
+    return f"{value:z.1%}" if 0 < size < 0.0995 or 0.995 <= size < 1 else f"{value:z.0%}"
 
 
 def day(value: date) -> str:
@@ -29,4 +82,9 @@ def day(value: date) -> str:
 
 def days(count: int) -> str:
     """1 day, 180 days"""
-    return "1 day" if count == 1 else f"{count} days"
+    return counted(count, "day")
+
+
+def counted(count: int, noun: str) -> str:
+    """1 store, 1,180 stores"""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -11,6 +11,7 @@ from modal_forecast.report.chart_data import ChartData, chart_data
 from modal_forecast.report.colors import check_color
 from modal_forecast.report.daily import Daily
 from modal_forecast.report.report_input import ReportInput
+from modal_forecast.report.sureness import skill_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ RULE = "#e4e7eb"
 
 
 def preview_png(report: ReportInput) -> bytes:
-    """900 x 300 pixels: the last year of history, the forecast and its intervals."""
+    """900 x 300 pixels: the last year of history, the forecast, its bounds and how its back-test went."""
     # Imported here because matplotlib takes most of a second. Without pyplot no global state is touched.
     from matplotlib.figure import Figure
 
@@ -46,9 +47,7 @@ def _draw_forecast(axes: Axes, data: ChartData, color: str) -> None:
     columns = {name: _plottable(daily) for name, daily in data.columns.items()}
     for level, alpha in (("95", 0.11), ("80", 0.22)):
         lower, upper = columns[f"yhat_lower_{level}"], columns[f"yhat_upper_{level}"]
-        axes.fill_between(
-            days, lower, upper, color=color, alpha=alpha, linewidth=0, label=f"{level}% interval"
-        )
+        axes.fill_between(days, lower, upper, color=color, alpha=alpha, linewidth=0, label=f"{level}% bounds")
     # A line through one point is no line.
     axes.plot(
         days,
@@ -86,6 +85,10 @@ def _draw_axes(axes: Axes, report: ReportInput) -> None:
     # A dollar sign in a title is no formula.
     axes.set_title(report.title, loc="left", fontsize=10, parse_math=False)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, fontsize=8, reverse=True)
+    if report.backtest:
+        axes.set_xlabel(
+            skill_sentence(report.backtest), loc="left", color=MUTED, fontsize=8, parse_math=False
+        )
     axes.set_ylabel(report.unit, color=MUTED, fontsize=8, parse_math=False)
 
 

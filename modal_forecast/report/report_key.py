@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from modal_forecast.report.report_input import ReportInput
 
@@ -18,10 +19,12 @@ _NOT_ON_THE_PAGE = ("preview.py",)
 
 def report_key(report: ReportInput) -> Mapping[str, str]:
     """A hash of each thing that a page depends on; pages of the same key are the same."""
+    of = report
+    shown = [of.facts, of.windows, of.backtest, of.components, of.accuracy, of.notes]
     return {
-        "data": _digest(report.history.to_pydict()),
-        "forecast": _digest([report.forecast.to_pydict(), list(report.facts.items())]),
-        "style": _digest([report.title, report.unit, report.color_history, report.color_prediction]),
+        "data": _digest([of.history, [[store["name"], store["history"]] for store in of.stores]]),
+        "forecast": _digest([of.forecast, [store["forecast"] for store in of.stores], *shown]),
+        "style": _digest([of.title, of.unit, of.color_history, of.color_prediction]),
         "code": _code(),
     }
 
@@ -40,11 +43,21 @@ def key_in(page: bytes | None) -> Mapping[str, str]:
 
 @cache
 def _code() -> str:
-    files = sorted(FOLDER.glob("*"))
-    return _digest(
-        [(f.name, f.read_bytes()) for f in files if f.is_file() and f.name not in _NOT_ON_THE_PAGE]
-    )
+    files = sorted(path for path in FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    shown = [path for path in files if path.name not in _NOT_ON_THE_PAGE]
+    return _digest([[path.relative_to(FOLDER).as_posix(), path.read_bytes()] for path in shown])
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr(_plain(value)).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """Lists of what has a stable text: equal input of any kind of mapping or sequence comes out equal."""
+    if hasattr(value, "to_pydict"):
+        value = value.to_pydict()
+    if isinstance(value, Mapping):
+        return [[name, _plain(part)] for name, part in value.items()]
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(part) for part in value]
+    return value

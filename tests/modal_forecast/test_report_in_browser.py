@@ -1,27 +1,19 @@
 """The report in a real browser without a network: what a reader sees and can do."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from modal_forecast.report import ReportInput, render
+from tests.modal_forecast.report_tab import needs_chromium, offline_tab, quietly_open
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
+pytestmark = needs_chromium
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--no-first-run",
-]
 START = date(2024, 1, 1)
 HISTORY_DAYS = 500
 HORIZON = 100
@@ -62,32 +54,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tab() -> Iterator[Page]:
-    """One offline tab for all tests: with one per test the report's tests took half as long again."""
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser.new_context(offline=True).new_page()
-        browser.close()
+    """One tab for all tests: with one per test the report's tests took half as long again."""
+    with offline_tab() as page:
+        yield page
 
 
 @pytest.fixture
 def page(tab: Page, file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The report, freshly opened. Fails a test in which it logs anything or requests anything else."""
-    noises: list[str] = []
-    listeners = {
-        "console": lambda message: noises.append(message.text),
-        "pageerror": lambda error: noises.append(str(error)),
-        "request": lambda request: noises.append(request.url),
-    }
-    for event, listener in listeners.items():
-        tab.on(event, listener)
-    tab.set_viewport_size({"width": getattr(request, "param", 1200), "height": 900})
-    tab.emulate_media(media="screen", color_scheme="light")
-    tab.mouse.move(0, 0)
-    tab.goto(file.as_uri())
-    yield tab
-    for event, listener in listeners.items():
-        tab.remove_listener(event, listener)
-    assert [noise for noise in noises if noise not in (file.as_uri(), "data:,")] == []
+    with quietly_open(tab, file, width=getattr(request, "param", 1200)):
+        yield tab
 
 
 def point_at(page: Page, day: int) -> None:
@@ -126,7 +101,7 @@ def test_markup_in_what_a_person_wrote_is_text(page):
 
 def test_the_legend_hides_a_series_and_brings_it_back(page):
     path = page.locator('path[data-layer="interval95"]')
-    toggle = button(page, "95% interval")
+    toggle = button(page, "95% bounds")
     toggle.click()
     expect(path).to_have_count(0)
     expect(toggle).to_have_attribute("aria-pressed", "false")
@@ -168,7 +143,7 @@ def test_pointing_at_a_day_shows_its_date_and_exact_values(page):
     expect(tooltip).to_have_text("Wed 10 Apr 2024Actual1,100.25")
     point_at(page, HISTORY_DAYS)
     expect(tooltip).to_have_text(
-        "Thu 15 May 2025Forecast1,500.2580% interval1,400.25 to 1,600.2595% interval1,300.25 to 1,700.25"
+        "Thu 15 May 2025Forecast1,500.2580% bounds1,400.25 to 1,600.2595% bounds1,300.25 to 1,700.25"
     )
 
 
@@ -214,6 +189,12 @@ def test_on_paper_the_table_is_open_and_the_buttons_are_gone(page):
     expect(button(page, "All")).to_be_hidden()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     expect(page.locator("details")).not_to_have_attribute("open", "")
+
+
+def test_the_link_under_the_chart_opens_the_table_of_all_days(page):
+    expect(page.get_by_role("table")).to_have_count(0)
+    page.get_by_role("link", name="All days as a table").press("Enter")
+    expect(page.get_by_role("row")).to_have_count(HORIZON + 1)
 
 
 def test_the_chosen_colour_is_kept_on_a_light_screen_and_made_lighter_on_a_dark_one(page):

@@ -129,7 +129,7 @@ function pointAt(day) {
 
 // Paper: the chart is drawn for its width, and every row of the table is printed.
 
-const tableDetails = document.querySelector("details");
+const tableDetails = document.getElementById("days");
 let tableWasOpen = false;
 
 addEventListener("beforeprint", () => {
@@ -142,6 +142,9 @@ addEventListener("afterprint", () => {
   tableDetails.open = tableWasOpen;
   chart.resize(container.clientWidth);
 });
+
+// The link to the table opens it: a closed one would be an empty place to arrive at.
+document.querySelector(".to-days").addEventListener("click", () => (tableDetails.open = true));
 
 container.setAttribute("aria-valuemax", chart.lastDay);
 chart.resize(container.clientWidth);

@@ -1,0 +1,139 @@
+"""What to expect: totals, their bounds, and last year."""
+
+from datetime import date, timedelta
+
+import pytest
+
+from modal_forecast.report.daily import Daily
+from modal_forecast.report.formats import Amounts
+from modal_forecast.report.outlook import BOUNDS, LAST_YEAR, WIDEST, outlook
+from modal_forecast.report.windows import last_actual, window_totals
+
+TOMORROW = date(2025, 9, 1)
+DOLLARS = Amounts("USD", 0, 2)
+
+
+def before(values: list[float | None]) -> Daily:
+    """Values up to the day before TOMORROW."""
+    return Daily(TOMORROW - timedelta(days=len(values)), tuple(values))
+
+
+def ahead(values: list[float | None]) -> dict[str, Daily]:
+    """From TOMORROW on, give or take a tenth."""
+    factors = {"yhat": 1.0, "yhat_lower_80": 0.9, "yhat_upper_80": 1.1}
+    return {
+        name: Daily(TOMORROW, tuple(None if value is None else value * factor for value in values))
+        for name, factor in factors.items()
+    }
+
+
+def test_a_window_is_compared_with_the_same_weekdays_52_weeks_earlier():
+    past = Daily(TOMORROW - timedelta(days=365), (9_999.0, *[100.0] * 7, *[1.0] * 357))
+    (week,) = window_totals(past, ahead([110.0] * 7))
+    assert (week.total, week.last_year, week.last_day) == (770, 700, date(2025, 9, 7))
+    assert week.change == pytest.approx(0.1)
+
+
+def test_one_unknown_day_last_year_leaves_nothing_to_compare_with_and_says_how_much_is_known():
+    past = before([100.0, None, *[100.0] * 362])
+    windows = window_totals(past, ahead([110.0] * 7))
+    assert windows[0].last_year is None and windows[0].change is None
+    assert "last year known on 6 of 7 days" in outlook(past, windows, DOLLARS).cards[0].beside
+
+
+def test_a_history_of_less_than_a_year_has_no_last_year():
+    past = before([100.0] * 50)
+    view = outlook(past, window_totals(past, ahead([110.0] * 7)), DOLLARS)
+    assert view.cards[0].beside[-1] == "no last year to compare with"
+    assert view.answer == "Expect about $770 in the next 7 days, at the widest between $693 and $847."
+    assert LAST_YEAR not in view.notes
+
+
+def test_there_is_no_percentage_of_nothing():
+    past = before([0.0] * 364)
+    windows = window_totals(past, ahead([1.0] * 7))
+    assert windows[0].last_year == 0 and windows[0].change is None
+    assert outlook(past, windows, DOLLARS).cards[0].beside[-1] == "last year $0"
+
+
+@pytest.mark.parametrize(
+    ("horizon", "windows"), [(1, [1]), (6, [6]), (7, [7]), (89, [7, 30]), (180, [7, 30, 90])]
+)
+def test_only_windows_that_the_forecast_fills_are_totalled(horizon, windows):
+    totals = window_totals(before([1.0]), ahead([1.0] * horizon))
+    assert [(total.days, total.total) for total in totals] == [(days, days) for days in windows]
+
+
+def test_bounds_made_for_the_sum_are_taken_and_the_others_add_up_the_days():
+    past, given = before([1.0]), [{"days": 7, "lower_80": 690.0, "upper_80": 720.5}]
+    windows = window_totals(past, ahead([100.0] * 30), given)
+    assert [(window.lower, window.upper, window.of_sum) for window in windows] == [
+        (690.0, 720.5, True),
+        (pytest.approx(2_700), pytest.approx(3_300), False),
+    ]
+    view = outlook(past, windows, DOLLARS)
+    assert [card.beside[0] for card in view.cards[:2]] == [
+        "between $690 and $720",
+        "at the widest between $2,700 and $3,300",
+    ]
+    assert BOUNDS in view.notes and WIDEST in view.notes
+
+
+@pytest.mark.parametrize("given", [{"days": 7}, {"days": 7, "lower_80": float("nan"), "upper_80": 1.0}])
+def test_half_a_bound_is_none(given):
+    (week,) = window_totals(before([1.0]), ahead([100.0] * 7), [given])
+    assert not week.of_sum and week.lower == pytest.approx(630)
+
+
+def test_a_forecast_with_an_unknown_day_has_no_total():
+    past = before([1.0])
+    windows = window_totals(past, ahead([100.0, None, *[100.0] * 5]))
+    assert windows[0].total is None
+    assert outlook(past, windows, DOLLARS).answer == "Expect about n/a in the next 7 days."
+
+
+def test_the_opening_sentence_is_about_a_month_and_says_more_or_less():
+    past = before([100.0] * 364)
+    view = outlook(past, window_totals(past, ahead([75.0] * 100)), DOLLARS)
+    assert view.answer == (
+        "Expect about $2,250 in the next 30 days, at the widest between $2,025 and $2,475. "
+        "That is 25% less than on the same days of last year."
+    )
+
+
+def test_a_change_too_small_to_matter_is_none():
+    past = before([100.0] * 364)
+    view = outlook(past, window_totals(past, ahead([100.1] * 30)), DOLLARS)
+    assert view.answer.endswith("That is about as much as on the same days of last year.")
+
+
+def test_the_bounds_of_one_day_are_those_of_its_sum():
+    past = before([1.0])
+    view = outlook(past, window_totals(past, ahead([100.0])), DOLLARS)
+    assert view.answer == "Expect about $100 in the next day, between $90 and $110."
+
+
+def test_the_last_actual_day_is_the_last_one_that_has_a_value():
+    assert last_actual(before([1.0, 2.0, None])) == (TOMORROW - timedelta(days=2), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text", "signed"),
+    [
+        ("USD", 88_343.4, "$88,343", "+$88,343"),
+        ("$", -310.0, "-$310", "-$310"),
+        ("EUR", 0.0, "€0", "€0"),
+        ("cups", 1_200.0, "1,200 cups", "+1,200 cups"),
+        ("", 12.0, "12", "+12"),
+        ("USD", 2_500_000_000.0, "$2,500 million", "+$2,500 million"),
+        ("USD", None, "n/a", "n/a"),
+    ],
+)
+def test_money_is_written_as_people_write_it_and_any_other_unit_after_the_number(unit, value, text, signed):
+    amounts = Amounts(unit, 0, 2)
+    assert (amounts(value), amounts.signed(value)) == (text, signed)
+
+
+def test_sentences_drop_the_cents_where_values_are_in_the_thousands():
+    assert Amounts.of("USD", 2, 4_500.0)(75.94) == "$76"
+    assert Amounts.of("USD", 2, 45.0)(12.5) == "$12.50"

@@ -1,0 +1,287 @@
+"""What each section of the report answers, from data to sentences, without a page."""
+
+import math
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from modal_forecast.report.basis import basis
+from modal_forecast.report.by_store import by_store
+from modal_forecast.report.compared import compared
+from modal_forecast.report.daily import Daily, read_daily
+from modal_forecast.report.formats import Amounts
+from modal_forecast.report.reasons import reasons, trend_words
+from modal_forecast.report.sureness import bias_words, judged_coverage, skill, sureness
+from modal_forecast.report.track_record import NOTHING_YET, track_record
+from modal_forecast.report.windows import window_total
+from tests.modal_forecast.test_report import LAST_ACTUAL, forecast, history
+
+DOLLARS = Amounts("USD", 0, 2)
+TOMORROW = LAST_ACTUAL + timedelta(days=1)
+BACKTEST: dict[str, Any] = {
+    "origins": 6,
+    "horizon": 28,
+    "wape": 0.086,
+    "bias": 0.02,
+    "coverage_80": 0.79,
+    "coverage_95": 0.94,
+    "naive": {"name": "last year's same days", "mase": 1.0, "wape": 0.12},
+    "skill": 0.28,
+    "beats_naive": True,
+}
+
+# How sure
+
+
+def test_skill_is_said_in_words():
+    view = sureness(BACKTEST, DOLLARS)
+    assert view is not None and view.warning == ""
+    assert view.answer.startswith(
+        "It errs 28% less than repeating last year's same days. To find out, it was"
+    )
+    assert [(card.label, card.value) for card in view.cards] == [
+        ("Days inside the 80% bounds", "79%"),
+        ("Days inside the 95% bounds", "94%"),
+        ("Typical error of a day", "8.6%"),
+        ("Error without a forecast", "12%"),
+    ]
+
+
+def test_a_forecast_that_does_not_beat_naive_is_warned_of():
+    view = sureness(BACKTEST | {"skill": -0.12, "beats_naive": False}, DOLLARS)
+    assert view is not None
+    assert view.warning == (
+        "In the back-test this forecast did not beat repeating last year's same days. It errs 12% more than "
+        "repeating last year's same days. Do not rely on it alone."
+    )
+
+
+def test_a_skill_that_is_not_given_follows_from_the_errors():
+    errors = {"mase": 0.8, "naive": {"name": "", "mase": 1.0}}
+    assert skill(errors) == pytest.approx(0.2)
+    assert skill({"wape": 0.3, "naive": {"wape": 0.2}}) == pytest.approx(-0.5)
+    view = sureness({"wape": 0.3, "naive": {"wape": 0.2}}, DOLLARS)
+    assert view is not None and "did not beat repeating earlier days" in view.warning
+    assert skill({"skill": math.nan}) is None and skill({}) is None
+
+
+def test_a_skill_too_small_to_matter_is_none():
+    view = sureness(BACKTEST | {"skill": 0.001}, DOLLARS)
+    assert view is not None and view.answer.startswith("It errs about as much as repeating last year's")
+
+
+def test_a_back_test_of_which_little_is_known_says_only_that():
+    view = sureness({"coverage_80": 0.8, "wape": math.nan}, DOLLARS)
+    assert view is not None
+    assert (view.answer, view.warning, len(view.cards)) == ("", "", 1)
+    assert sureness(None, DOLLARS) is None
+
+
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [(0.80, "about as many"), (0.74, "about as"), (0.6, "fewer"), (0.95, "more than promised")],
+)
+def test_the_share_of_days_inside_is_judged_by_what_was_promised(inside, words):
+    assert judged_coverage(inside, 0.8).startswith(words)
+
+
+def test_ten_of_a_hundred_days_outside_are_twice_too_many_where_five_were_promised():
+    assert judged_coverage(0.90, 0.95).startswith("fewer than promised")
+    assert judged_coverage(0.94, 0.95).startswith("about as many")
+
+
+def test_a_bias_above_zero_means_too_high():
+    assert bias_words(0.02) == "2.0% too high on the whole"
+    assert bias_words(-0.123) == "12% too low on the whole"
+    assert bias_words(0.001) == "about right on the whole"
+
+
+def test_methods_are_listed_by_their_share():
+    models = [{"name": "A", "mase": 0.9, "weight": 0.2}, {"name": "<B>", "mase": 0.7, "weight": 0.8}]
+    view = sureness(BACKTEST | {"models": models}, DOLLARS)
+    assert view is not None and view.models is not None
+    assert view.models.rows == (("<B>", "80%", "0.70"), ("A", "20%", "0.90"))
+
+
+# Forecast against what came
+
+
+def test_only_days_that_have_come_are_counted():
+    one = {
+        "ds": ["2026-01-01", "2026-01-02", "2026-01-03"],
+        "actual": [100.0, 130.0, None],
+        "yhat": [110.0, 100.0, 90.0],
+        "lower_80": [95.0, 90.0, 80.0],
+        "upper_80": [120.0, 110.0, 100.0],
+    }
+    view = compared(one, "Title", DOLLARS)
+    assert view is not None
+    assert view.summary == "Over 2 days, $230 came and $210 was forecast; 1 of 2 fell inside the 80% bounds."
+    assert view.table.rows[2] == ("Sat 3 Jan 2026", "n/a", "90.00", "80.00", "100.00")
+    assert compared({}, "Title", DOLLARS) is None
+    with pytest.raises(ValueError):
+        compared(one | {"actual": [1.0]}, "Title", DOLLARS)
+
+
+def test_before_any_day_has_come_there_is_nothing_to_compare():
+    for accuracy in ({}, {"vintages": []}, {"vintages": [{"made_on": "2026-11-24", "days": 0}]}):
+        view = track_record(accuracy, DOLLARS)
+        assert view is not None and (view.answer, view.table) == (NOTHING_YET, None)
+    assert track_record(None, DOLLARS) is None
+
+
+def test_earlier_forecasts_count_by_their_days_and_come_newest_first():
+    scores = {"bias": 0.0, "coverage_95": 0.9}
+    vintages = [
+        {"made_on": "2026-09-01", "days": 30, "wape": 0.1, "coverage_80": 0.8, **scores},
+        {"made_on": "2026-10-01", "days": 10, "wape": 0.5, "coverage_80": 0.4, **scores},
+        {"made_on": "2026-11-01", "days": 5, "wape": math.nan, "coverage_80": None, **scores},
+    ]
+    view = track_record({"vintages": vintages}, DOLLARS)
+    assert view is not None and view.table is not None
+    assert "scored on 45 days in all: a day was off by 20%, and 70% fell" in view.answer
+    assert [row[:3] for row in view.table.rows] == [
+        ("Sun 1 Nov 2026", "5", "n/a"),
+        ("Thu 1 Oct 2026", "10", "50%"),
+        ("Tue 1 Sep 2026", "30", "10%"),
+    ]
+
+
+def test_many_vintages_are_cut_and_said_to_be():
+    vintages = [{"made_on": f"2026-01-{day:02}", "days": 1, "wape": 0.1} for day in range(1, 21)]
+    view = track_record({"vintages": vintages}, DOLLARS)
+    assert view is not None and view.table is not None
+    assert (len(view.table.rows), view.earlier) == (12, "8 older forecasts not shown.")
+
+
+# Why
+
+
+def months(values: list[float], last: date = date(2026, 11, 1)) -> list[tuple[date, float]]:
+    ends = last.year * 12 + last.month - 1
+    return [(date((ends - i) // 12, (ends - i) % 12 + 1, 1), v) for i, v in enumerate(values[::-1])][::-1]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            [float(100 * month) for month in range(1, 26)],
+            "Rising by about $100 a month. A usual day now brings $2,500, 92% more than a year ago.",
+        ),
+        (
+            [1_300.0, 1_200.0],
+            "Falling by about $100 a month. A usual day now brings $1,200, 7.7% less than in",
+        ),
+        ([1_000.0] * 12 + [1_010.0], "Flat: a usual day now brings $1,010, about as much as a year ago."),
+        ([-100.0, 100.0], "Rising by about $200 a month. A usual day now brings $100."),
+    ],
+)
+def test_the_direction_of_the_trend_is_said_in_words(values, words):
+    assert trend_words(months(values), date(2026, 11, 25), DOLLARS).startswith(words)
+
+
+def test_a_trend_that_goes_on_into_the_forecast_is_judged_by_its_past():
+    words = trend_words(months([1_000.0, 2_000.0, 9_000.0]), date(2026, 10, 15), DOLLARS)
+    assert "now brings $2,000" in words
+
+
+def reasons_of(**components: Any) -> list[tuple[str, str]]:
+    found = reasons(components, date(2026, 11, 25), date(2026, 12, 31), DOLLARS)
+    return [(reason.title, reason.answer) for reason in found]
+
+
+def test_the_best_and_the_weakest_day_of_the_week_are_named():
+    assert reasons_of(weekly=[-120.0, 0.0, 0.0, 0.0, 0.0, 310.0, 0.0]) == [
+        ("Week", "Saturday is the best day (+$310 on a usual day), Monday the weakest (-$120).")
+    ]
+
+
+def test_a_year_is_twelve_months_or_53_weeks():
+    assert "December is the best time" in reasons_of(yearly=[*[0.0] * 11, 5.0])[0][1]
+    assert "The week of 4 Jan is the best time" in reasons_of(yearly=[5.0, *[0.0] * 52])[0][1]
+
+
+def test_only_holidays_of_the_horizon_are_shown_the_next_one_first():
+    days = ["2026-12-25", "2026-11-26", "2026-10-12", "2027-01-01"]
+    holidays = [{"name": f"Holiday of {day}", "ds": day, "effect": -10.0} for day in days]
+    (holiday,) = reasons({"holidays": holidays}, date(2026, 11, 25), date(2026, 12, 31), DOLLARS)
+    assert [row[1] for row in holiday.table.rows] == ["Thu 26 Nov 2026", "Fri 25 Dec 2026"]
+    assert holiday.answer == "Next: Holiday of 2026-11-26 on Thu 26 Nov 2026, -$10 on that day."
+    assert holiday.sizes == (-1.0, -1.0)
+
+
+def test_a_part_that_has_no_effect_or_is_not_known_is_left_out():
+    assert reasons_of(weekly=[0.0] * 7, yearly=[], trend=[], holidays=[]) == []
+    assert reasons_of(weekly=[math.nan, *[1.0] * 6], trend=[{"ds": "2026-11", "value": 5.0}]) == []
+    assert reasons(None, TOMORROW, TOMORROW, DOLLARS) == ()
+
+
+# Stores
+
+
+def stores_of(*stores: tuple[str, list[float | None], list[float]], total: float) -> Any:
+    tables = [{"name": n, "history": history(past), "forecast": forecast(ahead)} for n, past, ahead in stores]
+    columns = ("yhat", "yhat_lower_80", "yhat_upper_80")
+    past = read_daily(history([10.0] * 400), "y")
+    ahead = {column: read_daily(forecast([total] * 30), column) for column in columns}
+    return by_store(tables, past, ahead, window_total(past, ahead, 30), DOLLARS)
+
+
+def test_stores_that_add_up_to_the_total_are_said_to_and_come_largest_first():
+    view = stores_of(("Small", [2.0] * 400, [3.0] * 30), ("Large", [8.0] * 400, [9.0] * 30), total=12.0)
+    assert view.answer == "The 2 stores add up to the total: $360 in the next 30 days."
+    assert [(row.name, row.last, row.expected, row.between, row.compared) for row in view.rows] == [
+        ("Large", "$240", "$270", "$243 to $297", "+12.5%"),
+        ("Small", "$60", "$90", "$81 to $99", "+50.0%"),
+    ]
+    assert view.total.expected == "$360"
+    assert view.note != "", "these bounds add up those of days"
+
+
+def test_stores_that_do_not_add_up_are_said_not_to():
+    view = stores_of(("Small", [2.0] * 400, [3.0] * 30), ("Large", [8.0] * 400, [9.0] * 30), total=15.0)
+    assert (
+        "add up to $360 in the next 30 days; the total was forecast on its own and says $450" in view.answer
+    )
+
+
+def test_a_new_store_shows_how_many_days_it_has_and_no_last_year():
+    view = stores_of(("New", [2.0] * 12, [3.0] * 30), ("Unopened", [], [9.0] * 30), total=12.0)
+    assert [(row.last, row.compared) for row in view.rows] == [
+        ("n/a", "opened since"),
+        ("$24 in 12 days", "opened since"),
+    ]
+
+
+def test_a_store_whose_forecast_is_shorter_than_the_window_has_no_total_of_it():
+    view = stores_of(("Short", [2.0] * 400, [3.0] * 10), ("None", [2.0] * 400, []), total=12.0)
+    assert [(row.expected, row.between) for row in view.rows] == [("n/a", "")] * 2
+    assert "not every one has a forecast" in view.answer
+
+
+def test_a_spark_has_whole_weeks_on_one_scale_and_a_forecast_that_goes_on_from_the_past():
+    view = stores_of(("Even", [1.0] * 400, [2.0] * 30), ("Loss", [-1.0] * 400, [-1.0] * 30), total=1.0)
+    actual, ahead = view.rows[0].spark
+    assert (actual.layer, ahead.layer) == ("actual", "forecast")
+    assert actual.d.startswith("M0 13L") and actual.d.endswith("L73.5 13")
+    assert ahead.d.startswith("M73.5 13L76.5 2L") and ahead.d.count("L") == 4, "30 days are four whole weeks"
+    assert view.rows[1].spark[0].d.endswith(" 24")
+
+
+# What it rests on
+
+
+def test_missing_and_closed_days_are_counted_and_named():
+    days = Daily(date(2026, 1, 1), (1.0, None, None, 0.0, 5.0, None, 7.0, 8.0, 9.0))
+    assert basis(days, ["Clipped."]) == (
+        "6 days of history, from Thu 1 Jan 2026 to Fri 9 Jan 2026.",
+        "3 days are missing: 2 Jan 2026 to 3 Jan 2026, 6 Jan 2026. The forecast does without them.",
+        "1 day is zero (closed, it seems): 4 Jan 2026.",
+        "Clipped.",
+    )
+
+
+def test_a_whole_history_says_that_nothing_is_missing_and_many_zeros_are_no_exceptions():
+    assert basis(Daily(date(2026, 1, 1), (0.0, 0.0, 3.0)), [])[1:] == ("No day is missing.",)
