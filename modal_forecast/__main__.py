@@ -82,9 +82,14 @@ def write_outputs(options: argparse.Namespace, request: "ForecastRequest", answe
 
 def report_html(name: str, request: "ForecastRequest", answer: "ForecastAnswer") -> str:
     from modal_forecast.report import ReportInput, render
+    from modal_forecast.report.told import told
 
     report = ReportInput(
-        request.history, answer.forecast, title=f"Forecast of {name}", facts=facts(answer.diagnostics)
+        request.history,
+        answer.forecast,
+        title=f"Forecast of {name}",
+        facts=facts(answer.diagnostics),
+        **told(answer.diagnostics, answer.forecast, request.country),
     )
     return render(report)
 

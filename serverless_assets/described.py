@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from serverless_assets.forecasting import forecast_file
+from serverless_assets.forecasting import accuracy, accuracy_asset, forecast_file
 from serverless_assets.ingestion import tables
 from serverless_assets.settings import PROJECT_ROOT, Settings
 from serverless_assets.warehouse import Warehouse
@@ -74,6 +74,9 @@ class Described:
         if name == FORECAST:
             columns = column_schema(forecast_file.SCHEMA, forecast_file.DESCRIPTIONS)
             return {TABLE: self.warehouse.label(self.settings.forecast_table), COLUMNS: columns}
+        if name == accuracy_asset.TABLE:
+            columns = column_schema(accuracy.SCHEMA, accuracy.DESCRIPTIONS)
+            return {TABLE: self.warehouse.label(name), COLUMNS: columns}
         for table in tables.TABLES:
             if table.name == name:
                 columns = column_schema(table.schema, self._words(name))

@@ -15,11 +15,13 @@ from serverless_assets.automation.dry_run import Parts
 from serverless_assets.automation.jobs import prefill
 from serverless_assets.failures import in_words
 from serverless_assets.files import write_atomically
-from serverless_assets.forecasting.assets import COUNTRY, forecast_facts
+from serverless_assets.forecasting import growing
+from serverless_assets.forecasting.assets import COUNTRY
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Size
 from serverless_assets.forecasting.history import read_history
 from serverless_assets.forecasting.landing import forecast_in
+from serverless_assets.forecasting.making import details_in, forecast_facts
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.what_if import Compared, as_text, compare
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
@@ -61,10 +63,12 @@ def _imagined(
     warehouse, size = parts.release.published.warehouse, Size(choice.cpu, choice.memory)
     request = ForecastRequest(read_history(warehouse), choice.horizon, COUNTRY)
     published = _published(warehouse, table)
-    answered = parts.compute.run(request.to_bytes(), size, context.log.info, ForgottenCalls())
+    answered, took = growing.answer(
+        parts.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
+    )
     answer = ForecastAnswer.from_bytes(answered.content)
-    facts = forecast_facts(request, answer, choice, parts.compute, answered, context.run_id)
-    report = report_input(request.history, answer.forecast, facts, choice)
+    facts = forecast_facts(request, answer, size, took, parts.compute, answered, context.run_id)
+    report = report_input(request.history, answer.forecast, facts, choice, details_in(answer.diagnostics))
     path = keep_report(parts.release.home / "what-if", context.run_id, render(report).encode())
     compared = compare(answer.forecast, published)
     context.log.info("\n".join(["Order revenue in USD:", *as_text(compared), f"The report: {path}"]))

@@ -12,7 +12,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serverless_assets import metadata
+from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import in_words
 from serverless_assets.forecasting.accuracy import ALL, SCHEMA, Vintage, matured, score
@@ -25,6 +25,8 @@ from serverless_assets.warehouse import TableShape
 
 TABLE = "forecast_accuracy"
 DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
+MEASURED = ("mase", "wape", "bias", "coverage_80", "coverage_95")
+VINTAGES_SHOWN = 12
 READS_AT_ONCE = 8
 BASIS = "accuracy_basis"
 # The forecast that is drawn in the report is the one that was made about so long before the last day.
@@ -95,7 +97,7 @@ def read_vintages(
 
 
 def name_to_draw(names: Sequence[RecordName], last_day: date) -> RecordName | None:
-    """The forecast to show beside what came: of those made long enough ago, the one nearest to a month. Pure."""
+    """The forecast to draw beside what came: of those old enough, the one nearest to a month. Pure."""
     old_enough = [name for name in names if last_day - name.made_at.date() >= timedelta(FEWEST_DAYS_DRAWN)]
     wanted = last_day - DRAWN_AFTER
     return min(old_enough, key=lambda name: abs(name.made_at.date() - wanted), default=None)
@@ -114,6 +116,25 @@ def drawn(vintage: Vintage, actual: pa.Table) -> Mapping[str, Any]:
     }
 
 
+def accuracy_shown(release: Release, actual: pa.Table, log: dg.DagsterLogManager) -> Mapping[str, Any] | None:
+    """How earlier forecasts did, as the report has it; None before a day of any has come."""
+    warehouse = release.warehouse
+    if TABLE not in warehouse.tables():
+        return None
+    rows = warehouse.query(
+        f"select * from {warehouse.relation(TABLE)} where horizon = {sql.literal(ALL)} order by made_at"
+    ).to_pylist()
+    if not rows:
+        return None
+    shown = [
+        {"made_on": row["made_at"].date().isoformat(), **{name: row[name] for name in ("days", *MEASURED)}}
+        for row in rows[-VINTAGES_SHOWN:]
+    ]
+    name = name_to_draw(recorded(release.artifacts), actual["ds"][-1].as_py())
+    found = read_vintages(release.artifacts, [name], log) if name else []
+    return {"vintages": shown, **({"compared": drawn(found[0], actual)} if found else {})}
+
+
 def _basis(names: Sequence[RecordName], actual: pa.Table) -> str:
     found = [SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
@@ -124,5 +145,4 @@ def _plotted(scores: pa.Table) -> dict[str, float]:
     rows = [row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_AFTER.days]
     if not rows:
         return {}
-    measured = ("mase", "wape", "bias", "coverage_80", "coverage_95")
-    return {name: round(rows[-1][name], 4) for name in measured if rows[-1][name] is not None}
+    return {name: round(rows[-1][name], 4) for name in MEASURED if rows[-1][name] is not None}

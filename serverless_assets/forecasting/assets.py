@@ -1,36 +1,36 @@
 """The forecast of daily order revenue, and the report on it."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from modal_forecast.code_version import code_version
-from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest, MessageError
+from modal_forecast.messages import ForecastRefused, ForecastRequest, MessageError
 from modal_forecast.report import key_in, render, report_key
 from serverless_assets import metadata
 from serverless_assets.failures import in_words
-from serverless_assets.forecasting.calls import RecordedCalls
+from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
+from serverless_assets.forecasting.accuracy_asset import accuracy_asset, accuracy_shown
 from serverless_assets.forecasting.checks import (
     ForecastUnsound,
     Sanity,
     check_specs,
-    sanity,
     sanity_of_held,
     unsound,
 )
-from serverless_assets.forecasting.compute import Answered, Compute, Size, Used
-from serverless_assets.forecasting.forecast_file import forecast_rows
+from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.history import REVENUE, read_history
-from serverless_assets.forecasting.landing import forecast_in, land, leave
-from serverless_assets.forecasting.record import Record, made_facts
+from serverless_assets.forecasting.landing import forecast_in, leave
+from serverless_assets.forecasting.making import Making
+from serverless_assets.forecasting.records import details_of
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
 from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
-from serverless_assets.run_inputs import ForecastChoice, RunInputs
+from serverless_assets.run_inputs import RunInputs
 
 GROUP = "forecasting"
 COUNTRY = "US"

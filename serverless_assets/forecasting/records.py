@@ -1,6 +1,7 @@
 """The records of an artifact store: which there are, and the one that a person means."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.forecasting.record import PREFIX, Record, RecordError, RecordName
@@ -27,6 +28,19 @@ def read_record(artifacts: Artifacts, name: RecordName) -> Record:
         return Record.from_bytes(content)
     except RecordError as error:
         raise RecordError(f"The record {name}: {error}.") from None
+
+
+def details_of(artifacts: Artifacts, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The details of the forecast of these facts; empty if there is no record of it.
+
+    Raises:
+        ArtifactError: the store refuses.
+    """
+    name = RecordName.of(facts)
+    try:
+        return read_record(artifacts, name).details if name else {}
+    except RecordError:
+        return {}
 
 
 def meant(names: Sequence[RecordName], which: str | None) -> RecordName:

@@ -2,12 +2,15 @@
 
 import base64
 from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report import ReportInput, preview_png
+from modal_forecast.report.told import told
 from serverless_assets.run_inputs import ForecastChoice
 
 TITLE = "Daily order revenue"
@@ -31,12 +34,22 @@ SHOWN = {
 
 
 def report_input(
-    history: pa.Table, forecast: pa.Table, facts: Mapping[str, object], choice: ForecastChoice
+    history: pa.Table,
+    forecast: pa.Table,
+    facts: Mapping[str, Any],
+    choice: ForecastChoice,
+    details: Mapping[str, Any],
+    accuracy: Mapping[str, Any] | None = None,
 ) -> ReportInput:
-    """The report on `forecast`, whose `facts` were kept with it when it was made."""
+    """The report on `forecast`, whose `facts` and `details` were kept when it was made.
+
+    accuracy: how earlier forecasts did, as ReportInput has it; None if none was published yet.
+    """
     return ReportInput(
         history=history,
         forecast=forecast.select(FORECAST_SCHEMA.names),
+        accuracy=accuracy,
+        **told({**facts, **details}, forecast, facts.get("holidays")),
         title=TITLE,
         unit=UNIT,
         color_history=choice.color_history,
@@ -61,6 +74,18 @@ def reason_to_report(held: Mapping[str, str], key: Mapping[str, str], force: boo
     if not held:
         return "first report of this name"
     return "; ".join(CHANGES[part] for part in key if held.get(part) != key[part]) or None
+
+
+def backtest_picture(history: pa.Table, details: Mapping[str, Any]) -> dg.MarkdownMetadataValue | None:
+    """A small picture of the last back-test: what came, and what would have been forecast; None without."""
+    origin = details.get("last_origin")
+    if not origin:
+        return None
+    first = date.fromisoformat(origin["first_ds"])
+    days = pa.array([first + timedelta(days=n) for n in range(len(origin["forecast"]))], pa.date32())
+    made = pa.array(origin["forecast"], pa.float64())
+    columns = [days if name == "ds" else made for name in FORECAST_SCHEMA.names]
+    return preview(ReportInput(history, pa.table(columns, schema=FORECAST_SCHEMA)))
 
 
 def preview(report: ReportInput) -> dg.MarkdownMetadataValue:

@@ -1,0 +1,108 @@
+"""What the model told of its forecast, as a report shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modal_forecast.calendars import holidays_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAIVE = {"seasonal_naive_7": "last week's same days", "seasonal_naive_364": "last year's same days"}
+MODELS = {
+    "prophet": "Prophet",
+    "seasonal_naive_7": "Last week's days",
+    "seasonal_naive_364": "Last year's days",
+}
+
+
+def told(diagnostics: Mapping[str, Any], forecast: pa.Table, country: str | None) -> dict[str, Any]:
+    """The fields of a ReportInput that the diagnostics of an answer fill; those that they do not are not
+    among them.
+
+    diagnostics: as model.forecast() says. forecast: ds date32. country: whose holidays were used.
+    """
+    found: dict[str, Any] = {"notes": _notes(diagnostics)}
+    if (diagnostics.get("backtest") or {}).get("origins"):
+        found["backtest"] = _backtest(diagnostics)
+    if diagnostics.get("components"):
+        found["components"] = _components(diagnostics["components"], forecast, country)
+    return found
+
+
+def _notes(diagnostics: Mapping[str, Any]) -> Sequence[str]:
+    clipped = diagnostics.get("clipped_yhat_days", 0)
+    below = [f"The forecast was below zero on {clipped} days and raised to zero there."] if clipped else []
+    return [*diagnostics.get("fallbacks", ()), *below]
+
+
+def _backtest(diagnostics: Mapping[str, Any]) -> Mapping[str, Any]:
+    tested, candidates = diagnostics["backtest"], diagnostics.get("candidates", {})
+    naive = diagnostics.get("best_naive")
+    return {
+        **tested,
+        "horizon": tested.get("horizon_days"),
+        "skill": diagnostics.get("skill"),
+        "beats_naive": diagnostics.get("beats_naive"),
+        **({"naive": {"name": NAIVE[naive], **candidates.get(naive, {})}} if naive in NAIVE else {}),
+        "models": [
+            {"name": _model_name(name), "mase": scores.get("mase"), "weight": scores.get("weight")}
+            for name, scores in sorted(candidates.items(), key=lambda item: -item[1].get("weight", 0.0))
+        ],
+        **({"last_origin": _compared(diagnostics["last_origin"])} if diagnostics.get("last_origin") else {}),
+    }
+
+
+def _model_name(name: str) -> str:
+    return MODELS.get(name) or name.replace("_", " ").capitalize()
+
+
+def _compared(origin: Mapping[str, Any]) -> Mapping[str, Any]:
+    first = np.datetime64(origin["first_ds"])
+    days = [str(day) for day in np.arange(first, first + len(origin["actual"]))]
+    made = origin["forecast"]
+    return {
+        "ds": days,
+        "actual": origin["actual"],
+        "yhat": made,
+        "lower_80": origin.get("lower_80", made),
+        "upper_80": origin.get("upper_80", made),
+    }
+
+
+def _components(parts: Mapping[str, Any], forecast: pa.Table, country: str | None) -> Mapping[str, Any]:
+    level = float(parts["trend"][-1][1]) if parts["trend"] else 0.0
+
+    def in_unit(effect: float | None) -> float | None:
+        if effect is None or parts["scale"] == "difference":
+            return effect
+        return (effect - 1) * level
+
+    return {
+        "weekly": [in_unit(effect) for effect in parts["weekly"].values()],
+        "yearly": [in_unit(effect) for effect in parts["yearly"].values()],
+        "trend": [{"ds": month, "value": value} for month, value in parts["trend"]],
+        "holidays": [
+            {"name": name, "ds": day, "effect": in_unit(effect)}
+            for name, day, effect in _coming(parts["holidays"], forecast, country)
+        ],
+    }
+
+
+def _coming(
+    known: Sequence[Mapping[str, Any]], forecast: pa.Table, country: str | None
+) -> Iterator[tuple[str, str, float]]:
+    """The holidays among the forecast's days of which the history tells the effect, in order of days."""
+    days = forecast["ds"].to_numpy().astype("datetime64[D]")
+    dated = holidays_of(country, days)
+    coming = [
+        (str(day), found["holiday"], float(found["day"]))
+        for found in known
+        for day in dated.get(found["holiday"], ())
+        if day in days
+    ]
+    yield from ((name, day, effect) for day, name, effect in sorted(coming))
