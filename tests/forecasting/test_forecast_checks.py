@@ -1,6 +1,7 @@
 """A forecast that cannot be right never takes the place of the last one."""
 
 import math
+from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from serverless_assets.forecasting.checks import DESCRIPTIONS, VALUES, sanity, unsound
+from serverless_assets.forecasting.checks import BEATS_NAIVE, DESCRIPTIONS, VALUES, Sanity, sanity, unsound
 from serverless_assets.forecasting.compute import Answered
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
@@ -28,17 +29,22 @@ def forecast(days: int = 3, start: int = 1, **changed: dict[int, float]) -> pa.T
     return pa.table(columns).select(FORECAST_SCHEMA.names).cast(FORECAST_SCHEMA)
 
 
-def red(rows: pa.Table, horizon: int = 3) -> dict[str, str]:
-    return {check.name: check.fault for check in sanity(rows, LAST_DAY, horizon) if check.fault}
+def judged(rows: pa.Table, **facts: object) -> Sequence[Sanity]:
+    known = {"data_as_of": LAST_DAY.isoformat(), "horizon_days": 3, **facts}
+    return sanity(rows, known, lambda: dg.MarkdownMetadataValue("the back-test"))
+
+
+def red(rows: pa.Table, **facts: object) -> dict[str, str]:
+    return {check.name: check.fault for check in judged(rows, **facts) if check.fault}
 
 
 # ---- what is judged
 
 
 def test_a_sound_forecast_passes_every_check_in_any_order_of_days():
-    assert [check.name for check in sanity(forecast(), LAST_DAY, 3)] == list(DESCRIPTIONS)
+    assert [check.name for check in judged(forecast())] == list(DESCRIPTIONS)
     assert red(forecast()) == red(forecast().take([2, 0, 1])) == {}
-    assert unsound(sanity(forecast(), LAST_DAY, 3)) is None
+    assert unsound(judged(forecast())) is None
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,15 @@ def test_each_pair_of_bounds_is_in_order_or_its_first_day_is_named(low, high):
     assert at(equal + 0.5) == {"forecast_bounds_in_order": f"2026-11-02: {low} is above {high}."}
 
 
+def test_a_forecast_that_a_naive_one_beats_is_stopped_with_the_reason_and_a_picture():
+    assert red(forecast(), beats_naive=True, why="It errs less.") == {}
+    # A history that is too short to tell.
+    assert red(forecast(), beats_naive=None, why="Too short.") == {}
+    [lost] = [check for check in judged(forecast(), beats_naive=False, why="It errs more.") if check.fault]
+    assert (lost.name, lost.fault) == (BEATS_NAIVE, "It errs more.")
+    assert lost.result.metadata["picture"].value == "the back-test"
+
+
 # ---- what is done
 
 
@@ -118,6 +133,27 @@ def test_a_red_answer_leaves_the_last_forecast_its_file_and_its_report(pipeline,
     assert pipeline.warehouse.note("order_forecast") == note
     assert {path: path.read_bytes() for path in artifacts.iterdir()} == files
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
+
+
+def test_a_planted_bad_model_is_stopped_at_the_gate_and_the_last_good_forecast_stays(pipeline, monkeypatch):
+    why = "From 3 earlier days, the error was 40% larger than that of repeating last week's days."
+    bad = {"first_ds": "2026-09-01", "actual": [100.0] * 30, "forecast": [900.0] * 30}
+
+    def answer(self, asked: bytes, *_: object) -> Answered:
+        horizon = ForecastRequest.from_bytes(asked).horizon
+        told = {"beats_naive": False, "why": why, "skill": -0.4, "last_origin": bad}
+        return Answered(ForecastAnswer(forecast(horizon), told).to_bytes(), 1.0, 1.0)
+
+    before = stored(pipeline)
+    monkeypatch.setattr(COMPUTE, answer)
+    result = pipeline.run(REBUILD, job="forecast")
+    assert not result.success
+    [lost] = [check for check in checks(result).values() if not check.passed]
+    assert (lost.check_name, lost.description) == (BEATS_NAIVE, why)
+    assert lost.metadata["picture"].value.startswith("![history and forecast](data:image/png;base64,")
+    said = result.failure_data_for_node("order_forecast").user_failure_data.description
+    assert said == f"The forecast was refused, and the last one stays. {BEATS_NAIVE}: {why}"
+    assert stored(pipeline) == before
 
 
 def test_good_and_reused_forecasts_show_their_checks_as_passed(pipeline):

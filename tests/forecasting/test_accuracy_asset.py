@@ -1,0 +1,95 @@
+"""Published forecasts against what came, in the warehouse and in the report."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from serverless_assets.forecasting.accuracy import ALL
+from serverless_assets.forecasting.accuracy_asset import TABLE, name_to_draw
+from serverless_assets.forecasting.record import PREFIX, Record, RecordName
+from tests.conftest import Pipeline
+
+MADE = datetime(2026, 10, 1, 6, tzinfo=UTC)
+
+
+def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
+    """A forecast as it was published then: today's, moved to the days that followed."""
+    [name] = [name for name in pipeline.artifacts.names(PREFIX) if "planted" not in name][:1]
+    now = Record.from_bytes(pipeline.artifacts.read(name))
+    as_of = made_at.date() - timedelta(days=1)
+    days = pa.array([as_of + timedelta(days=n) for n in range(1, now.rows.num_rows + 1)], pa.date32())
+    rows = now.rows.set_column(now.rows.schema.get_field_index("ds"), "ds", days)
+    facts = {**now.facts, "made_at": f"{made_at:%Y-%m-%dT%H:%M:%SZ}", "data_as_of": as_of.isoformat()}
+    then = replace(now, rows=rows, facts={**facts, "run_id": run_id})
+    pipeline.artifacts.write(then.name, then.to_bytes())
+    return then
+
+
+def scores(pipeline: Pipeline) -> list[dict[str, object]]:
+    relation = pipeline.warehouse.relation(TABLE)
+    return pipeline.warehouse.query(f"select * from {relation} where horizon = '{ALL}'").to_pylist()
+
+
+def test_a_forecast_made_a_month_ago_is_scored_on_the_days_that_came(pipeline):
+    then = plant(pipeline, MADE, "planted")
+    assert pipeline.run(job="forecast").success
+    [row] = scores(pipeline)
+    assert (row["vintage"], row["days"]) == ("planted", 31)
+    actual = dict(
+        pipeline.published_rows(
+            "select ds, sum(revenue_usd)::double from dwh.daily_revenue where ds >= '2026-10-01' group by 1"
+        )
+    )
+    made = dict(zip(then.rows["ds"].to_pylist(), then.rows["yhat"].to_pylist(), strict=True))
+    errors = [abs(made[day] - came) for day, came in actual.items()]
+    assert row["wape"] == pytest.approx(sum(errors) / sum(actual.values()))
+
+
+def test_the_report_shows_how_that_forecast_did(pipeline):
+    plant(pipeline, MADE, "planted")
+    assert pipeline.run(job="forecast").success
+    page = re.sub(r"\s+", " ", (pipeline.home / "artifacts" / "forecast.html").read_text())
+    assert "1 Oct 2026" in page or "2026-10-01" in page
+
+
+def test_the_latest_forecast_that_had_a_month_to_mature_is_plotted(pipeline):
+    plant(pipeline, MADE, "planted")
+    assert pipeline.run(job="forecast").success
+    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey(TABLE))
+    assert event.asset_materialization.metadata["wape"].value == pytest.approx(
+        scores(pipeline)[0]["wape"], abs=1e-4
+    )
+
+
+def test_nothing_new_is_nothing_to_score_again(pipeline):
+    assert pipeline.run(job="forecast").success
+    assert pipeline.run(job="forecast").success
+    assert pipeline.reason(TABLE) == "unchanged: same forecasts and revenue"
+
+
+def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):
+    broken = plant(pipeline, MADE, "planted-broken")
+    pipeline.artifacts.write(broken.name, b"no parquet")
+    plant(pipeline, MADE - timedelta(days=3), "planted")
+    result = pipeline.run(job="forecast")
+    assert result.success
+    assert [row["vintage"] for row in scores(pipeline)] == ["planted"]
+    said = [entry.user_message for entry in pipeline.instance.all_logs(result.run_id)]
+    assert any("planted-broken" in line and "cannot be read" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("ages", "drawn"), [([], None), ([3], None), ([7, 2], 7), ([60, 33, 12], 33), ([200], 200)]
+)
+def test_the_forecast_that_is_drawn_is_about_a_month_old(ages, drawn):
+    last_day = date(2026, 10, 31)
+
+    def name(age: int) -> RecordName:
+        return RecordName(datetime(2026, 10, 31, 9, tzinfo=UTC) - timedelta(days=age), "0" * 16, str(age))
+
+    found = name_to_draw([name(age) for age in ages], last_day)
+    assert (found and int(found.run_id)) == drawn
