@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-slow test-gcp test-live try-gcp bench-second-run lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-slow test-gcp test-live try-gcp bench-second-run bench-forecast lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -44,6 +44,9 @@ try-gcp: .venv/dev .venv-emulator/ready ## run the pipeline as in the cloud, aga
 bench-second-run: .venv/run ## what a run costs when nothing changed
 	@$(BIN)/python benchmarks/second_run.py
 
+bench-forecast: .venv-bench/ready ## how good the forecast is, beside its peers (half an hour)
+	@.venv-bench/bin/python benchmarks/forecast.py
+
 lint: .venv/dev ## check format, style, types and definitions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/sqlfmt --check -q dbt_project
 	$(BIN)/dagster definitions validate -w workspace.yaml && $(BIN)/dg check defs
@@ -56,6 +59,7 @@ lock: ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK) $(NOT_ON_A_WORKER) modal_forecast/requirements.in -c requirements.lock -o modal_forecast/requirements.lock
 	$(BIN)/uv pip compile $(LOCK) tests/services/requirements-bqemulator.in -o tests/services/requirements-bqemulator.lock
+	$(BIN)/uv pip compile $(LOCK) benchmarks/requirements.in -c requirements.lock -o benchmarks/requirements.lock
 
 clean: ## delete all state: warehouse, artifacts, runs
 	@$(BIN)/serverless clean --yes
@@ -78,3 +82,7 @@ NOT_ON_A_WORKER := $(addprefix --no-emit-package=,matplotlib contourpy cycler fo
 .venv-emulator/ready: .venv/uv tests/services/requirements-bqemulator.lock
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-emulator
 	@$(BIN)/uv pip install -q --python .venv-emulator/bin/python --require-hashes -r tests/services/requirements-bqemulator.lock && touch $@
+
+.venv-bench/ready: .venv/uv benchmarks/requirements.lock
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-bench
+	@$(BIN)/uv pip install -q --python .venv-bench/bin/python --require-hashes -r benchmarks/requirements.lock && touch $@

@@ -3,7 +3,10 @@
 Pure core
     messages.py     what goes over the wire: ForecastRequest, ForecastAnswer, ForecastRefused
     validation.py   what a request must be to be forecast, and the sentence that says what is wrong
-    model.py        forecast(request, log): Prophet, with nested 80% and 95% intervals
+    model.py        forecast(request, log): a combination of candidates, with nested 80% and 95% intervals
+    models/         the candidates: harmonic regressions, recent weeks, last years, Prophet, seasonal naives
+    backtest.py     what each would have forecast earlier; combine.py weighs them by it, intervals.py makes
+                    bounds of what they missed by, scores.py says how good it was, components.py of what it is
     report/         the forecast as one HTML page
 Thin shells
     handler.py      bytes in, bytes out, with the time and memory it took

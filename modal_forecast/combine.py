@@ -15,6 +15,8 @@ from modal_forecast.models import BASELINES
 POWER = 2.0
 # What was this much worse than the best does not take part.
 WORST_RATIO = 1.4
+# What a seasonal naive's error may be of the best candidate's. Level with it is luck more often than not.
+NAIVE_RATIO = 0.9
 
 
 def weights(origins: Sequence[Origin], names: Sequence[str]) -> dict[str, float]:
@@ -22,14 +24,13 @@ def weights(origins: Sequence[Origin], names: Sequence[str]) -> dict[str, float]
 
     An origin counts by the errors relative to its own best, so that a wild one does not decide alone. A
     candidate that was tried at some origins only is judged by those. A seasonal naive takes part where it was
-    better than every other, as it is on a random walk.
+    clearly better than every other, from every origin's days, as it is on a random walk.
     """
-    if not origins:
-        names = [name for name in names if name not in BASELINES]
+    everywhere = bool(origins) and set.intersection(*(set(origin.forecasts) for origin in origins))
+    names = [name for name in names if name not in BASELINES or (everywhere and name in everywhere)]
     scores = relative_errors(origins, names)
-    leader = min(scores, key=lambda name: scores[name])
-    best = scores[leader]
-    limits = {name: best if name in BASELINES else WORST_RATIO * best for name in names}
+    best = min(score for name, score in scores.items() if name not in BASELINES)
+    limits = {name: (NAIVE_RATIO if name in BASELINES else WORST_RATIO) * best for name in names}
     raw = {name: (best / score) ** POWER if score <= limits[name] else 0.0 for name, score in scores.items()}
     total = sum(raw.values())
     return {name: weight / total for name, weight in raw.items()}
@@ -39,13 +40,24 @@ def relative_errors(origins: Sequence[Origin], names: Sequence[str]) -> dict[str
     """Candidate -> mean over its origins of its error, in those of the best candidate at the origin."""
     ratios: dict[str, list[float]] = {name: [] for name in names}
     for origin in origins:
-        errors = {name: origin.error(origin.forecasts[name]) for name in names if name in origin.forecasts}
+        errors = {
+            name: _usual_error(origin, origin.forecasts[name]) for name in names if name in origin.forecasts
+        }
+        best = min((error for name, error in errors.items() if name not in BASELINES), default=0.0)
         # A perfect candidate must not make the others infinitely bad.
-        best = max(min(errors.values()), 1e-3 * max(errors.values()), 1e-300)
+        unit = max(best, 1e-3 * max(errors.values(), default=0.0), 1e-300)
         for name, error in errors.items():
-            ratios[name].append(max(error / best, 1.0))
+            ratios[name].append(max(error / unit, 1e-3))
     unknown = max((float(np.mean(found)) for found in ratios.values() if found), default=1.0)
     return {name: float(np.mean(found)) if found else unknown for name, found in ratios.items()}
+
+
+def _usual_error(origin: Origin, forecast: np.ndarray) -> float:
+    """The mean absolute error, with no day counting more than ten usual ones: nobody foresees those."""
+    errors = np.abs(origin.actual - forecast)
+    errors = errors[~np.isnan(errors)]
+    usual = float(np.median(errors))
+    return float(np.minimum(errors, 10 * usual).mean()) if usual > 0 else float(errors.mean())
 
 
 def combine(forecasts: Mapping[str, np.ndarray], weight: Mapping[str, float]) -> np.ndarray:

@@ -23,6 +23,7 @@ from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastReq
 from modal_forecast.models import Candidates, forecast_candidates
 from modal_forecast.models.calendar_columns import calendar_columns
 from modal_forecast.models.prophet import ProphetFailed, fits_prophet, forecast_prophet
+from modal_forecast.outliers import tame
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
@@ -101,7 +102,7 @@ def _combine(
     made = forecast_candidates(series, horizon, calendar, holidays)
     log(
         f"back-test: {len(made.forecasts)} forecasts from {len(origins)} earlier days, "
-        f"{time.perf_counter() - started:.2f} s"
+        f"{f'the holidays of {country}' if country else 'no holidays'}, {time.perf_counter() - started:.2f} s"
     )
     origins, forecasts, weight = _with_prophet(series, horizon, holidays, origins, made, log)
     yhat = np.where(made.closed_ahead, 0.0, combine(forecasts, weight))
@@ -138,8 +139,12 @@ def _with_prophet(
     """
     names = list(made.forecasts)
     without = weights(origins, names)
-    tried = {0, len(origins) - 1} if origins else set()
-    if not all(fits_prophet(series.until(origins[number].index)) for number in tried) or not tried:
+    tried = [
+        number
+        for number in sorted({0, len(origins) - 1} & set(range(len(origins))))
+        if fits_prophet(series.until(origins[number].index))
+    ]
+    if not tried:
         return origins, made.forecasts, without
     started = time.perf_counter()
     with_it = list(origins)
@@ -149,11 +154,11 @@ def _with_prophet(
             known = series.until(origin.index)
             tested = len(origin.actual)
             ahead = origin.index - len(known) + tested
-            theirs = {"prophet": forecast_prophet(known, ahead, holidays)[-tested:]}
+            theirs = {"prophet": forecast_prophet(tame(known, holidays), ahead, holidays)[-tested:]}
             with_it[number] = replace(origin, forecasts={**origin.forecasts, **theirs})
         weight = weights(with_it, [*names, "prophet"])
         takes_part = weight["prophet"] > 0
-        ours = forecast_prophet(series, horizon, holidays) if takes_part else None
+        ours = forecast_prophet(tame(series, holidays), horizon, holidays) if takes_part else None
     except ProphetFailed as failure:
         log(f"Prophet is left out: {failure}")
         return origins, made.forecasts, without

@@ -10,6 +10,7 @@ from modal_forecast.daily import DailySeries
 from modal_forecast.models.calendar_columns import CalendarColumns
 from modal_forecast.models.harmonic import HarmonicFit, fit_harmonic
 from modal_forecast.models.naive import last_years, recent_weeks, seasonal_naive
+from modal_forecast.outliers import tame
 
 BASELINES = ("seasonal_naive_7", "seasonal_naive_364")
 
@@ -36,20 +37,21 @@ def forecast_candidates(
     calendar: starts with the series, and reaches `horizon` days further. holidays: over the same days.
     """
     closed = closed_days(series, holidays)
+    tamed = tame(series, holidays).values
     end = len(series) + horizon
     shut = closed.among(calendar.days[:end], holidays)
     ahead = shut[len(series) :]
-    values = np.where(shut[: len(series)] & (series.values == 0), np.nan, series.values)
+    values = np.where(shut[: len(series)] & (series.values == 0), np.nan, tamed)
     harmonic = _harmonic(calendar, values, horizon)
     forecasts = {
         name: np.exp(fit.forecast) if name.startswith("log_") else fit.forecast
         for name, fit in harmonic.items()
     }
     forecasts |= {
-        "recent_8_weeks": recent_weeks(series.values, horizon, 8),
-        "recent_26_weeks": recent_weeks(series.values, horizon, 26),
-        "last_years": last_years(series.values, horizon, 1.0),
-        "last_years_half_way": last_years(series.values, horizon, 0.5),
+        "recent_8_weeks": recent_weeks(tamed, horizon, 8),
+        "recent_26_weeks": recent_weeks(tamed, horizon, 26),
+        "last_years": last_years(tamed, horizon, 1.0),
+        "last_years_half_way": last_years(tamed, horizon, 0.5),
     }
     lowest = 0.0 if series.never_negative() else -np.inf
     forecasts = {name: np.maximum(np.where(ahead, 0.0, ours), lowest) for name, ours in forecasts.items()}

@@ -46,18 +46,15 @@ def test_a_worker_answers_what_the_model_answers_in_this_process(run):
 def test_a_worker_logs_line_by_line_while_it_works(run):
     *_, lines, early = run
     assert early
-    assert [line.split()[0] for line in lines] == [
-        "history:", "Prophet", "fit", "fit", "less", "predicted", "clipped",
-    ]  # fmt: skip
+    assert [line.split()[0] for line in lines] == ["history:", "back-test:", "combined:", "From", "clipped"]
 
 
 def test_a_worker_says_what_the_forecast_took(run):
     diagnostics = run[1].diagnostics
     assert 0 < diagnostics["seconds"] < 60
-    # Stan's own process takes about 8 MiB, and none is seen if it ends between two looks; Python with
-    # Prophet takes 140.
+    # Stan's own process takes about 8 MiB, if there is a year to fit Prophet to.
     assert 0 <= diagnostics["peak_memory_children_mib"] < 50
-    assert 50 < diagnostics["peak_memory_mib"] < 200
+    assert 50 < diagnostics["peak_memory_mib"] < 128
 
 
 def test_a_worker_that_refuses_exits_with_0_and_says_why():
