@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from serverless_assets.forecasting import accuracy, accuracy_asset, forecast_file
+from serverless_assets.forecasting import accuracy, accuracy_asset, forecast_file, store_asset, stores
 from serverless_assets.ingestion import tables
 from serverless_assets.settings import PROJECT_ROOT, Settings
 from serverless_assets.warehouse import Warehouse
@@ -20,6 +20,10 @@ from serverless_assets.warehouse import Warehouse
 COLUMNS, TABLE, CODE = "dagster/column_schema", "dagster/table_name", "dagster/code_references"
 DBT_ID = "dagster_dbt/unique_id"
 FORECAST = "order_forecast"
+FORECASTS_TABLES = {
+    accuracy_asset.TABLE: (accuracy.SCHEMA, accuracy.DESCRIPTIONS),
+    store_asset.TABLE: (stores.SCHEMA, stores.DESCRIPTIONS),
+}
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,8 @@ class Described:
         if name == FORECAST:
             columns = column_schema(forecast_file.SCHEMA, forecast_file.DESCRIPTIONS)
             return {TABLE: self.warehouse.label(self.settings.forecast_table), COLUMNS: columns}
-        if name == accuracy_asset.TABLE:
-            columns = column_schema(accuracy.SCHEMA, accuracy.DESCRIPTIONS)
-            return {TABLE: self.warehouse.label(name), COLUMNS: columns}
+        if name in FORECASTS_TABLES:
+            return {TABLE: self.warehouse.label(name), COLUMNS: column_schema(*FORECASTS_TABLES[name])}
         for table in tables.TABLES:
             if table.name == name:
                 columns = column_schema(table.schema, self._words(name))

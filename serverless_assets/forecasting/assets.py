@@ -28,6 +28,8 @@ from serverless_assets.forecasting.making import Making
 from serverless_assets.forecasting.records import details_of
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
 from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
+from serverless_assets.forecasting.store_asset import TABLE as STORES
+from serverless_assets.forecasting.store_asset import store_asset, stores_shown
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import RunInputs
@@ -103,7 +105,7 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
     @dg.asset(
         group_name=GROUP,
         kinds={"html"},
-        deps=[order_forecast, REVENUE, ACCURACY],
+        deps=[order_forecast, STORES, ACCURACY, REVENUE],
         output_required=False,
         backfill_policy=SINGLE_RUN,
         pool=pool,
@@ -121,13 +123,15 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
             if forecast_table not in warehouse.tables():
                 raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
             facts, history = warehouse.note(forecast_table), read_history(warehouse)
+            forecast = forecast_in(warehouse, forecast_table)
             report = report_input(
                 history,
-                forecast_in(warehouse, forecast_table),
+                forecast,
                 facts,
                 choices.forecast,
                 details_of(release.artifacts, facts),
                 accuracy_shown(release, history, context.log),
+                stores_shown(warehouse, history, forecast),
             )
             held, key = release.artifacts.read(name), report_key(report)
             reason = reason_to_report(key_in(held), key, choices.rebuild_all)
@@ -149,7 +153,12 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
             },
         )
 
-    return [order_forecast, forecast_report, accuracy_asset(GROUP, pool)]
+    return [
+        order_forecast,
+        store_asset(GROUP, forecast_table, COUNTRY, pool),
+        accuracy_asset(GROUP, pool),
+        forecast_report,
+    ]
 
 
 def _skip(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:

@@ -1,7 +1,7 @@
 """The report on a forecast: what goes into it, and its small picture for the Dagster UI."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -40,15 +40,18 @@ def report_input(
     choice: ForecastChoice,
     details: Mapping[str, Any],
     accuracy: Mapping[str, Any] | None = None,
+    stores: Sequence[Mapping[str, Any]] = (),
 ) -> ReportInput:
     """The report on `forecast`, whose `facts` and `details` were kept when it was made.
 
     accuracy: how earlier forecasts did, as ReportInput has it; None if none was published yet.
+    stores: those that add up to it, as ReportInput has them.
     """
     return ReportInput(
         history=history,
         forecast=forecast.select(FORECAST_SCHEMA.names),
         accuracy=accuracy,
+        stores=stores,
         **told({**facts, **details}, forecast, facts.get("holidays")),
         title=TITLE,
         unit=UNIT,

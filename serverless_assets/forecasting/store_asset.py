@@ -1,0 +1,154 @@
+"""The forecast of each store, as a table beside the total's."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modal_forecast.code_version import code_version
+from modal_forecast.messages import BatchAnswer, ForecastRefused, MessageError
+from serverless_assets import metadata
+from serverless_assets.failures import in_words
+from serverless_assets.forecasting import growing
+from serverless_assets.forecasting.calls import RecordedCalls
+from serverless_assets.forecasting.compute import Compute, Size, Used
+from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.landing import forecast_in
+from serverless_assets.forecasting.reuse import digest
+from serverless_assets.forecasting.stores import SCHEMA, adding_up_to, batch_of, store_rows, stores_in
+from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
+from serverless_assets.publishing.release import Release
+from serverless_assets.run_inputs import ForecastChoice, RunInputs
+from serverless_assets.warehouse import TableShape, Warehouse
+
+TABLE = "store_forecast"
+DESCRIPTION = (
+    "The forecast of each store, with 80% and 95% bounds; on every day the stores add up to the total."
+)
+KEY = "store_forecast_key"
+
+
+def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.AssetsDefinition:
+    """The asset `store_forecast`, which follows the total in `forecast_table`."""
+
+    @dg.asset(
+        name=TABLE,
+        group_name=group,
+        kinds={"prophet"},
+        deps=["order_forecast", REVENUE],
+        output_required=False,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=pool,
+        description=DESCRIPTION,
+    )
+    def store_forecast(
+        context: dg.AssetExecutionContext,
+        run_inputs: RunInputs,
+        release: dg.ResourceParam[Release],
+        compute: dg.ResourceParam[Compute],
+    ) -> Iterator[dg.MaterializeResult]:
+        choices = run_inputs.choices()
+        if choices.forecast is None:
+            context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
+            return
+        warehouse = release.warehouse
+        with in_words(ForecastRefused, MessageError):
+            if forecast_table not in warehouse.tables():
+                raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
+            total, history = forecast_in(warehouse, forecast_table), read_history(warehouse)
+            stores = stores_in(_revenue(warehouse))
+            batch = batch_of(stores, total.num_rows, country)
+            asked = batch.to_bytes()
+            key = digest(b"\n".join([code_version().encode(), asked, _content(total)]))
+            held = warehouse.note(TABLE) if TABLE in warehouse.tables() else {}
+            if held.get(KEY) == key and not choices.rebuild_all:
+                rows = warehouse.row_count(TABLE)
+                told = metadata.outcome("reused", "unchanged: same total, stores and code", rows=rows)
+                yield dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=told)
+                return
+            calls = RecordedCalls(context)
+            size = growing.size_to_begin_with(_size(choices.forecast), held, context.log.info)
+            answered, took = growing.answer(compute, asked, size, context.log.info, calls)
+            answers = BatchAnswer.from_bytes(answered.content).answers
+            made = adding_up_to(total, history, batch, answers)
+            rows = store_rows(stores, made, context.run.run_id)
+            facts = {KEY: key, **growing.facts_of(_size(choices.forecast), took)}
+            with TemporaryDirectory(prefix="stores-") as scratch:
+                path = Path(scratch) / "stores.parquet"
+                pq.write_table(rows, path)
+                work = warehouse.replace(TableShape(TABLE, SCHEMA, DESCRIPTION), path, facts)
+            if answered.call:
+                calls.ended(answered.call)
+        used = Used(answered.seconds, 0.0, answered.peak_memory)
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(key),
+            metadata={
+                **metadata.outcome(
+                    "built",
+                    "first forecast of stores" if not held else "new total, stores or code",
+                    rows=rows.num_rows,
+                    seconds=answered.seconds,
+                ),
+                "stores": len(stores),
+                "next_30_days": _table(stores_shown(warehouse, history, total), 30),
+                **metadata.work(work, warehouse),
+                **metadata.cost(compute.price(took, used)),
+                **metadata.facts(answered.facts),
+            },
+        )
+
+    return store_forecast
+
+
+def stores_shown(warehouse: Warehouse, history: pa.Table, total: pa.Table) -> list[Mapping[str, Any]]:
+    """The stores as the report has them: name, history and forecast; none if they are of another total."""
+    if TABLE not in warehouse.tables():
+        return []
+    found = warehouse.query(f"select * from {warehouse.relation(TABLE)} order by ds")
+    shown: list[Mapping[str, Any]] = []
+    for store in stores_in(_revenue(warehouse)):
+        mine = found.filter(pa.array([id == store.id for id in found["location_id"].to_pylist()]))
+        if mine["ds"].to_pylist() != total["ds"].to_pylist():
+            return []
+        shown.append({"name": store.name, "history": store.history, "forecast": mine.drop_columns(_OWN)})
+    return shown
+
+
+_OWN = ["forecast_run", "location_id", "location_name"]
+
+
+def _size(choice: ForecastChoice) -> Size:
+    return Size(choice.cpu, choice.memory)
+
+
+def _revenue(warehouse: Warehouse) -> pa.Table:
+    return warehouse.query(
+        "select ds, location_id, location_name, sum(revenue_usd) as y"
+        f" from {warehouse.relation(REVENUE)} group by ds, location_id, location_name"
+    )
+
+
+def _content(total: pa.Table) -> bytes:
+    return repr(total.drop_columns(["forecast_run", "forecast_made_on"]).to_pydict()).encode()
+
+
+def _table(stores: list[Mapping[str, Any]], days: int) -> dg.TableMetadataValue:
+    """What each store is expected to take, for people to find beside the asset."""
+    records = []
+    for store in stores:
+        ahead = store["forecast"]["yhat"].to_pylist()[:days]
+        before = store["history"]["y"].to_pylist()[-days:]
+        records.append(
+            dg.TableRecord(
+                {
+                    "store": store["name"],
+                    f"next {len(ahead)} days, USD": round(sum(ahead), 2),
+                    f"last {len(before)} days, USD": round(sum(before), 2),
+                }
+            )
+        )
+    return dg.MetadataValue.table(records)

@@ -1,0 +1,88 @@
+"""The forecast of each store: all of them in one call, made to add up to the published total. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from modal_forecast.adding_up import Answers, add_up, for_the_same_days
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastBatch, ForecastRequest
+from serverless_assets.forecasting import forecast_file
+
+SCHEMA = pa.schema(
+    [
+        ("forecast_run", pa.string()),
+        ("location_id", pa.string()),
+        ("location_name", pa.string()),
+        *FORECAST_SCHEMA,
+    ]
+)
+DESCRIPTIONS = {
+    **forecast_file.DESCRIPTIONS,
+    "location_id": "The store.",
+    "location_name": "Its name, which is its city.",
+}
+# The name of the total among the stores' ids.
+TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class Store:
+    """history: ds date32 and y float64, a row for every day from its first sale to the last day of all."""
+
+    id: str
+    name: str
+    history: pa.Table
+
+
+def stores_in(revenue: pa.Table) -> list[Store]:
+    """The stores of the rows of daily_revenue (ds, location_id, location_name, y), in order of names.
+
+    A day without a row is one on which the store sold nothing. The last name of a store is its name.
+    """
+    rows = sorted(revenue.to_pylist(), key=lambda row: row["ds"])
+    sold: dict[str, dict[Any, float]] = {}
+    names = {row["location_id"]: row["location_name"] for row in rows}
+    for row in rows:
+        sold.setdefault(row["location_id"], {})[row["ds"]] = float(row["y"])
+    last = rows[-1]["ds"] if rows else None
+    stores = []
+    for id, known in sold.items():
+        days = [min(known) + timedelta(days=n) for n in range((last - min(known)).days + 1)]
+        values = [known.get(day, 0.0) for day in days]
+        history = pa.table({"ds": pa.array(days, pa.date32()), "y": pa.array(values, pa.float64())})
+        stores.append(Store(id, names[id], history))
+    return sorted(stores, key=lambda store: (store.name, store.id))
+
+
+def batch_of(stores: list[Store], horizon: int, country: str | None) -> ForecastBatch:
+    """What is asked of the worker: each store by itself."""
+    return ForecastBatch({store.id: ForecastRequest(store.history, horizon, country) for store in stores})
+
+
+def adding_up_to(
+    total: pa.Table, history: pa.Table, batch: ForecastBatch, answers: Answers
+) -> Mapping[str, ForecastAnswer]:
+    """The stores' forecasts, changed to add up to `total`, the published forecast, which stays as it is.
+
+    total: rows of FORECAST_SCHEMA, as many as the batch's horizon, after the last day of `history` (ds, y).
+    """
+    country = next(iter(batch.requests.values())).country
+    whole = ForecastRequest(history, total.num_rows, country)
+    requests, said = for_the_same_days({**batch.requests, TOTAL: whole}, TOTAL)
+    # Nothing is uncertain of what people have read already: the stores alone are changed.
+    published = ForecastAnswer(total.select(FORECAST_SCHEMA.names), {"backtest": {"wape": 0.0}})
+    made = add_up(requests, {**answers, TOTAL: published}, TOTAL, said)
+    return {name: answer for name, answer in made.items() if name != TOTAL}
+
+
+def store_rows(stores: list[Store], made: Mapping[str, ForecastAnswer], run_id: str) -> pa.Table:
+    """The rows of SCHEMA, store by store."""
+    tables = []
+    for store in stores:
+        rows = made[store.id].forecast
+        said = [[value] * rows.num_rows for value in (run_id, store.id, store.name)]
+        tables.append(pa.table([*said, *rows.columns], schema=SCHEMA))
+    return pa.concat_tables(tables)
