@@ -24,7 +24,7 @@ from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
 
-FORECAST = "order_forecast"
+FORECAST, STORES = "order_forecast", "store_forecast"
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,22 @@ class Admission:
     def most(self, planned: Collection[str], choices: Choices) -> Most:
         """What a run that means to write these assets may cost at most. What is free is not asked about."""
         charges: list[Charge] = []
-        if choices.forecast and FORECAST in planned:
-            charges += self._forecast(choices.forecast)
+        calls = len({FORECAST, STORES} & set(planned))
+        if choices.forecast and calls:
+            charges += self._forecast(choices.forecast, calls)
         if self.warehouse.price(0) is None:
             return Most(charges)
         built, uncounted = self._models(planned)
         return Most([*charges, *built], uncounted)
 
-    def _forecast(self, choice: ForecastChoice) -> Iterator[Charge]:
+    def _forecast(self, choice: ForecastChoice, calls: int) -> Iterator[Charge]:
         size = Size(choice.cpu, choice.memory)
         most = self.compute.most(size)
         price = self.compute.price(size, most)
         if price is not None:
             yield forecast_charge(
-                price,
+                price * calls,
+                calls=calls,
                 cpu=size.cpu,
                 most_cpu=most.cpu_seconds / most.seconds,
                 memory=size.memory,

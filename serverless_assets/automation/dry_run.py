@@ -12,10 +12,14 @@ from typing import Any, Protocol
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRequest
 from serverless_assets.admission import FORECAST, Admission
+from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
+from serverless_assets.forecasting.accuracy_asset import UNCHANGED, basis_of, of_age, reason_to_score
 from serverless_assets.forecasting.assets import COUNTRY
 from serverless_assets.forecasting.compute import Compute, Size, Used
 from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.records import recorded
 from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
+from serverless_assets.forecasting.store_asset import TABLE as STORES
 from serverless_assets.ingestion.decide import as_it_was, decide
 from serverless_assets.ingestion.holding import Holding
 from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
@@ -127,12 +131,14 @@ def _forecast(
     decisions: Sequence[Decision],
     notes: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Planned]:
-    names = ("order_forecast", "forecast_report")
+    names = ("order_forecast", STORES, "forecast_report")
+    revenue_stays = not any(decision.build and decision.node.name == REVENUE for decision in decisions)
+    yield _accuracy(parts.release, choices, notes.get(ACCURACY), revenue_stays)
     if choices.forecast is None:
         yield from (Planned(name, "skip", "skipped as asked") for name in names)
         return
     held = notes.get(forecast_table)
-    if any(decision.build and decision.node.name == REVENUE for decision in decisions):
+    if not revenue_stays:
         reason = f"upstream rebuilt ({REVENUE}): forecast anew if its rows differ"
         yield from (Planned(name, "as it comes", reason) for name in names)
         return
@@ -142,6 +148,7 @@ def _forecast(
     rows = choices.forecast.horizon
     if why is None:
         yield Planned("order_forecast", "reuse", "unchanged: same history, parameters and code", rows)
+        yield Planned(STORES, "reuse", "unchanged: same total, stores and code")
         yield Planned("forecast_report", "reuse", "unchanged, but for another name or other colours")
         return
     seconds = float((held or {}).get("seconds") or 0.0)
@@ -149,7 +156,21 @@ def _forecast(
     price = parts.compute.price(Size(choices.forecast.cpu, choices.forecast.memory), used)
     cost = "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
     yield Planned("order_forecast", "forecast", why + cost, rows)
+    yield Planned(STORES, "forecast", "upstream rebuilt (order_forecast)")
     yield Planned("forecast_report", "write", "upstream rebuilt (order_forecast)")
+
+
+def _accuracy(
+    release: Release, choices: Choices, held: Mapping[str, Any] | None, revenue_stays: bool
+) -> Planned:
+    if not revenue_stays:
+        return Planned(
+            ACCURACY, "as it comes", f"upstream rebuilt ({REVENUE}): scored anew if its rows differ"
+        )
+    actual = read_history(release.warehouse)
+    basis = basis_of(of_age(recorded(release.artifacts), actual), actual)
+    reason = reason_to_score(held, basis, choices.rebuild_all)
+    return Planned(ACCURACY, "score" if reason else "reuse", reason or UNCHANGED)
 
 
 def _budget(admission: Admission, models: Sequence[str], choices: Choices) -> Iterator[Planned]:

@@ -29,6 +29,7 @@ MEASURED = ("mase", "wape", "bias", "coverage_80", "coverage_95")
 VINTAGES_SHOWN = 12
 READS_AT_ONCE = 8
 BASIS = "accuracy_basis"
+UNCHANGED = "unchanged: same forecasts and revenue"
 # The forecast that is drawn in the report is the one that was made about so long before the last day.
 DRAWN_AFTER = timedelta(days=30)
 FEWEST_DAYS_DRAWN = 7
@@ -50,13 +51,13 @@ def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         warehouse, rebuild = release.warehouse, run_inputs.choices().rebuild_all
         with in_words():
-            names, actual = recorded(release.artifacts), read_history(warehouse)
-            basis = _basis(names, actual)
-            held = warehouse.note(TABLE) if TABLE in warehouse.tables() else {}
-            if held.get(BASIS) == basis and not rebuild:
-                told = metadata.outcome(
-                    "reused", "unchanged: same forecasts and revenue", rows=warehouse.row_count(TABLE)
-                )
+            actual = read_history(warehouse)
+            names = of_age(recorded(release.artifacts), actual)
+            basis = basis_of(names, actual)
+            held = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
+            reason = reason_to_score(held, basis, rebuild)
+            if reason is None:
+                told = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
                 return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=told)
             vintages = read_vintages(release.artifacts, names, context.log)
             scores = score(vintages, actual)
@@ -65,17 +66,38 @@ def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
                 pq.write_table(scores, path)
                 shape = TableShape(TABLE, SCHEMA, DESCRIPTION)
                 work = warehouse.replace(shape, path, {BASIS: basis})
-        reason = f"{len(vintages)} forecasts, revenue up to {actual['ds'][-1].as_py()}"
         return dg.MaterializeResult(
             data_version=dg.DataVersion(basis),
             metadata={
                 **metadata.outcome("built", reason, rows=scores.num_rows),
+                "forecasts": len(vintages),
                 **metadata.work(work, warehouse),
                 **_plotted(scores),
             },
         )
 
     return forecast_accuracy
+
+
+def of_age(names: Sequence[RecordName], actual: pa.Table) -> Sequence[RecordName]:
+    """The forecasts of which a day may have come: made no later than the last day of what came. Pure."""
+    last_day = actual["ds"][-1].as_py()
+    return [name for name in names if name.made_at.date() <= last_day]
+
+
+def basis_of(names: Sequence[RecordName], actual: pa.Table) -> str:
+    """What tells these forecasts and what came from others. Pure."""
+    found = [SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+
+
+def reason_to_score(held: Mapping[str, Any] | None, basis: str, force: bool) -> str | None:
+    """Why to score; None if the scores that there are, with the note `held`, are of the same. Pure."""
+    if force:
+        return "forced: rebuild all"
+    if held is None:
+        return "first scores"
+    return None if held.get(BASIS) == basis else "forecasts or days have come"
 
 
 def read_vintages(
@@ -133,11 +155,6 @@ def accuracy_shown(release: Release, actual: pa.Table, log: dg.DagsterLogManager
     name = name_to_draw(recorded(release.artifacts), actual["ds"][-1].as_py())
     found = read_vintages(release.artifacts, [name], log) if name else []
     return {"vintages": shown, **({"compared": drawn(found[0], actual)} if found else {})}
-
-
-def _basis(names: Sequence[RecordName], actual: pa.Table) -> str:
-    found = [SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
 
 
 def _plotted(scores: pa.Table) -> dict[str, float]:

@@ -39,6 +39,7 @@ class Most:
 def forecast_charge(
     usd: float,
     *,
+    calls: int,
     cpu: float,
     most_cpu: float,
     memory: int,
@@ -46,15 +47,16 @@ def forecast_charge(
     compute: str,
     can_be_smaller: bool,
 ) -> Charge:
-    """The forecast's: `cpu` cores were asked for, of which `most_cpu` may be used, and `memory` in MiB, for
-    up to so many seconds."""
+    """The forecast's, of so many calls: for each, `cpu` cores were asked for, of which `most_cpu` may be
+    used, and `memory` in MiB, for up to so many seconds."""
     cores = f"{cpu:g} cores" if cpu >= most_cpu else f"{cpu:g} cores, or {most_cpu:g} if there is one free,"
     size = f"{memory / 1024:g} GiB" if memory >= 1024 else f"{memory} MiB"
     length = f"{seconds / 60:.3g} min" if seconds >= 120 else f"{seconds:g} s"
+    times = f"{calls} times " if calls > 1 else ""
     smaller = ["less cpu or memory"] if can_be_smaller else []
     return Charge(
         usd,
-        f"for the forecast ({cores} and {size} for up to {length} on {compute})",
+        f"for the forecast ({times}{cores} and {size} for up to {length} on {compute})",
         [*smaller, "a shorter SERVERLESS_FORECAST_DEADLINE"],
     )
 

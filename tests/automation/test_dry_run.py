@@ -64,7 +64,7 @@ def test_the_job_shows_the_plan_as_a_table(pipeline):
     result = job.execute_in_process(run_config=run_config(RunInputs()), instance=pipeline.instance)
     (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_OUTPUT]
     records = event.step_output_data.metadata["plan"].records
-    assert len(records) == 19
+    assert len(records) == 21
     assert {record.data["verdict"] for record in records} == {"reuse"}
 
 
@@ -73,5 +73,5 @@ def test_the_command_says_the_plan(pipeline):
     serverless = str(Path(sys.executable).with_name("serverless"))
     said = subprocess.run([serverless, "plan"], env=variables, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
-    assert len(said.stdout.splitlines()) == 19
-    assert said.stdout.count("unchanged") == 19
+    assert len(said.stdout.splitlines()) == 21
+    assert said.stdout.count("unchanged") == 21

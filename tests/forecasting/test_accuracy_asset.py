@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from serverless_assets.forecasting.accuracy import ALL
-from serverless_assets.forecasting.accuracy_asset import TABLE, name_to_draw
+from serverless_assets.forecasting.accuracy_asset import TABLE, UNCHANGED, name_to_draw
 from serverless_assets.forecasting.record import PREFIX, Record, RecordName
 from tests.conftest import Pipeline
 
@@ -68,7 +68,7 @@ def test_the_latest_forecast_that_had_a_month_to_mature_is_plotted(pipeline):
 def test_nothing_new_is_nothing_to_score_again(pipeline):
     assert pipeline.run(job="forecast").success
     assert pipeline.run(job="forecast").success
-    assert pipeline.reason(TABLE) == "unchanged: same forecasts and revenue"
+    assert pipeline.reason(TABLE) == UNCHANGED
 
 
 def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):
