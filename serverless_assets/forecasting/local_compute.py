@@ -3,7 +3,8 @@
 Cores: the subprocess is pinned to `cpu` cores, rounded up and to what the machine has, with as many
 threads. A fraction of a core is a whole one here: as on Modal, it is what the work is sure to get,
 not the most that it may use.
-Memory: the process tree's resident memory, watched while it works. Going over ends it.
+Memory: the process tree's resident memory, watched while it works. Going over ends it. What forked processes
+share counts once, as in a container.
 """
 
 import math
@@ -142,14 +143,23 @@ def worker_environment(threads: int) -> Mapping[str, str]:
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of a process and its children in MiB; 0 if it has ended."""
+    """Resident memory of a process in MiB, and what its children do not share; 0 if it has ended."""
     total = 0
     with suppress(psutil.Error):
         process = psutil.Process(pid)
-        for one in [process, *process.children(recursive=True)]:
+        total += process.memory_info().rss
+        for child in process.children(recursive=True):
             with suppress(psutil.Error):
-                total += one.memory_info().rss
+                total += _unshared(child)
     return total / MIB
+
+
+def _unshared(process: psutil.Process) -> int:
+    """Bytes that are its own: a forked process shares most with its parent, which a container counts once."""
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.Error:
+        return int(process.memory_info().rss)
 
 
 def _pin(pid: int, cores: list[int]) -> None:

@@ -184,3 +184,26 @@ print(json.dumps([len(os.sched_getaffinity(0)), *threads]))
     assert len(available_cores(cpu)) == cores
     answered = compute(code).run(b"", Size(cpu, 256), lines.append, CallsInMemory())
     assert json.loads(answered.content) == [cores, str(cores), str(cores)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory is told apart on Linux alone")
+def test_memory_that_forked_processes_share_counts_once(lines):
+    code = """
+import os, time
+held = b"x" * (100 << 20)
+forked = [os.fork() for _ in range(2)]
+time.sleep(1)
+print(end="")
+"""
+    answered = compute(code).run(b"", SMALL, lines.append, CallsInMemory())
+    assert 100 < answered.peak_memory < 150
+
+
+def test_memory_that_a_process_of_its_own_holds_counts(lines):
+    code = """
+import subprocess, sys
+held = b"x" * (100 << 20)
+subprocess.run([sys.executable, "-S", "-c", "import time; held = b'x' * (200 << 20); time.sleep(2)"])
+"""
+    with pytest.raises(OutOfMemory):
+        compute(code).run(b"", SMALL, lines.append, CallsInMemory())
