@@ -4,7 +4,7 @@ Tashman, "Out-of-sample tests of forecasting accuracy", 2000. Nothing after an o
 origin sees a series that ends there, and holidays, which are known in advance.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,3 +82,9 @@ def run_backtest(
             )
         )
     return origins
+
+
+def independent_origins(origins: Sequence[Origin]) -> float:
+    """How many origins without a common day would tell as much: 1 + span / days tested."""
+    indices = [origin.index for origin in origins]
+    return min(1 + (max(indices) - min(indices)) / len(origins[0].actual), float(len(origins)))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from modal_forecast.backtest import Origin
+from modal_forecast.backtest import Origin, independent_origins
 from modal_forecast.models import BASELINES
 
 # Weights as one over the squared error. 2 to 6 did equally well; 2 stays closer to equal weights.
@@ -24,10 +24,14 @@ def weights(origins: Sequence[Origin], names: Sequence[str]) -> dict[str, float]
 
     An origin counts by the errors relative to its own best, so that a wild one does not decide alone. A
     candidate that was tried at some origins only is judged by those. A seasonal naive takes part where it was
-    clearly better than every other, from every origin's days, as it is on a random walk.
+    clearly better than every other, as it is on a random walk, and that not in a single season.
     """
-    everywhere = bool(origins) and set.intersection(*(set(origin.forecasts) for origin in origins))
-    names = [name for name in names if name not in BASELINES or (everywhere and name in everywhere)]
+    proven = bool(origins) and independent_origins(origins) >= 2
+    names = [
+        name
+        for name in names
+        if name not in BASELINES or (proven and all(name in origin.forecasts for origin in origins))
+    ]
     scores = relative_errors(origins, names)
     best = min(score for name, score in scores.items() if name not in BASELINES)
     limits = {name: (NAIVE_RATIO if name in BASELINES else WORST_RATIO) * best for name in names}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modal_forecast.backtest import Origin
+from modal_forecast.backtest import Origin, independent_origins
 from modal_forecast.daily import DailySeries
 
 COVERAGES = (0.80, 0.95)
@@ -88,11 +88,6 @@ def calibrate(
     narrow, wide = COVERAGES
     lower[wide], upper[wide] = min(lower[wide], lower[narrow]), max(upper[wide], upper[narrow])
     return Calibration(exponent, size, growth, horizon, lower, upper)
-
-
-def independent_origins(origins: Sequence[Origin]) -> float:
-    indices = [origin.index for origin in origins]
-    return min(1 + (max(indices) - min(indices)) / len(origins[0].actual), float(len(origins)))
 
 
 def _quantile(values: np.ndarray, share: float) -> float:

@@ -72,8 +72,8 @@ def test_better_candidates_weigh_more_and_hopeless_ones_nothing():
 
 
 def test_a_seasonal_naive_takes_part_only_where_it_is_best():
-    worse = [origin(100, [10.0] * 5, ours=11, seasonal_naive_7=11.1)]
-    better = [origin(100, [10.0] * 5, ours=11.2, seasonal_naive_7=11)]
+    worse = [origin(at, [10.0] * 5, ours=11, seasonal_naive_7=11.1) for at in (100, 90)]
+    better = [origin(at, [10.0] * 5, ours=11.2, seasonal_naive_7=11) for at in (100, 90)]
     assert weights(worse, ["ours", "seasonal_naive_7"])["seasonal_naive_7"] == 0
     assert weights(better, ["ours", "seasonal_naive_7"])["seasonal_naive_7"] > 0.5
 
