@@ -56,9 +56,13 @@ def about_backtest(
 
 
 def last_origin(
-    series: DailySeries, origins: Sequence[Origin], held_out: Sequence[np.ndarray]
+    series: DailySeries,
+    origins: Sequence[Origin],
+    held_out: Sequence[np.ndarray],
+    bounds: Sequence[Mapping[str, np.ndarray]],
 ) -> dict[str, Any] | None:
-    """The back-test from the latest origin, to be drawn: first_ds, actual (null where missing), forecast."""
+    """The back-test from the latest origin, to be drawn: first_ds, actual (null where missing), forecast, and
+    lower_80 and upper_80 if it has bounds."""
     if not origins:
         return None
     origin = origins[0]
@@ -67,6 +71,11 @@ def last_origin(
         "first_ds": str(series.days[origin.index]),
         "actual": actual,
         "forecast": [_short(value) for value in held_out[0]],
+        **{
+            f"{side}_80": [_short(value) for value in bounds[0][f"yhat_{side}_80"]]
+            for side in ("lower", "upper")
+            if bounds
+        },
     }
 
 

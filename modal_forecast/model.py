@@ -119,7 +119,7 @@ def _combine(
         "model": "combination",
         "weights": {name: round(share, 4) for name, share in _largest_first(weight)},
         **how,
-        "last_origin": last_origin(series, origins, held_out),
+        "last_origin": last_origin(series, origins, held_out, backtest_bounds),
         "components": about_components(made, weight, calendar, series),
         "fallbacks": fallbacks(series, made, origins, horizon),
     }

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 NAIVE = {"seasonal_naive_7": "last week's same days", "seasonal_naive_364": "last year's same days"}
 MODELS = {
     "prophet": "Prophet",
-    "seasonal_naive_7": "Last week's days",
-    "seasonal_naive_364": "Last year's days",
+    "linear_straight": "Week, year and holidays on a straight trend",
+    "linear_bending": "Week, year and holidays on a bending trend",
+    "linear_flat": "Week, year and holidays without a trend",
+    "log_straight": "The same in factors, straight trend",
+    "log_bending": "The same in factors, bending trend",
+    "log_flat": "The same in factors, without a trend",
+    "recent_8_weeks": "The last 8 weeks on average",
+    "recent_26_weeks": "The last 26 weeks on average",
+    "last_years": "Earlier years at today's level",
+    "last_years_half_way": "Earlier years half way to today's level",
+    "seasonal_naive_7": "Repeating last week",
+    "seasonal_naive_364": "Repeating last year",
 }
 
 
@@ -76,6 +86,9 @@ def _compared(origin: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _components(parts: Mapping[str, Any], forecast: pa.Table, country: str | None) -> Mapping[str, Any]:
     level = float(parts["trend"][-1][1]) if parts["trend"] else 0.0
+    days = forecast["ds"].to_numpy().astype("datetime64[D]")
+    # On a day on which all is closed, all that a day brings is lost.
+    shut = set(days[forecast["yhat"].to_numpy() == 0])
 
     def in_unit(effect: float | None) -> float | None:
         if effect is None or parts["scale"] == "difference":
@@ -87,22 +100,20 @@ def _components(parts: Mapping[str, Any], forecast: pa.Table, country: str | Non
         "yearly": [in_unit(effect) for effect in parts["yearly"].values()],
         "trend": [{"ds": month, "value": value} for month, value in parts["trend"]],
         "holidays": [
-            {"name": name, "ds": day, "effect": in_unit(effect)}
-            for name, day, effect in _coming(parts["holidays"], forecast, country)
+            {"name": name, "ds": str(day), "effect": -level if day in shut else in_unit(effect)}
+            for name, day, effect in _coming(parts["holidays"], days, country)
         ],
     }
 
 
 def _coming(
-    known: Sequence[Mapping[str, Any]], forecast: pa.Table, country: str | None
-) -> Iterator[tuple[str, str, float]]:
-    """The holidays among the forecast's days of which the history tells the effect, in order of days."""
-    days = forecast["ds"].to_numpy().astype("datetime64[D]")
+    known: Sequence[Mapping[str, Any]], days: np.ndarray, country: str | None
+) -> Iterator[tuple[str, np.datetime64, float]]:
+    """The holidays among the days of which the history tells the effect, in order of days."""
     dated = holidays_of(country, days)
     coming = [
-        (str(day), found["holiday"], float(found["day"]))
+        (day, found["holiday"], float(found["day"]))
         for found in known
         for day in dated.get(found["holiday"], ())
-        if day in days
     ]
     yield from ((name, day, effect) for day, name, effect in sorted(coming))
