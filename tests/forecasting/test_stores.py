@@ -1,0 +1,104 @@
+"""Each store has a forecast, and on every day the stores add up to the total that people read."""
+
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from modal_forecast.batch import forecast_batch
+from serverless_assets.forecasting.store_asset import TABLE
+from serverless_assets.forecasting.stores import adding_up_to, batch_of, store_rows, stores_in
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
+from tests.conftest import Pipeline
+
+FIRST = date(2026, 1, 1)
+
+
+def revenue(**sold: list[float | None]) -> pa.Table:
+    """Rows of daily_revenue; None is a day without a row."""
+    rows = [
+        {"ds": FIRST + timedelta(days=n), "location_id": name, "location_name": name.upper(), "y": value}
+        for name, values in sold.items()
+        for n, value in enumerate(values)
+        if value is not None
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def test_a_day_without_a_row_is_one_on_which_the_store_sold_nothing():
+    [a, b] = stores_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]))
+    assert (a.id, a.name, a.history["y"].to_pylist()) == ("a", "A", [1.0, 0.0, 3.0, 0.0])
+    # It had not opened.
+    assert b.history["ds"][0].as_py() == FIRST + timedelta(days=1)
+    assert b.history["y"].to_pylist() == [5.0, 5.0, 5.0]
+
+
+def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
+    days = 60
+    stores = stores_in(
+        revenue(
+            a=[100.0 + 10 * (n % 7) for n in range(days)],
+            b=[50.0 + 9 * (n % 5) for n in range(days)],
+            new=[None] * (days - 5) + [8.0] * 5,
+        )
+    )
+    ahead = pa.array([FIRST + timedelta(days=days + n) for n in range(14)], pa.date32())
+    bounds = {f"yhat_{side}_{level}": [250.0] * 14 for level in (80, 95) for side in ("lower", "upper")}
+    total = pa.table({"ds": ahead, "yhat": [250.0] * 14, **bounds})
+    history = pa.table(
+        {
+            "ds": stores[0].history["ds"],
+            "y": sum(np.pad(s.history["y"].to_numpy(), (days - s.history.num_rows, 0)) for s in stores),
+        }
+    )
+    batch = batch_of(stores, 14, None)
+    made = adding_up_to(total, history, batch, forecast_batch(batch).answers)
+    assert set(made) == {"a", "b", "new"}
+    assert sum(made[name].forecast["yhat"].to_numpy() for name in made) == pytest.approx([250.0] * 14)
+    # Too short to be forecast by itself.
+    assert "share of the total" in made["new"].diagnostics["fallbacks"][0]
+    rows = store_rows(stores, made, "run")
+    assert rows["location_name"].unique().to_pylist() == ["A", "B", "NEW"]
+    assert rows.num_rows == 3 * 14
+
+
+# ---- in the pipeline
+
+
+def gaps(pipeline: Pipeline) -> list[float]:
+    return [
+        gap
+        for (gap,) in pipeline.published_rows(
+            "select abs(s.y - f.yhat) from dwh.order_forecast f"
+            " left join (select ds, sum(yhat) as y from dwh.store_forecast group by 1) s using (ds)"
+        )
+    ]
+
+
+def test_published_stores_add_up_on_every_day(green):
+    assert len(gaps(green)) == 180
+    assert max(gaps(green)) < 1e-6
+    [(stores,)] = green.published_rows("select count(distinct location_id) from dwh.store_forecast")
+    assert stores == 6
+
+
+def test_the_report_shows_each_store(green):
+    page = (green.home / "artifacts" / "forecast.html").read_text()
+    for (name,) in green.published_rows("select distinct location_name from dwh.store_forecast"):
+        assert name in page
+
+
+def test_stores_are_not_forecast_twice_and_follow_a_new_total(pipeline):
+    assert pipeline.run(job="forecast").success
+    assert pipeline.reason(TABLE) == "unchanged: same total, stores and code"
+    thirty = RunInputs(forecast=RunForecast(style=CustomisedStyle(nr_days_fcst=30)))
+    assert pipeline.run(thirty, job="forecast").success
+    assert pipeline.reason(TABLE) == "new total, stores or code"
+    assert len(gaps(pipeline)) == 30
+    assert max(gaps(pipeline)) < 1e-6
+
+
+def test_a_skipped_forecast_skips_the_stores(pipeline):
+    assert pipeline.run(RunInputs(forecast=SkipForecast()), job="forecast").success
+    assert pipeline.summary["assets"][TABLE]["status"] == "skipped"
