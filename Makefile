@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-slow test-gcp test-live try-gcp bench-second-run lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-slow test-gcp test-live try-gcp bench-second-run bench-many-series lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -43,6 +43,9 @@ try-gcp: .venv/dev .venv-emulator/ready ## run the pipeline as in the cloud, aga
 
 bench-second-run: .venv/run ## what a run costs when nothing changed
 	@$(BIN)/python benchmarks/second_run.py
+
+bench-many-series: .venv/run ## what many series cost in one call, and one by one
+	@$(BIN)/python benchmarks/many_series.py
 
 lint: .venv/dev ## check format, style, types and definitions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/sqlfmt --check -q dbt_project
