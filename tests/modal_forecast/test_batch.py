@@ -238,6 +238,8 @@ def test_closed_days_stay_closed():
     requests = dict(shop().requests)
     closed = sales(500, closed_on=2)
     requests["Closed on a weekday"] = request(closed)
+    # More than its parts, so that all are raised.
+    requests["all"] = request(1.5 * requests["all"].history["y"].to_numpy() + closed)
     alone = column(forecast(requests["Closed on a weekday"])) == 0
     answers = forecast_batch(ForecastBatch(requests, "all")).answers
     assert 3 < alone.sum() < 6
@@ -283,17 +285,29 @@ def test_histories_that_end_on_other_days_are_forecast_for_the_days_of_the_total
     assert gap(answers) < 1e-9
 
 
-def test_only_a_series_that_was_negative_is_forecast_below_zero():
-    returns = -sales(280)
-    parts = {"sold": sales(300), "gone": sales(3), "returned": returns}
-    total = request(np.maximum(sum(parts.values()) - 20, 0))
-    requests = {name: request(values) for name, values in parts.items()}
-    answers = forecast_batch(ForecastBatch({**requests, "all": total}, "all")).answers
+ROUGH = np.random.default_rng(5).lognormal(0, 2, 120)
+
+
+@pytest.mark.parametrize(
+    ("sold", "gone", "returned", "total"),
+    [(sales(300), 30 * ROUGH, 20, sales(150)), (sales(100), sales(3), 280, 200 * ROUGH)],
+    ids=["a part would fall below zero", "the total would"],
+)
+def test_only_a_series_that_was_negative_is_forecast_below_zero(sold, gone, returned, total):
+    parts = {"sold": sold, "gone": gone, "returned": -sales(returned)}
+    requests = {name: request(values) for name, values in {**parts, "all": total}.items()}
+    answers = forecast_batch(ForecastBatch(requests, "all")).answers
     for name in ("sold", "gone", "all"):
         assert min(column(answers[name], bound).min() for bound in BOUNDS) >= 0
     assert column(answers["returned"]).min() < 0
     parts_sum = sum(column(answers[name]) for name in parts)
     assert parts_sum == pytest.approx(column(answers["all"]), abs=1e-9)
+
+
+def test_the_order_in_which_series_are_done_changes_no_byte(batch, answers, monkeypatch):
+    work_on = batch_module.work_on
+    monkeypatch.setattr(batch_module, "work_on", lambda *given: reversed(list(work_on(*given))))
+    assert forecast_batch(batch).to_bytes() == BatchAnswer(answers).to_bytes()
 
 
 def test_series_without_anything_to_forecast_add_up_too():
