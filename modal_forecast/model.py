@@ -24,6 +24,7 @@ from modal_forecast.models import Candidates, forecast_candidates
 from modal_forecast.models.calendar_columns import calendar_columns
 from modal_forecast.models.prophet import ProphetFailed, fits_prophet, forecast_prophet
 from modal_forecast.outliers import tame
+from modal_forecast.scores import naive_if_better
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
@@ -105,10 +106,14 @@ def _combine(
         f"{f'the holidays of {country}' if country else 'no holidays'}, {time.perf_counter() - started:.2f} s"
     )
     origins, forecasts, weight = _with_prophet(series, horizon, holidays, origins, made, log)
+    held_out = held_out_forecasts(origins, list(forecasts))
+    naive = naive_if_better(origins, held_out)
+    if naive:
+        # Better the plain thing than something clever that is worse.
+        weight, held_out = {naive: 1.0}, [origin.baseline(naive) for origin in origins]
     yhat = np.where(made.closed_ahead, 0.0, combine(forecasts, weight))
     log("combined: " + ", ".join(f"{name} {share:.0%}" for name, share in _largest_first(weight)))
 
-    held_out = held_out_forecasts(origins, list(forecasts))
     calibration = calibrate_or_default(origins, held_out, horizon, series)
     ahead = np.arange(1.0, horizon + 1)
     values = {"yhat": yhat} | calibration.bounds(yhat, ahead)

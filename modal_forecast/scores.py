@@ -75,6 +75,14 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
     if naive == 0:
         compared = f"no smaller than that of repeating {repeats}, which was never wrong"
     days = len(origins[0].actual)
+    if ours == naive and naive > 0:
+        return {
+            "skill": 0.0,
+            "beats_naive": False,
+            "best_naive": name,
+            "why": f"From {len(origins)} earlier days of the history, {days} days ahead, nothing that was "
+            f"tried erred less than repeating {repeats}: that is the forecast.",
+        }
     return {
         "skill": _number(skill),
         "beats_naive": skill > 0,
@@ -82,6 +90,14 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
         "why": f"From {len(origins)} earlier days of the history, {days} days ahead, the forecast's error "
         f"was {compared}, and smaller from {wins} of them.",
     }
+
+
+def naive_if_better(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> str | None:
+    """The seasonal naive that erred less than these forecasts; None if none did, or nothing tells."""
+    if not origins:
+        return None
+    name, error = best_baseline(origins)
+    return name if error < mean_error(origins, forecasts) else None
 
 
 def coverage(origins: Sequence[Origin], bounds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:

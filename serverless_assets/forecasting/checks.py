@@ -16,7 +16,7 @@ import pyarrow as pa
 from serverless_assets.errors import ToldError
 
 ASSET = "order_forecast"
-BEATS_NAIVE = "forecast_beats_naive"
+NO_WORSE = "forecast_is_no_worse_than_naive"
 # From the lowest to the highest.
 VALUES = ("yhat_lower_95", "yhat_lower_80", "yhat", "yhat_upper_80", "yhat_upper_95")
 
@@ -57,7 +57,7 @@ DESCRIPTIONS = {
     "forecast_is_finite": "Every value and bound is a number.",
     "forecast_is_not_negative": "No value and no bound is below zero: revenue cannot be.",
     "forecast_bounds_in_order": "The 95% bounds enclose the 80% bounds, and these the value.",
-    BEATS_NAIVE: "In the back-test it errs less than repeating last week's or last year's days.",
+    NO_WORSE: "In the back-test it errs no more than repeating last week's or last year's days.",
 }
 
 
@@ -87,9 +87,7 @@ def sanity(
         Sanity("forecast_is_not_negative", _first(by_day, _negative)),
         Sanity("forecast_bounds_in_order", _first(by_day, _out_of_order)),
         # A history that is too short for a back-test says nothing of it, and is no reason to do without.
-        Sanity(BEATS_NAIVE, facts["why"], picture())
-        if facts.get("beats_naive") is False
-        else Sanity(BEATS_NAIVE, ""),
+        Sanity(NO_WORSE, facts["why"], picture()) if (facts.get("skill") or 0) < 0 else Sanity(NO_WORSE, ""),
     ]
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from serverless_assets.forecasting.checks import BEATS_NAIVE, DESCRIPTIONS, VALUES, Sanity, sanity, unsound
+from serverless_assets.forecasting.checks import DESCRIPTIONS, NO_WORSE, VALUES, Sanity, sanity, unsound
 from serverless_assets.forecasting.compute import Answered
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
@@ -88,11 +88,12 @@ def test_each_pair_of_bounds_is_in_order_or_its_first_day_is_named(low, high):
 
 
 def test_a_forecast_that_a_naive_one_beats_is_stopped_with_the_reason_and_a_picture():
-    assert red(forecast(), beats_naive=True, why="It errs less.") == {}
+    assert red(forecast(), skill=0.2, why="It errs less.") == {}
+    assert red(forecast(), skill=0.0, why="It is the naive one.") == {}
     # A history that is too short to tell.
-    assert red(forecast(), beats_naive=None, why="Too short.") == {}
-    [lost] = [check for check in judged(forecast(), beats_naive=False, why="It errs more.") if check.fault]
-    assert (lost.name, lost.fault) == (BEATS_NAIVE, "It errs more.")
+    assert red(forecast(), skill=None, why="Too short.") == {}
+    [lost] = [check for check in judged(forecast(), skill=-0.1, why="It errs more.") if check.fault]
+    assert (lost.name, lost.fault) == (NO_WORSE, "It errs more.")
     assert lost.result.metadata["picture"].value == "the back-test"
 
 
@@ -149,10 +150,10 @@ def test_a_planted_bad_model_is_stopped_at_the_gate_and_the_last_good_forecast_s
     result = pipeline.run(REBUILD, job="forecast")
     assert not result.success
     [lost] = [check for check in checks(result).values() if not check.passed]
-    assert (lost.check_name, lost.description) == (BEATS_NAIVE, why)
+    assert (lost.check_name, lost.description) == (NO_WORSE, why)
     assert lost.metadata["picture"].value.startswith("![history and forecast](data:image/png;base64,")
     said = result.failure_data_for_node("order_forecast").user_failure_data.description
-    assert said == f"The forecast was refused, and the last one stays. {BEATS_NAIVE}: {why}"
+    assert said == f"The forecast was refused, and the last one stays. {NO_WORSE}: {why}"
     assert stored(pipeline) == before
 
 

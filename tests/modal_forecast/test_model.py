@@ -230,6 +230,20 @@ def test_random_walks_are_not_said_to_be_forecast_much_better_than_by_repeating_
     assert np.mean(skills) < 0.1
 
 
+def test_where_nothing_beats_repeating_last_week_the_forecast_repeats_it():
+    walks = [1e4 + np.cumsum(np.random.default_rng(seed).normal(0, 10, 500)) for seed in range(12)]
+    answers = [predict(walk, horizon=60) for walk in walks]
+    beaten = [number for number, answer in enumerate(answers) if answer.diagnostics["skill"] == 0]
+    assert beaten
+    for number in beaten:
+        of, made = answers[number].diagnostics, answers[number].forecast["yhat"].to_numpy()
+        period = {"seasonal_naive_7": 7, "seasonal_naive_364": 364}[of["best_naive"]]
+        assert of["weights"] == {of["best_naive"]: 1.0}
+        assert made == pytest.approx(np.resize(walks[number][-period:], 60))
+        assert "that is the forecast" in of["why"]
+    assert min(answer.diagnostics["skill"] for answer in answers) >= 0
+
+
 def test_the_sample_shop_is_forecast_better_than_by_repeating_it():
     days, revenue = sample_shop_revenue()
     answer = forecast(ForecastRequest(pa.table({"ds": days, "y": revenue}), 90, "US"))
