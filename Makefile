@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-slow test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -27,7 +27,10 @@ deploy-modal: .venv/run ## deploy the forecast's worker to Modal
 	@$(BIN)/serverless deploy-modal
 
 test: .venv/dev ## test it
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-ui: .venv/dev ## test the Dagster UI in a browser, if there is chromium
+	$(BIN)/pytest -m "ui and not gcp"
 
 test-slow: .venv/dev ## test that nothing runs twice, by random edits
 	$(BIN)/pytest -m "slow and not gcp"

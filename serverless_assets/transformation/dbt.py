@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -21,6 +21,7 @@ from serverless_assets.warehouse import Work
 
 Event = dict[str, Any]
 
+SECONDS_BETWEEN_LOOKS = 0.5
 RESULTS = ("LogModelResult", "LogSeedResult", "LogSnapshotResult", "LogTestResult")
 
 
@@ -105,15 +106,30 @@ def stream(
     try:
         while (event := events.get()) is not None:
             yield event
+    except BaseException:
+        # Whoever asked is gone, by a cancelled run, say.
+        _stop(worker)
+        raise
     finally:
-        if worker.is_alive():
-            # Whoever asked is gone, by a cancelled run, say: dbt stops as it does on Ctrl-C.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(worker.ident or 0), ctypes.py_object(KeyboardInterrupt)
-            )
         worker.join()
     if failures:
         raise DbtError(failures[0])
+
+
+def _stop(worker: Thread) -> None:
+    """Have dbt stop as it does on Ctrl-C. It takes notice between two queries: those under way are ended."""
+    from dbt.adapters.factory import FACTORY
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(worker.ident or 0), ctypes.py_object(KeyboardInterrupt)
+    )
+    while worker.is_alive():
+        adapters: list[Any] = list(FACTORY.adapters.values())
+        for adapter in adapters:
+            # A connection may close by itself meanwhile. Whatever else fails, fails for dbt as well.
+            with suppress(Exception):
+                adapter.cancel_open_connections()
+        worker.join(SECONDS_BETWEEN_LOOKS)
 
 
 def with_results(events: Iterable[Event]) -> Iterator[Event]:

@@ -1,0 +1,92 @@
+"""One UI with a green run for all the tests here, and one browser to look at it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from serverless_assets.settings import PROJECT_ROOT
+from tests.ui.client import Ui
+from tests.ui.serve import serve
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+    "--disable-background-networking", "--no-first-run",
+]  # fmt: skip
+VIEWPORT = {"width": 1440, "height": 860}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("ui")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("ui") / "home"
+
+
+@pytest.fixture(scope="session")
+def dbt_project(tmp_path_factory):
+    """A copy of the dbt project, to edit."""
+    path = tmp_path_factory.mktemp("dbt") / "dbt_project"
+    shutil.copytree(PROJECT_ROOT / "dbt_project", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def served(home, dbt_project) -> Iterator[Ui]:
+    """A UI whose assets have never been materialized, unless a test did so."""
+    with serve(home, {"SERVERLESS_DBT_PROJECT": str(dbt_project)}) as ui:
+        yield ui
+
+
+@pytest.fixture(scope="session")
+def ui(served) -> Ui:
+    """The UI after a run of everything."""
+    assert served.status_at_the_end(served.launch()) == "SUCCESS"
+    return served
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH: the pages were not opened")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page of a browser that has never been here."""
+    context = browser.new_context(viewport=VIEWPORT, device_scale_factor=2)
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def picture(page) -> Callable[..., None]:
+    """Keep a picture if somebody asked for them, as for the README: PICTURES names the folder."""
+
+    def take(name: str, **how: object) -> None:
+        folder = os.environ.get("PICTURES")
+        if folder:
+            page.wait_for_load_state("networkidle")
+            page.mouse.move(0, 0)
+            taken = page.screenshot(**{"animations": "disabled", "scale": "css", **how})
+            image = Image.open(BytesIO(taken)).convert("RGB")
+            image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                Path(folder) / f"{name}.png", optimize=True
+            )
+
+    return take

@@ -1,0 +1,127 @@
+"""What people see of an asset without running anything."""
+
+import pytest
+
+from serverless_assets.settings import PROJECT_ROOT
+
+GROUPS = ("ingestion", "staging", "marts", "aggregations", "forecasting")
+COLUMN_LINEAGE = """
+query ($path: [String!]!) {
+  assetNodes(assetKeys: [{path: $path}]) {
+    assetMaterializations(limit: 1) {
+      metadataEntries {
+        ... on TableColumnLineageMetadataEntry {
+          lineage { columnName columnDeps { assetKey { path } columnName } }
+        }
+      }
+    }
+  }
+}
+"""
+
+
+@pytest.fixture
+def body(page):
+    return page.locator("body")
+
+
+def test_the_asset_graph_shows_the_layers_from_left_to_right(ui, page):
+    page.goto(f"{ui.url}/asset-groups")
+    places = []
+    for group in GROUPS:
+        node = page.locator("svg").get_by_text(group, exact=True).first
+        node.wait_for()
+        places.append(node.bounding_box()["x"])
+    assert places == sorted(set(places))
+
+
+def test_the_asset_graph_opens_into_every_asset(ui, page, picture):
+    page.set_viewport_size({"width": 1200, "height": 1300})
+    page.goto(f"{ui.url}/asset-groups")
+    page.get_by_text("Hide navigation").click()
+    page.get_by_text("Materialize all (19)").wait_for()
+    page.locator("body").press("Alt+e")
+    # Only what is in view is drawn.
+    graph = page.locator("svg")
+    graph.get_by_text("raw_orders", exact=True).wait_for()
+    for _ in range(2):
+        page.get_by_role("img", name="zoom_out").click()
+    for asset in ("raw_orders", "stg_orders", "orders", "daily_revenue", "pipeline_runs"):
+        graph.get_by_text(asset, exact=True).first.wait_for()
+    # How each of them is comes a moment later: green is materialized.
+    page.locator("[style*='--minimal-border: var(--color-accent-green)']").nth(10).wait_for()
+    first = graph.get_by_text("operations", exact=True).first.bounding_box()
+    last = graph.get_by_text("forecast_report", exact=True).first.bounding_box()
+    left, top = first["x"] - 30, first["y"] - 30
+    width, height = last["x"] + last["width"] + 50 - left, last["y"] + last["height"] + 50 - top
+    picture("asset-graph", scale="device", clip={"x": left, "y": top, "width": width, "height": height})
+
+
+def test_the_graph_of_a_group_shows_what_is_checked_and_what_it_is_made_of(ui, page, body):
+    page.goto(f"{ui.url}/locations/serverless_assets.definitions/asset-groups/forecasting/lineage")
+    page.get_by_text("4 / 4 Passed").wait_for()
+    page.locator("svg").get_by_text("Materialized", exact=True).first.wait_for()
+    said = body.inner_text()
+    for kind in ("prophet", "DuckDB", "html"):
+        assert kind in said
+
+
+def test_the_page_of_a_raw_table_says_whose_it_is_where_it_is_and_what_its_columns_mean(
+    ui, page, body, picture
+):
+    page.goto(f"{ui.url}/assets/raw_orders")
+    page.get_by_text("What the customer paid, tax included, in cents.").wait_for()
+    page.get_by_text("warehouse.dwh.raw_orders").first.wait_for()
+    page.get_by_text("source_updated").first.wait_for()
+    said = body.inner_text()
+    for shown in (
+        "One row per order; money in cents.",
+        "Owners\ndata",
+        "128,090",
+        "Id of the customer who ordered.",
+    ):
+        assert shown in said
+    code = page.get_by_role("link", name="What the source must serve").get_attribute("href")
+    assert str(PROJECT_ROOT / "serverless_assets" / "ingestion" / "tables.py") in code
+    picture("asset")
+
+
+def test_the_page_of_the_report_shows_its_picture(ui, page):
+    page.goto(f"{ui.url}/assets/forecast_report")
+    page.get_by_text("[Show Markdown]").click()
+    shown = page.get_by_role("img", name="history and forecast")
+    shown.wait_for()
+    assert shown.evaluate("image => image.complete && image.naturalWidth") > 300
+
+
+def test_the_page_of_the_forecast_says_how_good_it_is_and_what_it_took(ui, page, body):
+    page.goto(f"{ui.url}/assets/order_forecast")
+    page.get_by_text("Daily order revenue for the coming days").first.wait_for()
+    page.get_by_text("peak_memory_mib").first.wait_for()
+    said = body.inner_text()
+    for name in ("status", "reason", "seconds", "cpu", "memory_mib", "yhat_lower_95"):
+        assert name in said
+
+
+def test_the_checks_of_an_asset_are_listed_with_how_they_went(ui, page, body):
+    page.goto(f"{ui.url}/assets/order_forecast?view=checks")
+    page.get_by_text("Checks (4)").wait_for()
+    page.get_by_text("Passed", exact=True).first.wait_for()
+    said = body.inner_text()
+    for check in ("bounds_in_order", "is_complete", "is_finite", "is_not_negative"):
+        assert f"forecast_{check}\nSucceeded" in said
+    assert "The 95% bounds enclose the 80% bounds, and these the value." in said
+
+
+def test_a_column_of_a_model_is_traced_to_the_columns_that_it_comes_from(ui):
+    # The open-source UI draws no graph of columns: this is what it has of them.
+    (node,) = ui.ask(COLUMN_LINEAGE, path=["orders"])["assetNodes"]
+    (found,) = [entry for entry in node["assetMaterializations"][0]["metadataEntries"] if entry]
+    comes_from = {
+        column["columnName"]: {
+            (dep["assetKey"]["path"][0], dep["columnName"]) for dep in column["columnDeps"]
+        }
+        for column in found["lineage"]
+    }
+    assert comes_from["customer_id"] == {("stg_orders", "customer_id")}
+    assert comes_from["count_food_items"] == {("stg_products", "is_food_item")}

@@ -1,0 +1,71 @@
+"""A run that somebody stops in the UI is over soon, leaves no process, and publishes nothing."""
+
+import time
+
+import psutil
+import pytest
+
+from tests.ui.client import NO_FORECAST, published, until
+
+TERMINATE = (
+    "mutation ($id: String!) { terminateRun(runId: $id) { __typename ... on PythonError { message } } }"
+)
+MODEL = "models/aggregations/avg_order_value.sql"
+# It tells that it has begun, and then takes hours.
+HOOKS = """
+{{ config(pre_hook=[
+    "copy (select 1 as n) to '%s'",
+    "select count(*) from range(3000000) as a(m), range(3000000) as b(n) where sin(m) * n = 2",
+]) }}
+"""
+REBUILD = {"rebuild": "all", "ingestion": {"reuse": {}}}
+
+
+@pytest.fixture
+def stop(ui):
+    quiet = ui.children()
+    before = published(ui.home)
+
+    def stop(run_id):
+        """Stop a run and wait until nothing of it is left: the seconds that took."""
+        started = time.monotonic()
+        assert ui.ask(TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        assert ui.status_at_the_end(run_id) == "CANCELED"
+        until(lambda: ui.children().keys() <= quiet.keys(), "no process of the run is left", 90)
+        assert published(ui.home) == before
+        return time.monotonic() - started
+
+    return stop
+
+
+def test_a_run_is_stopped_while_dbt_builds(ui, dbt_project, stop, tmp_path):
+    model, begun = dbt_project / MODEL, tmp_path / "begun.csv"
+    sound = model.read_text()
+    try:
+        model.write_text(HOOKS % begun + sound)
+        run_id = ui.launch("transform", {"ingestion": {"reuse": {}}, **NO_FORECAST})
+        until(begun.exists, "the model is being built")
+        assert stop(run_id) < 40
+    finally:
+        model.write_text(sound)
+    # Nothing of it is in the way of the next run.
+    assert ui.status_at_the_end(ui.launch("transform", REBUILD)) == "SUCCESS"
+
+
+def test_a_run_is_stopped_while_its_forecast_is_at_work(ui, stop):
+    run_id = ui.launch("forecast", {**REBUILD, "forecast": {"run": {}}})
+    worker = until(lambda: held_worker(ui), "the forecast's worker is at work", pause=0.02)
+    assert stop(run_id) < 40
+    assert not worker.is_running()
+
+
+def held_worker(ui):
+    """The forecast's worker, held as one that does not come to an end by itself."""
+    for child in ui.children().values():
+        try:
+            if "modal_forecast.worker" in child.cmdline():
+                child.suspend()
+                return child
+        except psutil.NoSuchProcess:
+            continue
+    return None

@@ -1,0 +1,34 @@
+"""Runs that write to one warehouse take turns; a what-if waits for none, and publishes nothing."""
+
+import pytest
+
+from tests.ui.client import published
+
+
+@pytest.fixture(scope="module")
+def before(ui):
+    # All is as it was last published: the runs here find nothing to do.
+    assert ui.status_at_the_end(ui.launch()) == "SUCCESS"
+    return published(ui.home)
+
+
+@pytest.fixture(scope="module")
+def runs(ui, before):
+    """Two runs of the pipeline and a what-if, launched at once."""
+    launched = {"first": ui.launch(), "second": ui.launch(), "what-if": ui.launch("what_if_forecast")}
+    assert {ui.status_at_the_end(run_id) for run_id in launched.values()} == {"SUCCESS"}
+    return {name: {"id": run_id, **ui.run(run_id)} for name, run_id in launched.items()}
+
+
+def test_two_runs_of_the_pipeline_never_run_at_the_same_time(runs):
+    earlier, later = sorted((runs["first"], runs["second"]), key=lambda run: run["startTime"])
+    assert earlier["endTime"] <= later["startTime"]
+
+
+def test_a_what_if_is_not_kept_waiting_by_them(runs):
+    assert runs["what-if"]["startTime"] < max(runs["first"]["startTime"], runs["second"]["startTime"])
+
+
+def test_a_what_if_publishes_nothing_and_leaves_its_report_beside(ui, before, runs):
+    assert published(ui.home) == before
+    assert (ui.home / "what-if" / f"{runs['what-if']['id']}.html").exists()
