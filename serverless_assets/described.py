@@ -59,7 +59,7 @@ class Described:
     def _definition(self, found: dg.AssetsDefinition) -> dg.AssetsDefinition:
         function = found.op.compute_fn.decorated_fn  # type: ignore[union-attr]
         _, line = inspect.getsourcelines(function)
-        code = Place(Path(inspect.getfile(function)), line, "How it is made")
+        code = Place(Path(inspect.getfile(function)), line, "how it is made")
         return found.map_asset_specs(lambda spec: self._spec(spec, code))
 
     def _spec(self, spec: dg.AssetSpec, code: Place) -> dg.AssetSpec:
@@ -96,9 +96,9 @@ class Described:
 
     def _model(self, unique_id: str) -> Iterable[Place]:
         node, project = self.manifest["nodes"][unique_id], self.settings.dbt_project
-        yield Place(project / node["original_file_path"], 1, "The query")
+        yield Place(project / node["original_file_path"], 1, "its query")
         if node["patch_path"]:
-            yield Place(project / node["patch_path"].partition("://")[2], 1, "Its columns and tests")
+            yield Place(project / node["patch_path"].partition("://")[2], 1, "its columns and tests")
 
 
 def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
@@ -112,4 +112,4 @@ def _contract(name: str) -> Iterable[Place]:
     path = Path(tables.__file__)
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip() == f'"{name}",':
-            yield Place(path, number, "What the source must serve")
+            yield Place(path, number, "what the source must serve")
