@@ -140,8 +140,8 @@ def on_a_budget(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline
 
 
 SAID = (
-    "This run may cost up to $0.89 for the forecast (32 cores and 32 GiB for up to 30 min on Modal). The "
-    "budget is $0.10 (SERVERLESS_BUDGET_USD): $0.79 too much. Choose less cpu or memory, a shorter "
+    "This run may cost up to $1.77 for the forecast (2 times 32 cores and 32 GiB for up to 30 min on Modal). "
+    "The budget is $0.10 (SERVERLESS_BUDGET_USD): $1.67 too much. Choose less cpu or memory, a shorter "
     "SERVERLESS_FORECAST_DEADLINE, or raise the budget."
 )
 

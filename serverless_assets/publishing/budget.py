@@ -39,7 +39,7 @@ class Most:
 def forecast_charge(
     usd: float,
     *,
-    calls: int,
+    calls: int = 1,
     cpu: float,
     most_cpu: float,
     memory: int,
