@@ -176,6 +176,6 @@ def _accuracy(
 def _budget(admission: Admission, models: Sequence[str], choices: Choices) -> Iterator[Planned]:
     """What the run may cost at most, if there is a budget: more than what is planned would cost."""
     if admission.budget_usd is not None:
-        most = admission.most([*models, FORECAST], choices)
+        most = admission.most([*models, FORECAST, STORES], choices)
         refused = refusal(most, admission.budget_usd)
         yield Planned("budget", "refuse" if refused else "admit", verdict(most, admission.budget_usd))
