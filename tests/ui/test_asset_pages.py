@@ -39,7 +39,7 @@ def test_the_asset_graph_opens_into_every_asset(ui, page, picture):
     page.set_viewport_size({"width": 1200, "height": 1300})
     page.goto(f"{ui.url}/asset-groups")
     page.get_by_text("Hide navigation").click()
-    page.get_by_text("Materialize all (19)").wait_for()
+    page.get_by_text("Materialize all (21)").wait_for()
     page.locator("body").press("Alt+e")
     # Only what is in view is drawn.
     graph = page.locator("svg")
@@ -59,7 +59,7 @@ def test_the_asset_graph_opens_into_every_asset(ui, page, picture):
 
 def test_the_graph_of_a_group_shows_what_is_checked_and_what_it_is_made_of(ui, page, body):
     page.goto(f"{ui.url}/locations/serverless_assets.definitions/asset-groups/forecasting/lineage")
-    page.get_by_text("4 / 4 Passed").wait_for()
+    page.get_by_text("5 / 5 Passed").wait_for()
     page.locator("svg").get_by_text("Materialized", exact=True).first.wait_for()
     said = body.inner_text()
     for kind in ("prophet", "DuckDB", "html"):
@@ -105,7 +105,7 @@ def test_the_page_of_the_forecast_says_how_good_it_is_and_what_it_took(ui, page,
 
 def test_the_checks_of_an_asset_are_listed_with_how_they_went(ui, page, body):
     page.goto(f"{ui.url}/assets/order_forecast?view=checks")
-    page.get_by_text("Checks (4)").wait_for()
+    page.get_by_text("Checks (5)").wait_for()
     page.get_by_text("Passed", exact=True).first.wait_for()
     said = body.inner_text()
     for check in ("bounds_in_order", "is_complete", "is_finite", "is_not_negative"):

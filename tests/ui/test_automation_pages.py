@@ -21,6 +21,8 @@ def test_all_that_runs_by_itself_is_listed_and_what_launches_runs_is_off(ui, pag
     page.get_by_text("source_updated", exact=True).first.wait_for()
     page.get_by_text("At 02:00 AM UTC").wait_for()
     page.get_by_text("At 09:00 AM UTC").wait_for()
+    # Each row asks for its own switch: with a box to select it, two for each.
+    page.locator("[data-index] input").nth(2 * len(SWITCHES) - 1).wait_for(state="attached")
     found = {}
     for row in page.locator("[data-index]").all():
         boxes = row.locator("input")
