@@ -11,6 +11,7 @@ import requests
 
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "serverless_assets.definitions"}
 OVER = ("SUCCESS", "FAILURE", "CANCELED")
+FORECASTING = ("order_forecast", "store_forecast", "forecast_accuracy", "forecast_report")
 NO_FORECAST = {"forecast": {"skip": {}}}
 
 LAUNCH = """

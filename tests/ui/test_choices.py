@@ -98,7 +98,7 @@ def test_the_launchpad_offers_the_choices_that_there_are(form, page):
 def test_the_launchpad_says_what_is_wrong_with_a_value_and_does_not_launch_it(form, page):
     clear_the_value_of(page, form, "cpu")
     page.keyboard.type("'3.0'")
-    refusal = page.get_by_text("got 3.0")
+    refusal = page.get_by_text("got 3.0").first
     refusal.wait_for()
     assert "forecast:run:cpu not in enum" in refusal.inner_text()
     assert "'32.0'" in refusal.inner_text()

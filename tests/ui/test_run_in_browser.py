@@ -2,7 +2,7 @@
 
 import duckdb
 
-from tests.ui.client import NO_FORECAST, steps
+from tests.ui.client import FORECASTING, NO_FORECAST, steps
 
 
 def test_a_run_launched_by_a_click_is_watched_until_it_succeeds(ui, page, picture):
@@ -15,7 +15,7 @@ def test_a_run_launched_by_a_click_is_watched_until_it_succeeds(ui, page, pictur
     page.wait_for_url("**/runs/*")
     page.get_by_text("Success", exact=True).first.wait_for(timeout=120_000)
     run = ui.run(page.url.split("/runs/")[1].split("?")[0])
-    assert set(steps(run)) == {"ingestion", "transformation", "order_forecast", "forecast_report"}
+    assert set(steps(run)) == {"ingestion", "transformation", *FORECASTING}
     assert set(steps(run).values()) == {"SUCCESS"}
     page.get_by_text("forecast_report").first.wait_for()
     picture("run")
