@@ -202,7 +202,7 @@ def test_a_plan_ends_with_whether_the_budget_has_room(on_a_budget):
     assert (found[-1].asset, found[-1].verdict, found[-1].reason) == ("budget", "refuse", SAID)
     found = list(dry_run(on_a_budget.parts, RunInputs().choices(), "order_forecast"))
     assert (found[-1].asset, found[-1].verdict) == ("budget", "admit")
-    assert found[-1].reason.startswith("This run may cost up to $0.03 for the forecast (0.25 cores, or 1")
+    assert found[-1].reason.startswith("This run may cost up to $0.05 for the forecast (2 times 0.25 cores,")
 
 
 def test_a_what_if_asks_for_the_same_admission(on_a_budget):

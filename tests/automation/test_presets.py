@@ -44,7 +44,12 @@ def test_a_full_rebuild_without_a_month_does_everything_again_whatever_its_form_
 def test_a_bigger_machine_is_for_the_forecast_alone(green):
     run = form("forecast_on_a_bigger_machine")["forecast"]["run"]
     assert (run["cpu"], run["memory"]) == ("4.0", "4096")
-    assert assets(green, "forecast_on_a_bigger_machine") == {"order_forecast", "forecast_report"}
+    assert assets(green, "forecast_on_a_bigger_machine") == {
+        "order_forecast",
+        "store_forecast",
+        "forecast_accuracy",
+        "forecast_report",
+    }
 
 
 def test_a_preset_runs_from_its_own_form(pipeline):
