@@ -13,7 +13,7 @@ from modal_forecast.models import Candidates
 from modal_forecast.models.calendar_columns import CalendarColumns
 from modal_forecast.models.harmonic import YEARS_FOR_YEAR
 from modal_forecast.models.prophet import MIN_DAYS as PROPHET_DAYS
-from modal_forecast.scores import coverage, score, skill_of
+from modal_forecast.scores import REPEATED, coverage, score, skill_of
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -36,7 +36,7 @@ def about_backtest(
     names: Sequence[str],
     weight: Mapping[str, float],
 ) -> dict[str, Any]:
-    """skill, beats_naive, best_naive and why, as scores.skill_of() gives them, and
+    """skill, skill_margin, beats_naive, best_naive and why, as scores.skill_of() gives them, and
 
     backtest: mase, wape, bias, coverage_80, coverage_95 of the forecast, with the number of origins, and the
         days tested from each (horizon_days).
@@ -115,6 +115,16 @@ def fallbacks(series: DailySeries, made: Candidates, origins: Sequence[Origin], 
             "and the bounds of later days are extrapolated."
         )
     return said
+
+
+def naive_taken(name: str, share: float) -> list[str]:
+    """That the forecast repeats earlier days, all of it or a part; nothing if it does not."""
+    if not share:
+        return []
+    return [
+        f"In the back-test, repeating {REPEATED[name]} erred less than what was tried: "
+        f"{'the forecast' if share == 1 else f'{share:.0%} of the forecast'} is that."
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

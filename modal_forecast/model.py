@@ -17,14 +17,21 @@ from modal_forecast.backtest import Origin, run_backtest
 from modal_forecast.calendars import holidays_of
 from modal_forecast.combine import combine, held_out_forecasts, weights
 from modal_forecast.daily import DailySeries, daily_series
-from modal_forecast.diagnostics import about_backtest, about_components, about_history, fallbacks, last_origin
+from modal_forecast.diagnostics import (
+    about_backtest,
+    about_components,
+    about_history,
+    fallbacks,
+    last_origin,
+    naive_taken,
+)
 from modal_forecast.intervals import COVERAGES, bounds_from_backtest, calibrate_or_default
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
 from modal_forecast.models import Candidates, forecast_candidates
 from modal_forecast.models.calendar_columns import calendar_columns
 from modal_forecast.models.prophet import ProphetFailed, fits_prophet, forecast_prophet
 from modal_forecast.outliers import tame
-from modal_forecast.scores import naive_if_better
+from modal_forecast.scores import mix, naive_share
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
@@ -46,7 +53,7 @@ def forecast(request: ForecastRequest, log: Log = _ignore) -> ForecastAnswer:
     A history that is never negative gets a forecast that is never negative. The diagnostics say
         how: model, weights, candidates, fallbacks, versions;
         on what: n_history, n_missing, first_ds, last_ds, horizon, country;
-        how good it was in the back-test: backtest, skill, beats_naive, best_naive, why;
+        how good it was in the back-test: backtest, skill, skill_margin, beats_naive, best_naive, why;
         what it is made of: components;
         on how many days a value was raised to zero: clipped_days, and clipped_yhat_days for yhat itself.
 
@@ -107,11 +114,13 @@ def _combine(
     )
     origins, forecasts, weight = _with_prophet(series, horizon, holidays, origins, made, log)
     held_out = held_out_forecasts(origins, list(forecasts))
-    naive = naive_if_better(origins, held_out)
-    if naive:
-        # Better the plain thing than something clever that is worse.
-        weight, held_out = {naive: 1.0}, [origin.baseline(naive) for origin in origins]
-    yhat = np.where(made.closed_ahead, 0.0, combine(forecasts, weight))
+    # Better something plain than something clever that is worse.
+    naive, share = naive_share(origins, held_out)
+    held_out = [
+        mix(ours, origin.baseline(naive), share) for ours, origin in zip(held_out, origins, strict=True)
+    ]
+    yhat = np.where(made.closed_ahead, 0.0, mix(combine(forecasts, weight), forecasts[naive], share))
+    weight = {name: (1 - share) * weight.get(name, 0.0) + share * (name == naive) for name in forecasts}
     log("combined: " + ", ".join(f"{name} {share:.0%}" for name, share in _largest_first(weight)))
 
     calibration = calibrate_or_default(origins, held_out, horizon, series)
@@ -126,7 +135,7 @@ def _combine(
         **how,
         "last_origin": last_origin(series, origins, held_out, backtest_bounds),
         "components": about_components(made, weight, calendar, series),
-        "fallbacks": fallbacks(series, made, origins, horizon),
+        "fallbacks": [*fallbacks(series, made, origins, horizon), *naive_taken(naive, share)],
     }
 
 

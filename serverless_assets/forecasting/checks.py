@@ -86,9 +86,13 @@ def sanity(
         Sanity("forecast_is_finite", _first(by_day, _not_finite)),
         Sanity("forecast_is_not_negative", _first(by_day, _negative)),
         Sanity("forecast_bounds_in_order", _first(by_day, _out_of_order)),
-        # A history that is too short for a back-test says nothing of it, and is no reason to do without.
-        Sanity(NO_WORSE, facts["why"], picture()) if (facts.get("skill") or 0) < 0 else Sanity(NO_WORSE, ""),
+        Sanity(NO_WORSE, facts["why"], picture()) if _is_worse(facts) else Sanity(NO_WORSE, ""),
     ]
+
+
+def _is_worse(facts: Mapping[str, Any]) -> bool:
+    # A history that is too short to tell is no reason to do without.
+    return (facts.get("skill") or 0) < -(facts.get("skill_margin") or 0)
 
 
 def sanity_of_held(rows: pa.Table, facts: Mapping[str, Any]) -> Sequence[Sanity]:

@@ -92,6 +92,8 @@ def test_a_forecast_that_a_naive_one_beats_is_stopped_with_the_reason_and_a_pict
     assert red(forecast(), skill=0.0, why="It is the naive one.") == {}
     # A history that is too short to tell.
     assert red(forecast(), skill=None, why="Too short.") == {}
+    assert red(forecast(), skill=-0.2, skill_margin=0.25, why="It errs more, perhaps.") == {}
+    assert red(forecast(), skill=-0.3, skill_margin=0.25, why="It errs more.") == {NO_WORSE: "It errs more."}
     [lost] = [check for check in judged(forecast(), skill=-0.1, why="It errs more.") if check.fault]
     assert (lost.name, lost.fault) == (NO_WORSE, "It errs more.")
     assert lost.result.metadata["picture"].value == "the back-test"

@@ -244,6 +244,15 @@ def test_where_nothing_beats_repeating_last_week_the_forecast_repeats_it():
     assert min(answer.diagnostics["skill"] for answer in answers) >= 0
 
 
+def test_a_history_too_short_to_tell_is_not_made_to_repeat_itself_by_a_little_bad_luck():
+    margins = {}
+    for days in (300, 1200):
+        of = predict(shop(days), horizon=120).diagnostics
+        margins[days] = of["skill_margin"]
+        assert of["skill"] >= -of["skill_margin"]
+    assert margins == {300: 0.25, 1200: 0.0}
+
+
 def test_the_sample_shop_is_forecast_better_than_by_repeating_it():
     days, revenue = sample_shop_revenue()
     answer = forecast(ForecastRequest(pa.table({"ds": days, "y": revenue}), 90, "US"))
