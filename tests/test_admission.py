@@ -194,6 +194,7 @@ def test_the_command_says_the_refusal_once(on_a_budget, tmp_path):
     )
     assert told.returncode == 1
     assert told.stdout.count(SAID) == 1
+    assert told.stdout.endswith("Next: nothing was begun: do as it says, then run again.\n")
     assert "Traceback" not in told.stdout + told.stderr
 
 

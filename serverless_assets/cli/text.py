@@ -52,9 +52,7 @@ def summary_text(document: Mapping[str, Any]) -> str:
 
 def _not_done(assets: Mapping[str, Any]) -> list[str]:
     """A line for each asset that failed or was skipped; one for all if the run was refused as a whole."""
-    told = {(outcome["status"], outcome["reason"]) for outcome in assets.values()}
-    (status, reason), *others = sorted(told) or [("", "")]
-    if status == "failed" and not others and len(assets) > 1:
+    if reason := _refusal(assets):
         return [f"  failed  all {len(assets)} assets: {reason}"]
     return [
         f"  {outcome['status']:<8}{asset}: {outcome['reason']}"
@@ -63,7 +61,16 @@ def _not_done(assets: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _refusal(assets: Mapping[str, Any]) -> str:
+    """Why nothing of a run was begun; empty if something was."""
+    told = {(outcome["status"], outcome["reason"]) for outcome in assets.values()}
+    status, reason = told.pop() if len(told) == 1 and len(assets) > 1 else ("", "")
+    return reason if status == "failed" else ""
+
+
 def _next_step(document: Mapping[str, Any]) -> str:
+    if _refusal(document["assets"]):
+        return "nothing was begun: do as it says, then run again."
     if not document["success"]:
         return "mend what failed, then `serverless run --resume` goes on from there; `make ui` shows more."
     return "open the report in a browser, or type `make ui` for the graph, the launchpad and the schedules."
