@@ -5,10 +5,11 @@ from inverse errors and, as single candidates go astray, the median (Petropoulos
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from modal_forecast.backtest import Origin, independent_origins
+from modal_forecast.backtest import MIN_TEST, Origin, independent_origins
 from modal_forecast.models import BASELINES
 
 # Weights as one over the squared error. 2 to 6 did equally well; 2 stays closer to equal weights.
@@ -84,14 +85,23 @@ def combine(forecasts: Mapping[str, np.ndarray], weight: Mapping[str, float]) ->
 
 
 def held_out_forecasts(origins: Sequence[Origin], names: Sequence[str]) -> list[np.ndarray]:
-    """The combined forecast at each origin, with weights from the origins that share no day with it.
+    """The combined forecast at each origin, with weights from the days of the other origins that it does not
+    share.
 
-    So no choice is judged by the days that it was made from. Equal weights where every origin overlaps.
+    So no choice is judged by the days that it was made from. Equal weights where every day is shared.
     """
     made = []
     for origin in origins:
-        apart = [other for other in origins if abs(other.index - origin.index) >= len(origin.actual)]
+        apart = [without_days_of(origin, other) for other in origins if other is not origin]
+        told = [other for other in apart if (~np.isnan(other.actual)).sum() >= MIN_TEST]
         made.append(
-            combine(origin.forecasts, weights(apart, [name for name in names if name in origin.forecasts]))
+            combine(origin.forecasts, weights(told, [name for name in names if name in origin.forecasts]))
         )
     return made
+
+
+def without_days_of(origin: Origin, other: Origin) -> Origin:
+    """The other origin, with the days missing that are tested from both."""
+    days = other.index + np.arange(len(other.actual))
+    shared = (days >= origin.index) & (days < origin.index + len(origin.actual))
+    return replace(other, actual=np.where(shared, np.nan, other.actual))

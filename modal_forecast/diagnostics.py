@@ -106,7 +106,8 @@ def fallbacks(series: DailySeries, made: Candidates, origins: Sequence[Origin], 
         said.append(f"Closed on {_listed([WEEKDAYS[day] for day in closed.weekdays])}: forecast as zero.")
     if closed.holidays or closed.dates:
         dates = [f"{date % 100:02d}/{date // 100:02d}" for date in closed.dates]
-        said.append(f"Closed on {_listed([*closed.holidays, *dates])} (day/month): forecast as zero.")
+        when = " (day/month)" if dates else ""
+        said.append(f"Closed on {_listed([*closed.holidays, *dates])}{when}: forecast as zero.")
     if not origins:
         said.append("No back-test was possible: every candidate weighs the same, and the bounds are a guess.")
     elif len(origins[0].actual) < horizon:

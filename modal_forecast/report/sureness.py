@@ -127,12 +127,22 @@ def _models(backtest: Mapping[str, Any]) -> Table | None:
     models = backtest.get("models") or ()
     if not models:
         return None
+    repeating = figure(backtest.get("naive"), "mase")
+
+    def error(of: Mapping[str, Any]) -> str:
+        mase = figure(of, "mase")
+        return formats.number(mase / repeating if mase is not None and repeating else mase, 2)
+
     rows = sorted(models, key=lambda model: -(figure(model, "weight") or 0))
     return Table(
         "Methods that were tried",
-        ("Method", "Share of the forecast", "Error (1 = repeating earlier days)"),
-        tuple(
-            (str(m["name"]), formats.share(figure(m, "weight")), formats.number(figure(m, "mase"), 2))
-            for m in rows
+        (
+            "Method",
+            "Share of the forecast",
+            f"Error (1 = repeating {naive_name(backtest)})" if repeating else "Error (MASE)",
+        ),
+        (
+            ("All together", formats.share(1.0), error(backtest)),
+            *((str(m["name"]), formats.share(figure(m, "weight")), error(m)) for m in rows),
         ),
     )

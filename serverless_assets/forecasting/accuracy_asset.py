@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,9 +30,8 @@ VINTAGES_SHOWN = 12
 READS_AT_ONCE = 8
 BASIS = "accuracy_basis"
 UNCHANGED = "unchanged: same forecasts and revenue"
-# The forecast that is drawn in the report is the one that was made about so long before the last day.
-DRAWN_AFTER = timedelta(days=30)
-FEWEST_DAYS_DRAWN = 7
+# The forecast that is drawn in the report is the one of which about so many days have come.
+DAYS_DRAWN, FEWEST_DAYS_DRAWN = 30, 7
 
 
 def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
@@ -80,9 +79,9 @@ def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
 
 
 def of_age(names: Sequence[RecordName], actual: pa.Table) -> Sequence[RecordName]:
-    """The forecasts of which a day may have come: made no later than the last day of what came. Pure."""
+    """The forecasts of which a day has come. Pure."""
     last_day = actual["ds"][-1].as_py()
-    return [name for name in names if name.made_at.date() <= last_day]
+    return [name for name in names if name.data_as_of < last_day]
 
 
 def basis_of(names: Sequence[RecordName], actual: pa.Table) -> str:
@@ -118,11 +117,11 @@ def read_vintages(
         return [vintage for vintage in pool.map(read, names) if vintage]
 
 
-def name_to_draw(names: Sequence[RecordName], last_day: date) -> RecordName | None:
-    """The forecast to draw beside what came: of those old enough, the one nearest to a month. Pure."""
-    old_enough = [name for name in names if last_day - name.made_at.date() >= timedelta(FEWEST_DAYS_DRAWN)]
-    wanted = last_day - DRAWN_AFTER
-    return min(old_enough, key=lambda name: abs(name.made_at.date() - wanted), default=None)
+def to_draw(scored: Sequence[Mapping[str, Any]]) -> str | None:
+    """The vintage to draw beside what came: of those with enough days, the one nearest to a month. Pure."""
+    enough = [row for row in scored if row["days"] >= FEWEST_DAYS_DRAWN]
+    nearest = min(enough, key=lambda row: abs(row["days"] - DAYS_DRAWN), default=None)
+    return nearest["vintage"] if nearest else None
 
 
 def drawn(vintage: Vintage, actual: pa.Table) -> Mapping[str, Any]:
@@ -152,14 +151,15 @@ def accuracy_shown(release: Release, actual: pa.Table, log: dg.DagsterLogManager
         {"made_on": row["made_at"].date().isoformat(), **{name: row[name] for name in ("days", *MEASURED)}}
         for row in rows[-VINTAGES_SHOWN:]
     ]
-    name = name_to_draw(recorded(release.artifacts), actual["ds"][-1].as_py())
-    found = read_vintages(release.artifacts, [name], log) if name else []
+    drawn_one = to_draw(rows)
+    names = [name for name in recorded(release.artifacts) if name.run_id == drawn_one]
+    found = read_vintages(release.artifacts, names[-1:], log)
     return {"vintages": shown, **({"compared": drawn(found[0], actual)} if found else {})}
 
 
 def _plotted(scores: pa.Table) -> dict[str, float]:
     """The latest forecast of which a month has come, to be plotted from run to run."""
-    rows = [row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_AFTER.days]
+    rows = [row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DAYS_DRAWN]
     if not rows:
         return {}
     return {name: round(rows[-1][name], 4) for name in MEASURED if rows[-1][name] is not None}

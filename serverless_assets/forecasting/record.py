@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from io import BytesIO
 from typing import Any
 
@@ -39,7 +39,8 @@ NEEDED = (
     "memory_mib",
 )
 _NAME = re.compile(
-    re.escape(PREFIX) + r"(?P<made_at>\d{8}T\d{6}Z)-(?P<key>[0-9a-f]{16})-(?P<run_id>.+)\.parquet"
+    re.escape(PREFIX)
+    + r"(?P<made_at>\d{8}T\d{6}Z)-(?P<data_as_of>\d{8})-(?P<key>[0-9a-f]{16})-(?P<run_id>.+)\.parquet"
 )
 
 # A fact, and what is said if it is not that of what the record holds.
@@ -58,21 +59,28 @@ class RecordError(ToldError):
 
 @dataclass(frozen=True)
 class RecordName:
-    """The name of a record's file. In order of names, records are in order of time."""
+    """The name of a record's file. In order of names, records are in order of time.
+
+    data_as_of: the last day of the history, after which are the days of the forecast.
+    """
 
     made_at: datetime
+    data_as_of: date
     key: str
     run_id: str
 
     def __str__(self) -> str:
-        return f"{PREFIX}{self.made_at:%Y%m%dT%H%M%SZ}-{self.key}-{self.run_id}.parquet"
+        return (
+            f"{PREFIX}{self.made_at:%Y%m%dT%H%M%SZ}-{self.data_as_of:%Y%m%d}-{self.key}-{self.run_id}.parquet"
+        )
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "RecordName | None":
         """The name for a forecast's facts; None if it was made before there were records."""
         if MADE_AT not in facts:
             return None
-        return cls(datetime.fromisoformat(facts[MADE_AT]), facts[KEY], facts["run_id"])
+        made_at, data_as_of = datetime.fromisoformat(facts[MADE_AT]), date.fromisoformat(facts["data_as_of"])
+        return cls(made_at, data_as_of, facts[KEY], facts["run_id"])
 
     @classmethod
     def parse(cls, name: str) -> "RecordName | None":
@@ -80,8 +88,12 @@ class RecordName:
         found = _NAME.fullmatch(name)
         if found is None:
             return None
-        made_at = datetime.strptime(found["made_at"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        return cls(made_at, found["key"], found["run_id"])
+        try:
+            made_at = datetime.strptime(found["made_at"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            data_as_of = datetime.strptime(found["data_as_of"], "%Y%m%d").date()
+        except ValueError:
+            return None
+        return cls(made_at, data_as_of, found["key"], found["run_id"])
 
 
 @dataclass(frozen=True)

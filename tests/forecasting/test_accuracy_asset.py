@@ -2,15 +2,15 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 
 from serverless_assets.forecasting.accuracy import ALL
-from serverless_assets.forecasting.accuracy_asset import TABLE, UNCHANGED, name_to_draw
-from serverless_assets.forecasting.record import PREFIX, Record, RecordName
+from serverless_assets.forecasting.accuracy_asset import TABLE, UNCHANGED, to_draw
+from serverless_assets.forecasting.record import PREFIX, Record
 from tests.conftest import Pipeline
 
 MADE = datetime(2026, 10, 1, 6, tzinfo=UTC)
@@ -82,14 +82,17 @@ def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):
     assert any("planted-broken" in line and "cannot be read" in line for line in said)
 
 
+def test_days_that_a_late_source_brings_are_scored_whenever_the_forecast_was_made(pipeline):
+    # Its days came before it was made, as the source was a month behind.
+    then = plant(pipeline, MADE, "planted")
+    late = replace(then, facts={**then.facts, "made_at": "2026-11-20T06:00:00Z", "run_id": "late"})
+    pipeline.artifacts.write(late.name, late.to_bytes())
+    assert pipeline.run(job="forecast").success
+    assert {row["vintage"]: row["days"] for row in scores(pipeline)} == {"planted": 31, "late": 31}
+
+
 @pytest.mark.parametrize(
-    ("ages", "drawn"), [([], None), ([3], None), ([7, 2], 7), ([60, 33, 12], 33), ([200], 200)]
+    ("days", "drawn"), [([], None), ([3], None), ([7, 2], "7"), ([60, 33, 12], "33"), ([200], "200")]
 )
-def test_the_forecast_that_is_drawn_is_about_a_month_old(ages, drawn):
-    last_day = date(2026, 10, 31)
-
-    def name(age: int) -> RecordName:
-        return RecordName(datetime(2026, 10, 31, 9, tzinfo=UTC) - timedelta(days=age), "0" * 16, str(age))
-
-    found = name_to_draw([name(age) for age in ages], last_day)
-    assert (found and int(found.run_id)) == drawn
+def test_the_forecast_that_is_drawn_is_about_a_month_old(days, drawn):
+    assert to_draw([{"vintage": str(number), "days": number} for number in days]) == drawn

@@ -89,11 +89,20 @@ def test_facts_without_which_it_cannot_be_asked_again_are_missed_by_name():
 
 
 def test_a_name_tells_when_by_which_run_and_from_what():
-    assert RECORD.name == f"forecast-record-20260105T093000Z-{RECORD.facts['forecast_key']}-{RUN}.parquet"
-    assert RecordName.parse(RECORD.name) == RecordName(MADE_AT, RECORD.facts["forecast_key"], RUN)
+    key = RECORD.facts["forecast_key"]
+    assert RECORD.name == f"forecast-record-20260105T093000Z-20260103-{key}-{RUN}.parquet"
+    assert RecordName.parse(RECORD.name) == RecordName(MADE_AT, date(2026, 1, 3), key, RUN)
 
 
-@pytest.mark.parametrize("name", ["forecast.parquet", "forecast-record-x.parquet", RECORD.name + ".bak"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "forecast.parquet",
+        "forecast-record-x.parquet",
+        RECORD.name + ".bak",
+        RECORD.name.replace("0103", "9903"),
+    ],
+)
 def test_other_files_have_no_such_name(name):
     assert RecordName.parse(name) is None
 

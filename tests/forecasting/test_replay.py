@@ -121,9 +121,9 @@ def test_an_answer_that_is_none_is_a_forecast_not_reproduced(content):
 
 # ---- which is meant
 
-OLD = RecordName(MADE_AT, "a" * 16, "11aa")
-NEW = RecordName(MADE_AT + timedelta(hours=1), "b" * 16, "11bb")
-FORCED = RecordName(MADE_AT + timedelta(days=1), "b" * 16, "22cc")
+OLD = RecordName(MADE_AT, MADE_AT.date(), "a" * 16, "11aa")
+NEW = RecordName(MADE_AT + timedelta(hours=1), MADE_AT.date(), "b" * 16, "11bb")
+FORCED = RecordName(MADE_AT + timedelta(days=1), MADE_AT.date(), "b" * 16, "22cc")
 NAMES = [OLD, NEW, FORCED]
 
 

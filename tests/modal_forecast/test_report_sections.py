@@ -99,9 +99,15 @@ def test_a_bias_above_zero_means_too_high():
 
 def test_methods_are_listed_by_their_share():
     models = [{"name": "A", "mase": 0.9, "weight": 0.2}, {"name": "<B>", "mase": 0.7, "weight": 0.8}]
-    view = sureness(BACKTEST | {"models": models}, DOLLARS)
+    naive = {"name": "last week's same days", "mase": 2.0}
+    view = sureness(BACKTEST | {"models": models, "mase": 0.6, "naive": naive}, DOLLARS)
     assert view is not None and view.models is not None
-    assert view.models.rows == (("<B>", "80%", "0.70"), ("A", "20%", "0.90"))
+    assert view.models.rows == (
+        ("All together", "100%", "0.30"),
+        ("<B>", "80%", "0.35"),
+        ("A", "20%", "0.45"),
+    )
+    assert view.models.headings[2] == "Error (1 = repeating last week's same days)"
 
 
 # Forecast against what came
