@@ -36,7 +36,7 @@ test-slow: .venv/dev ## test that nothing runs twice, by random edits
 	$(BIN)/pytest -n 2 -m "slow and not gcp"
 
 test-gcp: .venv/dev .venv-emulator/ready ## test the cloud's part against servers on this machine
-	$(BIN)/pytest -m gcp
+	$(BIN)/pytest -n 2 --dist loadfile -m gcp
 
 test-live: .venv/dev ## test the cloud's part with your accounts, if their variables are set
 	$(BIN)/pytest -m live -rs

@@ -45,7 +45,7 @@ def read_csv(path: Path, schema: pa.Schema) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def loaded(folder_url, tmp_path_factory):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         home = tmp_path_factory.mktemp("jafgen-home")
         pipeline = Pipeline(home, instance, {"SERVERLESS_DATASET_URL": folder_url})
         pipeline.run()

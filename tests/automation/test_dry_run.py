@@ -19,7 +19,7 @@ def planned(pipeline: Pipeline, inputs: RunInputs | None = None) -> dict[str, tu
 
 @pytest.fixture
 def empty(tmp_path, sample_variables):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(tmp_path / "home", instance, sample_variables)
 
 

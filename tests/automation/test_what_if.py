@@ -100,7 +100,7 @@ def test_a_what_if_without_a_forecast_is_refused_in_words(green):
 
 
 def test_before_anything_is_published_there_is_nothing_to_forecast_from(tmp_path, sample_variables):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         empty = Pipeline(tmp_path / "home", instance, sample_variables)
         assert "There is no daily_revenue yet" in refused(what_if(empty, RunInputs()))
     assert not (tmp_path / "home").exists()

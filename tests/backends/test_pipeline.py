@@ -59,7 +59,7 @@ def on_laptop(source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipe
 
 
 def run_once(folder: Path, variables: dict[str, str], inputs: RunInputs | None = None) -> Iterator[Pipeline]:
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(folder / "home", instance, variables)
         assert pipeline.run(inputs).success, pipeline.summary
         yield pipeline
@@ -152,7 +152,7 @@ def test_a_budget_counts_what_the_models_would_read_and_the_forecast(on_gcp):
 
 def test_a_first_run_over_the_budget_makes_no_dataset_and_says_what_nobody_can_tell(cloud, tmp_path):
     variables = {**cloud, "DBT_SCHEMA": "over_budget", "SERVERLESS_BUDGET_USD": "0.01"}
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(tmp_path / "home", instance, variables)
         assert not pipeline.run().success
         assert "$0.04 too much" in pipeline.reason("orders")
@@ -199,7 +199,7 @@ def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_pa
 
 
 def test_a_dataset_elsewhere_stops_the_run_before_anything_is_written(cloud, tmp_path):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(tmp_path / "home", instance, {**cloud, "SERVERLESS_LOCATION": "europe-west3"})
         assert not pipeline.run(job="ingest").success
         assert "set SERVERLESS_LOCATION to US" in pipeline.reason("raw_orders")

@@ -98,7 +98,7 @@ def test_what_the_tests_of_a_model_cost_is_part_of_what_it_costs():
         return dg.MaterializeResult(metadata={**metadata.outcome("built", "new"), **spent})
 
     definitions = dg.Definitions(assets=[made], asset_checks=[sound])
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_implicit_global_asset_job_def()
         run = job.execute_in_process(instance=instance).run_id
         (found,) = asset_outcomes(e.dagster_event for e in instance.all_logs(run) if e.dagster_event)

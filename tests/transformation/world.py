@@ -198,7 +198,7 @@ def world(
     source = small_source(chance)
     project = folder / "dbt_project"
     shutil.copytree(PROJECT_ROOT / "dbt_project", project, ignore=shutil.ignore_patterns("target", "logs"))
-    with serve(source.app()) as url, dg.instance_for_test() as instance:
+    with serve(source.app()) as url, dg.DagsterInstance.ephemeral() as instance:
         variables = {
             **(environment or {}),
             "SERVERLESS_DATASET_URL": url,
@@ -210,7 +210,7 @@ def world(
 
 def from_scratch(world: World, folder: Path) -> Pipeline:
     """The same source and project, on this machine, in a home where nothing was ever built."""
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         variables = {**world.pipeline.variables, "SERVERLESS_ENV": "local", "SERVERLESS_COMPUTE": ""}
         pipeline = Pipeline(folder, instance, variables)
         pipeline.run(NO_FORECAST)
