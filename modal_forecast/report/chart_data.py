@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from modal_forecast.report.daily import Daily, read_daily
@@ -50,12 +51,12 @@ class ChartData:
     def start(self) -> date:
         return min(self.history.start, self.forecast.start)
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """Of all values shown, whatever their sign."""
         return max(abs(value) for daily in self._all() for value in daily.known())
 
-    @property
+    @cached_property
     def decimals(self) -> int:
         """Cents for money, none for counts and for amounts in the millions, more for fractions of one."""
         largest = self.largest
