@@ -91,4 +91,4 @@ NOT_ON_A_WORKER := $(addprefix --no-emit-package=,matplotlib contourpy cycler fo
 
 .venv-bench/ready: .venv/uv benchmarks/requirements.lock
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-bench
-	@$(BIN)/uv pip install -q --python .venv-bench/bin/python --require-hashes -r benchmarks/requirements.lock && touch $@
+	@$(BIN)/uv pip install -q --compile-bytecode --python .venv-bench/bin/python --require-hashes -r benchmarks/requirements.lock && touch $@
