@@ -1,7 +1,7 @@
 """Runs of the real pipeline, in this process and in a home of their own.
 
-Their Dagster keeps its events in memory, which halves the time of a run that reuses all; those that the command
-and the UI start keep them in files.
+Their Dagster keeps its events in memory, which halves the time of a run that reuses all; those that the
+command and the UI start keep them in files.
 """
 
 import os
