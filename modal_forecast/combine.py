@@ -93,9 +93,11 @@ def held_out_forecasts(origins: Sequence[Origin], names: Sequence[str]) -> list[
     made = []
     for origin in origins:
         apart = [without_days_of(origin, other) for other in origins if other is not origin]
-        told = [other for other in apart if (~np.isnan(other.actual)).sum() >= MIN_TEST]
+        # A forecast of fewer days than that is judged by all of its days.
+        least = min(MIN_TEST, len(origin.actual))
+        telling = [other for other in apart if np.count_nonzero(~np.isnan(other.actual)) >= least]
         made.append(
-            combine(origin.forecasts, weights(told, [name for name in names if name in origin.forecasts]))
+            combine(origin.forecasts, weights(telling, [name for name in names if name in origin.forecasts]))
         )
     return made
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from modal_forecast.backtest import Origin
+from modal_forecast.combine import held_out_forecasts, without_days_of
 from modal_forecast.scores import mean_error, mix, naive_share, skill_margin, skill_of
 
 DAYS = 30
@@ -67,3 +68,31 @@ def test_without_a_back_test_nothing_is_mixed_in():
 
 def test_errors_count_in_those_of_last_weeks_same_day():
     assert mean_error(origins(PROVEN, UP), made(PROVEN, EVERY_OTHER)) == pytest.approx(1.0)
+
+
+def judged(indices, days):
+    """At the later origins one candidate is right and the other wrong; at the first it is the other way."""
+    right, wrong = np.full(days, 100.0), np.full(days, 200.0)
+    swapped = {"good": wrong, "bad": right, "seasonal_naive_7": right}
+    usual = {"good": right, "bad": wrong, "seasonal_naive_7": right}
+    return [Origin(at, np.full(days, 100.0), swapped if at == indices[0] else usual, 10.0) for at in indices]
+
+
+@pytest.mark.parametrize("days", [3, 30])
+def test_a_choice_is_judged_by_days_that_it_was_not_made_from(days):
+    # Half of the days of the second origin are those of the first; the third shares none.
+    tested = judged((400, 400 - days // 2, 400 - 2 * days), days)
+    first, *_ = held_out_forecasts(tested, ["good", "bad"])
+    assert first == pytest.approx(np.full(days, 200.0))
+
+
+def test_where_every_day_is_shared_all_weigh_the_same():
+    first, _ = held_out_forecasts(judged((400, 399), 5), ["good", "bad"])
+    assert first == pytest.approx(np.full(5, 150.0))
+
+
+@pytest.mark.parametrize(("index", "left"), [(400, ""), (403, "789"), (396, "0123"), (410, "0123456789")])
+def test_of_another_origin_the_days_that_are_shared_are_left_out(index, left):
+    origin, other = (Origin(at, np.arange(10.0), {}, 1.0) for at in (400, index))
+    found = without_days_of(origin, other).actual
+    assert [int(day) for day in found[~np.isnan(found)]] == [int(day) for day in left]
