@@ -23,7 +23,8 @@ import psutil
 import pyarrow as pa
 
 from modal_forecast.batch import FURTHER_PROCESS_MIB, ONE_PROCESS_MIB, SERIES_MIB
-from modal_forecast.messages import BatchAnswer, ForecastAnswer, ForecastBatch, ForecastRequest
+from modal_forecast.batch_messages import BatchAnswer, ForecastBatch
+from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting.modal_compute import USD_PER_CORE_SECOND, USD_PER_GIB_SECOND
 
 WORKER = (sys.executable, "-m", "modal_forecast.worker")

@@ -14,15 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast.adding_up import add_up, for_the_same_days
+from modal_forecast.batch_messages import BatchAnswer, ForecastBatch, answer_or_refusal
 from modal_forecast.forked import SeriesFailed, work_on
-from modal_forecast.messages import (
-    BatchAnswer,
-    ForecastAnswer,
-    ForecastBatch,
-    ForecastRefused,
-    ForecastRequest,
-    answer_or_refusal,
-)
+from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest
 from modal_forecast.model import Log, forecast
 from modal_forecast.validation import check
 

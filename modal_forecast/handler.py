@@ -3,17 +3,11 @@
 from dataclasses import asdict
 
 from modal_forecast.batch import forecast_batch, processes_for
-from modal_forecast.messages import (
-    BatchAnswer,
-    ForecastAnswer,
-    ForecastBatch,
-    ForecastRefused,
-    ForecastRequest,
-    MessageError,
-    is_batch,
-)
+from modal_forecast.batch_messages import BatchAnswer, ForecastBatch, is_batch
+from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest
 from modal_forecast.model import Log, forecast
 from modal_forecast.resources import measured
+from modal_forecast.wire import MessageError
 
 
 def handle(raw_request: bytes, log: Log) -> bytes:

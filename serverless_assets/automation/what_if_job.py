@@ -7,8 +7,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest, MessageError
+from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest
 from modal_forecast.report import render
+from modal_forecast.wire import MessageError
 from serverless_assets import metadata
 from serverless_assets.admission import FORECAST
 from serverless_assets.automation.dry_run import Parts

@@ -8,7 +8,8 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from modal_forecast.code_version import code_version
-from modal_forecast.messages import ForecastRefused, ForecastRequest, MessageError
+from modal_forecast.messages import ForecastRefused, ForecastRequest
+from modal_forecast.wire import MessageError
 from modal_forecast.report import key_in, render, report_key
 from serverless_assets import metadata
 from serverless_assets.failures import in_words

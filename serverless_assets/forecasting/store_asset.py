@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modal_forecast.code_version import code_version
-from modal_forecast.messages import BatchAnswer, ForecastRefused, MessageError
+from modal_forecast.batch_messages import BatchAnswer
+from modal_forecast.messages import ForecastRefused
+from modal_forecast.wire import MessageError
 from serverless_assets import metadata
 from serverless_assets.failures import in_words
 from serverless_assets.forecasting import growing

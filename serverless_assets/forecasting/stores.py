@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from modal_forecast.adding_up import Answers, add_up, for_the_same_days
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastBatch, ForecastRequest
+from modal_forecast.batch_messages import ForecastBatch
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting import forecast_file
 
 SCHEMA = pa.schema(

@@ -13,16 +13,12 @@ import pytest
 
 from modal_forecast import batch as batch_module
 from modal_forecast.batch import SeriesFailed, forecast_batch, processes_for
+from modal_forecast.batch_messages import BatchAnswer, ForecastBatch
 from modal_forecast.handler import handle
-from modal_forecast.messages import (
-    BatchAnswer,
-    ForecastBatch,
-    ForecastRefused,
-    ForecastRequest,
-    MessageError,
-)
+from modal_forecast.messages import ForecastRefused, ForecastRequest
 from modal_forecast.model import forecast
 from modal_forecast.resources import FORKED
+from modal_forecast.wire import MessageError
 
 WORKER = [sys.executable, "-m", "modal_forecast.worker"]
 LAST = np.datetime64("2026-10-31")

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modal_forecast.messages import (
-    HISTORY_SCHEMA,
-    ForecastAnswer,
-    ForecastRefused,
-    ForecastRequest,
-    MessageError,
-)
+from modal_forecast.messages import HISTORY_SCHEMA, ForecastAnswer, ForecastRefused, ForecastRequest
+from modal_forecast.wire import MessageError
 
 DAY = date(2024, 1, 1)
 # No deadline: the first example pays for imports.
