@@ -50,14 +50,15 @@ def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         warehouse, rebuild = release.warehouse, run_inputs.choices().rebuild_all
         with in_words():
-            actual = read_history(warehouse)
-            names = of_age(recorded(release.artifacts), actual)
-            basis = basis_of(names, actual)
-            held = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
-            reason = reason_to_score(held, basis, rebuild)
-            if reason is None:
-                told = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
-                return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=told)
+            with warehouse.connected():
+                actual = read_history(warehouse)
+                names = of_age(recorded(release.artifacts), actual)
+                basis = basis_of(names, actual)
+                held = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
+                reason = reason_to_score(held, basis, rebuild)
+                if reason is None:
+                    told = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
+                    return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=told)
             vintages = read_vintages(release.artifacts, names, context.log)
             scores = score(vintages, actual)
             with TemporaryDirectory(prefix="accuracy-") as scratch:

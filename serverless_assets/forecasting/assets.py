@@ -9,8 +9,8 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRefused, ForecastRequest
-from modal_forecast.wire import MessageError
 from modal_forecast.report import key_in, render, report_key
+from modal_forecast.wire import MessageError
 from serverless_assets import metadata
 from serverless_assets.failures import in_words
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
@@ -24,7 +24,7 @@ from serverless_assets.forecasting.checks import (
 )
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.history import REVENUE, read_history
-from serverless_assets.forecasting.landing import forecast_in, leave
+from serverless_assets.forecasting.landing import forecast_in, leave, read_forecast
 from serverless_assets.forecasting.making import Making
 from serverless_assets.forecasting.records import details_of
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
@@ -74,21 +74,22 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
             return
         warehouse = release.warehouse
         with in_words(ForecastRefused, MessageError):
-            held = warehouse.note(forecast_table) if forecast_table in warehouse.tables() else None
             found: Sequence[Sanity] = ()
-            if not context.selected_asset_keys:
-                # Somebody asked for the checks alone.
-                if held:
+            with warehouse.connected():
+                held = warehouse.note(forecast_table) if forecast_table in warehouse.tables() else None
+                if not context.selected_asset_keys:
+                    # Somebody asked for the checks alone.
+                    if held:
+                        found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
+                        yield from _results(context, found)
+                    return
+                request = ForecastRequest(read_history(warehouse), choices.forecast.horizon, COUNTRY)
+                basis = Basis.of(request, code_version())
+                reason = reason_to_forecast(held, basis, choices.rebuild_all)
+                if held is not None and reason is None:
                     found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
-                    yield from _results(context, found)
-                return
-            request = ForecastRequest(read_history(warehouse), choices.forecast.horizon, COUNTRY)
-            basis = Basis.of(request, code_version())
-            reason = reason_to_forecast(held, basis, choices.rebuild_all)
-            if held is not None and reason is None:
-                found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
-                # Somebody has changed its rows: it is made again.
-                reason = unsound(found)
+                    # Somebody has changed its rows: it is made again.
+                    reason = unsound(found)
             try:
                 if held is not None and reason is None:
                     told = leave(release, forecast_table, choices.forecast.forecast_file, held, request)
@@ -121,19 +122,18 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
             return
         warehouse, name = release.warehouse, choices.forecast.html_report
         with in_words():
-            if forecast_table not in warehouse.tables():
-                raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
-            facts, history = warehouse.note(forecast_table), read_history(warehouse)
-            forecast = forecast_in(warehouse, forecast_table)
-            report = report_input(
-                history,
-                forecast,
-                facts,
-                choices.forecast,
-                details_of(release.artifacts, facts),
-                accuracy_shown(release, history, context.log),
-                stores_shown(warehouse, history, forecast),
-            )
+            with warehouse.connected():
+                forecast, history = read_forecast(warehouse, forecast_table), read_history(warehouse)
+                facts = warehouse.note(forecast_table)
+                report = report_input(
+                    history,
+                    forecast,
+                    facts,
+                    choices.forecast,
+                    details_of(release.artifacts, facts),
+                    accuracy_shown(release, history, context.log),
+                    stores_shown(warehouse, history, forecast),
+                )
             held, key = release.artifacts.read(name), report_key(report)
             reason = reason_to_report(key_in(held), key, choices.rebuild_all)
             content = held if held is not None and reason is None else render(report).encode()

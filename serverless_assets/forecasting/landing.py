@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 
 from modal_forecast.messages import ForecastRequest
@@ -66,6 +67,13 @@ def leave(
 def forecast_in(warehouse: Warehouse, table: str) -> pa.Table:
     """The rows of the forecast's table, in order of days."""
     return warehouse.query(f"select * from {warehouse.relation(table)} order by ds")
+
+
+def read_forecast(warehouse: Warehouse, table: str) -> pa.Table:
+    """The same, and a failure in words where there is none."""
+    if table not in warehouse.tables():
+        raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
+    return forecast_in(warehouse, table)
 
 
 def _described(release: Release, table: str, file: str, facts: Mapping[str, Any]) -> dict[str, Any]:

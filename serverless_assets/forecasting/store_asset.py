@@ -9,8 +9,8 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modal_forecast.code_version import code_version
 from modal_forecast.batch_messages import BatchAnswer
+from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.wire import MessageError
 from serverless_assets import metadata
@@ -19,7 +19,7 @@ from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import RecordedCalls
 from serverless_assets.forecasting.compute import Compute, Size, Used
 from serverless_assets.forecasting.history import REVENUE, read_history
-from serverless_assets.forecasting.landing import forecast_in
+from serverless_assets.forecasting.landing import read_forecast
 from serverless_assets.forecasting.reuse import digest
 from serverless_assets.forecasting.stores import SCHEMA, adding_up_to, batch_of, store_rows, stores_in
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
@@ -59,17 +59,16 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
             return
         warehouse = release.warehouse
         with in_words(ForecastRefused, MessageError):
-            if forecast_table not in warehouse.tables():
-                raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
-            total, history = forecast_in(warehouse, forecast_table), read_history(warehouse)
-            stores = stores_in(_revenue(warehouse))
+            with warehouse.connected():
+                total, history = read_forecast(warehouse, forecast_table), read_history(warehouse)
+                stores = stores_in(_revenue(warehouse))
+                held = warehouse.note(TABLE) if TABLE in warehouse.tables() else {}
+                count = warehouse.row_count(TABLE) if held else 0
             batch = batch_of(stores, total.num_rows, country)
             asked = batch.to_bytes()
             key = digest(b"\n".join([code_version().encode(), asked, _content(total)]))
-            held = warehouse.note(TABLE) if TABLE in warehouse.tables() else {}
             if held.get(KEY) == key and not choices.rebuild_all:
-                rows = warehouse.row_count(TABLE)
-                told = metadata.outcome("reused", "unchanged: same total, stores and code", rows=rows)
+                told = metadata.outcome("reused", "unchanged: same total, stores and code", rows=count)
                 yield dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=told)
                 return
             calls = RecordedCalls(context)

@@ -65,13 +65,15 @@ class Step:
     ) -> Iterator[dg.MaterializeResult]:
         """The models that stay as they are, on record as such."""
         lineages = self._lineage.of_reused([d.node.id for d in decisions], self.context.instance)
-        for decision in decisions:
-            name = decision.node.name
+        names = [decision.node.name for decision in decisions]
+        with self.warehouse.connected():
+            rows = {name: self.warehouse.row_count(name) for name in names}
+        for decision, name in zip(decisions, names, strict=True):
             yield dg.MaterializeResult(
                 asset_key=self._key(decision),
                 data_version=dg.DataVersion(decision.state.version),
                 metadata={
-                    **metadata.outcome("reused", decision.reason, rows=self.warehouse.row_count(name)),
+                    **metadata.outcome("reused", decision.reason, rows=rows[name]),
                     metadata.BUILT_BY: decision.built_by,
                     "dagster/table_name": self.warehouse.label(name),
                     **lineages[decision.node.id],

@@ -1,6 +1,7 @@
 """What the layers need of a warehouse, and nothing more."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -100,6 +101,9 @@ class Warehouse(Protocol):
         Raises:
             WarehouseError: nothing changed.
         """
+
+    def connected(self) -> AbstractContextManager[None]:
+        """Keep a connection for several questions in a row: nothing long, as it may keep others out."""
 
     def query(self, statement: str) -> pa.Table:
         """The answer to a query, held in memory: for small answers. `relation()` gives the names in it."""
