@@ -119,11 +119,21 @@ def green(tmp_path_factory: pytest.TempPathFactory, sample_variables: dict[str, 
         yield pipeline
 
 
-@pytest.fixture
-def pipeline(green: Pipeline, tmp_path: Path) -> Iterator[Pipeline]:
-    """A copy of the green pipeline to run and to break."""
-    home = tmp_path / "home"
+@pytest.fixture(scope="session")
+def template(green: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The green home as `pipeline` has it: all copies have one path, as dbt parses anew for every other."""
+    home = tmp_path_factory.mktemp("pipeline") / "home"
     shutil.copytree(green.home, home, symlinks=True, ignore=shutil.ignore_patterns("lock"))
+    Pipeline(home, green.instance, green.variables).parts.project.manifest()
+    return home.rename(home.with_name("template"))
+
+
+@pytest.fixture
+def pipeline(template: Path, green: Pipeline) -> Iterator[Pipeline]:
+    """A copy of the green pipeline to run and to break. It stays for a look until the next test takes one."""
+    home = template.with_name("home")
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(template, home, symlinks=True)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(home, instance, green.variables)
 
