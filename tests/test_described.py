@@ -49,16 +49,16 @@ def test_code_is_a_place_on_this_machine(specs):
     assert '"raw_items"' in Path(contract.file_path).read_text().splitlines()[contract.line_number - 1]
 
 
-def test_code_is_a_link_where_the_settings_say_where_it_is(tmp_path, green):
+def test_code_is_a_link_where_the_settings_say_where_it_is(green):
     variables = {**green.variables, "SERVERLESS_CODE_URL": "https://code.test/shop/blob/main"}
-    pipeline = Pipeline(tmp_path / "home", dg.DagsterInstance.ephemeral(), variables)
+    pipeline = Pipeline(green.home, dg.DagsterInstance.ephemeral(), variables)
     links = [place.url for place in specs_of(pipeline)["orders"].metadata[CODE].code_references]
     assert links[0] == "https://code.test/shop/blob/main/dbt_project/models/marts/orders.sql#L1"
     for link in links:
         assert (PROJECT_ROOT / link.removeprefix("https://code.test/shop/blob/main/").split("#")[0]).is_file()
 
 
-def test_an_owner_of_its_own_is_the_settings(tmp_path, green):
+def test_an_owner_of_its_own_is_the_settings(green):
     variables = {**green.variables, "SERVERLESS_OWNER": "ann@shop.test"}
-    pipeline = Pipeline(tmp_path / "home", dg.DagsterInstance.ephemeral(), variables)
+    pipeline = Pipeline(green.home, dg.DagsterInstance.ephemeral(), variables)
     assert {tuple(spec.owners) for spec in specs_of(pipeline).values()} == {("ann@shop.test",)}

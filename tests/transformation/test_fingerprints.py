@@ -15,15 +15,23 @@ VARIABLES = {"SERVERLESS_ENV": "local", "SERVERLESS_DUCKDB_PATH": "warehouse.duc
 CENTS = {"stg_orders", "stg_products", "stg_supplies", "avg_order_value"}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    ignored = shutil.ignore_patterns("target", "logs")
-    return Path(shutil.copytree(PROJECT_DIR, tmp_path / "dbt_project", ignore=ignored))
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("target")
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Node]:
-    return parsed(PROJECT_DIR, tmp_path_factory.mktemp("before"))
+def before(target: Path) -> dict[str, Node]:
+    return parsed(PROJECT_DIR, target)
+
+
+@pytest.fixture
+def project(before: dict[str, Node], target: Path, tmp_path: Path) -> Path:
+    """A copy to edit, with what dbt keeps to parse no more than an edit, as a run has it."""
+    (tmp_path / "target").mkdir()
+    shutil.copy(target / "partial_parse.msgpack", tmp_path / "target")
+    ignored = shutil.ignore_patterns("target", "logs")
+    return Path(shutil.copytree(PROJECT_DIR, tmp_path / "dbt_project", ignore=ignored))
 
 
 def parsed(project: Path, target: Path, variables=None, environ=None) -> dict[str, Node]:
