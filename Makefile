@@ -30,10 +30,10 @@ test: .venv/dev ## test it
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-ui: .venv/dev ## test the Dagster UI in a browser, if there is chromium
-	$(BIN)/pytest -m "ui and not gcp"
+	$(BIN)/pytest -n 2 --dist loadfile -m "ui and not gcp"
 
 test-slow: .venv/dev ## test that nothing runs twice, by random edits
-	$(BIN)/pytest -n 2 -m "slow and not gcp"
+	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not gcp"
 
 test-gcp: .venv/dev .venv-emulator/ready ## test the cloud's part against servers on this machine
 	$(BIN)/pytest -n 2 --dist loadfile -m gcp
