@@ -60,6 +60,8 @@ class BigQueryWarehouse:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     patience: float = 30.0
     lifetime: timedelta | None = None
+    # The clients that `connected` keeps.
+    _kept: list[bigquery.Client] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -146,8 +148,13 @@ class BigQueryWarehouse:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        # Every question is a request of its own.
-        yield
+        # A client of its own would fetch a token and shake hands for every question.
+        with self._client(self._dataset, SERVICE) as client:
+            self._kept.append(client)
+            try:
+                yield
+            finally:
+                self._kept.pop()
 
     def query(self, statement: str) -> pa.Table:
         with self._jobs(self._dataset) as jobs:
@@ -247,13 +254,18 @@ class BigQueryWarehouse:
         """Jobs about a subject, for a table's sake; Google's errors come out in words."""
         labels = {**self.labels, **({"asset": table} if table else {})}
         labels = {key: sql.label(value) for key, value in labels.items()}
-        resource = BigQueryResource(project=self.project, location=self.location)
-        with (
-            google_errors.in_words(service, subject, WarehouseError),
-            resource.get_client() as client,
-            closing(client),
-        ):
+        with self._client(subject, service) as client:
             yield Jobs(client, labels, self.maximum_bytes_billed, self.patience)
+
+    @contextmanager
+    def _client(self, subject: str, service: google_errors.Service) -> Iterator[bigquery.Client]:
+        with google_errors.in_words(service, subject, WarehouseError):
+            if self._kept:
+                yield self._kept[-1]
+                return
+            resource = BigQueryResource(project=self.project, location=self.location)
+            with resource.get_client() as client, closing(client):
+                yield client
 
 
 def _naive(answer: pa.Table) -> pa.Table:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,8 +25,11 @@ from serverless_assets.warehouse import Warehouse
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.backends.parity import HEADING
+from tests.backends.stock import ORDERS, STOCK, orders
+from tests.backends.watched import Watched
 from tests.services.bigquery import PROJECT, BigQuery, bigquery
 from tests.services.gcs import Gcs, gcs
+from tests.services.proxy import proxy
 
 OUTSIDE = dict(os.environ)
 GOOGLE_VARIABLES = (
@@ -101,6 +105,17 @@ def local_backend(tmp_path: Path) -> Backend:
 @pytest.fixture
 def gcp_backend(google: Google, tmp_path: Path) -> Backend:
     return _prepared(PROJECT, f"bucket-{uuid4().hex}", "EU", tmp_path)
+
+
+@pytest.fixture
+def watched(gcp_backend: Backend, google: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    warehouse = gcp_backend.warehouse
+    assert isinstance(warehouse, BigQueryWarehouse)
+    warehouse.replace(ORDERS, gcp_backend.file(orders(*STOCK)), {"content": "first"})
+    with proxy(google.bigquery.url) as running:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", running.url)
+        path = gcp_backend.file(orders(("x", datetime(2026, 2, 14), 20)))
+        yield Watched(gcp_backend, warehouse, running, path)
 
 
 @pytest.fixture

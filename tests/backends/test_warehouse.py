@@ -2,13 +2,27 @@
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from serverless_assets.warehouse import TableShape, WarehouseError
 from tests.backends.conftest import Backend
+from tests.backends.stock import (
+    FACTS,
+    FEBRUARY,
+    FIRST_OF_FEBRUARY,
+    FIRST_OF_MARCH,
+    JANUARY,
+    LAST_OF_FEBRUARY,
+    MARCH,
+    ORDERS,
+    STOCK,
+    kept,
+    kept_orders,
+    nothing,
+    orders,
+)
 
 SCHEMA = pa.schema(
     {
@@ -53,56 +67,14 @@ EVERY_KIND = [
     },
 ]
 
-FACTS = pa.schema({"id": pa.string(), "at": pa.timestamp("us"), "amount": pa.int64()})
-ORDERS = TableShape("orders", FACTS, "One row per order.", partitioned_by="at", clustered_by=("id", "amount"))
-JANUARY, FEBRUARY, MARCH = date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)
-LAST_OF_JANUARY = datetime(2026, 1, 31, 23, 59, 59, 999999)
-FIRST_OF_FEBRUARY = datetime(2026, 2, 1)
-LAST_OF_FEBRUARY = datetime(2026, 2, 28, 23, 59, 59, 999999)
-FIRST_OF_MARCH = datetime(2026, 3, 1)
-
 AWKWARD = 'it\'s "quoted", `ticked`, {braced} %s \\ \\n\n\r\ttwo lines; -- serverless-assets: ünï 😀 \u2028'
-
-
-def orders(*rows: tuple[str, datetime | None, int]) -> pa.Table:
-    return pa.table(dict(zip(FACTS.names, zip(*rows, strict=True), strict=True)) if rows else {}, FACTS)
-
-
-def nothing(schema: pa.Schema = FACTS) -> pa.Table:
-    return schema.empty_table()
-
-
-def kept(backend: Backend, table: str) -> list[dict[str, Any]]:
-    """The rows of a table."""
-    answer = backend.warehouse.query(f"select * from {backend.warehouse.relation(table)} order by id")
-    return answer.to_pylist()
-
-
-def kept_orders(backend: Backend) -> list[tuple[Any, ...]]:
-    return [tuple(row.values()) for row in kept(backend, "orders")]
 
 
 @pytest.fixture
 def stocked(backend: Backend) -> Backend:
     """A backend with orders on the last and first instant of months."""
-    rows = orders(
-        ("a", LAST_OF_JANUARY, 1),
-        ("b", FIRST_OF_FEBRUARY, 2),
-        ("c", LAST_OF_FEBRUARY, 3),
-        ("d", FIRST_OF_MARCH, 4),
-        ("e", None, 5),
-    )
-    backend.warehouse.replace(ORDERS, backend.file(rows), {"content": "first"})
+    backend.warehouse.replace(ORDERS, backend.file(orders(*STOCK)), {"content": "first"})
     return backend
-
-
-STOCK = [
-    ("a", LAST_OF_JANUARY, 1),
-    ("b", FIRST_OF_FEBRUARY, 2),
-    ("c", LAST_OF_FEBRUARY, 3),
-    ("d", FIRST_OF_MARCH, 4),
-    ("e", None, 5),
-]
 
 
 def test_a_replaced_table_holds_the_file_exactly(backend: Backend) -> None:
@@ -315,6 +287,23 @@ def test_rows_are_counted_anew_after_a_window(stocked: Backend, request: pytest.
         request.applymarker(pytest.mark.xfail(strict=True, reason=forgetful))
     stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH, {})
     assert stocked.warehouse.row_count("orders") == 3
+
+
+def test_questions_in_a_row_see_what_is_written_meanwhile(stocked: Backend) -> None:
+    with stocked.warehouse.connected():
+        assert stocked.warehouse.row_count("orders") == 5
+        stocked.warehouse.replace(ORDERS, stocked.file(orders(*STOCK[:2])), {"content": "fewer"})
+        assert stocked.warehouse.note("orders") == {"content": "fewer"}
+        assert kept_orders(stocked) == STOCK[:2]
+
+
+def test_a_question_that_fails_leaves_the_next_ones_their_answers(stocked: Backend) -> None:
+    with pytest.raises(WarehouseError, match="nowhere"), stocked.warehouse.connected():
+        stocked.warehouse.row_count("nowhere")
+    with stocked.warehouse.connected():
+        with pytest.raises(WarehouseError, match="nowhere"):
+            stocked.warehouse.row_count("nowhere")
+        assert stocked.warehouse.row_count("orders") == 5
 
 
 def test_a_table_that_is_not_there_has_no_note_and_cannot_be_counted(backend: Backend) -> None:

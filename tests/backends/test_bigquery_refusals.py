@@ -1,0 +1,184 @@
+"""What BigQuery refuses, fails at, or does not answer: nothing changes, and people are told in words."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from serverless_assets.warehouse import TableShape, WarehouseError
+from serverless_assets.warehouse.bigquery import STAGING_PREFIX
+from tests.backends.stock import FEBRUARY, MARCH, ORDERS, kept_orders, nothing
+from tests.backends.watched import (
+    DENIED,
+    FIRST_NOTE,
+    TOO_DEAR,
+    Watched,
+    Write,
+    assert_nothing_changed,
+    be_a_robot,
+    is_swap,
+    is_upload,
+    job,
+    refusing,
+    write_all,
+    write_window,
+)
+from tests.services.process import free_port
+from tests.services.proxy import Answer, Asked
+
+pytestmark = pytest.mark.gcp
+
+# What is not done
+
+
+@pytest.mark.parametrize("write", [write_all, write_window])
+def test_a_query_that_is_too_dear_changes_nothing_and_names_the_setting(
+    watched: Watched, write: Write
+) -> None:
+    watched.proxy.instead = lambda request: TOO_DEAR if is_swap(request) else None
+    with pytest.raises(WarehouseError, match=r"10485760 or higher required\. .*SERVERLESS_MAX_BYTES_BILLED"):
+        write(watched.warehouse, watched.rows)
+    assert_nothing_changed(watched)
+
+
+@pytest.mark.parametrize("write", [write_all, write_window])
+@pytest.mark.parametrize("path", ["/tables", "/upload/", "/jobs"])
+def test_what_is_forbidden_changes_nothing_and_is_asked_once(
+    watched: Watched, write: Write, path: str
+) -> None:
+    watched.proxy.instead = refusing("POST", path, DENIED)
+    with pytest.raises(WarehouseError, match=r"\.orders: BigQuery refused: Access Denied.*bigquery\.jobUser"):
+        write(watched.warehouse, watched.rows)
+    assert len(watched.proxy.find("POST", path)) == 1
+    assert_nothing_changed(watched)
+
+
+@pytest.mark.parametrize("write", [write_all, write_window])
+def test_a_job_that_fails_changes_nothing(watched: Watched, write: Write) -> None:
+    def instead(request: Asked) -> Answer | None:
+        if not is_swap(request):
+            return None
+        answer = job(request.json, "DONE", {})
+        answer.content["status"]["errorResult"] = {"reason": "resourcesExceeded", "message": "Out of memory."}
+        return answer
+
+    watched.proxy.instead = instead
+    with pytest.raises(WarehouseError, match=r"\.orders: Out of memory\."):
+        write(watched.warehouse, watched.rows)
+    assert_nothing_changed(watched)
+
+
+@pytest.mark.parametrize("write", [write_all, write_window])
+@pytest.mark.parametrize("step", ["the load", "the swap"])
+def test_an_interrupted_write_ends_its_job_and_changes_nothing(
+    watched: Watched, write: Write, step: str
+) -> None:
+    def instead(request: Asked) -> Answer | None:
+        if step == "the load" and is_upload(request) and request.method == "PUT":
+            started = watched.proxy.find("POST", "/upload/")[0].json
+            return job(started, "RUNNING", {})
+        if step == "the swap" and is_swap(request):
+            return job(request.json, "RUNNING", {})
+        if "/cancel" in request.path:
+            return Answer(200, {"job": {"status": {"state": "DONE"}}})
+        if request.method == "GET" and "/jobs/" in request.path:
+            # The client waits for this answer in the main thread.
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            return job({"jobReference": {}, "configuration": {}}, "RUNNING", {})
+        return None
+
+    watched.proxy.instead = instead
+    with pytest.raises(KeyboardInterrupt):
+        write(watched.warehouse, watched.rows)
+    assert len(watched.proxy.find("POST", "/cancel")) == 1
+    # Nobody knows whether a merge that was cancelled had been done.
+    unknown = write is write_window and step == "the swap"
+    assert_nothing_changed(watched, {} if unknown else FIRST_NOTE)
+
+
+def test_a_staging_table_that_cannot_be_dropped_hides_neither_success_nor_failure(watched: Watched) -> None:
+    watched.proxy.instead = refusing("DELETE", "/tables", DENIED)
+    write_all(watched.warehouse, watched.rows)
+    assert any(name.startswith(STAGING_PREFIX) for name in watched.relations())
+    assert watched.warehouse.tables() == {"orders"}
+    assert kept_orders(watched.backend) == [("x", datetime(2026, 2, 14), 20)]
+
+
+def test_a_note_that_is_too_long_is_refused_before_anything_is_sent(watched: Watched) -> None:
+    with pytest.raises(WarehouseError, match=r"description 20,0\d\d characters long; BigQuery keeps 16,384"):
+        watched.warehouse.replace(ORDERS, watched.rows, {"long": "x" * 20_000})
+    assert watched.proxy.asked == []
+    assert_nothing_changed(watched)
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [pa.list_(pa.int64()), pa.timestamp("ns"), pa.timestamp("us", "UTC"), pa.decimal128(38, 10), pa.int32()],
+)
+def test_a_type_that_is_not_kept_is_refused_in_words(watched: Watched, type_: pa.DataType) -> None:
+    shape = TableShape("orders", pa.schema({"id": type_}))
+    path = watched.backend.file(nothing(shape.schema))
+    with pytest.raises(
+        WarehouseError, match=r"column id is .*, which this project does not keep in BigQuery"
+    ):
+        watched.warehouse.replace(shape, path, {})
+    with pytest.raises(
+        WarehouseError, match=r"column id is .*, which this project does not keep in BigQuery"
+    ):
+        watched.warehouse.replace_between(replace(shape, partitioned_by="id"), path, FEBRUARY, MARCH, {})
+    assert_nothing_changed(watched)
+
+
+# Who is asked, and as whom
+
+
+def test_an_unreachable_google_is_told_within_seconds(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    warehouse = replace(watched.warehouse, patience=0.5)
+    asked = {
+        "prepare": warehouse.prepare,
+        "tables": warehouse.tables,
+        "query": lambda: warehouse.query("select 1"),
+        "replace": lambda: write_all(warehouse, watched.rows),
+        "replace_between": lambda: write_window(warehouse, watched.rows),
+    }
+    for ask in asked.values():
+        started = time.monotonic()
+        with pytest.raises(WarehouseError, match=f"127.0.0.1:{port} cannot be reached"):
+            ask()
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("path", [None, "/nowhere/key.json"])
+def test_missing_credentials_are_told_with_how_to_get_them(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str | None
+) -> None:
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    if path:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", path)
+    with pytest.raises(
+        WarehouseError, match=r"no Google credentials.*`gcloud auth application-default login`"
+    ):
+        watched.warehouse.tables()
+    assert watched.proxy.asked == []
+
+
+def test_credentials_that_are_not_taken_are_told_without_showing_them(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = be_a_robot(watched, monkeypatch, tmp_path)
+    answer = {"error": "invalid_grant", "error_description": f"Bad key {pem}"}
+    watched.proxy.instead = refusing("POST", "/token", Answer(400, answer))
+    with pytest.raises(WarehouseError, match=r"may have expired.*application-default login") as caught:
+        watched.warehouse.tables()
+    assert "PRIVATE KEY" not in str(caught.value)
