@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.automation.jobs import run_config
 from serverless_assets.definitions import build
@@ -83,6 +84,13 @@ class Pipeline:
 
     def reason(self, asset: str) -> str:
         return str(self.summary["assets"][asset]["reason"])
+
+    def facts(self, asset: str) -> dict[str, Any]:
+        """The metadata of the asset's last materialization, and its data version."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        made = event and event.asset_materialization
+        assert made, asset
+        return {**metadata.plain(made.metadata), "version": (made.tags or {})["dagster/data_version"]}
 
     def published(self, query: str) -> pa.Table:
         """The answer to a query on the published warehouse."""

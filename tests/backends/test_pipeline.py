@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +15,9 @@ import pytest
 from serverless_assets import metadata
 from serverless_assets.automation.dry_run import dry_run
 from serverless_assets.ingestion.sample_api import create_app, serve
-from serverless_assets.publishing.summary import read_summary
-from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.transformation import dbt
-from tests.backends.conftest import PARITY, Google, environment
+from tests.backends.conftest import PARITY, Google
 from tests.backends.parity import compare
 from tests.backends.small_shop import SmallShop
 from tests.conftest import SAMPLE_END, Pipeline
@@ -65,11 +62,6 @@ def run_once(folder: Path, variables: dict[str, str], inputs: RunInputs | None =
         yield pipeline
 
 
-def found_in(pipeline: Pipeline, asset: str) -> dict[str, object]:
-    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey(asset))
-    return metadata.plain(event.asset_materialization.metadata)
-
-
 def test_one_run_ends_with_the_summary_that_a_laptop_gives(on_gcp, on_laptop):
     def told(pipeline):
         assets = pipeline.summary["assets"]
@@ -95,7 +87,7 @@ def test_the_report_is_the_same_page(on_gcp, on_laptop):
 
 
 def test_links_lead_to_the_report_and_to_the_call(on_gcp):
-    report, forecast = found_in(on_gcp, "forecast_report"), found_in(on_gcp, "order_forecast")
+    report, forecast = on_gcp.facts("forecast_report"), on_gcp.facts("order_forecast")
     assert report["report"] == f"gs://{BUCKET}/forecast.html"
     assert report["report_link"].startswith("https://console.cloud.google.com/storage/")
     assert forecast["modal_dashboard"].endswith(forecast["modal_call"])
@@ -104,7 +96,7 @@ def test_links_lead_to_the_report_and_to_the_call(on_gcp):
 
 @pytest.mark.parametrize("asset", ["raw_orders", "orders", "order_forecast"])
 def test_the_warehouses_jobs_are_on_record(on_gcp, asset):
-    found = found_in(on_gcp, asset)
+    found = on_gcp.facts(asset)
     assert found["warehouse_jobs"]
     assert {"bytes_processed", "bytes_billed", "slot_seconds", "cost_usd"} <= set(found)
 
@@ -123,10 +115,10 @@ def test_what_the_warehouse_and_modal_charge_adds_up_to_what_the_run_cost(on_gcp
 
 
 def test_a_second_run_reuses_everything(on_gcp, modal):
-    before = forecast_calls(modal)
+    before = modal.forecast_calls()
     assert on_gcp.run().success
     assert {found["status"] for found in on_gcp.summary["assets"].values()} == {"reused"}
-    assert forecast_calls(modal) == before
+    assert modal.forecast_calls() == before
 
 
 def test_a_plan_says_what_each_model_would_read(on_gcp):
@@ -234,90 +226,3 @@ def test_the_doctor_names_what_is_wrong_and_goes_on(cloud, tmp_path):
     assert "make deploy-modal" in told.stdout
     assert "127.0.0.1:9 cannot be reached" in told.stdout
     assert "Traceback" not in told.stdout + told.stderr
-
-
-# ---- Modal with the local warehouse, in processes of their own, so that they can be killed
-
-
-@pytest.fixture
-def mixed(pipeline: Pipeline, modal: Server) -> dict[str, str]:
-    """The variables of a laptop that has models already, and computes on Modal."""
-    return {
-        **os.environ,
-        **pipeline.variables,
-        "SERVERLESS_HOME": str(pipeline.home),
-        "SERVERLESS_COMPUTE": "modal",
-    }
-
-
-def started(variables: dict[str, str]) -> subprocess.Popen[str]:
-    command = [SERVERLESS, "run", "forecast", "--rebuild"]
-    return subprocess.Popen(command, env=variables, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def until(process: subprocess.Popen[str], text: str) -> str:
-    for line in process.stdout:
-        if text in line:
-            return line
-    raise AssertionError(f"{text!r} was never said")
-
-
-def forecast_calls(modal: Server) -> list[str]:
-    return [call.call_id for call in modal.calls() if call.app == "serverless-forecast"]
-
-
-def test_a_run_killed_while_its_call_is_in_flight_is_gone_on_with_and_not_paid_twice(mixed, modal):
-    home = Path(mixed["SERVERLESS_HOME"])
-    killed = started(mixed)
-    call = until(killed, "started with").split()[2]
-    killed.kill()
-    killed.wait()
-    before = forecast_calls(modal)
-    assert before[-1] == call
-    again = started(mixed)
-    said, _ = again.communicate()
-    assert again.returncode == 0, said
-    assert f"Taking up call {call}" in said
-    # The stores' call is the only new one.
-    assert forecast_calls(modal)[:-1] == before
-    assert modal.call(call).containers_started == 1
-    summary = read_summary(home)
-    assert summary["published"]
-    assert summary["assets"]["order_forecast"]["rows"] == 180
-
-
-def test_a_run_that_is_stopped_stops_its_call(mixed, modal):
-    stopped = started(mixed)
-    call = until(stopped, "started with").split()[2]
-    stopped.send_signal(signal.SIGINT)
-    said, _ = stopped.communicate()
-    assert stopped.returncode == 1
-    assert "stopped by hand" in said
-    assert modal.wait_finished(call).status == "cancelled"
-    # What was stopped on purpose is not taken up again.
-    again = started(mixed)
-    said, _ = again.communicate()
-    assert again.returncode == 0, said
-    assert "Taking up" not in said
-
-
-def test_the_chosen_size_reaches_the_call(pipeline, modal):
-    laptop = Pipeline(
-        pipeline.home, pipeline.instance, {**os.environ, **pipeline.variables, "SERVERLESS_COMPUTE": "modal"}
-    )
-    inputs = RunInputs(forecast=RunForecast(cpu="1.5", memory="512", style=CustomisedStyle(nr_days_fcst=30)))
-    assert laptop.run(inputs, job="forecast").success
-    call = modal.call(found_in(laptop, "order_forecast")["modal_call"])
-    assert (call.cpu, call.memory) == ((1.5, 2.0), (512, 512))
-
-
-def test_no_token_is_named_before_anything_runs(mixed):
-    without = {name: value for name, value in mixed.items() if not name.startswith("MODAL_TOKEN")}
-    with environment({"MODAL_CONFIG_PATH": None}):
-        told = subprocess.run(
-            [SERVERLESS, "run"],
-            env={**without, "MODAL_CONFIG_PATH": "/nowhere"},
-            capture_output=True, text=True,
-        )  # fmt: skip
-    assert told.returncode == 1
-    assert "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET" in told.stderr

@@ -5,12 +5,10 @@ import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
-import dagster as dg
 import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from serverless_assets import metadata
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in, forecast_rows
 from serverless_assets.forecasting.report import CHANGES, reason_to_report
 from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
@@ -101,14 +99,6 @@ def outcome(pipeline: Pipeline, asset: str) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
-def found_in(pipeline: Pipeline, asset: str) -> dict[str, object]:
-    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey(asset))
-    return {
-        **metadata.plain(event.asset_materialization.metadata),
-        "version": event.asset_materialization.tags["dagster/data_version"],
-    }
-
-
 @pytest.fixture
 def no_compute(monkeypatch):
     def refuse(*_):
@@ -128,23 +118,23 @@ def test_a_second_forecast_of_the_same_computes_and_writes_and_publishes_nothing
     assert outcome(pipeline, "forecast_report")[0] == "reused"
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
-    before, after = found_in(green, "order_forecast"), found_in(pipeline, "order_forecast")
+    before, after = green.facts("order_forecast"), pipeline.facts("order_forecast")
     assert after["version"] == before["version"]
     assert after["built_by"] == after["run_id"] == before["run_id"] == green.summary["run_id"]
     assert (after["cpu"], after["dagster/row_count"]) == (0.25, 180)
     assert pipeline.summary["report"] == str(pipeline.home / "artifacts" / "forecast.html")
-    assert found_in(pipeline, "forecast_report")["version"] == found_in(green, "forecast_report")["version"]
+    assert pipeline.facts("forecast_report")["version"] == green.facts("forecast_report")["version"]
 
 
 def test_the_picture_of_the_same_report_is_kept_and_not_drawn_again(pipeline, monkeypatch):
     first = RunInputs(rebuild="all")
     assert pipeline.run(first, job="forecast").success
     assert outcome(pipeline, "forecast_report") == ("built", "forced: rebuild all")
-    drawn = found_in(pipeline, "forecast_report")["preview"]
+    drawn = pipeline.facts("forecast_report")["preview"]
     monkeypatch.setattr("serverless_assets.forecasting.report.preview_png", lambda report: 1 / 0)
     assert pipeline.run(job="forecast").success
     assert outcome(pipeline, "forecast_report")[0] == "reused"
-    assert found_in(pipeline, "forecast_report")["preview"] == drawn
+    assert pipeline.facts("forecast_report")["preview"] == drawn
 
 
 @pytest.mark.parametrize("loss", ["lost", "of another forecast"])

@@ -21,7 +21,6 @@ from serverless_assets.forecasting.replay import Verdict, reason_not_to_replay, 
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
-from tests.forecasting.test_forecast_reuse import found_in
 from tests.forecasting.test_record import MADE_AT, RECORD, RUN, answer, record, request
 
 NO_COMPUTE = "serverless_assets.forecasting.local_compute.LocalCompute.run"
@@ -175,7 +174,7 @@ def replay_of(pipeline: Pipeline, which: str | None = None) -> Verdict:
 
 def test_a_forecast_leaves_a_record_and_says_how_to_replay_it(green):
     (name,) = records(green)
-    found = found_in(green, "order_forecast")
+    found = green.facts("order_forecast")
     assert found["record"] == str(green.home / "artifacts" / str(name))
     assert found["replay"] == f"serverless replay {green.summary['run_id']}"
     held = read_record(green.parts.release.published.artifacts, name)
@@ -224,7 +223,7 @@ def test_a_forecast_from_before_there_were_records_is_reused_without_one(pipelin
     monkeypatch.setattr(NO_COMPUTE, lambda *_: 1 / 0)
     assert pipeline.run(job="forecast").success
     assert records(pipeline) == []
-    assert "replay" not in found_in(pipeline, "order_forecast")
+    assert "replay" not in pipeline.facts("order_forecast")
 
 
 def test_what_was_not_published_is_not_there_to_replay(pipeline):

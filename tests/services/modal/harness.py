@@ -38,6 +38,10 @@ class Server:
         """All calls, oldest first."""
         return [CallReport.from_json(values) for values in self.state()["calls"]]
 
+    def forecast_calls(self) -> list[str]:
+        """The ids of the calls of the product's worker, oldest first."""
+        return [call.call_id for call in self.calls() if call.app == "serverless-forecast"]
+
     def call(self, call_id: str) -> CallReport:
         return self.wait_for(call_id, timeout=0)
 
