@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "chart.css", "sections.css", "narrow.css", "print.css")
-SCRIPTS = ("ticks.js", "chart.js", "report.js")
+SCRIPTS = ("ticks.js", "tooltip.js", "chart.js", "report.js")
 
 
 def render(report: ReportInput) -> str:

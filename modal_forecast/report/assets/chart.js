@@ -12,7 +12,7 @@ const RING = "m-1.5,0a1.5,1.5 0 1,0 3,0a1.5,1.5 0 1,0 -3,0";
 class Chart {
   constructor(container, data, unit) {
     this.svg = container.querySelector("svg");
-    this.tooltip = container.querySelector(".tooltip");
+    this.tooltip = new Tooltip(container.querySelector(".tooltip"));
     this.layers = data.layers;
     this.forecastStart = data.forecastStart;
     this.unit = unit;
@@ -196,8 +196,10 @@ class Chart {
     const inView = day !== null && day >= this.view.first && day <= this.view.last;
     const readings = inView ? this.readings(day) : [];
     this.cursor.replaceChildren();
-    this.tooltip.hidden = !readings.length;
-    if (!readings.length) return;
+    if (!readings.length) {
+      this.tooltip.hide();
+      return;
+    }
     const x = this.left + this.x(day);
     this.cursor.append(this.node("line", { x1: x, x2: x, y1: TOP, y2: TOP + this.plotHeight }));
     for (const layer of this.visibleLayers()) {
@@ -206,31 +208,8 @@ class Chart {
       const cy = TOP + this.y(bounds[0]);
       this.cursor.append(this.node("circle", { "data-layer": layer.key, cx: x, cy, r: 4 }));
     }
-    this.fillTooltip(day, readings);
-    this.placeTooltip(x);
-  }
-
-  fillTooltip(day, readings) {
-    const rows = readings.flatMap(({ key, label, text }) => {
-      const name = document.createElement("span");
-      name.dataset.layer = key;
-      name.className = "key";
-      name.append(label);
-      const value = document.createElement("output");
-      value.append(text);
-      return [name, value];
-    });
-    const heading = document.createElement("strong");
-    heading.append(formatDate(this.dateOn(day)));
-    this.tooltip.replaceChildren(heading, ...rows);
-  }
-
-  // Beside the cursor, on the side that has more room, and never over the edge of a phone.
-  placeTooltip(x) {
-    const width = this.tooltip.offsetWidth;
-    const wanted = x > this.width / 2 ? x - width - 14 : x + 14;
-    this.tooltip.style.left = `${Math.max(0, Math.min(this.width - width, wanted))}px`;
-    this.tooltip.style.top = `${TOP + 4}px`;
+    this.tooltip.show(formatDate(this.dateOn(day)), readings);
+    this.tooltip.place(x, TOP + 4, this.width);
   }
 
   node(name, attributes, ...children) {
