@@ -9,7 +9,7 @@ from modal_forecast.backtest import Origin, independent_origins
 from modal_forecast.models import BASELINES
 
 Forecasts = Sequence[np.ndarray | None]
-REPEATED = {"seasonal_naive_7": "last week's days", "seasonal_naive_364": "last year's days"}
+REPEATED = {"seasonal_naive_7": "last week's same days", "seasonal_naive_364": "last year's same days"}
 # A mean of two forecasts often errs less than both, so a naive that did better need not have all of it.
 NAIVE_SHARES = (0.0, 0.25, 0.5, 0.75)
 # From fewer origins that share no day, an error a quarter larger than that of the naive is luck as often as

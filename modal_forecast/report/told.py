@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modal_forecast.calendars import holidays_of
+from modal_forecast.scores import REPEATED
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NAIVE = {"seasonal_naive_7": "last week's same days", "seasonal_naive_364": "last year's same days"}
+
 MODELS = {
     "prophet": "Prophet",
     "linear_straight": "Week, year and holidays on a straight trend",
@@ -58,7 +59,7 @@ def _backtest(diagnostics: Mapping[str, Any]) -> Mapping[str, Any]:
         "horizon": tested.get("horizon_days"),
         "skill": diagnostics.get("skill"),
         "beats_naive": diagnostics.get("beats_naive"),
-        **({"naive": {"name": NAIVE[naive], **candidates.get(naive, {})}} if naive in NAIVE else {}),
+        **({"naive": {"name": REPEATED[naive], **candidates.get(naive, {})}} if naive in REPEATED else {}),
         "models": [
             {"name": _model_name(name), "mase": scores.get("mase"), "weight": scores.get("weight")}
             for name, scores in sorted(candidates.items(), key=lambda item: -item[1].get("weight", 0.0))
