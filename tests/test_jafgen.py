@@ -2,9 +2,8 @@
 
 import subprocess
 import sys
-import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +14,7 @@ import pytest
 
 from serverless_assets.ingestion.tables import TABLES
 from tests.conftest import NO_FORECAST, Pipeline
+from tests.services.listening import listening
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -32,10 +32,8 @@ def folder_url(tmp_path_factory):
     for table in TABLES:
         (source,) = folder.rglob(f"{table.name}.csv")
         pq.write_table(read_csv(source, table.source_schema), folder / f"{table.name}.parquet")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with listening(partial(QuietHandler, directory=str(folder))) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def read_csv(path: Path, schema: pa.Schema) -> pa.Table:

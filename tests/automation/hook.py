@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 
 from serverless_assets.automation.alerts import Alerts
 from serverless_assets.automation.webhook import Webhook
+from tests.services.listening import listening
 
 SECRET = "T000-B000-s3cret"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -59,13 +59,6 @@ def hook() -> Iterator[Hook]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_port}/services/{SECRET}"
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with listening(Handler) as server:
+        found.url = f"http://127.0.0.1:{server.server_port}/services/{SECRET}"
         yield found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

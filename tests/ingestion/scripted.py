@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Event
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets.ingestion.window import Window
+from tests.services.listening import listening
 
 OCTOBER = Window(date(2026, 10, 1), date(2026, 11, 1))
 USER, PASSWORD, TOKEN = "quentin", "hunter2", "s3cret"
@@ -109,14 +110,9 @@ def shop(*answers: Answer) -> Iterator[Shop]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    asked = Shop(f"127.0.0.1:{server.server_port}")
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield asked
-    finally:
-        test_over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(Handler) as server:
+        asked = Shop(f"127.0.0.1:{server.server_port}")
+        try:
+            yield asked
+        finally:
+            test_over.set()

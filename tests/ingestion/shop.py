@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,6 +23,7 @@ from serverless_assets.ingestion.tables import (
     RAW_SUPPLIES,
     TABLES,
 )
+from tests.services.listening import listening
 
 Row = tuple[Any, ...]
 
@@ -95,13 +95,6 @@ def shop(reopened: Shop | None = None) -> Iterator[Shop]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", urlsplit(found.url).port or 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with listening(Handler, urlsplit(found.url).port or 0) as server:
+        found.url = f"http://127.0.0.1:{server.server_port}"
         yield found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -3,9 +3,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ from serverless_assets.ingestion.tables import (
     Table,
 )
 from serverless_assets.ingestion.window import Window
+from tests.services.listening import listening
 
 SEPTEMBER, OCTOBER = date(2026, 9, 1), date(2026, 10, 1)
 OF_OCTOBER = Window.of_months(OCTOBER, OCTOBER)
@@ -76,14 +76,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(found.folder)))
-    found.url = f"http://127.0.0.1:{http.server_port}"
-    thread = Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    yield found
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with listening(partial(Handler, directory=str(found.folder))) as http:
+        found.url = f"http://127.0.0.1:{http.server_port}"
+        yield found
 
 
 @pytest.fixture

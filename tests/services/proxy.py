@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import requests
+
+from tests.services.listening import listening
 
 # The proxy sends whole bodies, and says so itself.
 NOT_PASSED_ON = {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
@@ -62,18 +63,12 @@ class Proxy:
 @contextmanager
 def proxy(upstream: str) -> Iterator[Proxy]:
     """Run a proxy in front of the server at `upstream`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    server.upstream = upstream  # type: ignore[attr-defined]
-    server.proxy = running = Proxy(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with listening(_Handler) as server:
+        # Clients keep their connections: nobody waits for the end of those.
+        server.daemon_threads = True
+        server.upstream = upstream  # type: ignore[attr-defined]
+        server.proxy = running = Proxy(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
         yield running
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
