@@ -70,7 +70,7 @@ def forecast_in(warehouse: Warehouse, table: str) -> pa.Table:
 
 
 def read_forecast(warehouse: Warehouse, table: str) -> pa.Table:
-    """The same, and a failure in words where there is none."""
+    """The rows of the forecast's table, in order of days; a failure in words where there is no table."""
     if table not in warehouse.tables():
         raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
     return forecast_in(warehouse, table)

@@ -7,7 +7,7 @@ upper-cases the column names and infers the types. So the forecast's rows come t
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -149,8 +149,9 @@ class BigQueryWarehouse:
     @contextmanager
     def connected(self) -> Iterator[None]:
         # A client of its own would fetch a token and shake hands for every question.
-        with self._client(self._dataset, SERVICE) as client:
-            self._kept.append(client)
+        with ExitStack() as stack:
+            with google_errors.in_words(SERVICE, self._dataset, WarehouseError):
+                self._kept.append(stack.enter_context(self._client()))
             try:
                 yield
             finally:
@@ -254,18 +255,18 @@ class BigQueryWarehouse:
         """Jobs about a subject, for a table's sake; Google's errors come out in words."""
         labels = {**self.labels, **({"asset": table} if table else {})}
         labels = {key: sql.label(value) for key, value in labels.items()}
-        with self._client(subject, service) as client:
+        with google_errors.in_words(service, subject, WarehouseError), self._client() as client:
             yield Jobs(client, labels, self.maximum_bytes_billed, self.patience)
 
     @contextmanager
-    def _client(self, subject: str, service: google_errors.Service) -> Iterator[bigquery.Client]:
-        with google_errors.in_words(service, subject, WarehouseError):
-            if self._kept:
-                yield self._kept[-1]
-                return
-            resource = BigQueryResource(project=self.project, location=self.location)
-            with resource.get_client() as client, closing(client):
-                yield client
+    def _client(self) -> Iterator[bigquery.Client]:
+        """The client that `connected` keeps, or else one for this question alone."""
+        if self._kept:
+            yield self._kept[-1]
+            return
+        resource = BigQueryResource(project=self.project, location=self.location)
+        with resource.get_client() as client, closing(client):
+            yield client
 
 
 def _naive(answer: pa.Table) -> pa.Table:

@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import requests
 from google.cloud import bigquery
 
 from serverless_assets.settings import PROJECT_ROOT
@@ -262,6 +263,12 @@ def test_questions_in_a_row_take_one_token(
     assert len(watched.proxy.find("POST", "/token")) == 1
     assert watched.warehouse.tables() == {"orders"}
     assert len(watched.proxy.find("POST", "/token")) == 2
+
+
+def test_what_fails_between_two_questions_is_not_said_to_be_bigquerys(watched: Watched) -> None:
+    with pytest.raises(requests.ConnectionError, match="another server"), watched.warehouse.connected():
+        raise requests.ConnectionError("another server")
+    assert watched.warehouse.tables() == {"orders"}
 
 
 # Views
