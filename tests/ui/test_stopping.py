@@ -1,9 +1,12 @@
 """A run that somebody stops in the UI is over soon, leaves no process, and publishes nothing."""
 
+import signal
+
 import psutil
 import pytest
 
 from tests.ui.client import NO_FORECAST, published, until
+from tests.ui.serve import STOP_SECONDS, serve
 
 TERMINATE = (
     "mutation ($id: String!) { terminateRun(runId: $id) { __typename ... on PythonError { message } } }"
@@ -65,3 +68,15 @@ def held_worker(ui):
         except psutil.NoSuchProcess:
             continue
     return None
+
+
+def test_a_ui_that_a_script_started_in_the_background_ends_when_it_is_told_to(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with serve(tmp_path / "home", {}) as ui:
+            process = psutil.Process(ui.pid)
+            process.terminate()
+            gone, _ = psutil.wait_procs([process], timeout=STOP_SECONDS)
+            assert gone
+    finally:
+        signal.signal(signal.SIGINT, before)
