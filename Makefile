@@ -74,7 +74,17 @@ LOCK := -q --universal --python-version 3.11 --generate-hashes --no-emit-index-u
 # Prophet asks for what it draws with; a worker draws nothing (modal_forecast/lean_imports.py).
 NOT_ON_A_WORKER := $(addprefix --no-emit-package=,matplotlib contourpy cycler fonttools kiwisolver pillow pyparsing)
 
+# pyproject.toml's requires-python. Asked first: pip would install for minutes before it refuses.
 .venv/uv:
+	@for python in $(PYTHON) $(wildcard $(BIN)/python); do \
+	    $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && continue; \
+	    version=$$($$python -c 'import sys; print("Python %d.%d.%d" % sys.version_info[:3])' 2>/dev/null); \
+	    case $$python in \
+	        $(BIN)/*) advice="delete .venv, then try again.";; \
+	        *) advice="choose one that you have: make $(or $(firstword $(MAKECMDGOALS)),run) PYTHON=python3.11";; \
+	    esac; \
+	    echo "This needs Python 3.11 or 3.12, and $$python is $${version:-not there}: $$advice" >&2; exit 1; \
+	done
 	@echo "Setting up .venv (once, about a minute)"
 	@$(PYTHON) -m venv .venv && $(BIN)/pip install -q --require-hashes -r requirements-uv.lock && touch $@
 
