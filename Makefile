@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -34,6 +34,9 @@ test-ui: .venv/dev ## test the Dagster UI in a browser, if there is chromium
 
 test-slow: .venv/dev ## test that nothing runs twice, by random edits
 	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not gcp"
+
+test-faults: .venv/dev ## test it with kills, faulty sources, damage, full disks (LONG=1 or ROUNDS=n: more)
+	FAULT_ROUNDS=$(or $(ROUNDS),$(if $(LONG),5,1)) $(BIN)/pytest -n 2 --dist loadfile -m faults tests/faults
 
 test-gcp: .venv/dev .venv-emulator/ready ## test the cloud's part against servers on this machine
 	$(BIN)/pytest -n 2 --dist loadfile -m gcp

@@ -1,0 +1,132 @@
+"""Runs that are killed or stopped at random moments: the next run ends as if nothing had happened."""
+
+import random
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import ROUNDS
+from tests.faults.processes import STOP_SECONDS, Command, processes_of, started
+from tests.faults.tally import Attempt, Tally
+from tests.faults.world import LAST_DAY, EndState, World, add_days, correct, end_state, left_overs
+
+KIND = "kill or stop of a run"
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+# Each phase begins with the line that has this text.
+PHASES = {
+    "ingestion": "ingestion ...",
+    "dbt": "transformation ...",
+    "forecast": "order_forecast ...",
+    "publish": "forecast_report ...",
+}
+TIME = re.compile(r"^ *(\d+\.\d)s  ")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a run: so many seconds after it has printed so many lines."""
+
+    lines: int
+    seconds: float
+
+
+def moments(output: str, phase: str, chance: random.Random) -> Moment:
+    """A random moment in a phase of the run that printed `output`."""
+    lines = output.splitlines()
+    times = [float(found[1]) if (found := TIME.match(line)) else None for line in lines]
+    first = next(n for n, line in enumerate(lines) if line.endswith(PHASES[phase]))
+    later = list(PHASES)[list(PHASES).index(phase) + 1 :]
+    last = next(
+        (n for n, line in enumerate(lines) if later and line.endswith(PHASES[later[0]])), len(lines) - 1
+    )
+    stamped = [n for n in range(first, last) if times[n] is not None]
+    n = chance.choice(stamped)
+    following = next((times[m] for m in range(n + 1, len(lines)) if times[m] is not None), times[n])
+    return Moment(n + 1, chance.random() * max(0.1, (following or 0.0) - (times[n] or 0.0)))
+
+
+@pytest.fixture(scope="module")
+def changed(place: World, template: Path) -> Iterator[tuple[EndState, str]]:
+    """The source after a week of new orders and a correction, and the end of a run that nobody disturbed."""
+    rows = {name: list(table) for name, table in place.source.rows.items()}
+    add_days(place.source, LAST_DAY.replace(month=10, day=1), LAST_DAY.replace(month=10, day=7))
+    correct(place.source, LAST_DAY.replace(month=5, day=9))
+    place.put(template)
+    code, output = place.run()
+    assert code == 0, output
+    yield end_state(place.home), output
+    place.source.rows = rows
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_run_after_one_that_was_ended_ends_as_if_nothing_had_happened(
+    place: World,
+    template: Path,
+    changed: tuple[EndState, str],
+    attempt: Tally,
+    chance: random.Random,
+    number: signal.Signals,
+    phase: str,
+) -> None:
+    reference, output = changed
+    for _ in range(ROUNDS):
+        moment = moments(output, phase, chance)
+        with attempt(f"{number.name} {moment.seconds:.2f} s after line {moment.lines}, {phase}") as fault:
+            place.put(template)
+            with started(["run"], place.variables, place.output) as command:
+                wait_until(command, moment)
+                end(command, number, fault)
+            code, text = place.run()
+            if code:
+                fault.other(f"the next run ends with {code}: {text[-600:]}")
+            compare(place, reference, fault)
+
+
+def wait_until(command: Command, moment: Moment) -> None:
+    while command.process.exitcode is None and command.text.count("\n") < moment.lines:
+        time.sleep(0.01)
+    time.sleep(moment.seconds)
+
+
+def end(command: Command, number: signal.Signals, fault: Attempt) -> None:
+    """Send the signal; a run that is asked to end does so soon, and says so."""
+    printed = len(command.text)
+    is_over = command.process.exitcode is not None
+    command.send(number)
+    if number == signal.SIGKILL or is_over:
+        command.exit_code()
+        return
+    try:
+        code = command.exit_code(STOP_SECONDS)
+    except TimeoutError:
+        fault.other(f"it still runs {STOP_SECONDS:g} s after {number.name}")
+        return
+    since = command.text[printed:]
+    if code and not since.strip():
+        fault.silent(f"it ends with {code} and prints nothing")
+    if "Traceback" in since:
+        fault.silent(f"it prints a traceback: {since[-600:]}")
+
+
+def compare(place: World, reference: EndState, fault: Attempt) -> None:
+    """Report what is not as it is after a run that nobody disturbed."""
+    fault.loss(*end_state(place.home).differences(reference))
+    fault.left_overs(left_overs(place, reference))
+    fault.left_overs(f"process {pid}: {line}" for pid, line in processes_of(place.home).items())
+    fault.left_overs(f"a run that is {status}" for status in unfinished_runs(place.home))
+
+
+def unfinished_runs(home: Path) -> list[str]:
+    """The states of Dagster's runs that are not over."""
+    with sqlite3.connect(home / "dagster" / "history" / "runs.db") as connection:
+        rows = connection.execute(
+            "select status from runs where status not in ('SUCCESS', 'FAILURE', 'CANCELED')"
+        ).fetchall()
+    return [str(status) for (status,) in rows]
