@@ -1,12 +1,11 @@
 """From an environment's name to its parts. Nothing else in the code asks which environment it is in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Generic, TypeVar
 
 from serverless_assets.admission import Admission
-from serverless_assets.automation.jobs import MAIN_JOB
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.sample_shop import SampleShop
@@ -40,9 +39,9 @@ class Environment:
         """Whether a run may begin. What it may cost is asked of the warehouse that it would write to."""
         return Admission(self.budget_usd, self.compute, self.project, self.release.warehouse)
 
-    def resources(self) -> Mapping[str, object]:
-        """The parts that assets ask for by name."""
-        release = self.release.as_resource(self.admission)
+    def resources(self, assets: Collection[str]) -> Mapping[str, object]:
+        """The parts that assets ask for by name. `assets` are the names of all that runs can write."""
+        release = self.release.as_resource(self.admission, assets)
         return {"source": self.source, "release": release, "compute": self.compute}
 
 
@@ -59,7 +58,7 @@ class Kind(Generic[Part]):
 
 def local(settings: Settings) -> Release:
     """A DuckDB file and a folder on this machine, with nothing to sign up for."""
-    return LocalRelease(settings.home, MAIN_JOB, settings.dbt_schema)
+    return LocalRelease(settings.home, settings.dbt_schema)
 
 
 # The cloud's clients take seconds to import: only those who use them pay for it.
@@ -79,7 +78,7 @@ def gcp(settings: Settings) -> Release:
     )
     folder = f"branches/{settings.branch}/" if settings.branch else ""
     artifacts = GcsArtifacts(project, str(settings.bucket), location, folder=folder)
-    return LiveRelease(settings.home, MAIN_JOB, warehouse, artifacts)
+    return LiveRelease(settings.home, warehouse, artifacts)
 
 
 def subprocess(settings: Settings) -> Compute:

@@ -1,4 +1,8 @@
-"""What all errors that a user can cause have in common."""
+"""Errors as sentences: those that a user can cause, those of the machine, and those that nobody expected."""
+
+import errno
+import sqlite3
+from collections.abc import Iterator
 
 
 class ToldError(Exception):
@@ -8,3 +12,52 @@ class ToldError(Exception):
     """
 
     may_pass = False
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_SQLITE = {
+    "full": "The disk that holds Dagster's history is full: free space there, then run again.",
+    "readonly": "Dagster's history cannot be written: make DAGSTER_HOME writable for this user.",
+    "unable to open": "Dagster's history cannot be opened: make DAGSTER_HOME writable for this user.",
+    "not a database": "Dagster's history is damaged: move the folder DAGSTER_HOME away, then run again.",
+    "malformed": "Dagster's history is damaged: move the folder DAGSTER_HOME away, then run again.",
+    "no such table": "Dagster's history is damaged: move the folder DAGSTER_HOME away, then run again.",
+    "locked": "Dagster's history is locked by another process: wait for it to end, then run again.",
+}
+
+
+def error_sentence(error: BaseException) -> str:
+    """An error's own words if they are for a person; else one line: what the machine refused and what to do
+    about it, or the error's class and the first line of its message."""
+    if isinstance(error, ToldError):
+        return str(error)
+    for cause in _chain(error):
+        if sentence := _of_machine(cause):
+            return sentence
+    first, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it was raised about, the outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _of_machine(error: BaseException) -> str | None:
+    """What a full disk, missing permissions or a damaged history mean, and what to do about them."""
+    if isinstance(error, sqlite3.Error):
+        return next((sentence for words, sentence in _SQLITE.items() if words in str(error)), None)
+    if not isinstance(error, OSError) or error.errno is None or error.strerror is None:
+        return None
+    place = f" at {error.filename}" if error.filename else ""
+    if error.errno in _FULL:
+        return f"The disk is full{place}: {error.strerror}. Free space there, then run again."
+    if error.errno in _DENIED:
+        return (
+            f"This user may not use the file or folder{place}: {error.strerror}. Change its owner or its "
+            "permissions, or choose another folder with SERVERLESS_HOME."
+        )
+    return f"The file or folder{place} cannot be used: {error.strerror}." if place else None

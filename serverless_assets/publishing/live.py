@@ -21,10 +21,8 @@ from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 class LiveRelease(Release):
     """Runs write straight to what people read, each table in one atomic statement."""
 
-    def __init__(
-        self, home: Path, main_job: str, warehouse: BigQueryWarehouse, artifacts: GcsArtifacts
-    ) -> None:
-        super().__init__(home, main_job)
+    def __init__(self, home: Path, warehouse: BigQueryWarehouse, artifacts: GcsArtifacts) -> None:
+        super().__init__(home)
         self._warehouse = warehouse
         self._artifacts = artifacts
         self._lock: FileLock | None = None
@@ -44,6 +42,13 @@ class LiveRelease(Release):
     @property
     def address(self) -> str:
         return self._warehouse.name
+
+    @property
+    def if_not_published(self) -> str:
+        return (
+            f"What this run wrote to {self.address} is live all the same, also tables whose tests failed: "
+            "nothing is held back on BigQuery."
+        )
 
     @contextmanager
     def scratch(self) -> Iterator[Scratch]:

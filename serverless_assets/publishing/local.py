@@ -71,8 +71,8 @@ class Layout:
 class LocalRelease(Release):
     """Runs write to a working copy; a green run becomes the next release."""
 
-    def __init__(self, home: Path, main_job: str, dbt_schema: str) -> None:
-        super().__init__(home, main_job)
+    def __init__(self, home: Path, dbt_schema: str) -> None:
+        super().__init__(home)
         self.layout = Layout(home)
         self._dbt_schema = dbt_schema
         self._lock: FileLock | None = None
@@ -94,8 +94,12 @@ class LocalRelease(Release):
         )
 
     @property
-    def address(self) -> str:
-        return str(self.layout.warehouse)
+    def address(self) -> str | None:
+        return str(self.layout.warehouse) if self.layout.warehouse.exists() else None
+
+    @property
+    def if_not_published(self) -> str:
+        return "What was published before stays as it is."
 
     @contextmanager
     def scratch(self) -> Iterator[Scratch]:

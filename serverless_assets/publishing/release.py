@@ -1,7 +1,7 @@
 """The resource that wraps every run: where it writes to, and what becomes of that at its end."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import ToldError, error_sentence
 from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
 from serverless_assets.publishing.run_record import record_of
 from serverless_assets.publishing.summary import summarise, write_summary
@@ -65,10 +65,9 @@ class RunFailure(dg.Failure):
 class Release(ABC):
     """Where a run writes to. Every asset asks for it, so that it wraps the whole run."""
 
-    def __init__(self, home: Path, main_job: str) -> None:
-        """`home` is SERVERLESS_HOME; `main_job` the name of the job that writes every asset."""
+    def __init__(self, home: Path) -> None:
+        """`home` is SERVERLESS_HOME."""
         self.home = home
-        self.main_job = main_job
 
     @property
     @abstractmethod
@@ -87,8 +86,13 @@ class Release(ABC):
 
     @property
     @abstractmethod
-    def address(self) -> str:
-        """Where people read the tables once they are published."""
+    def address(self) -> str | None:
+        """Where people read the tables; None before there is anything to read."""
+
+    @property
+    @abstractmethod
+    def if_not_published(self) -> str:
+        """What readers see after a run that was not published, as a sentence."""
 
     @abstractmethod
     def scratch(self) -> AbstractContextManager[Scratch]:
@@ -115,13 +119,17 @@ class Release(ABC):
         with all that is in it, or raises a `ToldError`."""
         return {}
 
-    def begin(self, run_id: str, planned: Sequence[str], all_assets: bool, log: dg.DagsterLogManager) -> None:
-        """Make ready for a run that means to write the `planned` assets, which may be all there are."""
+    def begin(
+        self, run_id: str, planned: Sequence[str], existing: Collection[str], log: dg.DagsterLogManager
+    ) -> None:
+        """Make ready for a run that means to write the `planned` assets.
+
+        Of the assets that earlier runs did not finish, those that are not among the `existing` ones are
+        dropped: no run can finish them any more.
+        """
         self.open(run_id, log)
         unsettled = Unsettled(self.home)
-        if all_assets:
-            # An asset that no longer exists can never succeed: only these count from now on.
-            unsettled.clear()
+        unsettled.remove(unsettled.read() - set(existing))
         unsettled.add(planned)
 
     def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
@@ -131,8 +139,8 @@ class Release(ABC):
         waiting = unsettled.read()
         if waiting:
             log.warning(
-                f"Not published: {', '.join(sorted(waiting))} did not succeed. What was published before "
-                "stays as it is; the next run goes on from what this one finished."
+                f"Not published: {', '.join(sorted(waiting))} did not succeed. {self.if_not_published} "
+                "The next run continues from what this one finished."
             )
             return False
         self.publish(run_id, log)
@@ -142,22 +150,20 @@ class Release(ABC):
         try:
             return self.end(run_id, outcomes, log)
         except Exception as error:
-            # Dagster would note this as a failed teardown, in a place where nobody looks.
+            # Dagster would record this as a failed teardown, which neither the UI nor the exit code shows.
             log.error(
-                f"Not published: {error}. The last release stays; the next green run publishes this work."
+                f"Not published: {error_sentence(error)} {self.if_not_published} "
+                "The next successful run publishes this work."
             )
             return False
 
-    def _is_about_all_assets(self, run: dg.DagsterRun) -> bool:
-        # A sensor, a person in the graph, and a re-execution run a part of the main job.
-        is_whole = run.asset_selection is None and run.step_keys_to_execute is None
-        return run.job_name == self.main_job and is_whole
-
-    def as_resource(self, admit: Admit) -> dg.ResourceDefinition:
+    def as_resource(self, admit: Admit, existing: Collection[str]) -> dg.ResourceDefinition:
         """The release for Dagster, with no config: the launchpad should not offer where to publish.
 
         With one process per run, Dagster opens it before the first step and closes it after the last,
         whatever was launched: a job, one asset from the graph, a schedule.
+
+        `existing` are the names of all assets that runs can write.
         """
 
         def around(context: dg.InitResourceContext) -> Iterator[Release]:
@@ -169,6 +175,7 @@ class Release(ABC):
                 context.instance,
                 log,
                 lambda planned: admit(planned, run_inputs.choices, log.info),
+                existing,
             ):
                 yield self
 
@@ -183,31 +190,46 @@ class Release(ABC):
         instance: dg.DagsterInstance,
         log: dg.DagsterLogManager,
         admit: Callable[[Sequence[str]], None],
+        existing: Collection[str],
     ) -> Iterator[None]:
         """Make ready before a run's first step, if it is admitted; publish and write the summary after its
         last."""
         planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
         try:
             admit(planned)
-            self.begin(run.run_id, planned, self._is_about_all_assets(run), log)
-        except (ToldError, dg.Failure) as error:
-            refused = [AssetOutcome(asset, "failed", str(error)) for asset in planned]
-            self._tell(instance, run.run_id, refused, published=False)
-            raise RunFailure(str(error)) from None
+            self.begin(run.run_id, planned, existing, log)
+        except Exception as error:
+            self.close()
+            is_expected = isinstance(error, ToldError | dg.Failure)
+            sentence = str(error) if is_expected else error_sentence(error)
+            refused = [AssetOutcome(asset, "failed", sentence) for asset in planned]
+            self._summarise(instance, run.run_id, refused, False, log)
+            # Dagster keeps the traceback of an error that nobody expected.
+            raise RunFailure(sentence) from (None if is_expected else error)
         try:
             yield
             outcomes = _outcomes(instance, run.run_id)
-            self._tell(instance, run.run_id, outcomes, self._published(run.run_id, outcomes, log))
+            published = self._published(run.run_id, outcomes, log)
+            self._summarise(instance, run.run_id, outcomes, published, log)
         finally:
             self.close()
 
-    def _tell(
-        self, instance: dg.DagsterInstance, run_id: str, outcomes: Sequence[AssetOutcome], published: bool
+    def _summarise(
+        self,
+        instance: dg.DagsterInstance,
+        run_id: str,
+        outcomes: Sequence[AssetOutcome],
+        published: bool,
+        log: dg.DagsterLogManager,
     ) -> None:
         """Say what the run did, to programs and in the UI."""
-        summary = summarise(instance, run_id, outcomes, self.address, published)
-        write_summary(self.home, summary)
-        instance.report_runless_asset_event(record_of(summary))
+        try:
+            summary = summarise(instance, run_id, outcomes, self.address, published)
+            instance.report_runless_asset_event(record_of(summary))
+            write_summary(self.home, summary)
+        except Exception as error:
+            # A summary that cannot be written hides neither what the run did nor why it failed.
+            log.error(f"The run's summary, runs/latest.json, was not written: {error_sentence(error)}")
 
 
 def _outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:

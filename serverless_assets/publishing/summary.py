@@ -18,8 +18,8 @@ from serverless_assets.publishing.outcome import AssetOutcome, total
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one run did. `seconds` is wall-clock time; `report` is where the
-    report that it wrote is, if it wrote one, and `warehouse` where people read the tables."""
+    """What one run did. `seconds` is wall-clock time; `report` is where the report that it wrote is, if it
+    wrote one, and `warehouse` where people read the tables, if there are any yet."""
 
     run_id: str
     job: str
@@ -28,7 +28,7 @@ class RunSummary:
     started_at: str
     seconds: float
     report: str | None
-    warehouse: str
+    warehouse: str | None
     assets: Sequence[AssetOutcome]
 
     def as_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def summarise(
     instance: dg.DagsterInstance,
     run_id: str,
     outcomes: Sequence[AssetOutcome],
-    warehouse: str,
+    warehouse: str | None,
     published: bool,
 ) -> RunSummary:
     """The summary of a run that is about to end."""

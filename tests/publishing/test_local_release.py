@@ -23,6 +23,8 @@ from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.warehouse import WarehouseError
 
 LOG = dg.get_dagster_logger()
+# The assets of the definitions.
+ASSETS = {"orders", "customers", "order_forecast"}
 READER = """
 import duckdb, sys
 connection = duckdb.connect(sys.argv[1], read_only=True)
@@ -390,7 +392,7 @@ def test_unsettled_assets_survive_the_process_that_noted_them(layout):
 
 @pytest.fixture
 def release(layout: Layout) -> Iterator[LocalRelease]:
-    found = LocalRelease(home=layout.home, main_job="everything", dbt_schema="dwh")
+    found = LocalRelease(home=layout.home, dbt_schema="dwh")
     yield found
     found.close()
 
@@ -400,7 +402,7 @@ def outcome(asset: str, status: str = "built", reason: str = "") -> AssetOutcome
 
 
 def test_a_green_run_is_published(release, layout):
-    release.begin("run", ["orders"], all_assets=False, log=LOG)
+    release.begin("run", ["orders"], ASSETS, log=LOG)
     work(layout, 1)
     assert release.end("run-1", [outcome("orders")], LOG)
     assert number_in(layout.warehouse) == 1
@@ -408,7 +410,7 @@ def test_a_green_run_is_published(release, layout):
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 def test_a_run_that_is_not_green_keeps_its_work_and_what_was_published(release, published, status):
-    release.begin("run", ["orders", "customers"], all_assets=False, log=LOG)
+    release.begin("run", ["orders", "customers"], ASSETS, log=LOG)
     work(published, 2)
     assert not release.end("run-2", [outcome("orders", status), outcome("customers")], LOG)
     assert number_in(published.warehouse) == 1
@@ -417,7 +419,7 @@ def test_a_run_that_is_not_green_keeps_its_work_and_what_was_published(release, 
 
 
 def test_what_a_person_asked_to_skip_does_not_block(release, layout):
-    release.begin("run", ["orders", "order_forecast"], all_assets=False, log=LOG)
+    release.begin("run", ["orders", "order_forecast"], ASSETS, log=LOG)
     work(layout, 1)
     asked = outcome("order_forecast", "skipped", SKIPPED_AS_ASKED)
     assert release.end("run-1", [outcome("orders"), asked], LOG)
@@ -425,28 +427,28 @@ def test_what_a_person_asked_to_skip_does_not_block(release, layout):
 
 def killed_run(published: Layout, assets: list[str]) -> None:
     """A run that writes and is gone before its end."""
-    release = LocalRelease(home=published.home, main_job="everything", dbt_schema="dwh")
-    release.begin("run", assets, all_assets=False, log=LOG)
+    release = LocalRelease(home=published.home, dbt_schema="dwh")
+    release.begin("run", assets, ASSETS, log=LOG)
     work(published, 2)
     release.close()
 
 
 def test_what_a_killed_run_left_is_not_published_by_a_run_of_something_else(release, published):
     killed_run(published, ["orders"])
-    release.begin("run", ["customers"], all_assets=False, log=LOG)
+    release.begin("run", ["customers"], ASSETS, log=LOG)
     assert not release.end("run-3", [outcome("customers")], LOG)
     assert number_in(published.warehouse) == 1
 
 
 def test_a_green_run_of_what_a_killed_run_left_publishes(release, published):
     killed_run(published, ["orders"])
-    release.begin("run", ["orders"], all_assets=False, log=LOG)
+    release.begin("run", ["orders"], ASSETS, log=LOG)
     assert release.end("run-3", [outcome("orders")], LOG)
     assert number_in(published.warehouse) == 2
 
 
-def test_an_asset_that_no_longer_exists_does_not_block_a_run_of_everything(release, published):
+def test_an_asset_that_no_longer_exists_does_not_block_any_run(release, published):
     killed_run(published, ["removed_since"])
-    release.begin("run", ["orders"], all_assets=True, log=LOG)
+    release.begin("run", ["orders"], ASSETS, log=LOG)
     assert release.end("run-3", [outcome("orders")], LOG)
     assert Unsettled(published.home).read() == set()
