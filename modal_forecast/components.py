@@ -1,5 +1,6 @@
 """What a forecast is made of, by the harmonic regression: trend, week, year and holidays."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,19 +9,32 @@ from modal_forecast.models.calendar_columns import CalendarColumns
 from modal_forecast.models.harmonic import HarmonicFit
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 OWN_GROUPS = ("week", "year", "week in year", "turn of year")
 
 
 def components(
-    name: str, fit: HarmonicFit, calendar: CalendarColumns, values: np.ndarray, digits: int = 4
+    name: str,
+    fit: HarmonicFit,
+    calendar: CalendarColumns,
+    values: np.ndarray,
+    closed_weekdays: Sequence[int] = (),
+    digits: int = 4,
 ) -> dict[str, Any]:
-    """JSON values, a few kilobytes.
+    """The parts as JSON values, a few kilobytes. What has an order is a list of [label, value], as a message
+    does not keep the order of a mapping's keys.
 
     scale: "factor" if the effects multiply the trend (1.1 is a tenth more), "difference" if they are added to
         it, in the unit of the history.
     trend: [[first day of a month, level on average in it], ...], in the unit, forecast included.
-    weekly: by weekday. yearly: by month, 12 numbers. holidays: name, effect on the day itself, and on the
-        days before and after; only those that the history has had.
+    weekly: [[weekday, effect], ...], Monday first; null on a closed weekday, which has no effect to estimate.
+    yearly: [[month, effect], ...], January first; null for a month that the last year has no day of.
+    holidays: name, effect on the day itself, and on the days before and after; only those that the history
+        has had.
+    closed_weekdays: 0 for Monday.
     """
     factor = name.startswith("log_")
     end = len(fit.level)
@@ -36,15 +50,19 @@ def components(
         return made
 
     week = fit.effects[calendar.groups["week"]]
-    weekday_means = [float(week[day]) for day in range(7)]
+    weekly = [
+        [name, None if day in closed_weekdays else shown(float(week[day]))]
+        for day, name in enumerate(WEEKDAYS)
+    ]
     year = contribution("year") + contribution("turn of year")
     months = days.astype("datetime64[M]")
     last_year = slice(max(0, end - 366), end)
     month_of = months.astype(int) % 12
-    by_month = {}
-    for month in range(12):
-        there = month_of[last_year] == month
-        by_month[str(month + 1)] = shown(float(year[last_year][there].mean())) if there.any() else None
+    yearly: list[list[Any]] = []
+    for month, month_name in enumerate(MONTHS):
+        in_month = month_of[last_year] == month
+        effect = shown(float(year[last_year][in_month].mean())) if in_month.any() else None
+        yearly.append([month_name, effect])
     level = np.exp(fit.level) if factor else fit.level
     starts = np.unique(months)
     trend = [[f"{start}-01", float(f"{level[months == start].mean():.{digits + 2}g}")] for start in starts]
@@ -52,8 +70,8 @@ def components(
         "model": name,
         "scale": "factor" if factor else "difference",
         "trend": trend,
-        "weekly": dict(zip(WEEKDAYS, map(shown, weekday_means), strict=True)),
-        "yearly": by_month,
+        "weekly": weekly,
+        "yearly": yearly,
         "holidays": _holidays(fit, calendar, values, shown),
     }
 

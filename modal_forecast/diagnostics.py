@@ -7,15 +7,13 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast.backtest import Origin
-from modal_forecast.components import components
+from modal_forecast.components import WEEKDAYS, components
 from modal_forecast.daily import MAX_DAYS, DailySeries
 from modal_forecast.models import Candidates
 from modal_forecast.models.calendar_columns import CalendarColumns
 from modal_forecast.models.harmonic import YEARS_FOR_YEAR
 from modal_forecast.models.prophet import MIN_DAYS as PROPHET_DAYS
 from modal_forecast.scores import REPEATED, coverage, score, skill_of
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def about_history(history: pa.Table) -> dict[str, Any]:
@@ -86,7 +84,7 @@ def about_components(
     if not made.harmonic:
         return None
     heaviest = max(made.harmonic, key=lambda name: weight.get(name, 0.0))
-    return components(heaviest, made.harmonic[heaviest], calendar, series.values)
+    return components(heaviest, made.harmonic[heaviest], calendar, series.values, made.closed.weekdays)
 
 
 def fallbacks(series: DailySeries, made: Candidates, origins: Sequence[Origin], horizon: int) -> list[str]:

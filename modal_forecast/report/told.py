@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modal_forecast.calendars import holidays_of
+from modal_forecast.components import MONTHS, WEEKDAYS
 from modal_forecast.scores import REPEATED
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def _backtest(diagnostics: Mapping[str, Any]) -> Mapping[str, Any]:
         **({"naive": {"name": REPEATED[naive], **candidates.get(naive, {})}} if naive in REPEATED else {}),
         "models": [
             {"name": _model_name(name), "mase": scores.get("mase"), "weight": scores.get("weight")}
-            for name, scores in sorted(candidates.items(), key=lambda item: -item[1].get("weight", 0.0))
+            for name, scores in sorted(
+                candidates.items(), key=lambda item: (-item[1].get("weight", 0.0), item[0])
+            )
         ],
         **({"last_origin": _compared(diagnostics["last_origin"])} if diagnostics.get("last_origin") else {}),
     }
@@ -86,25 +89,51 @@ def _compared(origin: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _components(parts: Mapping[str, Any], forecast: pa.Table, country: str | None) -> Mapping[str, Any]:
-    level = float(parts["trend"][-1][1]) if parts["trend"] else 0.0
     days = forecast["ds"].to_numpy().astype("datetime64[D]")
+    level = _levels(parts["trend"], days)
+    first = days[0]
     # On a day on which all is closed, all that a day brings is lost.
     shut = set(days[forecast["yhat"].to_numpy() == 0])
 
-    def in_unit(effect: float | None) -> float | None:
+    def in_unit(effect: float | None, day: np.datetime64) -> float | None:
         if effect is None or parts["scale"] == "difference":
             return effect
-        return (effect - 1) * level
+        return (effect - 1) * level(day)
+
+    def closed_or(effect: float | None) -> float | None:
+        return -level(first) if effect is None else in_unit(effect, first)
 
     return {
-        "weekly": [in_unit(effect) for effect in parts["weekly"].values()],
-        "yearly": [in_unit(effect) for effect in parts["yearly"].values()],
+        "weekly": [closed_or(effect) for effect in _in_order(parts["weekly"], WEEKDAYS)],
+        "yearly": [in_unit(effect, first) for effect in _in_order(parts["yearly"], MONTHS)],
         "trend": [{"ds": month, "value": value} for month, value in parts["trend"]],
         "holidays": [
-            {"name": name, "ds": str(day), "effect": -level if day in shut else in_unit(effect)}
+            {"name": name, "ds": str(day), "effect": -level(day) if day in shut else in_unit(effect, day)}
             for name, day, effect in _coming(parts["holidays"], days, country)
         ],
     }
+
+
+def _levels(trend: Sequence[tuple[str, float]], days: np.ndarray) -> Callable[[np.datetime64], float]:
+    """The level of the month of a day; before and after the trend, that of its first and its last month."""
+    months = np.array([month for month, _ in trend], "datetime64[M]")
+    values = [float(value) for _, value in trend]
+
+    def level(day: np.datetime64) -> float:
+        index = int(np.searchsorted(months, day.astype("datetime64[M]"), "right")) - 1
+        return values[max(index, 0)]
+
+    return level
+
+
+def _in_order(effects: Any, labels: Sequence[str]) -> list[float | None]:
+    """The effects in the order of their labels.
+
+    Records of earlier versions hold a mapping, whose keys a message has sorted; its months are numbers.
+    """
+    pairs = effects.items() if isinstance(effects, Mapping) else effects
+    by_label = {str(label): effect for label, effect in pairs}
+    return [by_label.get(label, by_label.get(str(number))) for number, label in enumerate(labels, 1)]
 
 
 def _coming(

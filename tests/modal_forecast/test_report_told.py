@@ -61,3 +61,12 @@ def test_every_candidate_has_a_name_for_people(answer, found):
 def test_an_answer_that_tells_nothing_fills_nothing():
     nothing = pa.table({name: [] for name in FORECAST_SCHEMA.names}, schema=FORECAST_SCHEMA)
     assert told({}, nothing, None) == {"notes": []}
+
+
+def test_a_closed_weekday_loses_all_that_a_day_brings():
+    days = np.datetime64("2024-01-01") + np.arange(800)
+    values = np.where((days.astype(int) + 3) % 7 == 6, 0.0, history()["y"].to_numpy())
+    closed = forecast(ForecastRequest(pa.table({"ds": days, "y": values}), 30, None))
+    parts = told(closed.diagnostics, closed.forecast, None)["components"]
+    assert parts["weekly"][6] == pytest.approx(-100, abs=8)
+    assert min(parts["weekly"][:6]) > -10
