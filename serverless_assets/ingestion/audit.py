@@ -1,23 +1,20 @@
-"""Check what arrived before it may replace what is there: keys, parents, months, content.
+"""Check what arrived before it may replace what is there: keys, parents, months, content."""
 
-Works on parquet files with an in-memory DuckDB that spills to disk, so tables larger than memory pass.
-"""
-
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from serverless_assets import sql
 from serverless_assets.ingestion.contract import ContractError, Problem, refuse
+from serverless_assets.ingestion.file_queries import audit_connection as audit_connection
+from serverless_assets.ingestion.file_queries import parquet
 from serverless_assets.ingestion.holding import digest, version_of
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
-
-MEMORY_LIMIT = "512MB"
 
 
 @dataclass(frozen=True)
@@ -40,19 +37,6 @@ class Content:
     months: Mapping[date, Part]
 
 
-@contextmanager
-def audit_connection(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory DuckDB that spills into `scratch`."""
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": MEMORY_LIMIT,
-        "temp_directory": str(scratch),
-        # Keeping the order of rows would hold them in memory, and tables have no order.
-        "preserve_insertion_order": "false",
-    }
-    with closing(duckdb.connect(config=config)) as connection:
-        yield connection
-
-
 def check_keys(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
     """Raise `ContractError` unless the key is unique and key and event time are never null."""
     required = list(table.key)
@@ -60,14 +44,14 @@ def check_keys(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) 
         required.append(str(table.event_time))
     counts = ", ".join(f"count(*) - count({sql.identifier(name)})" for name in required)
     key = ", ".join(map(sql.identifier, table.key))
-    nulls = connection.execute(f"select {counts} from {_parquet(path)}").fetchone() or ()
+    nulls = connection.execute(f"select {counts} from {parquet(path)}").fetchone() or ()
     problems = [
         Problem(table.name, name, "no nulls", f"{count:,} rows without a value")
         for name, count in zip(required, nulls, strict=True)
         if count
     ]
     repeated = connection.execute(
-        f"select {key}, count(*) as times from {_parquet(path)} group by all having times > 1 limit 1"
+        f"select {key}, count(*) as times from {parquet(path)} group by all having times > 1 limit 1"
     ).fetchone()
     if repeated and not problems:
         *value, times = repeated
@@ -88,7 +72,7 @@ def add_event_time(
         raise ValueError(f"{table.name} has its own event time, or none")
     (parent_key,) = table.dated_by.parent.key
     column = sql.identifier(table.dated_by.column)
-    joined = f"{_parquet(path)} as child left join {_parquet(parent_path)} as parent"
+    joined = f"{parquet(path)} as child left join {parquet(parent_path)} as parent"
     on = f"child.{column} = parent.{sql.identifier(parent_key)}"
     orphans, example = connection.execute(
         f"select count(*), min(child.{column}) from {joined} on {on}"
@@ -110,7 +94,7 @@ def keep_window(
     event_time = sql.identifier(str(table.event_time))
     _write(
         connection,
-        f"select * from {_parquet(path)}"
+        f"select * from {parquet(path)}"
         f" where {event_time} >= date '{window.start}' and {event_time} < date '{window.end}'",
         target,
     )
@@ -118,10 +102,7 @@ def keep_window(
 
 def content_of(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> Content:
     """Count and hash the rows, month by month for a fact."""
-    # chr(0) marks null and chr(31) ends a column, so that ('a', null) and ('', 'a') hash apart.
-    columns = ", ".join(
-        f"coalesce(cast({sql.identifier(name)} as varchar), chr(0))" for name in table.schema.names
-    )
+    columns = ", ".join(map(_hashed, table.schema))
     month = (
         f"cast(date_trunc('month', {sql.identifier(table.event_time)}) as date)"
         if table.event_time
@@ -129,7 +110,7 @@ def content_of(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) 
     )
     rows = connection.execute(
         f"select {month} as month, count(*), sum(md5_number_lower(concat_ws(chr(31), {columns})))"
-        f" from {_parquet(path)} group by month order by month"
+        f" from {parquet(path)} group by month order by month"
     ).fetchall()
     # The sum does not depend on the order of rows; the names make a renamed column new content.
     schema = f"{table.schema.names} {table.schema.types}"
@@ -141,12 +122,20 @@ def content_of(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) 
     )
 
 
+def _hashed(column: pa.Field) -> str:
+    """A value as text that tells it from every other, whatever is next to it.
+
+    A text begins with its length, so that no character in it can pass for the end of a column or for null.
+    """
+    name = sql.identifier(column.name)
+    text = (
+        f"strlen({name}) || ':' || {name}" if pa.types.is_string(column.type) else f"cast({name} as varchar)"
+    )
+    return f"coalesce({text}, '')"
+
+
 def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
     try:
         connection.execute(f"copy ({query}) to {sql.literal(str(target))} (format parquet, compression zstd)")
     except duckdb.Error as error:
         raise ContractError(f"{target.name} could not be written ({error}).") from None
-
-
-def _parquet(path: Path) -> str:
-    return f"read_parquet({sql.literal(str(path))})"

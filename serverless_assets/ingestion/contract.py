@@ -3,13 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serverless_assets.ingestion.tables import Table
+from serverless_assets.ingestion import file_queries
+from serverless_assets.ingestion.tables import EARLIEST, END_OF_TIME, LARGEST_INTEGER, Table
 
-BATCH_ROWS = 64 * 1024
+# A batch has as many rows as fit, whatever the length of their texts.
+BATCH_ROWS, BATCH_BYTES = 64 * 1024, 32 << 20
 BUFFER_BYTES = 1 << 20
+LONGEST_FOUND = 500
 
 
 class ContractError(Exception):
@@ -26,7 +31,9 @@ class Problem:
     found: str
 
     def __str__(self) -> str:
-        return f"{self.table}.{self.column}: expected {self.expected}, found {self.found}"
+        # A value or a list of columns may be of any length.
+        found = self.found if len(self.found) <= LONGEST_FOUND else f"{self.found[:LONGEST_FOUND]} ..."
+        return f"{self.table}.{self.column}: expected {self.expected}, found {found}"
 
 
 def conform(source: Path, table: Table, target: Path) -> int:
@@ -39,7 +46,8 @@ def conform(source: Path, table: Table, target: Path) -> int:
         The number of rows, the same in both files.
 
     Raises:
-        ContractError: not readable as parquet, a column is missing, or a value does not convert.
+        ContractError: not readable as parquet, a column is missing, or a value does not convert or lies
+            beyond the contract's bounds.
     """
     try:
         # Pre-buffering would hold whole row groups, which may be as large as the table.
@@ -48,14 +56,14 @@ def conform(source: Path, table: Table, target: Path) -> int:
         raise ContractError(f"{table.name}: the file cannot be read as parquet ({error}).") from None
     with file:
         refuse(schema_problems(table, file.schema_arrow))
-        rows = 0
+        rows, batch_rows = 0, _rows_per_batch(source, table, file.schema_arrow, target.parent)
         with pq.ParquetWriter(target, table.source_schema, compression="zstd") as writer:
             try:
-                for batch in file.iter_batches(BATCH_ROWS, columns=table.source_schema.names):
+                for batch in file.iter_batches(batch_rows, columns=table.source_schema.names):
                     writer.write_batch(_convert(batch, table))
                     rows += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise ContractError(f"{table.name}: the file is damaged ({error}).") from None
+                raise ContractError(f"{table.name}: the file is damaged or encrypted ({error}).") from None
     if rows != file.metadata.num_rows:
         raise ContractError(
             f"{table.name}: the file promises {file.metadata.num_rows:,} rows and holds {rows:,}."
@@ -98,6 +106,47 @@ def refuse(problems: list[Problem]) -> None:
         raise ContractError("; ".join(map(str, problems)) + ".")
 
 
+def _rows_per_batch(source: Path, table: Table, served: pa.Schema, scratch: Path) -> int:
+    """How many rows of the file to read at a time, once none of its texts is too long.
+
+    DuckDB measures texts without copying those that repeat, and within its memory limit: a single value may
+    be larger than memory, and a small file may repeat a large one on each of its rows.
+
+    Raises:
+        ContractError: a text is too long.
+    """
+    limits = {name: most for name, most in table.text_columns.items() if _is_text(_plain(served, name))}
+    if not limits:
+        return BATCH_ROWS
+    positions = [served.names.index(name) + 1 for name in limits]
+    lengths = ", ".join(f"max(strlen(#{position}))" for position in positions)
+    try:
+        with file_queries.audit_connection(scratch) as connection:
+            longest = (
+                connection.execute(f"select {lengths} from {file_queries.parquet(source)}").fetchone() or ()
+            )
+    except duckdb.OutOfMemoryException:
+        expected = f"texts of at most {max(limits.values()):,} bytes"
+        found = f"one that does not fit into {file_queries.MEMORY_LIMIT} of memory"
+        raise ContractError(f"{table.name}: expected {expected}, found {found}.") from None
+    except duckdb.Error:
+        # A file that DuckDB cannot read is judged where it is read, few rows at a time.
+        return BATCH_ROWS // 64
+    refuse(
+        [
+            Problem(table.name, name, f"texts of at most {most:,} bytes", f"one of {length:,} bytes")
+            for (name, most), length in zip(limits.items(), longest, strict=True)
+            if (length or 0) > most
+        ]
+    )
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, sum(length or 0 for length in longest))))
+
+
+def _plain(served: pa.Schema, column: str) -> pa.DataType:
+    kind = served.field(column).type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_text(found: pa.DataType) -> bool:
     return pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
 
@@ -118,7 +167,28 @@ def _cast(array: pa.Array, table: Table, column: str) -> pa.Array:
         converted = array.cast(expected, safe=True)
         # Text of the expected type is not looked at by a cast: it may be no UTF-8.
         converted.validate(full=True)
-        return converted
     except pa.ArrowException as error:
         problem = Problem(table.name, column, str(expected), f"{found} that does not convert ({error})")
         raise ContractError(f"{problem}.") from None
+    beyond = beyond_bounds(converted)
+    if beyond:
+        raise ContractError(f"{Problem(table.name, column, *beyond)}.")
+    return converted
+
+
+def beyond_bounds(values: pa.Array) -> tuple[str, str] | None:
+    """What is allowed, and the first value that is not; None if there is no such value."""
+    if pa.types.is_timestamp(values.type):
+        first, end = (pa.scalar(at, values.type) for at in (EARLIEST, END_OF_TIME))
+        allowed = f"times from {EARLIEST:%Y-%m-%d} up to {END_OF_TIME:%Y-%m-%d}"
+        within = pc.and_(pc.greater_equal(values, first), pc.less(values, end))
+    elif pa.types.is_integer(values.type):
+        allowed = f"numbers from -{LARGEST_INTEGER:,} to {LARGEST_INTEGER:,}"
+        within = pc.and_(pc.greater_equal(values, -LARGEST_INTEGER), pc.less_equal(values, LARGEST_INTEGER))
+    elif pa.types.is_floating(values.type):
+        allowed, within = "finite numbers", pc.is_finite(values)
+    else:
+        return None
+    # A null is neither within nor beyond.
+    beyond = values.filter(pc.invert(within))
+    return (allowed, str(beyond[:1].cast(pa.string())[0])) if len(beyond) else None

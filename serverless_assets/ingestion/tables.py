@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -13,6 +14,14 @@ CENTS = pa.int64()
 RATE = pa.float64()
 FLAG = pa.bool_()
 TIMESTAMP = pa.timestamp("us")
+
+# The values that every column of a type may have; a table with any other is refused. Times beyond these are
+# placeholders (0001-01-01, 9999-12-31) or mistakes, and pandas, Python and the warehouses each hold others.
+EARLIEST, END_OF_TIME = datetime(1900, 1, 1), datetime(2200, 1, 1)
+# Ten trillion dollars in cents: sums over billions of rows stay within the marts' decimals.
+LARGEST_INTEGER = 10**15
+# A model that repeats a text on each of its rows is as slow as the text is long.
+LONGEST_TEXT_BYTES = 4 * 1024
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class Table:
 
     A table with `event_time` is a fact, partitioned by month of that column. Where the source does
     not carry the column, `dated_by` says which parent's row gives it. `clustered_by` is a hint to the
-    warehouse: columns that queries filter or join on.
+    warehouse: columns that queries filter or join on. `longest_text` raises `LONGEST_TEXT_BYTES` for
+    single columns.
     """
 
     name: str
@@ -39,6 +49,13 @@ class Table:
     event_time: str | None = None
     dated_by: DatedBy | None = None
     clustered_by: tuple[str, ...] = ()
+    longest_text: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def text_columns(self) -> Mapping[str, int]:
+        """The text columns that the source must serve, and how many bytes a value of each may have."""
+        texts = [name for name, kind in self.columns.items() if pa.types.is_string(kind)]
+        return {name: self.longest_text.get(name, LONGEST_TEXT_BYTES) for name in texts}
 
     @property
     def shape(self) -> TableShape:
@@ -91,6 +108,7 @@ RAW_PRODUCTS = Table(
     "What the shop sells; price in cents.",
     {"sku": ID, "name": TEXT, "type": TEXT, "price": CENTS, "description": TEXT},
     key=("sku",),
+    longest_text={"description": 64 * 1024},
 )
 RAW_STORES = Table(
     "raw_stores",

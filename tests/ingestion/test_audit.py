@@ -16,6 +16,7 @@ from serverless_assets.ingestion.window import Window
 SEPTEMBER, OCTOBER = date(2026, 9, 1), date(2026, 10, 1)
 LAST_OF_SEPTEMBER = datetime(2026, 9, 30, 23, 59, 59, 999_999)
 FIRST_OF_OCTOBER = datetime(2026, 10, 1)
+TWO_TEXTS = Table("things", "Two texts.", {"id": pa.string(), "one": pa.string(), "other": pa.string()})
 
 
 @pytest.fixture
@@ -82,6 +83,12 @@ def test_a_row_without_key_or_time_is_refused(connection, file, rows, column, co
 def test_a_value_beside_the_key_may_be_missing_or_repeated(connection, file):
     rows = [("1", "ann"), ("2", "ann"), ("3", None)]
     audit.check_keys(connection, RAW_CUSTOMERS, file(RAW_CUSTOMERS, rows))
+
+
+def test_texts_with_separators_in_them_do_not_pass_for_the_same_content(connection, file):
+    pairs = [("1", "a\x1fb", "c"), ("1", "a", "b\x1fc"), ("1", "", "c"), ("1", None, "c"), ("1", "\0", "c")]
+    versions = {audit.content_of(connection, TWO_TEXTS, file(TWO_TEXTS, [row], "pair")).hash for row in pairs}
+    assert len(versions) == len(pairs)
 
 
 # ---- dated by a parent

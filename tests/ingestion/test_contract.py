@@ -6,10 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serverless_assets.ingestion import file_queries
 from serverless_assets.ingestion.contract import BATCH_ROWS, ContractError, conform
 from serverless_assets.ingestion.tables import (
     CENTS,
     ID,
+    LARGEST_INTEGER,
+    LONGEST_TEXT_BYTES,
     RATE,
     RAW_PRODUCTS,
     RAW_STORES,
@@ -179,6 +182,93 @@ def test_a_column_that_comes_twice_is_refused(tmp_path):
     pq.write_table(served, tmp_path / "source.parquet")
     with pytest.raises(ContractError, match=r"things\.price: expected"):
         conform(tmp_path / "source.parquet", THING, tmp_path / "target.parquet")
+
+
+# ---- bounds of values
+
+
+def times(*values: int | datetime, unit: str = "us") -> pa.Array:
+    return pa.array(values).cast(pa.timestamp(unit))
+
+
+@pytest.mark.parametrize(
+    ("column", "served", "expected", "found"),
+    [
+        ("made_at", times(NOON, datetime(9999, 12, 31)), "times from 1900-01-01", "9999-12-31 00:00:00"),
+        ("made_at", times(NOON, datetime(1, 1, 1)), "up to 2200-01-01", "0001-01-01 00:00:00"),
+        ("made_at", times(datetime(2200, 1, 1), NOON), "times from", "2200-01-01 00:00:00"),
+        ("made_at", times(0, 2**62), "times from", "4611686018427387904"),
+        ("made_at", times(0, -(2**55), unit="ms").cast(pa.timestamp("ms", "Asia/Tokyo")), "t", "out of"),
+        ("made_at", pa.array([0, 2**30], pa.int32()).cast(pa.date32()), "timestamp", "out of bounds"),
+        ("price", pa.array([1, 2**63 - 1]), "numbers from -1,000,000", "9223372036854775807"),
+        ("price", pa.array([-(10**15) - 1, 1]), "to 1,000,000,000,000,000", "-1000000000000001"),
+        ("rate", pa.array([0.1, float("nan")]), "finite numbers", "nan"),
+        ("rate", pa.array([float("-inf"), None]), "finite numbers", "-inf"),
+        ("name", pa.array(["x" * (LONGEST_TEXT_BYTES + 1), None]), "at most 4,096 bytes", "one of 4,097 by"),
+        ("name", pa.array(["é" * LONGEST_TEXT_BYTES, None], pa.large_string()), "4,096 bytes", "8,192 bytes"),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else None,
+)
+def test_a_value_beyond_the_bounds_of_its_type_is_refused_by_table_and_column(
+    arrive, column, served, expected, found
+):
+    with pytest.raises(ContractError) as raised:
+        arrive({**GOOD, column: served})
+    allowed, _, value = str(raised.value).removeprefix(f"things.{column}: expected ").partition(", found ")
+    assert expected in allowed
+    assert found in value
+    assert len(str(raised.value)) < 300
+
+
+def test_values_at_the_bounds_and_negative_amounts_are_taken(arrive):
+    edge = {
+        "made_at": times(datetime(1900, 1, 1), datetime(2199, 12, 31, 23, 59, 59, 999_999)),
+        "price": pa.array([-LARGEST_INTEGER, LARGEST_INTEGER]),
+        "name": pa.array(["x" * LONGEST_TEXT_BYTES, ""]),
+    }
+    arrived = arrive({**GOOD, **edge})
+    assert {name: arrived[name].to_pylist() for name in edge} == {n: v.to_pylist() for n, v in edge.items()}
+
+
+def test_a_column_may_be_allowed_longer_texts_than_others(arrive):
+    served = {name: pa.array(["x"], kind) if kind == TEXT else pa.array([1], kind)
+              for name, kind in RAW_PRODUCTS.columns.items()}  # fmt: skip
+    assert arrive({**served, "description": pa.array(["x" * 64 * 1024])}, RAW_PRODUCTS).num_rows == 1
+    with pytest.raises(
+        ContractError, match=r"raw_products\.description: .* 65,536 bytes, found one of 65,537"
+    ):
+        arrive({**served, "description": pa.array(["x" * (64 * 1024 + 1)])}, RAW_PRODUCTS)
+
+
+def test_a_small_file_that_repeats_a_large_text_on_each_row_is_refused_without_unfolding_it(arrive):
+    rows = 3_000
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 1_000_000]))
+    served = {name: pa.array([values[0].as_py()] * rows, values.type) for name, values in GOOD.items()}
+    with pytest.raises(ContractError, match=r"things\.name: .* found one of 1,000,000 bytes"):
+        arrive({**served, "name": repeated})
+
+
+def test_a_text_larger_than_the_memory_to_read_it_in_is_refused(arrive, monkeypatch):
+    monkeypatch.setattr(file_queries, "MEMORY_LIMIT", "20MB")
+    with pytest.raises(
+        ContractError, match=r"^things: expected texts of at most 4,096 bytes, .* 20MB of memory"
+    ):
+        arrive({**GOOD, "name": pa.array(["x" * 40_000_000, "y"])}, use_dictionary=False)
+
+
+def test_batches_have_fewer_rows_where_texts_are_long(arrive, monkeypatch):
+    monkeypatch.setattr("serverless_assets.ingestion.contract.BATCH_BYTES", 10 * LONGEST_TEXT_BYTES)
+    served = {name: pa.array([values[0].as_py()] * 100, values.type) for name, values in GOOD.items()}
+    served["name"] = pa.array(["x" * LONGEST_TEXT_BYTES] * 100)
+    arrived = arrive(served)
+    assert arrived["name"].to_pylist() == served["name"].to_pylist()
+    assert max(len(chunk) for chunk in arrived["name"].chunks) <= 10
+
+
+def test_an_error_is_short_whatever_the_source_calls_its_columns(arrive):
+    with pytest.raises(ContractError) as raised:
+        arrive({"x" * 100_000: pa.array([1])}, RAW_STORES)
+    assert len(str(raised.value)) < 4_000
 
 
 # ---- damaged files
