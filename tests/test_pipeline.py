@@ -191,19 +191,49 @@ def test_too_little_memory_names_the_size_the_peak_and_the_next_size(pipeline, m
 def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipeline):
     change_work(
         pipeline,
-        "create or replace table dwh.raw_products as"
-        " select * replace (if(sku = 'JAF-001', 'soup', type) as type) from dwh.raw_products",
+        "create or replace table dwh.raw_products as select * from dwh.raw_products where sku <> 'JAF-001'",
     )
     assert not pipeline.run(RunInputs(ingestion=Reuse())).success
     assert not pipeline.summary["published"]
     assert pipeline.summary["assets"]["order_forecast"]["status"] == "skipped"
-    assert pipeline.published_rows("select count(*) from dwh.raw_products where type = 'soup'") == [(0,)]
+    assert pipeline.published_rows("select count(*) from dwh.raw_products where sku = 'JAF-001'") == [(1,)]
     # A green run of something else does not let the unsound mart through ...
     assert pipeline.run(job="ingest", assets=["raw_stores"]).success
     assert not pipeline.summary["published"]
     # ... and mending the cause does.
     assert pipeline.run().success
     assert pipeline.summary["published"]
+
+
+def test_suspicious_values_warn_with_their_count_and_stop_nothing(pipeline):
+    changes = {
+        "raw_customers": "if(id = min(id) over (), null, name) as name",
+        "raw_orders": "if(row_number() over (order by id) <= 3, subtotal + 1, subtotal) as subtotal",
+        "raw_products": "if(sku = 'JAF-001', 'soup', type) as type",
+        "raw_stores": "if(name = 'Brooklyn', null, name) as name",
+        "raw_supplies": "if(sku = 'BEV-001', 'of no product', sku) as sku",
+    }
+    for table, change in changes.items():
+        change_work(
+            pipeline, f"create or replace table dwh.{table} as select * replace ({change}) from dwh.{table}"
+        )
+    result = pipeline.run(RunInputs(ingestion=Reuse(), forecast=SkipForecast()))
+    assert result.success
+    assert pipeline.summary["published"]
+    count = "dagster_dbt/failed_row_count"
+    warnings = {
+        (check.asset_key.to_user_string(), check.check_name): check.metadata[count].value
+        for check in result.get_asset_check_evaluations()
+        if not check.passed and count in check.metadata
+    }
+    (without_cost,) = pipeline.published_rows("select count(*) from dwh.orders where order_cost is null")[0]
+    assert without_cost > 0
+    assert warnings[("stg_customers", "not_null_stg_customers_customer_name")] == 1
+    assert warnings[("stg_orders", "orders_are_paid_as_itemised")] == 3
+    assert warnings[("stg_products", "products_are_jaffles_or_beverages")] == 1
+    assert warnings[("stg_products", "products_have_a_known_cost")] == 1
+    assert warnings[("stg_locations", "not_null_stg_locations_location_name")] == 1
+    assert warnings[("orders", "orders_have_a_known_cost")] == without_cost
 
 
 def test_a_reader_of_the_published_warehouse_neither_blocks_a_run_nor_is_blocked(pipeline):

@@ -15,10 +15,8 @@ import pytest
 from serverless_assets.ingestion.tables import RAW_ITEMS, RAW_ORDERS, RAW_PRODUCTS, RAW_STORES
 from tests.backends.parity import compare
 from tests.transformation.world import (
-    JAFFLE,
     MONTHS,
     READS,
-    SOUP,
     World,
     above,
     cents,
@@ -181,22 +179,22 @@ def test_after_failed_tests_only_what_failed_and_what_hangs_on_it_is_built(tmp_p
     chance = random.Random(0)
     with world(tmp_path, chance) as here:
         here.run()
-        replace_rows(here.source, RAW_PRODUCTS, lambda rows: [(*rows[0][:2], SOUP, *rows[0][3:]), *rows[1:]])
+        sound = list(here.source.rows[RAW_ITEMS.name])
+        (item, order, _), *others = sound
+        replace_rows(here.source, RAW_ITEMS, lambda rows: [(item, order, "of no product"), *others])
         failed = here.run()
-        assert failed["stg_products"]["status"] == "failed"
+        assert failed["stg_order_items"]["status"] == "failed"
         assert built(failed) == set()
-        hanging = {name for name in READS if "stg_products" in above(name)}
+        hanging = {name for name in READS if "stg_order_items" in above(name)}
         assert {failed[name]["status"] for name in hanging} <= {"failed", "skipped"}
         # Nothing changed: the same is tried again, and fails again.
         again = here.run()
-        assert again["stg_products"]["status"] == "failed"
-        replace_rows(
-            here.source, RAW_PRODUCTS, lambda rows: [(*rows[0][:2], JAFFLE, *rows[0][3:]), *rows[1:]]
-        )
+        assert again["stg_order_items"]["status"] == "failed"
+        replace_rows(here.source, RAW_ITEMS, lambda rows: sound)
         mended = here.run()
-        assert built(mended) >= {"stg_products"}
-        assert built(mended) <= {"stg_products", *hanging}
-        assert "last tests failed" in mended["stg_products"]["reason"]
+        assert built(mended) >= {"stg_order_items"}
+        assert built(mended) <= {"stg_order_items", *hanging}
+        assert "last tests failed" in mended["stg_order_items"]["reason"]
 
 
 def test_a_source_without_validators_is_downloaded_and_not_loaded(tmp_path):

@@ -28,7 +28,6 @@ from tests.conftest import NO_FORECAST, Pipeline
 from tests.test_pipeline import change_work
 
 MONTHS = [datetime(2026, month, 1) for month in range(3, 9)]
-SOUP, JAFFLE = "soup", "jaffle"
 
 # What reads what, written down by hand: the planner finds it out for itself.
 READS = {
@@ -101,8 +100,8 @@ def small_source(chance: random.Random) -> Source:
             "raw_orders": orders,
             "raw_items": items,
             "raw_products": [
-                ("p0", "Toast", JAFFLE, 1100, ""), ("p1", "Tea", "beverage", 450, ""),
-                ("p2", "Pie", JAFFLE, 700, None),
+                ("p0", "Toast", "jaffle", 1100, ""), ("p1", "Tea", "beverage", 450, ""),
+                ("p2", "Pie", "jaffle", 700, None),
             ],
             "raw_stores": [
                 ("s0", "Brooklyn", datetime(2024, 1, 1), 0.08), ("s1", "Austin", datetime(2024, 1, 1), 0.0),

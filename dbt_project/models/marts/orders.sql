@@ -62,14 +62,18 @@ with
     item_totals as (
         select
             order_id,
-            cast(sum(is_food_item) as {{ dbt.type_bigint() }}) as count_food_items,
-            cast(sum(is_drink_item) as {{ dbt.type_bigint() }}) as count_drink_items,
+            count(case when is_food_item then 1 end) as count_food_items,
+            count(case when is_drink_item then 1 end) as count_drink_items,
             count(*) as count_items,
             cast(
-                sum(is_food_item * product_price) as {{ type_dollars() }}
+                sum(
+                    case when is_food_item then product_price else 0 end
+                ) as {{ type_dollars() }}
             ) as subtotal_food_items,
             cast(
-                sum(is_drink_item * product_price) as {{ type_dollars() }}
+                sum(
+                    case when is_drink_item then product_price else 0 end
+                ) as {{ type_dollars() }}
             ) as subtotal_drink_items,
             cast(sum(product_price) as {{ type_dollars() }}) as subtotal,
             cast(sum(product_cost) as {{ type_dollars() }}) as order_cost
@@ -90,18 +94,18 @@ with
             coalesce(item_totals.count_items, 0) as count_items,
             coalesce(item_totals.subtotal_food_items, 0) as subtotal_food_items,
             coalesce(item_totals.subtotal_drink_items, 0) as subtotal_drink_items,
-            coalesce(item_totals.subtotal, 0) as subtotal,
-            coalesce(item_totals.order_cost, 0) as order_cost,
+            -- What is not known of an order's items is null; an order without items
+            -- has 0.
+            case
+                when item_totals.order_id is null then 0 else item_totals.subtotal
+            end as subtotal,
+            case
+                when item_totals.order_id is null then 0 else item_totals.order_cost
+            end as order_cost,
             locations.location_name,
-            case
-                when first_orders.nr_of_customer = 1 then 1 else 0
-            end as is_first_order,
-            case
-                when item_totals.count_food_items > 0 then 1 else 0
-            end as is_food_order,
-            case
-                when item_totals.count_drink_items > 0 then 1 else 0
-            end as is_drink_order
+            first_orders.nr_of_customer = 1 as is_first_order,
+            coalesce(item_totals.count_food_items, 0) > 0 as is_food_order,
+            coalesce(item_totals.count_drink_items, 0) > 0 as is_drink_order
         from orders
         left join first_orders on orders.order_id = first_orders.order_id
         left join item_totals on orders.order_id = item_totals.order_id

@@ -8,8 +8,8 @@ with
             type as product_type,
             description as product_description,
             {{ cents_to_dollars("price") }} as product_price,
-            case when type = 'jaffle' then 1 else 0 end as is_food_item,
-            case when type = 'beverage' then 1 else 0 end as is_drink_item
+            coalesce(type = 'jaffle', false) as is_food_item,
+            coalesce(type = 'beverage', false) as is_drink_item
         from raw_products
     )
 
