@@ -1,11 +1,21 @@
-"""Files that a reader never sees half written."""
+"""Atomic file writes, and what is needed to clean up after a process that was killed.
 
+A temporary file or folder is locked (flock) by the process that writes to it. The operating system drops
+the lock when the process ends, however it ends, so a temporary file without a lock is abandoned.
+"""
+
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+
+# The name of a temporary copy: a dot, the file's name, and mkstemp's eight characters.
+TEMPORARY_COPY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -48,12 +58,81 @@ def is_writable(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder `path`; anything else of that name is moved aside."""
+    if not path.is_dir():
+        move_aside(path)
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def move_aside(path: Path) -> Path | None:
+    """Rename what is at `path` to `<name>.before-<time>`. Returns the new path; None if nothing is there."""
+    aside = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    with suppress(FileNotFoundError):
+        return path.rename(aside)
+    return None
+
+
+def claim(path: Path) -> int | None:
+    """Lock a new temporary file or folder for this process.
+
+    Returns:
+        An open file descriptor; closing it gives the lock up. None if `path` is gone.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    # On a file system without locks, nothing is ever taken for abandoned.
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), path.stat()):
+            return handle
+    os.close(handle)
+    return None
+
+
+def remove_if_abandoned(path: Path) -> bool:
+    """Remove a temporary file or folder whose process has ended; whether it was removed."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def remove_abandoned_copies(folder: Path) -> None:
+    """Remove the temporary copies in `folder` that a killed process left.
+
+    Temporary symbolic links cannot be locked. They are removed, too: call this where no other process
+    makes links, which is where the run lock is held.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if not TEMPORARY_COPY.fullmatch(path.name):
+            continue
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+        elif path.is_file():
+            remove_if_abandoned(path)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary, handle = _claimed_file(path)
     try:
         yield temporary
         if not temporary.is_symlink():
@@ -61,8 +140,22 @@ def _replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(0o644)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+        if path.is_dir() and not path.is_symlink():
+            # A folder in the place of a file; nobody's folder is deleted.
+            move_aside(path)
         temporary.replace(path)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+    finally:
+        os.close(handle)
+
+
+def _claimed_file(path: Path) -> tuple[Path, int]:
+    while True:
+        created, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(created)
+        handle = claim(Path(name))
+        if handle is not None:
+            return Path(name), handle

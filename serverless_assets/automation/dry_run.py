@@ -6,7 +6,6 @@ What changed at the source is downloaded and looked at, as in a run: nothing els
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from modal_forecast.code_version import code_version
@@ -28,6 +27,7 @@ from serverless_assets.ingestion.tables import TABLES
 from serverless_assets.publishing.budget import refusal, verdict
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import Choices
+from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation.estimate import bytes_to_read
 from serverless_assets.transformation.manifest_state import known_models
 from serverless_assets.transformation.plan import Decision
@@ -69,7 +69,7 @@ def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Pla
     """Asset after asset, in the order of a run."""
     warehouse = parts.release.warehouse
     notes = dict(warehouse.notes())
-    for planned, note in _raw_tables(parts.source, choices, warehouse, notes):
+    for planned, note in _raw_tables(parts.source, parts.release.home, choices, warehouse, notes):
         yield planned
         notes[planned.asset] = note
     manifest = parts.project.read_manifest()
@@ -86,7 +86,11 @@ def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Pla
 
 
 def _raw_tables(
-    source: Source, choices: Choices, warehouse: Warehouse, notes: Mapping[str, Mapping[str, Any]]
+    source: Source,
+    home: Path,
+    choices: Choices,
+    warehouse: Warehouse,
+    notes: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Planned, Mapping[str, Any]]]:
     if choices.ingestion is None:
         for table in TABLES:
@@ -94,8 +98,8 @@ def _raw_tables(
         return
     url, force = choices.ingestion.dataset_url, choices.rebuild_all
     held = {name: Holding.from_note(note) for name, note in notes.items()}
-    with TemporaryDirectory(prefix="plan-") as scratch, (HttpSource(url) if url else source).open() as opened:
-        for found in prepare(TABLES, opened, None, Path(scratch), lambda line: None, held, force):
+    with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
+        for found in prepare(TABLES, opened, None, scratch, lambda line: None, held, force):
             name = found.table.name
             note = notes.get(name, {})
             if isinstance(found, Failed):

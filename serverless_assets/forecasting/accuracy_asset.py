@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -21,6 +19,7 @@ from serverless_assets.forecasting.record import RecordError, RecordName
 from serverless_assets.forecasting.records import read_record, recorded
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape
 
 TABLE = "forecast_accuracy"
@@ -61,8 +60,8 @@ def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
                     return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=told)
             vintages = read_vintages(release.artifacts, names, context.log)
             scores = score(vintages, actual)
-            with TemporaryDirectory(prefix="accuracy-") as scratch:
-                path = Path(scratch) / "accuracy.parquet"
+            with scratch_folder(release.home, "accuracy") as scratch:
+                path = scratch / "accuracy.parquet"
                 pq.write_table(scores, path)
                 shape = TableShape(TABLE, SCHEMA, DESCRIPTION)
                 work = warehouse.replace(shape, path, {BASIS: basis})

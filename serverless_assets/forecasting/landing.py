@@ -1,8 +1,6 @@
 """Where a forecast lands: its table, its file and its record; and what people are told of it."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -14,6 +12,7 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in
 from serverless_assets.forecasting.record import Record, RecordName
 from serverless_assets.publishing.release import Release
+from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape, Warehouse, Work
 
 UNCHANGED = "unchanged: same history, parameters and code"
@@ -22,7 +21,7 @@ UNCHANGED = "unchanged: same history, parameters and code"
 def land(release: Release, table: str, file: str, made: Record, reason: str) -> dict[str, Any]:
     """Store a new forecast, and return its metadata."""
     content = as_file(made.rows, made.facts)
-    work = _replace(release.warehouse, table, content, made.facts)
+    work = _replace(release, table, content, made.facts)
     release.artifacts.write(file, content)
     release.artifacts.write(made.name, made.to_bytes())
     outcome = metadata.outcome(
@@ -95,9 +94,9 @@ def _recorded(artifacts: Artifacts, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _replace(warehouse: Warehouse, table: str, content: bytes, facts: Mapping[str, Any]) -> Work:
+def _replace(release: Release, table: str, content: bytes, facts: Mapping[str, Any]) -> Work:
     shape = TableShape(table, SCHEMA, "Daily order revenue for the coming days, with 80% and 95% bounds.")
-    with TemporaryDirectory(prefix="forecast-") as scratch:
-        path = Path(scratch) / "forecast.parquet"
+    with scratch_folder(release.home, "forecast") as scratch:
+        path = scratch / "forecast.parquet"
         path.write_bytes(content)
-        return warehouse.replace(shape, path, facts)
+        return release.warehouse.replace(shape, path, facts)

@@ -1,8 +1,6 @@
 """The forecast of each store, as a table beside the total's."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -25,6 +23,7 @@ from serverless_assets.forecasting.stores import SCHEMA, adding_up_to, batch_of,
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
+from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape, Warehouse
 
 TABLE = "store_forecast"
@@ -78,8 +77,8 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
             made = adding_up_to(total, history, batch, answers)
             rows = store_rows(stores, made, context.run.run_id)
             facts = {KEY: key, **growing.facts_of(_size(choices.forecast), took)}
-            with TemporaryDirectory(prefix="stores-") as scratch:
-                path = Path(scratch) / "stores.parquet"
+            with scratch_folder(release.home, "stores") as scratch:
+                path = scratch / "stores.parquet"
                 pq.write_table(rows, path)
                 work = warehouse.replace(TableShape(TABLE, SCHEMA, DESCRIPTION), path, facts)
             if answered.call:

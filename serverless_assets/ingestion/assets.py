@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -23,6 +22,7 @@ from serverless_assets.ingestion.tables import TABLES, Table
 from serverless_assets.ingestion.window import Window
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import IngestionChoice, RunInputs
+from serverless_assets.scratch import scratch_folder
 
 GROUP = "ingestion"
 
@@ -56,7 +56,9 @@ def ingestion_assets(first_month: date, pool: str, tables: Sequence[Table] = TAB
                 yield from _reuse(context, selected, checking)
             elif selected:
                 opened = _opened(source, choice)
-                yield from _reload(context, selected, opened, checking, months, choices.rebuild_all)
+                yield from _reload(
+                    context, selected, opened, checking, months, release.home, choices.rebuild_all
+                )
             yield from checking.without_loading(table for table in tables if table not in selected)
 
     return ingestion
@@ -92,14 +94,15 @@ def _reload(
     source: AbstractContextManager[TableSource],
     checking: Checking,
     months: dg.TimeWindowPartitionsDefinition,
+    home: Path,
     force: bool = False,
 ) -> Iterator[dg.MaterializeResult]:
     """Load what changed at the source since it was last loaded; everything by `force`."""
     window, failures, warehouse = _window(context), [], checking.warehouse
     notes = warehouse.notes()
     held = {name: Holding.from_note(note) for name, note in notes.items()}
-    with TemporaryDirectory(prefix="ingestion-") as scratch, source as opened:
-        for found in prepare(tables, opened, window, Path(scratch), context.log.info, held, force):
+    with scratch_folder(home, "ingestion") as scratch, source as opened:
+        for found in prepare(tables, opened, window, scratch, context.log.info, held, force):
             note = notes.get(found.table.name)
             brought = bring_in(warehouse, found, note, window, context.run.run_id, force)
             if isinstance(brought, Failed):

@@ -16,6 +16,7 @@ from serverless_assets.publishing.run_record import record_of
 from serverless_assets.publishing.summary import summarise, write_summary
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Choices
+from serverless_assets.scratch import remove_leftovers
 from serverless_assets.warehouse import Warehouse
 
 # Raises a `ToldError` if a run that means to write these assets, with these choices, may not begin.
@@ -128,6 +129,7 @@ class Release(ABC):
         dropped: no run can finish them any more.
         """
         self.open(run_id, log)
+        remove_leftovers(self.home)
         unsettled = Unsettled(self.home)
         unsettled.remove(unsettled.read() - set(existing))
         unsettled.add(planned)

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import indent
 from typing import Any
 
 from serverless_assets.errors import ToldError
 from serverless_assets.publishing.release import Release
+from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation import dbt
 from serverless_assets.transformation.fingerprints import MODELS
 from serverless_assets.transformation.manifest_state import last_green
@@ -103,14 +103,14 @@ def slim_ci(project: Project, release: Release) -> Checked:
         NothingToCompareWith: nothing was published yet.
         ToldError: there is no place to build in.
     """
-    with release.scratch() as scratch, TemporaryDirectory(prefix="slim-ci-") as folder:
+    with release.scratch() as scratch, scratch_folder(release.home, "slim-ci") as folder:
         production = last_green(scratch.artifacts)
         if production is None:
             raise NothingToCompareWith(
                 "There is no manifest of a green build in production to compare with: "
                 "run the pipeline there first (serverless run)."
             )
-        state, target = Path(folder) / "state", Path(folder) / "target"
+        state, target = folder / "state", folder / "target"
         state.mkdir()
         (state / "manifest.json").write_text(json.dumps(production))
         checked = Checked(scratch.schema)
