@@ -63,7 +63,7 @@ def test_a_run_removes_what_a_killed_process_left(tmp_path):
     with at_work(IN_SCRATCH, tmp_path) as (process, left):
         process.kill()
         process.wait()
-    release = LocalRelease(home=tmp_path, main_job="everything", dbt_schema="dwh")
+    release = LocalRelease(home=tmp_path, dbt_schema="dwh")
     release.begin("run", ["orders"], ["orders"], log=dg.get_dagster_logger())
     release.close()
     assert not left.exists()
