@@ -75,7 +75,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TABLE.tried:
+    if TABLE.sums:
         terminalreporter.section(f"faults, seed {SEED}, rounds {ROUNDS}")
         for line in TABLE.lines():
             terminalreporter.write_line(line)

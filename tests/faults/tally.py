@@ -9,7 +9,16 @@ from typing import Any, Literal
 import pytest
 
 Category = Literal["left-over", "loss", "silent failure", "other"]
-COLUMNS: tuple[Category, ...] = ("left-over", "loss", "silent failure", "other")
+ALL, WIDTH = "all", 17
+HEADINGS = {
+    "tried": "tried",
+    "survived": "survived",
+    "left-over": "left-overs",
+    "loss": "losses",
+    "silent failure": "silent failures",
+    "other": "other",
+    "seconds": "seconds",
+}
 
 
 @dataclass
@@ -70,42 +79,26 @@ class Tally:
 
 @dataclass
 class Table:
-    """The sums by kind, as they are printed at the end."""
+    """The sums by kind of fault and column, as they are printed at the end."""
 
-    tried: Counter[str] = field(default_factory=Counter)
-    survived: Counter[str] = field(default_factory=Counter)
-    problems: Counter[tuple[str, str]] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    sums: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, report: pytest.TestReport) -> None:
         """Count what a test reports."""
-        kinds = [value for name, value in report.user_properties if name == "kind"]
-        self.seconds.update(dict.fromkeys(kinds, report.duration))
-        if report.when != "teardown":
-            return
         for name, value in report.user_properties:
-            if name == "fault":
-                kind, problems = value
-                self.tried[kind] += 1
-                self.survived[kind] += not problems
-                for category, times in problems.items():
-                    self.problems[kind, category] += times
+            if name == "kind":
+                self._count(str(value), {"seconds": report.duration})
+            if name == "fault" and report.when == "teardown":
+                kind, problems = value  # type: ignore[misc]
+                self._count(kind, {"tried": 1, "survived": not problems, **problems})
 
     def lines(self) -> Iterator[str]:
-        heads = ["tried", "survived", "left-overs", "losses", "silent failures", "other", "seconds"]
-        yield f"{'kind of fault':<42}" + "".join(f"{head:>{len(head) + 2}}" for head in heads)
-        for kind in [*sorted(self.tried), None]:
-            of = (lambda counter: counter.total()) if kind is None else (lambda counter: counter[kind])
-            counts = [
-                of(self.tried),
-                of(self.survived),
-                *(self._problems(kind, category) for category in COLUMNS),
-                round(of(self.seconds)),
-            ]
-            cells = (f"{count:>{len(head) + 2},}" for count, head in zip(counts, heads, strict=True))
-            yield f"{kind or 'all':<42}" + "".join(cells)
+        """A heading, a line for each kind, and their sum."""
+        yield f"{'kind of fault':<42}" + "".join(f"{HEADINGS[column]:>{WIDTH}}" for column in HEADINGS)
+        for kind in sorted(self.sums, key=lambda kind: (kind == ALL, kind)):
+            numbers = (round(self.sums[kind][column]) for column in HEADINGS)
+            yield f"{kind:<42}" + "".join(f"{number:>{WIDTH},}" for number in numbers)
 
-    def _problems(self, kind: str | None, category: str) -> int:
-        return sum(
-            times for (of, what), times in self.problems.items() if what == category and kind in (of, None)
-        )
+    def _count(self, kind: str, numbers: dict[str, float]) -> None:
+        for name in (kind, ALL):
+            self.sums.setdefault(name, Counter()).update(numbers)

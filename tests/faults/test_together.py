@@ -1,0 +1,63 @@
+"""Ten runs at once in one home take turns, and all of them end well."""
+
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.faults.conftest import ROUNDS
+from tests.faults.processes import RUN_SECONDS, processes_of, started
+from tests.faults.tally import Tally
+from tests.faults.test_kills import compare
+from tests.faults.world import LAST_DAY, World, add_days, end_state
+
+KIND = "runs at the same time"
+RUNS = 10
+# The first and the last thing that a run does while nobody else may write.
+AT_WORK = """
+    select run_id, min(timestamp), max(timestamp) from event_logs
+    where dagster_event_type in ('STEP_START', 'STEP_SUCCESS') group by run_id order by 2
+"""
+
+
+def test_ten_runs_in_one_home_take_turns_and_all_succeed(
+    place: World, template: Path, attempt: Tally
+) -> None:
+    rows = {name: list(table) for name, table in place.source.rows.items()}
+    add_days(place.source, LAST_DAY.replace(month=10, day=1), LAST_DAY.replace(month=10, day=7))
+    try:
+        place.put(template)
+        assert place.run()[0] == 0
+        reference = end_state(place.home)
+        for number in range(ROUNDS):
+            place.put(template)
+            with ExitStack() as stack:
+                commands = [
+                    stack.enter_context(
+                        started(["run"], place.variables, place.folder / f"output-{number}-{n}.txt")
+                    )
+                    for n in range(RUNS)
+                ]
+                for n, command in enumerate(commands):
+                    with attempt(f"run {n} of {RUNS}") as fault:
+                        if code := command.exit_code(RUN_SECONDS * RUNS):
+                            fault.other(f"it ends with {code}: {command.text[-600:]}")
+            with attempt(f"the end of {RUNS} runs") as fault:
+                compare(place, reference, fault)
+                fault.other(*overlaps(place.home))
+                fault.left_overs(processes_of(place.home).values())
+    finally:
+        place.source.rows = rows
+
+
+def overlaps(home: Path) -> list[str]:
+    """Pairs of runs that worked at the same time."""
+    times = []
+    for path in (home / "dagster" / "history" / "runs").glob("*-*.db"):
+        with sqlite3.connect(path) as connection:
+            times += connection.execute(AT_WORK).fetchall()
+    times.sort(key=lambda run: run[1])
+    return [
+        f"runs {earlier[0][:8]} and {later[0][:8]} were at work at the same time"
+        for earlier, later in zip(times, times[1:], strict=False)
+        if later[1] < earlier[2]
+    ]
