@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from modal_forecast.daily import is_signed
 from modal_forecast.messages import (
     FORECAST_SCHEMA,
     HISTORY_SCHEMA,
@@ -62,8 +63,8 @@ def add_up(
     """Answers whose `yhat` add up to the total's on every day.
 
     A part that was refused gets its share of the total. The bounds move as far as yhat does, and not below
-    zero where the history never is. Each says `reconciled`: True and `reconciled_change`: the sum of changes
-    of yhat as a percentage of its sum, both without sign, None if that sum is 0.
+    zero where the history is not signed. Each says `reconciled`: True and `reconciled_change`: the sum of
+    changes of yhat as a percentage of its sum, both without sign, None if that sum is 0.
 
     requests, said: as for_the_same_days() gives them. answers: to these; the total's must be a forecast.
     """
@@ -83,12 +84,12 @@ def add_up(
         np.array([before[name] for name in parts]),
         uncertain[total],
         np.array([uncertain[name] for name in parts]),
-        np.array([_never_negative(requests[name]) for name in parts]),
-        _never_negative(requests[total]),
+        np.array([_unsigned(requests[name]) for name in parts]),
+        _unsigned(requests[total]),
     )
     after = {total: sums} | dict(zip(parts, changed, strict=True))
     return {
-        name: _moved(answer, after[name], _never_negative(requests[name]), said.get(name))
+        name: _moved(answer, after[name], _unsigned(requests[name]), said.get(name))
         for name, answer in made.items()
     }
 
@@ -125,7 +126,7 @@ def share_of_total(
     old = {name: whole.forecast[name].to_numpy() for name in COLUMNS}
     yhat = share * old["yhat"]
     columns = {name: yhat + np.sqrt(abs(share)) * (old[name] - old["yhat"]) for name in COLUMNS}
-    if _never_negative(request):
+    if _unsigned(request):
         columns = {name: np.maximum(column, 0.0) for name, column in columns.items()}
     said = (
         f"It is forecast as its share of the total in the last {DAYS_OF_SHARE} days, {share:.2%}, because it "
@@ -149,8 +150,8 @@ def _reconcile_day_by_day(
     parts: np.ndarray,
     variance_of_total: float,
     variances: np.ndarray,
-    never_negative: np.ndarray,
-    total_never_negative: bool,
+    unsigned: np.ndarray,
+    total_unsigned: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As reconcile(), where what is forecast as exactly zero is certain, and signs are as in the history."""
     changed = np.zeros_like(parts)
@@ -162,9 +163,9 @@ def _reconcile_day_by_day(
             if of_all.sum() == 0:
                 of_all = pattern.astype(float)
             _, changed[:, on] = reconcile(total[on], parts[:, on], of_all[0], of_all[1:])
-    # These two do nothing unless a series among them has negative values.
-    changed = np.where(never_negative[:, np.newaxis], np.maximum(changed, 0.0), changed)
-    if total_never_negative:
+    # These two do nothing unless a series among them is signed.
+    changed = np.where(unsigned[:, np.newaxis], np.maximum(changed, 0.0), changed)
+    if total_unsigned:
         above, below = np.maximum(changed, 0.0).sum(axis=0), -np.minimum(changed, 0.0).sum(axis=0)
         held = np.divide(above, below, out=np.ones_like(above), where=below > above)
         changed = np.where(changed < 0, changed * held, changed)
@@ -172,13 +173,11 @@ def _reconcile_day_by_day(
     return changed.sum(axis=0), changed
 
 
-def _moved(
-    answer: ForecastAnswer, yhat: np.ndarray, never_negative: bool, said: str | None
-) -> ForecastAnswer:
+def _moved(answer: ForecastAnswer, yhat: np.ndarray, unsigned: bool, said: str | None) -> ForecastAnswer:
     before = answer.forecast["yhat"].to_numpy()
     columns = {name: answer.forecast[name].to_numpy() + (yhat - before) for name in COLUMNS}
     columns["yhat"] = yhat
-    if never_negative:
+    if unsigned:
         columns = {name: np.maximum(column, 0.0) for name, column in columns.items()}
     # A sum and a difference round differently: nested to the last digit.
     for inner, outer in (("yhat", "80"), ("80", "95")):
@@ -209,6 +208,6 @@ def _level(request: ForecastRequest) -> float:
     return float(recent.mean()) if len(recent) else 0.0
 
 
-def _never_negative(request: ForecastRequest) -> bool:
+def _unsigned(request: ForecastRequest) -> bool:
     _, values = _usable(request)
-    return bool((values >= 0).all())
+    return not is_signed(values)

@@ -31,12 +31,14 @@ class ClosedDays:
 
 
 def closed_days(series: DailySeries, holidays: Mapping[str, np.ndarray]) -> ClosedDays:
-    """When the history says that it is closed: never if it has negative values or if sales are rare.
+    """When the history says that it is closed: never if it is signed or if sales are rare.
+
+    A day below zero is one on which nothing was sold, as a day of zero is.
 
     Every weekday, if a series that used to have values had none for a quarter.
     """
-    days, values = series.days, series.values
-    if not series.never_negative() or not (values == 0).any():
+    days, values = series.days, np.maximum(series.values, 0.0)
+    if series.is_signed() or not (values == 0).any():
         return ClosedDays()
     weekdays = tuple(day for day in range(7) if _closed_weekday(values[weekday(days) == day]))
     if len(weekdays) == 7:

@@ -7,6 +7,10 @@ import pyarrow as pa
 
 # A day of six years ago has an eighth of yesterday's weight (models/harmonic.py) and costs as much.
 MAX_DAYS = 6 * 365
+# Refunds make a few days of sales negative; a balance, a margin or a temperature is negative often.
+SIGNED_SHARE = 0.05
+# A series that has fallen below zero for good is signed within weeks.
+RECENT_DAYS, RECENT_SIGNED_SHARE = 28, 0.5
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,23 @@ class DailySeries:
         end = int(observed[-1]) + 1 if len(observed) else 0
         return DailySeries(self.days[:end], self.values[:end])
 
-    def never_negative(self) -> bool:
-        return bool(np.nanmin(self.values) >= 0)
+    def is_signed(self) -> bool:
+        return is_signed(self.values)
+
+
+def is_signed(values: np.ndarray) -> bool:
+    """Whether values below zero are ordinary: more than SIGNED_SHARE of the days that have a value are below
+    zero, or more than RECENT_SIGNED_SHARE of the last RECENT_DAYS of them.
+
+    If not, such a day is an outlier: nothing was sold on it and something was returned. The forecast and its
+    bounds are then not below zero. NaN is a missing day.
+    """
+    observed = values[~np.isnan(values)]
+    recent = observed[-RECENT_DAYS:]
+    return bool(
+        (observed < 0).sum() > SIGNED_SHARE * len(observed)
+        or (recent < 0).sum() > RECENT_SIGNED_SHARE * len(recent)
+    )
 
 
 def daily_series(history: pa.Table) -> DailySeries:
@@ -44,7 +63,7 @@ def daily_series(history: pa.Table) -> DailySeries:
     recent = days >= calendar[0]
     on_calendar = np.full(len(calendar), np.nan)
     on_calendar[(days[recent] - calendar[0]).astype(int)] = values[recent]
-    begun = ~np.isnan(on_calendar) & ((on_calendar != 0) | (np.nanmin(on_calendar) < 0))
+    begun = ~np.isnan(on_calendar) & ((on_calendar != 0) | is_signed(on_calendar))
     if not begun.any():
         begun = ~np.isnan(on_calendar)
     # A single value tells nothing: keep two weeks, zeros or not.

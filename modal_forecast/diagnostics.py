@@ -18,10 +18,13 @@ from modal_forecast.scores import REPEATED, coverage, score, skill_of
 
 def about_history(history: pa.Table) -> dict[str, Any]:
     first, last = history["ds"][0].as_py(), history["ds"][-1].as_py()
-    observed = history.num_rows - history["y"].null_count
+    values = history["y"].to_numpy()
+    observed = int((~np.isnan(values)).sum())
     return {
         "n_history": observed,
         "n_missing": (last - first).days + 1 - observed,
+        "n_zero": int((values == 0).sum()),
+        "n_negative": int((values < 0).sum()),
         "first_ds": first.isoformat(),
         "last_ds": last.isoformat(),
     }
@@ -97,8 +100,14 @@ def fallbacks(series: DailySeries, made: Candidates, origins: Sequence[Origin], 
         said.append("Less than a year of values: Prophet is left out, as it takes the season for a trend.")
     if len(series) == MAX_DAYS:
         said.append(f"Only the last {MAX_DAYS // 365} years are used: older days would hardly count.")
-    if not any(name.startswith("log_") for name in made.forecasts) and series.never_negative():
+    if not any(name.startswith("log_") for name in made.forecasts) and not series.is_signed():
         said.append("Zeros are frequent: patterns are added to the level, not multiplied with it.")
+    negative = int((series.values < 0).sum())
+    if negative and not series.is_signed():
+        said.append(
+            f"{negative} {'day is' if negative == 1 else 'days are'} below zero: taken as without sales, and "
+            "the forecast is never below zero."
+        )
     closed = made.closed
     if closed.weekdays:
         said.append(f"Closed on {_listed([WEEKDAYS[day] for day in closed.weekdays])}: forecast as zero.")

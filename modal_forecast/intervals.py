@@ -62,8 +62,8 @@ def calibrate(
 ) -> Calibration:
     """From the forecasts made at each origin, at least one, and what came.
 
-    horizon: days that will be asked for, from the last value on. positive: whether the series is never
-    negative, and its errors may follow its size.
+    horizon: days that will be asked for, from the last value on. positive: whether the series is
+    not signed, so that its errors may follow its size.
     """
     actual = np.concatenate([origin.actual for origin in origins])
     forecast = np.concatenate(forecasts)
@@ -124,7 +124,7 @@ def calibrate_or_default(
 ) -> Calibration:
     """Without any origin, bounds as wide as the history's own spread around its median."""
     if origins:
-        return calibrate(origins, forecasts, horizon, series.never_negative())
+        return calibrate(origins, forecasts, horizon, not series.is_signed())
     values = series.values[~np.isnan(series.values)]
     distance = np.abs(values - np.median(values))
     wide = {coverage: float(np.quantile(distance, coverage)) for coverage in COVERAGES}
@@ -144,7 +144,7 @@ def bounds_from_backtest(
             [origins[number] for number in others],
             [forecasts[number] for number in others],
             horizon,
-            series.never_negative(),
+            not series.is_signed(),
         )
         ahead = np.arange(1.0, len(forecasts[left_out]) + 1)
         found.append(calibration.bounds(forecasts[left_out], ahead))

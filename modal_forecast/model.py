@@ -50,9 +50,9 @@ def forecast(request: ForecastRequest, log: Log = _ignore) -> ForecastAnswer:
 
     log: called with one line of text at each step.
 
-    A history that is never negative gets a forecast that is never negative. The diagnostics say
+    The forecast of a history that is not signed (daily.is_signed) is never negative. The diagnostics say
         how: model, weights, candidates, fallbacks, versions;
-        on what: n_history, n_missing, first_ds, last_ds, horizon, country;
+        on what: n_history, n_missing, n_zero, n_negative, first_ds, last_ds, horizon, country;
         how good it was in the back-test: backtest, skill, skill_margin, beats_naive, best_naive, why;
         what it is made of: components;
         on how many days a value was raised to zero: clipped_days, and clipped_yhat_days for yhat itself.
@@ -63,7 +63,7 @@ def forecast(request: ForecastRequest, log: Log = _ignore) -> ForecastAnswer:
     about = about_history(request.history)
     log(
         f"history: {about['n_history']:,} days with a value, {about['first_ds']} to {about['last_ds']}, "
-        f"{about['n_missing']:,} missing"
+        f"{about['n_missing']:,} missing, {about['n_zero']:,} zero, {about['n_negative']:,} negative"
     )
     days = _days_to_forecast(request)
     series = daily_series(request.history)
@@ -71,7 +71,7 @@ def forecast(request: ForecastRequest, log: Log = _ignore) -> ForecastAnswer:
         values, how = _repeat(float(series.values[-1]), days, log)
     else:
         values, how = _combine(series, days, request.country, log)
-    values, clipping = _clip(values, series.never_negative(), log)
+    values, clipping = _clip(values, series.is_signed(), log)
     return ForecastAnswer(
         pa.table({"ds": days, **values}, schema=FORECAST_SCHEMA),
         {
@@ -156,7 +156,7 @@ def _with_prophet(
     tried = [
         number
         for number in sorted({0, len(origins) - 1} & set(range(len(origins))))
-        if fits_prophet(series.until(origins[number].index))
+        if fits_prophet(tame(series.until(origins[number].index), holidays))
     ]
     if not tried:
         return origins, made.forecasts, without
@@ -188,10 +188,10 @@ def _largest_first(weight: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(((name, share) for name, share in weight.items() if share > 0), key=lambda item: -item[1])
 
 
-def _clip(values: Values, never_negative: bool, log: Log) -> tuple[Values, Mapping[str, Any]]:
-    """Raise what is below zero to zero, unless the history itself was ever negative."""
-    if not never_negative:
-        log("the history has negative values: nothing is clipped at zero")
+def _clip(values: Values, signed: bool, log: Log) -> tuple[Values, Mapping[str, Any]]:
+    """Raise what is below zero to zero, unless the history is signed."""
+    if signed:
+        log("negative days are frequent in the history: nothing is clipped at zero")
         return values, {"clipped_days": 0, "clipped_yhat_days": 0}
     lowest = np.minimum.reduce(list(values.values()))
     clipped, clipped_yhat = int((lowest < 0).sum()), int((values["yhat"] < 0).sum())

@@ -41,8 +41,10 @@ def forecast_candidates(
     end = len(series) + horizon
     shut = closed.among(calendar.days[:end], holidays)
     ahead = shut[len(series) :]
-    values = np.where(shut[: len(series)] & (series.values == 0), np.nan, tamed)
-    harmonic = _harmonic(calendar, values, horizon)
+    signed = series.is_signed()
+    # Of an unsigned series `tamed` has nothing below zero.
+    values = np.where(shut[: len(series)] & (tamed == 0), np.nan, tamed)
+    harmonic = _harmonic(calendar, values, horizon, signed)
     forecasts = {
         name: np.exp(fit.forecast) if name.startswith("log_") else fit.forecast
         for name, fit in harmonic.items()
@@ -53,7 +55,7 @@ def forecast_candidates(
         "last_years": last_years(tamed, horizon, 1.0),
         "last_years_half_way": last_years(tamed, horizon, 0.5),
     }
-    lowest = 0.0 if series.never_negative() else -np.inf
+    lowest = -np.inf if signed else 0.0
     forecasts = {name: np.maximum(np.where(ahead, 0.0, ours), lowest) for name, ours in forecasts.items()}
     forecasts["seasonal_naive_7"] = seasonal_naive(series.values, horizon, 7)
     if len(series) >= 364:
@@ -61,14 +63,16 @@ def forecast_candidates(
     return Candidates(forecasts, harmonic, closed, ahead)
 
 
-def _harmonic(calendar: CalendarColumns, values: np.ndarray, horizon: int) -> dict[str, HarmonicFit]:
+def _harmonic(
+    calendar: CalendarColumns, values: np.ndarray, horizon: int, signed: bool
+) -> dict[str, HarmonicFit]:
     """Fits named linear_... and log_...; the latter only where zeros are rare, and then they are missing."""
     observed = ~np.isnan(values)
     if not observed.any() or np.ptp(values[observed]) == 0:
         return {}
     fits = {f"linear_{name}": fit for name, fit in fit_harmonic(calendar, values, horizon).items()}
     positive = observed & (values > 0)
-    if (values[observed] < 0).any() or positive.sum() < (1 - RARE_ZERO) * observed.sum():
+    if signed or positive.sum() < (1 - RARE_ZERO) * observed.sum():
         return fits
     logs = np.full(len(values), np.nan)
     logs[positive] = np.log(values[positive])

@@ -46,12 +46,12 @@ def forecast_prophet(
     holidays: Mapping[str, np.ndarray],
     changepoint_prior_scale: float = CHANGEPOINT_PRIOR_SCALE,
 ) -> np.ndarray:
-    """`horizon` values from the day after the series on, raised to zero if the series is never negative.
+    """`horizon` values from the day after the series on, raised to zero unless the series is signed.
 
-    Patterns multiply the trend unless the series has negative values. Raises ProphetFailed.
+    Patterns multiply the trend unless the series is signed. Raises ProphetFailed.
     """
     observed = ~np.isnan(series.values)
-    never_negative = series.never_negative()
+    signed = series.is_signed()
     days = series.days[observed]
     largest = float(np.abs(series.values[observed]).max())
     target = series.values[observed] / largest
@@ -67,8 +67,8 @@ def forecast_prophet(
             "T": len(days), "K": columns.shape[1], "S": CHANGEPOINTS, "trend_indicator": 0,
             "tau": changepoint_prior_scale, "t": time, "t_change": turns, "cap": np.zeros(len(days)),
             "y": target, "X": columns, "sigmas": np.full(columns.shape[1], PATTERN_PRIOR_SCALE),
-            "s_a": np.full(columns.shape[1], 0 if never_negative else 1),
-            "s_m": np.full(columns.shape[1], 1 if never_negative else 0),
+            "s_a": np.full(columns.shape[1], 1 if signed else 0),
+            "s_m": np.full(columns.shape[1], 0 if signed else 1),
         },
         {
             "k": rate, "m": target[0], "delta": np.zeros(CHANGEPOINTS),
@@ -80,8 +80,8 @@ def forecast_prophet(
     bends = np.maximum(later[:, None] - turns, 0.0) @ found["delta"]
     trend = found["k"][0] * later + found["m"][0] + bends
     pattern = _columns(ahead, int(span), known) @ found["beta"]
-    yhat = (trend * (1 + pattern) if never_negative else trend + pattern) * largest
-    return np.maximum(yhat, 0.0) if never_negative else yhat
+    yhat = (trend + pattern if signed else trend * (1 + pattern)) * largest
+    return yhat if signed else np.maximum(yhat, 0.0)
 
 
 def _columns(days: np.ndarray, span: int, holidays: list[np.ndarray]) -> np.ndarray:

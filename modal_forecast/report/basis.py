@@ -7,7 +7,7 @@ from modal_forecast.report import formats
 from modal_forecast.report.daily import Daily
 
 NAMED = 5
-# More days of nothing than this are how the shop is, and no exceptions.
+# More days of zero than this share are counted, not named.
 FEW = 0.2
 
 
@@ -21,9 +21,17 @@ def basis(history: Daily, notes: Sequence[str]) -> tuple[str, ...]:
         f"{formats.counted(known, 'day')} of history, from {formats.day(history.start)} "
         f"to {formats.day(history.end)}.",
         f"{_which(missing, 'missing')} The forecast does without them." if missing else "No day is missing.",
-        *([_which(nothing, "zero (closed, it seems)")] if 0 < len(nothing) < FEW * known else []),
+        *_zeros(nothing, known),
         *(str(note) for note in notes),
     )
+
+
+def _zeros(days: Sequence[date], known: int) -> Sequence[str]:
+    if not days:
+        return ()
+    if len(days) < FEW * known:
+        return (_which(days, "zero (closed, it seems)"),)
+    return (f"{len(days):,} of {formats.days(known)} are zero.",)
 
 
 def _which(days: Sequence[date], what: str) -> str:

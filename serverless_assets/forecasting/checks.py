@@ -55,7 +55,7 @@ class ForecastUnsound(ToldError):
 DESCRIPTIONS = {
     "forecast_is_complete": "A row for each day of the horizon, from the day after the history on.",
     "forecast_is_finite": "Every value and bound is a number.",
-    "forecast_is_not_negative": "No value and no bound is below zero: revenue cannot be.",
+    "forecast_is_not_negative": "No value and no bound is below zero: revenue cannot be, but for refunds.",
     "forecast_bounds_in_order": "The 95% bounds enclose the 80% bounds, and these the value.",
     NO_WORSE: "In the back-test it errs no more than repeating last week's or last year's days.",
 }
@@ -84,7 +84,7 @@ def sanity(
     return [
         Sanity("forecast_is_complete", _incomplete(days, last_day, horizon)),
         Sanity("forecast_is_finite", _first(by_day, _not_finite)),
-        Sanity("forecast_is_not_negative", _first(by_day, _negative)),
+        Sanity("forecast_is_not_negative", _with_cause(_first(by_day, _negative), facts)),
         Sanity("forecast_bounds_in_order", _first(by_day, _out_of_order)),
         Sanity(NO_WORSE, facts["why"], picture()) if _is_worse(facts) else Sanity(NO_WORSE, ""),
     ]
@@ -128,6 +128,17 @@ def _not_finite(row: Row) -> str:
 
 def _negative(row: Row) -> str:
     return next((f"{n} is {row[n]:,.2f}" for n in VALUES if _is_number(row[n]) and row[n] < 0), "")
+
+
+def _with_cause(fault: str, facts: Mapping[str, Any]) -> str:
+    """The fault, and how many days of the history are negative: if many are, so is the forecast."""
+    negative = facts.get("n_negative")
+    if not fault or not negative:
+        return fault
+    return (
+        f"{fault} {negative:,} of the {facts['n_history']:,} days of the history are negative: "
+        "see daily_revenue."
+    )
 
 
 def _out_of_order(row: Row) -> str:

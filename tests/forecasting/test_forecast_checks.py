@@ -41,6 +41,14 @@ def red(rows: pa.Table, **facts: object) -> dict[str, str]:
 # ---- what is judged
 
 
+def test_a_forecast_below_zero_is_refused_with_the_count_of_negative_days():
+    [fault] = red(forecast(yhat_lower_95={1: -2.0}), n_negative=210, n_history=700).values()
+    assert fault == (
+        "2026-11-02: yhat_lower_95 is -2.00. 210 of the 700 days of the history are negative: "
+        "see daily_revenue."
+    )
+
+
 def test_a_sound_forecast_passes_every_check_in_any_order_of_days():
     assert [check.name for check in judged(forecast())] == list(DESCRIPTIONS)
     assert red(forecast()) == red(forecast().take([2, 0, 1])) == {}

@@ -120,10 +120,74 @@ def test_revenue_is_never_forecast_below_zero():
     assert f"clipped at zero: {answer.diagnostics['clipped_days']} of 30 days" in logged[-1]
 
 
-def test_a_series_that_has_been_negative_may_become_so_again():
-    answer = predict(falling(to=-1), horizon=30)
+def test_a_series_that_is_often_negative_may_become_so_again():
+    answer = predict(falling(to=-100), horizon=30)
     assert columns(answer, BOUNDS).min() < 0
     assert answer.diagnostics["clipped_days"] == 0
+
+
+def test_a_series_that_fell_below_zero_four_weeks_ago_may_stay_there():
+    values = 100 + np.random.default_rng(0).normal(0, 5, 1000)
+    values[-20:] -= 150
+    assert columns(predict(values), BOUNDS).min() < 0
+
+
+def closed_on_sundays(refunds):
+    """A year of a shop that is closed on Sundays, and refunds by day of it. The days begin on a Saturday."""
+    day = np.arange(400)
+    values = np.where(day % 7 == 1, 0.0, 1000 + 100 * (day % 7 == 0))
+    values += np.where(values > 0, np.random.default_rng(2).normal(0, 30, len(day)), 0.0)
+    for when, refund in refunds.items():
+        values[when] = refund
+    return values
+
+
+SUNDAY = 1 + 7 * 18  # Nine months before the last day.
+
+
+@pytest.mark.parametrize(
+    "refunds",
+    [
+        {SUNDAY: -3.18},
+        {SUNDAY: -50_000.0},
+        {SUNDAY + 1: -3.18},
+        {1: -3.18},
+        {393: -3.18},
+        {399: -3.18},
+        {1 + 7 * week: -9.0 for week in range(0, 57, 3)},
+    ],
+    ids=["small", "huge", "on an open day", "first", "last Sunday", "last day", "on every third Sunday"],
+)
+def test_a_few_refunds_change_neither_closed_days_nor_the_bounds_at_zero(refunds):
+    without, answer = (predict(closed_on_sundays(given), horizon=28) for given in ({}, refunds))
+    assert columns(answer, BOUNDS).min() == 0
+    sundays = (np.arange(400, 428) % 7) == 1
+    assert (columns(answer, ["yhat"])[0][sundays] == 0).all()
+    [expected], [made] = columns(without, ["yhat"]), columns(answer, ["yhat"])
+    assert made == pytest.approx(expected, rel=0.05)
+    assert "Closed on Sunday: forecast as zero." in answer.diagnostics["fallbacks"]
+    assert any("below zero" in sentence for sentence in answer.diagnostics["fallbacks"])
+
+
+def test_a_refund_on_a_closed_holiday_does_not_open_it():
+    days = np.datetime64("2022-01-01") + np.arange(1000)
+    values = 1000 + np.random.default_rng(3).normal(0, 30, len(days))
+    values[np.isin(days, np.array(["2022-12-25", "2023-12-25"], "datetime64[D]"))] = [0.0, -12.5]
+    answer = predict(pa.table({"ds": days, "y": values}), horizon=120, country="US")
+    made = dict(zip(answer.forecast["ds"].to_pylist(), answer.forecast["yhat"].to_pylist(), strict=True))
+    assert made[date(2024, 12, 25)] == 0
+
+
+def test_a_history_of_zeros_and_one_refund_is_forecast_as_zero():
+    values = np.zeros(500)
+    values[300] = -3.18
+    assert (columns(predict(values), ["yhat"]) == 0).all()
+
+
+def test_money_that_is_negative_on_every_day_is_forecast_as_negative():
+    answer = predict(-closed_on_sundays({}) - 10)
+    assert columns(answer, ["yhat"]).max() < 0
+    assert answer.diagnostics["n_negative"] == 400
 
 
 def test_rows_in_any_order_give_the_same_forecast():
@@ -179,7 +243,7 @@ def test_a_request_that_cannot_be_forecast_is_refused_before_anything_is_logged(
 def test_the_log_tells_what_happened(answer_and_log):
     _, logged = answer_and_log
     expected = [
-        r"history: 800 days with a value, 2022-01-01 to 2024-03-10, 0 missing",
+        r"history: 800 days with a value, 2022-01-01 to 2024-03-10, 0 missing, \d+ zero, 0 negative",
         r"back-test: \d+ forecasts from 6 earlier days, the holidays of US, [\d.]+ s",
         r"Prophet [\d.]+ (takes part|was too far off to take part), [\d.]+ s",
         r"combined: \w+ \d+%(, \w+ \d+%)*",

@@ -44,7 +44,7 @@ def package(series, holidays, days):
         holidays=pd.DataFrame(
             [{"holiday": name, "ds": pd.Timestamp(day)} for name, when in holidays.items() for day in when]
         ),
-        seasonality_mode="multiplicative" if series.never_negative() else "additive",
+        seasonality_mode="additive" if series.is_signed() else "multiplicative",
         changepoint_prior_scale=prophet.CHANGEPOINT_PRIOR_SCALE,
         uncertainty_samples=0,
     )

@@ -290,4 +290,7 @@ def test_missing_and_closed_days_are_counted_and_named():
 
 
 def test_a_whole_history_says_that_nothing_is_missing_and_many_zeros_are_no_exceptions():
-    assert basis(Daily(date(2026, 1, 1), (0.0, 0.0, 3.0)), [])[1:] == ("No day is missing.",)
+    assert basis(Daily(date(2026, 1, 1), (0.0, 0.0, 3.0)), [])[1:] == (
+        "No day is missing.",
+        "2 of 3 days are zero.",
+    )
