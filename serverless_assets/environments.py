@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from serverless_assets.admission import Admission
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
+from serverless_assets.ingestion.interruptible import DownloadLimits
 from serverless_assets.ingestion.sample_shop import SampleShop
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.publishing.local import LocalRelease
@@ -160,9 +161,10 @@ def _refuse_missing(settings: Settings, needs: Mapping[str, object]) -> None:
 
 
 def _source(settings: Settings) -> Source:
+    limits = DownloadLimits(settings.download_deadline_seconds, settings.download_minimum_rate)
     if settings.dataset_url:
-        return HttpSource(settings.dataset_url)
-    return SampleSource(settings.sample_seed, lambda: settings.sample_end or yesterday())
+        return HttpSource(settings.dataset_url, limits)
+    return SampleSource(settings.sample_seed, lambda: settings.sample_end or yesterday(), limits)
 
 
 def _first_month(settings: Settings) -> date:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 class ToldError(Exception):
     """An error whose message is for a person: what was wrong, where, and what to do next.
 
-    `may_pass`: the same, tried again in a while, may succeed.
+    `may_pass`: the same, tried again in a while, may succeed. `retry_after`: the seconds that a server asked
+    to wait before that.
     """
 
     may_pass = False
+    retry_after: float | None = None
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

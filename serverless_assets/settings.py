@@ -29,6 +29,8 @@ class Settings:
     compute: str | None
     home: Path
     dataset_url: str | None = field(repr=False)
+    download_deadline_seconds: int
+    download_minimum_rate: int
     first_month: dt.date | None
     sample_seed: int
     sample_end: dt.date | None
@@ -75,6 +77,8 @@ class Settings:
             compute=read.text("SERVERLESS_COMPUTE"),
             home=_beside(read.path("SERVERLESS_HOME", PROJECT_ROOT / _home(environment)), branch),
             dataset_url=read.url("SERVERLESS_DATASET_URL"),
+            download_deadline_seconds=read.whole_number("SERVERLESS_DOWNLOAD_DEADLINE", 3600, smallest=1),
+            download_minimum_rate=read.whole_number("SERVERLESS_DOWNLOAD_MIN_RATE", 1000),
             first_month=read.month("SERVERLESS_FIRST_MONTH"),
             sample_seed=read.whole_number("SERVERLESS_SAMPLE_SEED", 7),
             sample_end=read.date("SERVERLESS_SAMPLE_END"),

@@ -1,6 +1,7 @@
 """Environment variables read one by one: what is wrong with each is noted, and told all at once."""
 
 import datetime as dt
+import ipaddress
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -11,12 +12,25 @@ from zoneinfo import ZoneInfo
 
 
 def is_http_address(value: str) -> bool:
-    """Whether `value` is an absolute http or https address."""
+    """Whether `value` is an absolute http or https address whose host and port can be asked."""
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
+        # Reading the port raises a ValueError for one that is no number below 65536.
+        return parts.scheme in ("http", "https") and parts.port != 0 and _is_host(parts.hostname or "")
     except ValueError:
         return False
+
+
+def _is_host(name: str) -> bool:
+    """Whether `name` is an IP address, or a host name with labels of 1 to 63 characters.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if ":" in name:
+        return bool(ipaddress.ip_address(name))
+    ascii_name = name.removesuffix(".").encode("idna").decode()
+    return len(ascii_name) < 254 and bool(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", ascii_name))
 
 
 @dataclass(frozen=True)

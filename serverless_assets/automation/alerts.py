@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from serverless_assets.automation.webhook import AlertError, Webhook
-from serverless_assets.ingestion.download import without_credentials
+from serverless_assets.ingestion.addresses import without_credentials
 
 Kind = Literal["run_failed", "recovered", "source_down", "source_back", "forecast_stale", "forecast_fresh"]
 Format = Literal["slack", "json"]

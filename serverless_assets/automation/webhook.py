@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import requests
-from tenacity import Retrying, retry_if_exception
-from tenacity.stop import stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
-
 from serverless_assets.errors import ToldError
-from serverless_assets.ingestion.download import TRANSIENT_STATUS
+from serverless_assets.ingestion.http import HttpError, printable, request
+from serverless_assets.ingestion.http_errors import TRANSIENT_STATUS
+from serverless_assets.ingestion.retries import RetryPolicy, retry_after_seconds
 
 ATTEMPTS, FIRST_PAUSE_SECONDS, TIMEOUT_SECONDS = 3, 0.5, 10.0
+# A tick of a sensor waits for it.
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 class AlertError(ToldError):
@@ -40,31 +39,22 @@ class Webhook:
         Raises:
             AlertError: it did not arrive.
         """
-        pause = wait_exponential_jitter(initial=self.first_pause_seconds, jitter=self.first_pause_seconds)
-        retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, AlertError) and error.may_pass),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=pause,
-            reraise=True,
-        )
-        retrying(self._post, payload)
+        policy = RetryPolicy(ATTEMPTS, self.first_pause_seconds, LONGEST_PAUSE_SECONDS)
+        policy.call(lambda: self._post(payload))
 
     def _post(self, payload: Mapping[str, str]) -> None:
         try:
             # A redirected POST would arrive as a GET, without what it says.
-            answer = requests.post(
-                self.url, json=payload, timeout=self.timeout_seconds, allow_redirects=False
-            )
-        except requests.Timeout:
-            raise self._not_sent("did not answer in time", may_pass=True) from None
-        except requests.RequestException:
-            # The exception's own text holds the address.
-            raise self._not_sent("cannot be reached", may_pass=True) from None
-        if not 200 <= answer.status_code < 300:
-            said = f"answered {answer.status_code} {answer.reason}"
-            raise self._not_sent(said, answer.status_code in TRANSIENT_STATUS)
+            with request("POST", self.url, self.timeout_seconds, json=payload, follow=False) as answer:
+                if 200 <= answer.status_code < 300:
+                    return
+                said = f"answered {answer.status_code} {printable(answer.reason or '')}".rstrip() + "."
+                transient = answer.status_code in TRANSIENT_STATUS
+                raise self._not_sent(said, transient, retry_after_seconds(answer.headers))
+        except HttpError as error:
+            raise self._not_sent(str(error), error.may_pass) from None
 
-    def _not_sent(self, why: str, may_pass: bool) -> AlertError:
-        error = AlertError(f"The alert was not sent: {self.host} (SERVERLESS_ALERT_URL) {why}.")
-        error.may_pass = may_pass
+    def _not_sent(self, why: str, may_pass: bool, retry_after: float | None = None) -> AlertError:
+        error = AlertError(f"The alert was not sent: {self.host} (SERVERLESS_ALERT_URL) {why}")
+        error.may_pass, error.retry_after = may_pass, retry_after
         return error

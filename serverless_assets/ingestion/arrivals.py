@@ -1,9 +1,10 @@
 """What the source answers for each table, and the files of those that are needed: each is fetched once."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -12,6 +13,7 @@ from serverless_assets.ingestion.contract import ContractError, conform
 from serverless_assets.ingestion.decide import known_answer
 from serverless_assets.ingestion.download import Download, Log, NotModified, SourceError, TableSource
 from serverless_assets.ingestion.holding import Holding, Known
+from serverless_assets.ingestion.interruptible import start_thread
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
 
@@ -42,7 +44,6 @@ class Arrivals:
     scratch: Path
     log: Log
     held: Mapping[str, Holding]
-    pool: ThreadPoolExecutor
     answers: dict[str, Future[Download | NotModified]] = field(default_factory=dict)
     files: dict[str, Future[Download]] = field(default_factory=dict)
     audited: dict[str, Prepared] = field(default_factory=dict)
@@ -51,7 +52,11 @@ class Arrivals:
     def ask(self, tables: Sequence[Table]) -> None:
         """Have the source say what it has."""
         for table in tables:
-            self.answers[table.name] = self.pool.submit(self._ask, table)
+            self.answers[table.name] = start_thread(self._ask, table)
+
+    def threads(self) -> list[Future[Any]]:
+        """All that was started."""
+        return [*self.answers.values(), *self.files.values()]
 
     def answer(self, table: Table) -> Download | NotModified:
         return self.answers[table.name].result()
@@ -103,7 +108,7 @@ class Arrivals:
             answered = self.answers[table.name]
             unneeded = answered.exception() is None and isinstance(answered.result(), NotModified)
             self.files[table.name] = (
-                self.pool.submit(self._fetch, table) if unneeded else answered  # type: ignore[assignment]
+                start_thread(self._fetch, table) if unneeded else answered  # type: ignore[assignment]
             )
         return self.files[table.name]
 

@@ -1,7 +1,7 @@
 """The raw tables as assets: one step, so that all of them download at the same time."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def _spec(table: Table, months: dg.PartitionsDefinition) -> dg.AssetSpec:
 
 
 def _opened(source: Source, choice: IngestionChoice) -> AbstractContextManager[TableSource]:
-    return HttpSource(choice.dataset_url).open() if choice.dataset_url else source.open()
+    return HttpSource(choice.dataset_url, source.limits).open() if choice.dataset_url else source.open()
 
 
 def _window(context: dg.AssetExecutionContext) -> Window | None:
@@ -101,8 +101,13 @@ def _reload(
     window, failures, warehouse = _window(context), [], checking.warehouse
     notes = warehouse.notes()
     held = {name: Holding.from_note(note) for name, note in notes.items()}
-    with scratch_folder(home, "ingestion") as scratch, source as opened:
-        for found in prepare(tables, opened, window, scratch, context.log.info, held, force):
+    with (
+        scratch_folder(home, "ingestion") as scratch,
+        source as opened,
+        # An interrupted step ends its downloads before the folder is removed that they write to.
+        closing(prepare(tables, opened, window, scratch, context.log.info, held, force)) as prepared,
+    ):
+        for found in prepared:
             note = notes.get(found.table.name)
             brought = bring_in(warehouse, found, note, window, context.run.run_id, force)
             if isinstance(brought, Failed):

@@ -1,7 +1,7 @@
 """From the source to audited files on disk: what changed of all tables downloads at the same time."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from serverless_assets.ingestion.download import Log, NotModified, SourceError, 
 from serverless_assets.ingestion.holding import Holding
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
+
+# A thread that waits for the source stops at once; one may be converting a large file.
+SECONDS_TO_STOP = 5.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def prepare(
     log: Log,
     held: Mapping[str, Holding] | None = None,
     force: bool = False,
-) -> Iterator[Prepared | Unchanged | Failed]:
+) -> Generator[Prepared | Unchanged | Failed, None, None]:
     """Fetch and audit `tables`, each by itself: one that fails does not stop the others.
 
     Facts are cut to `window` if there is one; snapshots are always whole. A fact that is dated by
@@ -47,14 +50,15 @@ def prepare(
     held: what each relation holds; what the source says is the same is not downloaded, unless by `force`.
     """
     needed = list(dict.fromkeys([*tables, *(table.dated_by.parent for table in tables if table.dated_by)]))
-    with ThreadPoolExecutor(max_workers=len(needed), thread_name_prefix="download") as pool:
-        arrivals = Arrivals(source, window, scratch, log, {} if force else held or {}, pool)
-        arrivals.ask(needed)
-        try:
-            for table in tables:
-                yield _prepared(table, tables, arrivals)
-        finally:
-            source.cancelled.set()
+    arrivals = Arrivals(source, window, scratch, log, {} if force else held or {})
+    arrivals.ask(needed)
+    try:
+        for table in tables:
+            yield _prepared(table, tables, arrivals)
+    finally:
+        source.cancelled.set()
+        # They write into `scratch`, which may be removed next.
+        wait(arrivals.threads(), SECONDS_TO_STOP)
 
 
 def _prepared(table: Table, tables: Sequence[Table], arrivals: Arrivals) -> Prepared | Unchanged | Failed:

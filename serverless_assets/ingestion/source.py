@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
-from serverless_assets.ingestion.download import TableSource, without_credentials
+from serverless_assets.ingestion.addresses import without_credentials
+from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.interruptible import DEFAULT_LIMITS, DownloadLimits
 from serverless_assets.ingestion.sample_api import create_app, serve
 from serverless_assets.ingestion.sample_shop import SampleShop
 from serverless_assets.ingestion.tables import TABLES
@@ -17,6 +19,10 @@ class Source(Protocol):
 
     def open(self) -> AbstractContextManager[TableSource]:
         """The source, reachable until the context ends."""
+
+    @property
+    def limits(self) -> DownloadLimits:
+        """How long a table may take, from this source or from another that a run names."""
 
     @property
     def name(self) -> str:
@@ -35,17 +41,18 @@ class HttpSource:
     """A REST API, or a folder of parquet files behind any web server."""
 
     base_url: str
+    limits: DownloadLimits = DEFAULT_LIMITS
 
     @contextmanager
     def open(self) -> Iterator[TableSource]:
-        yield TableSource(self.base_url)
+        yield TableSource(self.base_url, limits=self.limits)
 
     @property
     def name(self) -> str:
         return without_credentials(self.base_url)
 
     def check(self) -> str:
-        source = TableSource(self.base_url, timeout_seconds=10.0)
+        source = TableSource(self.base_url, timeout_seconds=10.0, limits=self.limits)
         for table in TABLES:
             source.probe(table.name)
         return f"serves all {len(TABLES)} tables"
@@ -57,12 +64,13 @@ class SampleSource:
 
     seed: int
     end: Callable[[], date]
+    limits: DownloadLimits = DEFAULT_LIMITS
 
     @contextmanager
     def open(self) -> Iterator[TableSource]:
         app = create_app(lambda: SampleShop(seed=self.seed, end=self.end()))
         with serve(app) as base_url:
-            yield TableSource(base_url, identity=f"the sample shop of seed {self.seed}")
+            yield TableSource(base_url, identity=f"the sample shop of seed {self.seed}", limits=self.limits)
 
     @property
     def name(self) -> str:

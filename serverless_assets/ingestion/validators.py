@@ -25,7 +25,7 @@ class Validators:
         A file that was modified in the very second in which it was served may be so again within it. What
         is made of its time, as most servers' ETags are, would not tell.
         """
-        etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+        etag, last_modified = _sendable(headers.get("ETag", "")), _sendable(headers.get("Last-Modified", ""))
         age = _seconds_between(last_modified, headers.get("Date", ""))
         return cls(
             etag if len(etag) <= LONGEST_ETAG and age != 0 else "",
@@ -45,5 +45,10 @@ def _seconds_between(earlier: str, later: str) -> float | None:
     """The seconds from one HTTP date to another, in whole numbers; None if one of them is no date."""
     try:
         return (parsedate_to_datetime(later) - parsedate_to_datetime(earlier)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _sendable(value: str) -> str:
+    """`value` if it can be sent back as a header; a folded header has a line break in it."""
+    return value if value.isprintable() and value.isascii() else ""

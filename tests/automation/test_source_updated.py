@@ -220,7 +220,9 @@ def test_a_source_that_goes_away_and_comes_back_is_told_once_each_and_loses_noth
     world.close()
     down = [world.tick() for _ in range(3)]
     assert not any(tick.run_requests for tick in down)
-    assert "failed: no connection. Gave up after 3 attempts. People were told." in str(down[0].skip_message)
+    assert "failed: no connection (connection refused). Gave up after 3 attempts. People were told." in str(
+        down[0].skip_message
+    )
     assert str(down[2].skip_message).endswith("People know of it.")
     assert webhook.kinds == ["source_down"]
     world.shop.rows[RAW_ORDERS.name].append(order("late", datetime(2026, 10, 3)))

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from http.server import BaseHTTPRequestHandler
+from ssl import SSLContext
 from threading import Event
 
 import pyarrow as pa
@@ -50,6 +51,31 @@ def body(content: bytes, length: int | None = None, content_type: str = "applica
     return answer
 
 
+def raw(content: bytes) -> Answer:
+    """These bytes and no others, after which the connection is closed."""
+
+    def answer(handler: BaseHTTPRequestHandler, _: Event) -> None:
+        handler.wfile.write(content)
+        handler.close_connection = True
+
+    return answer
+
+
+def redirect(location: str, code: int = 302) -> Answer:
+    return status(code, Location=location)
+
+
+def drip(head: bytes, seconds: float = 0.1) -> Answer:
+    """`head` at once, and then a byte every `seconds` without an end."""
+
+    def answer(handler: BaseHTTPRequestHandler, test_over: Event) -> None:
+        handler.wfile.write(head)
+        while not test_over.wait(seconds):
+            handler.wfile.write(b"x")
+
+    return answer
+
+
 def silence(handler: BaseHTTPRequestHandler, test_over: Event) -> None:
     test_over.wait(30)
 
@@ -66,16 +92,9 @@ def half_a_file_then_silence(handler: BaseHTTPRequestHandler, test_over: Event) 
 GOOD = body(PARQUET, length=len(PARQUET))
 CUT_SHORT = body(PARQUET[:-100], length=len(PARQUET))
 NO_END = body(PARQUET[:-100])
-FAULTS = {
-    "429 with Retry-After 0": status(429, Retry_After="0"),
-    "500": status(500),
-    "503": status(503),
-    "no answer in time": silence,
-    "connection closed without an answer": hang_up,
-    "body cut short": CUT_SHORT,
-    "file without an end": NO_END,
-    "transfer that stalls": half_a_file_then_silence,
-}
+# Ten bytes a second of a file of a gigabyte, and of headers that have no end.
+SLOW_BODY = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nPAR1")
+SLOW_HEADERS = drip(b"HTTP/1.1 200 OK\r\nX-Slow: ")
 
 
 @dataclass
@@ -86,14 +105,16 @@ class Shop:
     asked: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    scheme: str = "http"
+    asked_once: Event = field(default_factory=Event)
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}/data"
+        return f"{self.scheme}://{self.host}/data"
 
 
 @contextmanager
-def shop(*answers: Answer) -> Iterator[Shop]:
+def shop(*answers: Answer, tls: SSLContext | None = None) -> Iterator[Shop]:
     test_over = Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,6 +123,7 @@ def shop(*answers: Answer) -> Iterator[Shop]:
             asked.asked.append(self.path)
             asked.methods.append(self.command)
             asked.headers.append(dict(self.headers))
+            asked.asked_once.set()
             with suppress(OSError):
                 answer(self, test_over)
 
@@ -111,7 +133,9 @@ def shop(*answers: Answer) -> Iterator[Shop]:
             pass
 
     with listening(Handler) as server:
-        asked = Shop(f"127.0.0.1:{server.server_port}")
+        asked = Shop(f"127.0.0.1:{server.server_port}", scheme="https" if tls else "http")
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         try:
             yield asked
         finally:

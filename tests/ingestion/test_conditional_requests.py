@@ -18,10 +18,13 @@ from tests.ingestion.scripted import (
     OCTOBER,
     PARQUET,
     PASSWORD,
+    SLOW_BODY,
     TOKEN,
     USER,
     Answer,
     hang_up,
+    raw,
+    redirect,
     shop,
     silence,
     status,
@@ -47,7 +50,7 @@ def dated(etag: str | None = None, modified: str | None = None, date: str | None
 @pytest.fixture
 def ask(tmp_path: Path, lines: list[str]):
     def ask(base_url: str, held: Validators):
-        source = TableSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=0.2)
+        source = TableSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=10.0)
         return source.fetch_if_modified("raw_orders", None, tmp_path / "file", lines.append, held)
 
     return ask
@@ -68,6 +71,9 @@ def ask(tmp_path: Path, lines: list[str]):
         (dated('"1"', "yesterday"), Validators('"1"')),
         # A clock that is ahead, or a time that is made of the content.
         (dated('"1"', A_DAY_LATER, MODIFIED), Validators('"1"')),
+        # It cannot be sent back.
+        (dated('"1\x01"', "Tue, 01 Sep 2026 12:00:00 GMT\x01"), Validators()),
+        (dated('"\xe4"', f"Tue, {'9' * 30} Sep 2026 12:00:00 GMT"), Validators()),
         (dated(f'"{"x" * 300}"', MODIFIED), Validators("", MODIFIED)),
     ],
 )
@@ -123,8 +129,8 @@ def test_a_request_is_the_same_for_the_same_source_table_and_window():
     assert len({one.request_key("raw_orders", None) for one in named}) == 1
 
 
-def validators(base_url: str, window: Window | None = None) -> Validators:
-    source = TableSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=0.2)
+def validators(base_url: str, window: Window | None = None, timeout_seconds: float = 10.0) -> Validators:
+    source = TableSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=timeout_seconds)
     return source.validators("raw_orders", window)
 
 
@@ -135,11 +141,30 @@ def test_validators_come_from_the_head_of_the_answer_alone():
     assert server.asked == ["/data/raw_orders.parquet?start=2026-10-01&end=2026-11-01"]
 
 
-@pytest.mark.parametrize("refusal", [405, 501])
-def test_a_server_that_knows_get_alone_is_asked_by_get(refusal):
+@pytest.mark.parametrize("refusal", [400, 401, 403, 404, 405, 500, 501, 502])
+def test_a_server_that_refuses_head_is_asked_by_get(refusal):
     with shop(status(refusal), status(200, ETag='"v1"')) as server:
         assert validators(server.url) == Validators('"v1"')
     assert server.methods == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("fault", [hang_up, raw(b"no HTTP"), redirect("file:///x")])
+def test_a_server_that_does_not_understand_head_is_asked_by_get(fault):
+    with shop(fault, status(200, ETag='"v1"')) as server:
+        assert validators(server.url) == Validators('"v1"')
+    assert server.methods == ["HEAD", "GET"]
+
+
+def test_a_get_for_validators_leaves_the_body():
+    with shop(status(403), SLOW_BODY) as server:
+        assert validators(server.url) == Validators()
+    assert server.methods == ["HEAD", "GET"]
+
+
+def test_a_server_that_asks_to_wait_is_not_asked_by_get_at_once():
+    with shop(status(503, Retry_After="0"), status(200, ETag='"v1"')) as server:
+        assert validators(server.url) == Validators('"v1"')
+    assert server.methods == ["HEAD", "HEAD"]
 
 
 def test_validators_are_asked_for_again_after_a_fault():
@@ -150,14 +175,14 @@ def test_validators_are_asked_for_again_after_a_fault():
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (status(404), "HEAD .*/raw_orders.parquet answered 404 Not Found. The source has no such table"),
-        (status(500), "HEAD .*/raw_orders.parquet answered 500 .*Gave up after 3 attempts."),
-        (silence, "HEAD .*/raw_orders.parquet did not answer within 0.2 s. Gave up after 3 attempts."),
+        (status(404), "GET .*/raw_orders.parquet answered 404 Not Found. The source has no such table"),
+        (status(500), "GET .*/raw_orders.parquet answered 500 .*Gave up after 3 attempts."),
+        (silence, "GET .*/raw_orders.parquet did not answer within 0.5 s. Gave up after 3 attempts."),
     ],
 )
 def test_a_source_that_gives_no_validators_to_ask_for_says_why(fault, words):
     with shop(fault) as server, pytest.raises(SourceError, match=words) as failure:
-        validators(f"http://{USER}:{PASSWORD}@{server.host}/data?token={TOKEN}")
+        validators(f"http://{USER}:{PASSWORD}@{server.host}/data?token={TOKEN}", timeout_seconds=0.5)
     assert not any(secret in str(failure.value) for secret in (USER, PASSWORD, TOKEN))
 
 

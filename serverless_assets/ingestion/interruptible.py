@@ -1,0 +1,135 @@
+"""Run a blocking HTTP exchange in a thread of its own, so that its caller can leave it at any time.
+
+A thread that resolves a host name, connects or waits for bytes cannot be interrupted. The caller waits
+for it in short steps instead, and abandons it when it is cancelled, interrupted (Ctrl-C, SIGTERM) or too
+slow. The threads are daemons: an abandoned one does not keep the process alive.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from typing import ParamSpec, TypeVar
+
+import requests
+
+STEP_SECONDS = 0.1
+RATE_WINDOW_SECONDS = 60.0
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class DownloadLimits:
+    """How long a table may take, over all attempts, and how slowly its bytes may come.
+
+    minimum_rate: bytes per second, on average over each `rate_window_seconds`; 0 allows any.
+    """
+
+    deadline_seconds: float = 3600.0
+    minimum_rate: int = 1000
+    rate_window_seconds: float = RATE_WINDOW_SECONDS
+
+
+DEFAULT_LIMITS = DownloadLimits()
+
+
+@dataclass
+class Exchange:
+    """How far a request has come. Its thread writes it and the waiting caller reads it."""
+
+    response: requests.Response | None = None
+    received: int = 0
+    abandoned: Event = field(default_factory=Event)
+
+    def abandon(self) -> None:
+        """End the thread's next or current wait for bytes."""
+        self.abandoned.set()
+        if self.response is not None:
+            # It fails on an answer that is complete by now.
+            with suppress(ValueError, RuntimeError, OSError):
+                self.response.raw.shutdown()
+
+
+class Interrupted(Exception):
+    """The caller does not wait any longer."""
+
+
+class Cancelled(Interrupted):
+    """Somebody cancelled it."""
+
+
+class NoAnswer(Interrupted):
+    """No headers came in time."""
+
+
+class TooSlow(Interrupted):
+    """Fewer bytes came than the minimum rate asks for. Its text says how many."""
+
+    def __init__(self, received: int, seconds: float) -> None:
+        super().__init__(f"{received:,} bytes in {seconds:,.0f} s ({received / seconds:,.0f} bytes/s)")
+
+
+class DeadlinePassed(TooSlow):
+    """The table took longer than it may. Its text says how many bytes the last attempt brought."""
+
+
+def start_thread(
+    work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> "Future[Result]":
+    """Run `work` in a thread that does not keep the process alive, unlike one of an executor."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
+    return future
+
+
+def wait_for(
+    work: Callable[[Exchange], Result],
+    cancelled: Event,
+    limits: DownloadLimits,
+    deadline: float,
+    timeout_seconds: float,
+) -> Result:
+    """The result of `work`, which makes one HTTP request and keeps its `Exchange` up to date.
+
+    deadline: on the clock of `time.monotonic()`.
+    timeout_seconds: until the headers of the answer have come.
+
+    Raises:
+        Interrupted: `work` was abandoned.
+    """
+    exchange, started = Exchange(), time.monotonic()
+    if cancelled.is_set():
+        raise Cancelled
+    future = start_thread(work, exchange)
+    window_start, window_received = None, 0
+    try:
+        while not wait([future], STEP_SECONDS).done:
+            now, received = time.monotonic(), exchange.received
+            if cancelled.is_set():
+                raise Cancelled
+            if now >= deadline:
+                raise DeadlinePassed(received, now - started)
+            if exchange.response is None:
+                if now - started > timeout_seconds:
+                    raise NoAnswer
+            elif window_start is None:
+                window_start = now
+            elif (seconds := now - window_start) >= limits.rate_window_seconds:
+                if received - window_received < limits.minimum_rate * seconds:
+                    raise TooSlow(received - window_received, seconds)
+                window_start, window_received = now, received
+        return future.result()
+    finally:
+        if not future.done():
+            exchange.abandon()
