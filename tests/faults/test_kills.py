@@ -14,7 +14,7 @@ import pytest
 from tests.faults.conftest import ROUNDS
 from tests.faults.processes import STOP_SECONDS, Command, processes_of, started
 from tests.faults.tally import Attempt, Tally
-from tests.faults.world import LAST_DAY, EndState, World, add_days, correct, end_state, left_overs
+from tests.faults.world import LAST_DAY, NEW_DAYS, EndState, World, add_days, correct, end_state, left_overs
 
 KIND = "kill or stop of a run"
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
@@ -54,14 +54,13 @@ def moments(output: str, phase: str, chance: random.Random) -> Moment:
 @pytest.fixture(scope="module")
 def changed(place: World, template: Path) -> Iterator[tuple[EndState, str]]:
     """The source after a week of new orders and a correction, and the end of a run that nobody disturbed."""
-    rows = {name: list(table) for name, table in place.source.rows.items()}
-    add_days(place.source, LAST_DAY.replace(month=10, day=1), LAST_DAY.replace(month=10, day=7))
-    correct(place.source, LAST_DAY.replace(month=5, day=9))
-    place.put(template)
-    code, output = place.run()
-    assert code == 0, output
-    yield end_state(place.home), output
-    place.source.rows = rows
+    with place.restored():
+        add_days(place.source, *NEW_DAYS)
+        correct(place.source, LAST_DAY.replace(month=5, day=9))
+        place.put(template)
+        code, output = place.run()
+        assert code == 0, output
+        yield end_state(place.home), output
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -118,7 +117,7 @@ def end(command: Command, number: signal.Signals, fault: Attempt) -> None:
 def compare(place: World, reference: EndState, fault: Attempt) -> None:
     """Report what is not as it is after a run that nobody disturbed."""
     fault.loss(*end_state(place.home).differences(reference))
-    fault.left_overs(left_overs(place, reference))
+    fault.left_overs(left_overs(place.home, place.temporary, reference))
     fault.left_overs(f"process {pid}: {line}" for pid, line in processes_of(place.home).items())
     fault.left_overs(f"a run that is {status}" for status in unfinished_runs(place.home))
 

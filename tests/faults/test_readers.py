@@ -45,22 +45,21 @@ class Readers:
 def test_readers_see_whole_runs_while_the_pipeline_publishes(
     place: World, template: Path, attempt: Tally, tmp_path: Path
 ) -> None:
-    rows = {name: list(table) for name, table in place.source.rows.items()}
     place.put(template)
     readers = Readers("pipeline", place.home, tmp_path / "stop")
     try:
-        for n in range(2 * ROUNDS):
-            day = date.fromordinal(FIRST + n)
-            add_days(place.source, day, day)
-            place.source.rows["raw_stores"] = [
-                (id, f"{name} {n}", opened, tax) for id, name, opened, tax in STORES
-            ]
-            with attempt(f"publish {n} with two readers") as fault:
-                code, output = place.run()
-                if code:
-                    fault.other(f"the run ends with {code}: {output[-600:]}")
+        with place.restored():
+            for n in range(2 * ROUNDS):
+                day = date.fromordinal(FIRST + n)
+                add_days(place.source, day, day)
+                place.source.rows["raw_stores"] = [
+                    (id, f"{name} {n}", opened, tax) for id, name, opened, tax in STORES
+                ]
+                with attempt(f"publish {n} with two readers") as fault:
+                    code, output = place.run()
+                    if code:
+                        fault.other(f"the run ends with {code}: {output[-600:]}")
     finally:
-        place.source.rows = rows
         readers.report(attempt)
 
 

@@ -1,14 +1,15 @@
 """Ten runs at once in one home take turns, and all of them end well."""
 
+import itertools
 import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.faults.conftest import ROUNDS
-from tests.faults.processes import RUN_SECONDS, processes_of, started
+from tests.faults.processes import RUN_SECONDS, started
 from tests.faults.tally import Tally
 from tests.faults.test_kills import compare
-from tests.faults.world import LAST_DAY, World, add_days, end_state
+from tests.faults.world import NEW_DAYS, World, add_days, end_state
 
 KIND = "runs at the same time"
 RUNS = 10
@@ -22,31 +23,29 @@ AT_WORK = """
 def test_ten_runs_in_one_home_take_turns_and_all_succeed(
     place: World, template: Path, attempt: Tally
 ) -> None:
-    rows = {name: list(table) for name, table in place.source.rows.items()}
-    add_days(place.source, LAST_DAY.replace(month=10, day=1), LAST_DAY.replace(month=10, day=7))
-    try:
+    with place.restored():
+        add_days(place.source, *NEW_DAYS)
         place.put(template)
         assert place.run()[0] == 0
         reference = end_state(place.home)
-        for number in range(ROUNDS):
+        for _ in range(ROUNDS):
             place.put(template)
-            with ExitStack() as stack:
-                commands = [
-                    stack.enter_context(
-                        started(["run"], place.variables, place.folder / f"output-{number}-{n}.txt")
-                    )
-                    for n in range(RUNS)
-                ]
-                for n, command in enumerate(commands):
-                    with attempt(f"run {n} of {RUNS}") as fault:
-                        if code := command.exit_code(RUN_SECONDS * RUNS):
-                            fault.other(f"it ends with {code}: {command.text[-600:]}")
+            run_together(place, attempt)
             with attempt(f"the end of {RUNS} runs") as fault:
                 compare(place, reference, fault)
                 fault.other(*overlaps(place.home))
-                fault.left_overs(processes_of(place.home).values())
-    finally:
-        place.source.rows = rows
+
+
+def run_together(place: World, attempt: Tally) -> None:
+    with ExitStack() as stack:
+        commands = [
+            stack.enter_context(started(["run"], place.variables, place.folder / f"output-{n}.txt"))
+            for n in range(RUNS)
+        ]
+        for n, command in enumerate(commands):
+            with attempt(f"run {n} of {RUNS}") as fault:
+                if code := command.exit_code(RUN_SECONDS * RUNS):
+                    fault.other(f"it ends with {code}: {command.text[-600:]}")
 
 
 def overlaps(home: Path) -> list[str]:
@@ -58,6 +57,6 @@ def overlaps(home: Path) -> list[str]:
     times.sort(key=lambda run: run[1])
     return [
         f"runs {earlier[0][:8]} and {later[0][:8]} were at work at the same time"
-        for earlier, later in zip(times, times[1:], strict=False)
+        for earlier, later in itertools.pairwise(times)
         if later[1] < earlier[2]
     ]

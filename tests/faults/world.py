@@ -18,6 +18,8 @@ from tests.faults.processes import run
 from tests.ingestion.shop import Row, Shop, shop
 
 FIRST_DAY, LAST_DAY = date(2026, 3, 1), date(2026, 9, 30)
+# A week that the source may have beside them.
+NEW_DAYS = date(2026, 10, 1), date(2026, 10, 7)
 # Orders by weekday, Monday first.
 ORDERS_A_DAY = [2, 2, 3, 3, 4, 6, 5]
 PRODUCTS: list[Row] = [
@@ -134,6 +136,15 @@ class World:
         self.temporary.mkdir()
         shutil.copytree(template, self.home, symlinks=True)
 
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Give the source its rows back at the end."""
+        rows = {name: list(table) for name, table in self.source.rows.items()}
+        try:
+            yield
+        finally:
+            self.source.rows = rows
+
     @property
     def summary(self) -> dict[str, Any]:
         return dict(json.loads((self.home / "runs" / "latest.json").read_text()))
@@ -216,9 +227,9 @@ def _kind(name: str) -> str:
     return NAMED_BY_RUN.sub("*", name)
 
 
-def left_overs(world: World, reference: EndState) -> list[str]:
+def left_overs(home: Path, temporary: Path, reference: EndState) -> list[str]:
     """Files that a home which was never disturbed does not have, and everything in the temporary folder."""
-    state = end_state(world.home)
-    strange = [path for path in state.files - reference.files if not path.startswith(("dagster/", "dbt/"))]
-    temporary = [f"TMPDIR/{path.relative_to(world.temporary)}" for path in world.temporary.rglob("*")]
-    return sorted([*strange, *temporary])
+    strange = [
+        path for path in end_state(home).files - reference.files if not path.startswith(("dagster/", "dbt/"))
+    ]
+    return sorted([*strange, *(f"TMPDIR/{path.relative_to(temporary)}" for path in temporary.rglob("*"))])
