@@ -1,28 +1,33 @@
-"""Run dbt in this process, and hand over its events while it works.
+"""Run dbt in a process of its own, and hand over its events while it works.
 
-Measured on two cores: a ten-model build costs 9-12 s through `DbtCliResource`, which starts two dbt
-processes, and 1-2 s here once dbt is imported. The events are dbt's own, so that dagster-dbt turns
-them into the same materializations and checks; a run has a process of its own, which is what keeps
-dbt's global state apart.
+A process can always be ended, whatever dbt does in it: it waits for a lock, runs a query of hours or a
+Python model that never returns. Measured on two cores: a ten-model build costs 9-12 s through
+`DbtCliResource`, which starts two dbt processes, and 1-2 s here, plus 2.5 s for the first command of a
+process, which imports dbt. The events are dbt's own, so that dagster-dbt turns them into the same
+materializations and checks.
 """
 
-import ctypes
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
+from multiprocessing import Pipe
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
-from typing import Any
+from threading import Lock
 
 from serverless_assets.errors import ToldError
+from serverless_assets.transformation.dbt_process import MODEL_RESULTS, Command, CountRows, Event, Result
 from serverless_assets.warehouse import Work
 
-Event = dict[str, Any]
-
-SECONDS_BETWEEN_LOOKS = 0.5
-RESULTS = ("LogModelResult", "LogSeedResult", "LogSnapshotResult", "LogTestResult")
+# How long dbt may take to cancel its queries (on BigQuery, by a call for each) before its process is killed.
+SECONDS_TO_CANCEL = 4.0
+RESULTS = (*MODEL_RESULTS, "LogTestResult")
+RUN_COMMANDS = "from serverless_assets.transformation.dbt_process import main; main()"
+# dbt's process never ends by itself, and what keeps account of its semaphores calls that a leak.
+NO_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 class DbtError(ToldError):
@@ -38,7 +43,7 @@ def invoke(
     target: Path,
     variables: Mapping[str, str],
     parsed: Path | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> str | None:
     """Run a dbt command to its end.
 
@@ -48,33 +53,16 @@ def invoke(
     Returns:
         None if dbt succeeded, else its error, or its list of failures.
     """
-    # Importing dbt takes two seconds, which the UI and every other command should not pay.
-    from dbt.cli.main import dbtRunner
-    from google.protobuf.json_format import MessageToDict
-
-    def receive(message: Any) -> None:
-        on_event(MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=False))
-
-    with _environment(variables), _released_file():
-        result = dbtRunner(callbacks=[receive]).invoke(
-            [
-                *("--quiet", "--log-level", "none", "--no-use-colors", "--no-send-anonymous-usage-stats"),
-                *arguments,
-                *("--project-dir", str(project_dir), "--profiles-dir", str(project_dir)),
-                *("--target-path", str(target), "--log-path", str(target)),
-                *(("--partial-parse-file-path", str(parsed)) if parsed else ()),
-            ]
-        )
-    if result.success:
-        return None
-    if result.exception:
-        return str(result.exception).strip()
-    failed = [
-        f"{node.node.name}: {_in_a_line(node.message or str(node.status))}"
-        for node in getattr(result.result, "results", [])
-        if node.status in ("error", "fail", "runtime error")
-    ]
-    return "; ".join(failed) or "dbt failed"
+    command = _command(
+        arguments, project_dir, target, variables, parsed, count_rows=None, send_events=on_event is not None
+    )
+    with closing(_run(command)) as messages:
+        for message in messages:
+            if isinstance(message, Result):
+                return message.failure
+            if on_event:
+                on_event(message)
+    raise AssertionError("a command ends with a result")
 
 
 def stream(
@@ -83,53 +71,143 @@ def stream(
     target: Path,
     variables: Mapping[str, str],
     parsed: Path | None = None,
+    count_rows: CountRows | None = None,
 ) -> Generator[Event, None, None]:
     """Run a dbt command and yield its events as they happen.
+
+    `count_rows` counts the rows of a relation, given by name: the count of each model that dbt has built is
+    `rows` in the data of the event that tells of it, or `rows_error` says why there is none.
+
+    Closing the generator, or an interrupt, ends dbt within seconds.
 
     Raises:
         DbtError: dbt failed; after the last event.
     """
-    events: SimpleQueue[Event | None] = SimpleQueue()
-    failures: list[str] = []
-
-    def work() -> None:
-        try:
-            failed = invoke(arguments, project_dir, target, variables, parsed, events.put)
-            failures.extend([failed] if failed else [])
-        except BaseException as error:
-            failures.append(repr(error))
-        finally:
-            events.put(None)
-
-    worker = Thread(target=work, name="dbt")
-    worker.start()
-    try:
-        while (event := events.get()) is not None:
-            yield event
-    except BaseException:
-        # Whoever asked is gone, by a cancelled run, say.
-        _stop(worker)
-        raise
-    finally:
-        worker.join()
-    if failures:
-        raise DbtError(failures[0])
+    command = _command(arguments, project_dir, target, variables, parsed, count_rows, send_events=True)
+    with closing(_run(command)) as messages:
+        for message in messages:
+            if not isinstance(message, Result):
+                yield message
+            elif message.failure:
+                raise DbtError(message.failure)
 
 
-def _stop(worker: Thread) -> None:
-    """Have dbt stop as it does on Ctrl-C. It takes notice between two queries: those under way are ended."""
-    from dbt.adapters.factory import FACTORY
+def end_idle_processes() -> None:
+    """End the processes that wait for another dbt command: before this process becomes another program."""
+    with _idle_lock:
+        while _idle:
+            _idle.pop().end()
 
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(worker.ident or 0), ctypes.py_object(KeyboardInterrupt)
+
+def _command(
+    arguments: Sequence[str],
+    project_dir: Path,
+    target: Path,
+    variables: Mapping[str, str],
+    parsed: Path | None,
+    count_rows: CountRows | None,
+    send_events: bool,
+) -> Command:
+    return Command(
+        [
+            *("--quiet", "--log-level", "none", "--no-use-colors", "--no-send-anonymous-usage-stats"),
+            *arguments,
+            *("--project-dir", str(project_dir), "--profiles-dir", str(project_dir)),
+            *("--target-path", str(target), "--log-path", str(target)),
+            *(("--partial-parse-file-path", str(parsed)) if parsed else ()),
+        ],
+        environ={**os.environ, **variables},
+        folder=os.getcwd(),
+        count_rows=count_rows,
+        send_events=send_events,
     )
-    while worker.is_alive():
-        adapters: list[Any] = list(FACTORY.adapters.values())
-        for adapter in adapters:
-            # A connection may close by itself meanwhile. Whatever else fails, fails for dbt as well.
-            with suppress(Exception):
-                adapter.cancel_open_connections()
-        worker.join(SECONDS_BETWEEN_LOOKS)
+
+
+class _Process:
+    """A process that runs dbt commands, one at a time."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = Pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-W", NO_WARNING, "-c", RUN_COMMANDS, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            # A group of its own: Ctrl-C in a terminal reaches the run, and the run ends dbt.
+            start_new_session=True,
+        )
+        theirs.close()
+
+    def run(self, command: Command) -> Iterator[Event | Result]:
+        """Yield what the command answers; the last is its result."""
+        try:
+            self._connection.send(command)
+            message = None
+            while not isinstance(message, Result):
+                message = self._connection.recv()
+                yield message
+        except (EOFError, OSError):
+            yield Result(f"its process ended before it was done: {self._end_in_words()}")
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def interrupt(self) -> None:
+        """Have dbt cancel its queries as it does on Ctrl-C, and wait a little until it has."""
+        self._process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + SECONDS_TO_CANCEL
+        # What it tells meanwhile is read, or it would wait for that.
+        with suppress(EOFError, OSError):
+            while self._connection.poll(max(0.0, deadline - time.monotonic())):
+                if isinstance(self._connection.recv(), Result):
+                    break
+
+    def end(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+
+    def _end_in_words(self) -> str:
+        code = self._process.wait()
+        if code == -signal.SIGKILL:
+            return "it was killed. That is how the system ends one that takes more memory than there is."
+        return f"signal {-code}." if code < 0 else f"exit code {code}."
+
+
+# Processes without a command, to be taken by the next one.
+_idle: list[_Process] = []
+_idle_lock = Lock()
+
+
+def _run(command: Command) -> Generator[Event | Result, None, None]:
+    """Yield what a dbt command answers. Its process is kept for the next command if it came to its end."""
+    process = _take_process()
+    is_done = False
+    try:
+        for message in process.run(command):
+            is_done = isinstance(message, Result)
+            yield message
+    finally:
+        if is_done and process.is_running:
+            with _idle_lock:
+                _idle.append(process)
+        else:
+            # Another interrupt, while dbt takes notice of the first, does not keep it alive.
+            try:
+                process.interrupt()
+            finally:
+                process.end()
+
+
+def _take_process() -> _Process:
+    with _idle_lock:
+        while _idle:
+            process = _idle.pop()
+            if process.is_running:
+                return process
+            process.end()
+    return _Process()
 
 
 def with_results(events: Iterable[Event]) -> Iterator[Event]:
@@ -159,33 +237,3 @@ def work(event: Event) -> Work:
     # Numbers come as floats: an event passes through JSON's kind of number.
     figures = (int(response.get(name) or 0) for name in ("bytes_processed", "bytes_billed", "slot_ms"))
     return Work((str(response["job_id"]),), *figures)
-
-
-def _in_a_line(message: str) -> str:
-    """dbt's kind of error and the warehouse's first words on it; the log has the rest."""
-    return " ".join(line.strip() for line in message.strip().splitlines()[:2])
-
-
-@contextmanager
-def _released_file() -> Iterator[None]:
-    try:
-        yield
-    finally:
-        # dbt-duckdb keeps the file open until its process ends, which here is not the end of dbt.
-        duckdb_adapter = sys.modules.get("dbt.adapters.duckdb.connections")
-        if duckdb_adapter:
-            duckdb_adapter.DuckDBConnectionManager.close_all_connections()
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -113,6 +113,7 @@ class Step:
             self.project.runs,
             {**self.variables, "SERVERLESS_MONTHS": months_variable(building)},
             self.project.partial_parse,
+            self.warehouse.row_count,
         )
         finished = False
         try:
@@ -151,7 +152,7 @@ class Step:
         described = metadata.outcome(
             "built",
             decision.reason,
-            rows=self.warehouse.row_count(decision.node.name),
+            rows=event["data"].get("rows"),
             seconds=cast("float", found.metadata["Execution Duration"].value),
         )
         if decision.months is not None:
@@ -170,8 +171,11 @@ class Step:
         info = event["info"]
         if info["level"] in ("warn", "error"):
             self.context.log.warning(info["msg"])
-        elif info["name"] in ("LogModelResult", "LogSeedResult", "LogSnapshotResult"):
+        elif info["name"] in dbt.MODEL_RESULTS:
             self.context.log.info(info["msg"])
+        if "rows_error" in event["data"]:
+            node = event["data"]["node_info"]["node_name"]
+            self.context.log.warning(f"The rows of {node} were not counted: {event['data']['rows_error']}")
 
 
 def _table(decisions: Iterable[Decision]) -> dg.TableMetadataValue:

@@ -1,6 +1,9 @@
 """A warehouse in one DuckDB file."""
 
 import json
+import logging
+import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -9,11 +12,21 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-from dagster_duckdb import DuckDBResource
 
 from serverless_assets import sql
 from serverless_assets.files import is_writable
 from serverless_assets.warehouse import TableShape, WarehouseError, Work, refuse_other_columns
+
+# How long to wait for another process to close the file. Runs take turns: it is a person's, as a rule.
+SECONDS_TO_WAIT_FOR_FILE = 60.0
+SECONDS_BETWEEN_ATTEMPTS = 0.25
+SECONDS_BETWEEN_MESSAGES = 15.0
+# Connections of one process to one file must agree on their configuration: dbt's profile has the same.
+CONFIGURATION = {"custom_user_agent": "dagster"}
+LOCKED_BY = re.compile(r"Conflicting lock is held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
+
+# What `dagster.get_dagster_logger` returns: within a run, the run's log. Importing Dagster takes seconds.
+log = logging.getLogger("dagster.builtin.warehouse")
 
 
 @dataclass(frozen=True)
@@ -153,17 +166,43 @@ class DuckDBWarehouse:
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # The resource waits for a lock to go, but leaves the connection open after an error.
-            with (
-                DuckDBResource(
-                    database=str(self.path),
-                    connection_config={"access_mode": "READ_ONLY"} if self.read_only else {},
-                ).get_connection() as connection,
-                closing(connection),
-            ):
+            with closing(self._connect()) as connection:
                 yield connection
         except duckdb.Error as error:
             raise WarehouseError(f"{self.path.name}: {error}") from error
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        """Open the file; if another process has it open, wait a while for that to close it."""
+        deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_FILE
+        next_message = 0.0
+        while True:
+            try:
+                return duckdb.connect(str(self.path), self.read_only, config={**CONFIGURATION})
+            except duckdb.IOException as error:
+                holder = _lock_holder(error)
+                if holder is None:
+                    raise
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                raise WarehouseError(
+                    f"{self.path} is still open in {holder} after {SECONDS_TO_WAIT_FOR_FILE:.0f} s, and "
+                    "DuckDB lets no other process in. Close it there, then run again."
+                )
+            if time.monotonic() >= next_message:
+                log.warning(
+                    f"{self.path} is open in {holder}, and DuckDB lets no other process in. "
+                    f"Waiting up to {seconds_left:.0f} s for it to be closed."
+                )
+                next_message = time.monotonic() + SECONDS_BETWEEN_MESSAGES
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+
+def _lock_holder(error: duckdb.Error) -> str | None:
+    """The process that has the file open, if that is why DuckDB could not open it."""
+    if "Could not set lock on file" not in str(error):
+        return None
+    found = LOCKED_BY.search(str(error))
+    return f"process {found['pid']} ({Path(found['program']).name})" if found else "another process"
 
 
 def _note(comment: str | None) -> Mapping[str, object]:

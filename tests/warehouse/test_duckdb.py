@@ -1,15 +1,27 @@
 """What a DuckDB file adds to a warehouse's promises: one process has it open at a time."""
 
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse import duckdb as module
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 OPEN = "import duckdb, sys; duckdb.connect(sys.argv[1]).close()"
+OPEN_UNTIL_EOF = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1])
+print("open", flush=True)
+sys.stdin.read()
+connection.close()
+"""
 
 
 @pytest.fixture
@@ -44,3 +56,59 @@ def test_to_ask_makes_no_file(tmp_path):
     with nothing.connected():
         assert nothing.notes() == {}
     assert not nothing.path.exists()
+
+
+@contextmanager
+def opened_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the file open until its standard input is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OPEN_UNTIL_EOF, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout and process.stdout.readline() == "open\n"
+        yield process
+
+
+class ClosesTheFile(logging.Handler):
+    """Ends another process as soon as a message is logged."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__()
+        self.process = process
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        assert self.process.stdin
+        self.process.stdin.close()
+
+
+def test_a_file_that_is_open_elsewhere_is_waited_for_and_the_process_is_named_at_once(warehouse):
+    with opened_by_another_process(warehouse.path) as process:
+        handler = ClosesTheFile(process)
+        module.log.addHandler(handler)
+        try:
+            assert warehouse.row_count("days") == 1
+        finally:
+            module.log.removeHandler(handler)
+        [message] = handler.messages
+        assert f"{warehouse.path} is open in process {process.pid} (python" in message
+
+
+def test_a_file_that_stays_open_elsewhere_is_waited_for_no_longer_than_the_bound(warehouse, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_TO_WAIT_FOR_FILE", 0.0)
+    with (
+        opened_by_another_process(warehouse.path) as process,
+        pytest.raises(WarehouseError, match=f"still open in process {process.pid} .* Close it there"),
+    ):
+        warehouse.row_count("days")
+
+
+def test_what_is_not_a_warehouse_is_refused_without_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("it waited"))
+    path = tmp_path / "warehouse.duckdb"
+    path.write_bytes(b"x" * 10_000)
+    with pytest.raises(WarehouseError, match="not a valid DuckDB database file"):
+        DuckDBWarehouse(path, "dwh").tables()

@@ -1,0 +1,132 @@
+"""The process that runs dbt commands for the process that started it.
+
+It takes one `Command` after another from a socket, so that importing dbt is paid for once, and answers
+each with dbt's events as dictionaries, then with a `Result`. It ends when the parent closes the socket
+or dies.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+Event = dict[str, Any]
+CountRows = Callable[[str], int]
+
+MODEL_RESULTS = ("LogModelResult", "LogSeedResult", "LogSnapshotResult")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A dbt command, the environment and folder to run it in, and whether to send its events.
+
+    `count_rows` counts the rows of a relation, given by name. It runs in dbt's process, because dbt keeps
+    other processes out of a DuckDB file while it works.
+    """
+
+    arguments: Sequence[str]
+    environ: Mapping[str, str]
+    folder: str
+    count_rows: CountRows | None
+    send_events: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a command: dbt's error, or its list of failures; None if it succeeded."""
+
+    failure: str | None
+
+
+def main() -> None:
+    """Run commands until the parent closes the socket."""
+    # A process that a shell starts in the background, and what that starts, ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    connection = Connection(int(sys.argv[1]))
+    commands: SimpleQueue[Command] = SimpleQueue()
+    Thread(target=_receive, args=(connection, commands), daemon=True).start()
+    try:
+        while True:
+            _run(commands.get(), connection)
+    except KeyboardInterrupt:
+        # The parent interrupts a command whose result it does not wait for.
+        sys.exit(128 + signal.SIGINT)
+
+
+def _receive(connection: Connection, commands: "SimpleQueue[Command]") -> None:
+    try:
+        while True:
+            commands.put(connection.recv())
+    except (EOFError, OSError):
+        # The parent is gone, or does not want the rest. Nothing may keep the warehouse's file open then.
+        os._exit(1)
+
+
+def _run(command: Command, connection: Connection) -> None:
+    from dbt.cli.main import dbtRunner
+    from google.protobuf.json_format import MessageToDict
+
+    os.environ.clear()
+    os.environ.update(command.environ)
+    os.chdir(command.folder)
+    # dbt's threads tell of their events at the same time.
+    sending = Lock()
+
+    def send(message: Any) -> None:
+        event = MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=False)
+        _add_row_count(event, command.count_rows)
+        with sending:
+            connection.send(event)
+
+    try:
+        result = dbtRunner(callbacks=[send] if command.send_events else []).invoke([*command.arguments])
+    finally:
+        _close_duckdb()
+    connection.send(Result(_failure(result)))
+
+
+def _add_row_count(event: Event, count_rows: CountRows | None) -> None:
+    """Add `rows`, or `rows_error`, to the data of an event that tells of a model's success."""
+    if count_rows is None or event["info"]["name"] not in MODEL_RESULTS:
+        return
+    if event["data"]["status"].lower().startswith("error"):
+        return
+    try:
+        event["data"]["rows"] = count_rows(event["data"]["node_info"]["node_relation"]["alias"])
+    except Exception as error:
+        # The model is built all the same.
+        event["data"]["rows_error"] = str(error)
+
+
+def _failure(result: Any) -> str | None:
+    if result.success:
+        return None
+    if result.exception:
+        return str(result.exception).strip() or repr(result.exception)
+    failed = [
+        f"{node.node.name}: {_in_a_line(node.message or str(node.status))}"
+        for node in getattr(result.result, "results", [])
+        if node.status in ("error", "fail", "runtime error")
+    ]
+    return "; ".join(failed) or "dbt failed"
+
+
+def _in_a_line(message: str) -> str:
+    """dbt's kind of error and the warehouse's first words on it; the log has the rest."""
+    return " ".join(line.strip() for line in message.strip().splitlines()[:2])
+
+
+def _close_duckdb() -> None:
+    # dbt-duckdb keeps the file open until its process ends, which here is not the end of dbt.
+    duckdb_adapter = sys.modules.get("dbt.adapters.duckdb.connections")
+    if duckdb_adapter:
+        duckdb_adapter.DuckDBConnectionManager.close_all_connections()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""dbt ends within seconds when whoever started it has had enough, whatever it is doing."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+import psutil
+import pytest
+
+from serverless_assets.transformation import dbt
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+
+PROJECT = "name: small\nversion: '1.0'\nprofile: small\nmodel-paths: [models]\n"
+PROFILE = """
+small:
+  target: local
+  outputs:
+    local:
+      type: duckdb
+      path: "{{ env_var('SERVERLESS_DUCKDB_PATH') }}"
+      schema: dwh
+      threads: 2
+      config_options: {custom_user_agent: dagster}
+"""
+DONE = "select 1 as n"
+# What reads it waits in dbt's queue meanwhile.
+LONG_QUERY = """{{ config(materialized='table', pre_hook="copy (select 1 as n) to '%s'") }}
+select count(*) as n from range(3000000) as a(m), range(3000000) as b(n) where sin(m) * n = 2"""
+PYTHON_THAT_CATCHES_ALL = """
+import time
+def model(dbt, session):
+    open(%r, "w").close()
+    while True:
+        try:
+            time.sleep(3600)
+        except BaseException:
+            pass
+    return session.sql("select 1 as n")
+"""
+ENDLESS_PARSE = """{% for n in range(10 ** 9) %}{% for m in range(10 ** 9) %}{% endfor %}{% endfor %}
+select 1 as n"""
+
+
+class Small:
+    """A small dbt project and its DuckDB file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.begun = folder, folder / "begun"
+        (folder / "models").mkdir()
+        self.write(**{"../dbt_project.yml": PROJECT, "../profiles.yml": PROFILE})
+        self.warehouse = DuckDBWarehouse(folder / "warehouse.duckdb", "dwh")
+
+    def write(self, **models: str) -> None:
+        for name, text in models.items():
+            (self.folder / "models" / name).write_text(text)
+
+    @property
+    def arguments(self) -> tuple[list[str], Path, Path, Mapping[str, str]]:
+        return ["build"], self.folder, self.folder / "target", dict(self.warehouse.dbt_variables())
+
+
+@pytest.fixture
+def small(tmp_path):
+    return Small(tmp_path)
+
+
+def dbt_processes() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "dbt_process" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("long.sql", LONG_QUERY), ("long.py", PYTHON_THAT_CATCHES_ALL)],
+    ids=["in a long query", "in a Python model that ignores interrupts"],
+)
+def test_closing_the_events_ends_dbt_and_leaves_the_file_to_others(small, name, model):
+    small.write(
+        **{"a.sql": DONE, name: model % str(small.begun), "reader.sql": "select * from {{ ref('long') }}"}
+    )
+    dbt.end_idle_processes()
+    events = dbt.stream(*small.arguments)
+    for event in events:
+        # The event's thread goes on to run the model.
+        if event["info"]["name"] == "LogStartLine" and event["data"]["node_info"]["node_name"] == "long":
+            break
+    [process] = dbt_processes()
+    while not small.begun.exists():
+        assert process.is_running()
+    events.close()
+    assert not process.is_running()
+    assert "a" in small.warehouse.tables()
+
+
+def test_a_command_that_is_interrupted_while_it_parses_ends_dbt(small):
+    small.write(**{"endless.sql": ENDLESS_PARSE})
+    dbt.end_idle_processes()
+
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dbt.invoke(*small.arguments, on_event=interrupt)
+    assert dbt_processes() == []
+
+
+def test_dbt_ends_with_the_process_that_started_it(small):
+    small.write(**{"long.sql": LONG_QUERY % small.begun})
+    arguments, folder, target, variables = small.arguments
+    program = (
+        "from pathlib import Path; from serverless_assets.transformation import dbt;"
+        f"dbt.invoke({arguments}, Path({str(folder)!r}), Path({str(target)!r}), {variables})"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        while not small.begun.exists():
+            assert parent.poll() is None
+        [process] = psutil.Process(parent.pid).children()
+        parent.kill()
+    psutil.wait_procs([process])
+    assert small.warehouse.tables() == set()
+
+
+def test_a_dbt_process_that_is_killed_is_a_failure_in_words(small):
+    small.write(**{"long.sql": LONG_QUERY % small.begun})
+    dbt.end_idle_processes()
+    with pytest.raises(dbt.DbtError, match="its process ended before it was done: it was killed"):
+        for event in dbt.stream(*small.arguments):
+            if event["info"]["name"] == "LogStartLine":
+                os.kill(dbt_processes()[0].pid, signal.SIGKILL)
+
+
+def test_one_process_runs_one_command_after_another_and_lets_go_of_the_file(small):
+    small.write(**{"a.sql": DONE})
+    dbt.end_idle_processes()
+    for _ in range(2):
+        assert dbt.invoke(*small.arguments) is None
+        duckdb.connect(str(small.warehouse.path)).close()
+    assert len(dbt_processes()) == 1
+    dbt.end_idle_processes()
+    assert dbt_processes() == []
+
+
+def test_events_tell_the_rows_of_what_was_built(small):
+    small.write(**{"a.sql": "select * from range(3)"})
+    events = [*dbt.stream(*small.arguments, count_rows=small.warehouse.row_count)]
+    [built] = [event["data"] for event in events if event["info"]["name"] == "LogModelResult"]
+    assert built["rows"] == 3
