@@ -24,3 +24,12 @@ def code_version(package: Path = PACKAGE) -> str:
         if path.is_file() and is_worker_file(Path(PACKAGE.name) / path.relative_to(package)):
             digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def versioned_app(name: str) -> str:
+    """The Modal app that the worker of this code is deployed as, such as `serverless-forecast-0a1b2c3d4e5f`.
+
+    Each version has an app of its own: a deploy from a branch never replaces the worker that production
+    calls, and runs of the code before a deploy still find theirs.
+    """
+    return f"{name}-{code_version()}"

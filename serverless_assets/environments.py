@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Generic, TypeVar
 
+from modal_forecast.code_version import versioned_app
 from serverless_assets.admission import Admission
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
@@ -91,7 +92,8 @@ def modal(settings: Settings) -> Compute:
     """A deployed Modal function, called with the cpu and memory that a run asks for."""
     from serverless_assets.forecasting.modal_compute import ModalCompute
 
-    return ModalCompute(settings.modal_app, settings.modal_environment, settings.forecast_deadline_seconds)
+    app = versioned_app(settings.modal_app)
+    return ModalCompute(app, settings.modal_environment, settings.forecast_deadline_seconds)
 
 
 # Where tables and files live.

@@ -100,7 +100,7 @@ class Settings:
             location=read.location("SERVERLESS_LOCATION", "US"),
             bucket=read.bucket("SERVERLESS_BUCKET"),
             maximum_bytes_billed=read.whole_number("SERVERLESS_MAX_BYTES_BILLED", 10 * GIB, smallest=1),
-            modal_app=read.modal_name("SERVERLESS_MODAL_APP") or "serverless-forecast",
+            modal_app=read.modal_name("SERVERLESS_MODAL_APP", longest=51) or "serverless-forecast",
             modal_environment=read.modal_name("MODAL_ENVIRONMENT"),
             has_modal_token=read.has_modal_token(),
         )

@@ -81,11 +81,11 @@ class VariableReader:
         wanted = f"a team such as {default}, or an address such as ada@example.com"
         return self.matching(name, r"team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+", wanted) or default
 
-    def modal_name(self, name: str) -> str | None:
+    def modal_name(self, name: str, longest: int = 64) -> str | None:
         return self.matching(
             name,
-            r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
-            "a name of letters, digits, dots, dashes and underscores",
+            rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{longest - 1}}}",
+            f"a name of at most {longest} letters, digits, dots, dashes and underscores",
         )
 
     def has_modal_token(self) -> bool:

@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from modal_forecast.code_version import versioned_app
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.automation.jobs import run_config
@@ -157,7 +158,7 @@ def modal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             variables.setenv(name, value)
         from serverless_assets.forecasting.modal_deploy import deploy
 
-        deploy("serverless-forecast", None)
+        deploy(versioned_app("serverless-forecast"), None)
         yield server
 
 

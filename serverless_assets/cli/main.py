@@ -148,13 +148,15 @@ def replay(which: str | None, list_all: bool) -> None:
 
 @main.command("deploy-modal")
 def deploy_modal() -> None:
-    """Deploy the forecast's worker to Modal, in the place of the one there is."""
+    """Deploy the forecast's worker to Modal, beside the workers of other versions of its code."""
     settings = _settings()
+    from modal_forecast.code_version import versioned_app
     from serverless_assets.forecasting.modal_deploy import deploy
 
+    app = versioned_app(settings.modal_app)
     with _told():
-        code = deploy(settings.modal_app, settings.modal_environment)
-    click.echo(f"Deployed the worker as Modal app {settings.modal_app!r}, code {code}.")
+        deploy(app, settings.modal_environment)
+    click.echo(f"Deployed the worker as Modal app {app!r}. Runs of this version of its code call it.")
 
 
 @main.command("sample-api")

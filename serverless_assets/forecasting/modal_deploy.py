@@ -4,13 +4,12 @@ import modal
 from modal.exception import NotFoundError
 
 from modal_forecast.app import app
-from modal_forecast.code_version import code_version
 from serverless_assets.forecasting.compute import ComputeError
 from serverless_assets.forecasting.modal_errors import in_words, refuse_if_nobody_listens
 
 
-def deploy(app_name: str, environment: str | None) -> str:
-    """Deploy this code's worker as `app_name`, in the place of the one there is, and return its version.
+def deploy(app_name: str, environment: str | None) -> None:
+    """Deploy this code's worker as `app_name`.
 
     Raises:
         ComputeError: it could not be deployed; the worker that was there stays.
@@ -26,4 +25,3 @@ def deploy(app_name: str, environment: str | None) -> str:
                 f"Modal has no environment {environment!r} ({error}). Create it with "
                 f"`modal environment create {environment}`, or set MODAL_ENVIRONMENT to one that there is."
             ) from None
-    return code_version()

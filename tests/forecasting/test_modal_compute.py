@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from modal_forecast.code_version import code_version
+from modal_forecast.code_version import code_version, versioned_app
 from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting.compute import Call, ComputeError, OutOfMemory, Size
 from serverless_assets.forecasting.modal_errors import Crashed
@@ -70,7 +70,7 @@ def compute(server, lines, calls):
 
 def test_the_real_worker_forecasts_with_the_size_that_was_asked_for(server, compute, lines):
     request = ForecastRequest(history(400), horizon=30)
-    answered = compute(request.to_bytes(), Size(2.0, 1024), app="serverless-forecast")
+    answered = compute(request.to_bytes(), Size(2.0, 1024), app=versioned_app("serverless-forecast"))
     answer = ForecastAnswer.from_bytes(answered.content)
     assert answer.forecast.num_rows == 30
     assert 50 < answer.diagnostics["peak_memory_mib"] < 1024
@@ -221,14 +221,8 @@ def test_an_environment_that_there_is_not_is_named(server):
 
 
 def test_a_worker_of_other_code_is_named_with_the_command_that_mends_it(server, compute, calls, tmp_path):
-    shutil.copytree(PROJECT_ROOT / "modal_forecast", tmp_path / "modal_forecast")
-    with (tmp_path / "modal_forecast" / "model.py").open("a") as file:
-        file.write("\nSEED = 2\n")
-    script = "from modal_forecast.app import app; app.deploy(name='drifted')"
-    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    subprocess.run(
-        [sys.executable, "-c", script], env=variables, cwd=tmp_path, check=True, capture_output=True
-    )
+    changed_copy(tmp_path)
+    run_copy(tmp_path, "from modal_forecast.app import app; app.deploy(name='drifted')")
     with pytest.raises(ComputeError) as raised:
         compute(ForecastRequest(history(400)).to_bytes(), app="drifted")
     assert code_version() in str(raised.value)
@@ -237,10 +231,36 @@ def test_a_worker_of_other_code_is_named_with_the_command_that_mends_it(server, 
     assert calls.over == calls.begun
 
 
+def test_a_deploy_from_a_branch_leaves_the_worker_that_production_calls(server, tmp_path):
+    from serverless_assets.forecasting.modal_compute import ModalCompute
+
+    changed_copy(tmp_path)
+    deploy = "from serverless_assets.cli import main; main(['deploy-modal'])"
+    deployed = run_copy(tmp_path, deploy, SERVERLESS_BRANCH="pr-1", SERVERLESS_HOME=str(tmp_path / "home"))
+    assert f"serverless-forecast-{code_version(tmp_path / 'modal_forecast')}" in deployed
+    assert code_version() in ModalCompute(versioned_app("serverless-forecast"), None, 60.0).check()
+
+
 def test_a_check_asks_the_worker_itself(server):
     from serverless_assets.forecasting.modal_compute import ModalCompute
 
-    assert code_version() in ModalCompute("serverless-forecast", None, 60.0).check()
+    assert code_version() in ModalCompute(versioned_app("serverless-forecast"), None, 60.0).check()
+
+
+def changed_copy(folder):
+    """A copy of the code whose worker is of another version."""
+    for package in ("modal_forecast", "serverless_assets"):
+        shutil.copytree(PROJECT_ROOT / package, folder / package)
+    with (folder / "modal_forecast" / "model.py").open("a") as file:
+        file.write("\nSEED = 2\n")
+
+
+def run_copy(folder, script, **variables):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **variables, "PYTHONPATH": str(folder)},
+        cwd=folder, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
 
 
 # ---- a server that refuses, is absent or goes away: in processes, as the client keeps its connection

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,14 +14,13 @@ from tests.ui.client import until
 from tests.ui.serve import serve
 from tests.ui.test_stopping import TERMINATE
 
-DEPLOY = "from serverless_assets.forecasting.modal_deploy import deploy; deploy('serverless-forecast', None)"
-
 
 @pytest.fixture
 def modal(tmp_path):
     with modal_server(tmp_path / "modal") as server:
         variables = {**os.environ, **server.variables}
-        subprocess.run([sys.executable, "-c", DEPLOY], env=variables, cwd=PROJECT_ROOT, check=True)
+        deploy = [Path(sys.executable).with_name("serverless"), "deploy-modal"]
+        subprocess.run(deploy, env=variables, cwd=PROJECT_ROOT, check=True)
         yield server
 
 

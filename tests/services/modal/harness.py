@@ -40,7 +40,7 @@ class Server:
 
     def forecast_calls(self) -> list[str]:
         """The ids of the calls of the product's worker, oldest first."""
-        return [call.call_id for call in self.calls() if call.app == "serverless-forecast"]
+        return [call.call_id for call in self.calls() if call.app.startswith("serverless-forecast-")]
 
     def call(self, call_id: str) -> CallReport:
         return self.wait_for(call_id, timeout=0)
