@@ -36,4 +36,4 @@ def check_color(value: str) -> str:
         return color
     close = get_close_matches(color, CSS_COLOR_NAMES, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise ValueError(f"{value!r} is not a colour: use a CSS colour name, #rgb or #rrggbb.{hint}")
+    raise ValueError(f"{value!r:.100} is not a colour: use a CSS colour name, #rgb or #rrggbb.{hint}")

@@ -145,6 +145,11 @@ class World:
         finally:
             self.source.rows = rows
 
+    def published(self, query: str) -> list[tuple[Any, ...]]:
+        """The answer to a query on the published warehouse."""
+        with duckdb.connect(str(self.home / "warehouse.duckdb"), read_only=True) as connection:
+            return connection.execute(query).fetchall()
+
     @property
     def summary(self) -> dict[str, Any]:
         return dict(json.loads((self.home / "runs" / "latest.json").read_text()))
