@@ -23,6 +23,7 @@ from serverless_assets.ingestion.addresses import (
     without_credentials,
 )
 from serverless_assets.ingestion.http_errors import CLIENT_ERRORS, explain
+from serverless_assets.variables import is_http_address
 
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -70,6 +71,8 @@ def request(
     Raises:
         HttpError: there is no answer.
     """
+    if not is_http_address(url):
+        raise HttpError("failed: it is not an address that can be asked.")
     with _Session() as session:
         target, authorization = split_credentials(url)
         where = ""

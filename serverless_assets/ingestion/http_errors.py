@@ -38,8 +38,6 @@ def explain(error: BaseException) -> Fault:
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    if has(requests.exceptions.InvalidProxyURL):
-        return Fault("the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names is not an address", False)
     if has(urllib3_errors.ProxyError):
         return _of_proxy(causes)
     for cause in causes:
@@ -61,7 +59,8 @@ def explain(error: BaseException) -> Fault:
     if has(http.client.HTTPException, urllib3_errors.InvalidHeader):
         return _of_malformed(causes)
     if has(urllib3_errors.LocationValueError, requests.exceptions.InvalidURL, UnicodeError):
-        return Fault("it is not an address that can be asked", False)
+        # `request` has checked the address itself.
+        return Fault("the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names is not an address", False)
     return _of_connection(error, causes)
 
 

@@ -127,7 +127,7 @@ def shop(*answers: Answer, tls: SSLContext | None = None) -> Iterator[Shop]:
             with suppress(OSError):
                 answer(self, test_over)
 
-        do_HEAD = do_GET
+        do_HEAD = do_CONNECT = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
