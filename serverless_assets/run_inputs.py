@@ -161,7 +161,9 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
         name = getattr(style, field)
         # One plain segment: nothing that could leave the artifact folder or hide in it.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}", name) or not name.endswith(ending):
-            problems.append(f"{field} is {name!r:.100}; choose a file name, not a path, that ends in {ending}.")
+            problems.append(
+                f"{field} is {name!r:.100}; choose a file name, not a path, that ends in {ending}."
+            )
     return problems
 
 

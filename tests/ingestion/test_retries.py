@@ -1,0 +1,99 @@
+"""What may pass is tried again after a growing pause, and after the one that a server asks for."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from threading import Event
+
+import pytest
+
+from serverless_assets.errors import ToldError
+from serverless_assets.ingestion.retries import RetryPolicy, retry_after_seconds
+
+DATE = "Fri, 27 Nov 2026 20:00:00 GMT"
+
+
+class Busy(ToldError):
+    may_pass = True
+
+
+@pytest.mark.parametrize(
+    ("value", "date", "seconds"),
+    [
+        ("0", "", 0.0),
+        ("120", "", 120.0),
+        (" 7 ", "", 7.0),
+        ("1.5", "", 1.5),
+        ("9" * 5000, "", float("inf")),
+        ("Fri, 27 Nov 2026 20:01:30 GMT", DATE, 90.0),
+        ("Friday, 27-Nov-26 20:01:30 GMT", DATE, 90.0),
+        ("Fri Nov 27 20:01:30 2026", DATE, 90.0),
+        ("Fri, 27 Nov 2026 20:01:30 -0000", DATE, 90.0),
+        ("Fri, 27 Nov 2026 19:00:00 GMT", DATE, 0.0),
+        ("Fri, 27 Nov 9999 20:00:00 GMT", DATE, pytest.approx(2.5e11, rel=0.1)),
+        ("", "", None),
+        ("-1", "", None),
+        ("soon", "", None),
+        ("1e3", "", None),
+        ("nan", "", None),
+        ("٣", "", None),
+        (f"Fri, {'9' * 40} Nov 2026 20:00:00 GMT", DATE, None),
+        ("Fri, 31 Feb 2026 20:00:00 GMT", DATE, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(value, date, seconds):
+    headers = {"Retry-After": value, "Date": date}
+    assert retry_after_seconds(headers) == seconds
+
+
+@pytest.mark.parametrize("date", ["", "yesterday"])
+def test_retry_after_date_is_compared_with_this_clock_if_the_server_tells_none(date):
+    until = datetime.now(UTC) + timedelta(hours=1)
+    seconds = retry_after_seconds({"Retry-After": format_datetime(until, usegmt=True), "Date": date})
+    assert seconds == pytest.approx(3600, abs=60)
+
+
+def pause_before(attempt: int, policy: RetryPolicy, retry_after: float | None = None) -> float:
+    """The pause that is made before the attempt of this number; none of them is waited for."""
+    lines: list[str] = []
+
+    class NoPause(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return False
+
+    def busy() -> None:
+        error = Busy("Busy.")
+        error.retry_after = retry_after
+        raise error
+
+    with pytest.raises(Busy):
+        RetryPolicy(
+            attempt, policy.first_pause_seconds, policy.longest_pause_seconds, cancelled=NoPause()
+        ).call(busy, lines.append)
+    return float(re.findall(r"asking again in ([\d.]+) s", lines[-1])[0])
+
+
+def test_pauses_grow_by_chance_up_to_the_longest():
+    policy = RetryPolicy(9, first_pause_seconds=2.0, longest_pause_seconds=20.0)
+    pauses = [pause_before(attempt, policy) for attempt in (2, 3, 4, 5, 9)]
+    assert all(least <= pause <= least + 2.0 for least, pause in zip([2, 4, 8, 16], pauses, strict=False))
+    assert pauses[-1] == 20.0
+    assert len({pause_before(2, policy) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [(0.0, 1.0, 2.0), (7.0, 7.0, 7.0), (1e9, 20.0, 20.0)])
+def test_pause_is_at_least_what_the_server_asks_for_and_at_most_the_longest(asked, least, most):
+    policy = RetryPolicy(2, first_pause_seconds=1.0, longest_pause_seconds=20.0)
+    assert least <= pause_before(2, policy, asked) <= most
+
+
+def test_what_cannot_pass_is_tried_once():
+    attempts = []
+
+    def refuse() -> None:
+        attempts.append(1)
+        raise ToldError("No.")
+
+    with pytest.raises(ToldError):
+        RetryPolicy(5, 0.0).call(refuse)
+    assert len(attempts) == 1
