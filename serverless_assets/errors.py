@@ -21,7 +21,7 @@ _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SQLITE = {
     "full": "The disk that holds Dagster's history is full: free space there, then run again.",
     "readonly": "Dagster's history cannot be written: make DAGSTER_HOME writable for this user.",
-    "unable to open": "Dagster's history cannot be opened: make DAGSTER_HOME writable for this user.",
+    "unable to open": "Dagster's history cannot be opened: DAGSTER_HOME must be writable for this user.",
     "not a database": "Dagster's history is damaged: move the folder DAGSTER_HOME away, then run again.",
     "malformed": "Dagster's history is damaged: move the folder DAGSTER_HOME away, then run again.",
     "no such table": "Dagster's history is damaged: move the folder DAGSTER_HOME away, then run again.",
@@ -34,14 +34,14 @@ def error_sentence(error: BaseException) -> str:
     about it, or the error's class and the first line of its message."""
     if isinstance(error, ToldError):
         return str(error)
-    for cause in _chain(error):
+    for cause in causes(error):
         if sentence := _of_machine(cause):
             return sentence
     first, *_ = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error and those that it was raised about, the outermost first."""
     while error is not None:
         yield error

@@ -13,6 +13,16 @@ RETRIES = 2
 FIRST_PAUSE_SECONDS = 20.0
 
 
+class RunFailure(dg.Failure):
+    """A run that cannot begin, as one sentence."""
+
+    # Dagster shows an error's stack trace beside its message; here the cause has it, if one helps.
+    __traceback__ = property(lambda error: None, lambda error, way: None)
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words, allow_retries=False)
+
+
 @contextmanager
 def in_words(*others: type[Exception]) -> Iterator[None]:
     """Turn a `ToldError`, or one of `others`, into the `dagster.Failure` of the same words.

@@ -1,9 +1,17 @@
 """The Dagster instance of this project: DAGSTER_HOME below SERVERLESS_HOME, made when first needed."""
 
 import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from serverless_assets.errors import ToldError, causes, error_sentence
 from serverless_assets.files import write_atomically
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 # Who wrote the file: without this line it is yours, and is left alone.
 MARK = "# Written by `serverless`, which keeps it up to date. To keep a file of your own, delete this line."
@@ -36,8 +44,41 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
     dagster_home = home / "dagster"
     config = dagster_home / "dagster.yaml"
     wanted = DAGSTER_YAML.format(mark=MARK, deadline=run_deadline_seconds)
-    found = config.read_text() if config.exists() else MARK
-    if found.startswith(MARK) and found != wanted:
+    found = config.read_bytes() if config.exists() else b""
+    # An empty file is what a full disk leaves: nobody's choice.
+    if (not found.strip() or found.startswith(MARK.encode())) and found != wanted.encode():
         write_atomically(config, wanted.encode())
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     return dagster_home
+
+
+class InstanceError(ToldError):
+    """Dagster's own state cannot be used; the message says why and what to do."""
+
+
+@contextmanager
+def open_instance() -> "Iterator[dg.DagsterInstance]":
+    """The Dagster instance of DAGSTER_HOME, after a look into each part of it.
+
+    Raises:
+        InstanceError: its configuration or its history cannot be used.
+    """
+    import dagster as dg
+
+    dagster_home = Path(os.environ["DAGSTER_HOME"])
+    try:
+        instance = dg.DagsterInstance.get()
+        # Runs, events and schedules are kept in databases of their own.
+        instance.get_runs(limit=1)
+        instance.get_latest_materialization_event(dg.AssetKey("pipeline_runs"))
+        instance.all_instigator_state()
+    except Exception as error:
+        if any(isinstance(cause, sqlite3.Error) for cause in causes(error)):
+            advice = f"DAGSTER_HOME is {dagster_home}; no table or file that people read depends on it."
+            raise InstanceError(f"{error_sentence(error)}\n{advice}") from error
+        raise InstanceError(
+            f"{dagster_home / 'dagster.yaml'} cannot be used: {error_sentence(error)}\n"
+            "Correct it, or delete it: the next command writes it anew."
+        ) from error
+    with instance:
+        yield instance

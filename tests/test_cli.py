@@ -1,9 +1,15 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from click.testing import CliRunner
+
+from serverless_assets.cli import main
+from serverless_assets.cli.run import RunRefused, range_tags
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 
@@ -53,6 +59,86 @@ def test_a_run_ends_with_a_summary_and_a_failed_one_is_gone_on_with(home):
     assert "6 built" in resumed.stdout
     again = serverless("run", "--resume", **home)
     assert "nothing to resume" in again.stderr
+
+
+@pytest.mark.parametrize("command", ["ui", "sample-api"])
+def test_a_port_that_is_taken_is_refused_at_once(home, command):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = serverless(command, "--port", str(port), **home)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"Error: Port {port} on 127.0.0.1 cannot be used: Address already in use. "
+        "Choose another one with --port.\n"
+    )
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "http"])
+@pytest.mark.parametrize("command", ["ui", "sample-api"])
+def test_a_port_that_there_is_not_is_refused(command, port):
+    refused = CliRunner().invoke(main, [command, "--port", port])
+    assert refused.exit_code == 2
+    assert (
+        f"'{port}' is not a valid integer" in refused.output
+        or "not in the range 1<=x<=65535" in refused.output
+    )
+
+
+MONTHS = dg.MonthlyPartitionsDefinition(start_date="2023-09-01", end_date="2025-01-01")
+
+
+def test_months_that_there_are_become_the_tags_of_a_range():
+    start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+    assert range_tags("2024-01..2024-03", "ingest", MONTHS) == {start: "2024-01-01", end: "2024-03-01"}
+    assert range_tags("2024-12", "ingest", MONTHS) == {start: "2024-12-01", end: "2024-12-01"}
+
+
+@pytest.mark.parametrize("months", ["2031-01", "2023-08", "2024-11..2031-01", "2020-01..2024-11", "2025-01"])
+def test_months_outside_of_the_partitions_are_refused(months):
+    with pytest.raises(RunRefused) as refused:
+        range_tags(months, "ingest", MONTHS)
+    assert str(refused.value) == (
+        f"--months is {months!r}; choose from 2023-09 (SERVERLESS_FIRST_MONTH) to 2024-12."
+    )
+
+
+@pytest.mark.parametrize("months", ["soon", "2026-13", "2026", "2026-01...2026-03", "2026-03..2026-01"])
+def test_what_is_no_month_is_refused(months):
+    with pytest.raises(RunRefused, match="--months is"):
+        range_tags(months, "ingest", MONTHS)
+
+
+@pytest.mark.parametrize("job", ["transform", "forecast", "plan", "what_if_forecast"])
+def test_months_for_a_job_without_months_are_refused(green, job):
+    with pytest.raises(RunRefused, match=f"--months is for jobs that load months: '{job}' has none"):
+        range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
+
+
+@pytest.mark.parametrize("job", ["serverless_pipeline", "ingest", "full_rebuild"])
+def test_a_job_that_loads_months_takes_them(green, job):
+    assert range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
+
+
+def test_months_that_are_refused_leave_no_run_and_publish_nothing(home):
+    refused = serverless("run", "ingest", "--months", "2031-01", **home)
+    assert refused.returncode == 1
+    assert "--months is '2031-01'; choose from " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not list(Path(home["SERVERLESS_HOME"]).glob("runs/*"))
+    assert not Path(home["SERVERLESS_HOME"], "warehouse.duckdb").exists()
+
+
+def test_a_run_that_cannot_begin_for_an_unexpected_reason_says_so_and_where_the_traceback_is(home):
+    (Path(home["SERVERLESS_HOME"]) / "work" / "lock").mkdir(parents=True)
+    failed = serverless("run", "ingest", SERVERLESS_DATASET_URL="http://127.0.0.1:9", **home)
+    assert failed.returncode == 1
+    assert "work/lock cannot be used: Is a directory." in failed.stdout
+    assert "The full traceback is in " in failed.stdout
+    (file,) = Path(home["SERVERLESS_HOME"], "logs").iterdir()
+    assert "filelock" in file.read_text()
+    assert '"success": false' in Path(home["SERVERLESS_HOME"], "runs", "latest.json").read_text()
 
 
 def test_clean_leaves_a_folder_alone_that_it_did_not_make(tmp_path):

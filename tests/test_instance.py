@@ -5,7 +5,7 @@ import os
 import dagster as dg
 import pytest
 
-from serverless_assets.instance import MARK, prepare_dagster_home
+from serverless_assets.instance import MARK, InstanceError, open_instance, prepare_dagster_home
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,39 @@ def test_a_file_of_yours_is_left_alone(tmp_path):
     config.write_text(yours)
     prepare_dagster_home(tmp_path, 120)
     assert config.read_text() == yours
+
+
+def test_an_empty_file_is_written_anew(tmp_path):
+    config = prepare_dagster_home(tmp_path, 60) / "dagster.yaml"
+    wanted = config.read_text()
+    config.write_text("")
+    prepare_dagster_home(tmp_path, 60)
+    assert config.read_text() == wanted
+
+
+@pytest.mark.parametrize("content", [b"telemetry: [", b"\xff\xfe\x00", b"no_such_setting: 1\n"])
+def test_a_configuration_that_cannot_be_used_is_refused_in_words(tmp_path, content):
+    config = prepare_dagster_home(tmp_path, 60) / "dagster.yaml"
+    config.write_bytes(content)
+    prepare_dagster_home(tmp_path, 60)
+    with pytest.raises(InstanceError, match="Correct it, or delete it") as refused, open_instance():
+        pass
+    assert str(refused.value).startswith(f"{config} cannot be used: ")
+
+
+@pytest.mark.parametrize("database", ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"])
+@pytest.mark.parametrize("damage", [b"random bytes" * 1000, None], ids=["bytes", "folder"])
+def test_a_history_that_cannot_be_used_is_refused_in_words(tmp_path, database, damage):
+    dagster_home = prepare_dagster_home(tmp_path, 60)
+    with open_instance() as instance:
+        instance.get_runs(limit=1)
+    file = dagster_home / database
+    file.unlink()
+    if damage is None:
+        file.mkdir()
+    else:
+        file.write_bytes(damage)
+    with pytest.raises(InstanceError) as refused, open_instance():
+        pass
+    assert "Dagster's history" in str(refused.value)
+    assert f"DAGSTER_HOME is {dagster_home}" in str(refused.value)

@@ -1,24 +1,19 @@
 """What people are told when something breaks, and when it is well again."""
 
 import html
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from serverless_assets.automation.webhook import AlertError, Webhook
-from serverless_assets.ingestion.addresses import without_credentials
+from serverless_assets.secrets import without_secrets
 
 Kind = Literal["run_failed", "recovered", "source_down", "source_back", "forecast_stale", "forecast_fresh"]
 Format = Literal["slack", "json"]
 
 NOT_SET = "Nobody was told: SERVERLESS_ALERT_URL is not set."
-# People read it on a phone.
 LONGEST_SENTENCE = 1000
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>)\]]+")
-_SECRET = re.compile(r"(?i)\b(\w*(?:password|passwd|secret|token|api[_-]?key)['\"]?\s*[=:]\s*)\S+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Alert:
 
     def payload(self, form: str) -> Mapping[str, str]:
         """What to send."""
-        sentence = without_secrets(self.sentence)
+        sentence = shortened(without_secrets(self.sentence))
         if form == "slack":
             title, words, place, link = map(_for_slack, (self.title, sentence, self.environment, self.link))
             return {"text": f"*{title}* ({place})\n{words}\n<{link}|Open in Dagster>"}
@@ -73,9 +68,8 @@ class Alerts:
         self.webhook.send(alert.payload(self.form))
 
 
-def without_secrets(text: str) -> str:
-    """`text` without what may be a secret: user, password and query of addresses, and values called so."""
-    text = _SECRET.sub(r"\1***", _ADDRESS.sub(lambda found: _bare(found[0]), text))
+def shortened(text: str) -> str:
+    """`text` up to the length that people read on a phone."""
     return text if len(text) <= LONGEST_SENTENCE else f"{text[: LONGEST_SENTENCE - 1]}…"
 
 
@@ -89,13 +83,6 @@ def duration_in_words(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def _bare(address: str) -> str:
-    try:
-        return without_credentials(address)
-    except ValueError:
-        return "(an address)"
 
 
 def _for_slack(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from serverless_assets.environments import Environment
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import error_sentence
 from serverless_assets.transformation.project import Project
 
 
@@ -39,5 +39,5 @@ def _models(project: Project) -> str:
 def _finding(part: str, uses: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(part, uses, check(), True)
-    except ToldError as error:
-        return Finding(part, uses, str(error), False)
+    except Exception as error:
+        return Finding(part, uses, error_sentence(error), False)

@@ -3,19 +3,21 @@
 import os
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
-from serverless_assets.errors import ToldError
-from serverless_assets.instance import prepare_dagster_home
+from serverless_assets.cli.failures import Commands
+from serverless_assets.instance import open_instance, prepare_dagster_home
 from serverless_assets.settings import PROJECT_ROOT, Settings
 
+PORT = click.IntRange(1, 65535)
 
-@click.group()
+
+@click.group(cls=Commands)
 def main() -> None:
     """Run the serverless pipeline, or open its UI."""
 
@@ -43,24 +45,27 @@ def run(
     resume: bool,
 ) -> None:
     """Run JOB here and now: serverless_pipeline (the default), ingest, transform or forecast."""
-    settings = _settings()
+    settings = Settings.from_environ()
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     # Dagster takes seconds to import, which `serverless --help` should not.
     from serverless_assets.cli.run import Request, run_job
 
-    with _told():
-        request = Request.read(job, config_file, reuse, skip_forecast, rebuild, months, resume)
-        succeeded = run_job(request, settings)
+    request = Request.read(job, config_file, reuse, skip_forecast, rebuild, months, resume)
+    succeeded = run_job(request, settings)
     sys.exit(0 if succeeded else 1)
 
 
 @main.command()
-@click.option("--port", default=3000, show_default=True)
+@click.option("--port", type=PORT, default=3000, show_default=True)
 def ui(port: int) -> None:
     """Open the Dagster UI on 127.0.0.1 until Ctrl-C."""
-    settings = _settings()
+    settings = Settings.from_environ()
+    _refuse_unusable_port(port)
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     _prepare_definitions(settings)
+    # What Dagster cannot use is refused here: its own processes would end with a traceback each.
+    with open_instance():
+        pass
     click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
     dagster = Path(sys.executable).with_name("dagster")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
@@ -76,27 +81,25 @@ def ui(port: int) -> None:
 @click.option("--rebuild", is_flag=True, help="As if what did not change was asked for, too.")
 def plan(reuse: bool, skip_forecast: bool, rebuild: bool) -> None:
     """Say what a run of everything would do and why. It changes nothing."""
-    settings = _settings()
+    settings = Settings.from_environ()
     from serverless_assets.automation.dry_run import dry_run
     from serverless_assets.cli.run import run_inputs
     from serverless_assets.environments import environment
 
-    with _told():
-        choices = run_inputs(reuse, skip_forecast, rebuild).choices()
-        for planned in dry_run(environment(settings), choices, settings.forecast_table):
-            click.echo(planned)
+    choices = run_inputs(reuse, skip_forecast, rebuild).choices()
+    for planned in dry_run(environment(settings), choices, settings.forecast_table):
+        click.echo(planned)
 
 
 @main.command()
 def doctor() -> None:
     """Say what a run would use, check each part of it, and say what is wrong."""
-    settings = _settings()
+    settings = Settings.from_environ()
     from serverless_assets.cli.doctor import examine
     from serverless_assets.environments import environment
 
     click.echo(f"The environment {settings.environment!r} (SERVERLESS_ENV), state in {settings.home}\n")
-    with _told():
-        parts = environment(settings)
+    parts = environment(settings)
     findings = []
     for finding in examine(parts):
         click.echo(finding)
@@ -108,15 +111,14 @@ def doctor() -> None:
 @main.command("slim-ci")
 def slim_ci() -> None:
     """Build and test the models that differ from production, beside it, and leave nothing."""
-    settings = _settings()
+    settings = Settings.from_environ()
     # Whoever ends the command, a CI's time limit, say, lets it clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from serverless_assets.environments import environment
     from serverless_assets.transformation.slim_ci import slim_ci as check
 
-    with _told():
-        parts = environment(settings)
-        checked = check(parts.project, parts.release)
+    parts = environment(settings)
+    checked = check(parts.project, parts.release)
     click.echo(checked)
     sys.exit(0 if checked.is_green else 1)
 
@@ -129,19 +131,18 @@ def replay(which: str | None, list_all: bool) -> None:
 
     WHICH: a run's id or its beginning, a forecast's key, or the day it was made; the newest by default.
     """
-    settings = _settings()
+    settings = Settings.from_environ()
     # Whoever ends the command ends the forecast, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from serverless_assets.cli.replay import listed, replayed
     from serverless_assets.environments import environment
 
-    with _told():
-        parts = environment(settings)
-        if list_all:
-            for line in listed(parts.release.published.artifacts):
-                click.echo(line)
-            return
-        verdict = replayed(parts, which, click.echo)
+    parts = environment(settings)
+    if list_all:
+        for line in listed(parts.release.published.artifacts):
+            click.echo(line)
+        return
+    verdict = replayed(parts, which, click.echo)
     click.echo(verdict.text)
     sys.exit(0 if verdict.reproduced else 1)
 
@@ -149,21 +150,21 @@ def replay(which: str | None, list_all: bool) -> None:
 @main.command("deploy-modal")
 def deploy_modal() -> None:
     """Deploy the forecast's worker to Modal, beside the workers of other versions of its code."""
-    settings = _settings()
+    settings = Settings.from_environ()
     from modal_forecast.code_version import versioned_app
     from serverless_assets.forecasting.modal_deploy import deploy
 
     app = versioned_app(settings.modal_app)
-    with _told():
-        deploy(app, settings.modal_environment)
+    deploy(app, settings.modal_environment)
     click.echo(f"Deployed the worker as Modal app {app!r}. Runs of this version of its code call it.")
 
 
 @main.command("sample-api")
-@click.option("--port", default=8080, show_default=True)
+@click.option("--port", type=PORT, default=8080, show_default=True)
 def sample_api(port: int) -> None:
     """Serve the sample shop's REST API on 127.0.0.1 until Ctrl-C."""
-    settings = _settings()
+    settings = Settings.from_environ()
+    _refuse_unusable_port(port)
     import uvicorn
 
     from serverless_assets.ingestion.sample_api import create_app
@@ -179,7 +180,7 @@ def sample_api(port: int) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(yes: bool) -> None:
     """Delete all state on this machine: warehouse, artifacts, runs; of a branch, its scratch places too."""
-    settings = _settings()
+    settings = Settings.from_environ()
     home, scratch = settings.home, _scratch_places(settings)
     places = [*([str(home)] if home.exists() else []), *scratch]
     if not places:
@@ -189,9 +190,8 @@ def clean(yes: bool) -> None:
         raise click.ClickException(f"{home} was not made by this program, so it is left alone.")
     if not yes:
         click.confirm(f"Delete everything in {' and '.join(places)}?", abort=True)
-    with _told():
-        for remove in scratch.values():
-            remove()
+    for remove in scratch.values():
+        remove()
     if home.exists():
         shutil.rmtree(home)
     click.echo(f"Deleted {' and '.join(places)}.")
@@ -202,27 +202,25 @@ def _scratch_places(settings: Settings) -> Mapping[str, Callable[[], None]]:
         return {}
     from serverless_assets.environments import environment
 
-    with _told():
-        return environment(settings).release.scratch_places
+    return environment(settings).release.scratch_places
 
 
-def _settings() -> Settings:
-    with _told():
-        return Settings.from_environ()
+def _refuse_unusable_port(port: int) -> None:
+    """End the command if a server cannot listen on this port of 127.0.0.1: Dagster would wait for ever."""
+    with socket.socket() as probe:
+        # As the servers do, so that a port whose last connections are just closing is no problem.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError as error:
+            raise click.ClickException(
+                f"Port {port} on 127.0.0.1 cannot be used: {error.strerror}. Choose another one with --port."
+            ) from None
 
 
 def _prepare_definitions(settings: Settings) -> None:
     """Parse dbt once, so that the UI's processes find the manifest, and refuse settings in words."""
     from serverless_assets.environments import environment
 
-    with _told():
-        environment(settings).project.manifest()
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """End the command with an error's own words."""
-    try:
-        yield
-    except ToldError as error:
-        raise click.ClickException(str(error)) from None
+    environment(settings).project.manifest()

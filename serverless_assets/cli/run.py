@@ -1,6 +1,5 @@
 """Run a job in this process, with progress on the terminal and a summary at the end."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -17,6 +16,7 @@ from serverless_assets.cli.progress import Progress
 from serverless_assets.cli.text import summary_text
 from serverless_assets.definitions import build
 from serverless_assets.errors import ToldError
+from serverless_assets.instance import open_instance
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
@@ -38,7 +38,7 @@ class Request:
     job: str
     config: Mapping[str, Any] | None
     choices: Mapping[str, Any]
-    tags: Mapping[str, str]
+    months: str | None
     resume: bool
 
     @classmethod
@@ -70,7 +70,7 @@ class Request:
             **({"ingestion": {"reuse": {}}} if reuse else {}),
             **({"forecast": {"skip": {}}} if skip_forecast else {}),
         }
-        return cls(job, config, choices, _range_tags(months) if months else {}, resume)
+        return cls(job, config, choices, months, resume)
 
     def run_config(self, job: dg.JobDefinition) -> Mapping[str, Any]:
         """The run config: the file's, or the form that the job opens on with what was chosen."""
@@ -97,23 +97,24 @@ def run_job(request: Request, settings: Settings) -> bool:
     Raises:
         ToldError: before anything has run.
     """
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
     definitions = build(settings)
     names = [job.name for job in definitions.jobs or []]
     if request.job not in names:
         raise RunRefused(f"There is no job {request.job!r}. Jobs: {', '.join(names)}.")
-    selection = _unfinished(settings) if request.resume else None
     job = definitions.resolve_job_def(request.job)
+    selection = _unfinished(settings, job) if request.resume else None
+    tags = range_tags(request.months, job.name, job.partitions_def) if request.months else {}
     run_id = make_new_run_id()
-    click.echo(f"Running {request.job} ({run_id[:8]}) in the environment {settings.environment!r}.")
-    click.echo(f"State is in {settings.home}.\n")
-    with dg.DagsterInstance.get() as instance:
-        instance.add_event_listener(run_id, Progress(click.echo))
+    with open_instance() as instance:
+        click.echo(f"Running {request.job} ({run_id[:8]}) in the environment {settings.environment!r}.")
+        click.echo(f"State is in {settings.home}.\n")
+        progress = Progress(click.echo, settings.home)
+        instance.add_event_listener(run_id, progress)
         try:
             result = job.execute_in_process(
                 run_config={**request.run_config(job), "loggers": QUIET_CONSOLE},
                 instance=instance,
-                tags=dict(request.tags),
+                tags=tags,
                 asset_selection=selection,
                 raise_on_error=False,
                 run_id=run_id,
@@ -122,22 +123,28 @@ def run_job(request: Request, settings: Settings) -> bool:
             raise RunRefused(_in_words(error)) from None
     document = read_summary(settings.home)
     if document is None or document["run_id"] != run_id:
-        # A job that writes no asset, such as `plan`, has nothing to publish.
-        return result.success
+        # A job that writes no asset, such as `plan`, leaves no summary.
+        writes_assets = bool(job.asset_layer.selected_asset_keys)
+        return result.success and not progress.failed and not writes_assets
     click.echo("\n" + summary_text(document))
-    return result.success and bool(document["published"])
+    return result.success and not progress.failed and bool(document["published"])
 
 
-def _unfinished(settings: Settings) -> list[dg.AssetKey]:
-    assets = Unsettled(settings.home).read()
-    if not assets:
-        raise RunRefused(
-            "There is nothing to resume: the last run finished everything that it set out to do."
-        )
-    return [dg.AssetKey.from_user_string(asset) for asset in sorted(assets)]
+def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
+    """The assets of the job that earlier runs did not finish."""
+    unfinished = {dg.AssetKey.from_user_string(asset) for asset in Unsettled(settings.home).read()}
+    selection = sorted(unfinished & job.asset_layer.selected_asset_keys)
+    if not selection:
+        raise RunRefused(f"There is nothing to resume: earlier runs finished all assets of {job.name!r}.")
+    return selection
 
 
-def _range_tags(months: str) -> Mapping[str, str]:
+def range_tags(months: str, job: str, partitions: dg.PartitionsDefinition | None) -> Mapping[str, str]:
+    """The tags that have a run of `job` load just these months.
+
+    Raises:
+        RunRefused: they are no months, or not among the job's partitions.
+    """
     first, _, last = months.partition("..")
     try:
         start, end = (date.fromisoformat(f"{month.strip()}-01") for month in (first, last or first))
@@ -147,6 +154,13 @@ def _range_tags(months: str) -> Mapping[str, str]:
         ) from None
     if start > end:
         raise RunRefused(f"--months is {months!r}: it ends before it begins.")
+    if partitions is None:
+        raise RunRefused(f"--months is for jobs that load months: {job!r} has none, so leave it out.")
+    keys = partitions.get_partition_keys()
+    if not {start.isoformat(), end.isoformat()} <= set(keys):
+        raise RunRefused(
+            f"--months is {months!r}; choose from {keys[0][:7]} (SERVERLESS_FIRST_MONTH) to {keys[-1][:7]}."
+        )
     return {RANGE_START: start.isoformat(), RANGE_END: end.isoformat()}
 
 

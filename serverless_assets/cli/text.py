@@ -1,9 +1,11 @@
 """What a run did, as text for a person."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serverless_assets import metadata
+
+NAMES_IN_A_LINE = 6
 
 
 def outcome_line(asset: str, found: Mapping[str, Any]) -> str:
@@ -45,20 +47,28 @@ def summary_text(document: Mapping[str, Any]) -> str:
         lines.append(f"  Forecast  {horizon} days ahead")
     if document["report"]:
         lines.append(f"  Report    {document['report']}")
-    lines.append(f"  Warehouse {document['warehouse']}")
+    if document["warehouse"]:
+        lines.append(f"  Warehouse {document['warehouse']}")
     lines += ["", f"Next: {_next_step(document)}"]
     return "\n".join(lines)
 
 
 def _not_done(assets: Mapping[str, Any]) -> list[str]:
-    """A line for each asset that failed or was skipped; one for all if the run was refused as a whole."""
+    """What failed or was skipped, each reason once; one line for all if the run was refused as a whole."""
     if reason := _refusal(assets):
         return [f"  failed  all {len(assets)} assets: {reason}"]
-    return [
-        f"  {outcome['status']:<8}{asset}: {outcome['reason']}"
-        for asset, outcome in assets.items()
-        if outcome["status"] in ("failed", "skipped")
-    ]
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for asset, outcome in assets.items():
+        if outcome["status"] in ("failed", "skipped"):
+            by_reason.setdefault((outcome["status"], outcome["reason"]), []).append(asset)
+    return [f"  {status:<8}{_listed(names)}: {reason}" for (status, reason), names in by_reason.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names; of many, the first ones and how many more there are."""
+    if len(names) <= NAMES_IN_A_LINE:
+        return ", ".join(names)
+    return f"{', '.join(names[:NAMES_IN_A_LINE])} and {len(names) - NAMES_IN_A_LINE} more"
 
 
 def _refusal(assets: Mapping[str, Any]) -> str:
@@ -73,4 +83,6 @@ def _next_step(document: Mapping[str, Any]) -> str:
         return "nothing was begun: do as it says, then run again."
     if not document["success"]:
         return "mend what failed, then `serverless run --resume` goes on from there; `make ui` shows more."
+    if not document["report"]:
+        return "type `make ui` for the graph, the launchpad and the schedules."
     return "open the report in a browser, or type `make ui` for the graph, the launchpad and the schedules."

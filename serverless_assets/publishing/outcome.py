@@ -1,5 +1,6 @@
 """What became of each asset in a run, read from the run's own events."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
@@ -9,6 +10,7 @@ from dagster import DagsterEventType as Type
 from dagster._utils.error import SerializableErrorInfo
 
 from serverless_assets import metadata
+from serverless_assets.failures import RunFailure
 from serverless_assets.metadata import Status
 
 
@@ -38,6 +40,7 @@ class AssetOutcome:
 
 
 SKIPPED_AS_ASKED = "skipped as asked"
+STOPPED_BY_HAND = "stopped by hand"
 NOT_REACHED = "not reached: a step before it failed or the run was stopped"
 
 
@@ -123,9 +126,25 @@ def failure_in_words(event: dg.DagsterEvent) -> str:
     return _in_words(data.error) if data.error else "failed"
 
 
+def run_failure_sentence(error: SerializableErrorInfo) -> str:
+    """What a run failed with outside of its steps: why it could not begin, or else the innermost error."""
+    while error.cls_name != RunFailure.__name__ and error.cause:
+        error = error.cause
+    message = without_class(error.message.strip())
+    if error.cls_name == RunFailure.__name__:
+        return message
+    *_, last = message.splitlines() or [str(error.cls_name)]
+    return last
+
+
+def without_class(message: str) -> str:
+    """A message without the class before it: `dagster._core.definitions.events.Failure: The sentence.`"""
+    return re.sub(r"^[\w.]*(Error|Exception|Failure): ", "", message)
+
+
 def _in_words(error: SerializableErrorInfo) -> str:
     if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-        return "stopped by hand"
+        return STOPPED_BY_HAND
     if error.cls_name == dg.RetryRequested.__name__ and error.cause:
         # Raised about the failure that a person is told of.
         return error.cause.message.partition(": ")[2].strip()

@@ -11,6 +11,7 @@ from dagster import DagsterEventType
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import ToldError, error_sentence
+from serverless_assets.failures import RunFailure
 from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
 from serverless_assets.publishing.run_record import record_of
 from serverless_assets.publishing.summary import summarise, write_summary
@@ -51,16 +52,6 @@ class Published:
 
     warehouse: Warehouse
     artifacts: Artifacts
-
-
-class RunFailure(dg.Failure):
-    """A run that may not begin, in words."""
-
-    # Dagster shows the way that an error came beside its words. It came from nowhere that anybody can mend.
-    __traceback__ = property(lambda error: None, lambda error, way: None)
-
-    def __init__(self, words: str) -> None:
-        super().__init__(words, allow_retries=False)
 
 
 class Release(ABC):

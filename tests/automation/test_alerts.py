@@ -3,9 +3,10 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.alerts import NOT_SET, Alert, Alerts, duration_in_words, without_secrets
+from serverless_assets.automation.alerts import NOT_SET, Alert, Alerts, duration_in_words, shortened
 from serverless_assets.automation.first_error import UNKNOWN, first_error
 from serverless_assets.automation.webhook import AlertError, Webhook
+from serverless_assets.secrets import without_secrets
 from tests.automation.hook import SECRET, Hook
 
 ALERT = Alert(
@@ -52,11 +53,15 @@ def test_json_gets_every_field_and_a_text():
         ("password=hunter2 and API_KEY: abc", "password=*** and API_KEY: ***"),
         ('{"token": "abc"}', '{"token": ***'),
         ("the token is gone", "the token is gone"),
-        ("x" * 2000, "x" * 999 + "…"),
     ],
 )
 def test_what_may_be_a_secret_is_taken_out(text, bare):
     assert without_secrets(text) == bare
+
+
+def test_a_long_error_is_cut_to_what_people_read_on_a_phone():
+    assert shortened("x" * 2000) == "x" * 999 + "…"
+    assert shortened("x" * 1000) == "x" * 1000
 
 
 def test_an_alert_arrives_with_a_link_into_the_ui(webhook: Hook):

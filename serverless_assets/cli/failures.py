@@ -1,0 +1,51 @@
+"""How a command ends that failed: one sentence, and a file with the traceback of what nobody expected."""
+
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from serverless_assets.errors import ToldError, error_sentence
+from serverless_assets.secrets import without_secrets
+from serverless_assets.settings import Settings, SettingsError
+
+
+class Commands(click.Group):
+    """Commands that end with a sentence and exit code 1, whatever they raise."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except ToldError as error:
+            raise click.ClickException(str(error)) from None
+        except Exception as error:
+            sentence = without_secrets(error_sentence(error))
+            place = keep_traceback("".join(traceback.format_exception(error)), _home())
+            raise click.ClickException(f"{sentence}\n{place}") from None
+
+
+def keep_traceback(text: str, home: Path | None) -> str:
+    """Write a traceback below `home`, or to the temporary folder if that fails; a sentence says where."""
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.log"
+    content = without_secrets(f"{' '.join(sys.argv)}\nPython {sys.version}\n\n{text.strip()}\n")
+    for folder in ([home / "logs"] if home else []) + [Path(tempfile.gettempdir()) / "serverless-logs"]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+        except OSError:
+            continue
+        return f"The full traceback is in {folder / name}."
+    return f"The full traceback, which could not be written to a file:\n{content}"
+
+
+def _home() -> Path | None:
+    try:
+        return Settings.from_environ().home
+    except SettingsError:
+        return None
