@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CsvError, ForecastRefused, OutputError) as error:
         print(f"modal_forecast: {error}", file=sys.stderr)
         return 1
-    print(summary(options, answer))
+    # What stdout carries is the forecast alone.
+    print(summary(options, answer), file=sys.stderr if writes_to_stdout(options) else sys.stdout)
     return 0
 
 
@@ -57,13 +58,31 @@ def country_code(text: str) -> str | None:
     return None if text.lower() == "none" else text.upper()
 
 
+def outputs_of(options: argparse.Namespace) -> list[Path]:
+    return [path for path in (options.out, options.html) if path]
+
+
+def writes_to_stdout(options: argparse.Namespace) -> bool:
+    from modal_forecast.csv_files import is_stdout
+
+    return any(is_stdout(path) for path in outputs_of(options))
+
+
 def check_outputs(options: argparse.Namespace) -> None:
     """Refuse before the fit what could not be written after it."""
-    outputs = [path for path in (options.out, options.html) if path]
-    for path in outputs:
-        if path.is_dir() or not path.parent.is_dir():
+    from modal_forecast.csv_files import is_stream
+
+    for path in outputs_of(options):
+        if path.is_block_device() or path.is_socket():
+            raise OutputError(f"{path} is a disk or a socket: name a file, a pipe or a character device.")
+        try:
+            is_writable = is_stream(path) or path.resolve().parent.is_dir()
+        except RuntimeError:  # A symbolic link that leads to itself.
+            is_writable = False
+        if path.is_dir() or not is_writable:
             raise OutputError(f"{path} cannot be written: name a file in a folder that exists.")
-    resolved = [path.resolve() for path in (options.history, *outputs)]
+    files = [path for path in (options.history, *outputs_of(options)) if not is_stream(path)]
+    resolved = [path.resolve() for path in files]
     if len(set(resolved)) < len(resolved):
         raise OutputError("The history, the forecast and the report need three different files.")
 

@@ -4,9 +4,12 @@ import csv
 import io
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time
 from pathlib import Path
+from shutil import copymode
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,6 +19,7 @@ from modal_forecast.messages import HISTORY_SCHEMA
 if TYPE_CHECKING:
     from _csv import Reader
 
+STDOUT, STDERR = 1, 2
 MISSING = {"", "na", "nan", "null"}
 
 
@@ -50,22 +54,64 @@ def forecast_csv(forecast: pa.Table) -> str:
 def write_together(contents: Mapping[Path, str]) -> None:
     """Write each text to its path, replacing what is there only once all of them are on disk.
 
-    Readers see the old file or the new one, never a part. Raises OSError, and leaves the old files, if a text
-    cannot be written.
+    Readers see the old file or the new one, never a part. A symbolic link stays a link to the file that is
+    replaced, and a replaced file keeps its permissions. A pipe or a device is written into. Raises OSError,
+    and leaves the old files, if a text cannot be written.
     """
     written: dict[Path, Path] = {}
     try:
         for path, text in contents.items():
-            written[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            with written[path].open("x", encoding="utf-8", newline="") as file:
+            if is_stream(path):
+                continue
+            file_path = path.resolve()
+            written[file_path] = file_path.with_name(f".{file_path.name}.{os.getpid()}.tmp")
+            with written[file_path].open("x", encoding="utf-8", newline="") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-        for path, temporary in written.items():
-            temporary.replace(path)
+            if file_path.exists():
+                copymode(file_path, written[file_path])
+        for path, text in contents.items():
+            if is_stream(path):
+                _write_into(path, text)
+        for file_path, temporary in written.items():
+            temporary.replace(file_path)
     finally:
         for temporary in written.values():
             temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is written into: a pipe, a device, or the file that stdout or stderr goes to."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return not stat.S_ISREG(found.st_mode) or _own_descriptor(path) is not None
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether what is written to a path goes where this process's stdout goes."""
+    return _own_descriptor(path) == STDOUT
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """The descriptor of stdout or stderr if a path leads to the same file."""
+    for descriptor in (STDOUT, STDERR):
+        with suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+    return None
+
+
+def _write_into(path: Path, text: str) -> None:
+    descriptor = _own_descriptor(path)
+    try:
+        # Opened anew, a file that stdout goes to would be written from its beginning by both.
+        with open(path if descriptor is None else os.dup(descriptor), "wb") as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _parse(path: Path, lines: "Reader") -> dict[date, float | None]:

@@ -1,7 +1,12 @@
 import csv
+import os
+import socket
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +129,87 @@ def test_help_comes_without_loading_prophet():
         "import sys, modal_forecast.__main__ as m; m.parse(['h', '--out=o']); print('pandas' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "False\n"
+
+
+# Paths that are no plain files
+
+
+QUICK = ("--horizon", 7, "--country", "none")
+
+
+def test_a_pipe_is_written_into_and_stays_a_pipe(history, tmp_path):
+    pipes = [tmp_path / "out", tmp_path / "html"]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    with ThreadPoolExecutor(2) as readers:
+        read = [readers.submit(pipe.read_text) for pipe in pipes]
+        assert run(history, *QUICK, "--out", pipes[0], "--html", pipes[1]) == 0
+    assert read[0].result().startswith(",".join(COLUMNS))
+    assert "Forecast of history" in read[1].result()
+    assert all(pipe.is_fifo() for pipe in pipes)
+
+
+def test_a_device_is_written_into_and_stays_a_device(history):
+    ours, theirs = os.openpty()
+    device = Path(os.ttyname(theirs))
+    with os.fdopen(ours, "rb") as terminal, os.fdopen(theirs, "wb"):
+        assert run(history, *QUICK, "--out", device) == 0
+        assert terminal.readline().decode().strip() == ",".join(COLUMNS)
+    assert not device.is_file()
+
+
+@pytest.mark.parametrize("to_a_file", [False, True], ids=["pipe", "file"])
+def test_stdout_carries_the_forecast_alone(history, tmp_path, to_a_file):
+    command = [sys.executable, "-m", "modal_forecast", history, *QUICK, "--out", "/dev/stdout"]
+    file = tmp_path / "redirected.csv"
+    with file.open("wb") as redirected:
+        shell = subprocess.run(
+            list(map(str, command)),
+            stdout=redirected if to_a_file else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert shell.returncode == 0
+    lines = (file.read_text() if to_a_file else shell.stdout).splitlines()
+    assert (lines[0], len(lines)) == (",".join(COLUMNS), 8)
+    assert "7 days forecast" in shell.stderr
+
+
+def test_a_reader_that_has_gone_is_said_in_a_sentence(history):
+    command = f"{sys.executable} -m modal_forecast {history} --horizon 7 --country none --out /dev/stdout"
+    reading, writing = os.pipe()
+    os.close(reading)
+    shell = subprocess.run(command.split(), stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert shell.returncode == 1
+    assert "modal_forecast: /dev/stdout cannot be written: Broken pipe." in shell.stderr
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_stays_and_its_file_is_replaced(history, out, tmp_path, exists):
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "target.csv", tmp_path / "link.csv"
+    link.symlink_to(target)
+    if exists:
+        target.write_text("old")
+        target.chmod(0o600)
+    assert run(history, *QUICK, "--out", link) == 0
+    assert link.is_symlink()
+    assert len(rows(target)) == 7
+    assert [path.name for path in target.parent.iterdir()] == ["target.csv"]
+    if exists:
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_a_link_to_the_history_or_to_itself_or_nowhere_is_refused(history, tmp_path, capsys):
+    for name, target in {"history": history, "loop": tmp_path / "loop", "lost": "/absent/file.csv"}.items():
+        (tmp_path / name).symlink_to(target)
+        assert run(history, *QUICK, "--out", tmp_path / name) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_socket_is_refused_before_the_forecast(history, tmp_path, capsys):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        assert run(history, *QUICK, "--out", tmp_path / "socket") == 1
+    assert capsys.readouterr().err.endswith("name a file, a pipe or a character device.\n")
