@@ -132,7 +132,7 @@ def remove_abandoned_copies(folder: Path) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, handle = _claimed_file(path)
+    temporary, handle = claimed_file(path)
     try:
         yield temporary
         if not temporary.is_symlink():
@@ -152,7 +152,8 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _claimed_file(path: Path) -> tuple[Path, int]:
+def claimed_file(path: Path) -> tuple[Path, int]:
+    """Create a temporary file beside `path`, locked for this process: its path and open descriptor."""
     while True:
         created, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(created)

@@ -23,7 +23,8 @@ nux:
   enabled: false
 concurrency:
   runs:
-    max_concurrent_runs: 4
+    # No limit: runs of the command line would count, though nothing can make them wait.
+    max_concurrent_runs: -1
   # Runs that write to the same warehouse are in one pool: they take turns. A what-if and a plan wait for
   # nobody.
   pools:

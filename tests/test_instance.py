@@ -19,7 +19,7 @@ def test_runs_of_one_warehouse_take_turns_and_none_goes_on_for_ever(tmp_path):
         assert (pools.pool_granularity.value, pools.default_pool_limit) == ("run", 1)
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_max_runtime_seconds == 60
-        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 4
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == -1
 
 
 def test_every_asset_that_writes_is_in_the_pool_of_its_warehouse(green):

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import dagster as dg
 
 from serverless_assets.automation.alerts import Alerts
+from serverless_assets.automation.dead_runs import dead_runs
 from serverless_assets.automation.declarative import changed_data
 from serverless_assets.automation.forecast_stale import forecast_stale
 from serverless_assets.automation.run_alerts import recovered, run_failed
@@ -39,6 +40,7 @@ def sensors(parts: Parts, settings: Settings) -> list[Any]:
         run_failed(alerts, on),
         recovered(alerts, on),
         forecast_stale(alerts, settings.forecast_fresh_hours, on),
+        dead_runs(settings.home, on),
         source_updated(parts.source, parts.first_month, alerts, launching),
         changed_data(),
     ]

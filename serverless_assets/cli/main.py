@@ -45,6 +45,8 @@ def run(
     resume: bool,
 ) -> None:
     """Run JOB here and now: serverless_pipeline (the default), ingest, transform or forecast."""
+    # Whoever ends the command lets it clean up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.from_environ()
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     # Dagster takes seconds to import, which `serverless --help` should not.
@@ -63,9 +65,12 @@ def ui(port: int) -> None:
     _refuse_unusable_port(port)
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     _prepare_definitions(settings)
+    from serverless_assets.publishing.run_process import end_dead_runs
+
     # What Dagster cannot use is refused here: its own processes would end with a traceback each.
-    with open_instance():
-        pass
+    with open_instance() as instance:
+        for sentence in end_dead_runs(settings.home, instance):
+            click.echo(sentence)
     click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
     dagster = Path(sys.executable).with_name("dagster")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
@@ -222,5 +227,8 @@ def _refuse_unusable_port(port: int) -> None:
 def _prepare_definitions(settings: Settings) -> None:
     """Parse dbt once, so that the UI's processes find the manifest, and refuse settings in words."""
     from serverless_assets.environments import environment
+    from serverless_assets.transformation.dbt import end_idle_processes
 
     environment(settings).project.manifest()
+    # This process becomes Dagster's.
+    end_idle_processes()

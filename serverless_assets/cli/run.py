@@ -1,5 +1,7 @@
 """Run a job in this process, with progress on the terminal and a summary at the end."""
 
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -13,10 +15,12 @@ from dagster._core.utils import make_new_run_id
 
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.cli.progress import Progress
-from serverless_assets.cli.text import summary_text
+from serverless_assets.cli.stopping import Stopping
+from serverless_assets.cli.text import stopped_text, summary_text
 from serverless_assets.definitions import build
 from serverless_assets.errors import ToldError
 from serverless_assets.instance import open_instance
+from serverless_assets.publishing.run_process import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
@@ -97,6 +101,44 @@ def run_job(request: Request, settings: Settings) -> bool:
     Raises:
         ToldError: before anything has run.
     """
+    run_id = make_new_run_id()
+    started = time.monotonic()
+    with Stopping(settings.run_deadline_seconds, lambda reason: _record_end(run_id, reason)) as stopping:
+        try:
+            succeeded = _run_job(request, settings, run_id, stopping)
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            stopping.wait_for_reason()
+            succeeded = False
+        except Exception:
+            # What code that was interrupted made of it.
+            if stopping.reason is None:
+                raise
+            succeeded = False
+        if stopping.reason is None or succeeded:
+            return succeeded
+        has_begun = _record_end(run_id, stopping.reason)
+        seconds = time.monotonic() - started
+        click.echo(
+            "\n" + stopped_text(stopping.reason, seconds, has_begun, bool(Unsettled(settings.home).read()))
+        )
+        sys.exit(stopping.exit_code)
+
+
+def _record_end(run_id: str, reason: str) -> bool:
+    """Say in Dagster's history why a run was stopped; whether it had begun at all."""
+    with open_instance() as instance:
+        run = instance.get_run_by_id(run_id)
+        if run is None:
+            return False
+        sentence = f"The run was stopped {reason}."
+        if run.is_finished:
+            instance.report_engine_event(sentence, run)
+        else:
+            instance.report_run_canceled(run, sentence)
+    return True
+
+
+def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stopping) -> bool:
     definitions = build(settings)
     names = [job.name for job in definitions.jobs or []]
     if request.job not in names:
@@ -104,8 +146,9 @@ def run_job(request: Request, settings: Settings) -> bool:
     job = definitions.resolve_job_def(request.job)
     selection = _unfinished(settings, job) if request.resume else None
     tags = range_tags(request.months, job.name, job.partitions_def) if request.months else {}
-    run_id = make_new_run_id()
-    with open_instance() as instance:
+    with open_instance() as instance, registered(settings.home, run_id):
+        for sentence in end_dead_runs(settings.home, instance):
+            click.echo(f"{sentence}\n")
         click.echo(f"Running {request.job} ({run_id[:8]}) in the environment {settings.environment!r}.")
         click.echo(f"State is in {settings.home}.\n")
         progress = Progress(click.echo, settings.home)
@@ -126,6 +169,8 @@ def run_job(request: Request, settings: Settings) -> bool:
         # A job that writes no asset, such as `plan`, leaves no summary.
         writes_assets = bool(job.asset_layer.selected_asset_keys)
         return result.success and not progress.failed and not writes_assets
+    if stopping.reason and not document["published"]:
+        return False
     click.echo("\n" + summary_text(document))
     return result.success and not progress.failed and bool(document["published"])
 

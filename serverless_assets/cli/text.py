@@ -53,6 +53,18 @@ def summary_text(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def stopped_text(reason: str, seconds: float, has_begun: bool, is_unfinished: bool) -> str:
+    """The end of a run that was stopped: why, and what to do next. `is_unfinished`: there is work left."""
+    if not has_begun:
+        return f"Stopped {reason} before the run began."
+    following = (
+        "What it finished is kept: `serverless run --resume` goes on from there."
+        if is_unfinished
+        else "`serverless run` begins again."
+    )
+    return f"Stopped {reason} after {seconds:.1f} s. {following}"
+
+
 def _not_done(assets: Mapping[str, Any]) -> list[str]:
     """What failed or was skipped, each reason once; one line for all if the run was refused as a whole."""
     if reason := _refusal(assets):

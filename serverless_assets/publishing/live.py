@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
-from filelock import FileLock
 
 from serverless_assets.artifacts.gcs import GcsArtifacts
 from serverless_assets.publishing.release import Published, Release, Scratch
-from serverless_assets.publishing.turns import take_turn
+from serverless_assets.publishing.run_lock import RunLock
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
 
@@ -25,7 +24,7 @@ class LiveRelease(Release):
         super().__init__(home)
         self._warehouse = warehouse
         self._artifacts = artifacts
-        self._lock: FileLock | None = None
+        self._lock: RunLock | None = None
 
     @property
     def warehouse(self) -> BigQueryWarehouse:
@@ -56,7 +55,7 @@ class LiveRelease(Release):
             yield Scratch(beside.dataset, self._artifacts, beside.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        self._lock = take_turn(self.home / "work", log)
+        self._lock = RunLock(self.home / "work", run_id, log)
         # Every job of the run is found by its id in the warehouse's own history, and on its bill.
         self._warehouse = replace(self._warehouse, labels={"run": run_id})
         self._warehouse.prepare()

@@ -21,12 +21,11 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-from filelock import FileLock
 
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.files import copy_atomically, link_atomically, share_atomically, write_atomically
 from serverless_assets.publishing.release import Published, Release, Scratch
-from serverless_assets.publishing.turns import take_turn
+from serverless_assets.publishing.run_lock import RunLock
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -75,7 +74,7 @@ class LocalRelease(Release):
         super().__init__(home)
         self.layout = Layout(home)
         self._dbt_schema = dbt_schema
-        self._lock: FileLock | None = None
+        self._lock: RunLock | None = None
 
     @property
     def warehouse(self) -> DuckDBWarehouse:
@@ -116,7 +115,7 @@ class LocalRelease(Release):
             yield Scratch(copy.schema, published, copy.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        self._lock = take_turn(self.layout.work, log)
+        self._lock = RunLock(self.layout.work, run_id, log)
         if adopt_published(self.layout):
             log.info(f"Starting from {self.layout.warehouse}: it is not the copy that runs last worked on.")
 

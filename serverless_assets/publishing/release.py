@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from dagster import DagsterEventType
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import ToldError, error_sentence
 from serverless_assets.failures import RunFailure
-from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
+from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, asset_outcomes
+from serverless_assets.publishing.run_process import registered
 from serverless_assets.publishing.run_record import record_of
 from serverless_assets.publishing.summary import summarise, write_summary
 from serverless_assets.publishing.unsettled import Unsettled
@@ -187,25 +188,42 @@ class Release(ABC):
     ) -> Iterator[None]:
         """Make ready before a run's first step, if it is admitted; publish and write the summary after its
         last."""
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            self._begin_or_refuse(run, instance, log, admit, existing, stack)
+            yield
+            outcomes = _outcomes(instance, run.run_id)
+            published = self._published(run.run_id, outcomes, log)
+            self._summarise(instance, run.run_id, outcomes, published, log)
+
+    def _begin_or_refuse(
+        self,
+        run: dg.DagsterRun,
+        instance: dg.DagsterInstance,
+        log: dg.DagsterLogManager,
+        admit: Callable[[Sequence[str]], None],
+        existing: Collection[str],
+        stack: ExitStack,
+    ) -> None:
+        """Begin the run; or say in its summary and its failure why it cannot begin."""
         planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
         try:
+            stack.enter_context(registered(self.home, run.run_id))
             admit(planned)
             self.begin(run.run_id, planned, existing, log)
+        except dg.DagsterExecutionInterruptedError:
+            stopped = [AssetOutcome(asset, "skipped", NOT_REACHED) for asset in planned]
+            self._summarise(instance, run.run_id, stopped, False, log)
+            # Dagster takes what ends outside of a step for a failure.
+            instance.report_run_canceled(run, "The run was stopped before its first step.")
+            raise
         except Exception as error:
-            self.close()
             is_expected = isinstance(error, ToldError | dg.Failure)
             sentence = str(error) if is_expected else error_sentence(error)
             refused = [AssetOutcome(asset, "failed", sentence) for asset in planned]
             self._summarise(instance, run.run_id, refused, False, log)
             # Dagster keeps the traceback of an error that nobody expected.
             raise RunFailure(sentence) from (None if is_expected else error)
-        try:
-            yield
-            outcomes = _outcomes(instance, run.run_id)
-            published = self._published(run.run_id, outcomes, log)
-            self._summarise(instance, run.run_id, outcomes, published, log)
-        finally:
-            self.close()
 
     def _summarise(
         self,

@@ -1,0 +1,100 @@
+"""Stopping a run of the command line: by Ctrl-C, by SIGTERM, or by SERVERLESS_RUN_DEADLINE.
+
+Python runs a signal's handler between two instructions of the main thread alone, which may be in a call
+that takes hours. A thread of its own hears of every signal at once, and ends the process if the run has not
+come to its end a few seconds later.
+"""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+
+import psutil
+
+# What a run may take to cancel its work, keep what it finished and write its summary.
+SECONDS_TO_END = 7.0
+# What the process takes after that to record that the run was stopped.
+SECONDS_TO_RECORD = 2.0
+REASONS = {signal.SIGINT: "by Ctrl-C", signal.SIGTERM: "by SIGTERM"}
+
+
+class Stopping:
+    """Within the block, a signal or the deadline interrupts the main thread, and after a grace period ends
+    the process.
+
+    `reason` says why the run is to stop, and `exit_code` with what; None while nobody wants that. `record`
+    is called from another thread with the reason before the process is ended.
+    """
+
+    def __init__(self, deadline_seconds: float, record: Callable[[str], object]) -> None:
+        self.reason: str | None = None
+        self.exit_code = 1
+        self._has_reason = threading.Event()
+        self._deadline_seconds = deadline_seconds
+        self._record = record
+        self._thread = threading.Thread(target=self._watch, name="stopping", daemon=True)
+
+    def __enter__(self) -> "Stopping":
+        self._signals, self._wakeup = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        for number in REASONS:
+            # What a shell starts in the background ignores Ctrl-C; whoever sends it there means it.
+            signal.signal(number, signal.default_int_handler)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self._wakeup)
+        self._thread.join()
+        os.close(self._signals)
+
+    def wait_for_reason(self) -> None:
+        """Wait for the reason of the interrupt that the main thread has just got."""
+        self._has_reason.wait(SECONDS_TO_RECORD)
+
+    def _stop(self, reason: str) -> None:
+        self.reason = reason
+        self._has_reason.set()
+
+    def _watch(self) -> None:
+        deadline = time.monotonic() + self._deadline_seconds
+        while True:
+            ready, _, _ = select.select([self._signals], [], [], max(0.0, deadline - time.monotonic()))
+            numbers = os.read(self._signals, 64) if ready else b""
+            if ready and not numbers:
+                return
+            if not ready and self.reason is None:
+                self._stop(
+                    f"because it took longer than SERVERLESS_RUN_DEADLINE, {self._deadline_seconds:.0f} s"
+                )
+                deadline = time.monotonic() + SECONDS_TO_END
+                # To this process, as a person would: it interrupts the main thread.
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif not ready:
+                self._end()
+            elif self.reason is None and (found := [n for n in REASONS if n in numbers]):
+                self.exit_code = 128 + found[0]
+                self._stop(REASONS[found[0]])
+                deadline = time.monotonic() + SECONDS_TO_END
+
+    def _end(self) -> None:
+        # dbt's process and a forecast's worker must not go on by themselves.
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+        recording = threading.Thread(target=self._record, args=(self.reason,), daemon=True)
+        recording.start()
+        recording.join(SECONDS_TO_RECORD)
+        os._exit(self.exit_code)

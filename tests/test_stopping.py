@@ -1,0 +1,66 @@
+"""What ends a process whose main thread does not."""
+
+import signal
+import subprocess
+import sys
+
+STUCK = """
+import sys, time
+from serverless_assets.cli import stopping
+
+stopping.SECONDS_TO_END = 0.1
+
+def record(reason):
+    print("recorded:", reason, flush=True)
+
+with stopping.Stopping(float(sys.argv[1]), record):
+    print("at work", flush=True)
+    while True:
+        try:
+            time.sleep(3600)
+        except KeyboardInterrupt:
+            pass
+"""
+ENDS = """
+import sys, time
+from serverless_assets.cli import stopping
+
+with stopping.Stopping(float(sys.argv[1]), print) as stop:
+    try:
+        print("at work", flush=True)
+        time.sleep(3600)
+    except KeyboardInterrupt:
+        stop.wait_for_reason()
+        print(stop.reason)
+        sys.exit(stop.exit_code)
+"""
+
+
+def process(program: str, deadline: float) -> subprocess.Popen[str]:
+    started = subprocess.Popen(
+        [sys.executable, "-c", program, str(deadline)], stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout and started.stdout.readline() == "at work\n"
+    return started
+
+
+def test_a_process_that_does_not_end_by_itself_is_ended_after_a_record_of_it():
+    stuck = process(STUCK, 3600)
+    stuck.send_signal(signal.SIGTERM)
+    output, _ = stuck.communicate()
+    assert (output, stuck.returncode) == ("recorded: by SIGTERM\n", 128 + signal.SIGTERM)
+
+
+def test_a_deadline_interrupts_as_a_person_would():
+    ends = process(ENDS, 0.1)
+    output, _ = ends.communicate()
+    assert (output, ends.returncode) == (
+        "because it took longer than SERVERLESS_RUN_DEADLINE, 0 s\n", 1,
+    )  # fmt: skip
+
+
+def test_ctrl_c_interrupts_the_run_and_is_its_exit_code():
+    ends = process(ENDS, 3600)
+    ends.send_signal(signal.SIGINT)
+    output, _ = ends.communicate()
+    assert (output, ends.returncode) == ("by Ctrl-C\n", 128 + signal.SIGINT)
