@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from threading import Event
 
 from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.interruptible import map_in_threads
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.validators import Validators
 from serverless_assets.ingestion.window import Window
@@ -64,14 +64,11 @@ def ask(source: TableSource, questions: Iterable[Question]) -> Marks:
         return _mark(hasty.validators(question.table, window))
 
     asked = list(questions)
-    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="ask") as pool:
-        answers = [pool.submit(mark, question) for question in asked]
-        try:
-            found = [answer.result() for answer in answers]
-        finally:
-            # After one that failed, the others need not be waited for.
-            hasty.cancelled.set()
-            pool.shutdown(cancel_futures=True)
+    try:
+        found = map_in_threads(mark, asked, AT_A_TIME)
+    finally:
+        # After one that failed, the others need not be waited for.
+        hasty.cancelled.set()
     return {question: name for question, name in zip(asked, found, strict=True) if name}
 
 

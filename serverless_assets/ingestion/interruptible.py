@@ -6,8 +6,9 @@ slow. The threads are daemons: an abandoned one does not keep the process alive.
 """
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -19,6 +20,7 @@ STEP_SECONDS = 0.1
 RATE_WINDOW_SECONDS = 60.0
 
 Arguments = ParamSpec("Arguments")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -91,6 +93,25 @@ def start_thread(
 
     Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
     return future
+
+
+def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], at_a_time: int) -> Sequence[Result]:
+    """The results of `work` for all items, in order; the first error is raised as soon as there is one."""
+    waiting = deque(enumerate(items))
+    results: dict[int, Result] = {}
+
+    def work_off() -> None:
+        while True:
+            try:
+                number, item = waiting.popleft()
+            except IndexError:
+                return
+            results[number] = work(item)
+
+    threads = [start_thread(work_off) for _ in range(min(at_a_time, len(waiting)))]
+    for ended in wait(threads, return_when=FIRST_EXCEPTION).done:
+        ended.result()
+    return [results[number] for number in sorted(results)]
 
 
 def wait_for(

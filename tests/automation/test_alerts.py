@@ -76,6 +76,12 @@ def test_a_webhook_that_stumbles_is_asked_again(webhook: Hook):
     assert (webhook.requests, len(webhook.told)) == (3, 1)
 
 
+def test_a_webhook_on_this_machine_is_never_asked_through_a_proxy(webhook: Hook, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    webhook.webhook.send({"text": "x"})
+    assert len(webhook.told) == 1
+
+
 @pytest.mark.parametrize(("status", "requests"), [(503, 3), (404, 1), (302, 1)])
 def test_a_webhook_that_does_not_take_it_is_told_without_its_address(webhook: Hook, status, requests):
     webhook.answers = [status] * 3

@@ -97,6 +97,16 @@ def test_the_first_tick_launches_everything_and_the_next_ones_nothing(world):
     assert len(world.shop.asked) == 3 * len(TABLES) and not world.shop.served
 
 
+@pytest.mark.parametrize("status", [403, 404, 405, 500])
+def test_a_source_that_refuses_head_is_watched_by_get(world, status):
+    world.shop.head_status = status
+    world.settle()
+    assert world.tick().skip_message == NOTHING
+    world.shop.rows[RAW_STORES.name][0] = ("s1", "Philly", datetime(2024, 9, 1), 0.06)
+    (request,) = world.tick().run_requests
+    assert keys(request) & RAW == {RAW_STORES.name}
+
+
 def test_a_late_order_launches_its_month_of_orders_and_items_and_all_that_follows_once(world):
     assert world.run(world.tick().run_requests[0]).success
     world.shop.rows[RAW_ORDERS.name].append(order("late", datetime(2026, 10, 3)))

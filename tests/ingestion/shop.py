@@ -39,6 +39,8 @@ class Shop:
     url: str = ""
     etags: bool = True
     windows: bool = True
+    # What HEAD is answered with; GET works all the same.
+    head_status: int = 200
     served: Counter[str] = field(default_factory=Counter)
     asked: list[str] = field(default_factory=list)
     rows: dict[str, list[Row]] = field(
@@ -79,6 +81,10 @@ def shop(reopened: Shop | None = None) -> Iterator[Shop]:
             asked = urlsplit(self.path)
             query, name = parse_qs(asked.query), asked.path.rpartition("/")[2].removesuffix(".parquet")
             found.asked.append(name)
+            if self.command == "HEAD" and found.head_status != 200:
+                self.send_response(found.head_status)
+                self.end_headers()
+                return
             content = found.answer(name, (query["start"][0], query["end"][0]) if "start" in query else None)
             etag = f'W/"{hashlib.sha256(content).hexdigest()}"'
             same = found.etags and self.headers.get("If-None-Match") == etag

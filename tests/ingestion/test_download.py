@@ -19,6 +19,7 @@ from tests.ingestion.scripted import (
     TOKEN,
     USER,
     body,
+    raw,
     shop,
     status,
 )
@@ -50,6 +51,16 @@ def test_the_pause_that_the_server_asks_for_is_the_pause_that_is_made(fetch, lin
         fetch(server.url)
     assert lines[0].endswith("asking again in 0.0 s.")
     assert "429" in lines[0]
+
+
+def test_the_pause_that_the_server_asks_for_by_a_date_is_made(fetch, lines):
+    busy = raw(
+        b"HTTP/1.1 503 Busy\r\nDate: Fri, 27 Nov 2026 20:00:00 GMT\r\n"
+        b"Retry-After: Fri, 27 Nov 2026 20:00:01 GMT\r\nContent-Length: 0\r\n\r\n"
+    )
+    with shop(busy, GOOD) as server:
+        fetch(server.url)
+    assert lines[0].endswith("asking again in 1.0 s.")
 
 
 def test_a_server_that_is_not_there_is_asked_again_too(fetch, lines):

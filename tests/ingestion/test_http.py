@@ -2,12 +2,14 @@
 
 import ssl
 from base64 import b64encode
+from datetime import date
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from serverless_assets.ingestion.download import SourceError
 from serverless_assets.ingestion.http import HttpError, request
+from serverless_assets.ingestion.source import SampleSource
 from tests.ingestion.certificates import self_signed
 from tests.ingestion.scripted import GOOD, PARQUET, PASSWORD, TOKEN, USER, redirect, shop, status
 from tests.services.listening import listening
@@ -131,6 +133,15 @@ def test_this_machine_is_never_asked_through_a_proxy(monkeypatch, variable, host
         with pytest.raises(HttpError), request("GET", f"http://{host}:9/", 5.0):
             pass
     assert proxy.asked == []
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"])
+def test_bundled_shop_is_never_asked_through_a_proxy(tmp_path, lines, monkeypatch, variable):
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with SampleSource(7, lambda: date(2026, 10, 31)).open() as sample:
+        assert sample.fetch("raw_stores", None, tmp_path / "file", lines.append).bytes
+        assert sample.validators("raw_stores", None)
+    assert lines == []
 
 
 def test_redirect_to_this_machine_is_not_asked_through_a_proxy_either(fetch, monkeypatch):
