@@ -17,7 +17,6 @@ from tests.faults.tally import Attempt, Tally
 from tests.faults.world import LAST_DAY, NEW_DAYS, EndState, World, add_days, correct, end_state, left_overs
 
 KIND = "kill or stop of a run"
-SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 # Each phase begins with the line that has this text.
 PHASES = {
     "ingestion": "ingestion ...",
@@ -25,6 +24,10 @@ PHASES = {
     "forecast": "order_forecast ...",
     "publish": "forecast_report ...",
 }
+# Ctrl-C and SIGTERM end a run by the same way: each phase has one of them, and in the long form both.
+KILLS = [(signal.SIGKILL, phase) for phase in PHASES]
+STOPS = [(number, phase) for phase in PHASES for number in (signal.SIGTERM, signal.SIGINT)]
+ENDS = [*KILLS, *(STOPS if ROUNDS > 1 else [STOPS[n] for n in (0, 3, 4, 7)])]
 TIME = re.compile(r"^ *(\d+\.\d)s  ")
 
 
@@ -63,8 +66,7 @@ def changed(place: World, template: Path) -> Iterator[tuple[EndState, str]]:
         yield end_state(place.home), output
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize(("number", "phase"), ENDS, ids=[f"{number.name}-{phase}" for number, phase in ENDS])
 def test_a_run_after_one_that_was_ended_ends_as_if_nothing_had_happened(
     place: World,
     template: Path,

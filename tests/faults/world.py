@@ -74,7 +74,7 @@ def correct(source: Shop, day: date, cents: int = 250) -> None:
     rows[n] = (*row[:5], row[5] + cents, row[6] + cents)
 
 
-def small_shop(last: date = LAST_DAY) -> Shop:
+def small_shop(first: date = FIRST_DAY, last: date = LAST_DAY) -> Shop:
     """A shop that is not open yet: some orders on each day."""
     source = Shop(
         rows={
@@ -86,7 +86,7 @@ def small_shop(last: date = LAST_DAY) -> Shop:
             "raw_supplies": list(SUPPLIES),
         }
     )
-    add_days(source, FIRST_DAY, last)
+    add_days(source, first, last)
     return source
 
 
