@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.conftest import ROUNDS
@@ -116,11 +117,19 @@ def end(command: Command, number: signal.Signals, fault: Attempt) -> None:
         fault.silent(f"it prints a traceback: {since[-600:]}")
 
 
-def compare(place: World, reference: EndState, fault: Attempt) -> None:
-    """Report what is not as it is after a run that nobody disturbed."""
+def compare(place: World, reference: EndState, fault: Attempt, besides: int | None = None) -> None:
+    """Report what is not as it is after a run that nobody disturbed.
+
+    Processes of the home are left over, `besides` the one of this id and those that it started.
+    """
     fault.loss(*end_state(place.home).differences(reference))
     fault.left_overs(left_overs(place.home, place.temporary, reference))
-    fault.left_overs(f"process {pid}: {line}" for pid, line in processes_of(place.home).items())
+    processes = processes_of(place.home)
+    if besides:
+        own = {besides, *(child.pid for child in psutil.Process(besides).children(recursive=True))}
+        # A run that the UI launched is over, and so are all its processes.
+        processes = {pid: line for pid, line in processes.items() if pid not in own or "modal_forecast" in line}
+    fault.left_overs(f"process {pid}: {line}" for pid, line in processes.items())
     fault.left_overs(f"a run that is {status}" for status in unfinished_runs(place.home))
 
 
