@@ -19,7 +19,9 @@ from serverless_assets.publishing.budget import (
     verdict,
 )
 from serverless_assets.run_inputs import Choices, ForecastChoice
+from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.estimate import bytes_to_read
+from serverless_assets.transformation.fingerprints import Kind
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
@@ -85,10 +87,10 @@ class Admission:
         manifest = self.project.read_manifest()
         # Whatever the relations hold by now: built by force, a model is built in full.
         planning = Planning(manifest, self.warehouse, self.project.vars(), self.project.variables)
-        names = {node["alias"] for node in manifest["nodes"].values()}
-        decisions = planning.decide(names.intersection(planned), notes={}, force=True)
+        selected = {id for id, name in asset_names(manifest).items() if name in planned}
+        decisions = planning.decide(selected, notes={}, force=True)
         sizes = bytes_to_read(self.project, self.warehouse, decisions, manifest)
-        tables = [decision.node.name for decision in decisions if not decision.node.is_view]
+        tables = [decision.node.name for decision in decisions if decision.node.kind != Kind.VIEW]
         price = self.warehouse.price(sum(sizes.values())) or 0.0
         charges = [models_charge(price, len(sizes), self.warehouse.name)] if sizes else []
         return charges, [name for name in tables if name not in sizes]

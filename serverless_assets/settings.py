@@ -83,7 +83,7 @@ class Settings:
             sample_seed=read.whole_number("SERVERLESS_SAMPLE_SEED", 7),
             sample_end=read.date("SERVERLESS_SAMPLE_END"),
             dbt_project=read.path("SERVERLESS_DBT_PROJECT", PROJECT_ROOT / "dbt_project"),
-            dbt_schema=_schema(read.identifier("DBT_SCHEMA", "dwh"), branch),
+            dbt_schema=_schema(read.schema("DBT_SCHEMA", "dwh"), branch),
             forecast_table=read.identifier("SERVERLESS_FORECAST_TABLE", "order_forecast"),
             forecast_deadline_seconds=read.whole_number("SERVERLESS_FORECAST_DEADLINE", 1800, smallest=1),
             forecast_fresh_hours=read.whole_number("SERVERLESS_FORECAST_FRESH_HOURS", 36, smallest=1),

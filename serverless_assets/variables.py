@@ -33,6 +33,10 @@ def _is_host(name: str) -> bool:
     return len(ascii_name) < 254 and bool(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", ascii_name))
 
 
+# Names that DuckDB or BigQuery keeps for itself.
+SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog", "system", "temp"})
+
+
 @dataclass(frozen=True)
 class VariableReader:
     """Reads variables one by one, and notes what is wrong with each instead of stopping at the first."""
@@ -54,6 +58,13 @@ class VariableReader:
     def identifier(self, name: str, default: str) -> str:
         wanted = f"a name of letters, digits and underscores, such as {default}"
         return self.matching(name, r"[A-Za-z_][A-Za-z0-9_]{0,62}", wanted) or default
+
+    def schema(self, name: str, default: str) -> str:
+        value = self.identifier(name, default)
+        if value.lower() in SYSTEM_SCHEMAS:
+            self._unusable(name, value, f"a schema that the warehouse does not use itself, such as {default}")
+            return default
+        return value
 
     def project(self, name: str) -> str | None:
         # With an optional organisation before a colon, as old projects have it.

@@ -17,6 +17,7 @@ from serverless_assets.publishing.budget import OverBudget
 from serverless_assets.publishing.outcome import failure_in_words
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
+from serverless_assets.transformation.fingerprints import Kind
 from tests.automation.test_what_if import content
 from tests.conftest import Pipeline
 from tests.publishing.test_run_record import records
@@ -63,7 +64,7 @@ def admission(
 
     def bytes_to_read(project, warehouse, decisions, manifest):
         assert all(decision.build and decision.months is None for decision in decisions)
-        names = [decision.node.name for decision in decisions if not decision.node.is_view]
+        names = [decision.node.name for decision in decisions if decision.node.kind != Kind.VIEW]
         return {name: sizes[name] for name in names if name in sizes}
 
     monkeypatch.setattr("serverless_assets.admission.bytes_to_read", bytes_to_read)

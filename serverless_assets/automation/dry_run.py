@@ -28,11 +28,13 @@ from serverless_assets.publishing.budget import refusal, verdict
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import Choices
 from serverless_assets.scratch import scratch_folder
+from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.estimate import bytes_to_read
 from serverless_assets.transformation.manifest_state import known_models
 from serverless_assets.transformation.plan import Decision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
+from serverless_assets.transformation.relations import notes_of, row_count
 from serverless_assets.warehouse import Warehouse
 
 
@@ -79,10 +81,11 @@ def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Pla
         known=lambda: known_models(parts.release.artifacts),
         force=choices.rebuild_all,
     )
-    sizes = bytes_to_read(parts.project, warehouse, decisions, manifest)
-    yield from (_model(decision, warehouse, notes, sizes) for decision in decisions)
+    sizes, assets = bytes_to_read(parts.project, warehouse, decisions, manifest), asset_names(manifest)
+    there = notes_of(warehouse, [decision.node for decision in decisions], notes)
+    yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
     yield from _forecast(parts, choices, forecast_table, decisions, notes)
-    yield from _budget(parts.admission, [decision.node.name for decision in decisions], choices)
+    yield from _budget(parts.admission, [assets[decision.node.id] for decision in decisions], choices)
 
 
 def _raw_tables(
@@ -117,15 +120,19 @@ def _raw_tables(
 
 
 def _model(
-    decision: Decision, warehouse: Warehouse, notes: Mapping[str, object], sizes: Mapping[str, int]
+    decision: Decision,
+    asset: str,
+    warehouse: Warehouse,
+    notes: Mapping[str, object],
+    sizes: Mapping[str, int],
 ) -> Planned:
     name = decision.node.name
     months = "" if decision.months is None else f", {len(decision.months)} months"
-    rows = warehouse.row_count(name) if name in notes else None
+    rows = row_count(warehouse, decision.node) if name in notes else None
     reason = decision.reason
     if name in sizes:
         reason += f"; reads {sizes[name]:,} bytes, about ${warehouse.price(sizes[name]) or 0.0:.6f}"
-    return Planned(name, f"build{months}" if decision.build else "reuse", reason, rows)
+    return Planned(asset, f"build{months}" if decision.build else "reuse", reason, rows)
 
 
 def _forecast(

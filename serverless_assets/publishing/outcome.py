@@ -78,6 +78,7 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
             # One event for the whole asset may follow events for single partitions: the last counts.
             found = event.step_materialization_data.materialization.metadata
             seen[event.asset_key].materialized = metadata.plain(found)
+            seen[event.asset_key].observed = None
         elif event.asset_key in seen and event.event_type == Type.ASSET_OBSERVATION:
             found = metadata.plain(event.asset_observation_data.asset_observation.metadata)
             if metadata.REASON in found:
@@ -99,6 +100,9 @@ def _outcome(
     }
     if seen.failed_checks:
         return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)
+    if seen.observed and seen.observed.get(metadata.STATUS) == "failed":
+        # A test that is no check of one asset says so after it was built.
+        return AssetOutcome(name, "failed", str(seen.observed[metadata.REASON]), **measured)
     if found:
         status = found.get(metadata.STATUS)
         # dbt has words of its own for what it built.

@@ -1,7 +1,8 @@
 """The dbt models as assets, and dbt's tests as their checks."""
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -10,7 +11,9 @@ from dagster_dbt import DagsterDbtTranslator, dbt_assets
 from serverless_assets.failures import in_words
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.transformation.fingerprints import is_model
 from serverless_assets.transformation.manifest_state import keep, known_models
+from serverless_assets.transformation.plan import Decision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.step import Step
@@ -20,8 +23,27 @@ class GroupByFolder(DagsterDbtTranslator):
     """The folder below models/ is the group."""
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        _, folder, *_ = dbt_resource_props["fqn"]
-        return str(folder)
+        _, *folders, _ = dbt_resource_props["fqn"]
+        group = folders[0] if folders else f"{dbt_resource_props['resource_type']}s"
+        # Dagster takes letters, digits and underscores alone.
+        return re.sub(r"\W", "_", group, flags=re.ASCII)
+
+
+def asset_names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """The name of the asset of each model of a manifest, by dbt's unique id."""
+    translator = GroupByFolder()
+    return {
+        id: translator.get_asset_key(node).to_user_string()
+        for id, node in manifest["nodes"].items()
+        if is_model(node)
+    }
+
+
+def is_whole(decisions: Sequence[Decision], manifest: Mapping[str, Any]) -> bool:
+    """Whether a run was about every model of the manifest that has a relation."""
+    models = {id for id, node in manifest["nodes"].items() if is_model(node)}
+    ephemeral = {id for id in models if manifest["nodes"][id]["config"].get("materialized") == "ephemeral"}
+    return {decision.node.id for decision in decisions} == models - ephemeral
 
 
 def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
@@ -55,7 +77,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
             )
             yield from step.carry_out(decisions)
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
-            if len(decisions) == len(context.assets_def.keys) and manifest_path.read_bytes() == content:
+            if is_whole(decisions, manifest) and manifest_path.read_bytes() == content:
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
                 keep(release.artifacts, manifest_path, accounts, run_id)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -25,6 +25,8 @@ from serverless_assets.warehouse import Work
 # How long dbt may take to cancel its queries (on BigQuery, by a call for each) before its process is killed.
 SECONDS_TO_CANCEL = 4.0
 RESULTS = (*MODEL_RESULTS, "LogTestResult")
+# Variables that only this project sets for dbt, one invocation at a time.
+INTERNAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID", "SERVERLESS_SOURCE_SCHEMA"})
 RUN_COMMANDS = "from serverless_assets.transformation.dbt_process import main; main()"
 # dbt's process never ends by itself, and what keeps account of its semaphores calls that a leak.
 NO_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -33,8 +35,9 @@ NO_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
 class DbtError(ToldError):
     """dbt could not do what it was asked to; the message is dbt's."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(f"dbt: {message}")
+    def __init__(self, words: str) -> None:
+        super().__init__(f"dbt: {words}")
+        self.words = words
 
 
 def invoke(
@@ -72,10 +75,12 @@ def stream(
     variables: Mapping[str, str],
     parsed: Path | None = None,
     count_rows: CountRows | None = None,
+    kept: Collection[str] = (),
 ) -> Generator[Event, None, None]:
     """Run a dbt command and yield its events as they happen.
 
-    `count_rows` counts the rows of a relation, given by name: the count of each model that dbt has built is
+    `kept` are the unique ids of models that keep their rows under --full-refresh. `count_rows` counts the
+    rows of a relation, given by database, schema and name: the count of each model that dbt has built is
     `rows` in the data of the event that tells of it, or `rows_error` says why there is none.
 
     Closing the generator, or an interrupt, ends dbt within seconds.
@@ -83,7 +88,7 @@ def stream(
     Raises:
         DbtError: dbt failed; after the last event.
     """
-    command = _command(arguments, project_dir, target, variables, parsed, count_rows, send_events=True)
+    command = _command(arguments, project_dir, target, variables, parsed, count_rows, True, kept)
     with closing(_run(command)) as messages:
         for message in messages:
             if not isinstance(message, Result):
@@ -107,19 +112,26 @@ def _command(
     parsed: Path | None,
     count_rows: CountRows | None,
     send_events: bool,
+    kept: Collection[str] = (),
 ) -> Command:
     return Command(
-        [
+        arguments,
+        options=[
             *("--quiet", "--log-level", "none", "--no-use-colors", "--no-send-anonymous-usage-stats"),
-            *arguments,
             *("--project-dir", str(project_dir), "--profiles-dir", str(project_dir)),
+            # By name: the profile's own default may follow a variable of the shell.
+            *("--target", variables["SERVERLESS_ENV"]),
             *("--target-path", str(target), "--log-path", str(target)),
             *(("--partial-parse-file-path", str(parsed)) if parsed else ()),
         ],
-        environ={**os.environ, **variables},
+        environ={
+            **{name: value for name, value in os.environ.items() if name not in INTERNAL_VARIABLES},
+            **variables,
+        },
         folder=os.getcwd(),
         count_rows=count_rows,
         send_events=send_events,
+        kept=tuple(kept),
     )
 
 

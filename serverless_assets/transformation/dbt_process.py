@@ -16,8 +16,11 @@ from threading import Lock, Thread
 from typing import Any
 
 Event = dict[str, Any]
-CountRows = Callable[[str], int]
+CountRows = Callable[[str, str, str], int]
 
+FAILED = ("error", "fail", "runtime error", "partial success")
+# Prefixes of variables that change what dbt does, beside those of its command-line flags.
+FLAG_PREFIXES = ("DBT_ENGINE_", "DBT_RECORDER_")
 MODEL_RESULTS = ("LogModelResult", "LogSeedResult", "LogSnapshotResult")
 
 
@@ -25,15 +28,18 @@ MODEL_RESULTS = ("LogModelResult", "LogSeedResult", "LogSnapshotResult")
 class Command:
     """A dbt command, the environment and folder to run it in, and whether to send its events.
 
-    `count_rows` counts the rows of a relation, given by name. It runs in dbt's process, because dbt keeps
-    other processes out of a DuckDB file while it works.
+    `options` are those that every command takes. `kept` are the unique ids of models that keep their rows
+    under --full-refresh. `count_rows` counts the rows of a relation, given by database, schema and name. It
+    runs in dbt's process, because dbt keeps other processes out of a DuckDB file while it works.
     """
 
     arguments: Sequence[str]
+    options: Sequence[str]
     environ: Mapping[str, str]
     folder: str
     count_rows: CountRows | None
     send_events: bool
+    kept: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,11 @@ def _receive(connection: Connection, commands: "SimpleQueue[Command]") -> None:
 
 
 def _run(command: Command, connection: Connection) -> None:
+    _set_environment(command.environ)
+    os.chdir(command.folder)
     from dbt.cli.main import dbtRunner
     from google.protobuf.json_format import MessageToDict
 
-    os.environ.clear()
-    os.environ.update(command.environ)
-    os.chdir(command.folder)
     # dbt's threads tell of their events at the same time.
     sending = Lock()
 
@@ -84,10 +89,41 @@ def _run(command: Command, connection: Connection) -> None:
             connection.send(event)
 
     try:
-        result = dbtRunner(callbacks=[send] if command.send_events else []).invoke([*command.arguments])
+        manifest = _manifest(command) if command.kept else None
+        runner = dbtRunner(manifest, callbacks=[send] if command.send_events else [])
+        result = runner.invoke([*command.arguments, *command.options])
     finally:
         _close_duckdb()
     connection.send(Result(_failure(result)))
+
+
+def _manifest(command: Command) -> Any:
+    """The parsed project, in which each of the `kept` models says so: no argument of dbt does for one model.
+
+    None if it cannot be parsed, as the command itself will say.
+    """
+    from dbt.cli.main import dbtRunner
+
+    # dbt's types say less than its documentation: a parse gives a manifest.
+    manifest: Any = dbtRunner().invoke(["parse", *command.options]).result
+    for id in command.kept if manifest else ():
+        manifest.nodes[id].config.full_refresh = False
+    return manifest
+
+
+def _set_environment(environ: Mapping[str, str]) -> None:
+    """Take over the variables, but for those by which a shell sets dbt's flags: DBT_TARGET, ...
+
+    Other variables that begin with DBT_ are for the project's own `env_var()`.
+    """
+    os.environ.clear()
+    os.environ.update({name: v for name, v in environ.items() if not name.startswith(FLAG_PREFIXES)})
+    # The two import each other, which works in this order alone.
+    import dbt.cli.main  # noqa: F401
+    from dbt.env_vars import KNOWN_ENGINE_ENV_VARS
+
+    for flag in KNOWN_ENGINE_ENV_VARS:
+        os.environ.pop(flag.old_name or flag.name, None)
 
 
 def _add_row_count(event: Event, count_rows: CountRows | None) -> None:
@@ -97,7 +133,8 @@ def _add_row_count(event: Event, count_rows: CountRows | None) -> None:
     if event["data"]["status"].lower().startswith("error"):
         return
     try:
-        event["data"]["rows"] = count_rows(event["data"]["node_info"]["node_relation"]["alias"])
+        relation = event["data"]["node_info"]["node_relation"]
+        event["data"]["rows"] = count_rows(relation["database"], relation["schema"], relation["alias"])
     except Exception as error:
         # The model is built all the same.
         event["data"]["rows_error"] = str(error)
@@ -109,14 +146,14 @@ def _failure(result: Any) -> str | None:
     if result.exception:
         return str(result.exception).strip() or repr(result.exception)
     failed = [
-        f"{node.node.name}: {_in_a_line(node.message or str(node.status))}"
+        f"{node.node.name}: {in_a_line(node.message or str(node.status))}"
         for node in getattr(result.result, "results", [])
-        if node.status in ("error", "fail", "runtime error")
+        if node.status in FAILED
     ]
     return "; ".join(failed) or "dbt failed"
 
 
-def _in_a_line(message: str) -> str:
+def in_a_line(message: str) -> str:
     """dbt's kind of error and the warehouse's first words on it; the log has the rest."""
     return " ".join(line.strip() for line in message.strip().splitlines()[:2])
 

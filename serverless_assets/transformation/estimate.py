@@ -6,6 +6,7 @@ from typing import Any
 
 from serverless_assets.transformation import dbt
 from serverless_assets.transformation.arguments import full_name, months_variable
+from serverless_assets.transformation.fingerprints import Kind
 from serverless_assets.transformation.plan import Decision
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse, WarehouseError
@@ -18,7 +19,7 @@ def bytes_to_read(
 
     A model is missing where nothing is charged, and where it reads a relation that there is not yet.
     """
-    building = [decision for decision in decisions if decision.build and not decision.node.is_view]
+    building = [decision for decision in decisions if decision.build and decision.node.kind != Kind.VIEW]
     if not building or warehouse.bytes_to_read("select 1") is None:
         return {}
     variables = {**project.variables, "SERVERLESS_MONTHS": months_variable(building)}

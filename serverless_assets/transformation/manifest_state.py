@@ -72,9 +72,9 @@ def last_green(artifacts: Artifacts) -> Mapping[str, Any] | None:
 
 
 def known_models(artifacts: Artifacts) -> set[str]:
-    """The names, in the warehouse, of the models that there were in the last green build."""
+    """The unique ids of the models that there were in the last green build."""
     nodes = (last_green(artifacts) or {"nodes": {}})["nodes"]
-    return {node["alias"] for node in nodes.values() if node["resource_type"] in MODELS}
+    return {id for id, node in nodes.items() if node["resource_type"] in MODELS}
 
 
 def substance(manifest: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from serverless_assets.transformation.fingerprints import Node, digest
+from serverless_assets.transformation.code import digest
+from serverless_assets.transformation.fingerprints import Kind, Node
 
 Months = Mapping[str, str]
 
@@ -21,7 +22,8 @@ MONTHS_NAMED = 6
 class State:
     """What a relation was built from, as it is kept with it.
 
-    `version` is empty if nobody knows. `months` maps the first day of each month to the version of its rows,
+    `version` is empty if nobody knows. `inputs` is that of the code and the parents that a model with a state
+    of its own was last run with. `months` maps the first day of each month to the version of its rows,
     if it has months. `unfinished` says why the relation cannot be relied on; `warnings` names the tests that
     warned of it.
     """
@@ -33,6 +35,7 @@ class State:
     built_by: str = ""
     unfinished: str = ""
     warnings: Sequence[str] = ()
+    inputs: str = ""
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> "State":
@@ -71,8 +74,9 @@ def plan(
     selected: Collection[str] | None = None,
     known: Collection[str] = (),
     force: bool = False,
-    restated: Mapping[str, Collection[str]] | None = None,
+    restated: Mapping[str, Collection[str] | None] | None = None,
     run_id: str = "",
+    current_month: str = "9999-12",
 ) -> Sequence[Decision]:
     """Decide on each selected model, parents first.
 
@@ -80,27 +84,42 @@ def plan(
     found: the state of every relation that there is, raw tables among them.
     selected: names of the models that the run is about; None means all. Others are taken as they are.
     known: names of models that were there once.
-    restated: further months of a model that its query names (see `Node`), for a model built by months.
+    restated: further months of a model that its query names (see `Node`), for a model built by months; None
+        if the query cannot be asked, and all of them may have to be built.
+    current_month: the month that it is now, as in 2026-01.
     """
-    planner = _Planner({node.name: node for node in nodes}, found, set(known), force, restated or {}, run_id)
+    planner = _Planner(found, set(known), force, restated or {}, run_id, current_month)
     wanted = {node.name for node in nodes} if selected is None else set(selected)
     decisions = []
     for node in nodes:
-        if node.name in wanted:
+        if node.kind == Kind.EPHEMERAL:
+            planner.expect(node)
+        elif node.name in wanted:
             decisions.append(planner.decide(node))
         else:
             planner.pass_by(node)
-    return decisions
+    return _microbatches_alike(decisions)
+
+
+def _microbatches_alike(decisions: Sequence[Decision]) -> Sequence[Decision]:
+    """The decisions, with all microbatch models built as a whole if one of them is.
+
+    dbt is given one range of batches for all of them.
+    """
+    built = [d for d in decisions if d.build and d.node.kind == Kind.MICROBATCH]
+    if all(decision.months is not None for decision in built):
+        return decisions
+    return [replace(d, months=None) if d in built else d for d in decisions]
 
 
 @dataclass
 class _Planner:
-    nodes: Mapping[str, Node]
     found: Mapping[str, State]
     known: set[str]
     force: bool
-    restated: Mapping[str, Collection[str]]
+    restated: Mapping[str, Collection[str] | None]
     run_id: str
+    current_month: str
     # What each relation will hold when its turn has passed, and months of it that are written anew.
     expected: dict[str, State] = field(default_factory=dict)
     rewritten: dict[str, set[str]] = field(default_factory=dict)
@@ -108,19 +127,28 @@ class _Planner:
     def pass_by(self, node: Node) -> None:
         """Take a model that the run is not about as it is."""
         state = self.found.get(node.name, State())
-        if node.is_view and state.version:
-            # A view holds what its parents hold now, whatever it was when it was made.
+        if node.kind == Kind.VIEW and state.version:
+            # A view holds what its parents hold now, by the query that it was made with.
             now = self._expected(node)
-            state = replace(state, version=now.version, months=now.months)
+            is_current = state.code == node.code
+            state = replace(state, version=now.version, months=now.months) if is_current else State()
         self.expected[node.name] = state
+
+    def expect(self, node: Node) -> None:
+        """Take a model without a relation for what its code and its parents say."""
+        self.expected[node.name] = self._expected(node)
 
     def decide(self, node: Node) -> Decision:
         state, held = self._expected(node), self.found.get(node.name)
-        self.expected[node.name] = state
+        if node.kind == Kind.STATEFUL:
+            # Its rows follow from all its runs: none gives what another gave.
+            state = replace(state, version=digest([state.version, self.run_id]), inputs=state.version)
         reason = self._reason(node, state, held)
         if reason is None:
             assert held is not None
+            self.expected[node.name] = held if node.kind == Kind.STATEFUL else state
             return Decision(node, False, "unchanged", held)
+        self.expected[node.name] = state
         months = self._months(node, state, held)
         if months is not None:
             self.rewritten[node.name] = set(months)
@@ -129,23 +157,29 @@ class _Planner:
     def _expected(self, node: Node) -> State:
         parents = {name: self._parent(name) for name in node.parents}
         versions = {name: parent.version for name, parent in parents.items()}
-        code = node.code_version
+        code, read = node.code_version, {name: self._parent(name).version for name in node.reads}
         if not all(versions.values()):
             # Never the same as anything: what a parent holds is not known.
-            return State(f"unknown {self.run_id}", None, node.code, versions, self.run_id)
+            return State(f"unknown {self.run_id}", None, node.code, read, self.run_id)
         version = digest([code, versions])
-        dated = {name: parent.months for name, parent in parents.items() if parent.months is not None}
+        dated = {
+            name: parent.months
+            for name, parent in parents.items()
+            if parent.months is not None and (node.kind != Kind.MICROBATCH or name in node.filtered)
+        }
         months = None
-        if node.event_time and dated:
+        if node.follows_months and dated:
             others = {name: versions[name] for name in versions if name not in dated}
             months = {
                 month: digest([code, others, {name: found.get(month, "") for name, found in dated.items()}])
                 for month in sorted(set().union(*dated.values()))
             }
-        return State(version, months, node.code, versions, self.run_id)
+        return State(version, months, node.code, read, self.run_id)
 
     def _parent(self, name: str) -> State:
-        return self.expected[name] if name in self.nodes else self.found.get(name, State())
+        if name in self.expected:
+            return self.expected[name]
+        return self.found.get(name, State())
 
     def _reason(self, node: Node, state: State, held: State | None) -> str | None:
         """Why to build, in the order in which people would ask; None if there is no reason."""
@@ -157,7 +191,7 @@ class _Planner:
             return held.unfinished
         if not held.version:
             return "relation replaced: it is not known what it was built from"
-        if held.version == state.version:
+        if (held.inputs or held.version) == (state.inputs or state.version):
             return None
         return "; ".join([*_code_changes(held.code, state.code), *self._parent_changes(held, state)])
 
@@ -167,7 +201,7 @@ class _Planner:
                 yield f"{name} replaced: its content is not known"
             elif held.parents.get(name) == version:
                 continue
-            elif name in self.nodes:
+            elif name in self.expected:
                 yield f"upstream rebuilt ({name})"
             else:
                 months = _changed_months(held, state) if self._parent(name).months else []
@@ -177,14 +211,22 @@ class _Planner:
     def _months(self, node: Node, state: State, held: State | None) -> tuple[str, ...] | None:
         """The months to build if that gives what a full build gives; None means all of it."""
         usable = held is not None and held.version and not held.unfinished and not self.force
-        if not node.incremental or not usable or state.months is None:
+        by_month = node.kind in (Kind.BY_MONTH, Kind.MICROBATCH)
+        if not by_month or not usable or state.months is None:
             return None
         assert held is not None
         if held.months is None or held.code != state.code:
             return None
-        changed = set(_changed_months(held, state))
-        changed |= set(self.restated.get(node.name, ()))
+        restated = self.restated.get(node.name, ())
+        if restated is None:
+            return None
+        changed = {*_changed_months(held, state), *restated}
         changed |= set().union(*(self.rewritten.get(name, ()) for name in node.parents))
+        if node.kind == Kind.MICROBATCH and not all(
+            node.begin[:7] <= month[:7] <= self.current_month for month in changed
+        ):
+            # A full build has no batches before the first and after the current one.
+            return None
         return None if changed >= state.months.keys() else tuple(sorted(changed))
 
 
@@ -215,7 +257,7 @@ def in_turns(
     last: list[Decision] = []
     waiting: set[str] = set()
     for decision in decisions:
-        if decision.build or waiting & set(decision.node.parents):
+        if decision.build or waiting & set(decision.node.reads):
             waiting.add(decision.node.name)
             (building if decision.build else last).append(decision)
         else:

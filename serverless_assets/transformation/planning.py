@@ -1,13 +1,26 @@
 """Plan with what the warehouse says: the thin shell around `plan`."""
 
+import hashlib
 import os
+import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from serverless_assets.transformation.fingerprints import Node, nodes
+from serverless_assets.errors import ToldError
+from serverless_assets.transformation.fingerprints import Kind, Node, nodes, relation_name
 from serverless_assets.transformation.plan import Decision, State, plan
+from serverless_assets.transformation.relations import notes_of, warehouse_of
 from serverless_assets.warehouse import Warehouse
+
+Notes = Mapping[str, Mapping[str, Any]]
+
+
+class PlanningError(ToldError):
+    """The dbt project declares something that cannot be planned."""
 
 
 @dataclass(frozen=True)
@@ -19,34 +32,42 @@ class Planning:
     variables: Mapping[str, Any]
     environ: Mapping[str, str]
 
+    @cached_property
+    def models(self) -> Sequence[Node]:
+        """The models, each after its parents."""
+        seeds = _large_seeds(self.manifest)
+        return nodes(self.manifest, self.variables, {**os.environ, **self.environ}, seeds)
+
     def decide(
         self,
         selected: Collection[str] | None,
         *,
-        notes: Mapping[str, Mapping[str, Any]] | None = None,
+        notes: Notes | None = None,
         known: Callable[[], Collection[str]] = set,
         force: bool = False,
         run_id: str = "",
     ) -> Sequence[Decision]:
-        """What to do about each of the `selected` models, given by name; None means all.
+        """What to do about each of the `selected` models, given by dbt's unique id; None means all.
 
-        `notes` are those of the warehouse, unless given. `known` gives the names of models that were there
-        once; it is asked if one is not there.
+        `notes` are those of the target's schema, unless they are to be read from the warehouse. `known` gives
+        the ids of models that were there once; it is asked if one is not there.
         """
-        models = nodes(self.manifest, self.variables, {**os.environ, **self.environ})
-        notes = self.warehouse.notes() if notes is None else notes
-        found = {name: State.from_note(note) for name, note in notes.items()}
-        were_there = known() if any(model.name not in found for model in models) else ()
+        found = {
+            name: State.from_note(note) for name, note in notes_of(self.warehouse, self.models, notes).items()
+        }
+        missing = any(model.name not in found for model in self.models if model.kind != Kind.EPHEMERAL)
+        were_there = known() if missing else ()
 
-        def decide(restated: Mapping[str, Collection[str]]) -> Sequence[Decision]:
+        def decide(restated: Mapping[str, Collection[str] | None]) -> Sequence[Decision]:
             return plan(
-                models,
+                self.models,
                 found,
-                selected=selected,
-                known=were_there,
+                selected=None if selected is None else {m.name for m in self.models if m.id in selected},
+                known={model.name for model in self.models if model.id in were_there},
                 force=force,
                 restated=restated,
                 run_id=run_id,
+                current_month=f"{datetime.now(UTC):%Y-%m}",
             )
 
         decisions = decide({})
@@ -54,17 +75,67 @@ class Planning:
         return decide(restated) if restated else decisions
 
     def _restated(
-        self, decisions: Iterable[Decision], found: Mapping[str, State]
-    ) -> Mapping[str, Collection[str]]:
+        self, decisions: Sequence[Decision], found: Mapping[str, State]
+    ) -> Mapping[str, Collection[str] | None]:
         """Months that a model built by months has to build too, by its own query (meta: restated_months)."""
         queries = {d.node.name: self._query(d.node) for d in decisions if d.months is not None}
-        return {name: self._months(query, found) for name, query in queries.items() if query}
+        stale = self._stale(decisions, found)
+        return {name: self._months(query, name, stale) for name, query in queries.items() if query}
 
     def _query(self, node: Node) -> str | None:
         query = self.manifest["nodes"][node.id]["config"].get("meta", {}).get("restated_months")
         return str(query) if query else None
 
-    def _months(self, query: str, found: Mapping[str, State]) -> Collection[str]:
-        statement = query.format_map({name: self.warehouse.relation(name) for name in found})
+    def _stale(self, decisions: Iterable[Decision], found: Mapping[str, State]) -> set[str]:
+        """The relations that do not hold yet what the models of this run will be built from."""
+        stale: set[str] = {model.name for model in self.models if model.name not in found}
+        built = {decision.node.name for decision in decisions if decision.build}
+        for model in self.models:
+            if model.kind == Kind.VIEW and model.name in found:
+                is_stale = found[model.name].code != model.code or bool(stale & set(model.reads))
+            else:
+                is_stale = model.name in built
+            if is_stale:
+                stale.add(model.name)
+        return stale
+
+    def _months(self, query: str, name: str, stale: set[str]) -> Collection[str] | None:
+        """The months that a model's query gives; None if it reads what this run has yet to build."""
+        fields = {field for _, field, _, _ in string.Formatter().parse(query) if field}
+        relations = {field: self._relation(field, name) for field in fields}
+        if any(relation in stale - {name} for relation, _ in relations.values()):
+            return None
+        statement = query.format_map({field: quoted for field, (_, quoted) in relations.items()})
         (column,) = self.warehouse.query(statement).columns
         return {f"{day:%Y-%m}-01" for day in column.to_pylist()}
+
+    def _relation(self, field: str, asking: str) -> tuple[str, str]:
+        """The name of the relation that a query calls {field}, and how it is quoted there."""
+        for model in self.models:
+            if self.manifest["nodes"][model.id]["name"] == field and model.kind != Kind.EPHEMERAL:
+                return model.name, warehouse_of(self.warehouse, model).relation(model.identifier)
+        for source in self.manifest["sources"].values():
+            if source["name"] == field:
+                there = self.warehouse.in_schema(source["database"], source["schema"])
+                name = relation_name(source, self.environ.get("DBT_SCHEMA", ""))
+                return name, there.relation(source["identifier"])
+        raise PlanningError(
+            f"The query restated_months of {asking} reads {{{field}}}, which is no model and no table of a "
+            "source: write the name of one in the braces."
+        )
+
+
+def _large_seeds(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """A hash of the rows of each seed that dbt hashes by its path alone: those over 1 MiB."""
+    seeds = [node for node in manifest["nodes"].values() if node["resource_type"] == "seed"]
+    paths = {
+        seed["unique_id"]: Path(seed["root_path"] or "") / seed["original_file_path"]
+        for seed in seeds
+        if seed["checksum"]["name"] == "path"
+    }
+    return {id: _hash(path) for id, path in paths.items() if path.is_file()}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,20 +1,17 @@
 """The dbt project: where it is, and its manifest, built once for each state of the project."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from serverless_assets.errors import ToldError
 from serverless_assets.files import write_atomically
 from serverless_assets.transformation import dbt
-
-SOURCES = ("*.sql", "*.yml", "*.csv", "*.md")
+from serverless_assets.transformation.project_files import project_state, project_vars
 
 
 class ManifestError(ToldError):
@@ -46,7 +43,7 @@ class Project:
             ManifestError: the project cannot be parsed.
         """
         path, state = self.target / "manifest.json", self.target / "manifest.state"
-        wanted = self._state()
+        wanted = project_state(self.directory, self.variables)
         if _is_current(path, state, wanted):
             return path
         self.target.mkdir(parents=True, exist_ok=True)
@@ -69,19 +66,8 @@ class Project:
         return found
 
     def vars(self) -> Mapping[str, Any]:
-        """The project's vars, as its own models see them."""
-        found = yaml.safe_load((self.directory / "dbt_project.yml").read_text())
-        own = dict(found.get("vars") or {})
-        return {**own, **(own.get(found["name"]) or {})}
-
-    def _state(self) -> str:
-        digest = hashlib.sha256(repr(sorted(self.variables.items())).encode())
-        for path in sorted(path for pattern in SOURCES for path in self.directory.rglob(pattern)):
-            found = path.stat()
-            digest.update(
-                f"{path.relative_to(self.directory)} {found.st_size} {found.st_mtime_ns}\n".encode()
-            )
-        return digest.hexdigest()
+        """The project's vars and those of its packages, by name."""
+        return project_vars(self.directory)
 
 
 def _is_current(manifest: Path, state: Path, wanted: str) -> bool:

@@ -3,54 +3,111 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from serverless_assets.transformation.dbt import Event
+from serverless_assets.transformation.dbt_process import FAILED, Event, in_a_line
+from serverless_assets.transformation.fingerprints import is_model
 from serverless_assets.transformation.plan import Decision, State
 
+SKIPPED = "skipped"
 STOPPED = "last build was stopped before its tests"
 
 
 @dataclass
 class Results:
-    """The status of each node that dbt came to the end of."""
+    """The status and dbt's message of each node that dbt came to the end of."""
 
+    manifest: Mapping[str, Any]
     statuses: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
 
     def see(self, event: Event) -> None:
         """Note what an event tells."""
         if event["info"]["name"] == "NodeFinished":
-            node = event["data"]["node_info"]["unique_id"]
-            self.statuses[node] = str(event["data"]["run_result"]["status"])
+            node, result = event["data"]["node_info"]["unique_id"], event["data"]["run_result"]
+            self.statuses[node] = str(result["status"])
+            self.messages[node] = in_a_line(str(result.get("message") or result["status"]))
 
-    def names(self, manifest: Mapping[str, Any]) -> Collection[str]:
+    def names(self) -> Collection[str]:
         """The names of the nodes that dbt came to the end of."""
-        return {manifest["nodes"][id]["name"] for id in self.statuses if id in manifest["nodes"]}
+        return {self.manifest["nodes"][id]["name"] for id in self.statuses if id in self.manifest["nodes"]}
 
-    def notes(
-        self, decisions: Iterable[Decision], manifest: Mapping[str, Any], finished: bool
-    ) -> Mapping[str, Mapping[str, Any]]:
-        """What to keep with each relation that was built. `finished`: dbt came to its own end.
+    def status(self, id: str) -> Literal["failed", "skipped"]:
+        """How a model for which there is a `reason` is reported."""
+        return "skipped" if self.statuses.get(id, SKIPPED) == SKIPPED else "failed"
+
+    def reason(self, id: str) -> str | None:
+        """Why a model is not what was planned; None if it is, or if dbt never came to it."""
+        status = self.statuses.get(id)
+        if status == "success":
+            failed = [self._name(test) for test in self._failed_tests(id) if not self._is_attached(test)]
+            return f"tests failed: {', '.join(sorted(failed))}" if failed else None
+        if status and status != SKIPPED:
+            return self.messages[id]
+        causes = self._causes(id)
+        if causes:
+            return f"skipped: {'; '.join(causes)}"
+        return "skipped: dbt did not run it" if status == SKIPPED else None
+
+    def summary(self) -> str:
+        """What failed, by name; empty if dbt failed without coming to the end of a node."""
+        failed = [id for id, status in self.statuses.items() if status in FAILED]
+        tests = sorted(
+            self._name(id) for id in failed if self.manifest["nodes"][id]["resource_type"] == "test"
+        )
+        models = sorted(self._name(id) for id in failed if is_model(self.manifest["nodes"][id]))
+        parts = [
+            f"{words} failed: {', '.join(names)}"
+            for words, names in (("models", models), ("tests", tests))
+            if names
+        ]
+        return "; ".join(parts)
+
+    def notes(self, decisions: Iterable[Decision], finished: bool) -> Mapping[str, Mapping[str, Any]]:
+        """What to keep with each relation that was built, by name. `finished`: dbt came to its own end.
 
         A model whose tests failed, or did not run because the build was stopped, is marked as unfinished;
         also one that was reused, and whose test failed because of a model that was built.
         """
-        tests = tests_of(manifest)
+        tests = tests_of(self.manifest)
         notes = {}
         for decision in decisions:
             is_built = self.statuses.get(decision.node.id) == "success"
-            state = self._state(decision, tests[decision.node.id], manifest, finished or not decision.build)
+            state = self._state(decision, tests[decision.node.id], finished or not decision.build)
             if is_built or (not decision.build and state.unfinished):
                 notes[decision.node.name] = state.as_note()
         return notes
 
-    def _state(
-        self, decision: Decision, tests: Sequence[str], manifest: Mapping[str, Any], finished: bool
-    ) -> State:
-        def those(*statuses: str) -> list[str]:
-            return sorted(manifest["nodes"][t]["name"] for t in tests if self.statuses.get(t) in statuses)
+    def _causes(self, id: str) -> list[str]:
+        """What failed among all that a model is made from."""
+        causes: dict[str, None] = {}
+        for parent in self.manifest["nodes"].get(id, {"depends_on": {}})["depends_on"].get("nodes", ()):
+            status = self.statuses.get(parent)
+            if status in FAILED:
+                causes[f"upstream {self._name(parent)} failed"] = None
+            elif self._failed_tests(parent):
+                causes[f"tests of upstream {self._name(parent)} failed"] = None
+            elif status != "success":
+                causes |= dict.fromkeys(self._causes(parent))
+        return list(causes)
 
-        failed = those("fail", "error", "runtime error")
+    def _failed_tests(self, id: str) -> list[str]:
+        return [test for test in tests_of(self.manifest)[id] if self.statuses.get(test) in FAILED]
+
+    def _is_attached(self, test: str) -> bool:
+        """Whether a test is a check of one asset, which shows its own failure."""
+        node = self.manifest["nodes"][test]
+        ref = ((node["config"].get("meta") or {}).get("dagster") or {}).get("ref")
+        return bool(node.get("attached_node") or ref or len(node["depends_on"]["nodes"]) == 1)
+
+    def _name(self, id: str) -> str:
+        return str(self.manifest["nodes"][id]["name"])
+
+    def _state(self, decision: Decision, tests: Sequence[str], finished: bool) -> State:
+        def those(*statuses: str) -> list[str]:
+            return sorted(self._name(test) for test in tests if self.statuses.get(test) in statuses)
+
+        failed = those(*FAILED)
         if failed:
             return State(unfinished=f"last tests failed: {', '.join(failed)}")
         if not finished and not all(test in self.statuses for test in tests):

@@ -1,7 +1,9 @@
 """One run of the transformation: reuse what is the same, build and test the rest, and keep account of it."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import dagster as dg
@@ -10,11 +12,12 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from serverless_assets import metadata
 from serverless_assets.transformation import dbt
-from serverless_assets.transformation.arguments import build_arguments, months_variable
-from serverless_assets.transformation.fingerprints import MODELS
+from serverless_assets.transformation.arguments import batches_of, build_arguments, months_variable
+from serverless_assets.transformation.fingerprints import Kind, is_model
 from serverless_assets.transformation.lineage import ColumnLineage
 from serverless_assets.transformation.plan import Decision, in_turns, plan_text
 from serverless_assets.transformation.project import Project
+from serverless_assets.transformation.relations import keep_notes, label, row_count, rows_in
 from serverless_assets.transformation.results import Results
 from serverless_assets.warehouse import Warehouse
 
@@ -35,10 +38,10 @@ class Step:
     variables: Mapping[str, str]
 
     def selected(self) -> set[str]:
-        """The names of the models that the run is about."""
-        models = (node for node in self.manifest["nodes"].values() if node["resource_type"] in MODELS)
+        """The unique ids of the models that the run is about."""
+        models = {id: node for id, node in self.manifest["nodes"].items() if is_model(node)}
         wanted = self.context.selected_asset_keys
-        return {node["alias"] for node in models if self.translator.get_asset_key(node) in wanted}
+        return {id for id, node in models.items() if self.translator.get_asset_key(node) in wanted}
 
     def carry_out(self, decisions: Sequence[Decision]) -> Iterator[Any]:
         """Do what was decided, and yield what became of each model and test."""
@@ -46,12 +49,16 @@ class Step:
         # Dagster takes a model after its parents only: what hangs on one that is built comes last.
         first, building, last = in_turns(decisions)
         table = _table(decisions)
-        results = Results()
+        results = Results(self.manifest)
         yield from self._reused(first, table)
-        if building:
-            yield from self._build(decisions, building, results, table)
+        failure = (yield from self._build(decisions, building, results, table)) if building else None
+        causes = {decision.node.id: results.reason(decision.node.id) for decision in [*building, *last]}
+        yield from self._not_built([*building, *last], results, causes)
+        last = [decision for decision in last if causes[decision.node.id] is None]
         yield from self._reused(last, table)
-        yield from self._reused_checks([*first, *last], results.names(self.manifest))
+        yield from self._reused_checks([*first, *last], results.names())
+        if failure:
+            raise dbt.DbtError(results.summary() or failure)
 
     @property
     def _lineage(self) -> ColumnLineage:
@@ -65,17 +72,16 @@ class Step:
     ) -> Iterator[dg.MaterializeResult]:
         """The models that stay as they are, on record as such."""
         lineages = self._lineage.of_reused([d.node.id for d in decisions], self.context.instance)
-        names = [decision.node.name for decision in decisions]
         with self.warehouse.connected():
-            rows = {name: self.warehouse.row_count(name) for name in names}
-        for decision, name in zip(decisions, names, strict=True):
+            rows = [row_count(self.warehouse, decision.node) for decision in decisions]
+        for decision, count in zip(decisions, rows, strict=True):
             yield dg.MaterializeResult(
                 asset_key=self._key(decision),
                 data_version=dg.DataVersion(decision.state.version),
                 metadata={
-                    **metadata.outcome("reused", decision.reason, rows=rows[name]),
+                    **metadata.outcome("reused", decision.reason, rows=count),
                     metadata.BUILT_BY: decision.built_by,
-                    "dagster/table_name": self.warehouse.label(name),
+                    "dagster/table_name": label(self.warehouse, decision.node),
                     **lineages[decision.node.id],
                     "plan": table,
                 },
@@ -97,25 +103,38 @@ class Step:
                     metadata={metadata.STATUS: "reused", metadata.BUILT_BY: decision.built_by},
                 )
 
+    def _not_built(
+        self, decisions: Iterable[Decision], results: Results, reasons: Mapping[str, str | None]
+    ) -> Iterator[dg.AssetObservation]:
+        """The models that failed or were skipped, each with a reason of its own."""
+        for decision in decisions:
+            reason = reasons[decision.node.id]
+            if reason is not None:
+                status = results.status(decision.node.id)
+                yield metadata.not_built(self._key(decision), status, reason)
+
     def _build(
         self,
         decisions: Sequence[Decision],
         building: Sequence[Decision],
         results: Results,
         table: dg.TableMetadataValue,
-    ) -> Iterator[DbtEvent]:
+    ) -> Generator[DbtEvent, None, str | None]:
+        """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
-        # Rows of a month are replaced in place: until all is done, the relation is not what its note says.
-        self.warehouse.keep_notes({d.node.name: {} for d in building if d.months is not None})
+        # Rows are replaced in place: until all is done, the relation is not what its note says.
+        in_place = [d.node for d in building if d.months is not None or d.node.kind == Kind.STATEFUL]
+        keep_notes(self.warehouse, [(node, {}) for node in in_place])
         events = dbt.stream(
-            build_arguments(building, self.manifest),
+            build_arguments(building, self.manifest, datetime.now(UTC)),
             self.project.directory,
             self.project.runs,
             {**self.variables, "SERVERLESS_MONTHS": months_variable(building)},
             self.project.partial_parse,
-            self.warehouse.row_count,
+            partial(rows_in, self.warehouse),
+            batches_of(building),
         )
-        finished = False
+        finished, failure = False, None
         try:
             for event in dbt.with_results(events):
                 results.see(event)
@@ -123,13 +142,16 @@ class Step:
                 for found in self._dagster_events(event):
                     yield self._with_outcome(found, event, by_id, table)
             finished = True
-        except dbt.DbtError:
-            finished = True
-            raise
+        except dbt.DbtError as error:
+            finished, failure = True, error.words
         finally:
             # However it ended: what was built and found sound need not be built again.
             events.close()
-            self.warehouse.keep_notes(results.notes(decisions, self.manifest, finished))
+            notes = results.notes(decisions, finished)
+            keep_notes(
+                self.warehouse, [(d.node, notes[d.node.name]) for d in decisions if d.node.name in notes]
+            )
+        return failure
 
     def _dagster_events(self, event: dbt.Event) -> Iterator[DbtEvent]:
         message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})

@@ -81,6 +81,13 @@ class Warehouse(Protocol):
     def kind(self) -> str:
         """The product, as Dagster's graph names it on an asset."""
 
+    def in_schema(self, database: str, schema: str) -> "Warehouse":
+        """The same warehouse as of another schema (dataset): what it says of tables is said of those there.
+
+        Raises:
+            WarehouseError: the database is another one.
+        """
+
     def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
         """Replace the table by the rows of a parquet file; keep `note` with the relation itself.
 

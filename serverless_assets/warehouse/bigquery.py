@@ -71,6 +71,18 @@ class BigQueryWarehouse:
     def name(self) -> str:
         return f"BigQuery, {self._dataset} in {self.location}"
 
+    def in_schema(self, database: str, schema: str) -> "BigQueryWarehouse":
+        if database and database != self.project:
+            raise WarehouseError(
+                f"The dbt project builds or reads relations in the project {database}; this warehouse is "
+                f"{self.project} alone. Use another schema (dataset) instead of another database."
+            )
+        if schema in ("", self.dataset):
+            return self
+        beside = replace(self, dataset=schema)
+        beside._kept.extend(self._kept)
+        return beside
+
     def prepare(self) -> None:
         """Create the dataset if there is none.
 
@@ -187,6 +199,8 @@ class BigQueryWarehouse:
 
     def notes(self) -> Mapping[str, Mapping[str, object]]:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            if jobs.dataset(self._dataset) is None:
+                return {}
             found = pool.map(jobs.table, map(self._reference, self._names(jobs)))
             return {table.table_id: sql.note_in(table.description) for table in found if table}
 

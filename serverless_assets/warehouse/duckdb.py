@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -50,6 +50,19 @@ class DuckDBWarehouse:
     def name(self) -> str:
         return f"DuckDB, {self.path}"
 
+    @property
+    def database(self) -> str:
+        """The catalog, which DuckDB names after the file."""
+        return self.path.stem
+
+    def in_schema(self, database: str, schema: str) -> "DuckDBWarehouse":
+        if database and database.lower() != self.database.lower():
+            raise WarehouseError(
+                f"The dbt project builds or reads relations in the database {database!r}; this warehouse is "
+                f"{self.database!r} alone. Use another schema instead of another database."
+            )
+        return replace(self, schema=schema or self.schema)
+
     def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
         refuse_other_columns(table, rows)
         relation = self.relation(table.name)
@@ -92,17 +105,20 @@ class DuckDBWarehouse:
         return None
 
     def relation(self, table: str) -> str:
-        return sql.identifier(self.schema, table)
+        # With the catalog: a schema may have the name of one.
+        return sql.identifier(self.database, self.schema, table)
 
     def label(self, table: str) -> str:
-        return f"{self.path.stem}.{self.schema}.{table}"
+        return f"{self.database}.{self.schema}.{table}"
 
     def tables(self) -> set[str]:
         if self.read_only and not self.path.exists():
             return set()
         with self._connection() as connection:
             rows = connection.execute(
-                "select table_name from information_schema.tables where table_schema = ?", [self.schema]
+                "select table_name from information_schema.tables"
+                " where table_catalog = ? and lower(table_schema) = lower(?)",
+                [self.database, self.schema],
             ).fetchall()
         return {name for (name,) in rows}
 
@@ -125,10 +141,12 @@ class DuckDBWarehouse:
             return []
         with self._connection() as connection:
             rows = connection.execute(
-                "select table_name, 'table', comment from duckdb_tables() where schema_name = $schema"
+                "select table_name, 'table', comment from duckdb_tables()"
+                " where database_name = $database and lower(schema_name) = lower($schema)"
                 " union all"
-                " select view_name, 'view', comment from duckdb_views() where schema_name = $schema",
-                {"schema": self.schema},
+                " select view_name, 'view', comment from duckdb_views()"
+                " where database_name = $database and lower(schema_name) = lower($schema)",
+                {"database": self.database, "schema": self.schema},
             ).fetchall()
         return [(name, kind, _note(comment)) for name, kind, comment in rows]
 
@@ -158,7 +176,7 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             # Closing a connection rolls back what was not committed.
             connection.execute("begin")
-            connection.execute(f"create schema if not exists {sql.identifier(self.schema)}")
+            connection.execute(f"create schema if not exists {sql.identifier(self.database, self.schema)}")
             yield connection
             connection.execute("commit")
 

@@ -8,7 +8,8 @@ import pytest
 
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt
-from serverless_assets.transformation.fingerprints import Node, nodes, normalised
+from serverless_assets.transformation.code import normalised
+from serverless_assets.transformation.fingerprints import Node, nodes
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 VARIABLES = {"SERVERLESS_ENV": "local", "SERVERLESS_DUCKDB_PATH": "warehouse.duckdb", "DBT_SCHEMA": "dwh"}

@@ -53,7 +53,7 @@ def test_before_the_first_green_build_nothing_is_known(artifacts):
 def test_a_green_build_leaves_its_manifest_and_its_results_and_a_copy_by_time_and_run(artifacts, kept):
     assert kept(manifest())
     assert last_green(artifacts) == manifest()
-    assert known_models(artifacts) == {"orders"}
+    assert known_models(artifacts) == {"model.p.orders"}
     assert json.loads(artifacts.read(RUN_RESULTS)) == {"results": []}
     (copy,) = artifacts.names(HISTORY_PREFIX)
     assert copy.endswith("Z-01234567.json")

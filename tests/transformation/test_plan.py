@@ -4,21 +4,33 @@ from dataclasses import replace
 
 import pytest
 
-from serverless_assets.transformation.fingerprints import Node
+from serverless_assets.transformation.fingerprints import Kind, Node
 from serverless_assets.transformation.plan import Decision, State, in_turns, plan
 
 MENU, ORDERS = "raw_menu", "raw_orders"
 OCTOBER, NOVEMBER = "2026-10-01", "2026-11-01"
 
 
-def node(name: str, *parents: str, view=False, by_month=False, incremental=False, **code: str) -> Node:
-    return Node(f"model.{name}", name, {"SQL": "1", **code}, parents, view, by_month, incremental)
+def node(name: str, *parents: str, kind=Kind.WHOLE, by_month=False, **more) -> Node:
+    own = {field: more.pop(field) for field in ("begin", "filtered", "reads") if field in more}
+    code = {"SQL": "1", **more}
+    return Node(
+        f"model.{name}",
+        name,
+        code,
+        parents,
+        own.pop("reads", parents),
+        kind,
+        by_month,
+        identifier=name,
+        **own,
+    )
 
 
 GRAPH = [
-    node("stg_orders", ORDERS, view=True, by_month=True),
-    node("orders", "stg_orders", MENU, by_month=True, incremental=True),
-    node("revenue", "orders", by_month=True, incremental=True),
+    node("stg_orders", ORDERS, kind=Kind.VIEW, by_month=True),
+    node("orders", "stg_orders", MENU, by_month=True, kind=Kind.BY_MONTH),
+    node("revenue", "orders", by_month=True, kind=Kind.BY_MONTH),
     node("cities", "orders"),
 ]
 RAW = {

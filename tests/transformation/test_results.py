@@ -1,7 +1,9 @@
+from datetime import datetime
+
 import pytest
 
-from serverless_assets.transformation.arguments import build_arguments, months_variable
-from serverless_assets.transformation.fingerprints import Node
+from serverless_assets.transformation.arguments import batches_of, build_arguments, months_variable
+from serverless_assets.transformation.fingerprints import Kind, Node
 from serverless_assets.transformation.plan import Decision, State
 from serverless_assets.transformation.results import STOPPED, Results
 
@@ -22,8 +24,17 @@ MANIFEST = {
 }  # fmt: skip
 
 
-def decision(name: str, build=True, months=None) -> Decision:
-    return Decision(Node(f"model.{name}", name, {}, (), False, False, False), build, "why", STATE, months)
+NOW = datetime(2026, 11, 27, 12)
+
+
+def decision(name: str, build=True, months=None, kind=Kind.BY_MONTH, begin="") -> Decision:
+    return Decision(
+        Node(f"model.{name}", name, {}, (), (), kind, identifier=name, begin=begin),
+        build,
+        "why",
+        STATE,
+        months,
+    )
 
 
 def event(node: str, status: str):
@@ -34,10 +45,10 @@ def event(node: str, status: str):
 
 
 def notes(statuses, decisions=None, finished=True):
-    results = Results()
+    results = Results(MANIFEST)
     for node, status in statuses.items():
         results.see(event(node, status))
-    return results.notes(decisions or [decision("orders")], MANIFEST, finished)
+    return results.notes(decisions or [decision("orders")], finished)
 
 
 def test_a_sound_model_keeps_what_it_was_built_from():
@@ -83,10 +94,35 @@ def test_a_reused_model_is_left_alone_otherwise():
 
 
 def test_dbt_is_told_the_models_by_their_full_names():
-    arguments = build_arguments([decision("orders"), decision("cities")], MANIFEST)
+    arguments = build_arguments([decision("orders"), decision("cities")], MANIFEST, NOW)
     assert arguments[-3:] == ["--select", "fqn:shop.marts.orders", "fqn:shop.cities"]
 
 
 def test_months_are_told_for_the_models_that_are_built_by_month():
     building = [decision("orders", months=("2026-10-01", "2026-11-01")), decision("cities")]
     assert months_variable(building) == "orders=2026-10-01,2026-11-01"
+
+
+@pytest.mark.parametrize(
+    ("months", "start", "end"),
+    [
+        (("2025-02-01",), "2025-02-01", "2025-03-01T00:00:00"),
+        (("2025-02-01", "2025-12-01"), "2025-02-01", "2026-01-01T00:00:00"),
+        # No batch before the first and after the current one: a full build has none.
+        (("2025-01-01",), "2025-01-15", "2025-02-01T00:00:00"),
+        (("2026-11-01",), "2026-11-01", "2026-11-27T12:00:00"),
+    ],
+)
+def test_batches_are_given_as_one_range_that_holds_the_months_to_build(months, start, end):
+    batches = decision("orders", months=months, kind=Kind.MICROBATCH, begin="2025-01-15")
+    arguments = build_arguments([batches, decision("cities")], MANIFEST, NOW)
+    at = arguments.index("--event-time-start")
+    assert arguments[at : at + 4] == ["--event-time-start", start, "--event-time-end", end]
+    assert batches_of([batches, decision("cities")]) == ["model.orders"]
+    assert months_variable([batches]) == ""
+
+
+def test_without_batches_to_build_dbt_is_given_no_range():
+    whole = decision("orders", kind=Kind.MICROBATCH, begin="2025-01-15")
+    assert "--event-time-start" not in build_arguments([whole], MANIFEST, NOW)
+    assert batches_of([whole]) == []

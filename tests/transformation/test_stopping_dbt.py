@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from serverless_assets.transformation import dbt
+from serverless_assets.transformation.relations import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 PROJECT = "name: small\nversion: '1.0'\nprofile: small\nmodel-paths: [models]\n"
@@ -60,7 +62,12 @@ class Small:
 
     @property
     def arguments(self) -> tuple[list[str], Path, Path, Mapping[str, str]]:
-        return ["build"], self.folder, self.folder / "target", dict(self.warehouse.dbt_variables())
+        return (
+            ["build"],
+            self.folder,
+            self.folder / "target",
+            {"SERVERLESS_ENV": "local", **self.warehouse.dbt_variables()},
+        )
 
 
 @pytest.fixture
@@ -146,6 +153,6 @@ def test_one_process_runs_one_command_after_another_and_lets_go_of_the_file(smal
 
 def test_events_tell_the_rows_of_what_was_built(small):
     small.write(**{"a.sql": "select * from range(3)"})
-    events = [*dbt.stream(*small.arguments, count_rows=small.warehouse.row_count)]
+    events = [*dbt.stream(*small.arguments, count_rows=partial(rows_in, small.warehouse))]
     [built] = [event["data"] for event in events if event["info"]["name"] == "LogModelResult"]
     assert built["rows"] == 3

@@ -1,0 +1,117 @@
+"""Projects of other teams: schemas of their own, relations dropped by hand, failures and odd names."""
+
+import pytest
+
+from serverless_assets.transformation.manifest_state import last_green
+from tests.transformation.conftest import ROWS
+from tests.transformation.team import Team
+
+pytestmark = pytest.mark.slow
+
+SOURCE = "from {{ source('raw', 'raw_orders') }}"
+SCHEMAS = {
+    "models/finance-eu/in_other.sql": "{{ config(materialized='table', schema='other', alias='paid') }} "
+    f"select * {SOURCE}",
+    "models/top.sql": "{{ config(materialized='table') }} select count(*) as n from {{ ref('in_other') }}",
+}
+
+
+def test_models_in_other_schemas_and_odd_folders_are_built_reused_and_missed(team: Team, tmp_path):
+    team.write(SCHEMAS)
+    first = team.run()
+    assert {name: one["status"] for name, one in first.items()} == {"other/in_other": "built", "top": "built"}
+    assert first["other/in_other"]["rows"] == 3
+    assert {one["reason"] for one in team.run().values()} == {"unchanged"}
+    assert last_green(team.artifacts) is not None
+    team.execute("drop table dwh_other.paid")
+    again = team.run()
+    assert (again["other/in_other"]["reason"], again["top"]["reason"]) == ("relation missing", "unchanged")
+    team.load(ROWS[:2], tmp_path)
+    assert {one["status"] for one in team.run().values()} == {"built"}
+    assert team.rows("select n from dwh.top") == [(2,)]
+
+
+@pytest.mark.parametrize("schema", ["warehouse", "main", "DWH"])
+def test_a_schema_may_have_the_name_of_the_catalog_or_capitals(schema, team: Team, tmp_path):
+    team.schema = schema
+    team.load(ROWS, tmp_path)
+    team.write(SCHEMAS)
+    assert {one["status"] for one in team.run().values()} == {"built"}
+    assert {one["reason"] for one in team.run().values()} == {"unchanged"}
+    assert team.rows(f'select n from warehouse."{schema}".top') == [(3,)]
+
+
+MONTHS = {
+    "macros/incremental_by_month.sql": """
+{%- macro months() -%}
+    {%- for part in env_var("SERVERLESS_MONTHS", "").split(";") -%}
+        {%- set name, _, days = part.partition("=") -%}
+        {%- if name == this.identifier -%} {{ return(days.split(",")) }} {%- endif -%}
+    {%- endfor -%}
+    {{ return([]) }}
+{%- endmacro -%}
+{%- macro incremental_by_month() -%}
+    {{ return({"materialized": "incremental", "incremental_strategy": "delete+insert", "unique_key": "id",
+        "full_refresh": not months()}) }}
+{%- endmacro -%}
+""",
+    "models/view.sql": f"select * {SOURCE}",
+    "models/view.yml": "models:\n  - name: view\n    config: {meta: {follows_months: true}}\n",
+    "models/mart.sql": "{{ config(**incremental_by_month()) }} select * from {{ ref('view') }}",
+    "models/mart.yml": """
+models:
+  - name: mart
+    config: {meta: {restated_months: "select ordered_at from {mart} anti join {view} using (id)"}}
+""",
+}
+
+
+def test_a_dropped_view_that_a_query_for_months_reads_is_a_missing_relation(team: Team, tmp_path):
+    team.write(MONTHS).run()
+    team.execute("drop view dwh.view")
+    team.load([(1, ROWS[0][1], 1010), *ROWS[1:]], tmp_path)
+    outcomes = team.run()
+    assert outcomes["view"]["reason"] == "relation missing"
+    assert {one["status"] for one in outcomes.values()} == {"built"}
+    assert team.rows("select id, total from dwh.mart order by id") == [(1, 1010), (2, 20), (3, 30)]
+
+
+FAILURES = {
+    "models/good.sql": f"{{{{ config(materialized='table') }}}} select * {SOURCE}",
+    "models/broken.sql": "{{ config(materialized='table') }} select * from nowhere",
+    "models/after.sql": "{{ config(materialized='table') }} select * from {{ ref('broken') }}",
+    "models/untested.sql": f"{{{{ config(materialized='table') }}}} select 1 as one {SOURCE}",
+    "models/untested.yml": """
+models:
+  - name: untested
+    columns: [{name: one, data_tests: [unique]}]
+""",
+    "models/later.sql": "{{ config(materialized='table') }} select * from {{ ref('untested') }}",
+}
+
+
+def test_each_model_has_its_own_error_and_a_skipped_one_names_what_failed(team: Team):
+    outcomes = team.write(FAILURES).run()
+    told = {name: (one["status"], one["reason"]) for name, one in outcomes.items()}
+    assert told["good"] == ("built", "new")
+    assert told["broken"][0] == "failed"
+    assert "nowhere" in told["broken"][1]
+    assert told["after"] == ("skipped", "skipped: upstream broken failed")
+    assert told["untested"][0] == "failed"
+    assert "unique_untested_one" in told["untested"][1]
+    assert told["later"] == ("skipped", "skipped: tests of upstream untested failed")
+
+
+def test_a_failed_test_of_several_models_fails_each_of_them(team: Team):
+    team.write(
+        {
+            "models/one.sql": "{{ config(materialized='table') }} select 1 as n",
+            "models/two.sql": "{{ config(materialized='table') }} select 2 as n",
+            "tests/agree.sql": "select * from {{ ref('one') }} anti join {{ ref('two') }} using (n)",
+        }
+    )
+    for _ in range(2):
+        outcomes = team.run()
+        assert {one["status"] for one in outcomes.values()} == {"failed"}
+        assert {one["reason"] for one in outcomes.values()} == {"tests failed: agree"}
+    assert not (team.home / "warehouse.duckdb").exists()
