@@ -2,17 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from serverless_assets.artifacts import ArtifactError, Place, refuse_paths
 from serverless_assets.files import is_writable, write_atomically
 
+Change = Literal["written", "deleted"]
+
 
 @dataclass(frozen=True)
 class LocalArtifacts:
-    """See `Artifacts`. Files are written to `folder` and read from `published`."""
+    """See `Artifacts`. Files are written to `folder` and read from `published`.
+
+    Which of them were written or deleted is recorded in the folder `changes`, if there is one, before it
+    happens: a file that differs from the published one and has no record was damaged.
+    """
 
     folder: Path
     published: Path
+    changes: Path | None = None
 
     @property
     def name(self) -> str:
@@ -20,6 +28,7 @@ class LocalArtifacts:
 
     def write(self, name: str, content: bytes) -> Place:
         refuse_paths(name)
+        self._record("written", name)
         write_atomically(self.folder / name, content)
         return self.place(name)
 
@@ -27,7 +36,7 @@ class LocalArtifacts:
         refuse_paths(name)
         try:
             return (self.folder / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return None
 
     def place(self, name: str) -> Place:
@@ -39,6 +48,7 @@ class LocalArtifacts:
 
     def delete(self, name: str) -> None:
         refuse_paths(name)
+        self._record("deleted", name)
         (self.folder / name).unlink(missing_ok=True)
 
     def check(self) -> str:
@@ -47,3 +57,15 @@ class LocalArtifacts:
                 f"{self.folder} cannot be written to: set SERVERLESS_HOME to a folder of yours."
             )
         return f"{len(list(self.published.glob('*')))} files"
+
+    def _record(self, change: Change, name: str) -> None:
+        if self.changes is not None:
+            write_atomically(self.changes / name, change.encode())
+
+
+def read_change(changes: Path, name: str) -> Change | None:
+    """Whether an artifact was written or deleted since the changes were last forgotten; None if neither."""
+    try:
+        return "deleted" if (changes / name).read_bytes() == b"deleted" else "written"
+    except OSError:
+        return None

@@ -1,70 +1,48 @@
 """Publishing on one machine: releases are folders, and one symbolic link says which is current.
 
-    warehouse.duckdb -> current/warehouse.duckdb        what people and tools open
-    artifacts        -> current/artifacts
-    current          -> releases/<latest>               swapped by one atomic rename
-    releases/        the latest release and the one before
-    work/            what runs write to, green or not; a failed run's work is kept here
-
+A run writes to the working copy (`working_copy`); a run that succeeds as a whole becomes the next release.
 Readers hold on to the release that they opened, so they neither block a run nor are blocked.
 """
 
 import json
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.files import copy_atomically, link_atomically, share_atomically, write_atomically
+from serverless_assets.publishing.layout import (
+    Layout,
+    link_published,
+    new_release_name,
+    prepare_work_folder,
+    repair,
+    stamp,
+)
 from serverless_assets.publishing.release import Published, Release, Scratch
 from serverless_assets.publishing.run_lock import RunLock
-from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.publishing.working_copy import (
+    WAREHOUSE,
+    Base,
+    artifact_files,
+    forget_changes,
+    open_working_copy,
+    read_base,
+    release_stamps,
+    working_stamps,
+    write_base,
+)
+from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
-RELEASES_KEPT = 2
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things are below SERVERLESS_HOME."""
-
-    home: Path
-
-    @property
-    def warehouse(self) -> Path:
-        return self.home / "warehouse.duckdb"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.home / "artifacts"
-
-    @property
-    def current(self) -> Path:
-        return self.home / "current"
-
-    @property
-    def releases(self) -> Path:
-        return self.home / "releases"
-
-    @property
-    def work(self) -> Path:
-        return self.home / "work"
-
-    @property
-    def working_warehouse(self) -> Path:
-        return self.work / "warehouse.duckdb"
-
-    @property
-    def working_artifacts(self) -> Path:
-        return self.work / "artifacts"
+# A release is named by the time of its publish; a dot before it marks one that is being written or removed.
+RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
 
 
 class LocalRelease(Release):
@@ -82,14 +60,15 @@ class LocalRelease(Release):
 
     @property
     def artifacts(self) -> LocalArtifacts:
-        return LocalArtifacts(self.layout.working_artifacts, self.layout.artifacts)
+        layout = self.layout
+        return LocalArtifacts(layout.working_artifacts, layout.artifacts, layout.artifact_changes)
 
     @property
     def published(self) -> Published:
-        # Resolved: a publish between two looks does not mix two releases.
+        warehouse, artifacts = self.layout.published()
         return Published(
-            DuckDBWarehouse(self.layout.warehouse.resolve(), self._dbt_schema, read_only=True),
-            LocalArtifacts(self.layout.artifacts.resolve(), self.layout.artifacts),
+            DuckDBWarehouse(warehouse, self._dbt_schema, read_only=True),
+            LocalArtifacts(artifacts, self.layout.artifacts),
         )
 
     @property
@@ -104,20 +83,23 @@ class LocalRelease(Release):
     def scratch(self) -> Iterator[Scratch]:
         # A copy: dbt writes to the file that it reads, and a file that is written to has no other reader.
         # It takes the place of a catalog, whose name is in the manifest: so its own name stays.
-        self.layout.home.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self.layout.home, prefix=".scratch-") as folder:
-            copy = DuckDBWarehouse(
-                Path(folder) / self.layout.warehouse.name, f"{self._dbt_schema}_ci_{uuid4().hex[:8]}"
-            )
-            if self.layout.warehouse.exists():
-                copy_atomically(self.layout.warehouse, copy.path)
-            published = LocalArtifacts(self.layout.artifacts, self.layout.artifacts)
+        warehouse, artifacts = self.layout.published()
+        with scratch_folder(self.layout.home, "slim-ci-warehouse") as folder:
+            copy = DuckDBWarehouse(folder / WAREHOUSE, f"{self._dbt_schema}_ci_{uuid4().hex[:8]}")
+            if warehouse.exists():
+                copy_atomically(warehouse, copy.path)
+            published = LocalArtifacts(artifacts, self.layout.artifacts)
             yield Scratch(copy.schema, published, copy.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        self._lock = RunLock(self.layout.work, run_id, log)
-        if adopt_published(self.layout):
-            log.info(f"Starting from {self.layout.warehouse}: it is not the copy that runs last worked on.")
+        layout = self.layout
+        prepare_work_folder(layout)
+        self._lock = RunLock(layout.work, run_id, log)
+        repair(layout)
+        remove_old_releases(layout)
+        start = open_working_copy(layout)
+        if start:
+            log.info(start)
 
     def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
         if publish(self.layout, run_id):
@@ -130,110 +112,83 @@ class LocalRelease(Release):
             self._lock.release()
 
 
-def adopt_published(layout: Layout) -> bool:
-    """Make the published release the working copy if the working copy did not come before it.
-
-    That is so when there is no working copy, and when somebody put another file in the place of the
-    published one (restored a backup, say): what they see is then what the next run goes on from.
-    """
-    if not layout.warehouse.exists():
-        return False
-    if layout.working_warehouse.exists() and _stamp(layout.warehouse) == _published_stamp(layout):
-        return False
-    layout.working_warehouse.with_suffix(".duckdb.wal").unlink(missing_ok=True)
-    copy_atomically(layout.warehouse, layout.working_warehouse)
-    for file in _files(layout.artifacts):
-        copy_atomically(file, layout.working_artifacts / file.name)
-    Unsettled(layout.home).clear()
-    return True
-
-
 def publish(layout: Layout, run_id: str) -> bool:
     """Make the working copy the current release in one step; False if it already is."""
-    working = _stamps([layout.working_warehouse, *_files(layout.working_artifacts)])
-    if _release_note(layout).get("working") == working and _stamp(layout.warehouse) == _published_stamp(
-        layout
-    ):
-        return False
-    release = layout.releases / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{run_id[:8]}"
+    if layout.working_warehouse.with_suffix(".duckdb.wal").exists():
+        # A killed run left committed rows in the log beside the file, or dbt still holds it open.
+        DuckDBWarehouse(layout.working_warehouse, schema="main").flush()
+    base = read_base(layout)
+    is_current = layout.release is not None and base == Base(
+        layout.release.name, release_stamps(layout), working_stamps(layout)
+    )
+    if not is_current:
+        release = _new_release(layout, run_id, base)
+        link_atomically(Path("releases", release.name), layout.current)
+    link_published(layout, adopted=base.published.get(WAREHOUSE) if base else None)
+    if not is_current:
+        write_base(layout)
+        remove_old_releases(layout)
+    forget_changes(layout)
+    return not is_current
+
+
+def remove_old_releases(layout: Layout) -> None:
+    """Remove all releases but the current one and the one before, and what killed runs left of others."""
+    release = layout.release
+    if release is None:
+        return
+    kept = {release.name, _previous_release(release)}
+    for path in layout.releases.iterdir():
+        if path.name in kept or not RELEASE_NAME.fullmatch(path.name) or not path.is_dir():
+            continue
+        # Renamed first: a folder that is half removed is not taken for a release.
+        hidden = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}"))
+        shutil.rmtree(hidden)
+
+
+def _new_release(layout: Layout, run_id: str, base: Base | None) -> Path:
+    release = layout.releases / new_release_name(run_id[:8])
     unfinished = release.with_name(f".{release.name}")
     (unfinished / "artifacts").mkdir(parents=True)
     if layout.working_warehouse.exists():
-        if layout.working_warehouse.with_suffix(".duckdb.wal").exists():
-            # A killed run left committed rows in the log beside the file, or dbt still holds it open.
-            DuckDBWarehouse(layout.working_warehouse, schema="main").flush()
-        working = _stamps([layout.working_warehouse, *_files(layout.working_artifacts)])
-        copy_atomically(layout.working_warehouse, unfinished / layout.warehouse.name)
-    for file in _files(layout.working_artifacts):
-        _take_over(layout, file, unfinished / "artifacts" / file.name)
-    note = {
+        copy_atomically(layout.working_warehouse, unfinished / WAREHOUSE)
+    for file in artifact_files(layout.working_artifacts):
+        _put_artifact(layout, base, file, unfinished / "artifacts" / file.name)
+    about = {
         "run_id": run_id,
-        "working": working,
-        "warehouse": _stamp(unfinished / layout.warehouse.name),
-        "artifacts": _stamps(_files(unfinished / "artifacts")),
+        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "previous": layout.release.name if layout.release else None,
     }
-    write_atomically(unfinished / "release.json", json.dumps(note).encode())
-    unfinished.rename(release)
-    link_atomically(Path("releases", release.name), layout.current)
-    for path in (layout.warehouse, layout.artifacts):
-        _link_through_current(path)
-    _remove_old_releases(layout)
-    return True
+    write_atomically(unfinished / "release.json", json.dumps(about).encode())
+    return unfinished.rename(release)
 
 
-def _take_over(layout: Layout, file: Path, to: Path) -> None:
-    """Put a working file into a new release; one that has not changed since the last costs no room there."""
-    last, note = layout.current / "artifacts" / file.name, _release_note(layout)
-    is_unchanged = note.get("working", {}).get(file.name) == _stamp(file)
+def _put_artifact(layout: Layout, base: Base | None, file: Path, to: Path) -> None:
+    """Put a working file into a new release; one that has not changed since the last takes no space there."""
+    key, last = f"artifacts/{file.name}", layout.current / "artifacts" / file.name
+    is_from_last = base is not None and layout.release is not None and base.release == layout.release.name
     # People may have written to the published one by hand.
-    if is_unchanged and last.exists() and note.get("artifacts", {}).get(file.name) == _stamp(last):
+    if (
+        is_from_last
+        and base is not None
+        and last.is_file()
+        and base.working.get(key) == stamp(file)
+        and base.published.get(key) == stamp(last)
+    ):
         share_atomically(last, to)
     else:
         copy_atomically(file, to)
 
 
-def _link_through_current(path: Path) -> None:
-    target = Path("current", path.name)
-    if path.is_symlink() and path.readlink() == target:
-        return
-    if path.is_dir() and not path.is_symlink():
-        # Somebody's own folder is moved aside, never deleted.
-        path.rename(path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
-    link_atomically(target, path)
-
-
-def _remove_old_releases(layout: Layout) -> None:
-    current = layout.current.resolve().name
-    folders = [path for path in layout.releases.iterdir() if path.is_dir()]
-    unfinished = [path for path in folders if path.name.startswith(".")]
-    # The current release comes last, even if a clock that went back gave it an early name.
-    finished = sorted(set(folders) - set(unfinished), key=lambda path: (path.name == current, path.name))
-    for path in [*finished[:-RELEASES_KEPT], *unfinished]:
-        shutil.rmtree(path)
-
-
-def _release_note(layout: Layout) -> dict[str, Any]:
-    path = layout.current / "release.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _published_stamp(layout: Layout) -> object:
-    return _release_note(layout).get("warehouse")
-
-
-def _stamps(files: Iterable[Path]) -> dict[str, object]:
-    return {file.name: _stamp(file) for file in files}
-
-
-def _stamp(file: Path) -> list[int] | None:
-    """What tells that a file was written to, without reading it: its size and time of change."""
-    if not file.exists():
-        return None
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns]
-
-
-def _files(folder: Path) -> list[Path]:
-    # A hidden file is what a killed write left behind.
-    found = folder.iterdir() if folder.is_dir() else []
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+def _previous_release(release: Path) -> str | None:
+    """The name of the release before; the newest other one if `release` does not say."""
+    try:
+        about = json.loads((release / "release.json").read_text())
+        return str(about["previous"]) if about["previous"] else None
+    except (OSError, ValueError, TypeError, KeyError):
+        others = sorted(
+            path.name
+            for path in release.parent.iterdir()
+            if path != release and RELEASE_NAME.fullmatch(path.name) and not path.name.startswith(".")
+        )
+        return others[-1] if others else None

@@ -19,11 +19,16 @@ class Unsettled:
     home: Path
 
     @property
-    def _path(self) -> Path:
+    def path(self) -> Path:
         return self.home / "work" / "unsettled.json"
 
+    def is_readable(self) -> bool:
+        """Whether it is known what is unfinished."""
+        return self._read() is not None
+
     def read(self) -> set[str]:
-        return set(json.loads(self._path.read_text())) if self._path.exists() else set()
+        """The unfinished assets; none if that is not known."""
+        return self._read() or set()
 
     def add(self, assets: Iterable[str]) -> None:
         self._write(self.read() | set(assets))
@@ -34,5 +39,13 @@ class Unsettled:
     def clear(self) -> None:
         self._write(set())
 
+    def _read(self) -> set[str] | None:
+        try:
+            assets = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return None
+        is_valid = isinstance(assets, list) and all(isinstance(asset, str) for asset in assets)
+        return set(assets) if is_valid else None
+
     def _write(self, assets: set[str]) -> None:
-        write_atomically(self._path, json.dumps(sorted(assets)).encode())
+        write_atomically(self.path, json.dumps(sorted(assets)).encode())

@@ -23,6 +23,7 @@ SECONDS_BETWEEN_ATTEMPTS = 0.25
 SECONDS_BETWEEN_MESSAGES = 15.0
 # Connections of one process to one file must agree on their configuration: dbt's profile has the same.
 CONFIGURATION = {"custom_user_agent": "dagster"}
+LOCKED = "Could not set lock on file"
 LOCKED_BY = re.compile(r"Conflicting lock is held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 
 # What `dagster.get_dagster_logger` returns: within a run, the run's log. Importing Dagster takes seconds.
@@ -217,7 +218,7 @@ class DuckDBWarehouse:
 
 def _lock_holder(error: duckdb.Error) -> str | None:
     """The process that has the file open, if that is why DuckDB could not open it."""
-    if "Could not set lock on file" not in str(error):
+    if LOCKED not in str(error):
         return None
     found = LOCKED_BY.search(str(error))
     return f"process {found['pid']} ({Path(found['program']).name})" if found else "another process"

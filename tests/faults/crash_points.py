@@ -34,13 +34,16 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 KILLED = 137
 
 
-def every_crash_point(action: Callable[[], object], below: Path, fault: Fault = "kill") -> Iterator[int]:
-    """Run `action` with the fault before its first file operation below `below`, its second, and so on.
+def every_crash_point(
+    action: Callable[[], object], below: Path, fault: Fault = "kill", stride: int = 1
+) -> Iterator[int]:
+    """Run `action` with the fault before its first file operation below `below`, then before the one that is
+    `stride` operations later, and so on.
 
     Yields the number of the operation after each attempt, for the caller to look at what is left and to
     restore the files. Ends after the attempt that had no operation left to fail, which is not yielded.
     """
-    for number in count(1):
+    for number in count(1, stride):
         if not run_with_fault(action, below, number, fault):
             return
         yield number

@@ -142,9 +142,11 @@ def test_a_file_that_is_not_of_the_forecast_is_written_from_its_table(pipeline, 
     path = pipeline.home / "work" / "artifacts" / "forecast.parquet"
     before = path.read_bytes()
     if loss == "lost":
-        path.unlink()
+        pipeline.artifacts.delete("forecast.parquet")
     else:
-        path.write_bytes(as_file(SCHEMA.empty_table(), {"forecast_key": "another"}))
+        pipeline.artifacts.write(
+            "forecast.parquet", as_file(SCHEMA.empty_table(), {"forecast_key": "another"})
+        )
     assert pipeline.run(job="forecast").success
     assert outcome(pipeline, "order_forecast") == (
         "reused", "unchanged: same history, parameters and code; forecast.parquet was written",

@@ -205,7 +205,7 @@ def test_a_forecast_that_is_reused_leaves_no_other_record_but_the_one_that_a_kil
     (name,) = records(pipeline)
     path = pipeline.home / "work" / "artifacts" / str(name)
     before = Record.from_bytes(path.read_bytes())
-    path.unlink()
+    pipeline.artifacts.delete(str(name))
     monkeypatch.setattr(NO_COMPUTE, lambda *_: 1 / 0)
     assert pipeline.run(job="forecast").success
     assert pipeline.reason("order_forecast").endswith("; its record was written")
@@ -216,7 +216,7 @@ def test_a_forecast_that_is_reused_leaves_no_other_record_but_the_one_that_a_kil
 
 def test_a_forecast_from_before_there_were_records_is_reused_without_one(pipeline, monkeypatch):
     (name,) = records(pipeline)
-    (pipeline.home / "work" / "artifacts" / str(name)).unlink()
+    pipeline.artifacts.delete(str(name))
     facts = dict(pipeline.warehouse.note("order_forecast"))
     del facts["made_at"], facts["forecast_hash"]
     pipeline.warehouse.keep_notes({"order_forecast": facts})

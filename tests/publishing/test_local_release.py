@@ -11,15 +11,11 @@ import duckdb
 import pytest
 
 from serverless_assets.files import share_atomically
-from serverless_assets.publishing.local import (
-    RELEASES_KEPT,
-    Layout,
-    LocalRelease,
-    adopt_published,
-    publish,
-)
+from serverless_assets.publishing.layout import Layout
+from serverless_assets.publishing.local import LocalRelease, publish
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
 from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.publishing.working_copy import open_working_copy
 from serverless_assets.warehouse import WarehouseError
 
 LOG = dg.get_dagster_logger()
@@ -109,7 +105,6 @@ def test_exactly_two_releases_are_kept_the_latest_and_the_one_before(layout):
         work(layout, number)
         publish(layout, f"run-{number}")
     assert [number_in(release / "warehouse.duckdb") for release in releases(layout)] == [4, 5]
-    assert RELEASES_KEPT == 2
     assert layout.current.resolve() == releases(layout)[-1]
 
 
@@ -332,24 +327,24 @@ def replaced_by_hand(layout: Layout, number: int) -> None:
 
 
 def test_there_is_nothing_to_adopt_in_a_new_home(layout):
-    assert adopt_published(layout) is False
+    assert open_working_copy(layout) is None
 
 
 def test_the_working_copy_of_the_last_release_is_gone_on_from(published):
-    assert adopt_published(published) is False
+    assert open_working_copy(published) is None
 
 
 def test_unpublished_work_is_gone_on_from(published):
     work(published, 2)
     Unsettled(published.home).add(["orders"])
-    assert adopt_published(published) is False
+    assert open_working_copy(published) is None
     assert number_in(published.working_warehouse) == 2
     assert Unsettled(published.home).read() == {"orders"}
 
 
 def test_a_missing_working_copy_is_made_from_what_is_published(published):
     shutil.rmtree(published.work)
-    assert adopt_published(published)
+    assert open_working_copy(published)
     assert number_in(published.working_warehouse) == 1
     assert (published.working_artifacts / "forecast.html").read_text() == "<p>1</p>"
 
@@ -358,7 +353,7 @@ def test_a_file_put_in_the_published_ones_place_is_gone_on_from(published):
     work(published, 2)
     Unsettled(published.home).add(["orders"])
     replaced_by_hand(published, 42)
-    assert adopt_published(published)
+    assert open_working_copy(published)
     assert number_in(published.working_warehouse) == 42
     assert Unsettled(published.home).read() == set()
 
@@ -367,17 +362,17 @@ def test_a_file_put_in_the_published_ones_place_drops_the_log_of_the_copy_before
     wal = published.working_warehouse.with_suffix(".duckdb.wal")
     wal.write_bytes(b"of another file")
     replaced_by_hand(published, 42)
-    adopt_published(published)
+    open_working_copy(published)
     assert not wal.exists()
 
 
 def test_after_an_adoption_publishing_makes_it_a_release_like_any_other(published):
     replaced_by_hand(published, 42)
-    adopt_published(published)
+    open_working_copy(published)
     assert publish(published, "run-2")
     assert published.warehouse.is_symlink()
     assert number_in(published.warehouse) == 42
-    assert adopt_published(published) is False
+    assert open_working_copy(published) is None
     assert publish(published, "run-3") is False
 
 

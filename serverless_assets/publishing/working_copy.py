@@ -1,0 +1,206 @@
+"""The copy that runs write to: what it was made from, and whether the next run may continue from it.
+
+`work/base.json` names the release that the working copy was made from or became. It is deleted before the
+working copy is replaced and written as the last step, so that a replacement that was interrupted at any
+point is repeated by the next run.
+"""
+
+import filecmp
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from serverless_assets.artifacts.local import read_change
+from serverless_assets.files import copy_atomically, move_aside, write_atomically
+from serverless_assets.publishing.layout import HomeError, Layout, is_replaced, stamp
+from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.scratch import scratch_folder
+from serverless_assets.warehouse.duckdb_damage import damage_of, verify
+
+Stamps = Mapping[str, object]
+WAREHOUSE = "warehouse.duckdb"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The release that the working copy was equal to last, and the stamps of the files of both by then."""
+
+    release: str | None
+    published: Stamps
+    working: Stamps
+
+
+def read_base(layout: Layout) -> Base | None:
+    """The base of the working copy; None if it is not known."""
+    try:
+        base = Base(**json.loads(layout.base.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return base if isinstance(base.published, dict) and isinstance(base.working, dict) else None
+
+
+def write_base(layout: Layout) -> None:
+    """Record that the working copy is equal to what is published now."""
+    published = release_stamps(layout)
+    if is_replaced(layout.warehouse):
+        published[WAREHOUSE] = stamp(layout.warehouse)
+    base = Base(layout.release.name if layout.release else None, published, working_stamps(layout))
+    write_atomically(layout.base, json.dumps(asdict(base)).encode())
+
+
+def working_stamps(layout: Layout) -> dict[str, object]:
+    """The stamps of the working copy's files."""
+    return _stamps(layout.working_warehouse, layout.working_artifacts)
+
+
+def release_stamps(layout: Layout) -> dict[str, object]:
+    """The stamps of the current release's files."""
+    release = layout.release or layout.current
+    return _stamps(release / WAREHOUSE, release / "artifacts")
+
+
+def reason_to_replace(layout: Layout) -> str | None:
+    """Why the next run cannot continue from the working copy; None if it can.
+
+    It can if the working copy was made from what is published, opens, and if it is known which of its
+    assets are unfinished. Without a release it is all there is.
+    """
+    published, base, working = _published_warehouse(layout), read_base(layout), layout.working_warehouse
+    if not os.path.lexists(working):
+        return f"there is no {working}" if published else None
+    damage = damage_of(working)
+    if damage:
+        return f"{working} cannot be read ({damage})"
+    if published is not None and not _is_made_from(base, layout, published):
+        return f"{working} was not made from it"
+    is_unchanged = base is not None and base.working == working_stamps(layout)
+    if not is_unchanged and not Unsettled(layout.home).is_readable():
+        return f"it is not known what is unfinished in {working}: {Unsettled(layout.home).path} is damaged"
+    return None
+
+
+def open_working_copy(layout: Layout) -> str | None:
+    """Make the working copy ready for a run.
+
+    Returns:
+        Where the run starts from and why, if it does not continue from the working copy.
+
+    Raises:
+        HomeError: what is published cannot be read. Nothing was changed.
+    """
+    shutil.rmtree(layout.working_warehouse.with_name(f"{WAREHOUSE}.tmp"), ignore_errors=True)
+    reason = reason_to_replace(layout)
+    if reason is None:
+        _restore_artifacts(layout, read_base(layout))
+        return None
+    published = _published_warehouse(layout)
+    if published is None:
+        layout.base.unlink(missing_ok=True)
+        aside = move_aside(layout.working_warehouse)
+        move_aside(_log_of(layout.working_warehouse))
+        _settle(layout)
+        return f"Starting from an empty warehouse: {reason}. It was moved to {aside}."
+    with scratch_folder(layout.work, "adopt") as scratch:
+        copy = _verified_copy(published, scratch, layout.working_warehouse)
+        layout.base.unlink(missing_ok=True)
+        for path in (layout.working_warehouse, _log_of(layout.working_warehouse)):
+            _discard(path)
+        copy.replace(layout.working_warehouse)
+    _settle(layout)
+    return f"Starting from the published {published}: {reason}."
+
+
+def forget_changes(layout: Layout) -> None:
+    """Forget which artifacts runs have written and deleted: they are published, or given up."""
+    shutil.rmtree(layout.artifact_changes, ignore_errors=True)
+
+
+def artifact_files(folder: Path) -> list[Path]:
+    """The files of an artifact folder; hidden ones are temporary copies."""
+    files = folder.iterdir() if folder.is_dir() else []
+    return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+
+
+def _settle(layout: Layout) -> None:
+    """The last steps of a replacement: artifacts, nothing unfinished, and the record that it is complete."""
+    for name in (file.name for file in artifact_files(layout.artifact_changes)):
+        _discard(layout.working_artifacts / name)
+    forget_changes(layout)
+    _restore_artifacts(layout, None)
+    Unsettled(layout.home).clear()
+    write_base(layout)
+
+
+def _is_made_from(base: Base | None, layout: Layout, published: Path) -> bool:
+    if base is None:
+        return False
+    release = layout.release.name if layout.release else None
+    if base.release == release:
+        return base.published.get(WAREHOUSE) == stamp(published)
+    # The release was deleted by hand, and `current` repaired: the working copy is the newest there is.
+    is_lost = base.release is not None and not (layout.releases / base.release).is_dir()
+    return is_lost and not is_replaced(layout.warehouse)
+
+
+def _published_warehouse(layout: Layout) -> Path | None:
+    path, _ = layout.published()
+    return path if path.is_file() else None
+
+
+def _verified_copy(published: Path, scratch: Path, working: Path) -> Path:
+    copy = scratch / WAREHOUSE
+    shutil.copyfile(published, copy)
+    if _log_of(published).is_file():
+        # Rows that somebody committed by hand and that are not in the file yet.
+        shutil.copyfile(_log_of(published), _log_of(copy))
+    damage = verify(copy)
+    if damage:
+        way_on = (
+            "loads everything again" if damage_of(working) else f"continues from {working} and publishes that"
+        )
+        raise HomeError(
+            f"{published} cannot be read as a DuckDB database ({damage}). Nothing was changed. Put a good "
+            f"copy of it in its place, or delete it: the next run then {way_on}."
+        )
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+    return copy
+
+
+def _restore_artifacts(layout: Layout, base: Base | None) -> None:
+    """Copy published artifacts to the working copy where it lacks them or has others that no run wrote."""
+    for folder in dict.fromkeys([layout.published()[1], (layout.release or layout.current) / "artifacts"]):
+        for file in artifact_files(folder):
+            to = layout.working_artifacts / file.name
+            if not _is_right(layout, base, file, to):
+                copy_atomically(file, to)
+
+
+def _is_right(layout: Layout, base: Base | None, published: Path, working: Path) -> bool:
+    key, change = f"artifacts/{published.name}", read_change(layout.artifact_changes, published.name)
+    if not working.is_file():
+        return change == "deleted" and not os.path.lexists(working)
+    if change == "written" or (base and base.working.get(key) == stamp(working)):
+        return True
+    is_edited = base is not None and base.published.get(key) not in (None, stamp(published))
+    return is_edited or filecmp.cmp(published, working, shallow=False)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        move_aside(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _log_of(warehouse: Path) -> Path:
+    """DuckDB's write-ahead log of a database file."""
+    return warehouse.with_name(f"{warehouse.name}.wal")
+
+
+def _stamps(warehouse: Path, artifacts: Path) -> dict[str, object]:
+    files = {f"artifacts/{file.name}": stamp(file) for file in artifact_files(artifacts)}
+    return {WAREHOUSE: stamp(warehouse), **files}
