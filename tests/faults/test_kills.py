@@ -128,7 +128,9 @@ def compare(place: World, reference: EndState, fault: Attempt, besides: int | No
     if besides:
         own = {besides, *(child.pid for child in psutil.Process(besides).children(recursive=True))}
         # A run that the UI launched is over, and so are all its processes.
-        processes = {pid: line for pid, line in processes.items() if pid not in own or "modal_forecast" in line}
+        processes = {
+            pid: line for pid, line in processes.items() if pid not in own or "modal_forecast" in line
+        }
     fault.left_overs(f"process {pid}: {line}" for pid, line in processes.items())
     fault.left_overs(f"a run that is {status}" for status in unfinished_runs(place.home))
 

@@ -1,6 +1,10 @@
 """A run that somebody stops in the UI is over soon, leaves no process, and publishes nothing."""
 
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -68,6 +72,27 @@ def held_worker(ui):
         except psutil.NoSuchProcess:
             continue
     return None
+
+
+def test_a_run_that_was_killed_in_a_terminal_fails_and_keeps_no_launch_waiting(ui, dbt_project):
+    killed = subprocess.Popen(
+        [Path(sys.executable).with_name("serverless"), "run", "transform"],
+        env={**os.environ, "SERVERLESS_HOME": str(ui.home), "SERVERLESS_DBT_PROJECT": str(dbt_project)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert killed.stdout
+    while "transformation ..." not in killed.stdout.readline():
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    # It is in the pool of the warehouse, which runs one at a time.
+    assert ui.status_at_the_end(ui.launch("transform", {"ingestion": {"reuse": {}}})) == "SUCCESS"
+    failed = ui.ask(
+        "query { runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId } } } }"
+    )
+    [run] = failed["runsOrError"]["results"]
+    assert f"its process {killed.pid} on " in ui.said(run["runId"])
 
 
 def test_a_ui_that_a_script_started_in_the_background_ends_when_it_is_told_to(tmp_path):
