@@ -13,6 +13,7 @@ from serverless_assets.automation.what_if_job import what_if_job
 from serverless_assets.described import Described
 from serverless_assets.environments import environment
 from serverless_assets.forecasting.assets import forecasting_assets
+from serverless_assets.forecasting.table_name import refuse_owned_name
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.run_record import pipeline_runs
 from serverless_assets.run_inputs import RunInputs
@@ -33,11 +34,13 @@ for api in BETA_APIS:
 def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
     parts, table = environment(settings), settings.forecast_table
-    described = Described(settings, parts.release.warehouse, parts.project.read_manifest())
+    manifest = parts.project.read_manifest()
+    refuse_owned_name(table, manifest)
+    described = Described(settings, parts.release.warehouse, manifest)
     assets = [
         ingestion_assets(parts.first_month, settings.pool),
         transformation_assets(parts.project, settings.pool),
-        *forecasting_assets(table, settings.forecast_fresh_hours, settings.pool),
+        *forecasting_assets(table, settings.forecast_fresh_hours, settings.pool, settings.timezone),
     ]
     names = {key.to_user_string() for found in assets for key in found.keys}
     return dg.Definitions(

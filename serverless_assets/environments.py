@@ -35,6 +35,7 @@ class Environment:
     project: Project
     first_month: date
     budget_usd: float | None
+    timezone: str
 
     @property
     def admission(self) -> Admission:
@@ -139,6 +140,7 @@ def environment(settings: Settings) -> Environment:
         project=Project(settings.dbt_project, settings.home / "dbt", variables),
         first_month=_first_month(settings),
         budget_usd=settings.budget_usd,
+        timezone=settings.timezone,
     )
 
 

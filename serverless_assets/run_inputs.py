@@ -21,6 +21,8 @@ Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 LONGEST_HORIZON_DAYS = 730
 # A run tagged so rebuilds all, whatever the form says.
 REBUILD_TAG = "serverless/rebuild"
+# The files of the records of all forecasts begin so.
+RECORD_PREFIX = "forecast-record-"
 
 
 class Reload(dg.Config):
@@ -163,6 +165,11 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}", name) or not name.endswith(ending):
             problems.append(
                 f"{field} is {name!r:.100}; choose a file name, not a path, that ends in {ending}."
+            )
+        elif name.lower().startswith(RECORD_PREFIX):
+            problems.append(
+                f"{field} is {name!r}; choose another: a name that begins with {RECORD_PREFIX} is that of "
+                "the record of an earlier forecast."
             )
     return problems
 

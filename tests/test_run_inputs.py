@@ -136,6 +136,11 @@ def test_a_path_or_an_odd_name_is_refused_by_its_field(field, name):
     assert ending in message
 
 
+def test_the_name_of_a_record_is_refused():
+    message = refused(customised(forecast_file="Forecast-Record-20260105T093000Z-x.parquet"))
+    assert "begins with forecast-record- is that of the record of an earlier forecast" in message
+
+
 @pytest.mark.parametrize(
     ("field", "name"),
     [

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modal_forecast.code_version import code_version
-from modal_forecast.messages import ForecastRequest
+from modal_forecast.messages import ForecastRefused
 from serverless_assets.admission import FORECAST, Admission
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
 from serverless_assets.forecasting.accuracy_asset import UNCHANGED, basis_of, of_age, reason_to_score
 from serverless_assets.forecasting.assets import COUNTRY
 from serverless_assets.forecasting.compute import Compute, Size, Used
-from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.history import REVENUE, HistoryError, Today, read_history
 from serverless_assets.forecasting.records import recorded
 from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
 from serverless_assets.forecasting.store_asset import TABLE as STORES
+from serverless_assets.forecasting.table_name import refuse_owned_name
 from serverless_assets.ingestion.decide import as_it_was, decide
 from serverless_assets.ingestion.holding import Holding
 from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
@@ -51,6 +52,8 @@ class Parts(Protocol):
     def project(self) -> Project: ...
     @property
     def admission(self) -> Admission: ...
+    @property
+    def timezone(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,12 @@ class Planned:
 def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
     warehouse = parts.release.warehouse
+    manifest = parts.project.read_manifest()
+    refuse_owned_name(forecast_table, manifest)
     notes = dict(warehouse.notes())
     for planned, note in _raw_tables(parts.source, parts.release.home, choices, warehouse, notes):
         yield planned
         notes[planned.asset] = note
-    manifest = parts.project.read_manifest()
     decisions = Planning(manifest, warehouse, parts.project.vars(), parts.project.variables).decide(
         None,
         notes=notes,
@@ -144,7 +148,7 @@ def _forecast(
 ) -> Iterator[Planned]:
     names = ("order_forecast", STORES, "forecast_report")
     revenue_stays = not any(decision.build and decision.node.name == REVENUE for decision in decisions)
-    yield _accuracy(parts.release, choices, notes.get(ACCURACY), revenue_stays)
+    yield _accuracy(parts, choices, notes.get(ACCURACY), revenue_stays)
     if choices.forecast is None:
         yield from (Planned(name, "skip", "skipped as asked") for name in names)
         return
@@ -153,8 +157,13 @@ def _forecast(
         reason = f"upstream rebuilt ({REVENUE}): forecast anew if its rows differ"
         yield from (Planned(name, "as it comes", reason) for name in names)
         return
-    history = read_history(parts.release.warehouse)
-    basis = Basis.of(ForecastRequest(history, choices.forecast.horizon, COUNTRY), code_version())
+    history = read_history(parts.release.warehouse, Today.of(parts.timezone))
+    try:
+        request = history.request(choices.forecast.horizon, COUNTRY)
+    except (HistoryError, ForecastRefused) as error:
+        yield from (Planned(name, "fail", str(error)) for name in names)
+        return
+    basis = Basis.of(request, code_version())
     why = reason_to_forecast(held, basis, choices.rebuild_all)
     rows = choices.forecast.horizon
     if why is None:
@@ -171,15 +180,13 @@ def _forecast(
     yield Planned("forecast_report", "write", "upstream rebuilt (order_forecast)")
 
 
-def _accuracy(
-    release: Release, choices: Choices, held: Mapping[str, Any] | None, revenue_stays: bool
-) -> Planned:
+def _accuracy(parts: Parts, choices: Choices, held: Mapping[str, Any] | None, revenue_stays: bool) -> Planned:
     if not revenue_stays:
         return Planned(
             ACCURACY, "as it comes", f"upstream rebuilt ({REVENUE}): scored anew if its rows differ"
         )
-    actual = read_history(release.warehouse)
-    basis = basis_of(of_age(recorded(release.artifacts), actual), actual)
+    actual = read_history(parts.release.warehouse, Today.of(parts.timezone)).table
+    basis = basis_of(of_age(recorded(parts.release.artifacts), actual), actual)
     reason = reason_to_score(held, basis, choices.rebuild_all)
     return Planned(ACCURACY, "score" if reason else "reuse", reason or UNCHANGED)
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest
+from modal_forecast.messages import ForecastAnswer, ForecastRefused
 from modal_forecast.report import render
 from modal_forecast.wire import MessageError
 from serverless_assets import metadata
@@ -20,7 +20,7 @@ from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.assets import COUNTRY
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Size
-from serverless_assets.forecasting.history import read_history
+from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.landing import forecast_in
 from serverless_assets.forecasting.making import details_in, forecast_facts
 from serverless_assets.forecasting.report import preview, report_input
@@ -62,14 +62,22 @@ def _imagined(
 ) -> dict[str, Any]:
     """Have the forecast computed, write the report on it, and return what there is to see."""
     warehouse, size = parts.release.published.warehouse, Size(choice.cpu, choice.memory)
-    request = ForecastRequest(read_history(warehouse), choice.horizon, COUNTRY)
+    history = read_history(warehouse, Today.of(parts.timezone))
+    request = history.request(choice.horizon, COUNTRY)
     published = _published(warehouse, table)
     answered, took = growing.answer(
         parts.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
     )
     answer = ForecastAnswer.from_bytes(answered.content)
     facts = forecast_facts(request, answer, size, took, parts.compute, answered, context.run_id)
-    report = report_input(request.history, answer.forecast, facts, choice, details_in(answer.diagnostics))
+    report = report_input(
+        request.history,
+        answer.forecast,
+        facts,
+        choice,
+        details_in(answer.diagnostics),
+        notes=[*history.warnings, *history.notes],
+    )
     path = keep_report(parts.release.home / "what-if", context.run_id, render(report).encode())
     compared = compare(answer.forecast, published)
     context.log.info("\n".join(["Order revenue in USD:", *as_text(compared), f"The report: {path}"]))

@@ -14,7 +14,7 @@ from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import in_words
 from serverless_assets.forecasting.accuracy import ALL, SCHEMA, Vintage, matured, score
-from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.history import REVENUE, Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName
 from serverless_assets.forecasting.records import read_record, recorded
 from serverless_assets.publishing.release import Release
@@ -33,8 +33,8 @@ UNCHANGED = "unchanged: same forecasts and revenue"
 DAYS_DRAWN, FEWEST_DAYS_DRAWN = 30, 7
 
 
-def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
-    """The asset `forecast_accuracy`."""
+def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
+    """The asset `forecast_accuracy`; only days that are over in this time zone are scored."""
 
     @dg.asset(
         name=TABLE,
@@ -50,7 +50,7 @@ def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
         warehouse, rebuild = release.warehouse, run_inputs.choices().rebuild_all
         with in_words():
             with warehouse.connected():
-                actual = read_history(warehouse)
+                actual = read_history(warehouse, Today.of(timezone)).table
                 names = of_age(recorded(release.artifacts), actual)
                 basis = basis_of(names, actual)
                 held = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
@@ -80,6 +80,8 @@ def accuracy_asset(group: str, pool: str) -> dg.AssetsDefinition:
 
 def of_age(names: Sequence[RecordName], actual: pa.Table) -> Sequence[RecordName]:
     """The forecasts of which a day has come. Pure."""
+    if not actual.num_rows:
+        return []
     last_day = actual["ds"][-1].as_py()
     return [name for name in names if name.data_as_of < last_day]
 

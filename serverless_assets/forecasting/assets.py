@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from modal_forecast.code_version import code_version
-from modal_forecast.messages import ForecastRefused, ForecastRequest
+from modal_forecast.messages import ForecastRefused
 from modal_forecast.report import key_in, render, report_key
 from modal_forecast.wire import MessageError
 from serverless_assets import metadata
@@ -19,11 +19,12 @@ from serverless_assets.forecasting.checks import (
     ForecastUnsound,
     Sanity,
     check_specs,
+    history_check,
     sanity_of_held,
     unsound,
 )
 from serverless_assets.forecasting.compute import Compute
-from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.history import REVENUE, History, Today, read_history
 from serverless_assets.forecasting.landing import forecast_in, leave, read_forecast
 from serverless_assets.forecasting.making import Making
 from serverless_assets.forecasting.records import details_of
@@ -40,8 +41,13 @@ COUNTRY = "US"
 SINGLE_RUN = dg.BackfillPolicy.single_run()
 
 
-def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list[dg.AssetsDefinition]:
-    """The assets; the forecast lands in the warehouse as `forecast_table`."""
+def forecasting_assets(
+    forecast_table: str, fresh_hours: int, pool: str, timezone: str
+) -> list[dg.AssetsDefinition]:
+    """The assets; the forecast lands in the warehouse as `forecast_table`.
+
+    timezone: of the business, in which a day must be over to be part of the history.
+    """
 
     # An asset that may be skipped together with its checks is one that can be subset.
     @dg.multi_asset(
@@ -77,13 +83,15 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
             found: Sequence[Sanity] = ()
             with warehouse.connected():
                 held = warehouse.note(forecast_table) if forecast_table in warehouse.tables() else None
+                history = read_history(warehouse, Today.of(timezone))
                 if not context.selected_asset_keys:
                     # Somebody asked for the checks alone.
                     if held:
                         found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
-                        yield from _results(context, found)
+                        yield from _results(context, [*found, history_check(history.warnings)])
                     return
-                request = ForecastRequest(read_history(warehouse), choices.forecast.horizon, COUNTRY)
+                _log_history(context, history)
+                request = history.request(choices.forecast.horizon, COUNTRY)
                 basis = Basis.of(request, code_version())
                 reason = reason_to_forecast(held, basis, choices.rebuild_all)
                 if held is not None and reason is None:
@@ -97,12 +105,14 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
                     making = Making(context, release, forecast_table, compute, choices.forecast, held)
                     told, found = making.make(request, basis, str(reason))
             except ForecastUnsound as error:
-                yield from _results(context, error.found)
+                yield from _results(context, [*error.found, history_check(history.warnings)])
                 raise
         yield dg.MaterializeResult(
-            asset_key=context.asset_key, data_version=dg.DataVersion(basis.key), metadata=told
+            asset_key=context.asset_key,
+            data_version=dg.DataVersion(basis.key),
+            metadata={**told, **_history_metadata(history)},
         )
-        yield from _results(context, found)
+        yield from _results(context, [*found, history_check(history.warnings)])
 
     @dg.asset(
         group_name=GROUP,
@@ -123,16 +133,18 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
         warehouse, name = release.warehouse, choices.forecast.html_report
         with in_words():
             with warehouse.connected():
-                forecast, history = read_forecast(warehouse, forecast_table), read_history(warehouse)
+                forecast = read_forecast(warehouse, forecast_table)
+                history = read_history(warehouse, Today.of(timezone))
                 facts = warehouse.note(forecast_table)
                 report = report_input(
-                    history,
+                    history.not_empty(),
                     forecast,
                     facts,
                     choices.forecast,
                     details_of(release.artifacts, facts),
-                    accuracy_shown(release, history, context.log),
-                    stores_shown(warehouse, history, forecast),
+                    accuracy_shown(release, history.table, context.log),
+                    stores_shown(warehouse, forecast),
+                    [*history.warnings, *history.notes],
                 )
             held, key = release.artifacts.read(name), report_key(report)
             reason = reason_to_report(key_in(held), key, choices.rebuild_all)
@@ -157,7 +169,7 @@ def forecasting_assets(forecast_table: str, fresh_hours: int, pool: str) -> list
     return [
         order_forecast,
         store_asset(GROUP, forecast_table, COUNTRY, pool),
-        accuracy_asset(GROUP, pool),
+        accuracy_asset(GROUP, pool, timezone),
         forecast_report,
     ]
 
@@ -171,6 +183,18 @@ def _skip(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
 def _results(context: dg.AssetExecutionContext, found: Sequence[Sanity]) -> Iterator[dg.AssetCheckResult]:
     asked = {key.name for key in context.selected_asset_check_keys}
     yield from (check.result for check in found if check.name in asked)
+
+
+def _log_history(context: dg.AssetExecutionContext, history: History) -> None:
+    for sentence in history.warnings:
+        context.log.warning(sentence)
+    for sentence in history.notes:
+        context.log.info(sentence)
+
+
+def _history_metadata(history: History) -> dict[str, Any]:
+    said = [*history.warnings, *history.notes]
+    return {"orders_left_out": history.left_out, **({"history": " ".join(said)} if said else {})}
 
 
 def _last_preview(context: dg.AssetExecutionContext, version: str) -> dict[str, Any]:

@@ -30,16 +30,17 @@ class Sanity:
     name: str
     fault: str
     picture: dg.MarkdownMetadataValue | None = None
+    blocks: bool = True
 
     @property
     def result(self) -> dg.AssetCheckResult:
-        """The result beside the forecast, which blocks what is made from it."""
+        """The result beside the forecast; one that blocks stops what is made from it."""
         return dg.AssetCheckResult(
             passed=not self.fault,
             asset_key=ASSET,
             check_name=self.name,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=self.fault or DESCRIPTIONS[self.name],
+            severity=dg.AssetCheckSeverity.ERROR if self.blocks else dg.AssetCheckSeverity.WARN,
+            description=self.fault or {**DESCRIPTIONS, **WARNINGS}[self.name],
             metadata={"picture": self.picture} if self.picture else {},
         )
 
@@ -61,12 +62,22 @@ DESCRIPTIONS = {
 }
 
 
+# People may plan by the forecast all the same.
+HISTORY = "forecast_history_is_plausible"
+WARNINGS = {HISTORY: "No order is dated in the future or far from all others, and the history is not old."}
+
+
 def check_specs() -> list[dg.AssetCheckSpec]:
     """The checks beside the forecast."""
     return [
-        dg.AssetCheckSpec(name, asset=ASSET, description=words, blocking=True)
-        for name, words in DESCRIPTIONS.items()
+        dg.AssetCheckSpec(name, asset=ASSET, description=words, blocking=name in DESCRIPTIONS)
+        for name, words in {**DESCRIPTIONS, **WARNINGS}.items()
     ]
+
+
+def history_check(warnings: Sequence[str]) -> Sanity:
+    """The check of the days that the forecast was made from; warnings: what history.py says of them."""
+    return Sanity(HISTORY, " ".join(warnings), blocks=False)
 
 
 def sanity(

@@ -21,8 +21,9 @@ from modal_forecast.wire import MessageError
 from serverless_assets.errors import ToldError
 from serverless_assets.forecasting.forecast_file import FACTS
 from serverless_assets.forecasting.reuse import KEY, Basis, digest
+from serverless_assets.run_inputs import RECORD_PREFIX
 
-PREFIX = "forecast-record-"
+PREFIX = RECORD_PREFIX
 MADE_AT, FORECAST_HASH = "made_at", "forecast_hash"
 REQUEST, DETAILS = b"forecast_request", b"forecast_details"
 # Without these, a forecast cannot be asked again as it was.

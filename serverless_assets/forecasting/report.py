@@ -41,18 +41,21 @@ def report_input(
     details: Mapping[str, Any],
     accuracy: Mapping[str, Any] | None = None,
     stores: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
 ) -> ReportInput:
     """The report on `forecast`, whose `facts` and `details` were kept when it was made.
 
     accuracy: how earlier forecasts did, as ReportInput has it; None if none was published yet.
     stores: those that add up to it, as ReportInput has them.
+    notes: sentences on the history.
     """
+    of_model = told({**facts, **details}, forecast, facts.get("holidays"))
     return ReportInput(
         history=history,
         forecast=forecast.select(FORECAST_SCHEMA.names),
         accuracy=accuracy,
         stores=stores,
-        **told({**facts, **details}, forecast, facts.get("holidays")),
+        **{**of_model, "notes": [*notes, *of_model["notes"]]},
         title=TITLE,
         unit=UNIT,
         color_history=choice.color_history,

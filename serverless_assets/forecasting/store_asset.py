@@ -1,6 +1,7 @@
 """The forecast of each store, as a table beside the total's."""
 
 from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ from serverless_assets.failures import in_words
 from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import RecordedCalls
 from serverless_assets.forecasting.compute import Compute, Size, Used
-from serverless_assets.forecasting.history import REVENUE, read_history
+from serverless_assets.forecasting.history import REVENUE, HistoryError, read_history_until
 from serverless_assets.forecasting.landing import read_forecast
 from serverless_assets.forecasting.reuse import digest
 from serverless_assets.forecasting.stores import SCHEMA, adding_up_to, batch_of, store_rows, stores_in
@@ -59,8 +60,10 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
         warehouse = release.warehouse
         with in_words(ForecastRefused, MessageError):
             with warehouse.connected():
-                total, history = read_forecast(warehouse, forecast_table), read_history(warehouse)
-                stores = stores_in(_revenue(warehouse))
+                total = read_forecast(warehouse, forecast_table)
+                # Not up to today: at midnight, the stores' days are still those of the total.
+                history = read_history_until(warehouse, data_as_of(total))
+                stores = stores_in(_revenue(warehouse), history)
                 held = warehouse.note(TABLE) if TABLE in warehouse.tables() else {}
                 count = warehouse.row_count(TABLE) if held else 0
             batch = batch_of(stores, total.num_rows, country)
@@ -94,7 +97,7 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
                     seconds=answered.seconds,
                 ),
                 "stores": len(stores),
-                "next_30_days": _table(stores_shown(warehouse, history, total), 30),
+                "next_30_days": _table(stores_shown(warehouse, total), 30),
                 **metadata.work(work, warehouse),
                 **metadata.cost(compute.price(took, used)),
                 **metadata.facts(answered.facts),
@@ -104,13 +107,23 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
     return store_forecast
 
 
-def stores_shown(warehouse: Warehouse, history: pa.Table, total: pa.Table) -> list[Mapping[str, Any]]:
+def data_as_of(total: pa.Table) -> date:
+    """The last day of the history that a forecast was made from, by its rows."""
+    first: date = min(total["ds"].to_pylist())
+    return first - timedelta(days=1)
+
+
+def stores_shown(warehouse: Warehouse, total: pa.Table) -> list[Mapping[str, Any]]:
     """The stores as the report has them: name, history and forecast; none if they are of another total."""
     if TABLE not in warehouse.tables():
         return []
+    try:
+        history = read_history_until(warehouse, data_as_of(total))
+    except HistoryError:
+        return []
     found = warehouse.query(f"select * from {warehouse.relation(TABLE)} order by ds")
     shown: list[Mapping[str, Any]] = []
-    for store in stores_in(_revenue(warehouse)):
+    for store in stores_in(_revenue(warehouse), history):
         mine = found.filter(pa.array([id == store.id for id in found["location_id"].to_pylist()]))
         if mine["ds"].to_pylist() != total["ds"].to_pylist():
             return []
@@ -127,7 +140,7 @@ def _size(choice: ForecastChoice) -> Size:
 
 def _revenue(warehouse: Warehouse) -> pa.Table:
     return warehouse.query(
-        "select ds, location_id, location_name, sum(revenue_usd) as y"
+        "select ds, location_id, location_name, sum(revenue_usd) as y, sum(nr_orders) as orders"
         f" from {warehouse.relation(REVENUE)} group by ds, location_id, location_name"
     )
 

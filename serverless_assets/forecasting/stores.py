@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from modal_forecast.adding_up import Answers, add_up, for_the_same_days
 from modal_forecast.batch_messages import ForecastBatch
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting import forecast_file
+from serverless_assets.forecasting.history import daily_total, isolated
 
 SCHEMA = pa.schema(
     [
@@ -38,23 +39,30 @@ class Store:
     history: pa.Table
 
 
-def stores_in(revenue: pa.Table) -> list[Store]:
-    """The stores of the rows of daily_revenue (ds, location_id, location_name, y), in order of names.
+def stores_in(revenue: pa.Table, total: pa.Table) -> list[Store]:
+    """The stores of the rows of daily_revenue (ds, location_id, location_name, y, orders), in order of names.
 
-    A day without a row is one on which the store sold nothing. The last name of a store is its name.
+    A day without a row is one on which the store sold nothing. The last name of a store is its name. Days
+    that are not in `total`, the history of all, or are isolated (history.py), do not count.
     """
-    rows = sorted(revenue.to_pylist(), key=lambda row: row["ds"])
-    sold: dict[str, dict[Any, float]] = {}
+    calendar = total["ds"].to_pylist()
+    first, last = calendar[0], calendar[-1]
+    rows = sorted(
+        (row for row in revenue.to_pylist() if first <= row["ds"] <= last), key=lambda row: row["ds"]
+    )
     names = {row["location_id"]: row["location_name"] for row in rows}
+    of_store: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        sold.setdefault(row["location_id"], {})[row["ds"]] = float(row["y"])
-    last = rows[-1]["ds"] if rows else None
+        of_store.setdefault(row["location_id"], []).append(row)
     stores = []
-    for id, known in sold.items():
-        days = [min(known) + timedelta(days=n) for n in range((last - min(known)).days + 1)]
-        values = [known.get(day, 0.0) for day in days]
-        history = pa.table({"ds": pa.array(days, pa.date32()), "y": pa.array(values, pa.float64())})
-        stores.append(Store(id, names[id], history))
+    for id, sold in of_store.items():
+        days = np.array([row["ds"] for row in sold], "datetime64[D]")
+        used = ~isolated(days, np.array([row["orders"] for row in sold], float))
+        values = np.array([row["y"] for row in sold], float)[used]
+        days = days[used]
+        if days[-1] < np.datetime64(last):
+            days, values = np.append(days, np.datetime64(last)), np.append(values, 0.0)
+        stores.append(Store(id, names[id], daily_total(days, values)))
     return sorted(stores, key=lambda store: (store.name, store.id))
 
 

@@ -111,8 +111,9 @@ def test_a_forecast_that_a_naive_one_beats_is_stopped_with_the_reason_and_a_pict
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    """Those that block. The shop of these tests ended weeks ago, of which the other one warns."""
     found = result.get_asset_check_evaluations()
-    return {check.check_name: check for check in found if check.asset_key == dg.AssetKey("order_forecast")}
+    return {check.check_name: check for check in found if check.check_name in DESCRIPTIONS}
 
 
 def stored(pipeline: Pipeline) -> list[dict[str, object]]:

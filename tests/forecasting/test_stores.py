@@ -18,7 +18,13 @@ FIRST = date(2026, 1, 1)
 def revenue(**sold: list[float | None]) -> pa.Table:
     """Rows of daily_revenue; None is a day without a row."""
     rows = [
-        {"ds": FIRST + timedelta(days=n), "location_id": name, "location_name": name.upper(), "y": value}
+        {
+            "ds": FIRST + timedelta(days=n),
+            "location_id": name,
+            "location_name": name.upper(),
+            "y": value,
+            "orders": 10,
+        }
         for name, values in sold.items()
         for n, value in enumerate(values)
         if value is not None
@@ -26,8 +32,13 @@ def revenue(**sold: list[float | None]) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+def calendar(days: int) -> pa.Table:
+    """The days of the history of all stores."""
+    return pa.table({"ds": pa.array([FIRST + timedelta(days=n) for n in range(days)], pa.date32())})
+
+
 def test_a_day_without_a_row_is_one_on_which_the_store_sold_nothing():
-    [a, b] = stores_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]))
+    [a, b] = stores_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]), calendar(4))
     assert (a.id, a.name, a.history["y"].to_pylist()) == ("a", "A", [1.0, 0.0, 3.0, 0.0])
     # It had not opened.
     assert b.history["ds"][0].as_py() == FIRST + timedelta(days=1)
@@ -41,7 +52,8 @@ def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
             a=[100.0 + 10 * (n % 7) for n in range(days)],
             b=[50.0 + 9 * (n % 5) for n in range(days)],
             new=[None] * (days - 5) + [8.0] * 5,
-        )
+        ),
+        calendar(days),
     )
     ahead = pa.array([FIRST + timedelta(days=days + n) for n in range(14)], pa.date32())
     bounds = {f"yhat_{side}_{level}": [250.0] * 14 for level in (80, 95) for side in ("lower", "upper")}

@@ -1,0 +1,210 @@
+"""Which days of daily_revenue the forecast is made from, and what is said of those that it is not."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from modal_forecast.messages import ForecastRefused
+from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
+from serverless_assets.forecasting.checks import HISTORY
+from serverless_assets.forecasting.history import History, HistoryError, Today, history_of
+from serverless_assets.forecasting.landing import UNCHANGED
+from serverless_assets.forecasting.stores import stores_in
+from tests.conftest import Pipeline
+from tests.test_pipeline import change_work
+
+LAST = date(2026, 11, 26)
+TODAY = Today(LAST, date(2026, 11, 27))
+
+
+def days_until(last: date, count: int) -> list[date]:
+    return [last - timedelta(days=n) for n in reversed(range(count))]
+
+
+def revenue(orders: Mapping[date, int]) -> pa.Table:
+    """Rows of daily_revenue at 12.50 an order."""
+    return pa.table(
+        {
+            "ds": pa.array(list(orders), pa.date32()),
+            "y": [12.5 * count for count in orders.values()],
+            "orders": list(orders.values()),
+        }
+    )
+
+
+USUAL = dict.fromkeys(days_until(LAST, 500), 10)
+
+
+def history(extra: Mapping[date, int], usual: Mapping[date, int] = USUAL, today: Today = TODAY) -> History:
+    return history_of(revenue({**usual, **extra}), today)
+
+
+# ---- days that are over
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "last_complete", "latest"),
+    [
+        ("UTC", "2026-11-27T00:00", "2026-11-26", "2026-11-27"),
+        ("UTC", "2026-11-27T23:59", "2026-11-26", "2026-11-27"),
+        ("America/New_York", "2026-11-27T03:00", "2026-11-25", "2026-11-27"),
+        ("America/New_York", "2026-11-27T06:00", "2026-11-26", "2026-11-27"),
+        ("Pacific/Auckland", "2026-11-26T12:00", "2026-11-25", "2026-11-27"),
+        ("Pacific/Auckland", "2026-11-27T00:00", "2026-11-26", "2026-11-27"),
+    ],
+)
+def test_a_day_is_complete_once_it_is_over_in_utc_and_where_the_business_is(zone, now, last_complete, latest):
+    today = Today.of(zone, datetime.fromisoformat(now).replace(tzinfo=UTC))
+    assert (str(today.last_complete), str(today.latest)) == (last_complete, latest)
+
+
+def test_the_running_day_is_left_out_and_noted_without_a_warning():
+    found = history({date(2026, 11, 27): 2})
+    assert found.table == history({}).table
+    assert found.notes == ["2 orders dated 2026-11-27 are left out: the day is not over yet."]
+    assert (found.left_out, found.warnings) == (2, [])
+
+
+@pytest.mark.parametrize("day", [date(2026, 11, 28), date(2027, 6, 1), date(2099, 1, 1), date(9999, 12, 31)])
+def test_a_future_order_is_left_out_with_a_warning(day):
+    found = history({day: 1})
+    assert found.table == history({}).table
+    assert found.warnings == [f"1 order dated {day} is left out: the day has not come yet."]
+
+
+def test_future_orders_of_several_days_are_counted_together():
+    found = history({date(2027, 6, 1): 1, date(2099, 1, 1): 1200})
+    assert found.warnings == [
+        "1,201 orders dated 2027-06-01 to 2099-01-01 are left out: these days have not come yet."
+    ]
+
+
+# ---- days far from all others
+
+
+@pytest.mark.parametrize(
+    ("extra", "usual"),
+    [
+        ({date(1, 1, 1): 1}, USUAL),
+        ({date(1970, 1, 1): 400}, USUAL),
+        ({date(2016, 1, 1): 1, date(2016, 3, 1): 2}, USUAL),
+        ({LAST - timedelta(days=531): 30}, USUAL),
+        ({LAST: 2}, dict.fromkeys(days_until(LAST - timedelta(days=40), 500), 10)),
+    ],
+    ids=["year 1", "dates never set", "two mistyped", "just over 30 days before", "long after the last load"],
+)
+def test_a_few_orders_far_from_all_others_are_left_out_with_a_warning(extra, usual):
+    found = history(extra, usual)
+    assert found.table == history({}, usual).table
+    count, days = sum(extra.values()), " to ".join(map(str, extra))
+    [said] = [warning for warning in found.warnings if "left out" in warning]
+    assert said.startswith(f"{count} order{'s' if count > 1 else ''} dated {days} ")
+    assert "more than 30 days from all others" in said
+
+
+@pytest.mark.parametrize(
+    ("extra", "usual"),
+    [
+        ({LAST - timedelta(days=530): 30}, USUAL),
+        (dict.fromkeys(days_until(LAST - timedelta(days=600), 60), 10), USUAL),
+        ({LAST: 9}, dict.fromkeys(days_until(LAST - timedelta(days=120), 500), 10)),
+    ],
+    ids=["30 days before", "a season before a pause", "opened again yesterday"],
+)
+def test_a_shop_that_was_closed_keeps_its_history(extra, usual):
+    found = history(extra, usual)
+    first, last = min({**extra, **usual}), max({**extra, **usual})
+    assert found.table["ds"].to_pylist() == days_until(last, (last - first).days + 1)
+    assert found.left_out == 0
+
+
+def test_a_day_without_a_row_counts_as_zero():
+    gap = LAST - timedelta(days=3)
+    found = history({}, {day: count for day, count in USUAL.items() if day != gap})
+    values = dict(zip(found.table["ds"].to_pylist(), found.table["y"].to_pylist(), strict=True))
+    assert (values[gap], values[LAST], len(values)) == (0.0, 125.0, 500)
+
+
+def test_a_history_that_ends_long_before_today_is_warned_of():
+    usual = dict.fromkeys(days_until(LAST - timedelta(days=8), 100), 10)
+    assert history({}, usual).warnings == [
+        "The history ends on 2026-11-18, 8 days before the last complete day, 2026-11-26: load newer data."
+    ]
+    assert not history({}, dict.fromkeys(days_until(LAST - timedelta(days=7), 100), 10)).warnings
+
+
+# ---- what cannot be forecast
+
+
+def test_no_revenue_is_said_in_a_sentence():
+    for orders in ({}, {date(2027, 6, 1): 3}):
+        with pytest.raises(HistoryError, match="There is no revenue to forecast from: daily_revenue has"):
+            history(orders, {}).request(180, "US")
+    with pytest.raises(HistoryError, match="3 orders dated 2027-06-01 are left out"):
+        history({date(2027, 6, 1): 3}, {}).request(180, "US")
+
+
+def test_too_few_days_are_refused_before_a_worker_is_asked():
+    with pytest.raises(ForecastRefused, match="The history has 13 days with a value"):
+        history({}, dict.fromkeys(days_until(LAST, 13), 10)).request(180, "US")
+
+
+# ---- stores
+
+
+def test_days_that_the_total_leaves_out_are_left_out_of_the_stores():
+    rows = [
+        {"ds": day, "location_id": id, "location_name": id.upper(), "y": 5.0, "orders": 10}
+        for id, days in {
+            "a": days_until(LAST, 500),
+            # A mistyped date within the history of all, and orders that are not over or have not come.
+            "b": [LAST - timedelta(days=300), *days_until(LAST, 100), date(2026, 11, 27), date(2027, 6, 1)],
+        }.items()
+        for day in days
+    ]
+    rows[500]["orders"] = 1
+    [a, b] = stores_in(pa.Table.from_pylist(rows), history({}).table)
+    assert a.history["ds"].to_pylist() == days_until(LAST, 500)
+    assert b.history["ds"].to_pylist() == days_until(LAST, 100)
+
+
+# ---- in a run
+
+
+def test_orders_of_today_and_of_next_year_change_neither_the_forecast_nor_its_scores(pipeline: Pipeline):
+    today = datetime.now(UTC).date()
+    far = today + timedelta(days=200)
+    for day in (today, far, date(2199, 12, 31)):
+        change_work(
+            pipeline,
+            "insert into dwh.daily_revenue (ds, location_id, location_name, nr_orders, revenue_usd)"
+            f" select date '{day}', min(location_id), min(location_name), 1, 3.18 from dwh.daily_revenue",
+        )
+    result = pipeline.run(job="forecast")
+    assert result.success, pipeline.summary
+    for asset in ("order_forecast", "store_forecast", ACCURACY):
+        assert pipeline.summary["assets"][asset]["status"] == "reused", pipeline.reason(asset)
+    assert pipeline.reason("order_forecast") == UNCHANGED
+    [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == HISTORY]
+    warned = f"2 orders dated {far} to 2199-12-31 are left out: these days have not come yet."
+    assert not check.passed
+    assert check.severity.value == "WARN"
+    assert warned in check.description
+    facts = pipeline.facts("order_forecast")
+    assert facts["orders_left_out"] == 3
+    assert f"1 order dated {today} is left out: the day is not over yet." in facts["history"]
+    said = [entry.user_message for entry in pipeline.instance.all_logs(result.run_id)]
+    assert any(warned in line for line in said)
+    assert warned in (pipeline.home / "artifacts" / "forecast.html").read_text()
+
+
+def test_an_empty_daily_revenue_leaves_the_last_forecast_and_says_why(pipeline: Pipeline):
+    before = pipeline.published("select * from dwh.order_forecast order by ds")
+    change_work(pipeline, "delete from dwh.daily_revenue")
+    assert not pipeline.run(job="forecast").success
+    assert "There is no revenue to forecast from: daily_revenue has no order" in pipeline.reason(
+        "order_forecast"
+    )
+    assert pipeline.published("select * from dwh.order_forecast order by ds") == before
