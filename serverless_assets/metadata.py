@@ -11,6 +11,7 @@ from serverless_assets.warehouse import Warehouse, Work
 Status = Literal["built", "reused", "failed", "skipped"]
 
 STATUS, REASON, ROWS, BYTES, SECONDS = "status", "reason", "dagster/row_count", "bytes", "seconds"
+PARTITION_ROWS = "dagster/partition_row_count"
 REPORT = "report"
 BUILT_BY = "built_by"
 SPENT = BYTES_BILLED, SLOT_SECONDS, COST_USD = "bytes_billed", "slot_seconds", "cost_usd"

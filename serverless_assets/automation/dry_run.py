@@ -106,7 +106,7 @@ def _raw_tables(
     url, force = choices.ingestion.dataset_url, choices.rebuild_all
     held = {name: Holding.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
-        for found in prepare(TABLES, opened, None, scratch, lambda line: None, held, force):
+        for found in prepare(TABLES, opened, warehouse, None, scratch, lambda line: None, held, force):
             name = found.table.name
             note = notes.get(name, {})
             if isinstance(found, Failed):
@@ -114,10 +114,15 @@ def _raw_tables(
                 continue
             if isinstance(found, Prepared):
                 before = held.get(name)
-                decision = decide(found.table, before, None, found.content, found.key, found.known, "", force)
+                decision = decide(
+                    found.table, before, None, found.content, found.key, found.known, found.source, "", force
+                )
                 rows: int | None = found.content.rows
             else:
-                decision, rows = as_it_was(found.table, held[name], None), warehouse.row_count(name)
+                decision, rows = (
+                    as_it_was(found.table, held[name], None, found.source),
+                    warehouse.row_count(name),
+                )
             verdict = "load" if decision.load else "reuse"
             after = decision.holding.as_note() if decision.load and decision.holding else note
             yield Planned(name, verdict, decision.reason, rows), after

@@ -38,11 +38,6 @@ class Question:
 Marks = Mapping[Question, str]
 
 
-def source_key(source: TableSource) -> str:
-    """A name for the source that gives no secret away."""
-    return source.request_key("", None)
-
-
 def ask(source: TableSource, questions: Iterable[Question]) -> Marks:
     """The mark of every answer that has one.
 

@@ -18,7 +18,7 @@ from serverless_assets.automation.source_changes import (
 )
 from serverless_assets.automation.source_cursor import Cursor
 from serverless_assets.automation.source_loads import Load
-from serverless_assets.automation.source_marks import Question, ask, of_months, of_tables, source_key
+from serverless_assets.automation.source_marks import Question, ask, of_months, of_tables
 from serverless_assets.automation.source_outage import back, down
 from serverless_assets.automation.tags import REASON, SOURCE_CHANGE, month_tags
 from serverless_assets.ingestion.download import SourceError, TableSource
@@ -68,8 +68,8 @@ def _look(
     context: dg.SensorEvaluationContext, watch: Watch, source: TableSource, months: Sequence[date]
 ) -> tuple[Decision, Sequence[str]]:
     """What to do, and the tables that cannot be watched."""
-    if watch.source != source_key(source):
-        watch = Watch(source_key(source))
+    if watch.source != source.key:
+        watch = Watch(source.key)
     fate = fate_of(context.instance, watch.launched.runs) if watch.launched else None
     watch = settled(watch, fate)
     wholes = ask(source, of_tables(TABLES))

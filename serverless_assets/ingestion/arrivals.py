@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 
 from serverless_assets.ingestion import audit
@@ -23,6 +24,7 @@ class Prepared:
     """A table's rows, checked and in the warehouse's columns and types, ready to be loaded.
 
     `key` is that of the request, and `known` what to keep to ask whether the source would answer the same.
+    `source` identifies the source, and `window` is what of a fact was asked for: None is its whole history.
     `served` are the columns and types of the source's own file.
     """
 
@@ -32,12 +34,17 @@ class Prepared:
     download: Download
     key: str
     known: Known
+    source: str
+    window: Window | None = None
     served: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Arrivals:
-    """See above. `held` is what the relations hold; a table that is not in it is fetched unasked."""
+    """The source's answers over one window, and over others where that one is not enough.
+
+    `held` is what the relations hold; a table that is not in it is fetched without asking what changed.
+    """
 
     source: TableSource
     window: Window | None
@@ -48,17 +55,34 @@ class Arrivals:
     files: dict[str, Future[Download]] = field(default_factory=dict)
     audited: dict[str, Prepared] = field(default_factory=dict)
     served: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    windows: dict[Window | None, "Arrivals"] = field(default_factory=dict)
+
+    def over(self, window: Window | None) -> "Arrivals":
+        """The answers over another window."""
+        self.windows.setdefault(self.window, self)
+        if window not in self.windows:
+            scratch = self.scratch / f"{len(self.windows)}"
+            scratch.mkdir()
+            self.windows[window] = Arrivals(
+                self.source, window, scratch, self.log, self.held, windows=self.windows
+            )
+        return self.windows[window]
 
     def ask(self, tables: Sequence[Table]) -> None:
         """Have the source say what it has."""
         for table in tables:
-            self.answers[table.name] = start_thread(self._ask, table)
+            if table.name not in self.answers:
+                self.answers[table.name] = start_thread(self._ask, table)
 
     def threads(self) -> list[Future[Any]]:
-        """All that was started."""
-        return [*self.answers.values(), *self.files.values()]
+        """All that was started, over this window and the others."""
+        threads: list[Future[Any]] = []
+        for arrivals in self.windows.values() or [self]:
+            threads += [*arrivals.answers.values(), *arrivals.files.values()]
+        return threads
 
     def answer(self, table: Table) -> Download | NotModified:
+        self.ask([table])
         return self.answers[table.name].result()
 
     def is_current(self, table: Table) -> bool:
@@ -105,6 +129,7 @@ class Arrivals:
     def _file(self, table: Table) -> Future[Download]:
         """The table's file, fetched now if the source had said that it is not needed."""
         if table.name not in self.files:
+            self.ask([table])
             answered = self.answers[table.name]
             unneeded = answered.exception() is None and isinstance(answered.result(), NotModified)
             self.files[table.name] = (
@@ -122,9 +147,7 @@ class Arrivals:
         with audit.audit_connection(self.scratch) as connection:
             audit.check_keys(connection, table, path)
             if parent_file:
-                dated = self._path(table, "dated.parquet")
-                audit.add_event_time(connection, table, path, parent_file.result().path, dated)
-                path = dated
+                path = self._dated(connection, table, path, parent_file.result().path)
             if self.window and table.event_time:
                 kept = self._path(table, "window.parquet")
                 audit.keep_window(connection, table, path, self.window, kept)
@@ -132,7 +155,25 @@ class Arrivals:
             content = audit.content_of(connection, table, path)
         key = self.source.request_key(table.name, self._window(table))
         known = Known(download.validators, dated_by)
-        return Prepared(table, path, content, download, key, known, self.served[table.name])
+        window, served = self._window(table), self.served[table.name]
+        return Prepared(table, path, content, download, key, known, self.source.key, window, served)
+
+    def _dated(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path
+    ) -> Path:
+        """The rows with the event time of their parents; without those of parents beyond the window.
+
+        A source may cut the parents to the window and not the children. Whether the rows that are then left
+        over belong to parents of other months, or to none at all, all of the parents tell.
+        """
+        dated = self._path(table, "dated.parquet")
+        left_over = audit.add_event_time(connection, table, path, parent_path, dated)
+        if left_over:
+            assert table.dated_by is not None
+            every_parent = self.over(None)._file(table.dated_by.parent).result().path
+            audit.check_parents(connection, table, path, every_parent)
+            self.log(f"{table.name}: {left_over:,} rows belong to other months than {self.window}: left out.")
+        return dated
 
     def _dated_by(self, table: Table) -> str:
         """The version of the parent's rows as the source would answer them."""

@@ -14,9 +14,10 @@ from serverless_assets.ingestion.audit import NO_ROWS
 from serverless_assets.ingestion.checking import Checking, check_specs
 from serverless_assets.ingestion.download import TableSource
 from serverless_assets.ingestion.holding import Holding
-from serverless_assets.ingestion.last_seen import LastSeen
+from serverless_assets.ingestion.last_seen import NOT_LOADED, LastSeen
 from serverless_assets.ingestion.load import Brought, bring_in
 from serverless_assets.ingestion.prepare import Failed, prepare
+from serverless_assets.ingestion.row_loss import row_loss
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.tables import TABLES, Table
 from serverless_assets.ingestion.window import Window
@@ -50,7 +51,7 @@ def ingestion_assets(first_month: date, pool: str, tables: Sequence[Table] = TAB
         choices = run_inputs.choices()
         choice = choices.ingestion
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
-        checking = Checking.now_in(context, release.warehouse)
+        checking = Checking.now_in(context, release.warehouse, first_month.replace(day=1))
         with in_words():
             if choice is None:
                 yield from _reuse(context, selected, checking)
@@ -105,39 +106,64 @@ def _reload(
         scratch_folder(home, "ingestion") as scratch,
         source as opened,
         # An interrupted step ends its downloads before the folder is removed that they write to.
-        closing(prepare(tables, opened, window, scratch, context.log.info, held, force)) as prepared,
+        closing(
+            prepare(tables, opened, warehouse, window, scratch, context.log.info, held, force)
+        ) as prepared,
     ):
         for found in prepared:
             note = notes.get(found.table.name)
-            brought = bring_in(warehouse, found, note, window, context.run.run_id, force)
+            brought = bring_in(warehouse, found, note, context.run.run_id, force)
             if isinstance(brought, Failed):
                 failures.append(brought)
                 key = dg.AssetKey(brought.table.name)
                 context.log_event(metadata.not_built(key, "failed", brought.reason))
                 continue
             # Before the months are recorded, which say nothing of it.
-            seen = checking.last_seen(brought.table).seen(brought.served, checking.now)
-            if window is None and brought.decision.load:
-                _record_months(context, brought, months)
+            gone = [month for month in brought.decision.months if month not in brought.months]
+            loss = row_loss(brought.rows_before, brought.rows, gone) if brought.decision.load else None
+            seen = checking.last_seen(brought.table).seen(brought.served, checking.now, loss)
+            if brought.served and (beyond := seen.not_loaded(brought.table)):
+                name = brought.table.name
+                context.log.info(f"{name}: not loaded, as the catalogue does not have them: {beyond}.")
+            if brought.table.event_time and window:
+                _describe_partitions(context, brought, window, checking)
+            if brought.table.event_time and brought.decision.load:
+                _record_months(context, brought, window, months)
             yield _materialized(checking, brought, seen)
     if failures:
         raise _failure(failures)
 
 
-def _record_months(
-    context: dg.AssetExecutionContext, brought: Brought, months: dg.TimeWindowPartitionsDefinition
+def _describe_partitions(
+    context: dg.AssetExecutionContext, brought: Brought, window: Window, checking: Checking
 ) -> None:
-    """Show each month of a whole history as materialized; a run over partitions does so by itself."""
-    if not brought.table.event_time:
-        return
+    """Give each month of the run its own number of rows: what else the asset is told goes to all months."""
+    rows = {month: part.rows for month, part in brought.months.items()}
+    if brought.served is None:
+        rows = {month.start.date(): month.rows + month.later for month in checking.months(brought.table)}
+    for month in window.months():
+        context.add_asset_metadata(
+            {metadata.PARTITION_ROWS: rows.get(month, 0)}, brought.table.name, month.isoformat()
+        )
+
+
+def _record_months(
+    context: dg.AssetExecutionContext,
+    brought: Brought,
+    window: Window | None,
+    months: dg.TimeWindowPartitionsDefinition,
+) -> None:
+    """Show each month that was loaded as materialized; those of a run over partitions show by themselves."""
     key = dg.AssetKey(brought.table.name)
     shown = context.instance.get_materialized_partitions(key)
     new = {month for month in brought.months if month.isoformat() not in shown}
     known = set(months.get_partition_keys())
+    reason = f"loaded with {brought.window or 'the whole history'}"
     for month in sorted(new.union(brought.decision.months)):
-        if month.isoformat() in known:
+        if month.isoformat() in known and not (window and month in window):
             part = brought.months.get(month, NO_ROWS)
-            described = metadata.outcome("built", "loaded with the whole history", rows=part.rows)
+            described = metadata.outcome("built", reason, rows=brought.rows)
+            described[metadata.PARTITION_ROWS] = part.rows
             tags = {"dagster/data_version": part.hash}
             context.log_event(
                 dg.AssetMaterialization(key, partition=month.isoformat(), metadata=described, tags=tags)
@@ -159,6 +185,7 @@ def _materialized(checking: Checking, brought: Brought, seen: LastSeen) -> dg.Ma
             ),
             **_lineage(brought.table),
             **seen.as_metadata(),
+            **_not_loaded(brought.table, seen),
             **metadata.work(brought.work, checking.warehouse),
             metadata.BUILT_BY: brought.built_by,
             "content_hash": decision.version,
@@ -188,6 +215,7 @@ def _reuse(
                 **metadata.outcome("reused", "ingestion: reuse", rows=warehouse.row_count(table.name)),
                 **_lineage(table),
                 **seen.as_metadata(),
+                **_not_loaded(table, seen),
                 metadata.BUILT_BY: Holding.from_note(notes[table.name]).built_by,
             },
             check_results=checking.of(table, seen),
@@ -201,6 +229,12 @@ def _last_data_version(context: dg.AssetExecutionContext, name: str) -> dg.DataV
     return dg.DataVersion(version) if version else None
 
 
+def _not_loaded(table: Table, seen: LastSeen) -> dict[str, Any]:
+    """The columns that the source serves and the catalogue does not have."""
+    beyond = seen.not_loaded(table)
+    return {NOT_LOADED: beyond} if beyond else {}
+
+
 def _lineage(table: Table) -> dict[str, Any]:
     """The column that is another table's, as Dagster shows it."""
     if table.dated_by is None or table.event_time is None:
@@ -211,7 +245,8 @@ def _lineage(table: Table) -> dict[str, Any]:
 
 
 def _failure(failures: Sequence[Failed]) -> dg.Failure:
-    reasons = " ".join(failure.reason for failure in failures)
+    # A table that is dated by one that failed has the same reason.
+    reasons = " ".join(dict.fromkeys(failure.reason for failure in failures))
     return dg.Failure(
         f"{len(failures)} of the raw tables could not be loaded and stay as they were. {reasons}",
         # What may pass was already asked for several times.

@@ -62,29 +62,43 @@ def check_keys(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) 
 
 def add_event_time(
     connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path, target: Path
-) -> None:
-    """Write `path` with the event time of each row's parent as a last column.
+) -> int:
+    """Write the rows of `path` that have a parent, with the parent's event time as a last column.
 
-    Raises:
-        ContractError: a row has no parent in `parent_path`: its month cannot be known.
+    Returns:
+        The number of rows that have no parent in `parent_path`, and are not written.
     """
-    if table.dated_by is None or table.event_time is None:
-        raise ValueError(f"{table.name} has its own event time, or none")
-    (parent_key,) = table.dated_by.parent.key
-    column = sql.identifier(table.dated_by.column)
-    joined = f"{parquet(path)} as child left join {parquet(parent_path)} as parent"
-    on = f"child.{column} = parent.{sql.identifier(parent_key)}"
+    joined, key = _joined(table, path, parent_path)
+    time = f"parent.{sql.identifier(str(table.event_time))}"
+    _write(connection, f"select child.*, {time} from {joined} where {key} is not null", target)
+    (orphans,) = connection.execute(f"select count(*) from {joined} where {key} is null").fetchone() or (0,)
+    return int(orphans)
+
+
+def check_parents(connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path) -> None:
+    """Raise `ContractError` unless every row of `path` has a parent in `parent_path`."""
+    joined, key = _joined(table, path, parent_path)
+    assert table.dated_by is not None
+    child = f"child.{sql.identifier(table.dated_by.column)}"
     orphans, example = connection.execute(
-        f"select count(*), min(child.{column}) from {joined} on {on}"
-        f" where parent.{sql.identifier(parent_key)} is null"
+        f"select count(*), min({child}) from {joined} where {key} is null"
     ).fetchone() or (0, None)
     if orphans:
         parent = table.dated_by.parent.name
         found = f"{orphans:,} rows of others, such as {example!r}"
         refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", found)])
-    _write(
-        connection, f"select child.*, parent.{sql.identifier(table.event_time)} from {joined} on {on}", target
-    )
+
+
+def _joined(table: Table, path: Path, parent_path: Path) -> tuple[str, str]:
+    """Children beside their parents in SQL, and the parent's key, which is null where there is none."""
+    if table.dated_by is None or table.event_time is None:
+        raise ValueError(f"{table.name} has its own event time, or none")
+    (parent_key,) = table.dated_by.parent.key
+    key = f"parent.{sql.identifier(parent_key)}"
+    return (
+        f"{parquet(path)} as child left join {parquet(parent_path)} as parent"
+        f" on child.{sql.identifier(table.dated_by.column)} = {key}"
+    ), key
 
 
 def keep_window(

@@ -1,21 +1,24 @@
 """The checks of raw tables in Dagster: what they say of a table as it now is."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 
 import dagster as dg
 
 from serverless_assets.ingestion.checks import (
+    EVENT_TIME,
     SCHEMA,
     VOLUME,
     Finding,
     Month,
     checks_of,
     described,
+    event_times,
     freshness,
     months_of,
     months_query,
+    row_count,
     schema,
     volume,
 )
@@ -35,15 +38,20 @@ def check_specs(tables: Iterable[Table]) -> list[dg.AssetCheckSpec]:
 
 @dataclass(frozen=True)
 class Checking:
-    """The checks that a run asks for, at the time `now`, which is in UTC and does not say so."""
+    """The checks that a run asks for, at the time `now`, which is in UTC and does not say so.
+
+    `first_month` is the first that runs over months load. What was asked of a table is kept.
+    """
 
     context: dg.AssetExecutionContext
     warehouse: Warehouse
+    first_month: date
     now: datetime
+    _months: dict[str, list[Month]] = field(default_factory=dict)
 
     @classmethod
-    def now_in(cls, context: dg.AssetExecutionContext, warehouse: Warehouse) -> "Checking":
-        return cls(context, warehouse, datetime.now(UTC).replace(tzinfo=None))
+    def now_in(cls, context: dg.AssetExecutionContext, warehouse: Warehouse, first_month: date) -> "Checking":
+        return cls(context, warehouse, first_month, datetime.now(UTC).replace(tzinfo=None))
 
     def last_seen(self, table: Table) -> LastSeen:
         """What the source served when the table was last materialized."""
@@ -56,13 +64,10 @@ class Checking:
         asked = {key.name for key in self.context.selected_asset_check_keys}
         kinds = {name: kind for name, kind in checks_of(table).items() if name in asked}
         try:
-            months = self._months(table) if {*kinds.values()} - {SCHEMA} else []
+            return [_result(table, name, self._finding(table, kind, seen)) for name, kind in kinds.items()]
         except WarehouseError as error:
             could_not = Finding(False, f"The table could not be looked at. {error}")
             return [_result(table, name, could_not) for name in kinds]
-        return [
-            _result(table, name, self._finding(table, kind, seen, months)) for name, kind in kinds.items()
-        ]
 
     def without_loading(self, tables: Iterable[Table]) -> Iterator[dg.AssetCheckResult]:
         """What the checks say of tables that the run does not load: somebody asked for the checks alone."""
@@ -71,19 +76,23 @@ class Checking:
             if table.name in asked:
                 yield from self.of(table, self.last_seen(table))
 
-    def _months(self, table: Table) -> list[Month]:
-        if not table.event_time:
-            return []
-        answer = self.warehouse.query(months_query(table, self.warehouse.relation(table.name)))
-        return list(months_of(answer.to_pylist()))
+    def months(self, table: Table) -> list[Month]:
+        """The months of a fact as the warehouse has them."""
+        if table.name not in self._months:
+            query = months_query(table, self.warehouse.relation(table.name), self.now)
+            self._months[table.name] = list(months_of(self.warehouse.query(query).to_pylist()))
+        return self._months[table.name]
 
-    def _finding(self, table: Table, kind: str, seen: LastSeen, months: list[Month]) -> Finding:
-        if kind == VOLUME:
-            return volume(months)
+    def _finding(self, table: Table, kind: str, seen: LastSeen) -> Finding:
         if kind == SCHEMA:
             return schema(seen.change)
+        if kind == EVENT_TIME:
+            return event_times(self.months(table), self.first_month, self.now)
+        if kind == VOLUME:
+            found = row_count(self.warehouse.row_count(table.name), seen.row_loss)
+            return volume(self.months(table)) if found.passed and table.event_time else found
         if table.event_time:
-            newest = max((month.last for month in months), default=None)
+            newest = max((month.last for month in self.months(table) if month.last), default=None)
             return freshness(newest, self.now, "Newest row")
         return freshness(seen.confirmed_at, self.now, "Last confirmed by the source")
 

@@ -1,4 +1,4 @@
-"""What is asked of a raw table once it is in: as much as usual, recent, its source as it was? Pure.
+"""What is asked of a raw table once it is in: enough rows, plausible times, recent, the same columns? Pure.
 
 What breaks the contract was refused before it was loaded. What is found here may be wrong or just unusual,
 a sale or a holiday, say: it warns, and stops nothing.
@@ -6,16 +6,18 @@ a sale or a holiday, say: it warns, and stops nothing.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from serverless_assets.ingestion.tables import Table
+from serverless_assets.ingestion.tables import EARLIEST, END_OF_TIME, Table
 from serverless_assets.ingestion.window import next_month
 
-VOLUME, SCHEMA, FRESHNESS = "volume", "schema", "freshness"
+VOLUME, SCHEMA, FRESHNESS, EVENT_TIME = "volume", "schema", "freshness", "event_time"
 
 FRESH = timedelta(days=3)
+# Times are UTC by contract. A source that writes its local times all the same is ahead by less than a day.
+AHEAD = timedelta(days=1)
 # A week holds one of each weekday: fewer days of a month say little of all of it.
 SHORTEST_PART = timedelta(days=7)
 FEWEST_MONTHS, MOST_MONTHS = 3, 6
@@ -37,27 +39,38 @@ class Finding:
 
 @dataclass(frozen=True)
 class Month:
-    """The rows of a fact in one month: how many, and the times of the first and the last."""
+    """The rows of a fact in one month up to a day from now: how many, and the times of the first and last.
+
+    Rows of still later times are `later`, the last of them at `latest`.
+    """
 
     start: datetime
     rows: int
-    first: datetime
-    last: datetime
+    first: datetime | None
+    last: datetime | None
+    later: int = 0
+    latest: datetime | None = None
 
 
 def checks_of(table: Table) -> Mapping[str, str]:
     """The checks of a table: the kind of each by its name, which begins with the table's."""
-    kinds = (VOLUME, SCHEMA, FRESHNESS) if table.event_time else (SCHEMA, FRESHNESS)
+    kinds = (VOLUME, SCHEMA, FRESHNESS, *((EVENT_TIME,) if table.event_time else ()))
     return {f"{table.name}_{kind}": kind for kind in kinds}
 
 
 def described(table: Table, kind: str) -> str:
     """What a check of this kind looks at, for people."""
     days = FRESH // DAY
-    if kind == VOLUME:
+    if kind == VOLUME and table.event_time:
         return (
-            f"The latest month's rows per day are {LEAST:g} to {MOST:g} times the median of the "
-            f"{FEWEST_MONTHS} to {MOST_MONTHS} months before."
+            "The table has rows, about as many as before its last load. The latest month's rows per day are "
+            f"{LEAST:g} to {MOST:g} times the median of the {FEWEST_MONTHS} to {MOST_MONTHS} months before."
+        )
+    if kind == VOLUME:
+        return "The table has rows, about as many as before its last load."
+    if kind == EVENT_TIME:
+        return (
+            "No row is dated later than a day from now, or before the first month that is loaded by itself."
         )
     if kind == SCHEMA:
         return "The source serves the columns and types that it served for the last load."
@@ -66,12 +79,42 @@ def described(table: Table, kind: str) -> str:
     return f"The source has confirmed the rows within {days} days."
 
 
+def row_count(rows: int, loss: str) -> Finding:
+    """Whether there are rows, and about as many as before the last load; `loss` says how many are gone."""
+    numbers = {"rows": float(rows)}
+    if rows == 0:
+        return Finding(False, "The table has no rows.", numbers)
+    return Finding(not loss, loss or f"{rows:,} rows.", numbers)
+
+
+def event_times(months: Sequence[Month], first_month: date, now: datetime) -> Finding:
+    """Rows of times that cannot be, or that no run over months loads, with the one farthest off."""
+    later = sum(month.later for month in months)
+    early = [month for month in months if month.start.date() < first_month and month.rows]
+    earlier = sum(month.rows for month in early)
+    words = []
+    if later:
+        latest = max(month.latest for month in months if month.latest)
+        words.append(
+            f"{later:,} rows are dated later than a day from {now:%Y-%m-%d %H:%M} UTC, such as "
+            f"{latest:%Y-%m-%d %H:%M}: loaded, and left out of volume and freshness."
+        )
+    if earlier:
+        earliest = min(month.first for month in early if month.first)
+        words.append(
+            f"{earlier:,} rows are dated before {first_month:%Y-%m}, such as {earliest:%Y-%m-%d %H:%M}: only "
+            "a load of the whole history brings them. SERVERLESS_FIRST_MONTH is the first to load by itself."
+        )
+    sentence = " ".join(words) or "All rows are dated from the first month up to now."
+    return Finding(not words, sentence, {"later_rows": float(later), "earlier_rows": float(earlier)})
+
+
 def volume(months: Sequence[Month]) -> Finding:
     """Rows per day of the latest month against the months before it.
 
     That a source has gone silent is for the freshness to tell: no time counts after the last row.
     """
-    rates = rows_per_day(months)
+    rates = rows_per_day([month for month in months if month.rows])
     before = [rate for _, rate in rates[-MOST_MONTHS - 1 : -1]]
     if len(before) < FEWEST_MONTHS:
         return Finding(
@@ -96,7 +139,8 @@ def rows_per_day(months: Sequence[Month]) -> Sequence[tuple[datetime, float]]:
     if not months:
         return []
     rows = {month.start: month.rows for month in months}
-    oldest, newest = min(month.first for month in months), max(month.last for month in months)
+    oldest = min(month.first for month in months if month.first)
+    newest = max(month.last for month in months if month.last)
     starts = [min(rows)]
     while (following := _next(starts[-1])) <= newest:
         starts.append(following)
@@ -134,7 +178,8 @@ def freshness(newest: datetime | None, now: datetime, what: str) -> Finding:
     """
     if newest is None:
         return Finding(False, f"{what}: nothing yet.")
-    age = now - newest
+    # The clock of the source may be ahead.
+    age = max(now - newest, timedelta(0))
     return Finding(
         age <= FRESH,
         f"{what}: {newest:%Y-%m-%d %H:%M} UTC, {_in_words(age)} ago; {_in_words(FRESH)} are allowed.",
@@ -145,16 +190,33 @@ def freshness(newest: datetime | None, now: datetime, what: str) -> Finding:
 def months_of(rows: Iterable[Mapping[str, Any]]) -> Sequence[Month]:
     """The months in the answer to `months_query`."""
     return [
-        Month(datetime(row["year"], row["month"], 1), row["nr"], row["first"], row["last"]) for row in rows
+        Month(
+            datetime(row["year"], row["month"], 1),
+            row["nr"],
+            row["first"],
+            row["last"],
+            row["later"],
+            row["latest"] if row["later"] else None,
+        )
+        for row in rows
     ]
 
 
-def months_query(table: Table, relation: str) -> str:
-    """A query for the rows of each month; it reads the event time alone."""
+def months_query(table: Table, relation: str, now: datetime) -> str:
+    """A query for the rows of each month; it reads the event time alone.
+
+    A relation that was not written by this version may hold times that Python has not: they are left out.
+    """
     at = table.event_time
+    earliest, end, until = (
+        f"timestamp '{time:%Y-%m-%d %H:%M:%S}'" for time in (EARLIEST, END_OF_TIME, now + AHEAD)
+    )
+    usable = f"case when {at} < {until} then {at} end"
     return (
-        f"select extract(year from {at}) as year, extract(month from {at}) as month, count(*) as nr,"
-        f" min({at}) as first, max({at}) as last from {relation} group by 1, 2"
+        f"select extract(year from {at}) as year, extract(month from {at}) as month, count({usable}) as nr,"
+        f" min({usable}) as first, max({usable}) as last,"
+        f" count(*) - count({usable}) as later, max({at}) as latest"
+        f" from {relation} where {at} >= {earliest} and {at} < {end} group by 1, 2"
     )
 
 

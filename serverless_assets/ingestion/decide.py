@@ -1,7 +1,7 @@
 """What to do with a table, given what its relation holds and what the source answered. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from serverless_assets.ingestion.audit import Content
@@ -43,9 +43,21 @@ def known_answer(table: Table, held: Holding | None, key: str) -> Known | None:
     return known if known and (known.dated_by or not table.dated_by) else None
 
 
-def as_it_was(table: Table, held: Holding, window: Window | None) -> Decision:
+def window_to_load(table: Table, held: Holding | None, source: str, window: Window | None) -> Window | None:
+    """What of a table to load if `window` is asked for: None is all of it.
+
+    Some months may replace only those of a relation that holds this source's rows. Beside the rows of another
+    source, or of nobody knows which, they would make a table that no source has.
+    """
+    if window is None or not table.event_time or held is None:
+        return window if table.event_time else None
+    return window if held.is_of(source) else None
+
+
+def as_it_was(table: Table, held: Holding, window: Window | None, source: str) -> Decision:
     """What to do if the source says that its answer is the one that is held."""
-    return Decision(False, "unchanged at the source: not downloaded", held.within(table, window), None)
+    holding = None if held.source == source else replace(held, source=source)
+    return Decision(False, "unchanged at the source: not downloaded", held.within(table, window), holding)
 
 
 def decide(
@@ -55,12 +67,13 @@ def decide(
     content: Content,
     key: str,
     known: Known,
+    source: str,
     run_id: str,
     force: bool = False,
 ) -> Decision:
     """What to do with rows that arrived; `held` is None if there is no relation.
 
-    key, known: the request that they answer, and the answer.
+    key, known, source: the request that they answer, the answer, and whose it is.
     """
     window = window if table.event_time else None
     months = {day.isoformat(): part.hash for day, part in content.months.items()}
@@ -70,13 +83,14 @@ def decide(
         run_id,
         definition_of(table),
         answers_to_keep({key: known}),
+        source,
     )
     before = held or Holding()
     same = before.within(table, window) == content.hash
     # A window leaves a table laid out as it is, whatever the catalogue now says.
     as_defined = window is not None or before.definition == arrived.definition
     if same and as_defined and not force:
-        renewed = before.with_answer(key, known)
+        renewed = replace(before.with_answer(key, known), source=source)
         return Decision(
             False,
             "unchanged content: not loaded",
@@ -91,7 +105,7 @@ def decide(
     elif not as_defined:
         why = "its definition changed"
     else:
-        why = _named(changed) or "new content"
+        why = named(changed) or "new content"
     reason = "forced: rebuild all" if force else f"loaded from the source: {why}"
     holding = merged(table, held, window, arrived) if held and window else arrived
     return Decision(True, reason, content.hash, holding, changed)
@@ -102,7 +116,8 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str], window: Window |
     return [date.fromisoformat(day) for day in days if window is None or day in window]
 
 
-def _named(months: Sequence[date]) -> str:
+def named(months: Sequence[date]) -> str:
+    """The first few months, for a sentence."""
     named = ", ".join(f"{month:%Y-%m}" for month in months[:MONTHS_NAMED])
     more = len(months) - MONTHS_NAMED
     return f"{named} and {more} more" if more > 0 else named

@@ -65,6 +65,11 @@ class TableSource:
     identity: str = ""
     limits: DownloadLimits = DEFAULT_LIMITS
 
+    @property
+    def key(self) -> str:
+        """A name for the source as a whole, whatever is asked of it. It gives no secret away."""
+        return self.request_key("", None)
+
     def request_key(self, table: str, window: Window | None) -> str:
         """A name for what `fetch` asks: the same source, table and window. It gives no secret away."""
         url = table_url(self.identity or self.base_url, table, window)

@@ -35,6 +35,7 @@ class Holding:
     built_by: the run that last changed it.
     definition: that of the table when it was last loaded whole, see `definition_of`.
     answers: the answers that its rows are, by the key of the request.
+    source: identifies the source that all of its rows come from, see `TableSource.key`; empty if unknown.
     """
 
     version: str = ""
@@ -42,6 +43,7 @@ class Holding:
     built_by: str = ""
     definition: str = ""
     answers: Mapping[str, Known] = field(default_factory=dict)
+    source: str = ""
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> "Holding":
@@ -55,6 +57,7 @@ class Holding:
             built_by=str(note.get("built_by", "")),
             definition=str(note.get("definition", "")),
             answers=_answers(answers if isinstance(answers, dict) else {}),
+            source=str(note.get("source", "")),
         )
 
     def as_note(self) -> dict[str, Any]:
@@ -74,6 +77,7 @@ class Holding:
             **({} if self.months is None else {"months": dict(self.months)}),
             "built_by": self.built_by,
             "definition": self.definition,
+            **({"source": self.source} if self.source else {}),
             "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in answers.items()},
         }
 
@@ -83,6 +87,10 @@ class Holding:
             return self.version
         months = {day: version for day, version in (self.months or {}).items() if day in window}
         return "" if self.months is None else version_of(table.schema, months)
+
+    def is_of(self, source: str) -> bool:
+        """Whether all of its rows are known to be this source's."""
+        return bool(self.version) and self.months is not None and self.source == source
 
     def with_answer(self, key: str, known: Known) -> "Holding":
         """The same rows, known to be this answer too."""

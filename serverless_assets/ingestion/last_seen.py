@@ -8,23 +8,27 @@ from typing import Any
 import dagster as dg
 
 from serverless_assets.ingestion.checks import Columns, schema_change
+from serverless_assets.ingestion.tables import Table
 
 COLUMNS, CHANGE, CONFIRMED = "source_schema", "source_schema_change", "source_confirmed_at"
+ROW_LOSS, NOT_LOADED = "row_loss", "columns_not_loaded"
 
 
 @dataclass(frozen=True)
 class LastSeen:
     """Columns and types of the last file, None if nobody knows; what was then new of them, empty if nothing;
-    and when the source last said that the table is as it has it, in UTC."""
+    when the source last said that the table is as it has it, in UTC; and what to warn of about the rows that
+    the last load removed, empty if nothing."""
 
     columns: Columns | None = None
     change: str = ""
     confirmed_at: datetime | None = None
+    row_loss: str = ""
 
     @classmethod
     def in_metadata(cls, found: Mapping[str, dg.MetadataValue]) -> "LastSeen":
         """What a materialization tells; nothing if it is not one of these."""
-        columns, change, confirmed = (found.get(name) for name in (COLUMNS, CHANGE, CONFIRMED))
+        columns, change, confirmed, loss = map(found.get, (COLUMNS, CHANGE, CONFIRMED, ROW_LOSS))
         return cls(
             {column.name: column.type for column in columns.value.columns}
             if isinstance(columns, dg.TableSchemaMetadataValue)
@@ -33,13 +37,23 @@ class LastSeen:
             datetime.fromtimestamp(float(confirmed.value), UTC).replace(tzinfo=None)
             if isinstance(confirmed, dg.TimestampMetadataValue)
             else None,
+            str(loss.value) if loss else "",
         )
 
-    def seen(self, served: Columns | None, now: datetime) -> "LastSeen":
-        """What there is to say after the source answered; `served` is None if there was nothing new."""
+    def seen(self, served: Columns | None, now: datetime, row_loss: str | None = None) -> "LastSeen":
+        """What there is to say after the source answered; `served` is None if there was nothing new.
+
+        row_loss: of the load that followed; None if there was none.
+        """
+        loss = self.row_loss if row_loss is None else row_loss
         if served is None:
-            return replace(self, confirmed_at=now)
-        return LastSeen(served, schema_change(self.columns, served), now)
+            return replace(self, confirmed_at=now, row_loss=loss)
+        return LastSeen(served, schema_change(self.columns, served), now, loss)
+
+    def not_loaded(self, table: Table) -> str:
+        """The columns of the last file that the catalogue does not have, with their types."""
+        beyond = {name: kind for name, kind in (self.columns or {}).items() if name not in table.columns}
+        return ", ".join(f"{name} ({kind})" for name, kind in beyond.items())
 
     def as_metadata(self) -> dict[str, Any]:
         told: dict[str, Any] = {}
@@ -47,6 +61,8 @@ class LastSeen:
             told[COLUMNS] = dg.TableSchema([dg.TableColumn(*column) for column in self.columns.items()])
         if self.change:
             told[CHANGE] = self.change
+        if self.row_loss:
+            told[ROW_LOSS] = self.row_loss
         if self.confirmed_at is not None:
             told[CONFIRMED] = dg.MetadataValue.timestamp(self.confirmed_at.replace(tzinfo=UTC))
         return told

@@ -21,8 +21,9 @@ Note = Mapping[str, Any]
 class Brought:
     """A table that is in the warehouse as the source has it, and what that took.
 
-    rows: how many were asked for; None where counting them would cost a query.
+    rows: how many the table has, and `rows_before` how many it had before it was loaded; None if it was not.
     size: bytes downloaded.
+    window: what of a fact was loaded or found unchanged; None is all of it.
     months: of a fact that was downloaded, what each holds.
     served: the columns and types of the source's own file; None if it was not downloaded.
     """
@@ -30,10 +31,12 @@ class Brought:
     table: Table
     decision: Decision
     built_by: str
-    rows: int | None
+    rows: int
     size: int
     seconds: float
     url: str
+    window: Window | None = None
+    rows_before: int | None = None
     months: Mapping[date, Part] = field(default_factory=dict)
     work: Work = field(default_factory=Work)
     served: Mapping[str, str] | None = None
@@ -43,7 +46,6 @@ def bring_in(
     warehouse: Warehouse,
     found: Prepared | Unchanged | Failed,
     note: Note | None,
-    window: Window | None,
     run_id: str,
     force: bool = False,
 ) -> Brought | Failed:
@@ -54,47 +56,50 @@ def bring_in(
     if isinstance(found, Failed):
         return found
     held = None if note is None else Holding.from_note(note)
-    window = window if found.table.event_time else None
     try:
         if isinstance(found, Prepared):
-            return _bring_in(warehouse, found, note or {}, held, window, run_id, force)
+            return _bring_in(warehouse, found, note or {}, held, run_id, force)
         assert held is not None
-        rows = None if window else warehouse.row_count(found.table.name)
+        decision = as_it_was(found.table, held, found.window, found.source)
+        _keep(warehouse, found.table, note or {}, decision)
+        rows = warehouse.row_count(found.table.name)
     except WarehouseError as error:
         return Failed(found.table, str(error))
-    decision = as_it_was(found.table, held, window)
-    return Brought(found.table, decision, held.built_by, rows, 0, found.answer.seconds, found.answer.url)
+    answer = found.answer
+    return Brought(found.table, decision, held.built_by, rows, 0, answer.seconds, answer.url, found.window)
 
 
 def _bring_in(
-    warehouse: Warehouse,
-    found: Prepared,
-    note: Note,
-    held: Holding | None,
-    window: Window | None,
-    run_id: str,
-    force: bool,
+    warehouse: Warehouse, found: Prepared, note: Note, held: Holding | None, run_id: str, force: bool
 ) -> Brought:
-    table, content, download = found.table, found.content, found.download
-    decision = decide(table, held, window, content, found.key, found.known, run_id, force)
-    work = Work()
+    table, content, download, window = found.table, found.content, found.download, found.window
+    decision = decide(table, held, window, content, found.key, found.known, found.source, run_id, force)
+    work, before = Work(), None
     if decision.load:
+        before = None if held is None else warehouse.row_count(table.name)
         work = _load(warehouse, found, note, window, decision.holding or Holding())
-    elif decision.holding and warehouse.note(table.name) == note:
-        # A relation that somebody replaced in the meantime holds something else.
-        warehouse.keep_notes({table.name: decision.holding.as_note()})
+    else:
+        _keep(warehouse, table, note, decision)
     return Brought(
         table,
         decision,
         run_id if decision.load or held is None else held.built_by,
-        content.rows,
+        warehouse.row_count(table.name) if window else content.rows,
         download.bytes,
         download.seconds,
         download.url,
+        window,
+        before,
         content.months,
         work,
         found.served,
     )
+
+
+def _keep(warehouse: Warehouse, table: Table, note: Note, decision: Decision) -> None:
+    """Keep what is newly known of a relation that stays, unless it was replaced in the meantime."""
+    if decision.holding and warehouse.note(table.name) == note:
+        warehouse.keep_notes({table.name: decision.holding.as_note()})
 
 
 def _load(warehouse: Warehouse, found: Prepared, note: Note, window: Window | None, holding: Holding) -> Work:

@@ -1,6 +1,6 @@
 """What the layers need of a warehouse, and nothing more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
@@ -107,6 +107,14 @@ class Warehouse(Protocol):
 
         Raises:
             WarehouseError: nothing changed.
+        """
+
+    def months_with_keys(
+        self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
+    ) -> Sequence[date]:
+        """The months before `start` and from `end` on in which the table has keys of a parquet file's rows.
+
+        The file is as for `replace`; `key` are the columns that make a key together.
         """
 
     def connected(self) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ truncates the table, or deletes its rows, before it loads the new ones, writes n
 upper-cases the column names and infers the types. So the forecast's rows come this way too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -157,6 +157,16 @@ class BigQueryWarehouse:
                 # A merge cannot write a description: in between, the table is one that nobody knows.
                 with jobs.description_put_aside(found, words, described):
                     return loaded + work(jobs.run(statement))
+
+    def months_with_keys(
+        self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
+    ) -> Sequence[date]:
+        with self._jobs(self.label(table.name), table.name) as jobs:
+            staging = self._staging(table)
+            names = self.relation(table.name), self.relation(staging.table_id)
+            statement = sql.months_with_keys_statement(*names, table, key, start, end)
+            with jobs.staged(staging, rows):
+                return sorted(row["month"] for row in jobs.rows(jobs.run(statement)))
 
     @contextmanager
     def connected(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ have, and a window of months is read and rewritten without touching the others.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
@@ -53,6 +53,19 @@ def window_statement(relation: str, staging: str, table: TableShape, start: date
         f"when not matched by source and {bound} >= {_midnight(start)} and {bound} < {_midnight(end)} "
         f"then delete\n"
         f"when not matched then insert ({columns}) values ({columns})"
+    )
+
+
+def months_with_keys_statement(
+    relation: str, staging: str, table: TableShape, key: Sequence[str], start: date, end: date
+) -> str:
+    """A query for the months beside the window in which the table has keys of the rows in `staging`."""
+    bound = f"kept.{identifier(str(table.partitioned_by))}"
+    same = " and ".join(f"kept.{identifier(name)} = arrived.{identifier(name)}" for name in key)
+    return (
+        f"select distinct date(timestamp_trunc({bound}, month)) as month from {relation} as kept\n"
+        f"join {staging} as arrived on {same}\n"
+        f"where {bound} < {_midnight(start)} or {bound} >= {_midnight(end)}"
     )
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -85,6 +85,19 @@ class DuckDBWarehouse:
             connection.execute(f"insert into {relation} by name from {_parquet(rows)}")
             connection.execute(_comment("table", relation, note))
         return Work()
+
+    def months_with_keys(
+        self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
+    ) -> Sequence[date]:
+        bound = sql.identifier(str(table.partitioned_by))
+        with self._connection() as connection:
+            found = connection.execute(
+                f"select distinct cast(date_trunc('month', {bound}) as date)"
+                f" from {self.relation(table.name)} semi join {_parquet(rows)}"
+                f" using ({', '.join(map(sql.identifier, key))})"
+                f" where {bound} < date '{start}' or {bound} >= date '{end}' order by 1"
+            ).fetchall()
+        return [month for (month,) in found]
 
     @contextmanager
     def connected(self) -> Iterator[None]:

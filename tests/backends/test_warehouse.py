@@ -1,5 +1,6 @@
 """What every warehouse promises."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -287,6 +288,16 @@ def test_rows_are_counted_anew_after_a_window(stocked: Backend, request: pytest.
         request.applymarker(pytest.mark.xfail(strict=True, reason=forgetful))
     stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH, {})
     assert stocked.warehouse.row_count("orders") == 3
+
+
+def test_keys_that_a_table_has_beside_a_window_are_found_by_month(stocked: Backend) -> None:
+    def months(key: Sequence[str], *ids: str) -> Sequence[date]:
+        file = stocked.file(orders(*[(id, FIRST_OF_FEBRUARY, 4) for id in ids]))
+        return stocked.warehouse.months_with_keys(ORDERS, key, file, FEBRUARY, MARCH)
+
+    assert months(["id"], "d", "a", "b", "e", "new") == [JANUARY, MARCH]
+    assert months(["id"], "b", "c", "new") == []
+    assert months(["id", "amount"], "d", "a") == [MARCH]
 
 
 def test_questions_in_a_row_see_what_is_written_meanwhile(stocked: Backend) -> None:

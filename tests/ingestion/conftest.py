@@ -1,12 +1,18 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from serverless_assets.ingestion.download import (
     TableSource,
 )
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.window import Window
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from tests.ingestion.loads import FIRST, Ingestion
+from tests.ingestion.shop import Shop, shop
 
 
 @pytest.fixture
@@ -33,3 +39,25 @@ def fetch(tmp_path: Path, lines: list[str], source):
         return source(base_url, attempts, **options).fetch("raw_orders", window, path, lines.append)
 
     return fetch
+
+
+@pytest.fixture
+def open_shop() -> Iterator[Shop]:
+    with shop() as running:
+        yield running
+
+
+@pytest.fixture
+def ingestion(open_shop: Shop, tmp_path: Path) -> Iterator[Ingestion]:
+    # In memory: on disk, Dagster's own log takes seconds a run.
+    with dg.DagsterInstance.ephemeral() as instance:
+        warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+        yield Ingestion(warehouse, instance, HttpSource(open_shop.url))
+
+
+@pytest.fixture
+def loaded(ingestion: Ingestion, open_shop: Shop) -> Ingestion:
+    """After one load of everything."""
+    assert {one["reason"] for one in ingestion.run().values()} == {FIRST}
+    open_shop.forget()
+    return ingestion

@@ -34,7 +34,10 @@ def order(key: str, at: datetime, cents: int = 100) -> Row:
 
 @dataclass
 class Shop:
-    """Three months of orders. `etags` are sent and taken; without `windows` every answer is whole."""
+    """Three months of orders. `etags` are sent and taken; without `windows` every answer is whole.
+
+    `more` names a further column of a table.
+    """
 
     url: str = ""
     etags: bool = True
@@ -43,6 +46,8 @@ class Shop:
     head_status: int = 200
     served: Counter[str] = field(default_factory=Counter)
     asked: list[str] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    more: dict[str, str] = field(default_factory=dict)
     rows: dict[str, list[Row]] = field(
         default_factory=lambda: {
             RAW_CUSTOMERS.name: [("c1", "ann")],
@@ -58,6 +63,7 @@ class Shop:
         """Count from nothing."""
         self.served.clear()
         self.asked.clear()
+        self.queries.clear()
 
     def answer(self, name: str, window: tuple[str, str] | None) -> bytes:
         rows, schema = self.rows[name], {table.name: table for table in TABLES}[name].source_schema
@@ -67,7 +73,10 @@ class Shop:
             rows = [row for row in rows if row[1 if name == RAW_ITEMS.name else 0] in orders]
         columns = [pa.array([row[n] for row in rows], kind) for n, kind in enumerate(schema.types)]
         sink = io.BytesIO()
-        pq.write_table(pa.table(columns, schema=schema), sink)
+        table = pa.table(columns, schema=schema)
+        if name in self.more:
+            table = table.append_column(self.more[name], pa.array([1] * len(rows), pa.int64()))
+        pq.write_table(table, sink)
         return sink.getvalue()
 
 
@@ -81,6 +90,7 @@ def shop(reopened: Shop | None = None) -> Iterator[Shop]:
             asked = urlsplit(self.path)
             query, name = parse_qs(asked.query), asked.path.rpartition("/")[2].removesuffix(".parquet")
             found.asked.append(name)
+            found.queries.append(asked.query)
             if self.command == "HEAD" and found.head_status != 200:
                 self.send_response(found.head_status)
                 self.end_headers()

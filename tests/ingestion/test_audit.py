@@ -112,8 +112,11 @@ def test_an_item_has_the_time_of_its_order(connection, file, tmp_path):
 def test_an_item_of_no_known_order_is_refused(connection, file, tmp_path, stray):
     orders = file(RAW_ORDERS, [order("o1")], "orders")
     items = file(RAW_ITEMS, [("1", "o1", "JAF-1"), ("2", stray, "JAF-1")], "items")
+    dated = tmp_path / "dated.parquet"
+    assert audit.add_event_time(connection, RAW_ITEMS, items, orders, dated) == 1
+    assert pq.read_table(dated)["id"].to_pylist() == ["1"]
     with pytest.raises(ContractError) as raised:
-        audit.add_event_time(connection, RAW_ITEMS, items, orders, tmp_path / "dated.parquet")
+        audit.check_parents(connection, RAW_ITEMS, items, orders)
     assert str(raised.value) == (
         f"raw_items.order_id: expected keys of raw_orders, found 1 rows of others, such as {stray!r}."
     )

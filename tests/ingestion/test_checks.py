@@ -2,15 +2,17 @@
 
 import calendar
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import dagster as dg
+import duckdb
 import pyarrow as pa
 import pytest
 
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.ingestion.checks import (
     Month,
+    event_times,
     freshness,
     months_of,
     months_query,
@@ -102,6 +104,43 @@ def test_a_month_without_a_row_counts_as_none_a_day():
     assert not found.passed
 
 
+def test_a_month_of_the_year_9999_that_an_older_version_let_in_is_no_trouble(tmp_path):
+    warehouse = DuckDBWarehouse(tmp_path / "w.duckdb", "dwh")
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("create schema dwh; create table dwh.raw_orders (ordered_at timestamp)")
+        times = "'9999-12-31', '0001-01-01', '290000-01-01', '2026-10-01', '2026-10-02', '2199-12-31'"
+        connection.execute(f"insert into dwh.raw_orders select unnest([{times}])::timestamp")
+    answer = warehouse.query(months_query(RAW_ORDERS, warehouse.relation("raw_orders"), NOW)).to_pylist()
+    found = months_of(answer)
+    assert {month.start: (month.rows, month.later) for month in found} == {
+        datetime(2026, 10, 1): (2, 0), datetime(2199, 12, 1): (0, 1),
+    }  # fmt: skip
+    assert volume(found).passed
+
+
+# ---- times that cannot be
+
+
+def test_rows_later_than_a_day_from_now_warn_with_their_number_and_the_latest():
+    start = datetime(2027, 6, 1)
+    later = Month(start, 0, None, None, later=3, latest=datetime(2027, 6, 7, 12))
+    found = event_times([*usual(9, 10), later], date(2026, 1, 1), NOW)
+    assert not found.passed
+    assert found.words == (
+        "3 rows are dated later than a day from 2026-11-01 09:00 UTC, such as 2027-06-07 12:00: "
+        "loaded, and left out of volume and freshness."
+    )
+    assert volume([*usual(6, 7, 8, 9, 10), later]) == volume(usual(6, 7, 8, 9, 10))
+
+
+def test_rows_before_the_first_month_warn_with_their_number_and_the_earliest():
+    found = event_times(usual(1, 2, 3), date(2026, 3, 1), NOW)
+    assert not found.passed
+    assert f"{31 * 100 + 28 * 100:,} rows are dated before 2026-03, such as 2026-01-01 00:00" in found.words
+    assert event_times(usual(1, 2, 3), date(2026, 1, 1), NOW).passed
+    assert event_times([], date(2026, 1, 1), NOW).passed
+
+
 # ---- schema
 
 
@@ -129,7 +168,7 @@ def test_a_change_is_told_until_the_source_serves_a_file_again():
 
 
 def test_what_was_seen_comes_back_from_the_metadata_of_a_materialization():
-    seen = LastSeen({"a": "string", "b": "int64"}, "a is new", NOW)
+    seen = LastSeen({"a": "string", "b": "int64"}, "a is new", NOW, "rows are gone")
     stored = dg.AssetMaterialization("raw_orders", metadata=seen.as_metadata()).metadata
     assert LastSeen.in_metadata(stored) == seen
     assert LastSeen.in_metadata({}) == LastSeen()
@@ -144,6 +183,10 @@ def test_rows_of_three_days_ago_are_fresh_and_older_ones_warn_with_their_age():
     assert not found.passed
     assert found.words == "Newest row: 2026-10-28 09:00 UTC, 4.0 days ago; 3.0 days are allowed."
     assert found.numbers == {"age_hours": 96.0, "allowed_hours": 72.0}
+
+
+def test_a_row_of_a_source_whose_clock_is_ahead_has_no_negative_age():
+    assert freshness(NOW + timedelta(hours=20), NOW, "Newest row").numbers["age_hours"] == 0
 
 
 def test_what_nobody_knows_the_age_of_is_not_fresh():
@@ -163,6 +206,7 @@ class World:
     def run(self, inputs: RunInputs | None = None, selection=None) -> dict[str, dg.AssetCheckEvaluation]:
         class Release:
             warehouse = self.warehouse
+            home = self.warehouse.path.parent
 
         result = dg.materialize(
             [self.assets],
@@ -185,7 +229,9 @@ def world(tmp_path) -> Iterator[World]:
 
 def test_the_months_that_the_warehouse_counts_are_those_of_the_rows(world):
     world.run()
-    rows = world.warehouse.query(months_query(RAW_ORDERS, world.warehouse.relation("raw_orders"))).to_pylist()
+    rows = world.warehouse.query(
+        months_query(RAW_ORDERS, world.warehouse.relation("raw_orders"), datetime(2027, 1, 1))
+    ).to_pylist()
     found = sorted(months_of(rows), key=lambda month: month.start)
     assert [(m.start.month, m.rows, m.first, m.last) for m in found] == [
         (n, 1, datetime(2026, n, 14), datetime(2026, n, 14)) for n in (9, 10, 11)
@@ -196,12 +242,12 @@ def test_every_table_has_its_checks_and_they_warn_without_failing_the_run(world)
     world.shop.rows["raw_orders"] = [order("o1", datetime(2020, 1, 1))]
     world.shop.rows["raw_items"] = []
     found = world.run()
-    assert len(found) == 14
+    assert len(found) == 20
     assert not found["raw_orders_freshness"].passed
     assert {check.severity for check in found.values()} == {dg.AssetCheckSeverity.WARN}
     assert found["raw_orders_freshness"].metadata["age_hours"].value > 24 * 365
     assert {name for name, check in found.items() if not check.passed} == {
-        "raw_orders_freshness", "raw_items_freshness",
+        "raw_orders_freshness", "raw_orders_event_time", "raw_items_freshness", "raw_items_volume",
     }  # fmt: skip
 
 

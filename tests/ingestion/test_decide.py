@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.audit import Content, Part
-from serverless_assets.ingestion.decide import Decision, as_it_was, decide, known_answer
+from serverless_assets.ingestion.decide import Decision, as_it_was, decide, known_answer, window_to_load
 from serverless_assets.ingestion.holding import Holding, Known, definition_of, version_of
 from serverless_assets.ingestion.tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, Table
 from serverless_assets.ingestion.validators import Validators
@@ -19,6 +19,7 @@ from serverless_assets.ingestion.window import Window
 SEPTEMBER, OCTOBER, NOVEMBER = date(2026, 9, 1), date(2026, 10, 1), date(2026, 11, 1)
 OF_OCTOBER = Window.of_months(OCTOBER, OCTOBER)
 KNOWN = Known(Validators('"1"'))
+SHOP = "the shop"
 NOBODY_KNOWS = Holding()
 
 
@@ -31,7 +32,7 @@ def content(months: dict[date, str], table: Table = RAW_ORDERS) -> Content:
 def holding(months: dict[date, str], table: Table = RAW_ORDERS, key: str = "whole") -> Holding:
     named = {month.isoformat(): version for month, version in months.items()}
     version = version_of(table.schema, named)
-    return Holding(version, named, "first run", definition_of(table), {key: KNOWN})
+    return Holding(version, named, "first run", definition_of(table), {key: KNOWN}, SHOP)
 
 
 def decided(
@@ -43,7 +44,7 @@ def decided(
     force: bool = False,
 ) -> Decision:
     key = "window" if window else "whole"
-    return decide(table, held, window, content(months, table), key, known, "this run", force)
+    return decide(table, held, window, content(months, table), key, known, SHOP, "this run", force)
 
 
 BEFORE = {SEPTEMBER: "s", OCTOBER: "o"}
@@ -94,10 +95,10 @@ def test_all_is_loaded_by_force(window):
 def test_a_snapshot_is_compared_as_a_whole_whatever_the_window():
     held = replace(holding({}, RAW_CUSTOMERS), months=None)
     same = replace(content({}, RAW_CUSTOMERS), hash=held.version)
-    assert not decide(RAW_CUSTOMERS, held, OF_OCTOBER, same, "whole", KNOWN, "this run").load
-    changed = decide(RAW_CUSTOMERS, held, None, replace(same, hash="other"), "whole", KNOWN, "this run")
+    assert not decide(RAW_CUSTOMERS, held, OF_OCTOBER, same, "whole", KNOWN, SHOP, "this run").load
+    changed = decide(RAW_CUSTOMERS, held, None, replace(same, hash="other"), "whole", KNOWN, SHOP, "this run")
     assert changed.reason == "loaded from the source: new content"
-    assert changed.holding.as_note().keys() == {"version", "built_by", "definition", "validators"}
+    assert changed.holding.as_note().keys() == {"version", "built_by", "definition", "source", "validators"}
 
 
 # ---- what is kept
@@ -146,6 +147,34 @@ def test_a_window_load_ends_as_a_whole_load_of_the_same_rows_does(before, after,
     assert set(by_window.months) == (changed if by_window.load else set())
 
 
+# ---- whose rows a table holds
+
+
+@pytest.mark.parametrize(
+    ("held", "source", "window"),
+    [
+        (None, SHOP, OF_OCTOBER),
+        (HELD, SHOP, OF_OCTOBER),
+        (HELD, "another shop", None),
+        (replace(HELD, source=""), SHOP, None),
+        (NOBODY_KNOWS, SHOP, None),
+        (replace(HELD, months=None), SHOP, None),
+    ],
+)
+def test_months_are_loaded_by_themselves_only_beside_rows_of_the_same_source(held, source, window):
+    assert window_to_load(RAW_ORDERS, held, source, OF_OCTOBER) == window
+    assert window_to_load(RAW_ORDERS, held, source, None) is None
+    assert window_to_load(RAW_CUSTOMERS, held, source, OF_OCTOBER) is None
+
+
+def test_the_same_rows_from_another_source_are_then_that_sources():
+    taken_over = replace(HELD, source="another shop")
+    assert as_it_was(RAW_ORDERS, HELD, None, "another shop").holding == taken_over
+    assert as_it_was(RAW_ORDERS, HELD, None, SHOP).holding is None
+    same = decide(RAW_ORDERS, HELD, None, content(BEFORE), "whole", KNOWN, "another shop", "this run")
+    assert (same.load, same.holding) == (False, taken_over)
+
+
 # ---- what the source may be asked
 
 
@@ -171,8 +200,8 @@ def test_items_of_unknown_orders_are_not_asked_about():
 
 
 def test_what_was_not_downloaded_has_the_version_of_what_was_asked_for():
-    assert as_it_was(RAW_ORDERS, HELD, None).version == content(BEFORE).hash
-    assert as_it_was(RAW_ORDERS, HELD, OF_OCTOBER).version == content({OCTOBER: "o"}).hash
+    assert as_it_was(RAW_ORDERS, HELD, None, SHOP).version == content(BEFORE).hash
+    assert as_it_was(RAW_ORDERS, HELD, OF_OCTOBER, SHOP).version == content({OCTOBER: "o"}).hash
 
 
 @pytest.mark.parametrize(

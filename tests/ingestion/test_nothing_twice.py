@@ -1,104 +1,35 @@
 """An unchanged source is not downloaded, an unchanged table is not loaded: over HTTP, into a warehouse."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import date, datetime
-from pathlib import Path
-from types import SimpleNamespace
 
 import dagster as dg
 import duckdb
 import pytest
 
-from serverless_assets import metadata
-from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.source import HttpSource, SampleSource
 from serverless_assets.run_inputs import Reload, Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from tests.ingestion.loads import (
+    DATES,
+    FACTS,
+    FIRST,
+    NAMES,
+    NOT_DOWNLOADED,
+    NOT_LOADED,
+    Ingestion,
+    correct_october,
+    reasons,
+)
 from tests.ingestion.shop import Shop, order, shop
 
 pytestmark = pytest.mark.slow
 
-NAMES = [table.name for table in TABLES]
-FACTS = ["raw_orders", "raw_items"]
-NOT_DOWNLOADED = "unchanged at the source: not downloaded"
-NOT_LOADED = "unchanged content: not loaded"
-FIRST = "loaded from the source: first load"
-DATES = {f"2026-{month}-01" for month in ("09", "10", "11")}
-
-
-@dataclass
-class Ingestion:
-    """The raw tables' assets on a warehouse of their own, and what each run said of them."""
-
-    warehouse: DuckDBWarehouse
-    instance: dg.DagsterInstance
-    source: Source
-
-    def run(
-        self, *tables: str, months: tuple[str, str] | None = None, inputs: RunInputs | None = None
-    ) -> dict[str, dict[str, object]]:
-        """Load the tables, or all; the metadata of each that is in the warehouse afterwards."""
-        first, last = months or ("", "")
-        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-        self.result = dg.materialize(
-            [ingestion_assets(date(2026, 1, 1), "dwh")],
-            selection=[dg.AssetKey(name) for name in tables or NAMES],
-            resources={
-                "run_inputs": inputs or RunInputs(),
-                "source": self.source,
-                "release": SimpleNamespace(warehouse=self.warehouse),
-            },
-            instance=self.instance,
-            tags=tags if months else {},
-            raise_on_error=False,
-        )
-        found = [event.materialization for event in self.result.get_asset_materialization_events()]
-        return {one.asset_key.to_user_string(): metadata.plain(one.metadata) for one in found}
-
-    def shown(self) -> list[tuple[str, str]]:
-        """The months that the last run recorded one by one, by table."""
-        found = [event.materialization for event in self.result.get_asset_materialization_events()]
-        return sorted((str(m.asset_key.path[-1]), m.partition) for m in found if m.partition)
-
-    def by_hand(self, statement: str) -> None:
-        with duckdb.connect(str(self.warehouse.path)) as connection:
-            connection.execute(statement)
-
-    def rows(self, table: str) -> list[dict[str, object]]:
-        return self.warehouse.query(f"from {self.warehouse.relation(table)} order by id").to_pylist()
-
 
 @pytest.fixture
-def source() -> Iterator[Shop]:
-    with shop() as running:
-        yield running
-
-
-@pytest.fixture
-def ingestion(source: Shop, tmp_path: Path) -> Iterator[Ingestion]:
-    # In memory: on disk, Dagster's own log takes seconds a run.
-    with dg.DagsterInstance.ephemeral() as instance:
-        warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
-        yield Ingestion(warehouse, instance, HttpSource(source.url))
-
-
-@pytest.fixture
-def loaded(ingestion: Ingestion, source: Shop) -> Ingestion:
-    """After one load of everything."""
-    assert {one["reason"] for one in ingestion.run().values()} == {FIRST}
-    source.forget()
-    return ingestion
-
-
-def reasons(found: dict[str, dict[str, object]]) -> dict[str, object]:
-    return {name: one["reason"] for name, one in found.items()}
-
-
-def correct_october(source: Shop) -> None:
-    source.rows["raw_orders"][1] = order("o10", datetime(2026, 10, 14), cents=999)
+def source(open_shop: Shop) -> Shop:
+    return open_shop
 
 
 # ---- nothing changed
@@ -296,13 +227,12 @@ def test_a_window_is_loaded_again_only_if_its_months_changed(loaded, source, win
     assert reasons(loaded.run(*FACTS))["raw_orders"] == "loaded from the source: 2026-11"
 
 
-def test_a_window_of_a_table_that_nobody_knows_claims_nothing(loaded, source):
+def test_a_window_of_a_table_that_nobody_knows_brings_the_whole_history(loaded, source):
     loaded.by_hand("create or replace table dwh.raw_orders as from dwh.raw_orders where id = 'o9'")
     found = loaded.run("raw_orders", months=("2026-10-01", "2026-10-01"))
     assert found["raw_orders"]["reason"] == "loaded from the source: it was not known what the table held"
-    assert loaded.warehouse.note("raw_orders") == {}
-    assert loaded.run("raw_orders")["raw_orders"]["status"] == "built"
     assert len(loaded.rows("raw_orders")) == 3
+    assert loaded.run("raw_orders")["raw_orders"]["status"] == "reused"
 
 
 def test_a_window_that_makes_the_table_knows_all_that_it_holds(ingestion, source):

@@ -24,6 +24,7 @@ from serverless_assets.ingestion.tables import (
     Table,
 )
 from serverless_assets.ingestion.window import Window
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.services.listening import listening
 
 SEPTEMBER, OCTOBER = date(2026, 9, 1), date(2026, 10, 1)
@@ -43,16 +44,24 @@ SHOP = {
 
 @dataclass
 class Server:
-    """A folder of parquet files on a socket: it ignores windows, as a static file server does."""
+    """A folder of parquet files on a socket: it ignores windows, as a static file server does.
+
+    `in_windows` are files that it serves all the same if a window is asked for.
+    """
 
     folder: Path
     url: str = ""
     asked: list[str] = field(default_factory=list)
+    in_windows: dict[str, bytes] = field(default_factory=dict)
 
     def serve(self, table: Table, rows: Sequence[tuple]) -> None:
+        self.path(table).write_bytes(self.parquet(table, rows))
+
+    def parquet(self, table: Table, rows: Sequence[tuple]) -> bytes:
         columns = [pa.array([row[n] for row in rows], kind) for n, kind in enumerate(table.columns.values())]
-        served = pa.table(columns, schema=table.source_schema)
-        pq.write_table(served, self.folder / f"{table.name}.parquet")
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns, schema=table.source_schema), sink)
+        return sink.getvalue().to_pybytes()
 
     def path(self, table: Table) -> Path:
         return self.folder / f"{table.name}.parquet"
@@ -70,6 +79,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
         found.serve(table, rows)
 
     class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = urlsplit(self.path)
+            cut = found.in_windows.get(Path(asked.path).stem) if asked.query else None
+            if cut is None:
+                return super().do_GET()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(cut)))
+            self.end_headers()
+            self.wfile.write(cut)
+
         def log_request(self, *_: object) -> None:
             found.asked.append(self.path)
 
@@ -82,7 +101,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def prepared(server: Server, tmp_path: Path):
+def log() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def prepared(server: Server, log: list[str], tmp_path: Path):
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
@@ -90,7 +115,7 @@ def prepared(server: Server, tmp_path: Path):
         tables: Sequence[Table] = TABLES, window: Window | None = None
     ) -> dict[Table, Prepared | Failed]:
         source = TableSource(server.url, attempts=2, first_pause_seconds=0.0, timeout_seconds=10)
-        found = list(prepare(tables, source, window, scratch, lambda _: None))
+        found = list(prepare(tables, source, warehouse, window, scratch, log.append))
         assert [one.table for one in found] == list(tables)
         return {one.table: one for one in found}
 
@@ -151,6 +176,37 @@ def test_orders_alone_bring_nothing_along(prepared, server):
 
 def test_the_order_of_the_tables_does_not_matter(prepared):
     assert all(isinstance(found, Prepared) for found in prepared(TABLES[::-1]).values())
+
+
+def _october_alone(server: Server, table: Table) -> None:
+    """The server cuts this table to October by itself, and leaves the others whole."""
+    october = [row for row in SHOP[RAW_ORDERS] if row[2] >= datetime(2026, 10, 1)]
+    rows = {RAW_ORDERS: october, RAW_ITEMS: [row for row in SHOP[RAW_ITEMS] if row[1] == "o2"]}[table]
+    server.in_windows[table.name] = server.parquet(table, rows)
+
+
+@pytest.mark.parametrize("table", [RAW_ORDERS, RAW_ITEMS], ids=lambda table: table.name)
+def test_a_server_may_cut_one_of_the_facts_to_the_window_and_not_the_other(prepared, server, table):
+    _october_alone(server, table)
+    found = prepared(window=OF_OCTOBER)
+    assert ids(found[RAW_ORDERS]) == ["o2"]
+    assert ids(found[RAW_ITEMS]) == ["i2", "i3"]
+
+
+def test_items_of_orders_in_other_months_are_left_out_and_counted(prepared, server, log):
+    _october_alone(server, RAW_ORDERS)
+    assert ids(prepared([RAW_ITEMS], OF_OCTOBER)[RAW_ITEMS]) == ["i2", "i3"]
+    assert log == ["raw_items: 1 rows belong to other months than 2026-10-01 up to 2026-11-01: left out."]
+
+
+def test_an_item_of_no_order_in_any_month_fails_a_window_too(prepared, server):
+    _october_alone(server, RAW_ORDERS)
+    server.serve(RAW_ITEMS, [*SHOP[RAW_ITEMS], ("i4", "o9", "p1")])
+    found = prepared(window=OF_OCTOBER)
+    assert {table for table, one in found.items() if isinstance(one, Failed)} == {RAW_ITEMS}
+    assert "raw_items.order_id: expected keys of raw_orders, found 1 rows of others, such as 'o9'" in (
+        found[RAW_ITEMS].reason
+    )
 
 
 # ---- a table that fails
