@@ -109,6 +109,6 @@ def test_it_is_stale_beyond_its_hours_and_told_on_the_change(age, told, tell):
 
 
 def test_the_policy_is_one_that_dagster_shows():
-    order_forecast, *_ = forecasting_assets("order_forecast", fresh_hours=36, pool="dwh")
+    order_forecast, *_ = forecasting_assets("order_forecast", fresh_hours=36, pool="dwh", timezone="UTC")
     policy = order_forecast.specs_by_key[dg.AssetKey("order_forecast")].freshness_policy
     assert policy.fail_window.to_timedelta() == timedelta(hours=36)
