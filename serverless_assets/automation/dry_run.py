@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRefused
 from serverless_assets.admission import FORECAST, Admission
+from serverless_assets.forecasting import accuracy_asset, landing, store_asset
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
-from serverless_assets.forecasting.accuracy_asset import UNCHANGED, basis_of, of_age, reason_to_score
-from serverless_assets.forecasting.assets import COUNTRY
+from serverless_assets.forecasting.accuracy_asset import decide_accuracy
 from serverless_assets.forecasting.compute import Compute, Size, Used
+from serverless_assets.forecasting.decide import decide_forecast, decide_report
 from serverless_assets.forecasting.history import REVENUE, HistoryError, Today, read_history
-from serverless_assets.forecasting.records import recorded
-from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
+from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.store_asset import TABLE as STORES
+from serverless_assets.forecasting.store_asset import decide_stores
 from serverless_assets.forecasting.table_name import refuse_owned_name
 from serverless_assets.ingestion.decide import as_it_was, decide
 from serverless_assets.ingestion.holding import Holding
@@ -26,8 +26,9 @@ from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.tables import TABLES
 from serverless_assets.publishing.budget import refusal, verdict
+from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
-from serverless_assets.run_inputs import Choices
+from serverless_assets.run_inputs import Choices, ForecastChoice
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.estimate import bytes_to_read
@@ -37,6 +38,8 @@ from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.relations import notes_of, row_count
 from serverless_assets.warehouse import Warehouse
+
+REPORT = "forecast_report"
 
 
 class Parts(Protocol):
@@ -88,7 +91,7 @@ def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Pla
     sizes, assets = bytes_to_read(parts.project, warehouse, decisions, manifest), asset_names(manifest)
     there = notes_of(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
-    yield from _forecast(parts, choices, forecast_table, decisions, notes)
+    yield from _forecast(parts, choices, forecast_table, decisions)
     yield from _budget(parts.admission, [assets[decision.node.id] for decision in decisions], choices)
 
 
@@ -145,55 +148,66 @@ def _model(
 
 
 def _forecast(
-    parts: Parts,
-    choices: Choices,
-    forecast_table: str,
-    decisions: Sequence[Decision],
-    notes: Mapping[str, Mapping[str, Any]],
+    parts: Parts, choices: Choices, forecast_table: str, decisions: Sequence[Decision]
 ) -> Iterator[Planned]:
-    names = ("order_forecast", STORES, "forecast_report")
-    revenue_stays = not any(decision.build and decision.node.name == REVENUE for decision in decisions)
-    yield _accuracy(parts, choices, notes.get(ACCURACY), revenue_stays)
+    """The assets that follow daily_revenue. What hangs on rows that do not exist yet comes as they come."""
+    release = parts.release
+    if any(decision.build and decision.node.name == REVENUE for decision in decisions):
+        reason = f"upstream rebuilt ({REVENUE}): made anew if its rows differ"
+        names = (ACCURACY, FORECAST, STORES, REPORT)
+        yield from (Planned(name, *_unless_skipped(name, choices, "as it comes", reason)) for name in names)
+        return
+    history = read_history(release.warehouse, Today.of(parts.timezone))
+    _, _, reason_to_score = decide_accuracy(release, history.table, choices.rebuild_all)
+    yield Planned(
+        ACCURACY, "score" if reason_to_score else "reuse", reason_to_score or accuracy_asset.UNCHANGED
+    )
     if choices.forecast is None:
-        yield from (Planned(name, "skip", "skipped as asked") for name in names)
+        yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in (FORECAST, STORES, REPORT))
         return
-    held = notes.get(forecast_table)
-    if not revenue_stays:
-        reason = f"upstream rebuilt ({REVENUE}): forecast anew if its rows differ"
-        yield from (Planned(name, "as it comes", reason) for name in names)
-        return
-    history = read_history(parts.release.warehouse, Today.of(parts.timezone))
     try:
-        request = history.request(choices.forecast.horizon, COUNTRY)
-    except (HistoryError, ForecastRefused) as error:
-        yield from (Planned(name, "fail", str(error)) for name in names)
-        return
-    basis = Basis.of(request, code_version())
-    why = reason_to_forecast(held, basis, choices.rebuild_all)
-    rows = choices.forecast.horizon
-    if why is None:
-        yield Planned("order_forecast", "reuse", "unchanged: same history, parameters and code", rows)
-        yield Planned(STORES, "reuse", "unchanged: same total, stores and code")
-        yield Planned("forecast_report", "reuse", "unchanged, but for another name or other colours")
-        return
-    seconds = float((held or {}).get("seconds") or 0.0)
-    used = Used(seconds, float((held or {}).get("cpu_seconds") or 0.0))
-    price = parts.compute.price(Size(choices.forecast.cpu, choices.forecast.memory), used)
-    cost = "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
-    yield Planned("order_forecast", "forecast", why + cost, rows)
-    yield Planned(STORES, "forecast", "upstream rebuilt (order_forecast)")
-    yield Planned("forecast_report", "write", "upstream rebuilt (order_forecast)")
-
-
-def _accuracy(parts: Parts, choices: Choices, held: Mapping[str, Any] | None, revenue_stays: bool) -> Planned:
-    if not revenue_stays:
-        return Planned(
-            ACCURACY, "as it comes", f"upstream rebuilt ({REVENUE}): scored anew if its rows differ"
+        forecast = decide_forecast(
+            release.warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
         )
-    actual = read_history(parts.release.warehouse, Today.of(parts.timezone)).table
-    basis = basis_of(of_age(recorded(parts.release.artifacts), actual), actual)
-    reason = reason_to_score(held, basis, choices.rebuild_all)
-    return Planned(ACCURACY, "score" if reason else "reuse", reason or UNCHANGED)
+    except (HistoryError, ForecastRefused) as error:
+        yield from (Planned(name, "fail", str(error)) for name in (FORECAST, STORES, REPORT))
+        return
+    rows = choices.forecast.horizon
+    if forecast.reason is not None:
+        cost = _cost_as_last_time(parts.compute, choices.forecast, forecast.note or {})
+        yield Planned(FORECAST, "forecast", forecast.reason + cost, rows)
+        # The same history gives the same rows, and then the stores stay.
+        yield Planned(
+            STORES, "as it comes", f"upstream rebuilt ({FORECAST}): forecast anew if its rows differ"
+        )
+        yield Planned(REPORT, "write", f"upstream rebuilt ({FORECAST})")
+        return
+    yield Planned(FORECAST, "reuse", landing.UNCHANGED, rows)
+    stores = decide_stores(release.warehouse, forecast_table, choices.rebuild_all)
+    yield Planned(STORES, "forecast" if stores.reason else "reuse", stores.reason or store_asset.UNCHANGED)
+    rebuilt = [name for name, why in ((STORES, stores.reason), (ACCURACY, reason_to_score)) if why]
+    if rebuilt:
+        yield Planned(
+            REPORT, "as it comes", f"upstream rebuilt ({', '.join(rebuilt)}): written anew if rows differ"
+        )
+        return
+    report = decide_report(
+        release, forecast_table, choices.forecast, history, choices.rebuild_all, lambda line: None
+    )
+    yield Planned(REPORT, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
+
+
+def _unless_skipped(name: str, choices: Choices, verdict: str, reason: str) -> tuple[str, str]:
+    is_skipped = choices.forecast is None and name != ACCURACY
+    return ("skip", SKIPPED_AS_ASKED) if is_skipped else (verdict, reason)
+
+
+def _cost_as_last_time(compute: Compute, choice: ForecastChoice, note: Mapping[str, Any]) -> str:
+    """What a forecast costs that takes as long as the last one, in words; empty where nothing is charged."""
+    seconds = float(note.get("seconds") or 0.0)
+    used = Used(seconds, float(note.get("cpu_seconds") or 0.0))
+    price = compute.price(Size(choice.cpu, choice.memory), used)
+    return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
 
 
 def _budget(admission: Admission, models: Sequence[str], choices: Choices) -> Iterator[Planned]:

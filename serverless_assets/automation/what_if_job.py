@@ -17,10 +17,9 @@ from serverless_assets.automation.jobs import prefill
 from serverless_assets.failures import in_words
 from serverless_assets.files import write_atomically
 from serverless_assets.forecasting import growing
-from serverless_assets.forecasting.assets import COUNTRY
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Size
-from serverless_assets.forecasting.history import Today, read_history
+from serverless_assets.forecasting.history import COUNTRY, Today, read_history
 from serverless_assets.forecasting.landing import forecast_in
 from serverless_assets.forecasting.making import details_in, forecast_facts
 from serverless_assets.forecasting.report import preview, report_input

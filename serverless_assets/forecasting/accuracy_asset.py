@@ -1,7 +1,7 @@
 """What published forecasts turned out to be worth, as a table that grows with every day that comes."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
@@ -51,14 +51,11 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
         with in_words():
             with warehouse.connected():
                 actual = read_history(warehouse, Today.of(timezone)).table
-                names = of_age(recorded(release.artifacts), actual)
-                basis = basis_of(names, actual)
-                held = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
-                reason = reason_to_score(held, basis, rebuild)
+                names, basis, reason = decide_accuracy(release, actual, rebuild)
                 if reason is None:
-                    told = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
-                    return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=told)
-            vintages = read_vintages(release.artifacts, names, context.log)
+                    reused = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
+                    return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=reused)
+            vintages = read_vintages(release.artifacts, names, context.log.warning)
             scores = score(vintages, actual)
             with scratch_folder(release.home, "accuracy") as scratch:
                 path = scratch / "accuracy.parquet"
@@ -76,6 +73,17 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
         )
 
     return forecast_accuracy
+
+
+def decide_accuracy(
+    release: Release, actual: pa.Table, rebuild_all: bool
+) -> tuple[Sequence[RecordName], str, str | None]:
+    """The forecasts to score against `actual` (ds, y), a hash of both, and why to; None reuses the scores."""
+    warehouse = release.warehouse
+    names = of_age(recorded(release.artifacts), actual)
+    basis = basis_of(names, actual)
+    note = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
+    return names, basis, reason_to_score(note, basis, rebuild_all)
 
 
 def of_age(names: Sequence[RecordName], actual: pa.Table) -> Sequence[RecordName]:
@@ -102,7 +110,7 @@ def reason_to_score(held: Mapping[str, Any] | None, basis: str, force: bool) -> 
 
 
 def read_vintages(
-    artifacts: Artifacts, names: Sequence[RecordName], log: dg.DagsterLogManager
+    artifacts: Artifacts, names: Sequence[RecordName], warn: Callable[[str], None]
 ) -> list[Vintage]:
     """The forecasts of these records; one that cannot be read is told of and left out."""
 
@@ -110,7 +118,7 @@ def read_vintages(
         try:
             record = read_record(artifacts, name)
         except RecordError as error:
-            log.warning(str(error))
+            warn(str(error))
             return None
         as_of = date.fromisoformat(record.facts["data_as_of"])
         return Vintage(name.run_id, name.made_at, as_of, record.rows)
@@ -139,7 +147,9 @@ def drawn(vintage: Vintage, actual: pa.Table) -> Mapping[str, Any]:
     }
 
 
-def accuracy_shown(release: Release, actual: pa.Table, log: dg.DagsterLogManager) -> Mapping[str, Any] | None:
+def accuracy_shown(
+    release: Release, actual: pa.Table, warn: Callable[[str], None]
+) -> Mapping[str, Any] | None:
     """How earlier forecasts did, as the report has it; None before a day of any has come."""
     warehouse = release.warehouse
     if TABLE not in warehouse.tables():
@@ -155,7 +165,7 @@ def accuracy_shown(release: Release, actual: pa.Table, log: dg.DagsterLogManager
     ]
     drawn_one = to_draw(rows)
     names = [name for name in recorded(release.artifacts) if name.run_id == drawn_one]
-    found = read_vintages(release.artifacts, names[-1:], log)
+    found = read_vintages(release.artifacts, names[-1:], warn)
     return {"vintages": shown, **({"compared": drawn(found[0], actual)} if found else {})}
 
 

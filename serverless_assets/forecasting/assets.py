@@ -7,37 +7,34 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRefused
-from modal_forecast.report import key_in, render, report_key
+from modal_forecast.report import render
 from modal_forecast.wire import MessageError
 from serverless_assets import metadata
 from serverless_assets.failures import in_words
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
-from serverless_assets.forecasting.accuracy_asset import accuracy_asset, accuracy_shown
+from serverless_assets.forecasting.accuracy_asset import accuracy_asset
 from serverless_assets.forecasting.checks import (
     ForecastUnsound,
     Sanity,
     check_specs,
     history_check,
     sanity_of_held,
-    unsound,
 )
 from serverless_assets.forecasting.compute import Compute
+from serverless_assets.forecasting.decide import decide_forecast, decide_report
 from serverless_assets.forecasting.history import REVENUE, History, Today, read_history
-from serverless_assets.forecasting.landing import forecast_in, leave, read_forecast
+from serverless_assets.forecasting.landing import forecast_in, leave
 from serverless_assets.forecasting.making import Making
-from serverless_assets.forecasting.records import details_of
-from serverless_assets.forecasting.report import preview, reason_to_report, report_input
-from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
+from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
+from serverless_assets.forecasting.report import preview
 from serverless_assets.forecasting.store_asset import TABLE as STORES
-from serverless_assets.forecasting.store_asset import store_asset, stores_shown
+from serverless_assets.forecasting.store_asset import store_asset
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import RunInputs
 
 GROUP = "forecasting"
-COUNTRY = "US"
 SINGLE_RUN = dg.BackfillPolicy.single_run()
 
 
@@ -80,39 +77,35 @@ def forecasting_assets(
             return
         warehouse = release.warehouse
         with in_words(ForecastRefused, MessageError):
-            found: Sequence[Sanity] = ()
             with warehouse.connected():
-                held = warehouse.note(forecast_table) if forecast_table in warehouse.tables() else None
                 history = read_history(warehouse, Today.of(timezone))
                 if not context.selected_asset_keys:
                     # Somebody asked for the checks alone.
-                    if held:
-                        found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
-                        yield from _results(context, [*found, history_check(history.warnings)])
+                    if forecast_table in warehouse.tables():
+                        note = warehouse.note(forecast_table)
+                        checks = sanity_of_held(forecast_in(warehouse, forecast_table), note)
+                        yield from _results(context, [*checks, history_check(history.warnings)])
                     return
                 _log_history(context, history)
-                request = history.request(choices.forecast.horizon, COUNTRY)
-                basis = Basis.of(request, code_version())
-                reason = reason_to_forecast(held, basis, choices.rebuild_all)
-                if held is not None and reason is None:
-                    found = sanity_of_held(forecast_in(warehouse, forecast_table), held)
-                    # Somebody has changed its rows: it is made again.
-                    reason = unsound(found)
+                decision = decide_forecast(
+                    warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
+                )
+            request, last, checks = decision.request, decision.note, decision.checks
             try:
-                if held is not None and reason is None:
-                    told = leave(release, forecast_table, choices.forecast.forecast_file, held, request)
+                if last is not None and decision.reason is None:
+                    described = leave(release, forecast_table, choices.forecast.forecast_file, last, request)
                 else:
-                    making = Making(context, release, forecast_table, compute, choices.forecast, held)
-                    told, found = making.make(request, basis, str(reason))
+                    making = Making(context, release, forecast_table, compute, choices.forecast, last)
+                    described, checks = making.make(request, decision.basis, str(decision.reason))
             except ForecastUnsound as error:
                 yield from _results(context, [*error.found, history_check(history.warnings)])
                 raise
         yield dg.MaterializeResult(
             asset_key=context.asset_key,
-            data_version=dg.DataVersion(basis.key),
-            metadata={**told, **_history_metadata(history)},
+            data_version=dg.DataVersion(decision.basis.key),
+            metadata={**described, **_history_metadata(history)},
         )
-        yield from _results(context, [*found, history_check(history.warnings)])
+        yield from _results(context, [*checks, history_check(history.warnings)])
 
     @dg.asset(
         group_name=GROUP,
@@ -133,31 +126,26 @@ def forecasting_assets(
         warehouse, name = release.warehouse, choices.forecast.html_report
         with in_words():
             with warehouse.connected():
-                forecast = read_forecast(warehouse, forecast_table)
                 history = read_history(warehouse, Today.of(timezone))
-                facts = warehouse.note(forecast_table)
-                report = report_input(
-                    history.not_empty(),
-                    forecast,
-                    facts,
+                decision = decide_report(
+                    release,
+                    forecast_table,
                     choices.forecast,
-                    details_of(release.artifacts, facts),
-                    accuracy_shown(release, history.table, context.log),
-                    stores_shown(warehouse, forecast),
-                    [*history.warnings, *history.notes],
+                    history,
+                    choices.rebuild_all,
+                    context.log.warning,
                 )
-            held, key = release.artifacts.read(name), report_key(report)
-            reason = reason_to_report(key_in(held), key, choices.rebuild_all)
-            content = held if held is not None and reason is None else render(report).encode()
-            if reason is not None:
+            report, reason, content = decision.report, decision.reason, decision.page
+            if content is None or reason is not None:
+                content = render(report).encode()
                 release.artifacts.write(name, content)
-        version = ".".join(key.values())
+        version = ".".join(decision.key.values())
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(version),
             metadata={
                 **metadata.outcome(
                     "built" if reason else "reused",
-                    reason or "unchanged: same forecast, history, style and code",
+                    reason or REPORT_UNCHANGED,
                     rows=report.forecast.num_rows,
                     size=len(content),
                 ),
@@ -168,7 +156,7 @@ def forecasting_assets(
 
     return [
         order_forecast,
-        store_asset(GROUP, forecast_table, COUNTRY, pool),
+        store_asset(GROUP, forecast_table, pool),
         accuracy_asset(GROUP, pool, timezone),
         forecast_report,
     ]

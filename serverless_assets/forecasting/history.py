@@ -15,6 +15,8 @@ from serverless_assets.errors import ToldError
 from serverless_assets.warehouse import Warehouse
 
 REVENUE = "daily_revenue"
+# Whose holidays the forecast knows.
+COUNTRY = "US"
 # Days beyond a gap of so many days are left out if they hold less than this share of all orders: a date that
 # was mistyped, not a shop that was closed. Beyond a gap of a year the share may be larger: a date that was
 # never set, such as 1970-01-01.

@@ -13,6 +13,7 @@ from modal_forecast.report import ReportInput, preview_png
 from modal_forecast.report.told import told
 from serverless_assets.run_inputs import ForecastChoice
 
+UNCHANGED = "unchanged: same forecast, history, style and code"
 TITLE = "Daily order revenue"
 UNIT = "USD"
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from modal_forecast.messages import ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA
 
-KEY = "forecast_key"
+KEY, STORES_KEY = "forecast_key", "store_forecast_key"
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,18 @@ def _changes(held: Mapping[str, Any], basis: Basis) -> Iterable[str]:
         yield f"holidays changed ({held.get('holidays')} to {basis.holidays})"
     if "forecast_code" in changed:
         yield "code changed"
+
+
+def reason_to_forecast_stores(note: Mapping[str, Any] | None, key: str, force: bool) -> str | None:
+    """Why to forecast the stores; None if the forecasts that there are were made from the same.
+
+    note: of their table, None if there is no such table. key: a hash of all that they are made from.
+    """
+    if force:
+        return "forced: rebuild all"
+    if note is None:
+        return "first forecast of stores"
+    return None if note.get(STORES_KEY) == key else "new total, stores or code"
 
 
 def digest(content: bytes) -> str:

@@ -1,6 +1,7 @@
 """The forecast of each store, as a table beside the total's."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modal_forecast.batch_messages import BatchAnswer
+from modal_forecast.batch_messages import BatchAnswer, ForecastBatch
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.wire import MessageError
@@ -17,10 +18,10 @@ from serverless_assets.failures import in_words
 from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import RecordedCalls
 from serverless_assets.forecasting.compute import Compute, Size, Used
-from serverless_assets.forecasting.history import REVENUE, HistoryError, read_history_until
+from serverless_assets.forecasting.history import COUNTRY, REVENUE, HistoryError, read_history_until
 from serverless_assets.forecasting.landing import read_forecast
-from serverless_assets.forecasting.reuse import digest
-from serverless_assets.forecasting.stores import SCHEMA, adding_up_to, batch_of, store_rows, stores_in
+from serverless_assets.forecasting.reuse import STORES_KEY, digest, reason_to_forecast_stores
+from serverless_assets.forecasting.stores import SCHEMA, Store, adding_up_to, batch_of, store_rows, stores_in
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.release import Release
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
@@ -31,10 +32,24 @@ TABLE = "store_forecast"
 DESCRIPTION = (
     "The forecast of each store, with 80% and 95% bounds; on every day the stores add up to the total."
 )
-KEY = "store_forecast_key"
+UNCHANGED = "unchanged: same total, stores and code"
 
 
-def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.AssetsDefinition:
+@dataclass(frozen=True)
+class StoreDecision:
+    """The forecast of each store: `reason` says why to make a new one; None reuses the one that there is."""
+
+    stores: list[Store]
+    total: pa.Table
+    history: pa.Table
+    batch: ForecastBatch
+    request: bytes
+    key: str
+    note: Mapping[str, Any]
+    reason: str | None
+
+
+def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefinition:
     """The asset `store_forecast`, which follows the total in `forecast_table`."""
 
     @dg.asset(
@@ -60,26 +75,21 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
         warehouse = release.warehouse
         with in_words(ForecastRefused, MessageError):
             with warehouse.connected():
-                total = read_forecast(warehouse, forecast_table)
-                # Not up to today: at midnight, the stores' days are still those of the total.
-                history = read_history_until(warehouse, data_as_of(total))
-                stores = stores_in(_revenue(warehouse), history)
-                held = warehouse.note(TABLE) if TABLE in warehouse.tables() else {}
-                count = warehouse.row_count(TABLE) if held else 0
-            batch = batch_of(stores, total.num_rows, country)
-            asked = batch.to_bytes()
-            key = digest(b"\n".join([code_version().encode(), asked, _content(total)]))
-            if held.get(KEY) == key and not choices.rebuild_all:
-                told = metadata.outcome("reused", "unchanged: same total, stores and code", rows=count)
-                yield dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=told)
+                decision = decide_stores(warehouse, forecast_table, choices.rebuild_all)
+                count = warehouse.row_count(TABLE) if decision.reason is None else 0
+            version = dg.DataVersion(decision.key)
+            if decision.reason is None:
+                yield dg.MaterializeResult(
+                    data_version=version, metadata=metadata.outcome("reused", UNCHANGED, rows=count)
+                )
                 return
             calls = RecordedCalls(context)
-            size = growing.size_to_begin_with(_size(choices.forecast), held, context.log.info)
-            answered, took = growing.answer(compute, asked, size, context.log.info, calls)
+            size = growing.size_to_begin_with(_size(choices.forecast), decision.note, context.log.info)
+            answered, took = growing.answer(compute, decision.request, size, context.log.info, calls)
             answers = BatchAnswer.from_bytes(answered.content).answers
-            made = adding_up_to(total, history, batch, answers)
-            rows = store_rows(stores, made, context.run.run_id)
-            facts = {KEY: key, **growing.facts_of(_size(choices.forecast), took)}
+            made = adding_up_to(decision.total, decision.history, decision.batch, answers)
+            rows = store_rows(decision.stores, made, context.run.run_id)
+            facts = {STORES_KEY: decision.key, **growing.facts_of(_size(choices.forecast), took)}
             with scratch_folder(release.home, "stores") as scratch:
                 path = scratch / "stores.parquet"
                 pq.write_table(rows, path)
@@ -88,16 +98,11 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
                 calls.ended(answered.call)
         used = Used(answered.seconds, 0.0, answered.peak_memory)
         yield dg.MaterializeResult(
-            data_version=dg.DataVersion(key),
+            data_version=version,
             metadata={
-                **metadata.outcome(
-                    "built",
-                    "first forecast of stores" if not held else "new total, stores or code",
-                    rows=rows.num_rows,
-                    seconds=answered.seconds,
-                ),
-                "stores": len(stores),
-                "next_30_days": _table(stores_shown(warehouse, total), 30),
+                **metadata.outcome("built", decision.reason, rows=rows.num_rows, seconds=answered.seconds),
+                "stores": len(decision.stores),
+                "next_30_days": _table(stores_shown(warehouse, decision.total), 30),
                 **metadata.work(work, warehouse),
                 **metadata.cost(compute.price(took, used)),
                 **metadata.facts(answered.facts),
@@ -105,6 +110,24 @@ def store_asset(group: str, forecast_table: str, country: str, pool: str) -> dg.
         )
 
     return store_forecast
+
+
+def decide_stores(warehouse: Warehouse, forecast_table: str, rebuild_all: bool) -> StoreDecision:
+    """Decide about the stores of the forecast in `forecast_table`.
+
+    Raises:
+        HistoryError: the history of the total's forecast has changed since.
+    """
+    total = read_forecast(warehouse, forecast_table)
+    # Not up to today: at midnight, the stores' days are still those of the total.
+    history = read_history_until(warehouse, data_as_of(total))
+    stores = stores_in(_revenue(warehouse), history)
+    note = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
+    batch = batch_of(stores, total.num_rows, COUNTRY)
+    request = batch.to_bytes()
+    key = digest(b"\n".join([code_version().encode(), request, _content(total)]))
+    reason = reason_to_forecast_stores(note, key, rebuild_all)
+    return StoreDecision(stores, total, history, batch, request, key, note or {}, reason)
 
 
 def data_as_of(total: pa.Table) -> date:

@@ -40,6 +40,47 @@ def test_a_plan_is_what_the_run_then_does(pipeline):
     assert {name: reason for name, (_, reason) in found.items()} == done
 
 
+FORECASTING = ("order_forecast", "store_forecast", "forecast_accuracy", "forecast_report")
+DO, LEAVE = {"forecast", "score", "write", "as it comes"}, {"reuse"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "planned_work"),
+    [
+        ("drop table dwh.store_forecast", {"store_forecast", "forecast_report"}),
+        ("drop table dwh.forecast_accuracy", {"forecast_accuracy", "forecast_report"}),
+        (
+            "delete from dwh.order_forecast where ds = (select max(ds) from dwh.order_forecast)",
+            {*FORECASTING[:2], "forecast_report"},
+        ),
+        ("update dwh.order_forecast set yhat_lower_95 = -5.0", {*FORECASTING[:2], "forecast_report"}),
+    ],
+)
+def test_a_plan_of_the_forecasts_is_what_the_run_then_does(pipeline, statement, planned_work):
+    change_work(pipeline, statement)
+    plan = planned(pipeline)
+    assert {name for name in FORECASTING if plan[name][0] in DO} == planned_work
+    assert {name for name in FORECASTING if plan[name][0] in LEAVE} == {*FORECASTING} - planned_work
+    assert pipeline.run().success
+    for name in FORECASTING:
+        outcome = pipeline.summary["assets"][name]
+        verdict, reason = plan[name]
+        if verdict == "reuse":
+            assert outcome["status"] == "reused", name
+        elif verdict != "as it comes":
+            assert outcome["status"] == "built", name
+            assert outcome["reason"] == reason or reason.startswith("upstream rebuilt"), name
+
+
+def test_a_page_that_is_gone_or_of_other_colours_is_planned_to_be_written(pipeline):
+    (pipeline.home / "work" / "artifacts" / "forecast.html").unlink()
+    assert planned(pipeline)["forecast_report"] == ("write", "first report of this name")
+    style = CustomisedStyle(html_report="other.html", color_history="teal")
+    plan = planned(pipeline, RunInputs(forecast=RunForecast(style=style)))
+    assert plan["forecast_report"] == ("write", "first report of this name")
+    assert plan["order_forecast"][0] == "reuse"
+
+
 def test_a_plan_changes_nothing(pipeline):
     before = (pipeline.home / "work" / "warehouse.duckdb").read_bytes()
     planned(pipeline)
