@@ -5,6 +5,7 @@ import pytest
 
 from serverless_assets.environments import BRANCH_LIFETIME, environment
 from serverless_assets.errors import ToldError
+from serverless_assets.ingestion.interruptible import DownloadLimits
 from serverless_assets.settings import Settings, SettingsError
 
 NO_TOKEN = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}
@@ -23,6 +24,15 @@ def test_a_laptop_needs_nothing(parts):
     found = parts()
     assert found.release.warehouse.label("orders") == "warehouse.dwh.orders"
     assert found.compute.name == "a process on this machine"
+
+
+@pytest.mark.parametrize("source", [{}, {"SERVERLESS_DATASET_URL": "https://shop.test"}])
+def test_downloads_are_held_to_the_limits_of_the_settings(parts, source):
+    limits = {"SERVERLESS_DOWNLOAD_DEADLINE": "600", "SERVERLESS_DOWNLOAD_MIN_RATE": "0"}
+    found = parts(**limits, **source).source
+    assert found.limits == DownloadLimits(600, 0)
+    with found.open() as opened:
+        assert opened.limits == found.limits
 
 
 def test_the_cloud_is_bigquery_a_bucket_and_modal(parts):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -10,6 +11,7 @@ import pytest
 
 from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation import dbt
+from tests.ingestion.scripted import SLOW_BODY, shop
 
 ALL_TABLES = """
     select table_name from information_schema.tables where table_schema = 'dwh' order by table_name
@@ -291,3 +293,11 @@ def test_a_source_that_is_away_leaves_the_tables_as_they_were(pipeline):
     assert not pipeline.run(inputs, job="ingest", assets=["raw_stores"]).success
     assert "no connection" in pipeline.reason("raw_stores")
     assert pipeline.published_rows("select count(*) from dwh.raw_stores") == before
+
+
+def test_a_source_that_is_too_slow_is_left_at_the_deadline_of_the_settings(pipeline):
+    hasty = replace(pipeline, variables={**pipeline.variables, "SERVERLESS_DOWNLOAD_DEADLINE": "1"})
+    with shop(SLOW_BODY) as server:
+        inputs = RunInputs(ingestion=Reload(dataset_url=server.url))
+        assert not hasty.run(inputs, job="ingest", assets=["raw_stores"]).success
+    assert "not complete after 1 s" in hasty.reason("raw_stores")
