@@ -38,11 +38,9 @@ def remove_leftovers(home: Path) -> None:
 
     Call it where the run lock is held.
     """
-    root = home / FOLDER
-    if root.is_dir():
-        for path in root.iterdir():
-            if NAME.fullmatch(path.name) and path.is_dir():
-                remove_if_abandoned(path)
+    for path in (*_folders(home / FOLDER), *_folders(home / "work" / FOLDER)):
+        if NAME.fullmatch(path.name):
+            remove_if_abandoned(path)
     for folder in (home, *_folders(home), *_folders(home / "work")):
         remove_abandoned_copies(folder)
 

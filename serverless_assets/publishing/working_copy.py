@@ -130,7 +130,8 @@ def _settle(layout: Layout) -> None:
         _discard(layout.working_artifacts / name)
     forget_changes(layout)
     _restore_artifacts(layout, None)
-    Unsettled(layout.home).clear()
+    if os.path.lexists(Unsettled(layout.home).path):
+        Unsettled(layout.home).clear()
     write_base(layout)
 
 
