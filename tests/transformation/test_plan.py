@@ -218,3 +218,79 @@ def test_a_state_survives_as_a_note():
     assert State.from_note({"version": 7}) == State.from_note({"text": "mine"}) == State()
     unfinished = State(unfinished="last tests failed: x")
     assert State.from_note(unfinished.as_note()) == unfinished
+
+
+# ---- models without a relation, and those with a state of their own
+
+INNER = [
+    node("inner", ORDERS, kind=Kind.EPHEMERAL),
+    node("outer", "inner", MENU, reads=(ORDERS, MENU), **{"ephemeral inner": "1"}),
+]
+
+
+def test_what_selects_from_an_ephemeral_model_is_reused_until_that_or_its_parents_change():
+    found = after(INNER)
+    assert {one.reason for one in decided(INNER, found).values()} == {"unchanged"}
+    edited = changed(changed(INNER, "inner", SQL="2"), "outer", **{"ephemeral inner": "2"})
+    assert decided(edited, found)["outer"].reason == "ephemeral changed (inner)"
+    assert decided(INNER, {**found, ORDERS: State("orders-2")})["outer"].reason == "new data (raw_orders)"
+
+
+STATEFUL = [node("history", ORDERS, kind=Kind.STATEFUL), node("report", "history")]
+
+
+def test_a_snapshot_that_was_run_between_is_not_what_it_was_though_its_source_is():
+    first = after(STATEFUL, run_id="run-1")
+    assert built(decided(STATEFUL, first, run_id="run-2")) == set()
+    other = {**first, ORDERS: State("orders-2")}
+    alone = after(STATEFUL, other, selected={"history"}, run_id="run-2")
+    back = {**alone, ORDERS: RAW[ORDERS]}
+    found = decided(STATEFUL, back, run_id="run-3")
+    assert built(found) == {"history", "report"}
+    assert all(one.months is None for one in found.values())
+
+
+def test_an_edited_view_that_the_run_is_not_about_is_not_taken_for_built():
+    edited = changed(GRAPH, "stg_orders", SQL="2")
+    alone = after(edited, after(), selected={"orders"}, run_id="run-2")
+    assert "orders" in built(decided(edited, alone, run_id="run-3"))
+
+
+BATCHES = [
+    node("stg_orders", ORDERS, kind=Kind.VIEW, by_month=True),
+    node(
+        "batches", "stg_orders", MENU, kind=Kind.MICROBATCH, by_month=True, begin="2026-10-15",
+        filtered=frozenset({"stg_orders"}),
+    ),
+]  # fmt: skip
+
+
+def test_the_batches_of_corrected_months_are_built_alone():
+    data = {**after(BATCHES), ORDERS: State("orders-2", {OCTOBER: "o2", NOVEMBER: "n1"})}
+    assert decided(BATCHES, data, current_month="2026-11")["batches"].months == (OCTOBER,)
+
+
+@pytest.mark.parametrize(
+    ("months", "menu"),
+    [
+        ({"2026-09-01": "s1", OCTOBER: "o1", NOVEMBER: "n1"}, "menu-1"),
+        ({OCTOBER: "o1", NOVEMBER: "n1", "2026-12-01": "d1"}, "menu-1"),
+        ({OCTOBER: "o1", NOVEMBER: "n2"}, "menu-2"),
+    ],
+    ids=["before the first batch", "after the current month", "a parent that dbt does not filter"],
+)
+def test_batches_are_built_as_a_whole_where_months_do_not_say_which(months, menu):
+    data = {**after(BATCHES), ORDERS: State("orders-2", months), MENU: State(menu)}
+    found = decided(BATCHES, data, current_month="2026-11")["batches"]
+    assert (found.build, found.months) == (True, None)
+
+
+def test_microbatch_models_are_built_as_a_whole_together_with_a_new_one():
+    data = {**after(BATCHES), ORDERS: State("orders-2", {OCTOBER: "o2", NOVEMBER: "n1"})}
+    found = decided([*BATCHES, replace(BATCHES[1], name="more")], data, current_month="2026-11")
+    assert {one.months for one in found.values() if one.node.kind == Kind.MICROBATCH} == {None}
+
+
+def test_a_months_query_that_cannot_be_asked_has_all_of_the_model_built():
+    data = {**after(), ORDERS: State("orders-2", {OCTOBER: "o1", NOVEMBER: "n2"})}
+    assert decided(found=data, restated={"orders": None})["orders"].months is None

@@ -2,6 +2,8 @@
 
 import pytest
 
+from serverless_assets.automation.jobs import TRANSFORMATION
+from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.manifest_state import last_green
 from tests.transformation.conftest import ROWS
 from tests.transformation.team import Team
@@ -18,16 +20,25 @@ SCHEMAS = {
 
 def test_models_in_other_schemas_and_odd_folders_are_built_reused_and_missed(team: Team, tmp_path):
     team.write(SCHEMAS)
+    definition = transformation_assets(team.project, "pool")
+    assert TRANSFORMATION.resolve([definition]) == definition.keys
     first = team.run()
     assert {name: one["status"] for name, one in first.items()} == {"other/in_other": "built", "top": "built"}
     assert first["other/in_other"]["rows"] == 3
     assert {one["reason"] for one in team.run().values()} == {"unchanged"}
     assert last_green(team.artifacts) is not None
+    team.write({"models/new.sql": "select 1 as one"}).run("top")
+    assert "model.team.new" not in last_green(team.artifacts)["nodes"]
+    team.run()
+    assert "model.team.new" in last_green(team.artifacts)["nodes"]
     team.execute("drop table dwh_other.paid")
     again = team.run()
     assert (again["other/in_other"]["reason"], again["top"]["reason"]) == ("relation missing", "unchanged")
     team.load(ROWS[:2], tmp_path)
-    assert {one["status"] for one in team.run().values()} == {"built"}
+    assert {one["reason"] for one in team.run("other/in_other", "top").values()} == {
+        "new data (raw_orders)",
+        "upstream rebuilt (dwh_other.paid)",
+    }
     assert team.rows("select n from dwh.top") == [(2,)]
 
 
