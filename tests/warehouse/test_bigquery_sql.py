@@ -14,6 +14,7 @@ from serverless_assets.warehouse.bigquery_sql import (
     identifier,
     label,
     literal,
+    months_with_keys_statement,
     note_in,
     replace_statement,
     staging_schema,
@@ -62,6 +63,18 @@ def test_a_window_is_one_statement_with_constant_bounds() -> None:
         "when not matched by source and kept.`at` >= timestamp '2026-01-01 00:00:00+00' "
         "and kept.`at` < timestamp '2026-03-01 00:00:00+00' then delete\n"
         "when not matched then insert (`id`, `at`, `total`) values (`id`, `at`, `total`)"
+    )
+
+
+def test_keys_beside_a_window_are_looked_up_in_the_other_partitions_alone() -> None:
+    statement = months_with_keys_statement(
+        "`orders`", "`new`", ORDERS, ["id", "total"], date(2026, 1, 1), date(2026, 3, 1)
+    )
+    assert statement == (
+        "select distinct date(timestamp_trunc(kept.`at`, month)) as month from `orders` as kept\n"
+        "join `new` as arrived on kept.`id` = arrived.`id` and kept.`total` = arrived.`total`\n"
+        "where kept.`at` < timestamp '2026-01-01 00:00:00+00' "
+        "or kept.`at` >= timestamp '2026-03-01 00:00:00+00'"
     )
 
 
