@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,19 @@ def test_a_run_that_waits_names_the_process_it_waits_for_and_ends_on_sigterm(hom
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "Stopped by SIGTERM after" in output
     assert "Traceback" not in output
+    with the_run(home) as (_, run):
+        assert run.status == dg.DagsterRunStatus.CANCELED
+
+
+def test_a_run_that_is_stopped_in_a_step_is_canceled(home):
+    with socket.create_server(("127.0.0.1", 0)) as silent_source:
+        url = f"http://127.0.0.1:{silent_source.getsockname()[1]}"
+        with running(home, SERVERLESS_DATASET_URL=url) as process:
+            silent_source.accept()
+            process.terminate()
+            output, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "goes on from there" in output
     with the_run(home) as (_, run):
         assert run.status == dg.DagsterRunStatus.CANCELED
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,13 @@ def _record_end(run_id: str, reason: str) -> bool:
     return True
 
 
+def _report_canceling(instance: dg.DagsterInstance, run_id: str, reason: str) -> None:
+    """Have Dagster take the end of a run that is being stopped for a cancel, not for a failure."""
+    run = instance.get_run_by_id(run_id)
+    if run and not run.is_finished:
+        instance.report_run_canceling(run, f"The run is being stopped {reason}.")
+
+
 def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stopping) -> bool:
     definitions = build(settings)
     names = [job.name for job in definitions.jobs or []]
@@ -153,6 +161,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         click.echo(f"State is in {settings.home}.\n")
         progress = Progress(click.echo, settings.home)
         instance.add_event_listener(run_id, progress)
+        stopping.on_stop = partial(_report_canceling, instance, run_id)
         try:
             result = job.execute_in_process(
                 run_config={**request.run_config(job), "loggers": QUIET_CONSOLE},

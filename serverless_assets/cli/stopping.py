@@ -27,13 +27,15 @@ class Stopping:
     """Within the block, a signal or the deadline interrupts the main thread, and after a grace period ends
     the process.
 
-    `reason` says why the run is to stop, and `exit_code` with what; None while nobody wants that. `record`
-    is called from another thread with the reason before the process is ended.
+    `reason` says why the run is to stop, and `exit_code` with what; None while nobody wants that. `on_stop`
+    is called from another thread with the reason as soon as the run is to stop, and `record` before the
+    process is ended.
     """
 
     def __init__(self, deadline_seconds: float, record: Callable[[str], object]) -> None:
         self.reason: str | None = None
         self.exit_code = 1
+        self.on_stop: Callable[[str], object] = lambda reason: None
         self._has_reason = threading.Event()
         self._deadline_seconds = deadline_seconds
         self._record = record
@@ -67,6 +69,8 @@ class Stopping:
     def _stop(self, reason: str) -> None:
         self.reason = reason
         self._has_reason.set()
+        # Whatever keeps it waiting does not keep the process from being ended.
+        threading.Thread(target=self.on_stop, args=(reason,), daemon=True).start()
 
     def _watch(self) -> None:
         deadline = time.monotonic() + self._deadline_seconds
