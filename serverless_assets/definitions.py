@@ -20,11 +20,13 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import transformation_assets
 
-# The beta APIs in use: assets' code references, backfill policies, and the sensor of `changed_data`. Dagster
+# The beta APIs in use: assets' code references, backfill policies and data versions, and the
+# sensor of `changed_data`. Dagster
 # pins its patch release here, so an upgrade, not a run, is when to look at them again.
 BETA_APIS = (
     "Class `(CodeReferencesMetadataValue|LocalFileCodeReference|UrlCodeReference)`",
     "Parameter `backfill_policy` of function `asset`",
+    "Parameter `data_version` of initializer `Output.__init__`",
     "Parameter `use_user_code_server` of initializer `AutomationConditionSensorDefinition.__init__`",
 )
 for api in BETA_APIS:

@@ -36,6 +36,7 @@ class Environment:
     first_month: date
     budget_usd: float | None
     timezone: str
+    runs_kept: int
 
     @property
     def admission(self) -> Admission:
@@ -44,7 +45,7 @@ class Environment:
 
     def resources(self, assets: Collection[str]) -> Mapping[str, object]:
         """The parts that assets ask for by name. `assets` are the names of all that runs can write."""
-        release = self.release.as_resource(self.admission, assets)
+        release = self.release.as_resource(self.admission, assets, self.runs_kept)
         return {"source": self.source, "release": release, "compute": self.compute}
 
 
@@ -141,6 +142,7 @@ def environment(settings: Settings) -> Environment:
         first_month=_first_month(settings),
         budget_usd=settings.budget_usd,
         timezone=settings.timezone,
+        runs_kept=settings.runs_kept,
     )
 
 

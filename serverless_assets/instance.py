@@ -37,6 +37,14 @@ run_monitoring:
   cancel_timeout_seconds: 60
 freshness:
   enabled: true
+# Days. Runs are deleted by SERVERLESS_KEEP_RUNS.
+retention:
+  schedule:
+    purge_after_days: {{skipped: 7, failure: 30, success: 30}}
+  sensor:
+    purge_after_days: {{skipped: 7, failure: 30, success: 30}}
+  auto_materialize:
+    purge_after_days: {{skipped: 7, failure: 30, success: 30}}
 """
 
 

@@ -40,6 +40,7 @@ class Settings:
     forecast_deadline_seconds: int
     forecast_fresh_hours: int
     run_deadline_seconds: int
+    runs_kept: int
     budget_usd: float | None
     timezone: str
     automation_is_on: bool
@@ -88,6 +89,7 @@ class Settings:
             forecast_deadline_seconds=read.whole_number("SERVERLESS_FORECAST_DEADLINE", 1800, smallest=1),
             forecast_fresh_hours=read.whole_number("SERVERLESS_FORECAST_FRESH_HOURS", 36, smallest=1),
             run_deadline_seconds=read.whole_number("SERVERLESS_RUN_DEADLINE", 7200, smallest=1),
+            runs_kept=read.whole_number("SERVERLESS_KEEP_RUNS", 100, smallest=1),
             budget_usd=read.amount("SERVERLESS_BUDGET_USD"),
             timezone=read.timezone("SERVERLESS_TIMEZONE", "UTC"),
             automation_is_on=read.one_of("SERVERLESS_AUTOMATION", ("off", "on"), "off") == "on",

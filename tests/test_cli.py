@@ -137,7 +137,7 @@ def test_a_run_that_cannot_begin_for_an_unexpected_reason_says_so_and_where_the_
     assert "work/lock cannot be used: Is a directory." in failed.stdout
     assert "The full traceback is in " in failed.stdout
     (file,) = Path(home["SERVERLESS_HOME"], "logs").iterdir()
-    assert "filelock" in file.read_text()
+    assert "IsADirectoryError" in file.read_text()
     assert '"success": false' in Path(home["SERVERLESS_HOME"], "runs", "latest.json").read_text()
 
 

@@ -1,5 +1,6 @@
 """Run a job in this process, with progress on the terminal and a summary at the end."""
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import yaml
 from dagster._core.utils import make_new_run_id
 
 from serverless_assets.automation.jobs import JOBS
-from serverless_assets.cli.progress import Progress
+from serverless_assets.cli.progress import OF_SKIPPED, Progress
 from serverless_assets.cli.stopping import Stopping
 from serverless_assets.cli.text import stopped_text, summary_text
 from serverless_assets.definitions import build
@@ -154,6 +155,10 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     job = definitions.resolve_job_def(request.job)
     selection = _unfinished(settings, job) if request.resume else None
     tags = range_tags(request.months, job.name, job.partitions_def) if request.months else {}
+    # Dagster warns beside the run's log, too.
+    logging.getLogger("dagster._core.execution.plan.active").addFilter(
+        lambda record: not OF_SKIPPED.match(record.getMessage())
+    )
     with open_instance() as instance, registered(settings.home, run_id):
         for sentence in end_dead_runs(settings.home, instance):
             click.echo(f"{sentence}\n")

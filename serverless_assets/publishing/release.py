@@ -13,6 +13,7 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import ToldError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, asset_outcomes
+from serverless_assets.publishing.run_history import prune_runs
 from serverless_assets.publishing.run_process import registered
 from serverless_assets.publishing.run_record import record_of
 from serverless_assets.publishing.summary import summarise, write_summary
@@ -151,13 +152,14 @@ class Release(ABC):
             )
             return False
 
-    def as_resource(self, admit: Admit, existing: Collection[str]) -> dg.ResourceDefinition:
+    def as_resource(self, admit: Admit, existing: Collection[str], runs_kept: int) -> dg.ResourceDefinition:
         """The release for Dagster, with no config: the launchpad should not offer where to publish.
 
         With one process per run, Dagster opens it before the first step and closes it after the last,
         whatever was launched: a job, one asset from the graph, a schedule.
 
-        `existing` are the names of all assets that runs can write.
+        `existing` are the names of all assets that runs can write; `runs_kept` is how many runs the history
+        keeps at least.
         """
 
         def around(context: dg.InitResourceContext) -> Iterator[Release]:
@@ -172,6 +174,7 @@ class Release(ABC):
                 existing,
             ):
                 yield self
+            _prune(context.instance, runs_kept, log)
 
         return dg.ResourceDefinition(
             contextmanager(around), description=self.__doc__, required_resource_keys={"run_inputs"}
@@ -246,3 +249,14 @@ class Release(ABC):
 def _outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:
     entries = instance.all_logs(run_id, of_type=TELLING)
     return asset_outcomes(entry.dagster_event for entry in entries if entry.dagster_event)
+
+
+def _prune(instance: dg.DagsterInstance, runs_kept: int, log: dg.DagsterLogManager) -> None:
+    try:
+        pruned = prune_runs(instance, runs_kept)
+    except Exception as error:
+        # The run is none the worse for it, and the next one tries again.
+        log.warning(f"Old runs were not deleted from Dagster's history: {error_sentence(error)}")
+    else:
+        if pruned:
+            log.info(f"Deleted {pruned} old runs from Dagster's history (SERVERLESS_KEEP_RUNS).")

@@ -13,6 +13,8 @@ from serverless_assets.publishing.summary import read_summary
 from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import RunInputs
 
+RUNS_KEPT = 2
+
 
 @dg.asset(required_resource_keys={"release"})
 def orders() -> dg.MaterializeResult:
@@ -29,7 +31,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def run(home: Path, instance: dg.DagsterInstance, *assets: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
     written = assets or (orders,)
     names = {key.to_user_string() for found in written for key in found.keys}
-    release = LocalRelease(home, "dwh").as_resource(lambda planned, choices, log: None, names)
+    release = LocalRelease(home, "dwh").as_resource(lambda planned, choices, log: None, names, RUNS_KEPT)
     return dg.materialize(
         written,
         resources={"release": release, "run_inputs": RunInputs()},
@@ -64,7 +66,7 @@ def test_a_run_that_cannot_begin_for_an_unexpected_reason_says_so_in_its_summary
     }
     assert sentence in error_of(result, instance)
     # What helps to find the fault: where it was raised.
-    assert "filelock" in error_of(result, instance)
+    assert "IsADirectoryError" in error_of(result, instance)
 
 
 def test_a_summary_that_cannot_be_written_is_an_error_in_the_log_and_hides_no_other(tmp_path, instance):
@@ -98,3 +100,8 @@ def test_before_the_first_publish_no_warehouse_is_named(tmp_path, instance):
     (tmp_path / "work" / "lock").mkdir(parents=True)
     run(tmp_path, instance)
     assert read_summary(tmp_path)["warehouse"] is None
+
+
+def test_runs_beyond_those_to_keep_are_deleted_at_the_end_of_a_run(tmp_path, instance):
+    runs = [run(tmp_path, instance).run_id for _ in range(4)]
+    assert [found.run_id for found in instance.get_runs()] == runs[:1:-1]
