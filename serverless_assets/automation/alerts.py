@@ -60,10 +60,10 @@ class Alerts:
         Raises:
             AlertError: nobody was told, and why.
         """
-        if self.webhook is None:
-            raise AlertError(NOT_SET)
-        at = self.now().isoformat(timespec="seconds")
         link = f"{self.ui_url}/{page}"
+        if self.webhook is None:
+            raise AlertError(f"{NOT_SET} {link}")
+        at = self.now().isoformat(timespec="seconds")
         alert = Alert(kind, title, sentence, link, self.environment, at, job, run_id)
         self.webhook.send(alert.payload(self.form))
 

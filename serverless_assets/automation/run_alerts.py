@@ -7,9 +7,10 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.storage.tags import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
-from serverless_assets.automation.alerts import Alerts, duration_in_words
+from serverless_assets.automation.alerts import Alerts, duration_in_words, shortened
 from serverless_assets.automation.first_error import first_error
 from serverless_assets.automation.webhook import AlertError
+from serverless_assets.secrets import without_secrets
 
 SECONDS_BETWEEN_LOOKS = 30
 RUNS_A_TICK = 20
@@ -112,7 +113,12 @@ def _tell_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, al
     if will_be_retried(run):
         return f"Run {run.run_id[:8]} failed and is retried: nobody was told."
     error = first_error(instance, run.run_id)
-    alerts.tell("run_failed", f"{run.job_name} failed", error, f"runs/{run.run_id}", run.job_name, run.run_id)
+    title, page = f"{run.job_name} failed", f"runs/{run.run_id}"
+    try:
+        alerts.tell("run_failed", title, error, page, run.job_name, run.run_id)
+    except AlertError as not_sent:
+        # The tick that shows this is then all that people have.
+        raise AlertError(f"{title}: {shortened(without_secrets(error))} {not_sent}") from None
     return f"Run {run.run_id[:8]} of {run.job_name} failed: people were told."
 
 

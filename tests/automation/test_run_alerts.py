@@ -124,8 +124,12 @@ def test_without_a_webhook_nothing_waits_for_one(world, webhook):
     told = world.alerts
     world.alerts = replace(told, webhook=None)
     world.tick()
-    world.run(broken=True)
-    assert NOT_SET in world.tick()
+    run_id = world.run(broken=True)
+    tick = world.tick()
+    assert NOT_SET in tick
+    # What the webhook would have brought: the error and where to look.
+    assert " failed: " in tick
+    assert f"{told.ui_url}/runs/{run_id}" in tick
     world.alerts = told
     assert world.tick() == "Nothing to tell. Nothing to tell." and not webhook.told
 
