@@ -21,6 +21,7 @@ from serverless_assets.forecasting.record import Record, made_facts
 from serverless_assets.forecasting.report import report_input
 from serverless_assets.forecasting.reuse import Basis
 from serverless_assets.run_inputs import RunInputs
+from tests.conftest import Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -214,3 +215,45 @@ def test_what_the_forecast_rests_on_is_counted_in_the_history(page):
         page.sentences
     )
     assert "No day is missing." in page.sentences
+
+
+# ---- in the pipeline
+
+
+def published_page(pipeline: Pipeline) -> ReportPage:
+    return ReportPage((pipeline.home / "artifacts" / "forecast.html").read_text())
+
+
+def test_the_best_and_the_weakest_weekday_are_those_of_the_warehouse(green):
+    by_revenue = [
+        name
+        for (name,) in green.published_rows(
+            "select dayname(ds) from (select ds, sum(revenue_usd) as y from dwh.daily_revenue group by 1)"
+            " group by 1 order by avg(y)"
+        )
+    ]
+    rows = published_page(green).tables["Effect of the weekday"]
+    by_effect = [row[0] for row in sorted(rows, key=lambda row: number(row[1]))]
+    assert (by_effect[0], by_effect[-1]) == (by_revenue[0], by_revenue[-1])
+
+
+def test_figures_of_the_stores_are_those_of_the_warehouse(green):
+    expected = {
+        name: (float(ahead), float(last))
+        for name, ahead, last in green.published_rows(
+            "with ahead as (select location_name, sum(yhat) as ahead from dwh.store_forecast"
+            " where ds < (select min(ds) + 30 from dwh.store_forecast) group by 1),"
+            " last as (select location_name, sum(revenue_usd) as last from dwh.daily_revenue"
+            " where ds > (select max(ds) - 30 from dwh.daily_revenue) group by 1)"
+            " select * from ahead join last using (location_name)"
+        )
+    }
+    *stores, total = published_page(green).tables["Stores"]
+    assert {row[0] for row in stores} == set(expected)
+    for name, last, ahead, *_ in stores:
+        assert number(last) == pytest.approx(expected[name][1], abs=0.51)
+        assert number(ahead) == pytest.approx(expected[name][0], abs=0.51)
+    for column, index in ((2, 0), (1, 1)):
+        assert number(total[column]) == pytest.approx(
+            sum(found[index] for found in expected.values()), abs=0.51
+        )
