@@ -1,5 +1,6 @@
 """A download that is cancelled, interrupted or too slow ends at once, whatever it waits for."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -168,3 +169,23 @@ def test_abandoned_download_neither_makes_a_file_nor_fills_it(source, tmp_path):
         path.unlink()
         go_on.set()
     assert not path.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_run_from_the_command_line_ends_while_its_source_is_slow(tmp_path, by):
+    home = tmp_path / "home"
+    with shop(SLOW_BODY) as server:
+        variables = {"SERVERLESS_DATASET_URL": server.url, "SERVERLESS_HOME": str(home)}
+        command = [sys.executable, "-c", "from serverless_assets.cli import main; main()", "run", "ingest"]
+        with subprocess.Popen(
+            command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            try:
+                assert server.asked_once.wait(300)
+                process.send_signal(by)
+                said, _ = process.communicate(timeout=SECONDS_TO_END)
+            finally:
+                process.kill()
+    assert process.returncode != 0 and b"Traceback" not in said
+    assert not list(home.glob("scratch/*"))
