@@ -183,7 +183,7 @@ def test_a_run_from_a_faulty_source_says_so_and_loses_nothing(
             fault.loss(*after.differences(before))
             tables = ["raw_orders"] if change is implausible_dates else place.source.rows
             for table in tables:
-                if not re.search(rf"failed +{table}: .+\.", text):
+                if not re.search(rf"failed +[^:\n]*\b{table}\b[^:\n]*: .+\.", text):
                     fault.silent(f"nothing is said of {table}: {text[-600:]}")
         elif not SENT[change]:
             fault.silent("the run succeeds and publishes")
