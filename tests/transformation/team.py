@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.publishing.local import LocalRelease
 from serverless_assets.publishing.summary import read_summary
+from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Reuse, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.project import Project
@@ -102,6 +103,8 @@ class Team:
             month: hashlib.sha256(repr(found).encode()).hexdigest() for month, found in months.items()
         }
         version = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()
+        # As after a run that finished: a working copy without this record is not trusted.
+        Unsettled(self.home).add(())
         self.warehouse.replace(ORDERS, path, {"version": version, "months": versions})
 
     def run(self, *assets: str, rebuild: str = "changed") -> dict[str, dict[str, Any]]:
