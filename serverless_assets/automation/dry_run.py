@@ -151,11 +151,14 @@ def _forecast(
     parts: Parts, choices: Choices, forecast_table: str, decisions: Sequence[Decision]
 ) -> Iterator[Planned]:
     """The assets that follow daily_revenue. What hangs on rows that do not exist yet comes as they come."""
-    release = parts.release
+    release, names = parts.release, (ACCURACY, FORECAST, STORES, REPORT)
     if any(decision.build and decision.node.name == REVENUE for decision in decisions):
         reason = f"upstream rebuilt ({REVENUE}): made anew if its rows differ"
-        names = (ACCURACY, FORECAST, STORES, REPORT)
         yield from (Planned(name, *_unless_skipped(name, choices, "as it comes", reason)) for name in names)
+        return
+    if REVENUE not in release.warehouse.tables():
+        reason = f"{REVENUE}, which it reads, is neither a model of the dbt project nor a table"
+        yield from (Planned(name, *_unless_skipped(name, choices, "fail", reason)) for name in names)
         return
     history = read_history(release.warehouse, Today.of(parts.timezone))
     _, _, reason_to_score = decide_accuracy(release, history.table, choices.rebuild_all)

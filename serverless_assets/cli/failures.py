@@ -25,6 +25,8 @@ class Commands(click.Group):
         except ToldError as error:
             raise click.ClickException(str(error)) from None
         except Exception as error:
+            if _is_failure(error):
+                raise click.ClickException(str(error)) from None
             sentence = without_secrets(error_sentence(error))
             place = keep_traceback("".join(traceback.format_exception(error)), _home())
             raise click.ClickException(f"{sentence}\n{place}") from None
@@ -49,3 +51,9 @@ def _home() -> Path | None:
         return Settings.from_environ().home
     except SettingsError:
         return None
+
+
+def _is_failure(error: Exception) -> bool:
+    """Whether it is a `dagster.Failure`, which is raised with a sentence. Commands start without dagster."""
+    dagster = sys.modules.get("dagster")
+    return dagster is not None and isinstance(error, dagster.Failure)

@@ -5,9 +5,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.dry_run import dry_run
+from serverless_assets.automation.dry_run import _forecast, dry_run
 from serverless_assets.automation.jobs import run_config
+from serverless_assets.environments import environment
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.settings import Settings
 from tests.conftest import NO_FORECAST, Pipeline
 from tests.test_pipeline import change_work
 
@@ -116,3 +118,12 @@ def test_the_command_says_the_plan(pipeline):
     assert said.returncode == 0, said.stderr
     assert len(said.stdout.splitlines()) == 21
     assert said.stdout.count("unchanged") == 21
+
+
+def test_a_plan_without_the_forecasts_model_says_what_is_missing(tmp_path):
+    settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path)})
+    planned = list(_forecast(environment(settings), RunInputs().choices(), "order_forecast", []))
+    assert {(found.verdict, found.reason) for found in planned} == {
+        ("fail", "daily_revenue, which it reads, is neither a model of the dbt project nor a table")
+    }
+    assert len(planned) == 4

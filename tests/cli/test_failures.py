@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -55,6 +56,11 @@ def test_an_error_that_a_user_can_cause_is_its_own_sentence_without_a_file(home)
     ended = command(fail(ToldError("Unknown colour 'grun': expected a CSS colour.")))
     assert (ended.exit_code, ended.output) == (1, "Error: Unknown colour 'grun': expected a CSS colour.\n")
     assert not home.exists()
+
+
+def test_a_failure_that_dagster_would_show_is_its_own_sentence(home):
+    ended = command(fail(dg.Failure("There is no daily_revenue yet: run the transform job first.")))
+    assert ended.output == "Error: There is no daily_revenue yet: run the transform job first.\n"
 
 
 def test_where_the_home_cannot_be_written_the_traceback_is_in_the_temporary_folder(home, tmp_path):
