@@ -1,7 +1,6 @@
 """Run a job in this process, with progress on the terminal and a summary at the end."""
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ def run_job(request: Request, settings: Settings) -> bool:
         click.echo(
             "\n" + stopped_text(stopping.reason, seconds, has_begun, bool(Unsettled(settings.home).read()))
         )
-        sys.exit(stopping.exit_code)
+        stopping.end_process()
 
 
 def _record_end(run_id: str, reason: str) -> bool:

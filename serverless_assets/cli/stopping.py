@@ -8,11 +8,13 @@ come to its end a few seconds later.
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import NoReturn
 
 import psutil
 
@@ -93,12 +95,17 @@ class Stopping:
                 self._stop(REASONS[found[0]])
                 deadline = time.monotonic() + SECONDS_TO_END
 
-    def _end(self) -> None:
+    def end_process(self) -> NoReturn:
+        """End the process at once, without waiting for threads that are still at work."""
         # dbt's process and a forecast's worker must not go on by themselves.
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 child.kill()
+        sys.stdout.flush()
+        os._exit(self.exit_code)
+
+    def _end(self) -> None:
         recording = threading.Thread(target=self._record, args=(self.reason,), daemon=True)
         recording.start()
         recording.join(SECONDS_TO_RECORD)
-        os._exit(self.exit_code)
+        self.end_process()
