@@ -96,8 +96,9 @@ class LocalRelease(Release):
         prepare_work_folder(layout)
         self._lock = RunLock(layout.work, run_id, log)
         repair(layout)
-        remove_old_releases(layout)
         start = open_working_copy(layout)
+        # After that: a release that somebody went back from tells that the working copy is of another.
+        remove_old_releases(layout)
         if start:
             log.info(start)
 

@@ -98,14 +98,14 @@ def open_working_copy(layout: Layout) -> str | None:
         return None
     published = _published_warehouse(layout)
     if published is None:
-        layout.base.unlink(missing_ok=True)
+        _discard(layout.base)
         aside = move_aside(layout.working_warehouse)
         move_aside(_log_of(layout.working_warehouse))
         _settle(layout)
         return f"Starting from an empty warehouse: {reason}. It was moved to {aside}."
     with scratch_folder(layout.work, "adopt") as scratch:
         copy = _verified_copy(published, scratch, layout.working_warehouse)
-        layout.base.unlink(missing_ok=True)
+        _discard(layout.base)
         for path in (layout.working_warehouse, _log_of(layout.working_warehouse)):
             _discard(path)
         copy.replace(layout.working_warehouse)
