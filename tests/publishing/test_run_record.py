@@ -31,7 +31,7 @@ def test_a_run_leaves_one_record_with_the_totals_of_its_summary(green):
 
 
 def test_a_failed_run_leaves_one_too(pipeline):
-    change_work(pipeline, "update dwh.raw_orders set subtotal = subtotal + 7")
+    change_work(pipeline, "update dwh.raw_orders set store_id = 'of no store'")
     assert not pipeline.run(NO_FORECAST.model_copy(update={"rebuild": "all"}), job="transform").success
     (found,) = records(pipeline)
     assert found["failed"] > 0
