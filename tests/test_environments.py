@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from modal_forecast.code_version import versioned_app
 from serverless_assets.environments import BRANCH_LIFETIME, environment
 from serverless_assets.errors import ToldError
 from serverless_assets.ingestion.interruptible import DownloadLimits
@@ -46,7 +47,7 @@ def test_the_cloud_is_bigquery_a_bucket_and_modal(parts):
 def test_modal_can_be_tried_with_the_local_warehouse(parts):
     found = parts(SERVERLESS_COMPUTE="modal", SERVERLESS_MODAL_APP="trial", **TOKEN)
     assert found.release.warehouse.label("orders") == "warehouse.dwh.orders"
-    assert (found.compute.name, found.compute.app) == ("Modal", "trial")
+    assert (found.compute.name, found.compute.app) == ("Modal", versioned_app("trial"))
 
 
 def test_the_cloud_can_do_without_modal(parts):

@@ -41,14 +41,14 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(failures, "FIRST_PAUSE_SECONDS", 0.01)
 
 
-def test_what_may_pass_is_tried_again():
+def test_what_may_pass_is_tried_again(tmp_path):
     step = Step(Outage("The server is away."), Outage("The server is away."))
     with dg.instance_for_test() as instance:
         result = step.run(instance)
         assert result.success
         lines: list[str] = []
         for entry in instance.all_logs(result.run_id):
-            Progress(lines.append)(entry)
+            Progress(lines.append, tmp_path)(entry)
     assert step.attempts == 3
     assert [line.endswith("s again: The server is away.") for line in lines if "again" in line] == [
         True,

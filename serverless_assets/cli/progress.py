@@ -28,12 +28,14 @@ class Progress:
     """Call it with each event of a run; it prints those that a person waits for.
 
     The traceback of an error that nobody expected is kept below `home`. `failed` says whether something
-    failed outside of the run's steps, such as closing a resource, which Dagster does not count.
+    failed outside of the run's steps, such as closing a resource, which Dagster does not count. `refusal` is
+    why the run could not begin: the summary says it, so that no line does.
     """
 
     echo: Callable[[str], None]
     home: Path
     failed: bool = False
+    refusal: str = ""
     started: float = field(default_factory=time.monotonic)
 
     def __call__(self, entry: dg.EventLogEntry) -> None:
@@ -58,7 +60,11 @@ class Progress:
             return "    " + outcome_line(event.asset_key.to_user_string(), found)
         if error := _error_outside_of_steps(event):
             self.failed = True
-            return f"The run failed: {run_failure_sentence(error)}{self._traceback_of_run(error)}"
+            sentence, traceback = run_failure_sentence(error), self._traceback_of_run(error)
+            if not traceback:
+                self.refusal = sentence
+                return None
+            return f"The run failed: {sentence}{traceback}"
         return None
 
     def _traceback_of_step(self, event: dg.DagsterEvent) -> str:

@@ -179,6 +179,8 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
             raise RunRefused(_in_words(error)) from None
     document = read_summary(settings.home)
     if document is None or document["run_id"] != run_id:
+        if progress.refusal:
+            click.echo(f"\nThe run failed: {progress.refusal}")
         # A job that writes no asset, such as `plan`, leaves no summary.
         writes_assets = bool(job.asset_layer.selected_asset_keys)
         return result.success and not progress.failed and not writes_assets

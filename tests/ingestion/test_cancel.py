@@ -90,9 +90,11 @@ from pathlib import Path
 from serverless_assets.ingestion.download import TableSource
 from serverless_assets.ingestion.prepare import prepare
 from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with tempfile.TemporaryDirectory() as scratch:
-    tables = prepare(TABLES, TableSource(sys.argv[1], timeout_seconds=10_000), None, Path(scratch), print)
+    source, warehouse = TableSource(sys.argv[1], timeout_seconds=10_000), DuckDBWarehouse(Path(scratch) / "w", "dwh")
+    tables = prepare(TABLES, source, warehouse, None, Path(scratch), print)
     print("begun", flush=True)
     try:
         next(tables)

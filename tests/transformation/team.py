@@ -115,7 +115,9 @@ class Team:
             jobs=[dg.define_asset_job("all", dg.AssetSelection.all())],
             resources={
                 "release": self.release.as_resource(
-                    lambda planned, choices, log: None, [key.to_user_string() for key in definition.keys]
+                    lambda planned, choices, log: None,
+                    [key.to_user_string() for key in definition.keys],
+                    runs_kept=100,
                 ),
                 "run_inputs": RunInputs(
                     rebuild=rebuild,  # type: ignore[arg-type]
