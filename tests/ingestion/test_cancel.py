@@ -93,7 +93,8 @@ from serverless_assets.ingestion.tables import TABLES
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with tempfile.TemporaryDirectory() as scratch:
-    source, warehouse = TableSource(sys.argv[1], timeout_seconds=10_000), DuckDBWarehouse(Path(scratch) / "w", "dwh")
+    source = TableSource(sys.argv[1], timeout_seconds=10_000)
+    warehouse = DuckDBWarehouse(Path(scratch) / "warehouse.duckdb", "dwh")
     tables = prepare(TABLES, source, warehouse, None, Path(scratch), print)
     print("begun", flush=True)
     try:
