@@ -93,8 +93,7 @@ class _ChildWatch:
         for task in _directories(SELF / "task"):
             for pid in _read(task / "children").split():
                 child = SELF.parent / pid
-                # Between fork and exec a child still has its parent's memory, and its command line.
-                if _read(child / "cmdline") != own_command:
+                if _is_another_program(child, own_command):
                     self.peak_mib = max(self.peak_mib, _peak_mib(child) or 0.0)
 
 
@@ -129,10 +128,18 @@ def _held_by_forked(pid: str) -> float:
         for task in _directories(process / "task")
         for child in _read(task / "children").split()
     ]
-    programs = [child for child in children if _read(child / "cmdline") != own_command]
+    programs = [child for child in children if _is_another_program(child, own_command)]
     lines = (_read(process / "smaps_rollup") or _read(process / "status")).splitlines()
     held = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_", "VmRSS:")))
     return held / 1024 + sum(_peak_mib(program) or 0.0 for program in programs)
+
+
+def _is_another_program(process: Path, parents_command: str) -> bool:
+    """Whether a child has become a program of its own.
+
+    Between fork and exec it has its parent's memory and command line, and in the middle of exec none.
+    """
+    return _read(process / "cmdline") not in ("", parents_command)
 
 
 def _read(path: Path) -> str:
