@@ -71,12 +71,13 @@ def reason_to_replace(layout: Layout) -> str | None:
     published, base, working = _published_warehouse(layout), read_base(layout), layout.working_warehouse
     if not os.path.lexists(working):
         return f"there is no {working}" if published else None
-    damage = damage_of(working)
+    is_unchanged = base is not None and base.working == working_stamps(layout)
+    # What was written since by a run that was killed, or by hand, is read in full.
+    damage = damage_of(working) if is_unchanged else verify(working)
     if damage:
         return f"{working} cannot be read ({damage})"
     if published is not None and not _is_made_from(base, layout, published):
         return f"{working} was not made from it"
-    is_unchanged = base is not None and base.working == working_stamps(layout)
     if not is_unchanged and not Unsettled(layout.home).is_readable():
         return f"it is not known what is unfinished in {working}: {Unsettled(layout.home).path} is damaged"
     return None

@@ -1,5 +1,6 @@
 """The dbt project: where it is, and its manifest, built once for each state of the project."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Project:
                 failed = dbt.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
-                write_atomically(state, wanted.encode())
+                write_atomically(state, f"{wanted} {_digest(path)}".encode())
         return path
 
     def read_manifest(self) -> Mapping[str, Any]:
@@ -71,4 +72,13 @@ class Project:
 
 
 def _is_current(manifest: Path, state: Path, wanted: str) -> bool:
-    return manifest.exists() and state.exists() and state.read_text() == wanted
+    # A manifest that was damaged is made again.
+    return (
+        manifest.exists()
+        and state.exists()
+        and state.read_bytes() == f"{wanted} {_digest(manifest)}".encode()
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -35,7 +35,7 @@ def verify(path: Path) -> str | None:
                 relation = sql.identifier(schema, table)
                 connection.execute(f"select bit_xor(hash(t)) from {relation} t").fetchall()
     except duckdb.Error as error:
-        return _first_line(error)
+        return None if LOCKED in str(error) else _first_line(error)
     return None
 
 

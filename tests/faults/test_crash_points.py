@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from serverless_assets.publishing.local import Layout, LocalRelease
-from serverless_assets.scratch import remove_leftovers
+from serverless_assets.publishing.outcome import AssetOutcome
 from tests.faults.crash_points import Fault, every_crash_point, restore
 from tests.faults.tally import Attempt, Tally
 from tests.faults.world import NAMED_BY_RUN
@@ -24,14 +24,14 @@ KIND = "crash points of publish and adopt"
 LOG = dg.get_dagster_logger()
 OLD, NEW = 1, 2
 RECORD = "forecast-record-of-the-first-run.parquet"
+ASSET = "numbers"
 
 
 def a_run(home: Path, number: int, first: bool = False) -> None:
     """What a run does with its files: it adopts, cleans up, writes `number`, and publishes."""
     release, layout = LocalRelease(home, "dwh"), Layout(home)
-    release.open(f"run-{number}", LOG)
     try:
-        remove_leftovers(home)
+        release.begin(f"run-{number}", [ASSET], [ASSET], LOG)
         with duckdb.connect(str(layout.working_warehouse)) as connection:
             connection.execute(f"create or replace table numbers as select {number} as n")
             if first:
@@ -40,7 +40,7 @@ def a_run(home: Path, number: int, first: bool = False) -> None:
         (layout.working_artifacts / "forecast.html").write_text(str(number))
         if first:
             (layout.working_artifacts / RECORD).write_text("a record")
-        release.publish(f"run-{number}", LOG)
+        assert release.end(f"run-{number}", [AssetOutcome(ASSET, "built", "")], LOG)
     finally:
         release.close()
 

@@ -75,7 +75,7 @@ def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> Brought | Faile
     source = TableSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
     notes = warehouse.notes()
     held = {name: Holding.from_note(note) for name, note in notes.items()}
-    (arrived,) = prepare([RAW_STORES], source, None, scratch, lambda line: None, held)
+    (arrived,) = prepare([RAW_STORES], source, warehouse, None, scratch, lambda line: None, held)
     return bring_in(warehouse, arrived, notes.get(RAW_STORES.name), None, "run")
 
 
