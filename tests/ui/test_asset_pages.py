@@ -112,7 +112,8 @@ def test_the_checks_of_an_asset_are_listed_with_how_they_went(ui, page, body):
     said = body.inner_text()
     for check in ("bounds_in_order", "is_complete", "is_finite", "is_not_negative"):
         assert f"forecast_{check}\nSucceeded" in said
-    assert "The 95% bounds enclose the 80% bounds, and these the value." in said
+    page.get_by_text("forecast_bounds_in_order", exact=True).first.click()
+    page.get_by_text("The 95% bounds enclose the 80% bounds, and these the value.").first.wait_for()
 
 
 def test_a_column_of_a_model_is_traced_to_the_columns_that_it_comes_from(ui):
