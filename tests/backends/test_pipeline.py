@@ -164,9 +164,10 @@ def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):
 
 
 def test_the_models_pass_their_unit_tests(on_gcp, tmp_path):
-    # One has sums of 20 digits. BigQuery's numeric has 38 of them, the emulator's 18.
+    # The averages have up to 20 digits. BigQuery's numeric has 38 of them, the emulator's 18: their unit
+    # tests run on DuckDB alone, and the rows of the sample are compared on both.
     failed = dbt.invoke(
-        ["test", "--select", "test_type:unit", "--exclude", "an_average_is_exact_beyond_a_double"],
+        ["test", "--select", "test_type:unit", "--exclude", "avg_order_value,test_type:unit"],
         on_gcp.parts.project.directory, tmp_path / "target", on_gcp.parts.project.variables,
     )  # fmt: skip
     assert failed is None
