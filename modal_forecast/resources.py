@@ -28,8 +28,8 @@ class Usage:
         ended during it: 2 if two cores were at work for a second.
     peak_memory_mib: the most that this process held since it started, plus `peak_memory_children_mib`; an
         upper bound, because the two peaks need not coincide.
-    peak_memory_children_mib: the most that a child held which ran during the block; of forked processes, what
-        they did not share, all of them together, with their children.
+    peak_memory_children_mib: the most that a child held which was started during the block; of forked
+        processes, what they did not share, all of them together, with their children.
     """
 
     seconds: float = 0.0
@@ -79,22 +79,22 @@ def _rusage_mib(who: int) -> float:
 
 
 class _ChildWatch:
-    """The highest VmHWM seen among the children of this process, or the most held by all that were forked."""
+    """The highest VmHWM seen among new children of this process, or the most held by all that were forked."""
 
     def __init__(self) -> None:
         self.peak_mib = 0.0
         self.looks = 0
+        self.there_before = set(_children())
 
     def look(self) -> None:
         self.looks += 1
         if FORKED and self.looks % LOOKS_PER_LOOK_AT_FORKED == 0:
             self.peak_mib = max(self.peak_mib, sum(_held_by_forked(str(pid)) for pid in tuple(FORKED)))
         own_command = _read(SELF / "cmdline")
-        for task in _directories(SELF / "task"):
-            for pid in _read(task / "children").split():
-                child = SELF.parent / pid
-                if _is_another_program(child, own_command):
-                    self.peak_mib = max(self.peak_mib, _peak_mib(child) or 0.0)
+        for pid in _children():
+            child = SELF.parent / pid
+            if pid not in self.there_before and _is_another_program(child, own_command):
+                self.peak_mib = max(self.peak_mib, _peak_mib(child) or 0.0)
 
 
 @contextmanager
@@ -123,15 +123,16 @@ def _held_by_forked(pid: str) -> float:
     """MiB that a forked process and its children do not share with this one, or all that it holds."""
     process = SELF.parent / pid
     own_command = _read(process / "cmdline")
-    children = [
-        SELF.parent / child
-        for task in _directories(process / "task")
-        for child in _read(task / "children").split()
-    ]
+    children = [SELF.parent / child for child in _children(process)]
     programs = [child for child in children if _is_another_program(child, own_command)]
     lines = (_read(process / "smaps_rollup") or _read(process / "status")).splitlines()
     held = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_", "VmRSS:")))
     return held / 1024 + sum(_peak_mib(program) or 0.0 for program in programs)
+
+
+def _children(process: Path = SELF) -> list[str]:
+    """The ids of a process's children, whichever thread started them."""
+    return [child for task in _directories(process / "task") for child in _read(task / "children").split()]
 
 
 def _is_another_program(process: Path, parents_command: str) -> bool:

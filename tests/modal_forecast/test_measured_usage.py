@@ -59,6 +59,13 @@ def test_the_peak_of_a_child_is_its_own_and_part_of_the_total():
 
 
 @linux_only
+def test_a_child_that_was_there_before_the_block_is_not_counted():
+    with subprocess.Popen(HOLDS_60_MIB) as earlier, measured() as usage:
+        earlier.wait()
+    assert usage.peak_memory_children_mib == 0
+
+
+@linux_only
 def test_a_block_without_children_reports_none():
     with measured() as usage:
         pass
