@@ -10,7 +10,7 @@ from modal_forecast.resources import FORKED
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-Work = Callable[[str, Callable[[str], None]], bytes]
+JobStats = Callable[[str, Callable[[str], None]], bytes]
 SeriesLog = Callable[[str, str], None]
 
 
@@ -18,7 +18,9 @@ class SeriesFailed(RuntimeError):
     """The work on a series broke, or its process died; the text says on which, and how."""
 
 
-def work_on(names: Sequence[str], work: Work, processes: int, log: SeriesLog) -> Iterator[tuple[str, bytes]]:
+def work_on(
+    names: Sequence[str], work: JobStats, processes: int, log: SeriesLog
+) -> Iterator[tuple[str, bytes]]:
     """Each name with what `work` makes of it, in the order in which they are done.
 
     work: gets a name and where to log. It runs in a process forked from this one if there is more than one
@@ -39,7 +41,9 @@ def work_on(names: Sequence[str], work: Work, processes: int, log: SeriesLog) ->
         yield name, made
 
 
-def _forked(names: Sequence[str], work: Work, processes: int, log: SeriesLog) -> Iterator[tuple[str, bytes]]:
+def _forked(
+    names: Sequence[str], work: JobStats, processes: int, log: SeriesLog
+) -> Iterator[tuple[str, bytes]]:
     # A worker for one series does without these.
     from multiprocessing import get_context
     from multiprocessing.connection import Connection, wait
@@ -99,7 +103,7 @@ def _died(name: str, exit_code: int | None) -> str:
     return f"The process that forecast {name!r} died {how}. If that is 9, memory ran out: ask for more of it."
 
 
-def _serve(pipe: "Connection", inherited: "list[Connection]", work: Work) -> None:
+def _serve(pipe: "Connection", inherited: "list[Connection]", work: JobStats) -> None:
     """Work on what the parent sends until it closes its end, or ends."""
     # While a copy of a parent's end is open here, another process would not notice that the parent ended.
     for other in inherited:

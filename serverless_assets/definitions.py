@@ -15,7 +15,7 @@ from serverless_assets.environments import environment
 from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.forecasting.table_name import refuse_owned_name
 from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.publishing.run_record import pipeline_runs
+from serverless_assets.publishing.run_metrics import pipeline_runs
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import transformation_assets
@@ -38,7 +38,7 @@ def build(settings: Settings) -> dg.Definitions:
     parts, table = environment(settings), settings.forecast_table
     manifest = parts.project.read_manifest()
     refuse_owned_name(table, manifest)
-    described = Described(settings, parts.release.warehouse, manifest)
+    described = Described(settings, parts.publisher.warehouse, manifest)
     assets = [
         ingestion_assets(parts.first_month, settings.pool),
         transformation_assets(parts.project, settings.pool),

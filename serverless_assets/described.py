@@ -77,13 +77,16 @@ class Described:
         """The table of a raw asset and of the forecast; dagster-dbt tells those of models."""
         if name == FORECAST:
             columns = column_schema(forecast_file.SCHEMA, forecast_file.DESCRIPTIONS)
-            return {TABLE: self.warehouse.label(self.settings.forecast_table), COLUMNS: columns}
+            return {TABLE: self.warehouse.qualified_name(self.settings.forecast_table), COLUMNS: columns}
         if name in FORECASTS_TABLES:
-            return {TABLE: self.warehouse.label(name), COLUMNS: column_schema(*FORECASTS_TABLES[name])}
+            return {
+                TABLE: self.warehouse.qualified_name(name),
+                COLUMNS: column_schema(*FORECASTS_TABLES[name]),
+            }
         for table in tables.TABLES:
             if table.name == name:
                 columns = column_schema(table.schema, self._words(name))
-                return {TABLE: self.warehouse.label(name), COLUMNS: columns}
+                return {TABLE: self.warehouse.qualified_name(name), COLUMNS: columns}
         return {}
 
     def _words(self, raw_table: str) -> Mapping[str, str]:

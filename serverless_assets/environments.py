@@ -6,14 +6,14 @@ from datetime import date, timedelta
 from typing import Generic, TypeVar
 
 from modal_forecast.code_version import versioned_app
-from serverless_assets.admission import Admission
+from serverless_assets.budget_guard import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.interruptible import DownloadLimits
 from serverless_assets.ingestion.sample_shop import SampleShop
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
-from serverless_assets.publishing.local import LocalRelease
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.local import LocalPublisher
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.settings import Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
 
@@ -30,7 +30,7 @@ class Environment:
     """The parts that differ between environments."""
 
     source: Source
-    release: Release
+    publisher: Publisher
     compute: Compute
     project: Project
     first_month: date
@@ -39,18 +39,18 @@ class Environment:
     runs_kept: int
 
     @property
-    def admission(self) -> Admission:
+    def budget_guard(self) -> BudgetGuard:
         """Whether a run may begin. What it may cost is asked of the warehouse that it would write to."""
-        return Admission(self.budget_usd, self.compute, self.project, self.release.warehouse)
+        return BudgetGuard(self.budget_usd, self.compute, self.project, self.publisher.warehouse)
 
     def resources(self, assets: Collection[str]) -> Mapping[str, object]:
         """The parts that assets ask for by name. `assets` are the names of all that runs can write."""
-        release = self.release.as_resource(self.admission, assets, self.runs_kept)
-        return {"source": self.source, "release": release, "compute": self.compute}
+        publisher = self.publisher.as_resource(self.budget_guard, assets, self.runs_kept)
+        return {"source": self.source, "publisher": publisher, "compute": self.compute}
 
 
 @dataclass(frozen=True)
-class Kind(Generic[Part]):
+class Factory(Generic[Part]):
     """A kind of part: how it is made from the settings, and the variables without which it cannot be.
 
     `needs` maps what to set to whether it is set.
@@ -60,16 +60,16 @@ class Kind(Generic[Part]):
     needs: Callable[[Settings], Mapping[str, object]] = lambda settings: {}
 
 
-def local(settings: Settings) -> Release:
+def local(settings: Settings) -> Publisher:
     """A DuckDB file and a folder on this machine, with nothing to sign up for."""
-    return LocalRelease(settings.home, settings.dbt_schema)
+    return LocalPublisher(settings.home, settings.dbt_schema)
 
 
 # The cloud's clients take seconds to import: only those who use them pay for it.
-def gcp(settings: Settings) -> Release:
+def gcp(settings: Settings) -> Publisher:
     """BigQuery and Google Cloud Storage."""
     from serverless_assets.artifacts.gcs import GcsArtifacts
-    from serverless_assets.publishing.live import LiveRelease
+    from serverless_assets.publishing.bigquery import BigQueryPublisher
     from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
     project, location = str(settings.project), settings.location
@@ -82,7 +82,7 @@ def gcp(settings: Settings) -> Release:
     )
     folder = f"branches/{settings.branch}/" if settings.branch else ""
     artifacts = GcsArtifacts(project, str(settings.bucket), location, folder=folder)
-    return LiveRelease(settings.home, warehouse, artifacts)
+    return BigQueryPublisher(settings.home, warehouse, artifacts)
 
 
 def subprocess(settings: Settings) -> Compute:
@@ -99,9 +99,9 @@ def modal(settings: Settings) -> Compute:
 
 
 # Where tables and files live.
-ENVIRONMENTS: Mapping[str, Kind[Release]] = {
-    "local": Kind(local),
-    "gcp": Kind(
+ENVIRONMENTS: Mapping[str, Factory[Publisher]] = {
+    "local": Factory(local),
+    "gcp": Factory(
         gcp,
         lambda settings: {
             "GOOGLE_CLOUD_PROJECT, the project to work in": settings.project,
@@ -110,9 +110,9 @@ ENVIRONMENTS: Mapping[str, Kind[Release]] = {
     ),
 }
 # Where the forecast is computed.
-COMPUTES: Mapping[str, Kind[Compute]] = {
-    "subprocess": Kind(subprocess),
-    "modal": Kind(
+COMPUTES: Mapping[str, Factory[Compute]] = {
+    "subprocess": Factory(subprocess),
+    "modal": Factory(
         modal,
         lambda settings: {
             "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`": settings.has_modal_token
@@ -132,11 +132,11 @@ def environment(settings: Settings) -> Environment:
     place = _named("SERVERLESS_ENV", settings.environment, ENVIRONMENTS)
     compute = compute_kind(settings)
     _refuse_missing(settings, {**place.needs(settings), **compute.needs(settings)})
-    release = place.build(settings)
-    variables = {"SERVERLESS_ENV": settings.environment, **release.warehouse.dbt_variables()}
+    publisher = place.build(settings)
+    variables = {"SERVERLESS_ENV": settings.environment, **publisher.warehouse.dbt_variables()}
     return Environment(
         source=_source(settings),
-        release=release,
+        publisher=publisher,
         compute=compute.build(settings),
         project=Project(settings.dbt_project, settings.home / "dbt", variables),
         first_month=_first_month(settings),
@@ -146,13 +146,13 @@ def environment(settings: Settings) -> Environment:
     )
 
 
-def compute_kind(settings: Settings) -> Kind[Compute]:
+def compute_kind(settings: Settings) -> Factory[Compute]:
     """The kind of compute that the settings name, or else the environment's."""
     name = settings.compute or COMPUTE_OF[settings.environment]
     return _named("SERVERLESS_COMPUTE", name, COMPUTES)
 
 
-def _named(variable: str, name: str, known: Mapping[str, Kind[Part]]) -> Kind[Part]:
+def _named(variable: str, name: str, known: Mapping[str, Factory[Part]]) -> Factory[Part]:
     if name not in known:
         raise SettingsError(f"{variable} is {name!r}, which there is not. Known: {', '.join(sorted(known))}.")
     return known[name]

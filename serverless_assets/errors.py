@@ -5,14 +5,14 @@ import sqlite3
 from collections.abc import Iterator
 
 
-class ToldError(Exception):
+class UserError(Exception):
     """An error whose message is for a person: what was wrong, where, and what to do next.
 
-    `may_pass`: the same, tried again in a while, may succeed. `retry_after`: the seconds that a server asked
+    `transient`: the same, tried again in a while, may succeed. `retry_after`: the seconds that a server asked
     to wait before that.
     """
 
-    may_pass = False
+    transient = False
     retry_after: float | None = None
 
 
@@ -32,7 +32,7 @@ _SQLITE = {
 def error_sentence(error: BaseException) -> str:
     """An error's own words if they are for a person; else one line: what the machine refused and what to do
     about it, or the error's class and the first line of its message."""
-    if isinstance(error, ToldError):
+    if isinstance(error, UserError):
         return str(error)
     for cause in causes(error):
         if sentence := _of_machine(cause):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 
 # The clients have asked again for half a minute by then: what is left are outages of minutes.
 RETRIES = 2
@@ -24,18 +24,18 @@ class RunFailure(dg.Failure):
 
 
 @contextmanager
-def in_words(*others: type[Exception]) -> Iterator[None]:
-    """Turn a `ToldError`, or one of `others`, into the `dagster.Failure` of the same words.
+def as_failure(*others: type[Exception]) -> Iterator[None]:
+    """Turn a `UserError`, or one of `others`, into the `dagster.Failure` of the same words.
 
     In a step, what may pass is tried again a little later. (With a `RetryPolicy` Dagster would also try
     again what a person has cancelled, and what is a fault of the code.)
     """
-    caught: tuple[type[Exception], ...] = (ToldError, *others)
+    caught: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
     except caught as error:
         failure = dg.Failure(str(error), allow_retries=False)
-        if isinstance(error, ToldError) and error.may_pass:
+        if isinstance(error, UserError) and error.transient:
             pause = seconds_to_wait(dg.OpExecutionContext.get().retry_number, random.random())
             raise dg.RetryRequested(RETRIES, pause) from failure
         raise failure from None

@@ -18,7 +18,7 @@ from google.api_core.exceptions import (
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from requests.exceptions import RequestException
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
 
@@ -44,20 +44,20 @@ class Service:
 
 
 @contextmanager
-def in_words(service: Service, subject: str, error_type: type[ToldError]) -> Iterator[None]:
+def translate_errors(service: Service, subject: str, error_type: type[UserError]) -> Iterator[None]:
     """Raise Google's errors as `error_type`, saying what `subject` was about."""
     try:
         yield
     except ERRORS as error:
         told = error_type(f"{subject}: {explain(error, service)}")
-        told.may_pass = may_pass(error)
+        told.transient = transient(error)
         raise told from error
 
 
-def may_pass(error: BaseException) -> bool:
+def transient(error: BaseException) -> bool:
     """Whether Google, asked the same in a while, may answer: it was not reached, or out of order."""
     if isinstance(error, RetryError) and error.cause is not None:
-        return may_pass(error.cause)
+        return transient(error.cause)
     if isinstance(error, (RequestException, TransportError, ServerError, TooManyRequests)):
         return True
     return _first(error).get("reason") in PASSING

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serverless_assets.errors import ToldError, causes, error_sentence
+from serverless_assets.errors import UserError, causes, error_sentence
 from serverless_assets.files import write_atomically
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
     return dagster_home
 
 
-class InstanceError(ToldError):
+class InstanceError(UserError):
     """Dagster's own state cannot be used; the message says why and what to do."""
 
 

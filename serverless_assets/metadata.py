@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from serverless_assets.artifacts import Place
-from serverless_assets.warehouse import Warehouse, Work
+from serverless_assets.artifacts import StoredFile
+from serverless_assets.warehouse import JobStats, Warehouse
 
 Status = Literal["built", "reused", "failed", "skipped"]
 
@@ -30,7 +30,7 @@ def outcome(
     return {STATUS: status, REASON: reason, **{k: v for k, v in measured.items() if v is not None}}
 
 
-def work(done: Work, warehouse: Warehouse) -> dict[str, Any]:
+def work(done: JobStats, warehouse: Warehouse) -> dict[str, Any]:
     """Metadata that says what the warehouse did and what that costs; empty for one that keeps no account."""
     if not done.jobs:
         return {}
@@ -58,7 +58,7 @@ def facts(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def place(name: str, found: Place) -> dict[str, Any]:
+def place(name: str, found: StoredFile) -> dict[str, Any]:
     """Metadata that leads to a file: where it is, and the page that shows it, if there is one."""
     shown: dict[str, Any] = {name: dg.MetadataValue.path(found.address)}
     if found.link:

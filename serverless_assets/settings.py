@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.variables import VariableReader
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30
 
 
-class SettingsError(ToldError):
+class SettingsError(UserError):
     """Variables that make no sense or are missing; the message names each, its value and what would do."""
 
 

@@ -58,11 +58,11 @@ class Pipeline:
 
     @property
     def warehouse(self) -> Warehouse:
-        return self.parts.release.warehouse
+        return self.parts.publisher.warehouse
 
     @property
     def artifacts(self) -> Artifacts:
-        return self.parts.release.artifacts
+        return self.parts.publisher.artifacts
 
     def run(
         self,

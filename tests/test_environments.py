@@ -5,7 +5,7 @@ import pytest
 
 from modal_forecast.code_version import versioned_app
 from serverless_assets.environments import BRANCH_LIFETIME, environment
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.ingestion.interruptible import DownloadLimits
 from serverless_assets.settings import Settings, SettingsError
 
@@ -23,7 +23,7 @@ def parts(tmp_path):
 
 def test_a_laptop_needs_nothing(parts):
     found = parts()
-    assert found.release.warehouse.label("orders") == "warehouse.dwh.orders"
+    assert found.publisher.warehouse.qualified_name("orders") == "warehouse.dwh.orders"
     assert found.compute.name == "a process on this machine"
 
 
@@ -38,15 +38,15 @@ def test_downloads_are_held_to_the_limits_of_the_settings(parts, source):
 
 def test_the_cloud_is_bigquery_a_bucket_and_modal(parts):
     found = parts(**GCP, **TOKEN)
-    assert found.release.warehouse.label("orders") == "my-shop.dwh.orders"
-    assert found.release.artifacts.bucket == "my-shop-forecasts"
+    assert found.publisher.warehouse.qualified_name("orders") == "my-shop.dwh.orders"
+    assert found.publisher.artifacts.bucket == "my-shop-forecasts"
     assert found.compute.name == "Modal"
     assert found.project.variables["GOOGLE_CLOUD_PROJECT"] == "my-shop"
 
 
 def test_modal_can_be_tried_with_the_local_warehouse(parts):
     found = parts(SERVERLESS_COMPUTE="modal", SERVERLESS_MODAL_APP="trial", **TOKEN)
-    assert found.release.warehouse.label("orders") == "warehouse.dwh.orders"
+    assert found.publisher.warehouse.qualified_name("orders") == "warehouse.dwh.orders"
     assert (found.compute.name, found.compute.app) == ("Modal", versioned_app("trial"))
 
 
@@ -81,17 +81,17 @@ def test_a_branch_has_a_dataset_a_folder_and_a_home_of_its_own_that_do_not_last(
     settings = Settings.from_environ(
         {**NO_TOKEN, **GCP, **TOKEN, "SERVERLESS_HOME": str(tmp_path / "home"), "SERVERLESS_BRANCH": "pr-123"}
     )
-    found = environment(settings).release
+    found = environment(settings).publisher
     assert found.home == tmp_path / "home-pr-123"
-    assert found.warehouse.label("orders") == "my-shop.dwh_pr_123.orders"
+    assert found.warehouse.qualified_name("orders") == "my-shop.dwh_pr_123.orders"
     assert found.warehouse.lifetime == BRANCH_LIFETIME
     assert found.artifacts.place("r.html").address == "gs://my-shop-forecasts/branches/pr-123/r.html"
     assert len(found.scratch_places) == 2
 
 
 def test_what_is_no_branch_is_to_last(parts):
-    found = parts(**GCP, **TOKEN).release
+    found = parts(**GCP, **TOKEN).publisher
     assert found.scratch_places == {}
     for refuse in (found.warehouse.drop, found.artifacts.clear):
-        with pytest.raises(ToldError, match=r"is not (deleted|cleared)"):
+        with pytest.raises(UserError, match=r"is not (deleted|cleared)"):
             refuse()

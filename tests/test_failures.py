@@ -6,13 +6,13 @@ import pytest
 from serverless_assets import failures
 from serverless_assets.automation.first_error import first_error
 from serverless_assets.cli.progress import Progress
-from serverless_assets.errors import ToldError
-from serverless_assets.failures import RETRIES, in_words, seconds_to_wait
+from serverless_assets.errors import UserError
+from serverless_assets.failures import RETRIES, as_failure, seconds_to_wait
 from serverless_assets.publishing.outcome import failure_in_words
 
 
-class Outage(ToldError):
-    may_pass = True
+class Outage(UserError):
+    transient = True
 
 
 class Step:
@@ -26,7 +26,7 @@ class Step:
         def step() -> None:
             self.attempts += 1
             if self.attempts <= len(self.errors):
-                with in_words():
+                with as_failure():
                     raise self.errors[self.attempts - 1]
 
         @dg.job(executor_def=dg.in_process_executor)
@@ -67,7 +67,7 @@ def test_after_the_last_attempt_people_read_what_was_wrong():
     assert step.attempts == 1 + RETRIES
 
 
-@pytest.mark.parametrize("error", [ToldError("There is no such table."), ZeroDivisionError("a fault")])
+@pytest.mark.parametrize("error", [UserError("There is no such table."), ZeroDivisionError("a fault")])
 def test_what_does_not_pass_is_not_tried_again(error):
     step = Step(error)
     with dg.instance_for_test() as instance:

@@ -3,8 +3,8 @@ import requests
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 
-from serverless_assets.errors import ToldError
-from serverless_assets.google_errors import Service, explain, in_words, may_pass
+from serverless_assets.errors import UserError
+from serverless_assets.google_errors import Service, explain, transient, translate_errors
 
 SERVICE = Service(
     "BigQuery", "bigquery.googleapis.com", "roles/the.role on the dataset", {"special": "Do this."}
@@ -104,13 +104,13 @@ def test_what_an_upload_was_answered_is_told() -> None:
 def test_the_subject_comes_first() -> None:
     with (
         pytest.raises(ValueError, match=r"^my\.table: Bad file\.$"),
-        in_words(SERVICE, "my.table", ValueError),
+        translate_errors(SERVICE, "my.table", ValueError),
     ):
         raise exceptions.BadRequest("Bad file")
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(KeyError), in_words(SERVICE, "my.table", ValueError):
+    with pytest.raises(KeyError), translate_errors(SERVICE, "my.table", ValueError):
         raise KeyError("a mistake of ours")
 
 
@@ -132,7 +132,7 @@ def test_other_errors_pass() -> None:
     ],
 )
 def test_what_is_out_of_order_may_pass_and_a_refusal_does_not(error: Exception, passes: bool) -> None:
-    assert may_pass(error) is passes
-    with pytest.raises(ToldError) as told, in_words(SERVICE, "my.table", ToldError):
+    assert transient(error) is passes
+    with pytest.raises(UserError) as told, translate_errors(SERVICE, "my.table", UserError):
         raise error
-    assert told.value.may_pass is passes
+    assert told.value.transient is passes

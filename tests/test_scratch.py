@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets.files import copy_atomically, move_aside, write_atomically
-from serverless_assets.publishing.local import LocalRelease
+from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.scratch import remove_leftovers, scratch_folder
 
 IN_SCRATCH = """
@@ -63,7 +63,7 @@ def test_a_run_removes_what_a_killed_process_left(tmp_path):
     with at_work(IN_SCRATCH, tmp_path) as (process, left):
         process.kill()
         process.wait()
-    release = LocalRelease(home=tmp_path, dbt_schema="dwh")
+    release = LocalPublisher(home=tmp_path, dbt_schema="dwh")
     release.begin("run", ["orders"], ["orders"], log=dg.get_dagster_logger())
     release.close()
     assert not left.exists()

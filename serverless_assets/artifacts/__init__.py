@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 
 
-class ArtifactError(ToldError):
+class ArtifactError(UserError):
     """The object store refused: the message says what and what to do."""
 
 
 @dataclass(frozen=True)
-class Place:
+class StoredFile:
     """Where readers find a file once the run is published: a path or a `gs://` address.
 
     `link` is a page that a browser opens, if there is one.
@@ -34,7 +34,7 @@ class Artifacts(Protocol):
     def name(self) -> str:
         """What people call it: a folder, a bucket."""
 
-    def write(self, name: str, content: bytes) -> Place:
+    def write(self, name: str, content: bytes) -> StoredFile:
         """Write the file under a plain name and return where readers find it.
 
         Raises:
@@ -48,7 +48,7 @@ class Artifacts(Protocol):
             ArtifactError: it cannot be read.
         """
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> StoredFile:
         """Where readers find the file of that name."""
 
     def names(self, prefix: str) -> list[str]:

@@ -15,7 +15,7 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from serverless_assets import google_errors
-from serverless_assets.artifacts import ArtifactError, Place, refuse_paths
+from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
 
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -72,7 +72,7 @@ class GcsArtifacts:
                 if client.lookup_bucket(self.bucket, **self._call) is None:
                     raise
 
-    def write(self, name: str, content: bytes) -> Place:
+    def write(self, name: str, content: bytes) -> StoredFile:
         refuse_paths(name)
         place = self.place(name)
         with self._client(place.address) as client:
@@ -90,10 +90,10 @@ class GcsArtifacts:
             except NotFound:
                 return None
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> StoredFile:
         object_name = self.folder + name
         page = f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/"
-        return Place(f"gs://{self.bucket}/{object_name}", page + quote(object_name, safe=""))
+        return StoredFile(f"gs://{self.bucket}/{object_name}", page + quote(object_name, safe=""))
 
     def names(self, prefix: str) -> list[str]:
         with self._client(f"gs://{self.bucket}") as client:
@@ -149,7 +149,7 @@ class GcsArtifacts:
     @contextmanager
     def _client(self, subject: str, service: google_errors.Service = SERVICE) -> Iterator[storage.Client]:
         with (
-            google_errors.in_words(service, subject, ArtifactError),
+            google_errors.translate_errors(service, subject, ArtifactError),
             closing(GCSResource(project=self.project).get_client()) as client,
         ):
             yield client

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serverless_assets.artifacts import ArtifactError, Place, refuse_paths
+from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
 from serverless_assets.files import is_writable, write_atomically
 
 Change = Literal["written", "deleted"]
@@ -26,7 +26,7 @@ class LocalArtifacts:
     def name(self) -> str:
         return f"the folder {self.published}"
 
-    def write(self, name: str, content: bytes) -> Place:
+    def write(self, name: str, content: bytes) -> StoredFile:
         refuse_paths(name)
         self._record("written", name)
         write_atomically(self.folder / name, content)
@@ -39,8 +39,8 @@ class LocalArtifacts:
         except (FileNotFoundError, IsADirectoryError):
             return None
 
-    def place(self, name: str) -> Place:
-        return Place(str(self.published / name))
+    def place(self, name: str) -> StoredFile:
+        return StoredFile(str(self.published / name))
 
     def names(self, prefix: str) -> list[str]:
         found = self.folder.iterdir() if self.folder.is_dir() else []

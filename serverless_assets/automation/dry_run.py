@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modal_forecast.messages import ForecastRefused
-from serverless_assets.admission import FORECAST, Admission
+from serverless_assets.budget_guard import FORECAST, BudgetGuard
 from serverless_assets.forecasting import accuracy_asset, landing, store_asset
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
 from serverless_assets.forecasting.accuracy_asset import decide_accuracy
-from serverless_assets.forecasting.compute import Compute, Size, Used
+from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
 from serverless_assets.forecasting.decide import decide_forecast, decide_report
 from serverless_assets.forecasting.history import REVENUE, HistoryError, Today, read_history
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
@@ -21,22 +21,22 @@ from serverless_assets.forecasting.store_asset import TABLE as STORES
 from serverless_assets.forecasting.store_asset import decide_stores
 from serverless_assets.forecasting.table_name import refuse_owned_name
 from serverless_assets.ingestion.decide import as_it_was, decide
-from serverless_assets.ingestion.holding import Holding
-from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
+from serverless_assets.ingestion.holding import TableState
+from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.tables import TABLES
 from serverless_assets.publishing.budget import refusal, verdict
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Choices, ForecastChoice
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.estimate import bytes_to_read
 from serverless_assets.transformation.manifest_state import known_models
-from serverless_assets.transformation.plan import Decision
+from serverless_assets.transformation.plan import BuildDecision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.relations import notes_of, row_count
+from serverless_assets.transformation.relations import row_count, states_of
 from serverless_assets.warehouse import Warehouse
 
 REPORT = "forecast_report"
@@ -48,13 +48,13 @@ class Parts(Protocol):
     @property
     def source(self) -> Source: ...
     @property
-    def release(self) -> Release: ...
+    def publisher(self) -> Publisher: ...
     @property
     def compute(self) -> Compute: ...
     @property
     def project(self) -> Project: ...
     @property
-    def admission(self) -> Admission: ...
+    def budget_guard(self) -> BudgetGuard: ...
     @property
     def timezone(self) -> str: ...
 
@@ -75,24 +75,24 @@ class Planned:
 
 def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
-    warehouse = parts.release.warehouse
+    warehouse = parts.publisher.warehouse
     manifest = parts.project.read_manifest()
     refuse_owned_name(forecast_table, manifest)
-    notes = dict(warehouse.notes())
-    for planned, note in _raw_tables(parts.source, parts.release.home, choices, warehouse, notes):
+    notes = dict(warehouse.read_states())
+    for planned, note in _raw_tables(parts.source, parts.publisher.home, choices, warehouse, notes):
         yield planned
         notes[planned.asset] = note
     decisions = Planning(manifest, warehouse, parts.project.vars(), parts.project.variables).decide(
         None,
         notes=notes,
-        known=lambda: known_models(parts.release.artifacts),
+        known=lambda: known_models(parts.publisher.artifacts),
         force=choices.rebuild_all,
     )
     sizes, assets = bytes_to_read(parts.project, warehouse, decisions, manifest), asset_names(manifest)
-    there = notes_of(warehouse, [decision.node for decision in decisions], notes)
+    there = states_of(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
     yield from _forecast(parts, choices, forecast_table, decisions)
-    yield from _budget(parts.admission, [assets[decision.node.id] for decision in decisions], choices)
+    yield from _budget(parts.budget_guard, [assets[decision.node.id] for decision in decisions], choices)
 
 
 def _raw_tables(
@@ -107,7 +107,7 @@ def _raw_tables(
             yield Planned(table.name, "reuse", "ingestion: reuse"), notes.get(table.name, {})
         return
     url, force = choices.ingestion.dataset_url, choices.rebuild_all
-    held = {name: Holding.from_note(note) for name, note in notes.items()}
+    held = {name: TableState.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
         for found in prepare(TABLES, opened, warehouse, None, scratch, lambda line: None, held, force):
             name = found.table.name
@@ -115,7 +115,7 @@ def _raw_tables(
             if isinstance(found, Failed):
                 yield Planned(name, "fail", found.reason), note
                 continue
-            if isinstance(found, Prepared):
+            if isinstance(found, AuditedTable):
                 before = held.get(name)
                 decision = decide(
                     found.table, before, None, found.content, found.key, found.known, found.source, "", force
@@ -132,7 +132,7 @@ def _raw_tables(
 
 
 def _model(
-    decision: Decision,
+    decision: BuildDecision,
     asset: str,
     warehouse: Warehouse,
     notes: Mapping[str, object],
@@ -148,20 +148,20 @@ def _model(
 
 
 def _forecast(
-    parts: Parts, choices: Choices, forecast_table: str, decisions: Sequence[Decision]
+    parts: Parts, choices: Choices, forecast_table: str, decisions: Sequence[BuildDecision]
 ) -> Iterator[Planned]:
     """The assets that follow daily_revenue. What hangs on rows that do not exist yet comes as they come."""
-    release, names = parts.release, (ACCURACY, FORECAST, STORES, REPORT)
+    publisher, names = parts.publisher, (ACCURACY, FORECAST, STORES, REPORT)
     if any(decision.build and decision.node.name == REVENUE for decision in decisions):
         reason = f"upstream rebuilt ({REVENUE}): made anew if its rows differ"
         yield from (Planned(name, *_unless_skipped(name, choices, "as it comes", reason)) for name in names)
         return
-    if REVENUE not in release.warehouse.tables():
+    if REVENUE not in publisher.warehouse.tables():
         reason = f"{REVENUE}, which it reads, is neither a model of the dbt project nor a table"
         yield from (Planned(name, *_unless_skipped(name, choices, "fail", reason)) for name in names)
         return
-    history = read_history(release.warehouse, Today.of(parts.timezone))
-    _, _, reason_to_score = decide_accuracy(release, history.table, choices.rebuild_all)
+    history = read_history(publisher.warehouse, Today.of(parts.timezone))
+    _, _, reason_to_score = decide_accuracy(publisher, history.table, choices.rebuild_all)
     yield Planned(
         ACCURACY, "score" if reason_to_score else "reuse", reason_to_score or accuracy_asset.UNCHANGED
     )
@@ -170,7 +170,7 @@ def _forecast(
         return
     try:
         forecast = decide_forecast(
-            release.warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
+            publisher.warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
         )
     except (HistoryError, ForecastRefused) as error:
         yield from (Planned(name, "fail", str(error)) for name in (FORECAST, STORES, REPORT))
@@ -186,7 +186,7 @@ def _forecast(
         yield Planned(REPORT, "write", f"upstream rebuilt ({FORECAST})")
         return
     yield Planned(FORECAST, "reuse", landing.UNCHANGED, rows)
-    stores = decide_stores(release.warehouse, forecast_table, choices.rebuild_all)
+    stores = decide_stores(publisher.warehouse, forecast_table, choices.rebuild_all)
     yield Planned(STORES, "forecast" if stores.reason else "reuse", stores.reason or store_asset.UNCHANGED)
     rebuilt = [name for name, why in ((STORES, stores.reason), (ACCURACY, reason_to_score)) if why]
     if rebuilt:
@@ -195,7 +195,7 @@ def _forecast(
         )
         return
     report = decide_report(
-        release, forecast_table, choices.forecast, history, choices.rebuild_all, lambda line: None
+        publisher, forecast_table, choices.forecast, history, choices.rebuild_all, lambda line: None
     )
     yield Planned(REPORT, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
 
@@ -208,14 +208,14 @@ def _unless_skipped(name: str, choices: Choices, verdict: str, reason: str) -> t
 def _cost_as_last_time(compute: Compute, choice: ForecastChoice, note: Mapping[str, Any]) -> str:
     """What a forecast costs that takes as long as the last one, in words; empty where nothing is charged."""
     seconds = float(note.get("seconds") or 0.0)
-    used = Used(seconds, float(note.get("cpu_seconds") or 0.0))
+    used = ComputeUsage(seconds, float(note.get("cpu_seconds") or 0.0))
     price = compute.price(Size(choice.cpu, choice.memory), used)
     return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
 
 
-def _budget(admission: Admission, models: Sequence[str], choices: Choices) -> Iterator[Planned]:
+def _budget(budget_guard: BudgetGuard, models: Sequence[str], choices: Choices) -> Iterator[Planned]:
     """What the run may cost at most, if there is a budget: more than what is planned would cost."""
-    if admission.budget_usd is not None:
-        most = admission.most([*models, FORECAST, STORES], choices)
-        refused = refusal(most, admission.budget_usd)
-        yield Planned("budget", "refuse" if refused else "admit", verdict(most, admission.budget_usd))
+    if budget_guard.budget_usd is not None:
+        most = budget_guard.most([*models, FORECAST, STORES], choices)
+        refused = refusal(most, budget_guard.budget_usd)
+        yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))

@@ -4,7 +4,7 @@ import dagster as dg
 
 from serverless_assets.automation.dry_run import Parts, dry_run
 from serverless_assets.automation.jobs import PREFILL
-from serverless_assets.failures import in_words
+from serverless_assets.failures import as_failure
 from serverless_assets.run_inputs import RunInputs
 
 
@@ -13,7 +13,7 @@ def plan_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
 
     @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
-        with in_words():
+        with as_failure():
             planned = list(dry_run(parts, run_inputs.choices(), forecast_table))
         context.log.info("\n".join(map(str, planned)))
         records = [

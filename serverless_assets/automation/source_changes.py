@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
-from serverless_assets.automation.source_loads import Changed, Load, in_words, loads_of
+from serverless_assets.automation.source_loads import Changed, Load, describe_changes, loads_of
 from serverless_assets.automation.source_marks import Marks, Question
 from serverless_assets.ingestion.tables import Table
 
@@ -107,7 +107,7 @@ def decide(
     launch = Launch(now, tuple(load.key for load in loads))
     after = replace(watch, launched=launch, last_change=key)
     first = "" if watch.confirmed else "First look at this source. "
-    return Decision(after, f"{first}Changed at the source: {in_words(changed)}.", loads, changed)
+    return Decision(after, f"{first}Changed at the source: {describe_changes(changed)}.", loads, changed)
 
 
 def _changed(watch: Watch, now: Marks, tables: Sequence[Table], months: Sequence[date]) -> Changed:

@@ -23,7 +23,7 @@ class Load:
     is_last: bool = True
 
 
-def in_words(changed: Changed) -> str:
+def describe_changes(changed: Changed) -> str:
     """The tables and months, for a person."""
     return "; ".join(table if days is None else f"{table} {_named(days)}" for table, days in changed.items())
 

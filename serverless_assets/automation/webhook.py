@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.ingestion.http import HttpError, printable, request
 from serverless_assets.ingestion.http_errors import TRANSIENT_STATUS
 from serverless_assets.ingestion.retries import RetryPolicy, retry_after_seconds
@@ -14,7 +14,7 @@ ATTEMPTS, FIRST_PAUSE_SECONDS, TIMEOUT_SECONDS = 3, 0.5, 10.0
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-class AlertError(ToldError):
+class AlertError(UserError):
     """An alert that did not arrive."""
 
 
@@ -52,9 +52,9 @@ class Webhook:
                 transient = answer.status_code in TRANSIENT_STATUS
                 raise self._not_sent(said, transient, retry_after_seconds(answer.headers))
         except HttpError as error:
-            raise self._not_sent(str(error), error.may_pass) from None
+            raise self._not_sent(str(error), error.transient) from None
 
-    def _not_sent(self, why: str, may_pass: bool, retry_after: float | None = None) -> AlertError:
+    def _not_sent(self, why: str, transient: bool, retry_after: float | None = None) -> AlertError:
         error = AlertError(f"The alert was not sent: {self.host} (SERVERLESS_ALERT_URL) {why}")
-        error.may_pass, error.retry_after = may_pass, retry_after
+        error.transient, error.retry_after = transient, retry_after
         return error

@@ -11,10 +11,10 @@ from modal_forecast.messages import ForecastAnswer, ForecastRefused
 from modal_forecast.report import render
 from modal_forecast.wire import MessageError
 from serverless_assets import metadata
-from serverless_assets.admission import FORECAST
 from serverless_assets.automation.dry_run import Parts
 from serverless_assets.automation.jobs import prefill
-from serverless_assets.failures import in_words
+from serverless_assets.budget_guard import FORECAST
+from serverless_assets.failures import as_failure
 from serverless_assets.files import write_atomically
 from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import ForgottenCalls
@@ -44,8 +44,8 @@ def what_if_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
         if choice is None:
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
         context.log.info(ABOUT)
-        with in_words(ForecastRefused, MessageError):
-            parts.admission([FORECAST], run_inputs.choices, context.log.info)
+        with as_failure(ForecastRefused, MessageError):
+            parts.budget_guard([FORECAST], run_inputs.choices, context.log.info)
             found = _imagined(context, parts, forecast_table, choice)
         context.add_output_metadata(found)
 
@@ -60,7 +60,7 @@ def _imagined(
     context: dg.OpExecutionContext, parts: Parts, table: str, choice: ForecastChoice
 ) -> dict[str, Any]:
     """Have the forecast computed, write the report on it, and return what there is to see."""
-    warehouse, size = parts.release.published.warehouse, Size(choice.cpu, choice.memory)
+    warehouse, size = parts.publisher.published.warehouse, Size(choice.cpu, choice.memory)
     history = read_history(warehouse, Today.of(parts.timezone))
     request = history.request(choice.horizon, COUNTRY)
     published = _published(warehouse, table)
@@ -77,7 +77,7 @@ def _imagined(
         details_in(answer.diagnostics),
         notes=[*history.warnings, *history.notes],
     )
-    path = keep_report(parts.release.home / "what-if", context.run_id, render(report).encode())
+    path = keep_report(parts.publisher.home / "what-if", context.run_id, render(report).encode())
     compared = compare(answer.forecast, published)
     context.log.info("\n".join(["Order revenue in USD:", *as_text(compared), f"The report: {path}"]))
     return {

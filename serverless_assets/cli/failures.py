@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from serverless_assets.errors import ToldError, error_sentence
+from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.secrets import without_secrets
 from serverless_assets.settings import Settings, SettingsError
 
@@ -22,7 +22,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
-        except ToldError as error:
+        except UserError as error:
             raise click.ClickException(str(error)) from None
         except Exception as error:
             if _is_failure(error):

@@ -123,7 +123,7 @@ def slim_ci() -> None:
     from serverless_assets.transformation.slim_ci import slim_ci as check
 
     parts = environment(settings)
-    checked = check(parts.project, parts.release)
+    checked = check(parts.project, parts.publisher)
     click.echo(checked)
     sys.exit(0 if checked.is_green else 1)
 
@@ -144,7 +144,7 @@ def replay(which: str | None, list_all: bool) -> None:
 
     parts = environment(settings)
     if list_all:
-        for line in listed(parts.release.published.artifacts):
+        for line in listed(parts.publisher.published.artifacts):
             click.echo(line)
         return
     verdict = replayed(parts, which, click.echo)
@@ -207,7 +207,7 @@ def _scratch_places(settings: Settings) -> Mapping[str, Callable[[], None]]:
         return {}
     from serverless_assets.environments import environment
 
-    return environment(settings).release.scratch_places
+    return environment(settings).publisher.scratch_places
 
 
 def _refuse_unusable_port(port: int) -> None:

@@ -16,9 +16,9 @@ def replayed(parts: Environment, which: str | None, echo: Callable[[str], None])
     """Find the record that is meant, say what it is, and replay it.
 
     Raises:
-        ToldError: there is no such record, or no answer.
+        UserError: there is no such record, or no answer.
     """
-    artifacts = parts.release.published.artifacts
+    artifacts = parts.publisher.published.artifacts
     name = meant(recorded(artifacts), which)
     record = read_record(artifacts, name)
     facts = record.facts

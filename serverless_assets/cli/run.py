@@ -19,11 +19,11 @@ from serverless_assets.cli.progress import OF_SKIPPED, Progress
 from serverless_assets.cli.stopping import Stopping
 from serverless_assets.cli.text import stopped_text, summary_text
 from serverless_assets.definitions import build
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.instance import open_instance
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.publishing.run_process import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
-from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.settings import Settings
 
@@ -32,7 +32,7 @@ QUIET_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-class RunRefused(ToldError):
+class RunRefused(UserError):
     """A run that cannot be started; the message says why."""
 
 
@@ -100,7 +100,7 @@ def run_job(request: Request, settings: Settings) -> bool:
     """Run the job and print what became of it; whether it succeeded.
 
     Raises:
-        ToldError: before anything has run.
+        UserError: before anything has run.
     """
     run_id = make_new_run_id()
     started = time.monotonic()
@@ -120,7 +120,8 @@ def run_job(request: Request, settings: Settings) -> bool:
         has_begun = _record_end(run_id, stopping.reason)
         seconds = time.monotonic() - started
         click.echo(
-            "\n" + stopped_text(stopping.reason, seconds, has_begun, bool(Unsettled(settings.home).read()))
+            "\n"
+            + stopped_text(stopping.reason, seconds, has_begun, bool(PendingAssets(settings.home).read()))
         )
         stopping.end_process()
 
@@ -192,7 +193,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
 
 def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
     """The assets of the job that earlier runs did not finish."""
-    unfinished = {dg.AssetKey.from_user_string(asset) for asset in Unsettled(settings.home).read()}
+    unfinished = {dg.AssetKey.from_user_string(asset) for asset in PendingAssets(settings.home).read()}
     selection = sorted(unfinished & job.asset_layer.selected_asset_keys)
     if not selection:
         raise RunRefused(f"There is nothing to resume: earlier runs finished all assets of {job.name!r}.")

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 
 from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.failures import in_words
+from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.accuracy import ALL, SCHEMA, Vintage, matured, score
 from serverless_assets.forecasting.history import REVENUE, Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName
 from serverless_assets.forecasting.records import read_record, recorded
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape
@@ -45,19 +45,19 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
         description=DESCRIPTION,
     )
     def forecast_accuracy(
-        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: dg.ResourceParam[Release]
+        context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> dg.MaterializeResult:
-        warehouse, rebuild = release.warehouse, run_inputs.choices().rebuild_all
-        with in_words():
+        warehouse, rebuild = publisher.warehouse, run_inputs.choices().rebuild_all
+        with as_failure():
             with warehouse.connected():
                 actual = read_history(warehouse, Today.of(timezone)).table
-                names, basis, reason = decide_accuracy(release, actual, rebuild)
+                names, basis, reason = decide_accuracy(publisher, actual, rebuild)
                 if reason is None:
                     reused = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
                     return dg.MaterializeResult(data_version=dg.DataVersion(basis), metadata=reused)
-            vintages = read_vintages(release.artifacts, names, context.log.warning)
+            vintages = read_vintages(publisher.artifacts, names, context.log.warning)
             scores = score(vintages, actual)
-            with scratch_folder(release.home, "accuracy") as scratch:
+            with scratch_folder(publisher.home, "accuracy") as scratch:
                 path = scratch / "accuracy.parquet"
                 pq.write_table(scores, path)
                 shape = TableShape(TABLE, SCHEMA, DESCRIPTION)
@@ -76,17 +76,17 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
 
 
 def decide_accuracy(
-    release: Release, actual: pa.Table, rebuild_all: bool
+    publisher: Publisher, actual: pa.Table, rebuild_all: bool
 ) -> tuple[Sequence[RecordName], str, str | None]:
     """The forecasts to score against `actual` (ds, y), a hash of both, and why to; None reuses the scores."""
-    warehouse = release.warehouse
-    names = of_age(recorded(release.artifacts), actual)
+    warehouse = publisher.warehouse
+    names = matured_records(recorded(publisher.artifacts), actual)
     basis = basis_of(names, actual)
-    note = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
+    note = warehouse.read_state(TABLE) if TABLE in warehouse.tables() else None
     return names, basis, reason_to_score(note, basis, rebuild_all)
 
 
-def of_age(names: Sequence[RecordName], actual: pa.Table) -> Sequence[RecordName]:
+def matured_records(names: Sequence[RecordName], actual: pa.Table) -> Sequence[RecordName]:
     """The forecasts of which a day has come. Pure."""
     if not actual.num_rows:
         return []
@@ -148,14 +148,14 @@ def drawn(vintage: Vintage, actual: pa.Table) -> Mapping[str, Any]:
 
 
 def accuracy_shown(
-    release: Release, actual: pa.Table, warn: Callable[[str], None]
+    publisher: Publisher, actual: pa.Table, warn: Callable[[str], None]
 ) -> Mapping[str, Any] | None:
     """How earlier forecasts did, as the report has it; None before a day of any has come."""
-    warehouse = release.warehouse
+    warehouse = publisher.warehouse
     if TABLE not in warehouse.tables():
         return None
     rows = warehouse.query(
-        f"select * from {warehouse.relation(TABLE)} where horizon = {sql.literal(ALL)} order by made_at"
+        f"select * from {warehouse.quoted_name(TABLE)} where horizon = {sql.literal(ALL)} order by made_at"
     ).to_pylist()
     if not rows:
         return None
@@ -164,8 +164,8 @@ def accuracy_shown(
         for row in rows[-VINTAGES_SHOWN:]
     ]
     drawn_one = to_draw(rows)
-    names = [name for name in recorded(release.artifacts) if name.run_id == drawn_one]
-    found = read_vintages(release.artifacts, names[-1:], warn)
+    names = [name for name in recorded(publisher.artifacts) if name.run_id == drawn_one]
+    found = read_vintages(publisher.artifacts, names[-1:], warn)
     return {"vintages": shown, **({"compared": drawn(found[0], actual)} if found else {})}
 
 

@@ -11,12 +11,12 @@ from modal_forecast.messages import ForecastRefused
 from modal_forecast.report import render
 from modal_forecast.wire import MessageError
 from serverless_assets import metadata
-from serverless_assets.failures import in_words
+from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
 from serverless_assets.forecasting.accuracy_asset import accuracy_asset
 from serverless_assets.forecasting.checks import (
+    CheckResult,
     ForecastUnsound,
-    Sanity,
     check_specs,
     history_check,
     sanity_of_held,
@@ -31,7 +31,7 @@ from serverless_assets.forecasting.report import preview
 from serverless_assets.forecasting.store_asset import TABLE as STORES
 from serverless_assets.forecasting.store_asset import store_asset
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 
 GROUP = "forecasting"
@@ -68,21 +68,21 @@ def forecasting_assets(
     def order_forecast(
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
-        release: dg.ResourceParam[Release],
+        publisher: dg.ResourceParam[Publisher],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         choices = run_inputs.choices()
         if choices.forecast is None:
             yield from _skip(context)
             return
-        warehouse = release.warehouse
-        with in_words(ForecastRefused, MessageError):
+        warehouse = publisher.warehouse
+        with as_failure(ForecastRefused, MessageError):
             with warehouse.connected():
                 history = read_history(warehouse, Today.of(timezone))
                 if not context.selected_asset_keys:
                     # Somebody asked for the checks alone.
                     if forecast_table in warehouse.tables():
-                        note = warehouse.note(forecast_table)
+                        note = warehouse.read_state(forecast_table)
                         checks = sanity_of_held(forecast_in(warehouse, forecast_table), note)
                         yield from _results(context, [*checks, history_check(history.warnings)])
                     return
@@ -93,9 +93,11 @@ def forecasting_assets(
             request, last, checks = decision.request, decision.note, decision.checks
             try:
                 if last is not None and decision.reason is None:
-                    described = leave(release, forecast_table, choices.forecast.forecast_file, last, request)
+                    described = leave(
+                        publisher, forecast_table, choices.forecast.forecast_file, last, request
+                    )
                 else:
-                    making = Making(context, release, forecast_table, compute, choices.forecast, last)
+                    making = Making(context, publisher, forecast_table, compute, choices.forecast, last)
                     described, checks = making.make(request, decision.basis, str(decision.reason))
             except ForecastUnsound as error:
                 yield from _results(context, [*error.found, history_check(history.warnings)])
@@ -117,18 +119,18 @@ def forecasting_assets(
         description="The forecast as one interactive HTML file that works offline.",
     )
     def forecast_report(
-        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: dg.ResourceParam[Release]
+        context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[dg.MaterializeResult]:
         choices = run_inputs.choices()
         if choices.forecast is None:
             yield from _skip(context)
             return
-        warehouse, name = release.warehouse, choices.forecast.html_report
-        with in_words():
+        warehouse, name = publisher.warehouse, choices.forecast.html_report
+        with as_failure():
             with warehouse.connected():
                 history = read_history(warehouse, Today.of(timezone))
                 decision = decide_report(
-                    release,
+                    publisher,
                     forecast_table,
                     choices.forecast,
                     history,
@@ -138,7 +140,7 @@ def forecasting_assets(
             report, reason, content = decision.report, decision.reason, decision.page
             if content is None or reason is not None:
                 content = render(report).encode()
-                release.artifacts.write(name, content)
+                publisher.artifacts.write(name, content)
         version = ".".join(decision.key.values())
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(version),
@@ -149,7 +151,7 @@ def forecasting_assets(
                     rows=report.forecast.num_rows,
                     size=len(content),
                 ),
-                **metadata.place(metadata.REPORT, release.artifacts.place(name)),
+                **metadata.place(metadata.REPORT, publisher.artifacts.place(name)),
                 **(_last_preview(context, version) if reason is None else {"preview": preview(report)}),
             },
         )
@@ -168,7 +170,9 @@ def _skip(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
     yield from ()
 
 
-def _results(context: dg.AssetExecutionContext, found: Sequence[Sanity]) -> Iterator[dg.AssetCheckResult]:
+def _results(
+    context: dg.AssetExecutionContext, found: Sequence[CheckResult]
+) -> Iterator[dg.AssetCheckResult]:
     asked = {key.name for key in context.selected_asset_check_keys}
     yield from (check.result for check in found if check.name in asked)
 

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 
 ASSET = "order_forecast"
 NO_WORSE = "forecast_is_no_worse_than_naive"
@@ -24,7 +24,7 @@ Row = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Sanity:
+class CheckResult:
     """What one check found; `fault` is a sentence with the first bad day, empty if there is none."""
 
     name: str
@@ -45,10 +45,10 @@ class Sanity:
         )
 
 
-class ForecastUnsound(ToldError):
+class ForecastUnsound(UserError):
     """An answer that may not take the place of the last forecast; `found` is what each check says of it."""
 
-    def __init__(self, found: Sequence[Sanity]) -> None:
+    def __init__(self, found: Sequence[CheckResult]) -> None:
         super().__init__(f"The forecast was refused, and the last one stays. {unsound(found)}")
         self.found = found
 
@@ -75,14 +75,14 @@ def check_specs() -> list[dg.AssetCheckSpec]:
     ]
 
 
-def history_check(warnings: Sequence[str]) -> Sanity:
+def history_check(warnings: Sequence[str]) -> CheckResult:
     """The check of the days that the forecast was made from; warnings: what history.py says of them."""
-    return Sanity(HISTORY, " ".join(warnings), blocks=False)
+    return CheckResult(HISTORY, " ".join(warnings), blocks=False)
 
 
 def sanity(
     rows: pa.Table, facts: Mapping[str, Any], picture: Callable[[], dg.MarkdownMetadataValue | None]
-) -> Sequence[Sanity]:
+) -> Sequence[CheckResult]:
     """What each check finds in a forecast.
 
     rows: `ds` date32 and VALUES float64, one row a day in any order.
@@ -93,11 +93,11 @@ def sanity(
     by_day = sorted(rows.select(["ds", *VALUES]).to_pylist(), key=lambda row: row["ds"])
     days = [row["ds"] for row in by_day]
     return [
-        Sanity("forecast_is_complete", _incomplete(days, last_day, horizon)),
-        Sanity("forecast_is_finite", _first(by_day, _not_finite)),
-        Sanity("forecast_is_not_negative", _with_cause(_first(by_day, _negative), facts)),
-        Sanity("forecast_bounds_in_order", _first(by_day, _out_of_order)),
-        Sanity(NO_WORSE, facts["why"], picture()) if _is_worse(facts) else Sanity(NO_WORSE, ""),
+        CheckResult("forecast_is_complete", _incomplete(days, last_day, horizon)),
+        CheckResult("forecast_is_finite", _first(by_day, _not_finite)),
+        CheckResult("forecast_is_not_negative", _with_cause(_first(by_day, _negative), facts)),
+        CheckResult("forecast_bounds_in_order", _first(by_day, _out_of_order)),
+        CheckResult(NO_WORSE, facts["why"], picture()) if _is_worse(facts) else CheckResult(NO_WORSE, ""),
     ]
 
 
@@ -106,12 +106,12 @@ def _is_worse(facts: Mapping[str, Any]) -> bool:
     return (facts.get("skill") or 0) < -(facts.get("skill_margin") or 0)
 
 
-def sanity_of_held(rows: pa.Table, facts: Mapping[str, Any]) -> Sequence[Sanity]:
+def sanity_of_held(rows: pa.Table, facts: Mapping[str, Any]) -> Sequence[CheckResult]:
     """What each check finds in a stored forecast, by the `facts` that are kept with it."""
     return sanity(rows, facts, lambda: None)
 
 
-def unsound(found: Sequence[Sanity]) -> str | None:
+def unsound(found: Sequence[CheckResult]) -> str | None:
     """What is wrong with a forecast, in a line; None if nothing is."""
     return " ".join(f"{check.name}: {check.fault}" for check in found if check.fault) or None
 

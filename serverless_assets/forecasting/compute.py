@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.run_inputs import Cpu, Memory
 
 MEMORY_SIZES = tuple(int(size) for size in get_args(Memory))
@@ -28,7 +28,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Used:
+class ComputeUsage:
     """What a worker took: seconds of wall-clock time and, if known, seconds on a core and MiB at most."""
 
     seconds: float
@@ -36,7 +36,7 @@ class Used:
     peak_memory: float = 0.0
 
 
-class ComputeError(ToldError):
+class ComputeError(UserError):
     """The compute gave no answer; the message says why and what to do."""
 
 
@@ -105,10 +105,10 @@ class Compute(Protocol):
             ComputeError: there is no answer.
         """
 
-    def price(self, size: Size, used: Used) -> float | None:
+    def price(self, size: Size, used: ComputeUsage) -> float | None:
         """What a call of that size that took so much costs in US dollars; None where nothing is charged."""
 
-    def most(self, size: Size) -> Used:
+    def most(self, size: Size) -> ComputeUsage:
         """The most that a call of that size can take: it is ended at its deadline."""
 
     def check(self) -> str:

@@ -8,14 +8,14 @@ from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRequest
 from modal_forecast.report import ReportInput, key_in, report_key
 from serverless_assets.forecasting.accuracy_asset import accuracy_shown
-from serverless_assets.forecasting.checks import Sanity, sanity_of_held, unsound
+from serverless_assets.forecasting.checks import CheckResult, sanity_of_held, unsound
 from serverless_assets.forecasting.history import COUNTRY, History
 from serverless_assets.forecasting.landing import forecast_in, read_forecast
 from serverless_assets.forecasting.records import details_of
 from serverless_assets.forecasting.report import reason_to_report, report_input
-from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
+from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
 from serverless_assets.forecasting.store_asset import stores_shown
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import ForecastChoice
 from serverless_assets.warehouse import Warehouse
 
@@ -29,9 +29,9 @@ class ForecastDecision:
     """
 
     request: ForecastRequest
-    basis: Basis
+    basis: ForecastFingerprint
     note: Mapping[str, Any] | None
-    checks: Sequence[Sanity]
+    checks: Sequence[CheckResult]
     reason: str | None
 
 
@@ -54,11 +54,11 @@ def decide_forecast(
         HistoryError: there is no day to forecast from.
         ForecastRefused: the history cannot be forecast.
     """
-    note = warehouse.note(table) if table in warehouse.tables() else None
+    note = warehouse.read_state(table) if table in warehouse.tables() else None
     request = history.request(horizon, COUNTRY)
-    basis = Basis.of(request, code_version())
+    basis = ForecastFingerprint.of(request, code_version())
     reason = reason_to_forecast(note, basis, rebuild_all)
-    checks: Sequence[Sanity] = ()
+    checks: Sequence[CheckResult] = ()
     if note is not None and reason is None:
         checks = sanity_of_held(forecast_in(warehouse, table), note)
         # Rows that were changed by hand are made again.
@@ -67,7 +67,7 @@ def decide_forecast(
 
 
 def decide_report(
-    release: Release,
+    publisher: Publisher,
     forecast_table: str,
     choice: ForecastChoice,
     history: History,
@@ -75,17 +75,17 @@ def decide_report(
     warn: Callable[[str], None],
 ) -> ReportDecision:
     """Decide about the report that `choice` names, on the forecast in `forecast_table`."""
-    warehouse = release.warehouse
-    forecast, facts = read_forecast(warehouse, forecast_table), warehouse.note(forecast_table)
+    warehouse = publisher.warehouse
+    forecast, facts = read_forecast(warehouse, forecast_table), warehouse.read_state(forecast_table)
     report = report_input(
         history.not_empty(),
         forecast,
         facts,
         choice,
-        details_of(release.artifacts, facts),
-        accuracy_shown(release, history.table, warn),
+        details_of(publisher.artifacts, facts),
+        accuracy_shown(publisher, history.table, warn),
         stores_shown(warehouse, forecast),
         [*history.warnings, *history.notes],
     )
-    page, key = release.artifacts.read(choice.html_report), report_key(report)
+    page, key = publisher.artifacts.read(choice.html_report), report_key(report)
     return ReportDecision(report, key, page, reason_to_report(key_in(page), key, rebuild_all))

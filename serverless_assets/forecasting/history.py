@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from modal_forecast.messages import ForecastRequest
 from modal_forecast.validation import check_days, check_values
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.warehouse import Warehouse
 
 REVENUE = "daily_revenue"
@@ -29,7 +29,7 @@ STALE_DAYS = 7
 DAY = np.timedelta64(1, "D")
 
 
-class HistoryError(ToldError):
+class HistoryError(UserError):
     """There is no history to forecast from; the message says why and what to do."""
 
 
@@ -92,7 +92,7 @@ def read_history(warehouse: Warehouse, today: Today) -> History:
     if REVENUE not in warehouse.tables():
         raise dg.Failure(f"There is no {REVENUE} yet: run the transform job first.", allow_retries=False)
     revenue = warehouse.query(
-        f"select ds, sum(revenue_usd) as y, sum(nr_orders) as orders from {warehouse.relation(REVENUE)}"
+        f"select ds, sum(revenue_usd) as y, sum(nr_orders) as orders from {warehouse.quoted_name(REVENUE)}"
         " group by ds order by ds"
     )
     return history_of(revenue, today)

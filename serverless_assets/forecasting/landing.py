@@ -11,19 +11,19 @@ from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in
 from serverless_assets.forecasting.record import Record, RecordName
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.scratch import scratch_folder
-from serverless_assets.warehouse import TableShape, Warehouse, Work
+from serverless_assets.warehouse import JobStats, TableShape, Warehouse
 
 UNCHANGED = "unchanged: same history, parameters and code"
 
 
-def land(release: Release, table: str, file: str, made: Record, reason: str) -> dict[str, Any]:
+def land(publisher: Publisher, table: str, file: str, made: Record, reason: str) -> dict[str, Any]:
     """Store a new forecast, and return its metadata."""
     content = as_file(made.rows, made.facts)
-    work = _replace(release, table, content, made.facts)
-    release.artifacts.write(file, content)
-    release.artifacts.write(made.name, made.to_bytes())
+    work = _replace(publisher, table, content, made.facts)
+    publisher.artifacts.write(file, content)
+    publisher.artifacts.write(made.name, made.to_bytes())
     outcome = metadata.outcome(
         "built",
         reason,
@@ -31,20 +31,20 @@ def land(release: Release, table: str, file: str, made: Record, reason: str) -> 
         size=len(content),
         seconds=float(made.facts["seconds"]),
     )
-    loaded = metadata.work(work, release.warehouse)
+    loaded = metadata.work(work, publisher.warehouse)
     # Computing it and loading its rows both cost something.
     cost = metadata.cost(made.facts.get(metadata.COST_USD), loaded.get(metadata.COST_USD))
-    return outcome | _described(release, table, file, made.facts) | loaded | cost
+    return outcome | _described(publisher, table, file, made.facts) | loaded | cost
 
 
 def leave(
-    release: Release, table: str, file: str, held: Mapping[str, Any], request: ForecastRequest
+    publisher: Publisher, table: str, file: str, held: Mapping[str, Any], request: ForecastRequest
 ) -> dict[str, Any]:
     """Leave the forecast as it is, and return its metadata. `request` asks for what it was made from.
 
     Its file and its record are written if they are not there: its rows are at hand, which costs no forecast.
     """
-    warehouse, artifacts, written = release.warehouse, release.artifacts, []
+    warehouse, artifacts, written = publisher.warehouse, publisher.artifacts, []
     content = artifacts.read(file)
     if content is None or facts_in(content) != held:
         content = as_file(forecast_in(warehouse, table), held)
@@ -60,12 +60,12 @@ def leave(
     # The seconds and the cost are those of the run that made it.
     spent = (metadata.SECONDS, metadata.COST_USD)
     lasting = {fact: value for fact, value in held.items() if fact not in spent}
-    return {**outcome, **_described(release, table, file, lasting), metadata.BUILT_BY: held["run_id"]}
+    return {**outcome, **_described(publisher, table, file, lasting), metadata.BUILT_BY: held["run_id"]}
 
 
 def forecast_in(warehouse: Warehouse, table: str) -> pa.Table:
     """The rows of the forecast's table, in order of days."""
-    return warehouse.query(f"select * from {warehouse.relation(table)} order by ds")
+    return warehouse.query(f"select * from {warehouse.quoted_name(table)} order by ds")
 
 
 def read_forecast(warehouse: Warehouse, table: str) -> pa.Table:
@@ -75,12 +75,12 @@ def read_forecast(warehouse: Warehouse, table: str) -> pa.Table:
     return forecast_in(warehouse, table)
 
 
-def _described(release: Release, table: str, file: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _described(publisher: Publisher, table: str, file: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **metadata.facts(facts),
-        "dagster/table_name": release.warehouse.label(table),
-        **metadata.place("file", release.artifacts.place(file)),
-        **_recorded(release.artifacts, facts),
+        "dagster/table_name": publisher.warehouse.qualified_name(table),
+        **metadata.place("file", publisher.artifacts.place(file)),
+        **_recorded(publisher.artifacts, facts),
     }
 
 
@@ -94,9 +94,9 @@ def _recorded(artifacts: Artifacts, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _replace(release: Release, table: str, content: bytes, facts: Mapping[str, Any]) -> Work:
+def _replace(publisher: Publisher, table: str, content: bytes, facts: Mapping[str, Any]) -> JobStats:
     shape = TableShape(table, SCHEMA, "Daily order revenue for the coming days, with 80% and 95% bounds.")
-    with scratch_folder(release.home, "forecast") as scratch:
+    with scratch_folder(publisher.home, "forecast") as scratch:
         path = scratch / "forecast.parquet"
         path.write_bytes(content)
-        return release.warehouse.replace(shape, path, facts)
+        return publisher.warehouse.replace(shape, path, facts)

@@ -21,7 +21,15 @@ from typing import IO
 
 import psutil
 
-from serverless_assets.forecasting.compute import Answered, Calls, ComputeError, Log, OutOfMemory, Size, Used
+from serverless_assets.forecasting.compute import (
+    Answered,
+    Calls,
+    ComputeError,
+    ComputeUsage,
+    Log,
+    OutOfMemory,
+    Size,
+)
 
 MIB = 1 << 20
 SECONDS_BETWEEN_LOOKS = 0.01
@@ -67,11 +75,11 @@ class LocalCompute:
             raise ComputeError(_crash_in_words(process.returncode, pipes.last_lines))
         return Answered(pipes.answer, time.monotonic() - started, peak)
 
-    def price(self, size: Size, used: Used) -> float | None:
+    def price(self, size: Size, used: ComputeUsage) -> float | None:
         return None
 
-    def most(self, size: Size) -> Used:
-        return Used(self.deadline_seconds, self.deadline_seconds * math.ceil(size.cpu), size.memory)
+    def most(self, size: Size) -> ComputeUsage:
+        return ComputeUsage(self.deadline_seconds, self.deadline_seconds * math.ceil(size.cpu), size.memory)
 
     def check(self) -> str:
         memory = psutil.virtual_memory()

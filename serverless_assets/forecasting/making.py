@@ -11,14 +11,14 @@ from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from serverless_assets import metadata
 from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import RecordedCalls
-from serverless_assets.forecasting.checks import ForecastUnsound, Sanity, sanity, unsound
-from serverless_assets.forecasting.compute import Answered, Compute, Size, Used
+from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, sanity, unsound
+from serverless_assets.forecasting.compute import Answered, Compute, ComputeUsage, Size
 from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.landing import land
 from serverless_assets.forecasting.record import Record, made_facts
 from serverless_assets.forecasting.report import backtest_picture
-from serverless_assets.forecasting.reuse import Basis
-from serverless_assets.publishing.release import Release
+from serverless_assets.forecasting.reuse import ForecastFingerprint
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import ForecastChoice
 
 # What of the back-test is a fact of its own, to be plotted from run to run.
@@ -30,15 +30,15 @@ class Making:
     """What a forecast is made with, and where it goes. `held` is what is known of the last one."""
 
     context: dg.AssetExecutionContext
-    release: Release
+    publisher: Publisher
     table: str
     compute: Compute
     choice: ForecastChoice
     held: Mapping[str, Any] | None
 
     def make(
-        self, request: ForecastRequest, basis: Basis, reason: str
-    ) -> tuple[dict[str, Any], Sequence[Sanity]]:
+        self, request: ForecastRequest, basis: ForecastFingerprint, reason: str
+    ) -> tuple[dict[str, Any], Sequence[CheckResult]]:
         """Have the forecast computed, and store it if it is sound; its metadata, and what the checks say.
 
         Raises:
@@ -64,7 +64,7 @@ class Making:
                 calls.ended(answered.call)
             raise ForecastUnsound(found)
         record = Record(rows, facts, asked, details)
-        told = land(self.release, self.table, self.choice.forecast_file, record, reason)
+        told = land(self.publisher, self.table, self.choice.forecast_file, record, reason)
         if answered.call:
             calls.ended(answered.call)
         return told, found
@@ -111,10 +111,10 @@ def details_in(diagnostics: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def _used(answer: ForecastAnswer, answered: Answered) -> Used:
+def _used(answer: ForecastAnswer, answered: Answered) -> ComputeUsage:
     """What the worker took, by its own account and by that of whoever waited for it."""
     told = answer.diagnostics
-    return Used(
+    return ComputeUsage(
         # Whoever takes up a call that was at work before waits for less than what is charged.
         seconds=max(answered.seconds, float(told.get("seconds", 0.0))),
         cpu_seconds=float(told.get("cpu_seconds", 0.0)),

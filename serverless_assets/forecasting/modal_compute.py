@@ -13,14 +13,14 @@ import modal
 
 from modal_forecast.app import FUNCTION_NAME
 from modal_forecast.code_version import code_version
-from serverless_assets.forecasting.compute import Answered, Call, Calls, ComputeError, Log, Size, Used
+from serverless_assets.forecasting.compute import Answered, Call, Calls, ComputeError, ComputeUsage, Log, Size
 from serverless_assets.forecasting.modal_errors import (
     Unreachable,
     WorkerDiffers,
     deadline_passed,
-    in_words,
     outcome_in_words,
     refuse_if_nobody_listens,
+    translate_errors,
 )
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -68,7 +68,7 @@ class ModalCompute:
             call=call,
         )
 
-    def price(self, size: Size, used: Used) -> float | None:
+    def price(self, size: Size, used: ComputeUsage) -> float | None:
         # What was asked for is charged, or what was used if that is more. Modal's cores are physical ones, of
         # two of the system's each: to count one of those as a whole core charges too much rather than too
         # little.
@@ -76,8 +76,8 @@ class ModalCompute:
         gib = max(float(size.memory), used.peak_memory) / 1024
         return core_seconds * USD_PER_CORE_SECOND + gib * used.seconds * USD_PER_GIB_SECOND
 
-    def most(self, size: Size) -> Used:
-        return Used(self.deadline_seconds, self.deadline_seconds * _most_cores(size), size.memory)
+    def most(self, size: Size) -> ComputeUsage:
+        return ComputeUsage(self.deadline_seconds, self.deadline_seconds * _most_cores(size), size.memory)
 
     def check(self) -> str:
         # The worker itself is asked, which costs a container of the smallest size for a second or two.
@@ -94,7 +94,7 @@ class ModalCompute:
         return hashlib.sha256(asked + request).hexdigest()[:16]
 
     def _start(self, key: str, request: bytes, size: Size, code: str) -> Call:
-        with in_words(self.app, self.environment):
+        with translate_errors(self.app, self.environment):
             refuse_if_nobody_listens()
             function = modal.Function.from_name(self.app, FUNCTION_NAME, environment_name=self.environment)
             # A fraction of a core is what the work is sure to get, and a whole one the most that it may use,

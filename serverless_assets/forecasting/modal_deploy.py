@@ -5,7 +5,7 @@ from modal.exception import NotFoundError
 
 from modal_forecast.app import app
 from serverless_assets.forecasting.compute import ComputeError
-from serverless_assets.forecasting.modal_errors import in_words, refuse_if_nobody_listens
+from serverless_assets.forecasting.modal_errors import refuse_if_nobody_listens, translate_errors
 
 
 def deploy(app_name: str, environment: str | None) -> None:
@@ -14,7 +14,7 @@ def deploy(app_name: str, environment: str | None) -> None:
     Raises:
         ComputeError: it could not be deployed; the worker that was there stays.
     """
-    with in_words(app_name, environment):
+    with translate_errors(app_name, environment):
         refuse_if_nobody_listens()
         try:
             # The first time, Modal builds the image, which takes minutes: what it says meanwhile is shown.

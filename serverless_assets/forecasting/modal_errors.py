@@ -21,19 +21,19 @@ UNREACHABLE = (exception.ConnectionError, exception.ServiceError, ConnectionErro
 class Unreachable(ComputeError):
     """Modal did not answer. A call that was started goes on there."""
 
-    may_pass = True
+    transient = True
 
 
 class Crashed(ComputeError):
     """The worker's container ended before there was an answer."""
 
-    may_pass = True
+    transient = True
 
 
 class Busy(ComputeError):
     """Modal takes no more calls for now."""
 
-    may_pass = True
+    transient = True
 
 
 class WorkerDiffers(ComputeError):
@@ -47,7 +47,7 @@ class WorkerDiffers(ComputeError):
 
 
 @contextmanager
-def in_words(app: str, environment: str | None) -> Iterator[None]:
+def translate_errors(app: str, environment: str | None) -> Iterator[None]:
     """Turn what the Modal client raises before there is a call into a `ComputeError`."""
     try:
         yield

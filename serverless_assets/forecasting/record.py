@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from modal_forecast.wire import MessageError
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.forecasting.forecast_file import FACTS
-from serverless_assets.forecasting.reuse import KEY, Basis, digest
+from serverless_assets.forecasting.reuse import KEY, ForecastFingerprint, digest
 from serverless_assets.run_inputs import RECORD_PREFIX
 
 PREFIX = RECORD_PREFIX
@@ -55,7 +55,7 @@ DIFFERENCES = {
 }
 
 
-class RecordError(ToldError):
+class RecordError(UserError):
     """A record that cannot be read, or that does not hold together; the message says why."""
 
 
@@ -145,7 +145,7 @@ class Record:
     def verify(self) -> None:
         """Raise `RecordError` unless history, parameters, forecast and key are those that it says."""
         try:
-            basis = Basis.of(
+            basis = ForecastFingerprint.of(
                 ForecastRequest.from_bytes(self.request), self.facts["forecast_code"], self.rows.schema
             )
             found = {**basis.as_facts(), FORECAST_HASH: forecast_hash(self.rows)}

@@ -18,7 +18,7 @@ KEY, STORES_KEY = "forecast_key", "store_forecast_key"
 
 
 @dataclass(frozen=True)
-class Basis:
+class ForecastFingerprint:
     """What a forecast is made from: a hash of the history, the parameters, and the version of the code.
 
     `key` covers all that is asked of the worker and the columns of the answer's table, so that whatever a
@@ -32,7 +32,7 @@ class Basis:
     code: str
 
     @classmethod
-    def of(cls, request: ForecastRequest, code: str, columns: pa.Schema = SCHEMA) -> "Basis":
+    def of(cls, request: ForecastRequest, code: str, columns: pa.Schema = SCHEMA) -> "ForecastFingerprint":
         """The basis of what `request` asks of code of this version, for a table of these columns."""
         same_for_all = replace(request, horizon=0, country=None)
         return cls(
@@ -54,7 +54,7 @@ class Basis:
         }
 
 
-def reason_to_forecast(held: Mapping[str, Any] | None, basis: Basis, force: bool) -> str | None:
+def reason_to_forecast(held: Mapping[str, Any] | None, basis: ForecastFingerprint, force: bool) -> str | None:
     """Why to forecast; None if the forecast that there is was made from the same.
 
     `held` is the note of the forecast's table, None if there is no such table.
@@ -70,7 +70,7 @@ def reason_to_forecast(held: Mapping[str, Any] | None, basis: Basis, force: bool
     return "; ".join(_changes(held, basis)) or "columns changed"
 
 
-def _changes(held: Mapping[str, Any], basis: Basis) -> Iterable[str]:
+def _changes(held: Mapping[str, Any], basis: ForecastFingerprint) -> Iterable[str]:
     now = basis.as_facts()
     changed = {name for name in now if held.get(name) != now[name]}
     if "history_hash" in changed:

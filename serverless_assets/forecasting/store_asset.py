@@ -14,16 +14,16 @@ from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.wire import MessageError
 from serverless_assets import metadata
-from serverless_assets.failures import in_words
+from serverless_assets.failures import as_failure
 from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import RecordedCalls
-from serverless_assets.forecasting.compute import Compute, Size, Used
+from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
 from serverless_assets.forecasting.history import COUNTRY, REVENUE, HistoryError, read_history_until
 from serverless_assets.forecasting.landing import read_forecast
 from serverless_assets.forecasting.reuse import STORES_KEY, digest, reason_to_forecast_stores
 from serverless_assets.forecasting.stores import SCHEMA, Store, adding_up_to, batch_of, store_rows, stores_in
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape, Warehouse
@@ -65,15 +65,15 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
     def store_forecast(
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
-        release: dg.ResourceParam[Release],
+        publisher: dg.ResourceParam[Publisher],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult]:
         choices = run_inputs.choices()
         if choices.forecast is None:
             context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
             return
-        warehouse = release.warehouse
-        with in_words(ForecastRefused, MessageError):
+        warehouse = publisher.warehouse
+        with as_failure(ForecastRefused, MessageError):
             with warehouse.connected():
                 decision = decide_stores(warehouse, forecast_table, choices.rebuild_all)
                 count = warehouse.row_count(TABLE) if decision.reason is None else 0
@@ -90,13 +90,13 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
             made = adding_up_to(decision.total, decision.history, decision.batch, answers)
             rows = store_rows(decision.stores, made, context.run.run_id)
             facts = {STORES_KEY: decision.key, **growing.facts_of(_size(choices.forecast), took)}
-            with scratch_folder(release.home, "stores") as scratch:
+            with scratch_folder(publisher.home, "stores") as scratch:
                 path = scratch / "stores.parquet"
                 pq.write_table(rows, path)
                 work = warehouse.replace(TableShape(TABLE, SCHEMA, DESCRIPTION), path, facts)
             if answered.call:
                 calls.ended(answered.call)
-        used = Used(answered.seconds, 0.0, answered.peak_memory)
+        used = ComputeUsage(answered.seconds, 0.0, answered.peak_memory)
         yield dg.MaterializeResult(
             data_version=version,
             metadata={
@@ -122,7 +122,7 @@ def decide_stores(warehouse: Warehouse, forecast_table: str, rebuild_all: bool) 
     # Not up to today: at midnight, the stores' days are still those of the total.
     history = read_history_until(warehouse, data_as_of(total))
     stores = stores_in(_revenue(warehouse), history)
-    note = warehouse.note(TABLE) if TABLE in warehouse.tables() else None
+    note = warehouse.read_state(TABLE) if TABLE in warehouse.tables() else None
     batch = batch_of(stores, total.num_rows, COUNTRY)
     request = batch.to_bytes()
     key = digest(b"\n".join([code_version().encode(), request, _content(total)]))
@@ -144,7 +144,7 @@ def stores_shown(warehouse: Warehouse, total: pa.Table) -> list[Mapping[str, Any
         history = read_history_until(warehouse, data_as_of(total))
     except HistoryError:
         return []
-    found = warehouse.query(f"select * from {warehouse.relation(TABLE)} order by ds")
+    found = warehouse.query(f"select * from {warehouse.quoted_name(TABLE)} order by ds")
     shown: list[Mapping[str, Any]] = []
     for store in stores_in(_revenue(warehouse), history):
         mine = found.filter(pa.array([id == store.id for id in found["location_id"].to_pylist()]))
@@ -164,7 +164,7 @@ def _size(choice: ForecastChoice) -> Size:
 def _revenue(warehouse: Warehouse) -> pa.Table:
     return warehouse.query(
         "select ds, location_id, location_name, sum(revenue_usd) as y, sum(nr_orders) as orders"
-        f" from {warehouse.relation(REVENUE)} group by ds, location_id, location_name"
+        f" from {warehouse.quoted_name(REVENUE)} group by ds, location_id, location_name"
     )
 
 

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import requests
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.ingestion.addresses import without_credentials
 from serverless_assets.ingestion.http import printable
 from serverless_assets.ingestion.http_errors import TRANSIENT_STATUS
@@ -17,15 +17,15 @@ PARQUET_MAGIC = b"PAR1"
 SMALLEST_PARQUET_BYTES = 12
 
 
-class SourceError(ToldError):
+class SourceError(UserError):
     """The source cannot give this table.
 
-    `may_pass`: it may do so when asked again; `retry_after`: the seconds that it asked to wait before.
+    `transient`: it may do so when asked again; `retry_after`: the seconds that it asked to wait before.
     """
 
-    def __init__(self, message: str, may_pass: bool = False, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, transient: bool = False, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.may_pass = may_pass
+        self.transient = transient
         self.retry_after = retry_after
 
 
@@ -76,4 +76,4 @@ def refuse_other_than_parquet(file: BinaryIO, response: requests.Response, shown
         )
     if tail != PARQUET_MAGIC or size < SMALLEST_PARQUET_BYTES:
         # A server that closes early without a Content-Length looks like a complete answer.
-        raise SourceError(f"GET {shown} broke off: the parquet file has no end.", may_pass=True)
+        raise SourceError(f"GET {shown} broke off: the parquet file has no end.", transient=True)

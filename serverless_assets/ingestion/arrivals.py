@@ -13,14 +13,14 @@ from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.contract import ContractError, conform
 from serverless_assets.ingestion.decide import known_answer
 from serverless_assets.ingestion.download import Download, Log, NotModified, SourceError, TableSource
-from serverless_assets.ingestion.holding import Holding, Known
+from serverless_assets.ingestion.holding import CachedResponse, TableState
 from serverless_assets.ingestion.interruptible import start_thread
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
 
 
 @dataclass(frozen=True)
-class Prepared:
+class AuditedTable:
     """A table's rows, checked and in the warehouse's columns and types, ready to be loaded.
 
     `key` is that of the request, and `known` what to keep to ask whether the source would answer the same.
@@ -33,7 +33,7 @@ class Prepared:
     content: audit.Content
     download: Download
     key: str
-    known: Known
+    known: CachedResponse
     source: str
     window: Window | None = None
     served: Mapping[str, str] = field(default_factory=dict)
@@ -50,10 +50,10 @@ class Arrivals:
     window: Window | None
     scratch: Path
     log: Log
-    held: Mapping[str, Holding]
+    held: Mapping[str, TableState]
     answers: dict[str, Future[Download | NotModified]] = field(default_factory=dict)
     files: dict[str, Future[Download]] = field(default_factory=dict)
-    audited: dict[str, Prepared] = field(default_factory=dict)
+    audited: dict[str, AuditedTable] = field(default_factory=dict)
     served: dict[str, Mapping[str, str]] = field(default_factory=dict)
     windows: dict[Window | None, "Arrivals"] = field(default_factory=dict)
 
@@ -99,7 +99,7 @@ class Arrivals:
         except (SourceError, ContractError):
             return False
 
-    def prepared(self, table: Table) -> Prepared:
+    def prepared(self, table: Table) -> AuditedTable:
         """The table's rows, downloaded if they have not been."""
         if table.name not in self.audited:
             self.audited[table.name] = self._audit(table)
@@ -137,7 +137,7 @@ class Arrivals:
             )
         return self.files[table.name]
 
-    def _audit(self, table: Table) -> Prepared:
+    def _audit(self, table: Table) -> AuditedTable:
         parent = table.dated_by.parent if table.dated_by else None
         file, parent_file = self._file(table), self._file(parent) if parent else None
         download = file.result()
@@ -154,9 +154,9 @@ class Arrivals:
                 path = kept
             content = audit.content_of(connection, table, path)
         key = self.source.request_key(table.name, self._window(table))
-        known = Known(download.validators, dated_by)
+        known = CachedResponse(download.validators, dated_by)
         window, served = self._window(table), self.served[table.name]
-        return Prepared(table, path, content, download, key, known, self.source.key, window, served)
+        return AuditedTable(table, path, content, download, key, known, self.source.key, window, served)
 
     def _dated(
         self, connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path
@@ -184,7 +184,7 @@ class Arrivals:
             return self.held[parent.name].within(parent, self.window)
         return self.prepared(parent).content.hash
 
-    def _known(self, table: Table) -> Known | None:
+    def _known(self, table: Table) -> CachedResponse | None:
         key = self.source.request_key(table.name, self._window(table))
         return known_answer(table, self.held.get(table.name), key)
 

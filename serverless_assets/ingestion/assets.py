@@ -9,19 +9,19 @@ from typing import Any
 import dagster as dg
 
 from serverless_assets import metadata
-from serverless_assets.failures import in_words
+from serverless_assets.failures import as_failure
 from serverless_assets.ingestion.audit import NO_ROWS
-from serverless_assets.ingestion.checking import Checking, check_specs
+from serverless_assets.ingestion.checking import CheckRunner, check_specs
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.holding import Holding
-from serverless_assets.ingestion.last_seen import NOT_LOADED, LastSeen
-from serverless_assets.ingestion.load import Brought, bring_in
+from serverless_assets.ingestion.holding import TableState
+from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.prepare import Failed, prepare
 from serverless_assets.ingestion.row_loss import row_loss
 from serverless_assets.ingestion.source import HttpSource, Source
+from serverless_assets.ingestion.source_observation import NOT_LOADED, SourceObservation
 from serverless_assets.ingestion.tables import TABLES, Table
 from serverless_assets.ingestion.window import Window
-from serverless_assets.publishing.release import Release
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import IngestionChoice, RunInputs
 from serverless_assets.scratch import scratch_folder
 
@@ -46,19 +46,19 @@ def ingestion_assets(first_month: date, pool: str, tables: Sequence[Table] = TAB
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
         source: dg.ResourceParam[Source],
-        release: dg.ResourceParam[Release],
+        publisher: dg.ResourceParam[Publisher],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         choices = run_inputs.choices()
         choice = choices.ingestion
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
-        checking = Checking.now_in(context, release.warehouse, first_month.replace(day=1))
-        with in_words():
+        checking = CheckRunner.now_in(context, publisher.warehouse, first_month.replace(day=1))
+        with as_failure():
             if choice is None:
                 yield from _reuse(context, selected, checking)
             elif selected:
                 opened = _opened(source, choice)
                 yield from _reload(
-                    context, selected, opened, checking, months, release.home, choices.rebuild_all
+                    context, selected, opened, checking, months, publisher.home, choices.rebuild_all
                 )
             yield from checking.without_loading(table for table in tables if table not in selected)
 
@@ -93,15 +93,15 @@ def _reload(
     context: dg.AssetExecutionContext,
     tables: Sequence[Table],
     source: AbstractContextManager[TableSource],
-    checking: Checking,
+    checking: CheckRunner,
     months: dg.TimeWindowPartitionsDefinition,
     home: Path,
     force: bool = False,
 ) -> Iterator[dg.MaterializeResult]:
     """Load what changed at the source since it was last loaded; everything by `force`."""
     window, failures, warehouse = _window(context), [], checking.warehouse
-    notes = warehouse.notes()
-    held = {name: Holding.from_note(note) for name, note in notes.items()}
+    notes = warehouse.read_states()
+    held = {name: TableState.from_note(note) for name, note in notes.items()}
     with (
         scratch_folder(home, "ingestion") as scratch,
         source as opened,
@@ -112,7 +112,7 @@ def _reload(
     ):
         for found in prepared:
             note = notes.get(found.table.name)
-            brought = bring_in(warehouse, found, note, context.run.run_id, force)
+            brought = load_table(warehouse, found, note, context.run.run_id, force)
             if isinstance(brought, Failed):
                 failures.append(brought)
                 key = dg.AssetKey(brought.table.name)
@@ -121,7 +121,7 @@ def _reload(
             # Before the months are recorded, which say nothing of it.
             gone = [month for month in brought.decision.months if month not in brought.months]
             loss = row_loss(brought.rows_before, brought.rows, gone) if brought.decision.load else None
-            seen = checking.last_seen(brought.table).seen(brought.served, checking.now, loss)
+            seen = checking.source_observation(brought.table).seen(brought.served, checking.now, loss)
             if brought.served and (beyond := seen.not_loaded(brought.table)):
                 name = brought.table.name
                 context.log.info(f"{name}: not loaded, as the catalogue does not have them: {beyond}.")
@@ -135,7 +135,7 @@ def _reload(
 
 
 def _describe_partitions(
-    context: dg.AssetExecutionContext, brought: Brought, window: Window, checking: Checking
+    context: dg.AssetExecutionContext, brought: LoadResult, window: Window, checking: CheckRunner
 ) -> None:
     """Give each month of the run its own number of rows: what else the asset is told goes to all months."""
     rows = {month: part.rows for month, part in brought.months.items()}
@@ -149,7 +149,7 @@ def _describe_partitions(
 
 def _record_months(
     context: dg.AssetExecutionContext,
-    brought: Brought,
+    brought: LoadResult,
     window: Window | None,
     months: dg.TimeWindowPartitionsDefinition,
 ) -> None:
@@ -170,7 +170,9 @@ def _record_months(
             )
 
 
-def _materialized(checking: Checking, brought: Brought, seen: LastSeen) -> dg.MaterializeResult:
+def _materialized(
+    checking: CheckRunner, brought: LoadResult, seen: SourceObservation
+) -> dg.MaterializeResult:
     decision = brought.decision
     return dg.MaterializeResult(
         asset_key=brought.table.name,
@@ -196,10 +198,10 @@ def _materialized(checking: Checking, brought: Brought, seen: LastSeen) -> dg.Ma
 
 
 def _reuse(
-    context: dg.AssetExecutionContext, tables: Sequence[Table], checking: Checking
+    context: dg.AssetExecutionContext, tables: Sequence[Table], checking: CheckRunner
 ) -> Iterator[dg.MaterializeResult]:
     warehouse = checking.warehouse
-    notes = warehouse.notes()
+    notes = warehouse.read_states()
     missing = [table.name for table in tables if table.name not in notes]
     if missing:
         raise dg.Failure(
@@ -207,7 +209,7 @@ def _reuse(
             allow_retries=False,
         )
     for table in tables:
-        seen = checking.last_seen(table)
+        seen = checking.source_observation(table)
         yield dg.MaterializeResult(
             asset_key=table.name,
             data_version=_last_data_version(context, table.name),
@@ -216,7 +218,7 @@ def _reuse(
                 **_lineage(table),
                 **seen.as_metadata(),
                 **_not_loaded(table, seen),
-                metadata.BUILT_BY: Holding.from_note(notes[table.name]).built_by,
+                metadata.BUILT_BY: TableState.from_note(notes[table.name]).built_by,
             },
             check_results=checking.of(table, seen),
         )
@@ -229,7 +231,7 @@ def _last_data_version(context: dg.AssetExecutionContext, name: str) -> dg.DataV
     return dg.DataVersion(version) if version else None
 
 
-def _not_loaded(table: Table, seen: LastSeen) -> dict[str, Any]:
+def _not_loaded(table: Table, seen: SourceObservation) -> dict[str, Any]:
     """The columns that the source serves and the catalogue does not have."""
     beyond = seen.not_loaded(table)
     return {NOT_LOADED: beyond} if beyond else {}

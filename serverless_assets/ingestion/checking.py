@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Self
 
 import dagster as dg
 
@@ -22,7 +23,7 @@ from serverless_assets.ingestion.checks import (
     schema,
     volume,
 )
-from serverless_assets.ingestion.last_seen import LastSeen
+from serverless_assets.ingestion.source_observation import SourceObservation
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
@@ -37,7 +38,7 @@ def check_specs(tables: Iterable[Table]) -> list[dg.AssetCheckSpec]:
 
 
 @dataclass(frozen=True)
-class Checking:
+class CheckRunner:
     """The checks that a run asks for, at the time `now`, which is in UTC and does not say so.
 
     `first_month` is the first that runs over months load. What was asked of a table is kept.
@@ -50,16 +51,16 @@ class Checking:
     _months: dict[str, list[Month]] = field(default_factory=dict)
 
     @classmethod
-    def now_in(cls, context: dg.AssetExecutionContext, warehouse: Warehouse, first_month: date) -> "Checking":
+    def now_in(cls, context: dg.AssetExecutionContext, warehouse: Warehouse, first_month: date) -> Self:
         return cls(context, warehouse, first_month, datetime.now(UTC).replace(tzinfo=None))
 
-    def last_seen(self, table: Table) -> LastSeen:
+    def source_observation(self, table: Table) -> SourceObservation:
         """What the source served when the table was last materialized."""
         event = self.context.instance.get_latest_materialization_event(dg.AssetKey(table.name))
         found = event.asset_materialization if event else None
-        return LastSeen.in_metadata(found.metadata) if found else LastSeen()
+        return SourceObservation.in_metadata(found.metadata) if found else SourceObservation()
 
-    def of(self, table: Table, seen: LastSeen) -> list[dg.AssetCheckResult]:
+    def of(self, table: Table, seen: SourceObservation) -> list[dg.AssetCheckResult]:
         """What the table's checks say: they warn, and never fail a run."""
         asked = {key.name for key in self.context.selected_asset_check_keys}
         kinds = {name: kind for name, kind in checks_of(table).items() if name in asked}
@@ -74,16 +75,16 @@ class Checking:
         asked = {key.asset_key.to_user_string() for key in self.context.selected_asset_check_keys}
         for table in tables:
             if table.name in asked:
-                yield from self.of(table, self.last_seen(table))
+                yield from self.of(table, self.source_observation(table))
 
     def months(self, table: Table) -> list[Month]:
         """The months of a fact as the warehouse has them."""
         if table.name not in self._months:
-            query = months_query(table, self.warehouse.relation(table.name), self.now)
+            query = months_query(table, self.warehouse.quoted_name(table.name), self.now)
             self._months[table.name] = list(months_of(self.warehouse.query(query).to_pylist()))
         return self._months[table.name]
 
-    def _finding(self, table: Table, kind: str, seen: LastSeen) -> Finding:
+    def _finding(self, table: Table, kind: str, seen: SourceObservation) -> Finding:
         if kind == SCHEMA:
             return schema(seen.change)
         if kind == EVENT_TIME:

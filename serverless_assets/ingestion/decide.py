@@ -6,8 +6,8 @@ from datetime import date
 
 from serverless_assets.ingestion.audit import Content
 from serverless_assets.ingestion.holding import (
-    Holding,
-    Known,
+    CachedResponse,
+    TableState,
     answers_to_keep,
     definition_of,
     merged,
@@ -19,7 +19,7 @@ MONTHS_NAMED = 6
 
 
 @dataclass(frozen=True)
-class Decision:
+class LoadDecision:
     """What becomes of a table: loaded, or reused as it is; and why.
 
     version: of the rows that were asked for, before and after alike.
@@ -30,11 +30,11 @@ class Decision:
     load: bool
     reason: str
     version: str
-    holding: Holding | None
+    holding: TableState | None
     months: Sequence[date] = ()
 
 
-def known_answer(table: Table, held: Holding | None, key: str) -> Known | None:
+def known_answer(table: Table, held: TableState | None, key: str) -> CachedResponse | None:
     """The answer to a request that the relation holds, if the source may be asked whether it still is."""
     if held is None or held.definition != definition_of(table):
         return None
@@ -43,7 +43,9 @@ def known_answer(table: Table, held: Holding | None, key: str) -> Known | None:
     return known if known and (known.dated_by or not table.dated_by) else None
 
 
-def window_to_load(table: Table, held: Holding | None, source: str, window: Window | None) -> Window | None:
+def window_to_load(
+    table: Table, held: TableState | None, source: str, window: Window | None
+) -> Window | None:
     """What of a table to load if `window` is asked for: None is all of it.
 
     Some months may replace only those of a relation that holds this source's rows. Beside the rows of another
@@ -54,30 +56,30 @@ def window_to_load(table: Table, held: Holding | None, source: str, window: Wind
     return window if held.is_of(source) else None
 
 
-def as_it_was(table: Table, held: Holding, window: Window | None, source: str) -> Decision:
+def as_it_was(table: Table, held: TableState, window: Window | None, source: str) -> LoadDecision:
     """What to do if the source says that its answer is the one that is held."""
     holding = None if held.source == source else replace(held, source=source)
-    return Decision(False, "unchanged at the source: not downloaded", held.within(table, window), holding)
+    return LoadDecision(False, "unchanged at the source: not downloaded", held.within(table, window), holding)
 
 
 def decide(
     table: Table,
-    held: Holding | None,
+    held: TableState | None,
     window: Window | None,
     content: Content,
     key: str,
-    known: Known,
+    known: CachedResponse,
     source: str,
     run_id: str,
     force: bool = False,
-) -> Decision:
+) -> LoadDecision:
     """What to do with rows that arrived; `held` is None if there is no relation.
 
     key, known, source: the request that they answer, the answer, and whose it is.
     """
     window = window if table.event_time else None
     months = {day.isoformat(): part.hash for day, part in content.months.items()}
-    arrived = Holding(
+    arrived = TableState(
         content.hash,
         months if table.event_time else None,
         run_id,
@@ -85,13 +87,13 @@ def decide(
         answers_to_keep({key: known}),
         source,
     )
-    before = held or Holding()
+    before = held or TableState()
     same = before.within(table, window) == content.hash
     # A window leaves a table laid out as it is, whatever the catalogue now says.
     as_defined = window is not None or before.definition == arrived.definition
     if same and as_defined and not force:
         renewed = replace(before.with_answer(key, known), source=source)
-        return Decision(
+        return LoadDecision(
             False,
             "unchanged content: not loaded",
             content.hash,
@@ -108,7 +110,7 @@ def decide(
         why = named(changed) or "new content"
     reason = "forced: rebuild all" if force else f"loaded from the source: {why}"
     holding = merged(table, held, window, arrived) if held and window else arrived
-    return Decision(True, reason, content.hash, holding, changed)
+    return LoadDecision(True, reason, content.hash, holding, changed)
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str], window: Window | None) -> list[date]:

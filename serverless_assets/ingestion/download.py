@@ -162,7 +162,7 @@ class TableSource:
         try:
             return policy.call(counted, log)
         except SourceError as error:
-            if not error.may_pass:
+            if not error.transient:
                 raise
             times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
             raise SourceError(f"{error} Gave up after {times}.") from None
@@ -187,7 +187,7 @@ class TableSource:
             raise SourceError(
                 f"{shown} is too slow: {error}, and SERVERLESS_DOWNLOAD_MIN_RATE is "
                 f"{self.limits.minimum_rate:,} bytes/s.",
-                may_pass=True,
+                transient=True,
             ) from None
 
 
@@ -230,4 +230,4 @@ def _as_source_error(method: str, url: str) -> Iterator[None]:
     try:
         yield
     except HttpError as error:
-        raise SourceError(f"{method} {without_credentials(url)} {error}", error.may_pass) from None
+        raise SourceError(f"{method} {without_credentials(url)} {error}", error.transient) from None

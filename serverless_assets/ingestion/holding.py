@@ -16,7 +16,7 @@ ANSWERS_REMEMBERED = 8
 
 
 @dataclass(frozen=True)
-class Known:
+class CachedResponse:
     """An answer of the source whose rows the relation holds.
 
     The rows of a fact that its parent dates follow from two answers: `dated_by` is the version of the
@@ -28,7 +28,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Holding:
+class TableState:
     """What a relation holds; `version` is empty if nobody knows.
 
     months: the version of each month's rows by its first day, for a fact.
@@ -42,11 +42,11 @@ class Holding:
     months: Mapping[str, str] | None = None
     built_by: str = ""
     definition: str = ""
-    answers: Mapping[str, Known] = field(default_factory=dict)
+    answers: Mapping[str, CachedResponse] = field(default_factory=dict)
     source: str = ""
 
     @classmethod
-    def from_note(cls, note: Mapping[str, Any]) -> "Holding":
+    def from_note(cls, note: Mapping[str, Any]) -> "TableState":
         """What a note says; that nobody knows if it is not one of these notes."""
         version, months, answers = (note.get(name) for name in ("version", "months", "validators"))
         if not isinstance(version, str):
@@ -92,20 +92,20 @@ class Holding:
         """Whether all of its rows are known to be this source's."""
         return bool(self.version) and self.months is not None and self.source == source
 
-    def with_answer(self, key: str, known: Known) -> "Holding":
+    def with_answer(self, key: str, known: CachedResponse) -> "TableState":
         """The same rows, known to be this answer too."""
         others = {k: v for k, v in self.answers.items() if k != key}
         return replace(self, answers=answers_to_keep({**others, key: known}))
 
 
-def merged(table: Table, held: Holding, window: Window, arrived: Holding) -> Holding:
+def merged(table: Table, held: TableState, window: Window, arrived: TableState) -> TableState:
     """What is held once the rows of the window are replaced by those that `arrived`.
 
     It is what a load of all these rows would give. Nobody knows it if nobody knows what was held: the
     months beside the window stay as they were.
     """
     if not held.version or held.months is None:
-        return Holding()
+        return TableState()
     months = {day: version for day, version in held.months.items() if day not in window}
     months = dict(sorted({**months, **(arrived.months or {})}.items()))
     version = version_of(table.schema, months)
@@ -113,7 +113,7 @@ def merged(table: Table, held: Holding, window: Window, arrived: Holding) -> Hol
     return replace(arrived, version=version, months=months, definition=held.definition)
 
 
-def answers_to_keep(answers: Mapping[str, Known]) -> Mapping[str, Known]:
+def answers_to_keep(answers: Mapping[str, CachedResponse]) -> Mapping[str, CachedResponse]:
     """Those that can be asked about, the last ones."""
     found = [(key, known) for key, known in answers.items() if known.validators]
     return dict(found[-ANSWERS_REMEMBERED:])
@@ -138,10 +138,10 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _answers(kept: Mapping[str, Any]) -> Mapping[str, Known]:
+def _answers(kept: Mapping[str, Any]) -> Mapping[str, CachedResponse]:
     found = {}
     for key, value in kept.items():
         if isinstance(value, dict):
             etag, modified, dated_by = (str(value.get(n, "")) for n in ("etag", "last_modified", "dated_by"))
-            found[key] = Known(Validators(etag, modified), dated_by)
+            found[key] = CachedResponse(Validators(etag, modified), dated_by)
     return found

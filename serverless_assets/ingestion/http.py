@@ -14,7 +14,7 @@ from typing import Any
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.ingestion.addresses import (
     is_loopback,
     may_have_credentials,
@@ -35,12 +35,12 @@ DECODED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
-class HttpError(ToldError):
+class HttpError(UserError):
     """No usable answer. The message is a predicate without any address, such as "failed: no connection."."""
 
-    def __init__(self, message: str, may_pass: bool = False) -> None:
+    def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
-        self.may_pass = may_pass
+        self.transient = transient
 
 
 class _Session(requests.Session):
@@ -110,7 +110,7 @@ def read_body(response: requests.Response) -> Iterator[bytes]:
         try:
             chunk = response.raw.read1(READ_BYTES, decode_content=True)
         except (ReadTimeoutError, TimeoutError):
-            raise HttpError("failed: the file stopped coming.", may_pass=True) from None
+            raise HttpError("failed: the file stopped coming.", transient=True) from None
         except CLIENT_ERRORS as error:
             fault = explain(error)
             raise HttpError(f"failed: {fault.words}.", fault.transient) from None
@@ -147,7 +147,7 @@ def _send(
             auth=lambda prepared: prepared,
         )
     except (requests.Timeout, TimeoutError):
-        raise HttpError(f"{where}did not answer within {timeout_seconds:g} s.", may_pass=True) from None
+        raise HttpError(f"{where}did not answer within {timeout_seconds:g} s.", transient=True) from None
     except CLIENT_ERRORS as error:
         fault = explain(error)
         raise HttpError(f"{where}failed: {fault.words}.", fault.transient) from None

@@ -5,20 +5,20 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from serverless_assets.ingestion.arrivals import Prepared
+from serverless_assets.ingestion.arrivals import AuditedTable
 from serverless_assets.ingestion.audit import Part
-from serverless_assets.ingestion.decide import Decision, as_it_was, decide
-from serverless_assets.ingestion.holding import Holding
+from serverless_assets.ingestion.decide import LoadDecision, as_it_was, decide
+from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.prepare import Failed, Unchanged
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
-from serverless_assets.warehouse import Warehouse, WarehouseError, Work
+from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
 Note = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Brought:
+class LoadResult:
     """A table that is in the warehouse as the source has it, and what that took.
 
     rows: how many the table has, and `rows_before` how many it had before it was loaded; None if it was not.
@@ -29,7 +29,7 @@ class Brought:
     """
 
     table: Table
-    decision: Decision
+    decision: LoadDecision
     built_by: str
     rows: int
     size: int
@@ -38,26 +38,26 @@ class Brought:
     window: Window | None = None
     rows_before: int | None = None
     months: Mapping[date, Part] = field(default_factory=dict)
-    work: Work = field(default_factory=Work)
+    work: JobStats = field(default_factory=JobStats)
     served: Mapping[str, str] | None = None
 
 
-def bring_in(
+def load_table(
     warehouse: Warehouse,
-    found: Prepared | Unchanged | Failed,
+    found: AuditedTable | Unchanged | Failed,
     note: Note | None,
     run_id: str,
     force: bool = False,
-) -> Brought | Failed:
+) -> LoadResult | Failed:
     """Load the table if its rows changed; keep with it what it then holds.
 
     note: the relation's before anything was asked; None if there was no relation.
     """
     if isinstance(found, Failed):
         return found
-    held = None if note is None else Holding.from_note(note)
+    held = None if note is None else TableState.from_note(note)
     try:
-        if isinstance(found, Prepared):
+        if isinstance(found, AuditedTable):
             return _bring_in(warehouse, found, note or {}, held, run_id, force)
         assert held is not None
         decision = as_it_was(found.table, held, found.window, found.source)
@@ -66,21 +66,21 @@ def bring_in(
     except WarehouseError as error:
         return Failed(found.table, str(error))
     answer = found.answer
-    return Brought(found.table, decision, held.built_by, rows, 0, answer.seconds, answer.url, found.window)
+    return LoadResult(found.table, decision, held.built_by, rows, 0, answer.seconds, answer.url, found.window)
 
 
 def _bring_in(
-    warehouse: Warehouse, found: Prepared, note: Note, held: Holding | None, run_id: str, force: bool
-) -> Brought:
+    warehouse: Warehouse, found: AuditedTable, note: Note, held: TableState | None, run_id: str, force: bool
+) -> LoadResult:
     table, content, download, window = found.table, found.content, found.download, found.window
     decision = decide(table, held, window, content, found.key, found.known, found.source, run_id, force)
-    work, before = Work(), None
+    work, before = JobStats(), None
     if decision.load:
         before = None if held is None else warehouse.row_count(table.name)
-        work = _load(warehouse, found, note, window, decision.holding or Holding())
+        work = _load(warehouse, found, note, window, decision.holding or TableState())
     else:
         _keep(warehouse, table, note, decision)
-    return Brought(
+    return LoadResult(
         table,
         decision,
         run_id if decision.load or held is None else held.built_by,
@@ -96,16 +96,18 @@ def _bring_in(
     )
 
 
-def _keep(warehouse: Warehouse, table: Table, note: Note, decision: Decision) -> None:
+def _keep(warehouse: Warehouse, table: Table, note: Note, decision: LoadDecision) -> None:
     """Keep what is newly known of a relation that stays, unless it was replaced in the meantime."""
-    if decision.holding and warehouse.note(table.name) == note:
-        warehouse.keep_notes({table.name: decision.holding.as_note()})
+    if decision.holding and warehouse.read_state(table.name) == note:
+        warehouse.write_states({table.name: decision.holding.as_note()})
 
 
-def _load(warehouse: Warehouse, found: Prepared, note: Note, window: Window | None, holding: Holding) -> Work:
+def _load(
+    warehouse: Warehouse, found: AuditedTable, note: Note, window: Window | None, holding: TableState
+) -> JobStats:
     shape = found.table.shape
     if window is None:
         return warehouse.replace(shape, found.path, holding.as_note())
     # The months beside the window are those of the note only if the relation is still the same.
-    kept = holding.as_note() if warehouse.note(shape.name) == note else {}
+    kept = holding.as_note() if warehouse.read_state(shape.name) == note else {}
     return warehouse.replace_between(shape, found.path, window.start, window.end, kept)

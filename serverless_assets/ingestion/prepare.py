@@ -5,11 +5,11 @@ from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serverless_assets.ingestion.arrivals import Arrivals, Prepared
+from serverless_assets.ingestion.arrivals import Arrivals, AuditedTable
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.decide import named, window_to_load
 from serverless_assets.ingestion.download import Log, NotModified, SourceError, TableSource
-from serverless_assets.ingestion.holding import Holding
+from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.row_loss import refuse_row_loss
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
@@ -40,7 +40,7 @@ class Failed:
     reason: str
 
 
-Outcome = Prepared | Unchanged | Failed
+Outcome = AuditedTable | Unchanged | Failed
 
 
 def prepare(
@@ -50,7 +50,7 @@ def prepare(
     window: Window | None,
     scratch: Path,
     log: Log,
-    held: Mapping[str, Holding] | None = None,
+    held: Mapping[str, TableState] | None = None,
     force: bool = False,
 ) -> Generator[Outcome, None, None]:
     """Fetch and audit `tables`, each by itself: one that fails stops only those that it dates.
@@ -84,7 +84,7 @@ class Preparation:
     tables: Sequence[Table]
     warehouse: Warehouse
     arrivals: Arrivals
-    held: Mapping[str, Holding]
+    held: Mapping[str, TableState]
     force: bool
     outcomes: dict[Table, Outcome] = field(default_factory=dict)
 
@@ -125,7 +125,7 @@ class Preparation:
         except (SourceError, ContractError, WarehouseError) as error:
             return Failed(table, str(error))
 
-    def _without_repeated_keys(self, prepared: Prepared) -> Prepared:
+    def _without_repeated_keys(self, prepared: AuditedTable) -> AuditedTable:
         """The rows over as many months as it takes for no key to be in the table twice.
 
         A row that the source has moved to a month of the window is still in the month that it was in: that

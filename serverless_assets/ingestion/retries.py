@@ -14,7 +14,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_after_attempt, stop_before_delay, stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 
 # A server may ask for any pause; a run should not sleep for an hour because of one header.
 LONGEST_PAUSE_SECONDS = 60.0
@@ -38,12 +38,12 @@ class RetryPolicy:
     cancelled: Event = field(default_factory=Event)
 
     def call(self, attempt: Callable[[], Answer], log: Callable[[str], None] = lambda line: None) -> Answer:
-        """The result of `attempt`, made again after a `ToldError` that may pass; the last one is raised.
+        """The result of `attempt`, made again after a `UserError` that may pass; the last one is raised.
 
         log: takes a line before each pause.
         """
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ToldError) and error.may_pass),
+            retry=retry_if_exception(lambda error: isinstance(error, UserError) and error.transient),
             stop=stop_after_attempt(self.attempts)
             | stop_when_event_set(self.cancelled)
             | stop_before_delay(self.deadline_seconds),
@@ -56,7 +56,7 @@ class RetryPolicy:
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, ToldError) else None
+        asked = error.retry_after if isinstance(error, UserError) else None
         backoff = wait_exponential_jitter(
             initial=self.first_pause_seconds, max=self.longest_pause_seconds, jitter=self.first_pause_seconds
         )

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import date
 
-from serverless_assets.ingestion.arrivals import Prepared
+from serverless_assets.ingestion.arrivals import AuditedTable
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.decide import named
-from serverless_assets.ingestion.holding import Holding
+from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.tables import Table
 from serverless_assets.ingestion.window import Window
 from serverless_assets.warehouse import Warehouse
@@ -17,7 +17,7 @@ LEAST_KEPT, USUALLY_KEPT = 0.5, 0.9
 FEW_ROWS = 10
 
 
-def refuse_row_loss(warehouse: Warehouse, prepared: Prepared, held: Holding | None) -> None:
+def refuse_row_loss(warehouse: Warehouse, prepared: AuditedTable, held: TableState | None) -> None:
     """Raise `ContractError` if the rows are none, or far fewer than the ones that they are to replace.
 
     The rows of another source are not compared with, unless there are none instead of them.
@@ -55,7 +55,7 @@ def rows_within(warehouse: Warehouse, table: Table, window: Window | None) -> in
     """How many rows of the window the table has; of all of it without one."""
     if window is None:
         return warehouse.row_count(table.name)
-    at, relation = table.event_time, warehouse.relation(table.name)
+    at, relation = table.event_time, warehouse.quoted_name(table.name)
     start, end = (f"timestamp '{day} 00:00:00'" for day in (window.start, window.end))
     counted = f"select count(*) as nr from {relation} where {at} >= {start} and {at} < {end}"
     return int(warehouse.query(counted)["nr"][0].as_py())

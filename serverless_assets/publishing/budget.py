@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 
 VARIABLE = "SERVERLESS_BUDGET_USD"
 # What is shown of a dollar: cents, and more where cents would show nothing.
 DIGITS = (2, 4, 6, 8)
 
 
-class OverBudget(ToldError):
+class OverBudget(UserError):
     """A run that may cost more than the budget; the message has the sum."""
 
 
@@ -25,7 +25,7 @@ class Charge:
 
 
 @dataclass(frozen=True)
-class Most:
+class CostEstimate:
     """What a run may cost at most. `uncounted` names models of which nobody can tell beforehand."""
 
     charges: Sequence[Charge] = ()
@@ -67,7 +67,7 @@ def models_charge(usd: float, models: int, warehouse: str) -> Charge:
     return Charge(usd, f"for the warehouse ({models} {noun} in {warehouse})", ["fewer models"])
 
 
-def refusal(most: Most, budget: float) -> str | None:
+def refusal(most: CostEstimate, budget: float) -> str | None:
     """Why the run is refused and what to do, in words with the sum; None if the budget has room for it."""
     if most.usd <= budget:
         return None
@@ -80,7 +80,7 @@ def refusal(most: Most, budget: float) -> str | None:
     )
 
 
-def verdict(most: Most, budget: float) -> str:
+def verdict(most: CostEstimate, budget: float) -> str:
     """The refusal, or that the budget has room for the run."""
     digits = _digits(most, budget)
     return refusal(most, budget) or (
@@ -88,7 +88,7 @@ def verdict(most: Most, budget: float) -> str:
     )
 
 
-def _sum(most: Most, digits: int) -> str:
+def _sum(most: CostEstimate, digits: int) -> str:
     parts = [(_up(charge.usd, digits), charge.purpose) for charge in most.charges]
     named = [f"{_dollars(usd, digits)} {purpose}" for usd, purpose in parts]
     total = _dollars(sum(usd for usd, _ in parts), digits)
@@ -104,7 +104,7 @@ def _advice(cheaper: Iterable[str]) -> str:
     return f"Choose {', '.join(cheaper)}, or raise the budget."
 
 
-def _digits(most: Most, budget: float) -> int:
+def _digits(most: CostEstimate, budget: float) -> int:
     """As few as show the budget as it is, and something of each charge."""
     shown = [charge.usd for charge in most.charges if charge.usd > 0]
     for digits in DIGITS:

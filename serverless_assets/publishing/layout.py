@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.files import is_writable, link_atomically, make_folder, move_aside
 
 
-class HomeError(ToldError):
+class HomeError(UserError):
     """SERVERLESS_HOME cannot be used as it is; the message says which file and what to do."""
 
 

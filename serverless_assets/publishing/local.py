@@ -25,7 +25,7 @@ from serverless_assets.publishing.layout import (
     repair,
     stamp,
 )
-from serverless_assets.publishing.release import Published, Release, Scratch
+from serverless_assets.publishing.publisher import Published, Publisher, Scratch
 from serverless_assets.publishing.run_lock import RunLock
 from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
@@ -45,7 +45,7 @@ from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
 
 
-class LocalRelease(Release):
+class LocalPublisher(Publisher):
     """Runs write to a working copy; a green run becomes the next release."""
 
     def __init__(self, home: Path, dbt_schema: str) -> None:

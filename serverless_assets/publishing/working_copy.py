@@ -16,7 +16,7 @@ from pathlib import Path
 from serverless_assets.artifacts.local import read_change
 from serverless_assets.files import copy_atomically, move_aside, write_atomically
 from serverless_assets.publishing.layout import HomeError, Layout, is_replaced, stamp
-from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse.duckdb_damage import damage_of, verify
 
@@ -78,8 +78,10 @@ def reason_to_replace(layout: Layout) -> str | None:
         return f"{working} cannot be read ({damage})"
     if published is not None and not _is_made_from(base, layout, published):
         return f"{working} was not made from it"
-    if not is_unchanged and not Unsettled(layout.home).is_readable():
-        return f"it is not known what is unfinished in {working}: {Unsettled(layout.home).path} is damaged"
+    if not is_unchanged and not PendingAssets(layout.home).is_readable():
+        return (
+            f"it is not known what is unfinished in {working}: {PendingAssets(layout.home).path} is damaged"
+        )
     return None
 
 
@@ -131,8 +133,8 @@ def _settle(layout: Layout) -> None:
         _discard(layout.working_artifacts / name)
     forget_changes(layout)
     _restore_artifacts(layout, None)
-    if os.path.lexists(Unsettled(layout.home).path):
-        Unsettled(layout.home).clear()
+    if os.path.lexists(PendingAssets(layout.home).path):
+        PendingAssets(layout.home).clear()
     write_base(layout)
 
 

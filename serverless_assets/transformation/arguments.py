@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from serverless_assets.transformation.fingerprints import Kind
-from serverless_assets.transformation.plan import Decision
+from serverless_assets.transformation.fingerprints import Materialization
+from serverless_assets.transformation.plan import BuildDecision
 
 
 def build_arguments(
-    building: Sequence[Decision], manifest: Mapping[str, Any], now: datetime
+    building: Sequence[BuildDecision], manifest: Mapping[str, Any], now: datetime
 ) -> Sequence[str]:
     """The arguments of a dbt build of these models and the tests that can be run on them.
 
@@ -28,26 +28,26 @@ def build_arguments(
     ]
 
 
-def full_name(decision: Decision, manifest: Mapping[str, Any]) -> str:
+def full_name(decision: BuildDecision, manifest: Mapping[str, Any]) -> str:
     """What selects just this model."""
     return f"fqn:{'.'.join(manifest['nodes'][decision.node.id]['fqn'])}"
 
 
-def months_variable(building: Iterable[Decision]) -> str:
+def months_variable(building: Iterable[BuildDecision]) -> str:
     """SERVERLESS_MONTHS: `orders=2025-03-01,2025-04-01;daily_revenue=2025-03-01`."""
     return ";".join(
         f"{decision.node.identifier}={','.join(decision.months)}"
         for decision in building
-        if decision.months and decision.node.kind == Kind.BY_MONTH
+        if decision.months and decision.node.kind == Materialization.BY_MONTH
     )
 
 
-def batches_of(building: Iterable[Decision]) -> Sequence[str]:
+def batches_of(building: Iterable[BuildDecision]) -> Sequence[str]:
     """The ids of the microbatch models of which some batches are built, and the others stay."""
-    return [d.node.id for d in building if d.node.kind == Kind.MICROBATCH and d.months is not None]
+    return [d.node.id for d in building if d.node.kind == Materialization.MICROBATCH and d.months is not None]
 
 
-def _event_times(building: Sequence[Decision], now: datetime) -> Sequence[str]:
+def _event_times(building: Sequence[BuildDecision], now: datetime) -> Sequence[str]:
     """The range of batches to build, for all microbatch models: it holds the months of each."""
     decisions = [d for d in building if d.node.id in batches_of(building)]
     months = sorted(month for decision in decisions for month in decision.months or ())

@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
-from serverless_assets.failures import in_words
-from serverless_assets.publishing.release import Release
+from serverless_assets.failures import as_failure
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.fingerprints import is_model
 from serverless_assets.transformation.manifest_state import keep, known_models
-from serverless_assets.transformation.plan import Decision
+from serverless_assets.transformation.plan import BuildDecision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.step import Step
@@ -39,7 +39,7 @@ def asset_names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     }
 
 
-def is_whole(decisions: Sequence[Decision], manifest: Mapping[str, Any]) -> bool:
+def is_whole(decisions: Sequence[BuildDecision], manifest: Mapping[str, Any]) -> bool:
     """Whether a run was about every model of the manifest that has a relation."""
     models = {id for id, node in manifest["nodes"].items() if is_model(node)}
     ephemeral = {id for id in models if manifest["nodes"][id]["config"].get("materialized") == "ephemeral"}
@@ -62,16 +62,16 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
         pool=pool,
     )
     def transformation(
-        context: dg.AssetExecutionContext, run_inputs: RunInputs, release: dg.ResourceParam[Release]
+        context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[Any]:
         choices = run_inputs.choices()
         run_id = context.run.run_id
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
-        with in_words():
-            step = Step(context, project, manifest, translator, release.warehouse, variables)
-            decisions = Planning(manifest, release.warehouse, project.vars(), variables).decide(
+        with as_failure():
+            step = Step(context, project, manifest, translator, publisher.warehouse, variables)
+            decisions = Planning(manifest, publisher.warehouse, project.vars(), variables).decide(
                 step.selected(),
-                known=lambda: known_models(release.artifacts),
+                known=lambda: known_models(publisher.artifacts),
                 force=choices.rebuild_all,
                 run_id=run_id,
             )
@@ -80,6 +80,6 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
             if is_whole(decisions, manifest) and manifest_path.read_bytes() == content:
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
-                keep(release.artifacts, manifest_path, accounts, run_id)
+                keep(publisher.artifacts, manifest_path, accounts, run_id)
 
     return transformation

@@ -18,9 +18,9 @@ from multiprocessing import Pipe
 from pathlib import Path
 from threading import Lock
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.transformation.dbt_process import MODEL_RESULTS, Command, CountRows, Event, Result
-from serverless_assets.warehouse import Work
+from serverless_assets.warehouse import JobStats
 
 # How long dbt may take to cancel its queries (on BigQuery, by a call for each) before its process is killed.
 SECONDS_TO_CANCEL = 4.0
@@ -32,7 +32,7 @@ RUN_COMMANDS = "from serverless_assets.transformation.dbt_process import main; m
 NO_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
-class DbtError(ToldError):
+class DbtError(UserError):
     """dbt could not do what it was asked to; the message is dbt's."""
 
     def __init__(self, words: str) -> None:
@@ -241,11 +241,11 @@ def with_results(events: Iterable[Event]) -> Iterator[Event]:
     yield from held.values()
 
 
-def work(event: Event) -> Work:
+def work(event: Event) -> JobStats:
     """What the warehouse did for the node whose result an event holds, where its adapter says so."""
     response = event["data"].get("run_result", {}).get("adapter_response", {})
     if not response.get("job_id"):
-        return Work()
+        return JobStats()
     # Numbers come as floats: an event passes through JSON's kind of number.
     figures = (int(response.get(name) or 0) for name in ("bytes_processed", "bytes_billed", "slot_ms"))
-    return Work((str(response["job_id"]),), *figures)
+    return JobStats((str(response["job_id"]),), *figures)

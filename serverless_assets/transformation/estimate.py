@@ -6,20 +6,22 @@ from typing import Any
 
 from serverless_assets.transformation import dbt
 from serverless_assets.transformation.arguments import full_name, months_variable
-from serverless_assets.transformation.fingerprints import Kind
-from serverless_assets.transformation.plan import Decision
+from serverless_assets.transformation.fingerprints import Materialization
+from serverless_assets.transformation.plan import BuildDecision
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
 
 def bytes_to_read(
-    project: Project, warehouse: Warehouse, decisions: Sequence[Decision], manifest: Mapping[str, Any]
+    project: Project, warehouse: Warehouse, decisions: Sequence[BuildDecision], manifest: Mapping[str, Any]
 ) -> Mapping[str, int]:
     """The bytes that each model to be built would read, by name, as the warehouse says without reading.
 
     A model is missing where nothing is charged, and where it reads a relation that there is not yet.
     """
-    building = [decision for decision in decisions if decision.build and decision.node.kind != Kind.VIEW]
+    building = [
+        decision for decision in decisions if decision.build and decision.node.kind != Materialization.VIEW
+    ]
     if not building or warehouse.bytes_to_read("select 1") is None:
         return {}
     variables = {**project.variables, "SERVERLESS_MONTHS": months_variable(building)}

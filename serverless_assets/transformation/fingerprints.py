@@ -23,7 +23,7 @@ IMMATERIAL_CONFIG = frozenset(
 )  # fmt: skip
 
 
-class Kind(StrEnum):
+class Materialization(StrEnum):
     """How a model is built, as far as that decides what has to be built."""
 
     VIEW = "view"
@@ -55,7 +55,7 @@ class Node:
     code: Mapping[str, str]
     parents: tuple[str, ...]
     reads: tuple[str, ...]
-    kind: Kind = Kind.WHOLE
+    kind: Materialization = Materialization.WHOLE
     follows_months: bool = False
     database: str = ""
     schema: str = ""
@@ -127,14 +127,14 @@ class _Reader:
             parents=tuple(self.names[id] for id in parents),
             reads=tuple(dict.fromkeys(self._reads(node))),
             kind=kind,
-            follows_months=kind == Kind.BY_MONTH
-            or kind == Kind.MICROBATCH
+            follows_months=kind == Materialization.BY_MONTH
+            or kind == Materialization.MICROBATCH
             or bool((config.get("meta") or {}).get(FOLLOWS_MONTHS)),
             database=str(node.get("database") or ""),
             schema=str(node.get("schema") or ""),
             identifier=str(node.get("alias") or ""),
             begin=str(config.get("begin") or "")[:10],
-            filtered=self._filtered(node, parents) if kind == Kind.MICROBATCH else frozenset(),
+            filtered=self._filtered(node, parents) if kind == Materialization.MICROBATCH else frozenset(),
         )
 
     def code(self, node: Mapping[str, Any]) -> dict[str, str]:
@@ -196,21 +196,25 @@ class _Reader:
         )
 
 
-def _kind(node: Mapping[str, Any], macros: Collection[str]) -> Kind:
+def _kind(node: Mapping[str, Any], macros: Collection[str]) -> Materialization:
     """How a model is built. `macros` are the names of those that it uses."""
     config = node["config"]
     if node["resource_type"] == "snapshot":
-        return Kind.STATEFUL
+        return Materialization.STATEFUL
     materialized = config.get("materialized")
-    if materialized in (Kind.VIEW, Kind.EPHEMERAL):
-        return Kind(materialized)
+    if materialized in (Materialization.VIEW, Materialization.EPHEMERAL):
+        return Materialization(materialized)
     if materialized != "incremental":
-        return Kind.WHOLE
+        return Materialization.WHOLE
     if BY_MONTH_MACRO in macros:
-        return Kind.BY_MONTH
+        return Materialization.BY_MONTH
     if config.get("full_refresh") is False:
-        return Kind.STATEFUL
-    return Kind.MICROBATCH if config.get("incremental_strategy") == "microbatch" else Kind.WHOLE
+        return Materialization.STATEFUL
+    return (
+        Materialization.MICROBATCH
+        if config.get("incremental_strategy") == "microbatch"
+        else Materialization.WHOLE
+    )
 
 
 def _in_order(found: Iterable[Node]) -> list[Node]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from serverless_assets.transformation.code import digest
-from serverless_assets.transformation.fingerprints import Kind, Node
+from serverless_assets.transformation.fingerprints import Materialization, Node
 
 Months = Mapping[str, str]
 
@@ -49,7 +49,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Decision:
+class BuildDecision:
     """What becomes of a model: built, as a whole or for some `months` alone, or reused; and why.
 
     `state` is what to keep with the relation once it is built.
@@ -77,7 +77,7 @@ def plan(
     restated: Mapping[str, Collection[str] | None] | None = None,
     run_id: str = "",
     current_month: str = "9999-12",
-) -> Sequence[Decision]:
+) -> Sequence[BuildDecision]:
     """Decide on each selected model, parents first.
 
     nodes: all models, each after its parents.
@@ -92,7 +92,7 @@ def plan(
     wanted = {node.name for node in nodes} if selected is None else set(selected)
     decisions = []
     for node in nodes:
-        if node.kind == Kind.EPHEMERAL:
+        if node.kind == Materialization.EPHEMERAL:
             planner.expect(node)
         elif node.name in wanted:
             decisions.append(planner.decide(node))
@@ -101,12 +101,12 @@ def plan(
     return _microbatches_alike(decisions)
 
 
-def _microbatches_alike(decisions: Sequence[Decision]) -> Sequence[Decision]:
+def _microbatches_alike(decisions: Sequence[BuildDecision]) -> Sequence[BuildDecision]:
     """The decisions, with all microbatch models built as a whole if one of them is.
 
     dbt is given one range of batches for all of them.
     """
-    built = [d for d in decisions if d.build and d.node.kind == Kind.MICROBATCH]
+    built = [d for d in decisions if d.build and d.node.kind == Materialization.MICROBATCH]
     if all(decision.months is not None for decision in built):
         return decisions
     return [replace(d, months=None) if d in built else d for d in decisions]
@@ -127,7 +127,7 @@ class _Planner:
     def pass_by(self, node: Node) -> None:
         """Take a model that the run is not about as it is."""
         state = self.found.get(node.name, State())
-        if node.kind == Kind.VIEW and state.version:
+        if node.kind == Materialization.VIEW and state.version:
             # A view holds what its parents hold now, by the query that it was made with.
             now = self._expected(node)
             is_current = state.code == node.code
@@ -138,21 +138,21 @@ class _Planner:
         """Take a model without a relation for what its code and its parents say."""
         self.expected[node.name] = self._expected(node)
 
-    def decide(self, node: Node) -> Decision:
+    def decide(self, node: Node) -> BuildDecision:
         state, held = self._expected(node), self.found.get(node.name)
-        if node.kind == Kind.STATEFUL:
+        if node.kind == Materialization.STATEFUL:
             # Its rows follow from all its runs: none gives what another gave.
             state = replace(state, version=digest([state.version, self.run_id]), inputs=state.version)
         reason = self._reason(node, state, held)
         if reason is None:
             assert held is not None
-            self.expected[node.name] = held if node.kind == Kind.STATEFUL else state
-            return Decision(node, False, "unchanged", held)
+            self.expected[node.name] = held if node.kind == Materialization.STATEFUL else state
+            return BuildDecision(node, False, "unchanged", held)
         self.expected[node.name] = state
         months = self._months(node, state, held)
         if months is not None:
             self.rewritten[node.name] = set(months)
-        return Decision(node, True, reason, state, months)
+        return BuildDecision(node, True, reason, state, months)
 
     def _expected(self, node: Node) -> State:
         parents = {name: self._parent(name) for name in node.parents}
@@ -165,7 +165,8 @@ class _Planner:
         dated = {
             name: parent.months
             for name, parent in parents.items()
-            if parent.months is not None and (node.kind != Kind.MICROBATCH or name in node.filtered)
+            if parent.months is not None
+            and (node.kind != Materialization.MICROBATCH or name in node.filtered)
         }
         months = None
         if node.follows_months and dated:
@@ -211,7 +212,7 @@ class _Planner:
     def _months(self, node: Node, state: State, held: State | None) -> tuple[str, ...] | None:
         """The months to build if that gives what a full build gives; None means all of it."""
         usable = held is not None and held.version and not held.unfinished and not self.force
-        by_month = node.kind in (Kind.BY_MONTH, Kind.MICROBATCH)
+        by_month = node.kind in (Materialization.BY_MONTH, Materialization.MICROBATCH)
         if not by_month or not usable or state.months is None:
             return None
         assert held is not None
@@ -222,7 +223,7 @@ class _Planner:
             return None
         changed = {*_changed_months(held, state), *restated}
         changed |= set().union(*(self.rewritten.get(name, ()) for name in node.parents))
-        if node.kind == Kind.MICROBATCH and not all(
+        if node.kind == Materialization.MICROBATCH and not all(
             node.begin[:7] <= month[:7] <= self.current_month for month in changed
         ):
             # A full build has no batches before the first and after the current one.
@@ -246,15 +247,15 @@ def _changed_months(held: State, now: State) -> list[str]:
 
 
 def in_turns(
-    decisions: Iterable[Decision],
-) -> tuple[list[Decision], list[Decision], list[Decision]]:
+    decisions: Iterable[BuildDecision],
+) -> tuple[list[BuildDecision], list[BuildDecision], list[BuildDecision]]:
     """The decisions in the order of work: reused at once; built; reused but after a parent that is built.
 
     The last is a model whose parent was dropped by hand: it holds what it should, its parent is made anew.
     """
-    first: list[Decision] = []
-    building: list[Decision] = []
-    last: list[Decision] = []
+    first: list[BuildDecision] = []
+    building: list[BuildDecision] = []
+    last: list[BuildDecision] = []
     waiting: set[str] = set()
     for decision in decisions:
         if decision.build or waiting & set(decision.node.reads):
@@ -265,7 +266,7 @@ def in_turns(
     return first, building, last
 
 
-def plan_text(decisions: Sequence[Decision]) -> str:
+def plan_text(decisions: Sequence[BuildDecision]) -> str:
     """The plan for a person: how many are built and reused, then a line for each."""
     built = sum(decision.build for decision in decisions)
     lines = [f"{len(decisions) - built} reused, {built} built"]

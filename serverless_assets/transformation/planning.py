@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from serverless_assets.errors import ToldError
-from serverless_assets.transformation.fingerprints import Kind, Node, nodes, relation_name
-from serverless_assets.transformation.plan import Decision, State, plan
-from serverless_assets.transformation.relations import notes_of, warehouse_of
+from serverless_assets.errors import UserError
+from serverless_assets.transformation.fingerprints import Materialization, Node, nodes, relation_name
+from serverless_assets.transformation.plan import BuildDecision, State, plan
+from serverless_assets.transformation.relations import states_of, warehouse_of
 from serverless_assets.warehouse import Warehouse
 
 Notes = Mapping[str, Mapping[str, Any]]
 
 
-class PlanningError(ToldError):
+class PlanningError(UserError):
     """The dbt project declares something that cannot be planned."""
 
 
@@ -46,19 +46,22 @@ class Planning:
         known: Callable[[], Collection[str]] = set,
         force: bool = False,
         run_id: str = "",
-    ) -> Sequence[Decision]:
+    ) -> Sequence[BuildDecision]:
         """What to do about each of the `selected` models, given by dbt's unique id; None means all.
 
         `notes` are those of the target's schema, unless they are to be read from the warehouse. `known` gives
         the ids of models that were there once; it is asked if one is not there.
         """
         found = {
-            name: State.from_note(note) for name, note in notes_of(self.warehouse, self.models, notes).items()
+            name: State.from_note(note)
+            for name, note in states_of(self.warehouse, self.models, notes).items()
         }
-        missing = any(model.name not in found for model in self.models if model.kind != Kind.EPHEMERAL)
+        missing = any(
+            model.name not in found for model in self.models if model.kind != Materialization.EPHEMERAL
+        )
         were_there = known() if missing else ()
 
-        def decide(restated: Mapping[str, Collection[str] | None]) -> Sequence[Decision]:
+        def decide(restated: Mapping[str, Collection[str] | None]) -> Sequence[BuildDecision]:
             return plan(
                 self.models,
                 found,
@@ -75,7 +78,7 @@ class Planning:
         return decide(restated) if restated else decisions
 
     def _restated(
-        self, decisions: Sequence[Decision], found: Mapping[str, State]
+        self, decisions: Sequence[BuildDecision], found: Mapping[str, State]
     ) -> Mapping[str, Collection[str] | None]:
         """Months that a model built by months has to build too, by its own query (meta: restated_months)."""
         queries = {d.node.name: self._query(d.node) for d in decisions if d.months is not None}
@@ -86,12 +89,12 @@ class Planning:
         query = self.manifest["nodes"][node.id]["config"].get("meta", {}).get("restated_months")
         return str(query) if query else None
 
-    def _stale(self, decisions: Iterable[Decision], found: Mapping[str, State]) -> set[str]:
+    def _stale(self, decisions: Iterable[BuildDecision], found: Mapping[str, State]) -> set[str]:
         """The relations that do not hold yet what the models of this run will be built from."""
         stale: set[str] = {model.name for model in self.models if model.name not in found}
         built = {decision.node.name for decision in decisions if decision.build}
         for model in self.models:
-            if model.kind == Kind.VIEW and model.name in found:
+            if model.kind == Materialization.VIEW and model.name in found:
                 is_stale = found[model.name].code != model.code or bool(stale & set(model.reads))
             else:
                 is_stale = model.name in built
@@ -112,13 +115,13 @@ class Planning:
     def _relation(self, field: str, asking: str) -> tuple[str, str]:
         """The name of the relation that a query calls {field}, and how it is quoted there."""
         for model in self.models:
-            if self.manifest["nodes"][model.id]["name"] == field and model.kind != Kind.EPHEMERAL:
-                return model.name, warehouse_of(self.warehouse, model).relation(model.identifier)
+            if self.manifest["nodes"][model.id]["name"] == field and model.kind != Materialization.EPHEMERAL:
+                return model.name, warehouse_of(self.warehouse, model).quoted_name(model.identifier)
         for source in self.manifest["sources"].values():
             if source["name"] == field:
                 there = self.warehouse.in_schema(source["database"], source["schema"])
                 name = relation_name(source, self.environ.get("DBT_SCHEMA", ""))
-                return name, there.relation(source["identifier"])
+                return name, there.quoted_name(source["identifier"])
         raise PlanningError(
             f"The query restated_months of {asking} reads {{{field}}}, which is no model and no table of a "
             "source: write the name of one in the braces."

@@ -9,13 +9,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.transformation import dbt
 from serverless_assets.transformation.project_files import project_state, project_vars
 
 
-class ManifestError(ToldError):
+class ManifestError(UserError):
     """The dbt project cannot be parsed; the message is dbt's."""
 
 

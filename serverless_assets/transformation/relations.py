@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from serverless_assets.transformation.fingerprints import Kind, Node
+from serverless_assets.transformation.fingerprints import Materialization, Node
 from serverless_assets.warehouse import Warehouse
 
 Note = Mapping[str, Any]
@@ -14,25 +14,25 @@ def warehouse_of(warehouse: Warehouse, node: Node) -> Warehouse:
     return warehouse.in_schema(node.database, node.schema)
 
 
-def notes_of(
+def states_of(
     warehouse: Warehouse, nodes: Iterable[Node], notes: Mapping[str, Note] | None = None
 ) -> Mapping[str, Note]:
     """The note of every relation in the target's schema and in those of the models, by its name there.
 
     `notes` are those of the target's schema, if they are not to be read.
     """
-    found = dict(warehouse.notes() if notes is None else notes)
+    found = dict(warehouse.read_states() if notes is None else notes)
     elsewhere: dict[str, list[Node]] = {}
     for node in nodes:
-        if node.kind != Kind.EPHEMERAL and node.name != node.identifier:
+        if node.kind != Materialization.EPHEMERAL and node.name != node.identifier:
             elsewhere.setdefault(node.schema, []).append(node)
     for models in elsewhere.values():
-        there = warehouse_of(warehouse, models[0]).notes()
+        there = warehouse_of(warehouse, models[0]).read_states()
         found |= {node.name: there[node.identifier] for node in models if node.identifier in there}
     return found
 
 
-def keep_notes(warehouse: Warehouse, notes: Iterable[tuple[Node, Note]]) -> None:
+def write_states(warehouse: Warehouse, notes: Iterable[tuple[Node, Note]]) -> None:
     """Keep a note with the relation of each model that there is, in the place of the one it has."""
     by_schema: dict[str, dict[str, Note]] = {}
     places: dict[str, Warehouse] = {}
@@ -40,7 +40,7 @@ def keep_notes(warehouse: Warehouse, notes: Iterable[tuple[Node, Note]]) -> None
         by_schema.setdefault(node.schema, {})[node.identifier] = note
         places[node.schema] = warehouse_of(warehouse, node)
     for schema, found in by_schema.items():
-        places[schema].keep_notes(found)
+        places[schema].write_states(found)
 
 
 def row_count(warehouse: Warehouse, node: Node) -> int:
@@ -55,4 +55,4 @@ def rows_in(warehouse: Warehouse, database: str, schema: str, name: str) -> int:
 
 def label(warehouse: Warehouse, node: Node) -> str:
     """The full name of a model's relation, as people write it."""
-    return warehouse_of(warehouse, node).label(node.identifier)
+    return warehouse_of(warehouse, node).qualified_name(node.identifier)

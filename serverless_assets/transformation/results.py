@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from serverless_assets.transformation.dbt_process import FAILED, Event, in_a_line
 from serverless_assets.transformation.fingerprints import is_model
-from serverless_assets.transformation.plan import Decision, State
+from serverless_assets.transformation.plan import BuildDecision, State
 
 SKIPPED = "skipped"
 STOPPED = "last build was stopped before its tests"
@@ -63,7 +63,7 @@ class Results:
         ]
         return "; ".join(parts)
 
-    def notes(self, decisions: Iterable[Decision], finished: bool) -> Mapping[str, Mapping[str, Any]]:
+    def states(self, decisions: Iterable[BuildDecision], finished: bool) -> Mapping[str, Mapping[str, Any]]:
         """What to keep with each relation that was built, by name. `finished`: dbt came to its own end.
 
         A model whose tests failed, or did not run because the build was stopped, is marked as unfinished;
@@ -103,7 +103,7 @@ class Results:
     def _name(self, id: str) -> str:
         return str(self.manifest["nodes"][id]["name"])
 
-    def _state(self, decision: Decision, tests: Sequence[str], finished: bool) -> State:
+    def _state(self, decision: BuildDecision, tests: Sequence[str], finished: bool) -> State:
         def those(*statuses: str) -> list[str]:
             return sorted(self._name(test) for test in tests if self.statuses.get(test) in statuses)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from serverless_assets.errors import ToldError
-from serverless_assets.publishing.release import Release
+from serverless_assets.errors import UserError
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation import dbt
 from serverless_assets.transformation.fingerprints import MODELS
@@ -25,7 +25,7 @@ GREEN = ("success", "pass", "warn")
 SKIPPED = "skipped"
 
 
-class NothingToCompareWith(ToldError):
+class NothingToCompareWith(UserError):
     """There is no production yet."""
 
 
@@ -96,14 +96,14 @@ class Checked:
             yield f"FAILED {self.failure}"
 
 
-def slim_ci(project: Project, release: Release) -> Checked:
+def slim_ci(project: Project, publisher: Publisher) -> Checked:
     """Check the project against what is published.
 
     Raises:
         NothingToCompareWith: nothing was published yet.
-        ToldError: there is no place to build in.
+        UserError: there is no place to build in.
     """
-    with release.scratch() as scratch, scratch_folder(release.home, "slim-ci") as folder:
+    with publisher.scratch() as scratch, scratch_folder(publisher.home, "slim-ci") as folder:
         production = last_green(scratch.artifacts)
         if production is None:
             raise NothingToCompareWith(

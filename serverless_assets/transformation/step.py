@@ -13,11 +13,11 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from serverless_assets import metadata
 from serverless_assets.transformation import dbt
 from serverless_assets.transformation.arguments import batches_of, build_arguments, months_variable
-from serverless_assets.transformation.fingerprints import Kind, is_model
+from serverless_assets.transformation.fingerprints import Materialization, is_model
 from serverless_assets.transformation.lineage import ColumnLineage
-from serverless_assets.transformation.plan import Decision, in_turns, plan_text
+from serverless_assets.transformation.plan import BuildDecision, in_turns, plan_text
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.relations import keep_notes, label, row_count, rows_in
+from serverless_assets.transformation.relations import label, row_count, rows_in, write_states
 from serverless_assets.transformation.results import Results
 from serverless_assets.warehouse import Warehouse
 
@@ -43,7 +43,7 @@ class Step:
         wanted = self.context.selected_asset_keys
         return {id for id, node in models.items() if self.translator.get_asset_key(node) in wanted}
 
-    def carry_out(self, decisions: Sequence[Decision]) -> Iterator[Any]:
+    def carry_out(self, decisions: Sequence[BuildDecision]) -> Iterator[Any]:
         """Do what was decided, and yield what became of each model and test."""
         self.context.log.info(plan_text(decisions))
         # Dagster takes a model after its parents only: what hangs on one that is built comes last.
@@ -64,11 +64,11 @@ class Step:
     def _lineage(self) -> ColumnLineage:
         return ColumnLineage(self.manifest, self.translator, self.project.runs / "compiled")
 
-    def _key(self, decision: Decision) -> dg.AssetKey:
+    def _key(self, decision: BuildDecision) -> dg.AssetKey:
         return self.translator.get_asset_key(self.manifest["nodes"][decision.node.id])
 
     def _reused(
-        self, decisions: Sequence[Decision], table: dg.TableMetadataValue
+        self, decisions: Sequence[BuildDecision], table: dg.TableMetadataValue
     ) -> Iterator[dg.MaterializeResult]:
         """The models that stay as they are, on record as such."""
         lineages = self._lineage.of_reused([d.node.id for d in decisions], self.context.instance)
@@ -88,7 +88,7 @@ class Step:
             )
 
     def _reused_checks(
-        self, decisions: Iterable[Decision], done: Collection[str]
+        self, decisions: Iterable[BuildDecision], done: Collection[str]
     ) -> Iterator[dg.AssetCheckResult]:
         """What the tests of reused models said when these were built; but for those that ran again."""
         reused = {self._key(decision): decision for decision in decisions}
@@ -104,7 +104,7 @@ class Step:
                 )
 
     def _not_built(
-        self, decisions: Iterable[Decision], results: Results, reasons: Mapping[str, str | None]
+        self, decisions: Iterable[BuildDecision], results: Results, reasons: Mapping[str, str | None]
     ) -> Iterator[dg.AssetObservation]:
         """The models that failed or were skipped, each with a reason of its own."""
         for decision in decisions:
@@ -115,16 +115,18 @@ class Step:
 
     def _build(
         self,
-        decisions: Sequence[Decision],
-        building: Sequence[Decision],
+        decisions: Sequence[BuildDecision],
+        building: Sequence[BuildDecision],
         results: Results,
         table: dg.TableMetadataValue,
     ) -> Generator[DbtEvent, None, str | None]:
         """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
         # Rows are replaced in place: until all is done, the relation is not what its note says.
-        in_place = [d.node for d in building if d.months is not None or d.node.kind == Kind.STATEFUL]
-        keep_notes(self.warehouse, [(node, {}) for node in in_place])
+        in_place = [
+            d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
+        ]
+        write_states(self.warehouse, [(node, {}) for node in in_place])
         events = dbt.stream(
             build_arguments(building, self.manifest, datetime.now(UTC)),
             self.project.directory,
@@ -147,8 +149,8 @@ class Step:
         finally:
             # However it ended: what was built and found sound need not be built again.
             events.close()
-            notes = results.notes(decisions, finished)
-            keep_notes(
+            notes = results.states(decisions, finished)
+            write_states(
                 self.warehouse, [(d.node, notes[d.node.name]) for d in decisions if d.node.name in notes]
             )
         return failure
@@ -161,7 +163,7 @@ class Step:
         self,
         found: DbtEvent,
         event: dbt.Event,
-        decisions: Mapping[str, Decision],
+        decisions: Mapping[str, BuildDecision],
         table: dg.TableMetadataValue,
     ) -> DbtEvent:
         spent = metadata.work(dbt.work(event), self.warehouse)
@@ -200,7 +202,7 @@ class Step:
             self.context.log.warning(f"The rows of {node} were not counted: {event['data']['rows_error']}")
 
 
-def _table(decisions: Iterable[Decision]) -> dg.TableMetadataValue:
+def _table(decisions: Iterable[BuildDecision]) -> dg.TableMetadataValue:
     """The whole plan, for people to find beside each model of it."""
     return dg.MetadataValue.table(
         [

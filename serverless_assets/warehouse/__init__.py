@@ -10,10 +10,10 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 
 
-class WarehouseError(ToldError):
+class WarehouseError(UserError):
     """The warehouse refused: the message says what and what to do."""
 
 
@@ -33,7 +33,7 @@ class TableShape:
 
 
 @dataclass(frozen=True)
-class Work:
+class JobStats:
     """What the warehouse did for a statement, where it says so: ids of its jobs, bytes, slot time."""
 
     jobs: tuple[str, ...] = ()
@@ -41,8 +41,8 @@ class Work:
     bytes_billed: int = 0
     slot_milliseconds: int = 0
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(
+    def __add__(self, other: "JobStats") -> "JobStats":
+        return JobStats(
             self.jobs + other.jobs,
             self.bytes_processed + other.bytes_processed,
             self.bytes_billed + other.bytes_billed,
@@ -88,7 +88,7 @@ class Warehouse(Protocol):
             WarehouseError: the database is another one.
         """
 
-    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
+    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> JobStats:
         """Replace the table by the rows of a parquet file; keep `note` with the relation itself.
 
         The file has exactly the columns of `table.schema`, in that order.
@@ -99,7 +99,7 @@ class Warehouse(Protocol):
 
     def replace_between(
         self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
-    ) -> Work:
+    ) -> JobStats:
         """Replace just the rows with `start <= partitioned_by < end`; create the table if there is none.
 
         `note` takes the place of the relation's. It never claims more than the table holds: where it
@@ -121,7 +121,7 @@ class Warehouse(Protocol):
         """Keep a connection for several questions in a row: nothing long, as it may keep others out."""
 
     def query(self, statement: str) -> pa.Table:
-        """The answer to a query, held in memory: for small answers. `relation()` gives the names in it."""
+        """The answer to a query, held in memory: for small answers. `quoted_name()` gives the names in it."""
 
     def bytes_to_read(self, statement: str) -> int | None:
         """How many bytes a query would read and be charged for, without reading; None where it is free."""
@@ -129,22 +129,22 @@ class Warehouse(Protocol):
     def price(self, bytes_billed: int) -> float | None:
         """What queries billed for so many bytes cost in US dollars; None where nothing is charged."""
 
-    def relation(self, table: str) -> str:
+    def quoted_name(self, table: str) -> str:
         """The table's quoted name for use in a query."""
 
-    def label(self, table: str) -> str:
+    def qualified_name(self, table: str) -> str:
         """The table's full name as people write it: database, dataset, table."""
 
     def tables(self) -> set[str]:
         """The names of all tables and views in the dataset."""
 
-    def note(self, table: str) -> Mapping[str, object]:
+    def read_state(self, table: str) -> Mapping[str, object]:
         """What was kept with the relation when it was written; empty if nothing was."""
 
-    def notes(self) -> Mapping[str, Mapping[str, object]]:
+    def read_states(self) -> Mapping[str, Mapping[str, object]]:
         """The note of every table and view in the dataset; empty where there is none."""
 
-    def keep_notes(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+    def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         """Keep notes with relations that there are, in the place of those they have."""
 
     def row_count(self, table: str) -> int:

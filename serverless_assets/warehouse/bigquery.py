@@ -18,7 +18,7 @@ from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
-from serverless_assets.warehouse import TableShape, WarehouseError, Work, refuse_other_columns
+from serverless_assets.warehouse import JobStats, TableShape, WarehouseError, refuse_other_columns
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery_jobs import Jobs, work
 
@@ -125,13 +125,13 @@ class BigQueryWarehouse:
             wanted.default_table_expiration_ms = self.lifetime // timedelta(milliseconds=1)
         return wanted
 
-    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
+    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> JobStats:
         refuse_other_columns(table, rows)
-        with self._jobs(self.label(table.name), table.name) as jobs:
+        with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             statement = sql.replace_statement(
-                self.relation(table.name),
-                self.relation(staging.table_id),
+                self.quoted_name(table.name),
+                self.quoted_name(staging.table_id),
                 table,
                 sql.description_with_note(table.description, note),
                 jobs.labels,
@@ -141,11 +141,11 @@ class BigQueryWarehouse:
 
     def replace_between(
         self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
-    ) -> Work:
+    ) -> JobStats:
         refuse_other_columns(table, rows)
-        with self._jobs(self.label(table.name), table.name) as jobs:
+        with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
-            names = self.relation(table.name), self.relation(staging.table_id)
+            names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
             found = jobs.table(self._reference(table.name))
             words = sql.words_in(found.description) if found else table.description
             described = sql.description_with_note(words, note)
@@ -161,9 +161,9 @@ class BigQueryWarehouse:
     def months_with_keys(
         self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
     ) -> Sequence[date]:
-        with self._jobs(self.label(table.name), table.name) as jobs:
+        with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
-            names = self.relation(table.name), self.relation(staging.table_id)
+            names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
             statement = sql.months_with_keys_statement(*names, table, key, start, end)
             with jobs.staged(staging, rows):
                 return sorted(row["month"] for row in jobs.rows(jobs.run(statement)))
@@ -172,7 +172,7 @@ class BigQueryWarehouse:
     def connected(self) -> Iterator[None]:
         # A client of its own would fetch a token and shake hands for every question.
         with ExitStack() as stack:
-            with google_errors.in_words(SERVICE, self._dataset, WarehouseError):
+            with google_errors.translate_errors(SERVICE, self._dataset, WarehouseError):
                 self._kept.append(stack.enter_context(self._client()))
             try:
                 yield
@@ -192,29 +192,29 @@ class BigQueryWarehouse:
     def price(self, bytes_billed: int) -> float | None:
         return bytes_billed / TIB * USD_PER_TIB
 
-    def relation(self, table: str) -> str:
+    def quoted_name(self, table: str) -> str:
         return sql.identifier(self.project, self.dataset, table)
 
-    def label(self, table: str) -> str:
+    def qualified_name(self, table: str) -> str:
         return f"{self._dataset}.{table}"
 
     def tables(self) -> set[str]:
         with self._jobs(self._dataset) as jobs:
             return self._names(jobs)
 
-    def note(self, table: str) -> Mapping[str, object]:
-        with self._jobs(self.label(table)) as jobs:
+    def read_state(self, table: str) -> Mapping[str, object]:
+        with self._jobs(self.qualified_name(table)) as jobs:
             found = jobs.table(self._reference(table))
         return sql.note_in(found.description) if found else {}
 
-    def notes(self) -> Mapping[str, Mapping[str, object]]:
+    def read_states(self) -> Mapping[str, Mapping[str, object]]:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             if jobs.dataset(self._dataset) is None:
                 return {}
             found = pool.map(jobs.table, map(self._reference, self._names(jobs)))
             return {table.table_id: sql.note_in(table.description) for table in found if table}
 
-    def keep_notes(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+    def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             for table in pool.map(jobs.table, map(self._reference, notes)):
                 if table:
@@ -222,12 +222,12 @@ class BigQueryWarehouse:
                     jobs.describe(table, sql.description_with_note(words, notes[table.table_id]))
 
     def row_count(self, table: str) -> int:
-        with self._jobs(self.label(table)) as jobs:
+        with self._jobs(self.qualified_name(table)) as jobs:
             found = jobs.client.get_table(self._reference(table), **jobs.call)
         if found.table_type == "TABLE":
             # What BigQuery knows of a table costs nothing.
             return found.num_rows or 0
-        return self.query(f"select count(*) as n from {self.relation(table)}")["n"][0].as_py()
+        return self.query(f"select count(*) as n from {self.quoted_name(table)}")["n"][0].as_py()
 
     def check(self) -> str:
         with self._jobs(self._dataset) as jobs:
@@ -279,7 +279,7 @@ class BigQueryWarehouse:
         """Jobs about a subject, for a table's sake; Google's errors come out in words."""
         labels = {**self.labels, **({"asset": table} if table else {})}
         labels = {key: sql.label(value) for key, value in labels.items()}
-        with google_errors.in_words(service, subject, WarehouseError), self._client() as client:
+        with google_errors.translate_errors(service, subject, WarehouseError), self._client() as client:
             yield Jobs(client, labels, self.maximum_bytes_billed, self.patience)
 
     @contextmanager

@@ -10,7 +10,7 @@ from google.api_core.exceptions import BadRequest, Forbidden, NotFound
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
-from serverless_assets.warehouse import Work
+from serverless_assets.warehouse import JobStats
 
 # BigQuery ends a job that takes longer; dbt's have the same limit in profiles.yml.
 JOB_TIMEOUT_MS = 30 * 60 * 1000
@@ -90,7 +90,7 @@ class Jobs:
         return job.total_bytes_processed or 0
 
     @contextmanager
-    def staged(self, staging: bigquery.Table, rows: Path) -> Iterator[Work]:
+    def staged(self, staging: bigquery.Table, rows: Path) -> Iterator[JobStats]:
         """The rows of a parquet file in a table of their own, which is gone afterwards, whatever happens."""
         try:
             self.client.create_table(staging, **self.call)
@@ -133,10 +133,10 @@ class Jobs:
         return bigquery.DEFAULT_RETRY.with_timeout(self.patience)
 
 
-def work(job: bigquery.LoadJob | bigquery.QueryJob) -> Work:
+def work(job: bigquery.LoadJob | bigquery.QueryJob) -> JobStats:
     """What a job did. Loading is free of charge, and BigQuery keeps no account of it."""
     if isinstance(job, bigquery.LoadJob):
-        return Work((job.job_id,))
-    return Work(
+        return JobStats((job.job_id,))
+    return JobStats(
         (job.job_id,), job.total_bytes_processed or 0, job.total_bytes_billed or 0, job.slot_millis or 0
     )

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from serverless_assets import sql
 from serverless_assets.files import is_writable
-from serverless_assets.warehouse import TableShape, WarehouseError, Work, refuse_other_columns
+from serverless_assets.warehouse import JobStats, TableShape, WarehouseError, refuse_other_columns
 
 # How long to wait for another process to close the file. Runs take turns: it is a person's, as a rule.
 SECONDS_TO_WAIT_FOR_FILE = 60.0
@@ -64,19 +64,19 @@ class DuckDBWarehouse:
             )
         return replace(self, schema=schema or self.schema)
 
-    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> Work:
+    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> JobStats:
         refuse_other_columns(table, rows)
-        relation = self.relation(table.name)
+        relation = self.quoted_name(table.name)
         with self._transaction() as connection:
             connection.execute(f"create or replace table {relation} as from {_parquet(rows)}")
             connection.execute(_comment("table", relation, note))
-        return Work()
+        return JobStats()
 
     def replace_between(
         self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
-    ) -> Work:
+    ) -> JobStats:
         refuse_other_columns(table, rows)
-        relation, bound = self.relation(table.name), sql.identifier(str(table.partitioned_by))
+        relation, bound = self.quoted_name(table.name), sql.identifier(str(table.partitioned_by))
         with self._transaction() as connection:
             connection.execute(f"create table if not exists {relation} as from {_parquet(rows)} limit 0")
             connection.execute(
@@ -84,7 +84,7 @@ class DuckDBWarehouse:
             )
             connection.execute(f"insert into {relation} by name from {_parquet(rows)}")
             connection.execute(_comment("table", relation, note))
-        return Work()
+        return JobStats()
 
     def months_with_keys(
         self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
@@ -93,7 +93,7 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             found = connection.execute(
                 f"select distinct cast(date_trunc('month', {bound}) as date)"
-                f" from {self.relation(table.name)} semi join {_parquet(rows)}"
+                f" from {self.quoted_name(table.name)} semi join {_parquet(rows)}"
                 f" using ({', '.join(map(sql.identifier, key))})"
                 f" where {bound} < date '{start}' or {bound} >= date '{end}' order by 1"
             ).fetchall()
@@ -118,11 +118,11 @@ class DuckDBWarehouse:
     def price(self, bytes_billed: int) -> float | None:
         return None
 
-    def relation(self, table: str) -> str:
+    def quoted_name(self, table: str) -> str:
         # With the catalog: a schema may have the name of one.
         return sql.identifier(self.database, self.schema, table)
 
-    def label(self, table: str) -> str:
+    def qualified_name(self, table: str) -> str:
         return f"{self.database}.{self.schema}.{table}"
 
     def tables(self) -> set[str]:
@@ -136,17 +136,17 @@ class DuckDBWarehouse:
             ).fetchall()
         return {name for (name,) in rows}
 
-    def note(self, table: str) -> Mapping[str, object]:
-        return self.notes().get(table, {})
+    def read_state(self, table: str) -> Mapping[str, object]:
+        return self.read_states().get(table, {})
 
-    def notes(self) -> Mapping[str, Mapping[str, object]]:
+    def read_states(self) -> Mapping[str, Mapping[str, object]]:
         return {name: note for name, _, note in self._relations()}
 
-    def keep_notes(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+    def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         kinds = {name: kind for name, kind, _ in self._relations()}
         with self._transaction() as connection:
             for name in notes.keys() & kinds.keys():
-                connection.execute(_comment(kinds[name], self.relation(name), notes[name]))
+                connection.execute(_comment(kinds[name], self.quoted_name(name), notes[name]))
 
     def _relations(self) -> list[tuple[str, str, Mapping[str, object]]]:
         """Name, kind (table or view) and note of every relation."""
@@ -166,7 +166,7 @@ class DuckDBWarehouse:
 
     def row_count(self, table: str) -> int:
         with self._connection() as connection:
-            found = connection.execute(f"select count(*) from {self.relation(table)}").fetchone()
+            found = connection.execute(f"select count(*) from {self.quoted_name(table)}").fetchone()
         return found[0] if found else 0
 
     def flush(self) -> None:

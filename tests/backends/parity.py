@@ -43,7 +43,7 @@ def compare(one: Warehouse, other: Warehouse) -> Iterator[Compared]:
 
 
 def _table(warehouse: Warehouse, name: str) -> pa.Table:
-    found = warehouse.query(f"select * from {warehouse.relation(name)}")
+    found = warehouse.query(f"select * from {warehouse.quoted_name(name)}")
     return found.select([column for column in found.column_names if column not in ABOUT_THE_RUN])
 
 

@@ -37,7 +37,7 @@ def nothing(schema: pa.Schema = FACTS) -> pa.Table:
 
 def kept(backend: "Backend", table: str) -> list[dict[str, Any]]:
     """The rows of a table."""
-    answer = backend.warehouse.query(f"select * from {backend.warehouse.relation(table)} order by id")
+    answer = backend.warehouse.query(f"select * from {backend.warehouse.quoted_name(table)} order by id")
     return answer.to_pylist()
 
 

@@ -124,7 +124,7 @@ def test_the_file_is_sent_in_pieces(watched: Watched) -> None:
 @pytest.mark.parametrize("write", [write_all, write_window])
 def test_every_job_carries_the_labels_and_every_query_the_limit(watched: Watched, write: Write) -> None:
     write(watched.warehouse, watched.rows)
-    watched.warehouse.query(f"select 1 as one from {watched.warehouse.relation('orders')}")
+    watched.warehouse.query(f"select 1 as one from {watched.warehouse.quoted_name('orders')}")
     (load,) = watched.proxy.find("POST", "/upload/")
     swap, query = (request.json["configuration"] for request in watched.proxy.asked if is_swap(request))
     assert load.json["configuration"]["labels"] == {"run": "test-1", "asset": "orders"}
@@ -194,7 +194,7 @@ def test_what_people_add_to_a_description_stays_when_the_note_changes(watched: W
         table.description += "\n\nAsk Ada."
         client.update_table(table, ["description"])
         write_window(watched.warehouse, watched.rows)
-        watched.warehouse.keep_notes({"orders": {"content": "third"}})
+        watched.warehouse.write_states({"orders": {"content": "third"}})
         found = client.get_table(f"{watched.warehouse.dataset}.orders").description
     assert found == 'One row per order.\n\nAsk Ada.\n\nserverless-assets: {"content": "third"}'
 
@@ -223,7 +223,7 @@ warehouse.replace_between(ORDERS, rows, start, end, {{"a": "b"}})
     assert load.returncode == -signal.SIGKILL
     watched.proxy.instead = lambda request: None
     assert ("x", datetime(2026, 2, 14), 20) in kept_orders(watched.backend)
-    assert watched.warehouse.notes()["orders"] == {}
+    assert watched.warehouse.read_states()["orders"] == {}
 
 
 def test_the_work_tells_the_jobs(watched: Watched) -> None:
@@ -257,7 +257,7 @@ def test_questions_in_a_row_take_one_token(
     watched.proxy.instead = refusing("POST", "/token", Answer(200, token))
     with watched.warehouse.connected():
         assert watched.warehouse.tables() == {"orders"}
-        assert watched.warehouse.note("orders") == FIRST_NOTE
+        assert watched.warehouse.read_state("orders") == FIRST_NOTE
         write_all(watched.warehouse, watched.rows)
         assert watched.warehouse.row_count("orders") == 1
     assert len(watched.proxy.find("POST", "/token")) == 1
@@ -277,11 +277,11 @@ def test_what_fails_between_two_questions_is_not_said_to_be_bigquerys(watched: W
 def test_the_rows_of_a_view_are_counted(watched: Watched) -> None:
     with bigquery.Client(watched.warehouse.project) as client:
         view = bigquery.Table(f"{watched.warehouse.project}.{watched.warehouse.dataset}.some")
-        view.view_query = f"select * from {watched.warehouse.relation('orders')} where amount > 2"
+        view.view_query = f"select * from {watched.warehouse.quoted_name('orders')} where amount > 2"
         client.create_table(view)
     assert watched.warehouse.row_count("some") == 3
     assert watched.warehouse.tables() == {"orders", "some"}
-    assert watched.warehouse.note("some") == {}
+    assert watched.warehouse.read_state("some") == {}
 
 
 def test_dbt_is_pointed_at_the_same_dataset() -> None:

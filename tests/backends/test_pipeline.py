@@ -132,7 +132,7 @@ def test_a_plan_says_what_each_model_would_read(on_gcp):
 
 def test_a_budget_counts_what_the_models_would_read_and_the_forecast(on_gcp):
     everything = [node["alias"] for node in on_gcp.parts.project.read_manifest()["nodes"].values()]
-    most = replace(on_gcp.parts.admission, budget_usd=0.0).most(
+    most = replace(on_gcp.parts.budget_guard, budget_usd=0.0).most(
         ["order_forecast", *everything], RunInputs().choices()
     )
     assert [charge.purpose.partition(" (")[0] for charge in most.charges] == [
@@ -154,7 +154,7 @@ def test_a_first_run_over_the_budget_makes_no_dataset_and_says_what_nobody_can_t
 
 def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):
     totals = "select count(*) as n, sum(order_total) as cents from {}".format(
-        on_gcp.warehouse.relation("raw_orders")
+        on_gcp.warehouse.quoted_name("raw_orders")
     )
     before = on_gcp.warehouse.query(totals).to_pylist()
     march = {"dagster/partition": "2025-03-01"}
@@ -175,7 +175,7 @@ def test_the_models_pass_their_unit_tests(on_gcp, tmp_path):
 
 def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_path):
     warehouse = on_gcp.warehouse
-    revenue = warehouse.relation("daily_revenue")
+    revenue = warehouse.quoted_name("daily_revenue")
     everything = f"select * from {revenue} order by ds, location_id"
     before = warehouse.query(everything)
     # Both months are spoiled; only the one that is asked for is made good.

@@ -53,7 +53,7 @@ def test_cleaning_a_branch_removes_its_dataset_and_its_folder_and_nothing_else(
         "DBT_SCHEMA": warehouse.dataset,
         "SERVERLESS_BRANCH": "pr-7",
     }
-    release = build_environment(Settings.from_environ(variables)).release
+    release = build_environment(Settings.from_environ(variables)).publisher
     release.warehouse.prepare()
     release.warehouse.replace(TableShape("t", ROWS.schema), gcp_backend.file(ROWS), {})
     release.artifacts.write("forecast.html", b"the branch's")

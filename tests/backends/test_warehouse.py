@@ -86,7 +86,7 @@ def test_a_replaced_table_holds_the_file_exactly(backend: Backend) -> None:
 
 def test_an_answer_has_the_types_of_the_table(backend: Backend) -> None:
     backend.warehouse.replace(KINDS, backend.file(pa.Table.from_pylist(EVERY_KIND, SCHEMA)), {})
-    answer = backend.warehouse.query(f"select * from {backend.warehouse.relation('kinds')}")
+    answer = backend.warehouse.query(f"select * from {backend.warehouse.quoted_name('kinds')}")
     without_price = [name for name in SCHEMA.names if name != "price"]
     assert [(name, answer.schema.field(name).type) for name in without_price] == [
         (name, SCHEMA.field(name).type) for name in without_price
@@ -107,18 +107,18 @@ def test_a_table_may_be_replaced_by_one_of_other_columns(stocked: Backend) -> No
 
 
 def test_the_note_is_kept_with_the_table_and_replaced_with_it(stocked: Backend) -> None:
-    assert stocked.warehouse.note("orders") == {"content": "first"}
+    assert stocked.warehouse.read_state("orders") == {"content": "first"}
     stocked.warehouse.replace(ORDERS, stocked.file(nothing()), {"content": "second", "more": [1, None, {}]})
-    assert stocked.warehouse.note("orders") == {"content": "second", "more": [1, None, {}]}
+    assert stocked.warehouse.read_state("orders") == {"content": "second", "more": [1, None, {}]}
     stocked.warehouse.replace(ORDERS, stocked.file(nothing()), {})
-    assert stocked.warehouse.note("orders") == {}
+    assert stocked.warehouse.read_state("orders") == {}
 
 
 def test_a_note_and_a_description_may_say_anything(backend: Backend) -> None:
     shape = TableShape("kinds", SCHEMA, AWKWARD)
     note = {AWKWARD: AWKWARD, "nested": {"list": [AWKWARD]}, "long": "x" * 2048}
     backend.warehouse.replace(shape, backend.file(nothing(SCHEMA)), note)
-    assert backend.warehouse.note("kinds") == note
+    assert backend.warehouse.read_state("kinds") == note
 
 
 def test_a_window_replaces_just_itself(stocked: Backend) -> None:
@@ -150,7 +150,7 @@ def test_a_window_of_no_table_makes_one(backend: Backend) -> None:
     new = backend.file(orders(("b", FIRST_OF_FEBRUARY, 2)))
     backend.warehouse.replace_between(ORDERS, new, FEBRUARY, MARCH, {})
     assert kept_orders(backend) == [("b", FIRST_OF_FEBRUARY, 2)]
-    assert backend.warehouse.note("orders") == {}
+    assert backend.warehouse.read_state("orders") == {}
     backend.warehouse.replace_between(ORDERS, backend.file(nothing()), FEBRUARY, MARCH, {})
     assert kept_orders(backend) == []
 
@@ -158,13 +158,13 @@ def test_a_window_of_no_table_makes_one(backend: Backend) -> None:
 def test_the_note_of_a_window_takes_the_place_of_the_tables(stocked: Backend) -> None:
     for note in ({"content": "second", "more": [1, None, {}]}, {AWKWARD: AWKWARD}, {}):
         stocked.warehouse.replace_between(ORDERS, stocked.file(nothing()), FEBRUARY, MARCH, note)
-        assert stocked.warehouse.note("orders") == note
+        assert stocked.warehouse.read_state("orders") == note
 
 
 def test_a_window_of_no_table_keeps_its_note(backend: Backend) -> None:
     path = backend.file(orders(("b", FIRST_OF_FEBRUARY, 2)))
     backend.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH, {"content": "a month"})
-    assert backend.warehouse.note("orders") == {"content": "a month"}
+    assert backend.warehouse.read_state("orders") == {"content": "a month"}
 
 
 def make_view(backend: Backend, name: str = "some_orders", of: str = "orders") -> None:
@@ -175,7 +175,7 @@ def make_view(backend: Backend, name: str = "some_orders", of: str = "orders") -
 def test_the_notes_of_all_tables_and_views_are_told_at_once(stocked: Backend) -> None:
     stocked.warehouse.replace(KINDS, stocked.file(nothing(SCHEMA)), {"content": AWKWARD})
     make_view(stocked)
-    assert stocked.warehouse.notes() == {
+    assert stocked.warehouse.read_states() == {
         "orders": {"content": "first"},
         "kinds": {"content": AWKWARD},
         "some_orders": {},
@@ -183,40 +183,44 @@ def test_the_notes_of_all_tables_and_views_are_told_at_once(stocked: Backend) ->
 
 
 def test_there_are_no_notes_before_there_are_tables(backend: Backend) -> None:
-    assert backend.warehouse.notes() == {}
+    assert backend.warehouse.read_states() == {}
 
 
 def test_notes_are_kept_with_tables_and_views_that_there_are(stocked: Backend) -> None:
     make_view(stocked)
     stocked.warehouse.replace(KINDS, stocked.file(nothing(SCHEMA)), {"content": "as it was"})
     notes = {"orders": {"content": "second"}, "some_orders": {AWKWARD: AWKWARD}}
-    stocked.warehouse.keep_notes({**notes, "nowhere": {"content": "of nothing"}})
-    assert stocked.warehouse.notes() == {**notes, "kinds": {"content": "as it was"}}
-    assert stocked.warehouse.note("some_orders") == {AWKWARD: AWKWARD}
+    stocked.warehouse.write_states({**notes, "nowhere": {"content": "of nothing"}})
+    assert stocked.warehouse.read_states() == {**notes, "kinds": {"content": "as it was"}}
+    assert stocked.warehouse.read_state("some_orders") == {AWKWARD: AWKWARD}
     assert kept_orders(stocked) == STOCK
-    stocked.warehouse.keep_notes({"orders": {}, "some_orders": {}})
-    assert stocked.warehouse.notes() == {"orders": {}, "some_orders": {}, "kinds": {"content": "as it was"}}
+    stocked.warehouse.write_states({"orders": {}, "some_orders": {}})
+    assert stocked.warehouse.read_states() == {
+        "orders": {},
+        "some_orders": {},
+        "kinds": {"content": "as it was"},
+    }
 
 
 def test_a_relation_that_is_replaced_by_hand_has_no_note(stocked: Backend) -> None:
-    relation = stocked.warehouse.relation("orders")
+    relation = stocked.warehouse.quoted_name("orders")
     stocked.warehouse.query(
         f"create or replace table {relation} as select * from {relation} where amount > 2"
     )
-    assert stocked.warehouse.notes() == {"orders": {}}
+    assert stocked.warehouse.read_states() == {"orders": {}}
     make_view(stocked)
-    stocked.warehouse.keep_notes({"some_orders": {"content": "of the view"}})
-    relation = stocked.warehouse.relation("some_orders")
+    stocked.warehouse.write_states({"some_orders": {"content": "of the view"}})
+    relation = stocked.warehouse.quoted_name("some_orders")
     stocked.warehouse.query(f"create or replace view {relation} as select 1 as id")
-    assert stocked.warehouse.notes() == {"orders": {}, "some_orders": {}}
+    assert stocked.warehouse.read_states() == {"orders": {}, "some_orders": {}}
 
 
 def test_an_empty_file_makes_an_empty_table(backend: Backend) -> None:
     backend.warehouse.replace(KINDS, backend.file(nothing(SCHEMA)), {"content": "none"})
-    answer = backend.warehouse.query(f"select * from {backend.warehouse.relation('kinds')}")
+    answer = backend.warehouse.query(f"select * from {backend.warehouse.quoted_name('kinds')}")
     assert (answer.num_rows, answer.schema.names) == (0, SCHEMA.names)
     assert backend.warehouse.row_count("kinds") == 0
-    assert backend.warehouse.note("kinds") == {"content": "none"}
+    assert backend.warehouse.read_state("kinds") == {"content": "none"}
 
 
 @pytest.mark.parametrize(
@@ -237,7 +241,7 @@ def test_a_file_of_other_columns_changes_nothing(stocked: Backend, other: pa.Sch
     with pytest.raises(WarehouseError, match="orders: the file has the columns"):
         stocked.warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH, {})
     assert kept_orders(stocked) == STOCK
-    assert stocked.warehouse.note("orders") == {"content": "first"}
+    assert stocked.warehouse.read_state("orders") == {"content": "first"}
 
 
 def test_a_damaged_file_changes_nothing(stocked: Backend) -> None:
@@ -304,7 +308,7 @@ def test_questions_in_a_row_see_what_is_written_meanwhile(stocked: Backend) -> N
     with stocked.warehouse.connected():
         assert stocked.warehouse.row_count("orders") == 5
         stocked.warehouse.replace(ORDERS, stocked.file(orders(*STOCK[:2])), {"content": "fewer"})
-        assert stocked.warehouse.note("orders") == {"content": "fewer"}
+        assert stocked.warehouse.read_state("orders") == {"content": "fewer"}
         assert kept_orders(stocked) == STOCK[:2]
 
 
@@ -319,7 +323,7 @@ def test_a_question_that_fails_leaves_the_next_ones_their_answers(stocked: Backe
 
 def test_a_table_that_is_not_there_has_no_note_and_cannot_be_counted(backend: Backend) -> None:
     assert backend.warehouse.tables() == set()
-    assert backend.warehouse.note("nowhere") == {}
+    assert backend.warehouse.read_state("nowhere") == {}
     with pytest.raises(WarehouseError, match="nowhere"):
         backend.warehouse.row_count("nowhere")
 
@@ -331,15 +335,15 @@ def test_names_are_quoted(backend: Backend) -> None:
     backend.warehouse.replace(shape, path, {"content": "first"})
     backend.warehouse.replace_between(shape, path, FEBRUARY, MARCH, {"content": "odd"})
     assert kept(backend, "order-1") == [{"id": "a", "select": 1, "Group": FIRST_OF_FEBRUARY}]
-    assert backend.warehouse.note("order-1") == {"content": "odd"}
+    assert backend.warehouse.read_state("order-1") == {"content": "odd"}
     assert backend.warehouse.row_count("order-1") == 1
 
 
 def test_a_query_that_makes_no_sense_is_refused_in_words(backend: Backend) -> None:
     with pytest.raises(WarehouseError, match="nowhere"):
-        backend.warehouse.query(f"select * from {backend.warehouse.relation('nowhere')}")
+        backend.warehouse.query(f"select * from {backend.warehouse.quoted_name('nowhere')}")
 
 
 def test_a_label_names_dataset_and_table(backend: Backend) -> None:
-    assert backend.warehouse.label("orders").split(".")[2] == "orders"
-    assert len(backend.warehouse.label("orders").split(".")) == 3
+    assert backend.warehouse.qualified_name("orders").split(".")[2] == "orders"
+    assert len(backend.warehouse.qualified_name("orders").split(".")) == 3

@@ -98,7 +98,7 @@ def job(request: Mapping[str, Any], state: str, statistics: Mapping[str, Any]) -
 def assert_nothing_changed(watched: Watched, note: Mapping[str, str] = FIRST_NOTE) -> None:
     watched.proxy.instead = lambda request: None
     assert kept_orders(watched.backend) == STOCK
-    assert watched.warehouse.note("orders") == note
+    assert watched.warehouse.read_state("orders") == note
     assert watched.relations() == {"orders"}
 
 

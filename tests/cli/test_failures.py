@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from serverless_assets.cli.failures import Commands, keep_traceback
-from serverless_assets.errors import ToldError, error_sentence
+from serverless_assets.errors import UserError, error_sentence
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_an_unexpected_error_is_one_line_and_a_file_with_the_traceback(home):
 
 
 def test_an_error_that_a_user_can_cause_is_its_own_sentence_without_a_file(home):
-    ended = command(fail(ToldError("Unknown colour 'grun': expected a CSS colour.")))
+    ended = command(fail(UserError("Unknown colour 'grun': expected a CSS colour.")))
     assert (ended.exit_code, ended.output) == (1, "Error: Unknown colour 'grun': expected a CSS colour.\n")
     assert not home.exists()
 

@@ -14,7 +14,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from serverless_assets.publishing.local import Layout, LocalRelease
+from serverless_assets.publishing.local import Layout, LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
 from tests.faults.crash_points import Fault, every_crash_point, restore
 from tests.faults.tally import Attempt, Tally
@@ -29,7 +29,7 @@ ASSET = "numbers"
 
 def a_run(home: Path, number: int, first: bool = False) -> None:
     """What a run does with its files: it adopts, cleans up, writes `number`, and publishes."""
-    release, layout = LocalRelease(home, "dwh"), Layout(home)
+    release, layout = LocalPublisher(home, "dwh"), Layout(home)
     try:
         release.begin(f"run-{number}", [ASSET], [ASSET], LOG)
         with duckdb.connect(str(layout.working_warehouse)) as connection:

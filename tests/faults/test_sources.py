@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.holding import Holding
-from serverless_assets.ingestion.load import Brought, bring_in
+from serverless_assets.ingestion.holding import TableState
+from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.prepare import Failed, prepare
 from serverless_assets.ingestion.tables import RAW_STORES
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -70,17 +70,17 @@ ANSWERS: dict[str, Answer] = {
 }
 
 
-def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> Brought | Failed:
+def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> LoadResult | Failed:
     """Load one table as a run does."""
     source = TableSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
-    notes = warehouse.notes()
-    held = {name: Holding.from_note(note) for name, note in notes.items()}
+    notes = warehouse.read_states()
+    held = {name: TableState.from_note(note) for name, note in notes.items()}
     (arrived,) = prepare([RAW_STORES], source, warehouse, None, scratch, lambda line: None, held)
-    return bring_in(warehouse, arrived, notes.get(RAW_STORES.name), None, "run")
+    return load_table(warehouse, arrived, notes.get(RAW_STORES.name), None, "run")
 
 
 def rows_of(warehouse: DuckDBWarehouse) -> str:
-    table = warehouse.query(f"select * from {warehouse.relation(RAW_STORES.name)} order by id")
+    table = warehouse.query(f"select * from {warehouse.quoted_name(RAW_STORES.name)} order by id")
     return hashlib.sha256(repr(table.to_pylist()).encode()).hexdigest()
 
 
@@ -91,7 +91,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> DuckDBWarehouse:
     loaded = DuckDBWarehouse(folder / "warehouse.duckdb", "dwh")
     with shop(body(GOOD, length=len(GOOD))) as source:
         brought = load(loaded, source.url, folder)
-    assert isinstance(brought, Brought), brought
+    assert isinstance(brought, LoadResult), brought
     return loaded
 
 

@@ -30,7 +30,7 @@ def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
 
 
 def scores(pipeline: Pipeline) -> list[dict[str, object]]:
-    relation = pipeline.warehouse.relation(TABLE)
+    relation = pipeline.warehouse.quoted_name(TABLE)
     return pipeline.warehouse.query(f"select * from {relation} where horizon = '{ALL}'").to_pylist()
 
 

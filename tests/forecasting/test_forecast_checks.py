@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from serverless_assets.forecasting.checks import DESCRIPTIONS, NO_WORSE, VALUES, Sanity, sanity, unsound
+from serverless_assets.forecasting.checks import DESCRIPTIONS, NO_WORSE, VALUES, CheckResult, sanity, unsound
 from serverless_assets.forecasting.compute import Answered
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
@@ -29,7 +29,7 @@ def forecast(days: int = 3, start: int = 1, **changed: dict[int, float]) -> pa.T
     return pa.table(columns).select(FORECAST_SCHEMA.names).cast(FORECAST_SCHEMA)
 
 
-def judged(rows: pa.Table, **facts: object) -> Sequence[Sanity]:
+def judged(rows: pa.Table, **facts: object) -> Sequence[CheckResult]:
     known = {"data_as_of": LAST_DAY.isoformat(), "horizon_days": 3, **facts}
     return sanity(rows, known, lambda: dg.MarkdownMetadataValue("the back-test"))
 
@@ -118,7 +118,7 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluati
 
 def stored(pipeline: Pipeline) -> list[dict[str, object]]:
     return pipeline.warehouse.query(
-        f"select * from {pipeline.warehouse.relation('order_forecast')} order by ds"
+        f"select * from {pipeline.warehouse.quoted_name('order_forecast')} order by ds"
     ).to_pylist()
 
 
@@ -129,7 +129,10 @@ def test_a_red_answer_leaves_the_last_forecast_its_file_and_its_report(pipeline,
 
     artifacts = pipeline.home / "work" / "artifacts"
     before, files = stored(pipeline), {path: path.read_bytes() for path in artifacts.iterdir()}
-    note, released = pipeline.warehouse.note("order_forecast"), (pipeline.home / "warehouse.duckdb").resolve()
+    note, released = (
+        pipeline.warehouse.read_state("order_forecast"),
+        (pipeline.home / "warehouse.duckdb").resolve(),
+    )
     monkeypatch.setattr(COMPUTE, answer)
     result = pipeline.run(REBUILD, job="forecast")
     assert not result.success
@@ -142,7 +145,7 @@ def test_a_red_answer_leaves_the_last_forecast_its_file_and_its_report(pipeline,
     assert pipeline.summary["assets"]["forecast_report"]["status"] == "skipped"
     assert not pipeline.summary["published"]
     assert stored(pipeline) == before
-    assert pipeline.warehouse.note("order_forecast") == note
+    assert pipeline.warehouse.read_state("order_forecast") == note
     assert {path: path.read_bytes() for path in artifacts.iterdir()} == files
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
 

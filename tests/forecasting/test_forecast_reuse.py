@@ -11,7 +11,7 @@ import pytest
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in, forecast_rows
 from serverless_assets.forecasting.report import CHANGES, reason_to_report
-from serverless_assets.forecasting.reuse import Basis, reason_to_forecast
+from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
 
@@ -24,7 +24,7 @@ def history(last: float = 3.0) -> pa.Table:
 
 
 ASKED = ForecastRequest(history(), 180, "US")
-BASIS = Basis.of(ASKED, "code1")
+BASIS = ForecastFingerprint.of(ASKED, "code1")
 HELD = {**BASIS.as_facts(), "run_id": "r1"}
 
 
@@ -39,13 +39,13 @@ HELD = {**BASIS.as_facts(), "run_id": "r1"}
         ({}, BASIS, False, "forecast replaced: it is not known what it was made from"),
         ({"rows": 3}, BASIS, False, "forecast replaced: it is not known what it was made from"),
         (HELD, BASIS, True, "forced: rebuild all"),
-        (HELD, Basis.of(ForecastRequest(history(4.0), 180, "US"), "code1"), False, "new data"),
-        (HELD, Basis.of(ForecastRequest(history(), 90, "US"), "code1"), False,
+        (HELD, ForecastFingerprint.of(ForecastRequest(history(4.0), 180, "US"), "code1"), False, "new data"),
+        (HELD, ForecastFingerprint.of(ForecastRequest(history(), 90, "US"), "code1"), False,
          "horizon changed (180 to 90 days)"),
-        (HELD, Basis.of(ForecastRequest(history(), 180, "DE"), "code1"), False,
+        (HELD, ForecastFingerprint.of(ForecastRequest(history(), 180, "DE"), "code1"), False,
          "holidays changed (US to DE)"),
-        (HELD, Basis.of(ASKED, "code2"), False, "code changed"),
-        (HELD, Basis.of(ForecastRequest(history(4.0), 90, "US"), "code2"), False,
+        (HELD, ForecastFingerprint.of(ASKED, "code2"), False, "code changed"),
+        (HELD, ForecastFingerprint.of(ForecastRequest(history(4.0), 90, "US"), "code2"), False,
          "new data; horizon changed (180 to 90 days); code changed"),
         (HELD, replace(BASIS, key="another"), False, "columns changed"),
     ],
@@ -56,7 +56,7 @@ def test_a_forecast_is_made_again_for_a_reason_in_words(held, basis, force, reas
 
 def test_the_same_history_in_another_layout_is_the_same_basis():
     shuffled = pa.concat_tables([history().slice(1), history().slice(0, 1)])
-    assert Basis.of(ForecastRequest(shuffled, 180, "US"), "code1") == BASIS
+    assert ForecastFingerprint.of(ForecastRequest(shuffled, 180, "US"), "code1") == BASIS
 
 
 PAGE = {"data": "a", "forecast": "b", "style": "c", "code": "d"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serverless_assets.forecasting.compute import Size, Used
+from serverless_assets.forecasting.compute import ComputeUsage, Size
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.forecasting.modal_compute import (
     USD_PER_CORE_SECOND,
@@ -18,13 +18,13 @@ MODAL = ModalCompute("app", None, deadline_seconds=600.0)
     ("size", "used", "usd"),
     [
         # Nothing is known but how long it took.
-        (Size(2.0, 1024), Used(10), 10 * (2 * CORE + GIB)),
+        (Size(2.0, 1024), ComputeUsage(10), 10 * (2 * CORE + GIB)),
         # Less than was asked for.
-        (Size(2.0, 1024), Used(10, cpu_seconds=5, peak_memory=100), 10 * (2 * CORE + GIB)),
+        (Size(2.0, 1024), ComputeUsage(10, cpu_seconds=5, peak_memory=100), 10 * (2 * CORE + GIB)),
         # A fraction of a core was asked for, and most of one used.
-        (Size(0.25, 256), Used(10, cpu_seconds=8), 8 * CORE + 10 * GIB / 4),
-        (Size(0.25, 256), Used(10, peak_memory=512), 10 * (CORE / 4 + GIB / 2)),
-        (Size(0.25, 256), Used(0), 0),
+        (Size(0.25, 256), ComputeUsage(10, cpu_seconds=8), 8 * CORE + 10 * GIB / 4),
+        (Size(0.25, 256), ComputeUsage(10, peak_memory=512), 10 * (CORE / 4 + GIB / 2)),
+        (Size(0.25, 256), ComputeUsage(0), 0),
     ],
 )
 def test_modal_charges_what_was_asked_for_or_used_whichever_is_more(size, used, usd):

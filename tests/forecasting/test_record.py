@@ -9,7 +9,7 @@ import pytest
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in, forecast_rows
 from serverless_assets.forecasting.record import Record, RecordError, RecordName, forecast_hash, made_facts
-from serverless_assets.forecasting.reuse import Basis
+from serverless_assets.forecasting.reuse import ForecastFingerprint
 
 MADE_AT = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 RUN = "11111111-2222-3333-4444-555555555555"
@@ -41,7 +41,7 @@ def record(
         "compute": "a process on this machine",
         "versions": {},
     }
-    facts = {**how, **Basis.of(asked, code).as_facts(), **made_facts(rows, made_at)}
+    facts = {**how, **ForecastFingerprint.of(asked, code).as_facts(), **made_facts(rows, made_at)}
     return Record(rows, facts, asked.to_bytes())
 
 
@@ -136,7 +136,7 @@ def test_a_record_that_was_changed_says_what_in_it(tampered, said):
 
 def test_columns_that_the_forecast_has_got_since_do_not_make_a_record_unsound():
     wider = RECORD.rows.append_column("note", pa.array(["", ""]))
-    facts = {**RECORD.facts, "forecast_key": Basis.of(request(), "code1", wider.schema).key}
+    facts = {**RECORD.facts, "forecast_key": ForecastFingerprint.of(request(), "code1", wider.schema).key}
     Record.from_bytes(Record(wider, facts, RECORD.request).to_bytes()).verify()
 
 

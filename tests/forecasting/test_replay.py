@@ -18,7 +18,7 @@ from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.forecasting.record import Record, RecordError, RecordName
 from serverless_assets.forecasting.records import meant, read_record, recorded
 from serverless_assets.forecasting.replay import Verdict, reason_not_to_replay, replay, verdict
-from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
 from tests.forecasting.test_record import MADE_AT, RECORD, RUN, answer, record, request
@@ -165,7 +165,7 @@ def test_before_the_first_forecast_there_is_nothing_to_replay():
 
 
 def records(pipeline: Pipeline) -> list[RecordName]:
-    return list(recorded(pipeline.parts.release.published.artifacts))
+    return list(recorded(pipeline.parts.publisher.published.artifacts))
 
 
 def replay_of(pipeline: Pipeline, which: str | None = None) -> Verdict:
@@ -177,9 +177,9 @@ def test_a_forecast_leaves_a_record_and_says_how_to_replay_it(green):
     found = green.facts("order_forecast")
     assert found["record"] == str(green.home / "artifacts" / str(name))
     assert found["replay"] == f"serverless replay {green.summary['run_id']}"
-    held = read_record(green.parts.release.published.artifacts, name)
+    held = read_record(green.parts.publisher.published.artifacts, name)
     held.verify()
-    assert held.facts == green.warehouse.note("order_forecast")
+    assert held.facts == green.warehouse.read_state("order_forecast")
     assert held.rows.equals(green.published("select * from dwh.order_forecast order by ds"))
 
 
@@ -217,9 +217,9 @@ def test_a_forecast_that_is_reused_leaves_no_other_record_but_the_one_that_a_kil
 def test_a_forecast_from_before_there_were_records_is_reused_without_one(pipeline, monkeypatch):
     (name,) = records(pipeline)
     pipeline.artifacts.delete(str(name))
-    facts = dict(pipeline.warehouse.note("order_forecast"))
+    facts = dict(pipeline.warehouse.read_state("order_forecast"))
     del facts["made_at"], facts["forecast_hash"]
-    pipeline.warehouse.keep_notes({"order_forecast": facts})
+    pipeline.warehouse.write_states({"order_forecast": facts})
     monkeypatch.setattr(NO_COMPUTE, lambda *_: 1 / 0)
     assert pipeline.run(job="forecast").success
     assert records(pipeline) == []
@@ -228,7 +228,7 @@ def test_a_forecast_from_before_there_were_records_is_reused_without_one(pipelin
 
 def test_what_was_not_published_is_not_there_to_replay(pipeline):
     before = records(pipeline)
-    Unsettled(pipeline.home).add(["orders"])
+    PendingAssets(pipeline.home).add(["orders"])
     pipeline.run(THIRTY_DAYS, job="forecast")
     assert not pipeline.summary["published"]
     assert records(pipeline) == before
@@ -238,7 +238,7 @@ def test_what_was_not_published_is_not_there_to_replay(pipeline):
 
 
 def test_a_forecast_of_other_code_is_listed_and_refused(tmp_path, pipeline):
-    store = pipeline.parts.release.published.artifacts
+    store = pipeline.parts.publisher.published.artifacts
     older = record(run_id=RUN, made_at=MADE_AT)
     (store.folder / older.name).write_bytes(older.to_bytes())
     (store.folder / replace_run(older, "damaged").name).write_bytes(b"not parquet")

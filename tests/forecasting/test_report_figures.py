@@ -19,7 +19,7 @@ from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.making import details_in
 from serverless_assets.forecasting.record import Record, made_facts
 from serverless_assets.forecasting.report import report_input
-from serverless_assets.forecasting.reuse import Basis
+from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.run_inputs import RunInputs
 from tests.conftest import Pipeline
 from tests.forecasting.report_page import ReportPage, number
@@ -54,7 +54,12 @@ def forecast_by_a_worker(asked: ForecastRequest) -> Record:
     rows = forecast_rows(answer, "run", made_at)
     plain = {name: value for name, value in answer.diagnostics.items() if not isinstance(value, dict | list)}
     size = {"cpu": 0.25, "memory_mib": 256, "compute": "a process", "run_id": "run"}
-    facts = {**plain, **size, "data_as_of": LAST_DAY.isoformat(), **Basis.of(asked, "code").as_facts()}
+    facts = {
+        **plain,
+        **size,
+        "data_as_of": LAST_DAY.isoformat(),
+        **ForecastFingerprint.of(asked, "code").as_facts(),
+    }
     record = Record(
         rows, {**facts, **made_facts(rows, made_at)}, asked.to_bytes(), details_in(answer.diagnostics)
     )

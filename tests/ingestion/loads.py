@@ -43,7 +43,7 @@ class Ingestion:
             resources={
                 "run_inputs": inputs or RunInputs(),
                 "source": self.source,
-                "release": SimpleNamespace(warehouse=self.warehouse, home=self.warehouse.path.parent),
+                "publisher": SimpleNamespace(warehouse=self.warehouse, home=self.warehouse.path.parent),
             },
             instance=self.instance,
             tags=tags if months else {},
@@ -78,7 +78,7 @@ class Ingestion:
             connection.execute(statement)
 
     def rows(self, table: str) -> list[dict[str, object]]:
-        return self.warehouse.query(f"from {self.warehouse.relation(table)} order by id").to_pylist()
+        return self.warehouse.query(f"from {self.warehouse.quoted_name(table)} order by id").to_pylist()
 
 
 def reasons(found: dict[str, dict[str, object]]) -> dict[str, object]:

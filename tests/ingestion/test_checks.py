@@ -19,8 +19,8 @@ from serverless_assets.ingestion.checks import (
     schema_change,
     volume,
 )
-from serverless_assets.ingestion.last_seen import LastSeen
 from serverless_assets.ingestion.source import HttpSource
+from serverless_assets.ingestion.source_observation import SourceObservation
 from serverless_assets.ingestion.tables import RAW_ORDERS
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -110,7 +110,7 @@ def test_a_month_of_the_year_9999_that_an_older_version_let_in_is_no_trouble(tmp
         connection.execute("create schema dwh; create table dwh.raw_orders (ordered_at timestamp)")
         times = "'9999-12-31', '0001-01-01', '290000-01-01', '2026-10-01', '2026-10-02', '2199-12-31'"
         connection.execute(f"insert into dwh.raw_orders select unnest([{times}])::timestamp")
-    answer = warehouse.query(months_query(RAW_ORDERS, warehouse.relation("raw_orders"), NOW)).to_pylist()
+    answer = warehouse.query(months_query(RAW_ORDERS, warehouse.quoted_name("raw_orders"), NOW)).to_pylist()
     found = months_of(answer)
     assert {month.start: (month.rows, month.later) for month in found} == {
         datetime(2026, 10, 1): (2, 0), datetime(2199, 12, 1): (0, 1),
@@ -159,19 +159,19 @@ def test_the_order_of_columns_is_no_change_and_the_first_load_has_nothing_to_dif
 
 
 def test_a_change_is_told_until_the_source_serves_a_file_again():
-    first = LastSeen().seen({"a": "string"}, NOW)
+    first = SourceObservation().seen({"a": "string"}, NOW)
     changed = first.seen({"a": "int64"}, NOW)
     assert changed.change
     later = NOW + timedelta(days=1)
-    assert changed.seen(None, later) == LastSeen({"a": "int64"}, changed.change, later)
+    assert changed.seen(None, later) == SourceObservation({"a": "int64"}, changed.change, later)
     assert changed.seen({"a": "int64"}, later).change == ""
 
 
 def test_what_was_seen_comes_back_from_the_metadata_of_a_materialization():
-    seen = LastSeen({"a": "string", "b": "int64"}, "a is new", NOW, "rows are gone")
+    seen = SourceObservation({"a": "string", "b": "int64"}, "a is new", NOW, "rows are gone")
     stored = dg.AssetMaterialization("raw_orders", metadata=seen.as_metadata()).metadata
-    assert LastSeen.in_metadata(stored) == seen
-    assert LastSeen.in_metadata({}) == LastSeen()
+    assert SourceObservation.in_metadata(stored) == seen
+    assert SourceObservation.in_metadata({}) == SourceObservation()
 
 
 # ---- freshness
@@ -204,7 +204,7 @@ class World:
         self.assets = ingestion_assets(datetime(2026, 9, 1).date(), "dwh")
 
     def run(self, inputs: RunInputs | None = None, selection=None) -> dict[str, dg.AssetCheckEvaluation]:
-        class Release:
+        class Publisher:
             warehouse = self.warehouse
             home = self.warehouse.path.parent
 
@@ -215,7 +215,7 @@ class World:
             resources={
                 "run_inputs": inputs or RunInputs(),
                 "source": HttpSource(self.shop.url),
-                "release": Release(),
+                "publisher": Publisher(),
             },
         )
         return {found.check_name: found for found in result.get_asset_check_evaluations()}
@@ -230,7 +230,7 @@ def world(tmp_path) -> Iterator[World]:
 def test_the_months_that_the_warehouse_counts_are_those_of_the_rows(world):
     world.run()
     rows = world.warehouse.query(
-        months_query(RAW_ORDERS, world.warehouse.relation("raw_orders"), datetime(2027, 1, 1))
+        months_query(RAW_ORDERS, world.warehouse.quoted_name("raw_orders"), datetime(2027, 1, 1))
     ).to_pylist()
     found = sorted(months_of(rows), key=lambda month: month.start)
     assert [(m.start.month, m.rows, m.first, m.last) for m in found] == [

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.audit import Content, Part
-from serverless_assets.ingestion.decide import Decision, as_it_was, decide, known_answer, window_to_load
-from serverless_assets.ingestion.holding import Holding, Known, definition_of, version_of
+from serverless_assets.ingestion.decide import LoadDecision, as_it_was, decide, known_answer, window_to_load
+from serverless_assets.ingestion.holding import CachedResponse, TableState, definition_of, version_of
 from serverless_assets.ingestion.tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, Table
 from serverless_assets.ingestion.validators import Validators
 from serverless_assets.ingestion.window import Window
 
 SEPTEMBER, OCTOBER, NOVEMBER = date(2026, 9, 1), date(2026, 10, 1), date(2026, 11, 1)
 OF_OCTOBER = Window.of_months(OCTOBER, OCTOBER)
-KNOWN = Known(Validators('"1"'))
+KNOWN = CachedResponse(Validators('"1"'))
 SHOP = "the shop"
-NOBODY_KNOWS = Holding()
+NOBODY_KNOWS = TableState()
 
 
 def content(months: dict[date, str], table: Table = RAW_ORDERS) -> Content:
@@ -29,20 +29,20 @@ def content(months: dict[date, str], table: Table = RAW_ORDERS) -> Content:
     return Content(len(parts), version_of(table.schema, named), parts)
 
 
-def holding(months: dict[date, str], table: Table = RAW_ORDERS, key: str = "whole") -> Holding:
+def holding(months: dict[date, str], table: Table = RAW_ORDERS, key: str = "whole") -> TableState:
     named = {month.isoformat(): version for month, version in months.items()}
     version = version_of(table.schema, named)
-    return Holding(version, named, "first run", definition_of(table), {key: KNOWN}, SHOP)
+    return TableState(version, named, "first run", definition_of(table), {key: KNOWN}, SHOP)
 
 
 def decided(
-    held: Holding | None,
+    held: TableState | None,
     months: dict[date, str],
     window: Window | None = None,
-    known: Known = KNOWN,
+    known: CachedResponse = KNOWN,
     table: Table = RAW_ORDERS,
     force: bool = False,
-) -> Decision:
+) -> LoadDecision:
     key = "window" if window else "whole"
     return decide(table, held, window, content(months, table), key, known, SHOP, "this run", force)
 
@@ -106,9 +106,9 @@ def test_a_snapshot_is_compared_as_a_whole_whatever_the_window():
 
 def test_unchanged_content_leaves_the_note_unless_there_is_something_new_to_ask_with():
     assert decided(HELD, BEFORE).holding is None
-    assert decided(HELD, BEFORE, known=Known(Validators())).holding is not None
-    renewed = decided(HELD, BEFORE, known=Known(Validators('"2"'))).holding
-    assert renewed == replace(HELD, answers={"whole": Known(Validators('"2"'))})
+    assert decided(HELD, BEFORE, known=CachedResponse(Validators())).holding is not None
+    renewed = decided(HELD, BEFORE, known=CachedResponse(Validators('"2"'))).holding
+    assert renewed == replace(HELD, answers={"whole": CachedResponse(Validators('"2"'))})
 
 
 def test_content_that_changed_leaves_no_validators_of_what_was_there():
@@ -119,7 +119,7 @@ def test_content_that_changed_leaves_no_validators_of_what_was_there():
 def test_the_answers_asked_for_last_are_remembered_up_to_a_number_that_a_note_has_room_for():
     held = HELD
     for n in range(30):
-        held = held.with_answer(str(n), Known(Validators(f'"{n}"')))
+        held = held.with_answer(str(n), CachedResponse(Validators(f'"{n}"')))
     assert list(held.answers) == [str(n) for n in range(22, 30)]
 
 
@@ -195,7 +195,7 @@ def test_the_source_is_asked_only_about_an_answer_that_is_held(held, known):
 def test_items_of_unknown_orders_are_not_asked_about():
     held = holding(BEFORE, RAW_ITEMS)
     assert known_answer(RAW_ITEMS, held, "whole") is None
-    dated = Known(Validators('"1"'), dated_by="orders")
+    dated = CachedResponse(Validators('"1"'), dated_by="orders")
     assert known_answer(RAW_ITEMS, replace(held, answers={"whole": dated}), "whole") == dated
 
 
@@ -223,10 +223,10 @@ def test_every_part_of_a_catalogue_entry_is_in_its_definition(change):
 
 
 def test_a_note_comes_back_as_it_was():
-    dated = Known(Validators('W/"1"', "Tue, 01 Sep 2026 00:00:00 GMT"), "orders")
+    dated = CachedResponse(Validators('W/"1"', "Tue, 01 Sep 2026 00:00:00 GMT"), "orders")
     held = replace(HELD, answers={"one": KNOWN, "other": dated})
-    assert Holding.from_note(json.loads(json.dumps(held.as_note()))) == held
-    assert Holding.from_note(holding({}).as_note()) == holding({})
+    assert TableState.from_note(json.loads(json.dumps(held.as_note()))) == held
+    assert TableState.from_note(holding({}).as_note()) == holding({})
     assert held.as_note()["validators"]["one"] == {"etag": '"1"'}
 
 
@@ -235,11 +235,11 @@ def test_a_note_comes_back_as_it_was():
     [{}, {"content": "older"}, {"version": 1}, {"version": None, "months": {}}],
 )
 def test_another_note_says_nothing(note):
-    assert Holding.from_note(note) == NOBODY_KNOWS
+    assert TableState.from_note(note) == NOBODY_KNOWS
 
 
 def test_a_note_that_somebody_edited_says_what_can_be_read():
     note = {"version": "v", "months": [], "validators": {"a": 1, "b": {"etag": None}}}
-    assert Holding.from_note(note).months is None
-    assert decided(Holding.from_note(note), BEFORE).load
-    assert not Holding.from_note({**note, "validators": 7}).answers
+    assert TableState.from_note(note).months is None
+    assert decided(TableState.from_note(note), BEFORE).load
+    assert not TableState.from_note({**note, "validators": 7}).answers

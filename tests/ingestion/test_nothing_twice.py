@@ -37,7 +37,7 @@ def source(open_shop: Shop) -> Shop:
 
 def test_a_second_load_downloads_nothing_and_says_which_run_loaded_what_is_there(loaded, source):
     first = loaded.result.run_id
-    before = loaded.warehouse.notes()
+    before = loaded.warehouse.read_states()
     found = loaded.run()
     assert source.served.total() == 0
     assert sorted(source.asked) == sorted(NAMES)
@@ -45,7 +45,7 @@ def test_a_second_load_downloads_nothing_and_says_which_run_loaded_what_is_there
     for one in found.values():
         assert (one["status"], one["bytes"], one["built_by"]) == ("reused", 0, first)
     assert found["raw_orders"]["dagster/row_count"] == 3
-    assert loaded.warehouse.notes() == before
+    assert loaded.warehouse.read_states() == before
 
 
 def test_what_is_reused_has_the_same_data_version(loaded, source):
@@ -103,12 +103,12 @@ def test_reuse_says_which_run_loaded_what_is_there(loaded):
 
 
 def test_a_corrected_order_in_a_past_month_changes_just_that_months_version(loaded, source):
-    before = loaded.warehouse.note("raw_orders")
+    before = loaded.warehouse.read_state("raw_orders")
     correct_october(source)
     found = loaded.run()
     assert found["raw_orders"]["reason"] == "loaded from the source: 2026-10"
     assert (found["raw_orders"]["status"], found["raw_orders"]["built_by"]) == ("built", loaded.result.run_id)
-    after = loaded.warehouse.note("raw_orders")
+    after = loaded.warehouse.read_state("raw_orders")
     assert {day for day in DATES if before["months"][day] != after["months"][day]} == {"2026-10-01"}
     assert before["version"] != after["version"]
     assert [row["order_total"] for row in loaded.rows("raw_orders")] == [999, 100, 100]
@@ -128,7 +128,7 @@ def test_a_month_that_lost_all_its_orders_is_named_and_gone(loaded, source):
     found = loaded.run()
     for table in FACTS:
         assert found[table]["reason"] == "loaded from the source: 2026-10"
-        assert set(loaded.warehouse.note(table)["months"]) == DATES - {"2026-10-01"}
+        assert set(loaded.warehouse.read_state(table)["months"]) == DATES - {"2026-10-01"}
     assert loaded.shown() == [("raw_items", "2026-10-01"), ("raw_orders", "2026-10-01")]
 
 
@@ -198,13 +198,13 @@ def test_a_window_load_and_a_whole_load_of_the_same_rows_end_with_the_same_versi
     source.rows["raw_items"].append(("i99", "o10", "p1"))
     found = loaded.run(*FACTS, months=("2026-10-01", "2026-11-01"))
     assert set(reasons(found).values()) == {"loaded from the source: 2026-10"}
-    by_window = loaded.warehouse.notes()
+    by_window = loaded.warehouse.read_states()
     assert loaded.rows("raw_orders")[0]["order_total"] == 999
     assert set(reasons(loaded.run(*FACTS)).values()) == {NOT_LOADED}
     loaded.by_hand("drop table dwh.raw_orders; drop table dwh.raw_items")
     loaded.run(*FACTS)
     for table in FACTS:
-        whole = loaded.warehouse.note(table)
+        whole = loaded.warehouse.read_state(table)
         assert (whole["version"], whole["months"]) == (
             by_window[table]["version"],
             by_window[table]["months"],
@@ -237,7 +237,7 @@ def test_a_window_of_a_table_that_nobody_knows_brings_the_whole_history(loaded, 
 
 def test_a_window_that_makes_the_table_knows_all_that_it_holds(ingestion, source):
     ingestion.run("raw_orders", months=("2026-10-01", "2026-10-01"))
-    assert ingestion.warehouse.note("raw_orders")["months"].keys() == {"2026-10-01"}
+    assert ingestion.warehouse.read_state("raw_orders")["months"].keys() == {"2026-10-01"}
     found = ingestion.run("raw_orders")
     assert found["raw_orders"]["reason"] == "loaded from the source: 2026-09, 2026-11"
 
@@ -264,7 +264,7 @@ def test_no_credential_is_in_a_note(ingestion, source):
     ingestion.source = HttpSource(url)
     ingestion.run()
     assert set(reasons(ingestion.run()).values()) == {NOT_DOWNLOADED}
-    kept = json.dumps(ingestion.warehouse.notes())
+    kept = json.dumps(ingestion.warehouse.read_states())
     assert not [secret for secret in ("quentin", "hunter2", "s3cret", "127.0.0.1") if secret in kept]
 
 
@@ -286,7 +286,7 @@ def test_a_relation_replaced_by_hand_is_loaded_again_from_an_unchanged_source(lo
 def test_what_a_killed_window_load_leaves_is_loaded_again(loaded, source):
     # Between its rows and its note there is none (see tests/backends/test_bigquery.py).
     loaded.by_hand("delete from dwh.raw_orders where id = 'o10'")
-    loaded.warehouse.keep_notes({"raw_orders": {}})
+    loaded.warehouse.write_states({"raw_orders": {}})
     assert loaded.run()["raw_orders"]["status"] == "built"
     assert len(loaded.rows("raw_orders")) == 3
 
@@ -294,8 +294,8 @@ def test_what_a_killed_window_load_leaves_is_loaded_again(loaded, source):
 class Meddled(DuckDBWarehouse):
     """A warehouse whose orders somebody replaces by hand as soon as a run has looked at it."""
 
-    def notes(self) -> Mapping[str, Mapping[str, object]]:
-        found = super().notes()
+    def read_states(self) -> Mapping[str, Mapping[str, object]]:
+        found = super().read_states()
         with duckdb.connect(str(self.path)) as connection:
             connection.execute(
                 "create or replace table dwh.raw_orders as from dwh.raw_orders where id != 'o9'"
@@ -307,22 +307,22 @@ def test_a_window_load_claims_nothing_of_a_table_that_was_replaced_during_the_ru
     correct_october(source)
     loaded.warehouse = Meddled(loaded.warehouse.path, "dwh")
     assert loaded.run("raw_orders", months=("2026-10-01", "2026-10-01"))["raw_orders"]["status"] == "built"
-    assert loaded.warehouse.note("raw_orders") == {}
+    assert loaded.warehouse.read_state("raw_orders") == {}
 
 
 def test_no_validators_are_kept_with_a_table_that_was_replaced_during_the_run(loaded, source):
     source.etags = False
     loaded.warehouse = Meddled(loaded.warehouse.path, "dwh")
     assert reasons(loaded.run("raw_orders")) == {"raw_orders": NOT_LOADED}
-    assert loaded.warehouse.note("raw_orders") == {}
+    assert loaded.warehouse.read_state("raw_orders") == {}
 
 
 def test_a_table_that_failed_keeps_what_is_known_of_it(loaded, source):
-    before = loaded.warehouse.notes()
+    before = loaded.warehouse.read_states()
     source.rows["raw_products"] *= 2
     found = loaded.run()
     assert not loaded.result.success
     assert "raw_products" not in found
-    assert loaded.warehouse.notes() == before
+    assert loaded.warehouse.read_states() == before
     del source.rows["raw_products"][1:]
     assert set(reasons(loaded.run()).values()) == {NOT_DOWNLOADED}

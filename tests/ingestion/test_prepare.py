@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.prepare import Failed, Prepared, prepare
+from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
 from serverless_assets.ingestion.tables import (
     RAW_CUSTOMERS,
     RAW_ITEMS,
@@ -113,7 +113,7 @@ def prepared(server: Server, log: list[str], tmp_path: Path):
 
     def prepared(
         tables: Sequence[Table] = TABLES, window: Window | None = None
-    ) -> dict[Table, Prepared | Failed]:
+    ) -> dict[Table, AuditedTable | Failed]:
         source = TableSource(server.url, attempts=2, first_pause_seconds=0.0, timeout_seconds=10)
         found = list(prepare(tables, source, warehouse, window, scratch, log.append))
         assert [one.table for one in found] == list(tables)
@@ -122,14 +122,14 @@ def prepared(server: Server, log: list[str], tmp_path: Path):
     return prepared
 
 
-def ids(found: Prepared | Failed) -> list[str]:
-    assert isinstance(found, Prepared), found
+def ids(found: AuditedTable | Failed) -> list[str]:
+    assert isinstance(found, AuditedTable), found
     return sorted(pq.read_table(found.path)["id"].to_pylist())
 
 
 def test_every_table_arrives_in_the_warehouses_columns(prepared, server):
     for table, found in prepared().items():
-        assert isinstance(found, Prepared), found
+        assert isinstance(found, AuditedTable), found
         arrived = pq.read_table(found.path)
         assert (arrived.schema.names, arrived.schema.types) == (table.schema.names, table.schema.types)
         assert found.content.rows == arrived.num_rows == len(SHOP[table])
@@ -175,7 +175,7 @@ def test_orders_alone_bring_nothing_along(prepared, server):
 
 
 def test_the_order_of_the_tables_does_not_matter(prepared):
-    assert all(isinstance(found, Prepared) for found in prepared(TABLES[::-1]).values())
+    assert all(isinstance(found, AuditedTable) for found in prepared(TABLES[::-1]).values())
 
 
 def _october_alone(server: Server, table: Table) -> None:
@@ -268,7 +268,7 @@ def test_a_table_that_fails_does_not_stop_the_others(prepared, server, spoil, sa
     assert isinstance(found[RAW_PRODUCTS], Failed)
     assert said in found[RAW_PRODUCTS].reason
     others = [one for table, one in found.items() if table != RAW_PRODUCTS]
-    assert all(isinstance(one, Prepared) for one in others)
+    assert all(isinstance(one, AuditedTable) for one in others)
 
 
 def test_items_fail_with_their_orders_and_say_that_it_is_the_orders(prepared, server):

@@ -7,14 +7,14 @@ from threading import Event
 
 import pytest
 
-from serverless_assets.errors import ToldError
+from serverless_assets.errors import UserError
 from serverless_assets.ingestion.retries import RetryPolicy, retry_after_seconds
 
 DATE = "Fri, 27 Nov 2026 20:00:00 GMT"
 
 
-class Busy(ToldError):
-    may_pass = True
+class Busy(UserError):
+    transient = True
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_what_cannot_pass_is_tried_once():
 
     def refuse() -> None:
         attempts.append(1)
-        raise ToldError("No.")
+        raise UserError("No.")
 
-    with pytest.raises(ToldError):
+    with pytest.raises(UserError):
         RetryPolicy(5, 0.0).call(refuse)
     assert len(attempts) == 1

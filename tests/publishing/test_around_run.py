@@ -8,15 +8,15 @@ import pytest
 from dagster import DagsterEventType as Type
 
 from serverless_assets import metadata
-from serverless_assets.publishing.local import LocalRelease
+from serverless_assets.publishing.local import LocalPublisher
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.publishing.summary import read_summary
-from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import RunInputs
 
 RUNS_KEPT = 2
 
 
-@dg.asset(required_resource_keys={"release"})
+@dg.asset(required_resource_keys={"publisher"})
 def orders() -> dg.MaterializeResult:
     """An asset that writes nothing."""
     return dg.MaterializeResult(metadata=metadata.outcome("built", "new"))
@@ -31,10 +31,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def run(home: Path, instance: dg.DagsterInstance, *assets: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
     written = assets or (orders,)
     names = {key.to_user_string() for found in written for key in found.keys}
-    release = LocalRelease(home, "dwh").as_resource(lambda planned, choices, log: None, names, RUNS_KEPT)
+    release = LocalPublisher(home, "dwh").as_resource(lambda planned, choices, log: None, names, RUNS_KEPT)
     return dg.materialize(
         written,
-        resources={"release": release, "run_inputs": RunInputs()},
+        resources={"publisher": release, "run_inputs": RunInputs()},
         instance=instance,
         raise_on_error=False,
     )
@@ -84,16 +84,16 @@ def test_a_successful_run_whose_summary_cannot_be_written_says_so(tmp_path, inst
 
 
 def test_an_asset_that_failed_and_was_then_deleted_does_not_keep_others_from_publishing(tmp_path, instance):
-    @dg.asset(required_resource_keys={"release"})
+    @dg.asset(required_resource_keys={"publisher"})
     def broken() -> None:
         raise dg.Failure("it is broken", allow_retries=False)
 
     assert not run(tmp_path, instance, orders, broken).success
     assert not read_summary(tmp_path)["published"]
-    assert Unsettled(tmp_path).read() == {"broken"}
+    assert PendingAssets(tmp_path).read() == {"broken"}
     assert run(tmp_path, instance, orders).success
     assert read_summary(tmp_path)["published"]
-    assert Unsettled(tmp_path).read() == set()
+    assert PendingAssets(tmp_path).read() == set()
 
 
 def test_before_the_first_publish_no_warehouse_is_named(tmp_path, instance):

@@ -2,7 +2,7 @@ import pytest
 
 from serverless_assets.publishing.budget import (
     Charge,
-    Most,
+    CostEstimate,
     forecast_charge,
     models_charge,
     refusal,
@@ -41,14 +41,14 @@ def models(usd: float, number: int = 12) -> Charge:
     ],
 )
 def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, is_refused):
-    assert (refusal(Most(charges), budget) is not None) == is_refused
+    assert (refusal(CostEstimate(charges), budget) is not None) == is_refused
 
 
 @pytest.mark.parametrize(
     ("most", "budget", "said"),
     [
         (
-            Most([forecast(1.4), models(0.02)]),
+            CostEstimate([forecast(1.4), models(0.02)]),
             0.5,
             "This run may cost up to $1.42: $1.40 for the forecast (32 cores and 32 GiB for up to 30 min on "
             f"Modal), $0.02 for {MODELS}. The budget is $0.50 (SERVERLESS_BUDGET_USD): $0.92 too much. "
@@ -57,7 +57,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
         ),
         # Too small for cents, and the smallest size that there is.
         (
-            Most([forecast(0.0246, cpu=0.25, most_cpu=1.0, memory=256)]),
+            CostEstimate([forecast(0.0246, cpu=0.25, most_cpu=1.0, memory=256)]),
             0.0015,
             "This run may cost up to $0.0246 for the forecast (0.25 cores, or 1 if there is one free, and "
             "256 MiB for up to 30 min on Modal). The budget is $0.0015 (SERVERLESS_BUDGET_USD): $0.0231 too "
@@ -65,7 +65,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
         ),
         # What costs nothing cannot be made cheaper.
         (
-            Most([forecast(1.4), models(0.0)]),
+            CostEstimate([forecast(1.4), models(0.0)]),
             0.5,
             "This run may cost up to $1.40: $1.40 for the forecast (32 cores and 32 GiB for up to 30 min on "
             f"Modal), $0.00 for {MODELS}. The budget is $0.50 (SERVERLESS_BUDGET_USD): $0.90 too much. "
@@ -73,7 +73,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
         ),
         # Rounded up, each part as well as the sum.
         (
-            Most([forecast(0.501), models(0.501)]),
+            CostEstimate([forecast(0.501), models(0.501)]),
             1.0,
             "This run may cost up to $1.02: $0.51 for the forecast (32 cores and 32 GiB for up to 30 min on "
             f"Modal), $0.51 for {MODELS}. The budget is $1.00 (SERVERLESS_BUDGET_USD): $0.02 too much. "
@@ -81,7 +81,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
             "budget.",
         ),
         (
-            Most([models(0.25, 1)], ["orders", "customers"]),
+            CostEstimate([models(0.25, 1)], ["orders", "customers"]),
             0.0,
             "This run may cost up to $0.25 for the warehouse (1 model in BigQuery, shop.dwh in EU). Not "
             "counted, as they read what is not there yet: orders, customers. The budget is $0.00 "
@@ -97,12 +97,12 @@ def test_a_refusal_has_the_sum_its_parts_and_what_to_do(most, budget, said):
     ("most", "budget", "said"),
     [
         (
-            Most(),
+            CostEstimate(),
             0.0,
             "This run costs nothing. The budget of $0.00 (SERVERLESS_BUDGET_USD) has room for that.",
         ),
         (
-            Most([models(0.0)], ["orders"]),
+            CostEstimate([models(0.0)], ["orders"]),
             0.1,
             f"This run may cost up to $0.00 for {MODELS}. Not counted, as they read what is not there yet: "
             "orders. The budget of $0.10 (SERVERLESS_BUDGET_USD) has room for that.",

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from serverless_assets.publishing.layout import HomeError, Layout
-from serverless_assets.publishing.local import LocalRelease
+from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
 
 LOG = dg.get_dagster_logger()
@@ -21,7 +21,7 @@ RECORD = "forecast-record-1.parquet"
 
 def run(home: Path, number: int) -> None:
     """What a run does: it writes its number to the warehouse and to a report, unless they have it."""
-    release = LocalRelease(home=home, dbt_schema="main")
+    release = LocalPublisher(home=home, dbt_schema="main")
     try:
         release.begin(f"run-{number}", ["numbers"], ["numbers"], LOG)
         with duckdb.connect(str(release.warehouse.path)) as connection:
@@ -39,7 +39,7 @@ def run(home: Path, number: int) -> None:
 def layout(tmp_path: Path) -> Layout:
     """A home with two releases, of which the first had a record of a forecast."""
     layout = Layout(tmp_path / "home")
-    release = LocalRelease(home=layout.home, dbt_schema="main")
+    release = LocalPublisher(home=layout.home, dbt_schema="main")
     release.open("run-0", LOG)
     release.artifacts.write(RECORD, b"a record")
     release.close()
@@ -201,7 +201,7 @@ def test_an_earlier_release_that_somebody_made_current_is_gone_on_from(layout):
     (earlier,) = (path for path in layout.releases.iterdir() if path != layout.release)
     layout.current.unlink()
     layout.current.symlink_to(f"releases/{earlier.name}")
-    release = LocalRelease(home=layout.home, dbt_schema="main")
+    release = LocalPublisher(home=layout.home, dbt_schema="main")
     release.open("run", LOG)
     release.close()
     assert number_in(layout.working_warehouse) == 1
@@ -220,7 +220,7 @@ def test_the_work_of_a_failed_run_on_a_restored_backup_is_gone_on_from(layout):
     backup = layout.home / "backup.duckdb"
     shutil.copyfile(layout.warehouse, backup)
     os.replace(backup, layout.warehouse)
-    release = LocalRelease(home=layout.home, dbt_schema="main")
+    release = LocalPublisher(home=layout.home, dbt_schema="main")
     release.begin("failed", ["numbers"], ["numbers"], LOG)
     with duckdb.connect(str(release.warehouse.path)) as connection:
         connection.execute("create or replace table numbers as select 7 as n")

@@ -12,9 +12,9 @@ import pytest
 
 from serverless_assets.files import share_atomically
 from serverless_assets.publishing.layout import Layout
-from serverless_assets.publishing.local import LocalRelease, publish
+from serverless_assets.publishing.local import LocalPublisher, publish
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
-from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.publishing.working_copy import open_working_copy
 from serverless_assets.warehouse import WarehouseError
 
@@ -297,14 +297,14 @@ def test_what_is_published_is_read_while_a_run_and_other_readers_hold_their_file
         assert found.warehouse.query("select n from main.numbers")["n"].to_pylist() == [1]
         assert found.artifacts.read("forecast.html") == b"<p>1</p>"
         with pytest.raises(WarehouseError, match="read-only"):
-            found.warehouse.keep_notes({})
+            found.warehouse.write_states({})
         writer.kill()
 
 
 def test_before_the_first_release_nothing_is_published_and_to_ask_makes_nothing(release, layout):
     found = release.published
     assert found.warehouse.tables() == set()
-    assert found.warehouse.notes() == {}
+    assert found.warehouse.read_states() == {}
     assert found.artifacts.names("") == []
     assert not layout.warehouse.exists()
 
@@ -336,10 +336,10 @@ def test_the_working_copy_of_the_last_release_is_gone_on_from(published):
 
 def test_unpublished_work_is_gone_on_from(published):
     work(published, 2)
-    Unsettled(published.home).add(["orders"])
+    PendingAssets(published.home).add(["orders"])
     assert open_working_copy(published) is None
     assert number_in(published.working_warehouse) == 2
-    assert Unsettled(published.home).read() == {"orders"}
+    assert PendingAssets(published.home).read() == {"orders"}
 
 
 def test_a_missing_working_copy_is_made_from_what_is_published(published):
@@ -351,11 +351,11 @@ def test_a_missing_working_copy_is_made_from_what_is_published(published):
 
 def test_a_file_put_in_the_published_ones_place_is_gone_on_from(published):
     work(published, 2)
-    Unsettled(published.home).add(["orders"])
+    PendingAssets(published.home).add(["orders"])
     replaced_by_hand(published, 42)
     assert open_working_copy(published)
     assert number_in(published.working_warehouse) == 42
-    assert Unsettled(published.home).read() == set()
+    assert PendingAssets(published.home).read() == set()
 
 
 def test_a_file_put_in_the_published_ones_place_drops_the_log_of_the_copy_before(published):
@@ -380,14 +380,14 @@ def test_after_an_adoption_publishing_makes_it_a_release_like_any_other(publishe
 
 
 def test_unsettled_assets_survive_the_process_that_noted_them(layout):
-    Unsettled(layout.home).add(["orders", "customers"])
-    Unsettled(layout.home).remove(["orders"])
-    assert Unsettled(layout.home).read() == {"customers"}
+    PendingAssets(layout.home).add(["orders", "customers"])
+    PendingAssets(layout.home).remove(["orders"])
+    assert PendingAssets(layout.home).read() == {"customers"}
 
 
 @pytest.fixture
-def release(layout: Layout) -> Iterator[LocalRelease]:
-    found = LocalRelease(home=layout.home, dbt_schema="dwh")
+def release(layout: Layout) -> Iterator[LocalPublisher]:
+    found = LocalPublisher(home=layout.home, dbt_schema="dwh")
     yield found
     found.close()
 
@@ -410,7 +410,7 @@ def test_a_run_that_is_not_green_keeps_its_work_and_what_was_published(release, 
     assert not release.end("run-2", [outcome("orders", status), outcome("customers")], LOG)
     assert number_in(published.warehouse) == 1
     assert number_in(published.working_warehouse) == 2
-    assert Unsettled(published.home).read() == {"orders"}
+    assert PendingAssets(published.home).read() == {"orders"}
 
 
 def test_what_a_person_asked_to_skip_does_not_block(release, layout):
@@ -422,7 +422,7 @@ def test_what_a_person_asked_to_skip_does_not_block(release, layout):
 
 def killed_run(published: Layout, assets: list[str]) -> None:
     """A run that writes and is gone before its end."""
-    release = LocalRelease(home=published.home, dbt_schema="dwh")
+    release = LocalPublisher(home=published.home, dbt_schema="dwh")
     release.begin("run", assets, ASSETS, log=LOG)
     work(published, 2)
     release.close()
@@ -446,4 +446,4 @@ def test_an_asset_that_no_longer_exists_does_not_block_any_run(release, publishe
     killed_run(published, ["removed_since"])
     release.begin("run", ["orders"], ASSETS, log=LOG)
     assert release.end("run-3", [outcome("orders")], LOG)
-    assert Unsettled(published.home).read() == set()
+    assert PendingAssets(published.home).read() == set()

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.publishing.local import LocalRelease
+from serverless_assets.publishing.local import LocalPublisher
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.publishing.summary import read_summary
-from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Reuse, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.project import Project
@@ -73,16 +73,16 @@ class Team:
         return self
 
     @property
-    def release(self) -> LocalRelease:
-        return LocalRelease(self.home, self.schema)
+    def publisher(self) -> LocalPublisher:
+        return LocalPublisher(self.home, self.schema)
 
     @property
     def warehouse(self) -> DuckDBWarehouse:
-        return self.release.warehouse
+        return self.publisher.warehouse
 
     @property
     def artifacts(self) -> Artifacts:
-        return self.release.artifacts
+        return self.publisher.artifacts
 
     @property
     def project(self) -> Project:
@@ -104,7 +104,7 @@ class Team:
         }
         version = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()
         # As after a run that finished: a working copy without this record is not trusted.
-        Unsettled(self.home).add(())
+        PendingAssets(self.home).add(())
         self.warehouse.replace(ORDERS, path, {"version": version, "months": versions})
 
     def run(self, *assets: str, rebuild: str = "changed") -> dict[str, dict[str, Any]]:
@@ -114,7 +114,7 @@ class Team:
             assets=[definition],
             jobs=[dg.define_asset_job("all", dg.AssetSelection.all())],
             resources={
-                "release": self.release.as_resource(
+                "publisher": self.publisher.as_resource(
                     lambda planned, choices, log: None,
                     [key.to_user_string() for key in definition.keys],
                     runs_kept=100,

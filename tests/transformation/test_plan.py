@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from serverless_assets.transformation.fingerprints import Kind, Node
-from serverless_assets.transformation.plan import Decision, State, in_turns, plan
+from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.plan import BuildDecision, State, in_turns, plan
 
 MENU, ORDERS = "raw_menu", "raw_orders"
 OCTOBER, NOVEMBER = "2026-10-01", "2026-11-01"
 
 
-def node(name: str, *parents: str, kind=Kind.WHOLE, by_month=False, **more) -> Node:
+def node(name: str, *parents: str, kind=Materialization.WHOLE, by_month=False, **more) -> Node:
     own = {field: more.pop(field) for field in ("begin", "filtered", "reads") if field in more}
     code = {"SQL": "1", **more}
     return Node(
@@ -28,9 +28,9 @@ def node(name: str, *parents: str, kind=Kind.WHOLE, by_month=False, **more) -> N
 
 
 GRAPH = [
-    node("stg_orders", ORDERS, kind=Kind.VIEW, by_month=True),
-    node("orders", "stg_orders", MENU, by_month=True, kind=Kind.BY_MONTH),
-    node("revenue", "orders", by_month=True, kind=Kind.BY_MONTH),
+    node("stg_orders", ORDERS, kind=Materialization.VIEW, by_month=True),
+    node("orders", "stg_orders", MENU, by_month=True, kind=Materialization.BY_MONTH),
+    node("revenue", "orders", by_month=True, kind=Materialization.BY_MONTH),
     node("cities", "orders"),
 ]
 RAW = {
@@ -39,7 +39,7 @@ RAW = {
 }
 
 
-def decided(graph=GRAPH, found=RAW, **asked) -> dict[str, Decision]:
+def decided(graph=GRAPH, found=RAW, **asked) -> dict[str, BuildDecision]:
     return {decision.node.name: decision for decision in plan(graph, found, **asked)}
 
 
@@ -52,7 +52,7 @@ def changed(graph, name: str, **code: str) -> list[Node]:
     return [replace(one, code={**one.code, **code}) if one.name == name else one for one in graph]
 
 
-def built(decisions: dict[str, Decision]) -> set[str]:
+def built(decisions: dict[str, BuildDecision]) -> set[str]:
     return {name for name, one in decisions.items() if one.build}
 
 
@@ -223,7 +223,7 @@ def test_a_state_survives_as_a_note():
 # ---- models without a relation, and those with a state of their own
 
 INNER = [
-    node("inner", ORDERS, kind=Kind.EPHEMERAL),
+    node("inner", ORDERS, kind=Materialization.EPHEMERAL),
     node("outer", "inner", MENU, reads=(ORDERS, MENU), **{"ephemeral inner": "1"}),
 ]
 
@@ -236,7 +236,7 @@ def test_what_selects_from_an_ephemeral_model_is_reused_until_that_or_its_parent
     assert decided(INNER, {**found, ORDERS: State("orders-2")})["outer"].reason == "new data (raw_orders)"
 
 
-STATEFUL = [node("history", ORDERS, kind=Kind.STATEFUL), node("report", "history")]
+STATEFUL = [node("history", ORDERS, kind=Materialization.STATEFUL), node("report", "history")]
 
 
 def test_a_snapshot_that_was_run_between_is_not_what_it_was_though_its_source_is():
@@ -257,9 +257,9 @@ def test_an_edited_view_that_the_run_is_not_about_is_not_taken_for_built():
 
 
 BATCHES = [
-    node("stg_orders", ORDERS, kind=Kind.VIEW, by_month=True),
+    node("stg_orders", ORDERS, kind=Materialization.VIEW, by_month=True),
     node(
-        "batches", "stg_orders", MENU, kind=Kind.MICROBATCH, by_month=True, begin="2026-10-15",
+        "batches", "stg_orders", MENU, kind=Materialization.MICROBATCH, by_month=True, begin="2026-10-15",
         filtered=frozenset({"stg_orders"}),
     ),
 ]  # fmt: skip
@@ -288,7 +288,7 @@ def test_batches_are_built_as_a_whole_where_months_do_not_say_which(months, menu
 def test_microbatch_models_are_built_as_a_whole_together_with_a_new_one():
     data = {**after(BATCHES), ORDERS: State("orders-2", {OCTOBER: "o2", NOVEMBER: "n1"})}
     found = decided([*BATCHES, replace(BATCHES[1], name="more")], data, current_month="2026-11")
-    assert {one.months for one in found.values() if one.node.kind == Kind.MICROBATCH} == {None}
+    assert {one.months for one in found.values() if one.node.kind == Materialization.MICROBATCH} == {None}
 
 
 def test_a_months_query_that_cannot_be_asked_has_all_of_the_model_built():

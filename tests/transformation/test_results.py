@@ -3,8 +3,8 @@ from datetime import datetime
 import pytest
 
 from serverless_assets.transformation.arguments import batches_of, build_arguments, months_variable
-from serverless_assets.transformation.fingerprints import Kind, Node
-from serverless_assets.transformation.plan import Decision, State
+from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.plan import BuildDecision, State
 from serverless_assets.transformation.results import STOPPED, Results
 
 STATE = State("v2", code={"SQL": "1"}, built_by="run-2")
@@ -27,8 +27,8 @@ MANIFEST = {
 NOW = datetime(2026, 11, 27, 12)
 
 
-def decision(name: str, build=True, months=None, kind=Kind.BY_MONTH, begin="") -> Decision:
-    return Decision(
+def decision(name: str, build=True, months=None, kind=Materialization.BY_MONTH, begin="") -> BuildDecision:
+    return BuildDecision(
         Node(f"model.{name}", name, {}, (), (), kind, identifier=name, begin=begin),
         build,
         "why",
@@ -114,7 +114,7 @@ def test_months_are_told_for_the_models_that_are_built_by_month():
     ],
 )
 def test_batches_are_given_as_one_range_that_holds_the_months_to_build(months, start, end):
-    batches = decision("orders", months=months, kind=Kind.MICROBATCH, begin="2025-01-15")
+    batches = decision("orders", months=months, kind=Materialization.MICROBATCH, begin="2025-01-15")
     arguments = build_arguments([batches, decision("cities")], MANIFEST, NOW)
     at = arguments.index("--event-time-start")
     assert arguments[at : at + 4] == ["--event-time-start", start, "--event-time-end", end]
@@ -123,6 +123,6 @@ def test_batches_are_given_as_one_range_that_holds_the_months_to_build(months, s
 
 
 def test_without_batches_to_build_dbt_is_given_no_range():
-    whole = decision("orders", kind=Kind.MICROBATCH, begin="2025-01-15")
+    whole = decision("orders", kind=Materialization.MICROBATCH, begin="2025-01-15")
     assert "--event-time-start" not in build_arguments([whole], MANIFEST, NOW)
     assert batches_of([whole]) == []

@@ -36,7 +36,7 @@ class PullRequest:
     def check(self) -> Checked:
         parts = self.production.parts
         project = Project(self.directory, self.production.home / "dbt", parts.project.variables)
-        return slim_ci.slim_ci(project, parts.release)
+        return slim_ci.slim_ci(project, parts.publisher)
 
     @property
     def left_behind(self) -> list[Path]:
@@ -178,7 +178,7 @@ def test_a_model_that_is_no_more_is_told(request_):
 def test_without_a_manifest_of_production_it_says_to_run_the_pipeline(tmp_path):
     project = Pipeline(tmp_path / "home", None, {}).parts
     with pytest.raises(NothingToCompareWith, match="run the pipeline there first"):
-        slim_ci.slim_ci(project.project, project.release)
+        slim_ci.slim_ci(project.project, project.publisher)
     assert list((tmp_path / "home").glob(".scratch*")) == []
 
 

@@ -54,7 +54,7 @@ def test_an_error_between_two_questions_lets_others_in(warehouse):
 def test_to_ask_makes_no_file(tmp_path):
     nothing = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
     with nothing.connected():
-        assert nothing.notes() == {}
+        assert nothing.read_states() == {}
     assert not nothing.path.exists()
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from serverless_assets import metadata
-from serverless_assets.warehouse import Work
+from serverless_assets.warehouse import JobStats
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -17,11 +17,11 @@ def test_bigquery_charges_by_the_bytes(size, usd):
 def test_a_file_is_free(tmp_path):
     duckdb = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
     assert duckdb.price(TIB) is None
-    assert metadata.work(Work(("a job",)), duckdb).keys().isdisjoint({"cost_usd"})
+    assert metadata.work(JobStats(("a job",)), duckdb).keys().isdisjoint({"cost_usd"})
 
 
 def test_work_is_told_with_its_price():
-    work = Work(("one",), 100, TIB // 2, 2500) + Work(("two",), 20, TIB // 2, 500)
+    work = JobStats(("one",), 100, TIB // 2, 2500) + JobStats(("two",), 20, TIB // 2, 500)
     assert metadata.work(work, BIGQUERY) == {
         "warehouse_jobs": "one, two",
         "bytes_processed": 120,
@@ -29,7 +29,7 @@ def test_work_is_told_with_its_price():
         "slot_seconds": 3.0,
         "cost_usd": 6.25,
     }
-    assert metadata.work(Work(), BIGQUERY) == {}
+    assert metadata.work(JobStats(), BIGQUERY) == {}
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from pathlib import Path
 import dagster as dg
 
 from serverless_assets.artifacts.gcs import GcsArtifacts
-from serverless_assets.publishing.release import Published, Release, Scratch
+from serverless_assets.publishing.publisher import Published, Publisher, Scratch
 from serverless_assets.publishing.run_lock import RunLock
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
 
-class LiveRelease(Release):
+class BigQueryPublisher(Publisher):
     """Runs write straight to what people read, each table in one atomic statement."""
 
     def __init__(self, home: Path, warehouse: BigQueryWarehouse, artifacts: GcsArtifacts) -> None:

@@ -10,23 +10,23 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.errors import ToldError, error_sentence
+from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, asset_outcomes
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.publishing.run_history import prune_runs
+from serverless_assets.publishing.run_metrics import record_of
 from serverless_assets.publishing.run_process import registered
-from serverless_assets.publishing.run_record import record_of
 from serverless_assets.publishing.summary import summarise, write_summary
-from serverless_assets.publishing.unsettled import Unsettled
 from serverless_assets.run_inputs import Choices
 from serverless_assets.scratch import remove_leftovers
 from serverless_assets.warehouse import Warehouse
 
-# Raises a `ToldError` if a run that means to write these assets, with these choices, may not begin.
+# Raises a `UserError` if a run that means to write these assets, with these choices, may not begin.
 Admit = Callable[[Sequence[str], Callable[[], Choices], Callable[[str], None]], None]
 
 # The events that tell what became of a run's assets.
-TELLING = {
+OUTCOME_EVENTS = {
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_OBSERVATION,
@@ -56,7 +56,7 @@ class Published:
     artifacts: Artifacts
 
 
-class Release(ABC):
+class Publisher(ABC):
     """Where a run writes to. Every asset asks for it, so that it wraps the whole run."""
 
     def __init__(self, home: Path) -> None:
@@ -110,7 +110,7 @@ class Release(ABC):
     @property
     def scratch_places(self) -> Mapping[str, Callable[[], None]]:
         """What it holds outside of `home` for a branch alone: the name of each place, and what removes it
-        with all that is in it, or raises a `ToldError`."""
+        with all that is in it, or raises a `UserError`."""
         return {}
 
     def begin(
@@ -123,15 +123,15 @@ class Release(ABC):
         """
         self.open(run_id, log)
         remove_leftovers(self.home)
-        unsettled = Unsettled(self.home)
-        unsettled.remove(unsettled.read() - set(existing))
-        unsettled.add(planned)
+        pending_assets = PendingAssets(self.home)
+        pending_assets.remove(pending_assets.read() - set(existing))
+        pending_assets.add(planned)
 
     def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
         """Publish what runs wrote if all of it is sound, and say whether it is what people now read."""
-        unsettled = Unsettled(self.home)
-        unsettled.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
-        waiting = unsettled.read()
+        pending_assets = PendingAssets(self.home)
+        pending_assets.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
+        waiting = pending_assets.read()
         if waiting:
             log.warning(
                 f"Not published: {', '.join(sorted(waiting))} did not succeed. {self.if_not_published} "
@@ -162,9 +162,9 @@ class Release(ABC):
         keeps at least.
         """
 
-        def around(context: dg.InitResourceContext) -> Iterator[Release]:
+        def around(context: dg.InitResourceContext) -> Iterator[Publisher]:
             if context.run is None or context.instance is None or context.log is None:
-                raise ValueError("a release belongs to a run")
+                raise ValueError("a publisher belongs to a run")
             log, run_inputs = context.log, context.resources.run_inputs
             with self.around_run(
                 context.run,
@@ -221,7 +221,7 @@ class Release(ABC):
             instance.report_run_canceled(run, "The run was stopped before its first step.")
             raise
         except Exception as error:
-            is_expected = isinstance(error, ToldError | dg.Failure)
+            is_expected = isinstance(error, UserError | dg.Failure)
             sentence = str(error) if is_expected else error_sentence(error)
             refused = [AssetOutcome(asset, "failed", sentence) for asset in planned]
             self._summarise(instance, run.run_id, refused, False, log)
@@ -247,7 +247,7 @@ class Release(ABC):
 
 
 def _outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:
-    entries = instance.all_logs(run_id, of_type=TELLING)
+    entries = instance.all_logs(run_id, of_type=OUTCOME_EVENTS)
     return asset_outcomes(entry.dagster_event for entry in entries if entry.dagster_event)
 
 

@@ -9,7 +9,7 @@ from serverless_assets.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Unsettled:
+class PendingAssets:
     """The assets that a run set out to write and that have not succeeded since.
 
     Kept in a file below `home`, so that what a killed run left behind is not published by the next

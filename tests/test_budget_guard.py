@@ -9,15 +9,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from serverless_assets.admission import Admission
 from serverless_assets.automation.dry_run import dry_run
 from serverless_assets.automation.first_error import first_error
-from serverless_assets.forecasting.compute import Size, Used
+from serverless_assets.budget_guard import BudgetGuard
+from serverless_assets.forecasting.compute import ComputeUsage, Size
 from serverless_assets.publishing.budget import OverBudget
 from serverless_assets.publishing.outcome import failure_in_words
-from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
-from serverless_assets.transformation.fingerprints import Kind
+from serverless_assets.transformation.fingerprints import Materialization
 from tests.automation.test_what_if import content
 from tests.conftest import Pipeline
 from tests.publishing.test_run_record import records
@@ -36,10 +36,10 @@ class PricedCompute:
     usd: float | None = 1.0
     name: str = "Modal"
 
-    def most(self, size: Size) -> Used:
-        return Used(1800, 1800 * size.cpu)
+    def most(self, size: Size) -> ComputeUsage:
+        return ComputeUsage(1800, 1800 * size.cpu)
 
-    def price(self, size: Size, used: Used) -> float | None:
+    def price(self, size: Size, used: ComputeUsage) -> float | None:
         return None if self.usd is None else self.usd * size.cpu
 
 
@@ -57,18 +57,18 @@ class PricedWarehouse:
         raise AssertionError("not asked here")
 
 
-def admission(
+def budget_guard(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int], usd: float | None = 1.0
-) -> Admission:
+) -> BudgetGuard:
     """As on BigQuery, which says of each model what it would read."""
 
     def bytes_to_read(project, warehouse, decisions, manifest):
         assert all(decision.build and decision.months is None for decision in decisions)
-        names = [decision.node.name for decision in decisions if decision.node.kind != Kind.VIEW]
+        names = [decision.node.name for decision in decisions if decision.node.kind != Materialization.VIEW]
         return {name: sizes[name] for name in names if name in sizes}
 
     monkeypatch.setattr("serverless_assets.admission.bytes_to_read", bytes_to_read)
-    return Admission(5.0, PricedCompute(usd), pipeline.parts.project, PricedWarehouse(sizes))
+    return BudgetGuard(5.0, PricedCompute(usd), pipeline.parts.project, PricedWarehouse(sizes))
 
 
 # ---- what is counted
@@ -91,7 +91,7 @@ def admission(
 def test_what_a_run_may_cost_follows_from_what_it_means_to_write(
     green, monkeypatch, planned, forecast, usd, uncounted
 ):
-    asked = admission(green, monkeypatch, {"orders": 1, "customers": 2})
+    asked = budget_guard(green, monkeypatch, {"orders": 1, "customers": 2})
     most = asked.most(planned, RunInputs(forecast=forecast).choices())
     assert (most.usd, most.uncounted) == (usd, uncounted)
 
@@ -100,19 +100,19 @@ def test_without_a_budget_nothing_is_asked(green):
     def choices():
         raise AssertionError("asked")
 
-    Admission(None, None, None, None)(["order_forecast"], choices, print)  # type: ignore[arg-type]
+    BudgetGuard(None, None, None, None)(["order_forecast"], choices, print)  # type: ignore[arg-type]
 
 
 def test_what_is_free_is_not_asked_about(green, monkeypatch):
     monkeypatch.setattr("serverless_assets.admission.bytes_to_read", None)
-    local = Admission(0.0, green.parts.compute, green.parts.project, green.warehouse)
+    local = BudgetGuard(0.0, green.parts.compute, green.parts.project, green.warehouse)
     said: list[str] = []
     local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).choices, said.append)
     assert said == ["This run costs nothing. The budget of $0.00 (SERVERLESS_BUDGET_USD) has room for that."]
 
 
 def test_a_run_over_the_budget_is_refused_and_one_within_it_is_told_the_sum(green, monkeypatch):
-    asked = admission(green, monkeypatch, {"orders": 1, "customers": 2})
+    asked = budget_guard(green, monkeypatch, {"orders": 1, "customers": 2})
     said: list[str] = []
     with pytest.raises(OverBudget, match=r"^This run may cost up to \$7.00: \$4.00 for the forecast"):
         asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="4.0")).choices, said.append)
@@ -154,7 +154,7 @@ def files(home: Path) -> dict[str, bytes | str]:
 @pytest.mark.parametrize("job", ["serverless_pipeline", "forecast"])
 def test_a_run_over_the_budget_fails_in_words_and_writes_nothing(on_a_budget, job):
     # A run before did not finish: that stays on record.
-    Unsettled(on_a_budget.home).add(["orders"])
+    PendingAssets(on_a_budget.home).add(["orders"])
     # To load the code parses the dbt project, which is written down.
     assert on_a_budget.definitions
     before = files(on_a_budget.home)
@@ -242,7 +242,7 @@ def test_over_the_budget_no_call_is_started_and_within_it_one_is_and_its_cost_is
     event = laptop.instance.get_latest_materialization_event(dg.AssetKey("order_forecast"))
     told = event.asset_materialization.metadata
     assert told["cpu_seconds"].value > 0
-    size, used = Size(0.25, 256), Used(told["seconds"].value, told["cpu_seconds"].value)
+    size, used = Size(0.25, 256), ComputeUsage(told["seconds"].value, told["cpu_seconds"].value)
     assert outcome["cost_usd"] == pytest.approx(laptop.parts.compute.price(size, used), rel=0.01)
     # It is reused: that costs nothing, and nothing is charged a second time.
     assert laptop.run(small, job="forecast").success

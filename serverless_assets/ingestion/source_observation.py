@@ -15,7 +15,7 @@ ROW_LOSS, NOT_LOADED = "row_loss", "columns_not_loaded"
 
 
 @dataclass(frozen=True)
-class LastSeen:
+class SourceObservation:
     """Columns and types of the last file, None if nobody knows; what was then new of them, empty if nothing;
     when the source last said that the table is as it has it, in UTC; and what to warn of about the rows that
     the last load removed, empty if nothing."""
@@ -26,7 +26,7 @@ class LastSeen:
     row_loss: str = ""
 
     @classmethod
-    def in_metadata(cls, found: Mapping[str, dg.MetadataValue]) -> "LastSeen":
+    def in_metadata(cls, found: Mapping[str, dg.MetadataValue]) -> "SourceObservation":
         """What a materialization tells; nothing if it is not one of these."""
         columns, change, confirmed, loss = map(found.get, (COLUMNS, CHANGE, CONFIRMED, ROW_LOSS))
         return cls(
@@ -40,7 +40,7 @@ class LastSeen:
             str(loss.value) if loss else "",
         )
 
-    def seen(self, served: Columns | None, now: datetime, row_loss: str | None = None) -> "LastSeen":
+    def seen(self, served: Columns | None, now: datetime, row_loss: str | None = None) -> "SourceObservation":
         """What there is to say after the source answered; `served` is None if there was nothing new.
 
         row_loss: of the load that followed; None if there was none.
@@ -48,7 +48,7 @@ class LastSeen:
         loss = self.row_loss if row_loss is None else row_loss
         if served is None:
             return replace(self, confirmed_at=now, row_loss=loss)
-        return LastSeen(served, schema_change(self.columns, served), now, loss)
+        return SourceObservation(served, schema_change(self.columns, served), now, loss)
 
     def not_loaded(self, table: Table) -> str:
         """The columns of the last file that the catalogue does not have, with their types."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Compute, Size
 from serverless_assets.publishing.budget import (
     Charge,
-    Most,
+    CostEstimate,
     OverBudget,
     forecast_charge,
     models_charge,
@@ -21,7 +21,7 @@ from serverless_assets.publishing.budget import (
 from serverless_assets.run_inputs import Choices, ForecastChoice
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.estimate import bytes_to_read
-from serverless_assets.transformation.fingerprints import Kind
+from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
@@ -30,7 +30,7 @@ FORECAST, STORES = "order_forecast", "store_forecast"
 
 
 @dataclass(frozen=True)
-class Admission:
+class BudgetGuard:
     """The budget in US dollars, or None for no limit, and what a run spends it on."""
 
     budget_usd: float | None
@@ -45,7 +45,7 @@ class Admission:
 
         Raises:
             OverBudget: it may cost more than the budget.
-            ToldError: the warehouse cannot be asked.
+            UserError: the warehouse cannot be asked.
         """
         if self.budget_usd is None:
             return
@@ -55,16 +55,16 @@ class Admission:
             raise OverBudget(refused)
         log(verdict(most, self.budget_usd))
 
-    def most(self, planned: Collection[str], choices: Choices) -> Most:
+    def most(self, planned: Collection[str], choices: Choices) -> CostEstimate:
         """What a run that means to write these assets may cost at most. What is free is not asked about."""
         charges: list[Charge] = []
         calls = len({FORECAST, STORES} & set(planned))
         if choices.forecast and calls:
             charges += self._forecast(choices.forecast, calls)
         if self.warehouse.price(0) is None:
-            return Most(charges)
+            return CostEstimate(charges)
         built, uncounted = self._models(planned)
-        return Most([*charges, *built], uncounted)
+        return CostEstimate([*charges, *built], uncounted)
 
     def _forecast(self, choice: ForecastChoice, calls: int) -> Iterator[Charge]:
         size = Size(choice.cpu, choice.memory)
@@ -90,7 +90,7 @@ class Admission:
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
         decisions = planning.decide(selected, notes={}, force=True)
         sizes = bytes_to_read(self.project, self.warehouse, decisions, manifest)
-        tables = [decision.node.name for decision in decisions if decision.node.kind != Kind.VIEW]
+        tables = [decision.node.name for decision in decisions if decision.node.kind != Materialization.VIEW]
         price = self.warehouse.price(sum(sizes.values())) or 0.0
         charges = [models_charge(price, len(sizes), self.warehouse.name)] if sizes else []
         return charges, [name for name in tables if name not in sizes]
