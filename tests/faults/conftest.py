@@ -20,10 +20,16 @@ TABLE = Table()
 TALLY = pytest.StashKey[Tally]()
 
 
+# These take longest: begun first, they do not keep one process busy while the other has nothing to do.
+LONGEST = ("test_thirty_days", "test_damage", "test_ui_cancel", "test_crash_points")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("faults")
+    own = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in own:
+        item.add_marker("faults")
+    if len(own) == len(items):
+        items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture

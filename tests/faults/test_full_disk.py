@@ -18,7 +18,7 @@ KIND = "full disk"
 KIB = 1024
 # What is free for a run that needs 10 MiB: from its first file to its last.
 SPARE = [0, 256 * KIB, 1536 * KIB, 4096 * KIB]
-WORDS = ("No space left", "disk is full", "disk full", "out of space")
+WORDS = ("No space left", "disk is full", "disk full", "out of space", "Dagster's history is full")
 NAMESPACE = ["unshare", "-Urm"]
 
 
@@ -53,7 +53,12 @@ def test_a_full_disk_is_named_and_loses_nothing(
                     check_messages(report, fault)
                     home = place.home.with_name(f"{place.home.name}-{size}")
                     fault.loss(*end_state(home).differences(reference))
-                    fault.left_overs(left_overs(home, place.temporary, reference))
+                    fault.left_overs(
+                        path
+                        for path in left_overs(home, place.temporary, reference)
+                        # The traceback of a run whose home is full, and the socket of the runs' own server.
+                        if not path.startswith(("TMPDIR/serverless-logs", "TMPDIR/pymp-"))
+                    )
                     shutil.rmtree(home)
 
 

@@ -5,7 +5,7 @@ import re
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,13 +117,20 @@ def end(command: Command, number: signal.Signals, fault: Attempt) -> None:
         fault.silent(f"it prints a traceback: {since[-600:]}")
 
 
-def compare(place: World, reference: EndState, fault: Attempt, besides: int | None = None) -> None:
+def compare(
+    place: World,
+    reference: EndState,
+    fault: Attempt,
+    besides: int | None = None,
+    its_files: Collection[str] = (),
+) -> None:
     """Report what is not as it is after a run that nobody disturbed.
 
-    Processes of the home are left over, `besides` the one of this id and those that it started.
+    Processes of the home are left over, `besides` the one of this id and those that it started; `its_files`
+    are what it keeps in the temporary folder.
     """
     fault.loss(*end_state(place.home).differences(reference))
-    fault.left_overs(left_overs(place.home, place.temporary, reference))
+    fault.left_overs(set(left_overs(place.home, place.temporary, reference)) - set(its_files))
     processes = processes_of(place.home)
     if besides:
         own = {besides, *(child.pid for child in psutil.Process(besides).children(recursive=True))}

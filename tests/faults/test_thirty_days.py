@@ -24,9 +24,10 @@ from tests.ingestion.shop import Shop
 
 KIND = "thirty days by itself"
 DAYS = 30
-# How much the home may grow between the tenth and the last day: a record of a forecast, kept for good, and
-# a manifest a day.
-GROWTH_MIB_A_DAY = 1.0
+RUNS_KEPT = 8
+# How much the home may grow between the tenth and the last day, when as many runs are deleted as are made: a
+# record of a forecast, kept for good, and a manifest a day.
+GROWTH_MIB_A_DAY = 0.5
 FUTURE = timedelta(days=200)
 
 
@@ -113,6 +114,7 @@ def days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Days]:
         variables = {
             "SERVERLESS_DATASET_URL": source.url,
             "SERVERLESS_FIRST_MONTH": f"{start - timedelta(days=150):%Y-%m}",
+            "SERVERLESS_KEEP_RUNS": str(RUNS_KEPT),
         }
         with dg.DagsterInstance.get() as instance:
             yield Days(source, Pipeline(place.home, instance, variables), start)

@@ -12,7 +12,7 @@ from tests.faults.conftest import ROUNDS
 from tests.faults.processes import STOP_SECONDS
 from tests.faults.tally import Tally
 from tests.faults.test_kills import compare
-from tests.faults.world import EndState, World, end_state
+from tests.faults.world import EndState, World, end_state, left_overs
 from tests.ui.client import OVER, Ui, steps, until
 from tests.ui.serve import serve
 
@@ -26,10 +26,11 @@ REBUILD = {"rebuild": "all"}
 
 @dataclass(frozen=True)
 class Served:
-    """A UI over a home with a green run, and what that home shows."""
+    """A UI over a home with a green run, what that home shows, and what files the UI itself keeps."""
 
     ui: Ui
     reference: EndState
+    its_files: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def served(place: World, template: Path) -> Iterator[Served]:
     reference = end_state(place.home)
     variables = {name: value for name, value in place.variables.items() if name.startswith("SERVERLESS_")}
     with serve(place.home, {**variables, "TMPDIR": str(place.temporary)}) as ui:
-        yield Served(ui, reference)
+        yield Served(ui, reference, left_overs(place.home, place.temporary, reference))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -59,7 +60,7 @@ def test_a_run_after_one_that_was_cancelled_ends_as_if_nothing_had_happened(
             code, text = place.run()
             if code:
                 fault.other(f"the next run ends with {code}: {text[-600:]}")
-            compare(place, served.reference, fault, besides=served.ui.pid)
+            compare(place, served.reference, fault, besides=served.ui.pid, its_files=served.its_files)
 
 
 def has_begun(ui: Ui, run_id: str, step: str) -> bool:
