@@ -78,7 +78,7 @@ def _made_up(name: str, seed: int, length: int, odd: str) -> Series:
 def sample_shop() -> Series | None:
     """The revenue a day of the shop that the project comes with; None without its package."""
     try:
-        from serverless_assets.ingestion.sample_shop import SampleShop
+        from serverless_assets.sample_shop.shop import SampleShop
     except ImportError:
         return None
     orders = SampleShop(end=date(2026, 10, 31)).table("raw_orders")

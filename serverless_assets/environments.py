@@ -10,10 +10,10 @@ from serverless_assets.budget_guard import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.interruptible import DownloadLimits
-from serverless_assets.ingestion.sample_shop import SampleShop
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.sample_shop.shop import SampleShop
 from serverless_assets.settings import Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
 

@@ -24,10 +24,10 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.automation.jobs import run_config
 from serverless_assets.definitions import build
 from serverless_assets.environments import Environment, environment
-from serverless_assets.ingestion.sample_api import create_app, serve
-from serverless_assets.ingestion.sample_shop import SampleShop
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs, SkipForecast
+from serverless_assets.sample_shop.api import create_app, serve
+from serverless_assets.sample_shop.shop import SampleShop
 from serverless_assets.settings import Settings
 from serverless_assets.warehouse import Warehouse
 from tests.services.modal.harness import Server, modal_server

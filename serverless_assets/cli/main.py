@@ -172,8 +172,8 @@ def sample_api(port: int) -> None:
     _refuse_unusable_port(port)
     import uvicorn
 
-    from serverless_assets.ingestion.sample_api import create_app
-    from serverless_assets.ingestion.sample_shop import SampleShop
+    from serverless_assets.sample_shop.api import create_app
+    from serverless_assets.sample_shop.shop import SampleShop
     from serverless_assets.settings import yesterday
 
     click.echo(f"Sample shop: http://127.0.0.1:{port} (Ctrl-C ends it)")

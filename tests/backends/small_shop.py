@@ -6,7 +6,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from serverless_assets.ingestion.sample_shop import SampleShop
+from serverless_assets.sample_shop.shop import SampleShop
 
 ONE_IN = 40
 

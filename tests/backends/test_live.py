@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from serverless_assets.ingestion.sample_api import create_app, serve
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.sample_shop.api import create_app, serve
 from tests.backends.conftest import OUTSIDE, PARITY, delete_dataset, environment
 from tests.backends.parity import compare
 from tests.backends.small_shop import SmallShop

@@ -14,8 +14,8 @@ import pytest
 
 from serverless_assets import metadata
 from serverless_assets.automation.dry_run import dry_run
-from serverless_assets.ingestion.sample_api import create_app, serve
 from serverless_assets.run_inputs import Reuse, RunInputs
+from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.transformation import dbt
 from tests.backends.conftest import PARITY, Google
 from tests.backends.parity import compare

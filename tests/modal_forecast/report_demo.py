@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast.report import ReportInput
-from serverless_assets.ingestion.sample_shop import SampleShop
+from serverless_assets.sample_shop.shop import SampleShop
 
 END = date(2026, 11, 24)
 HORIZON = 180

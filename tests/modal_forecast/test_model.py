@@ -325,7 +325,7 @@ def test_the_sample_shop_is_forecast_better_than_by_repeating_it():
 
 
 def sample_shop_revenue():
-    from serverless_assets.ingestion.sample_shop import SampleShop
+    from serverless_assets.sample_shop.shop import SampleShop
 
     orders = SampleShop(end=date(2026, 10, 31)).table("raw_orders")
     ordered = orders["ordered_at"].to_numpy().astype("datetime64[D]")

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serverless_assets.ingestion.sample_api import serve
 from serverless_assets.ingestion.tables import RAW_ITEMS, RAW_ORDERS, TABLES, Table
+from serverless_assets.sample_shop.api import serve
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import NO_FORECAST, Pipeline

@@ -1,28 +1,26 @@
-"""A living shop: tables that are a function of a seed and of days, so that each day adds to a fixed past."""
+"""The tables of the sample shop, computed from a seed and a day: each day adds rows to a fixed past."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
 import pyarrow as pa
 
-from serverless_assets.ingestion.sample_catalogue import (
+from serverless_assets.sample_shop.catalogue import (
     FACTS,
     FOUNDED,
     PRODUCTS,
     SCHEMAS,
     STORES,
     SUPPLIES,
-    Store,
 )
-from serverless_assets.ingestion.sample_demand import customers_by
-from serverless_assets.ingestion.sample_draws import customer_ids, customer_names, sales
+from serverless_assets.sample_shop.sales import customer_ids, customer_names, customers_by, sales
 
 ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleShop:
-    """A shop as it stood at the close of a day. Two shops of one seed agree on every day that they share.
+    """A shop at the close of a day. Two shops of one seed agree on every day that they share.
 
     Attributes:
         seed: which shop it is; not negative.
@@ -34,21 +32,21 @@ class SampleShop:
 
     @property
     def start(self) -> date:
-        """The first day of the history: the first of a month, so that the oldest month is never partial."""
+        """Return the first day of the history: the first of a month, as no month is partial."""
         return date(self.end.year - 2, self.end.month, 1)
 
     def clip(self, start: date | None = None, end: date | None = None) -> tuple[date, date]:
-        """The window from `start` up to `end` (exclusive) as far as there is history.
+        """Return the window from `start` up to `end` (exclusive) as far as there is history.
 
         Without a bound the window reaches as far as the history does. Every window without a day in it
-        comes out the same.
+        is returned as the same one.
         """
         first = max(start or self.start, self.start)
         stop = min(end or date.max, self.end + ONE_DAY)
         return (first, stop) if first < stop else (self.start, self.start)
 
     def table(self, name: str, start: date | None = None, end: date | None = None) -> pa.Table:
-        """The rows of a table, facts in order of time, with the schema of `SCHEMAS[name]`.
+        """Return the rows of a table, facts in order of time, with the schema of `SCHEMAS[name]`.
 
         `start` and `end` choose the facts of a window, as in `clip`; a snapshot is always whole.
 
@@ -62,7 +60,7 @@ class SampleShop:
         return pa.Table.from_pylist(self._snapshot(name), schema)
 
     def changed_on(self, name: str, start: date | None = None, end: date | None = None) -> date | None:
-        """The last day that changed what `table` gives for the same arguments; None if that is no rows.
+        """Return the last day that changed what `table` returns for these arguments; None for no rows.
 
         It follows from the content: a day without trade changes nothing.
         """
@@ -73,7 +71,7 @@ class SampleShop:
                 # Somebody signs up every day, even on holidays.
                 return self.end if self.end >= FOUNDED else None
             case "raw_stores":
-                return max((store.opened for store in self._stores()), default=None)
+                return max((store.opened for store in STORES if store.opened <= self.end), default=None)
             case _:
                 return FOUNDED
 
@@ -89,9 +87,6 @@ class SampleShop:
             return max(last_trade, self.end.replace(day=1))
         return last_trade
 
-    def _stores(self) -> list[Store]:
-        return [store for store in STORES if store.opened <= self.end]
-
     def _snapshot(self, name: str) -> list[dict[str, object]]:
         match name:
             case "raw_customers":
@@ -103,7 +98,8 @@ class SampleShop:
             case "raw_stores":
                 return [
                     store._asdict() | {"opened_at": datetime.combine(store.opened, time())}
-                    for store in self._stores()
+                    for store in STORES
+                    if store.opened <= self.end
                 ]
             case "raw_supplies":
                 return [supply._asdict() | {"sku": sku} for supply in SUPPLIES for sku in supply.skus]

@@ -1,4 +1,4 @@
-"""What the sample shop is made of: its tables, stores, products, supplies and people's names. Only data.
+"""The data of the sample shop: its table schemas, stores, products, supplies and people's names.
 
 Past days are drawn from these lines, so editing them rewrites history (`test_the_past_is_as_it_was_written`).
 """
@@ -49,7 +49,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 FACTS = frozenset({"raw_orders", "raw_items"})
 
 
-class Store(NamedTuple):
+class SampleStore(NamedTuple):
     """A café. `orders_a_day` is what it settles at on a plain day, before the chain became well known."""
 
     id: str
@@ -65,12 +65,12 @@ class Store(NamedTuple):
 HOURS_OPEN = 9
 
 STORES = (
-    Store("STO-01", "Philadelphia", date(2010, 3, 1), 0.08, 12, 40.0),
-    Store("STO-02", "Chicago", date(2023, 5, 8), 0.1075, 13, 36.0),
-    Store("STO-03", "Brooklyn", date(2024, 6, 3), 0.08875, 12, 44.0),
-    Store("STO-04", "Portland", date(2025, 3, 10), 0.0, 15, 25.0),
-    Store("STO-05", "Austin", date(2025, 10, 6), 0.0825, 13, 33.0),
-    Store("STO-06", "San Francisco", date(2026, 5, 4), 0.08625, 15, 40.0),
+    SampleStore("STO-01", "Philadelphia", date(2010, 3, 1), 0.08, 12, 40.0),
+    SampleStore("STO-02", "Chicago", date(2023, 5, 8), 0.1075, 13, 36.0),
+    SampleStore("STO-03", "Brooklyn", date(2024, 6, 3), 0.08875, 12, 44.0),
+    SampleStore("STO-04", "Portland", date(2025, 3, 10), 0.0, 15, 25.0),
+    SampleStore("STO-05", "Austin", date(2025, 10, 6), 0.0825, 13, 33.0),
+    SampleStore("STO-06", "San Francisco", date(2026, 5, 4), 0.08625, 15, 40.0),
 )
 FOUNDED = STORES[0].opened
 

@@ -1,22 +1,50 @@
-"""Everything about the sample shop that is left to chance: a day's orders, and what customers are called."""
+"""The sales of the sample shop: the orders that it expects on a day, and those that are drawn around it.
 
+Expected orders are plain functions of the calendar, with holidays of the shop's own: a package of holidays
+that is corrected later would rewrite the past. Everything random follows from the seed and the day alone.
+"""
+
+import math
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from serverless_assets.ingestion.sample_catalogue import (
+from serverless_assets.sample_shop.catalogue import (
     FIRST_NAMES,
+    FOUNDED,
     HOURS_OPEN,
     LAST_NAMES,
     PRODUCTS,
     SCHEMAS,
     STORES,
+    SampleStore,
 )
-from serverless_assets.ingestion.sample_demand import customers_by, expected_orders
+
+# From Monday to Sunday.
+WEEKDAYS = (0.84, 0.86, 0.92, 0.98, 1.12, 1.28, 1.0)
+
+SUMMER = 0.12
+MIDSUMMER = 196  # 15 July, as a day of the year
+
+RAMP_DAYS = 90
+
+# Growth that levels off: sane volumes in any year, and still clearly growing in the mid-2020s.
+FAME_BEFORE, FAME_GAINED = 0.6, 0.8
+TURNING_POINT = date(2025, 1, 1)
+TURNING_DAYS = 730
+
+FIRST_CUSTOMERS = 100
+SIGN_UPS_A_DAY = 3.0
+
+CLOSED = 0.0
+FIXED_HOLIDAYS = {(1, 1): 0.55, (7, 3): 1.2, (7, 4): 0.7, (12, 24): 1.4, (12, 25): CLOSED, (12, 31): 1.15}
+# By days from Thanksgiving.
+AROUND_THANKSGIVING = {-2: 1.15, -1: 1.45, 0: CLOSED, 1: 1.3}
+CHRISTMAS_SHOPPING = 1.2
 
 Ints = npt.NDArray[np.int64]
 
@@ -43,7 +71,7 @@ _EARLY_POPULARITY = _POPULARITY * [EARLY_THIRST if p.type == "beverage" else 1.0
 
 @lru_cache(DAYS_REMEMBERED)
 def sales(seed: int, day: date) -> Mapping[str, pa.RecordBatch]:
-    """The `raw_orders` and `raw_items` of one day in order of time, drawn from the seed and the day alone."""
+    """Return the `raw_orders` and `raw_items` of one day in order of time, by seed and day alone."""
     random = _random(seed, day)
     store, second = _visits(random, day)
     customer = _guests(random, customers_by(day), len(store))
@@ -61,9 +89,11 @@ def sales(seed: int, day: date) -> Mapping[str, pa.RecordBatch]:
         "tax_paid": tax,
         "order_total": subtotal + tax,
     }
-    ordered = [order_ids[place] for place in order]
+    ordered = [order_ids[position] for position in order]
+    # The place of each item within its order, from 1: the items lie together by order.
+    places = np.arange(len(order)) - np.searchsorted(order, order) + 1
     items = {
-        "id": [f"{order_id}-{place}" for order_id, place in zip(ordered, _places(order), strict=True)],
+        "id": [f"{order_id}-{place}" for order_id, place in zip(ordered, places, strict=True)],
         "order_id": ordered,
         "sku": _SKUS[product],
     }
@@ -74,12 +104,12 @@ def sales(seed: int, day: date) -> Mapping[str, pa.RecordBatch]:
 
 
 def customer_ids(customers: Iterable[int]) -> list[str]:
-    """The ids of customers, who are counted from 0 in the order in which they signed up."""
+    """Return the ids of customers, who are counted from 0 in the order in which they signed up."""
     return [f"CUS-{customer + 1:06d}" for customer in customers]
 
 
 def customer_names(seed: int, count: int) -> list[str]:
-    """What the first `count` customers are called; drawn one after the other, so that more add to fewer."""
+    """Return the names of the first `count` customers; a larger count only adds names."""
     choices = _random(seed).random_sample((count, 2)) * (len(FIRST_NAMES), len(LAST_NAMES))
     return [f"{FIRST_NAMES[first]} {LAST_NAMES[last]}" for first, last in choices.astype(np.int64)]
 
@@ -91,7 +121,7 @@ def _random(seed: int, day: date | None = None) -> np.random.RandomState:
 
 
 def _visits(random: np.random.RandomState, day: date) -> tuple[Ints, Ints]:
-    """The store (its place in STORES) and the second of the day (UTC) of each order, in order of time."""
+    """Draw the store (its place in STORES) and the second of the day (UTC) of each order, by time."""
     expected = [expected_orders(store, day) for store in STORES]
     luck = random.gamma(STEADINESS, 1 / STEADINESS, len(STORES))
     store = np.repeat(np.arange(len(STORES)), random.poisson(expected * luck))
@@ -106,7 +136,7 @@ def _visits(random: np.random.RandomState, day: date) -> tuple[Ints, Ints]:
 
 
 def _guests(random: np.random.RandomState, customers: int, orders: int) -> Ints:
-    """Who places each order: a regular, or anybody, and then the likelier the later they signed up."""
+    """Draw who places each order: a regular, or anybody, and then the likelier the later they signed up."""
     one_of_all = random.random_sample(orders)
     regular = (customers * one_of_all).astype(np.int64) // REGULARS_EVERY * REGULARS_EVERY
     recent = customers - 1 - (customers * one_of_all**3).astype(np.int64)
@@ -114,7 +144,7 @@ def _guests(random: np.random.RandomState, customers: int, orders: int) -> Ints:
 
 
 def _baskets(random: np.random.RandomState, early: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """The order (its place in the day) and the product (its place in PRODUCTS) of each item."""
+    """Draw the order (its place in the day) and the product (its place in PRODUCTS) of each item."""
     sizes = random.choice(BASKET_SIZES, len(early), p=BASKET_SHARES)
     order = np.repeat(np.arange(len(early)), sizes)
     early_choice, late_choice = (
@@ -124,6 +154,37 @@ def _baskets(random: np.random.RandomState, early: npt.NDArray[np.bool_]) -> tup
     return order, np.where(early[order], early_choice, late_choice)
 
 
-def _places(order: Ints) -> Ints:
-    """The place of each item within its order, from 1, for items that lie together by order."""
-    return np.arange(len(order)) - np.searchsorted(order, order) + 1
+def expected_orders(store: SampleStore, day: date) -> float:
+    """Return the mean number of orders at `store` on `day`; 0 before it opens and on days it is closed."""
+    if day < store.opened:
+        return 0.0
+    ramp = 1 - math.exp(-((day - store.opened).days + 1) / RAMP_DAYS)
+    fame = FAME_BEFORE + FAME_GAINED / (1 + math.exp(-(day - TURNING_POINT).days / TURNING_DAYS))
+    summer = 1 + SUMMER * math.cos(2 * math.pi * (day.timetuple().tm_yday - MIDSUMMER) / 365.25)
+    season = WEEKDAYS[day.weekday()] * summer * _holiday_factor(day)
+    return store.orders_a_day * ramp * fame * season
+
+
+def _holiday_factor(day: date) -> float:
+    if (day.month, day.day) in FIXED_HOLIDAYS:
+        return FIXED_HOLIDAYS[day.month, day.day]
+    if day.month == 12 and 18 <= day.day <= 23:
+        return CHRISTMAS_SHOPPING
+    return AROUND_THANKSGIVING.get((day - thanksgiving(day.year)).days, 1.0)
+
+
+def customers_by(day: date) -> int:
+    """Return how many people have signed up by the end of `day`: more every day as the shop becomes known."""
+    if day < FOUNDED:
+        return 0
+    days = (day - FOUNDED).days
+    # The integral of the fame in `expected_orders` up to `day`.
+    since_turning = (day - TURNING_POINT).days / TURNING_DAYS
+    fame_so_far = FAME_BEFORE * days + FAME_GAINED * TURNING_DAYS * float(np.logaddexp(0.0, since_turning))
+    return FIRST_CUSTOMERS + int(SIGN_UPS_A_DAY * fame_so_far)
+
+
+def thanksgiving(year: int) -> date:
+    """Return the fourth Thursday of November."""
+    first = date(year, 11, 1)
+    return first + timedelta(days=(3 - first.weekday()) % 7 + 21)

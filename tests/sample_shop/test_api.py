@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from serverless_assets.ingestion.sample_api import create_app, serve
-from serverless_assets.ingestion.sample_catalogue import SCHEMAS
-from serverless_assets.ingestion.sample_shop import SampleShop
+from serverless_assets.sample_shop.api import create_app, serve
+from serverless_assets.sample_shop.catalogue import SCHEMAS
+from serverless_assets.sample_shop.shop import SampleShop
 
 SHOP = SampleShop(end=date(2026, 11, 22))
 TOMORROW = SampleShop(end=date(2026, 11, 23))
