@@ -12,99 +12,35 @@ import pytest
 
 from tests.faults.tally import Attempt, Tally
 from tests.faults.world import EndState, World, end_state, left_overs, warehouse_content
+from tests.publishing.damage import dangling, empty, file, folder, half, noise, remove
 
 KIND = "damage to the home directory"
-NOISE = bytes(range(256)) * 64
 # A sentence that helps names something to do.
 ADVICE = ("move", "delete", "remove", "restore", "replace", "run again", "make clean", "choose", "repair")
 
 
-def write(path: Path, content: bytes) -> None:
-    """Put a file in the place of whatever is at `path`."""
-    remove(path)
-    path.write_bytes(content)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def folder(path: Path) -> None:
-    """Put a folder with a file of somebody's own in the place of whatever is at `path`."""
-    remove(path)
-    path.mkdir()
-    (path / "notes.txt").write_text("mine")
-
-
-def link(path: Path, target: str) -> None:
-    remove(path)
-    path.symlink_to(target)
-
-
-def cut(path: Path) -> None:
-    path = path.resolve()
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content[: len(content) // 2])
-
-
-def overwrite(path: Path, content: bytes = NOISE) -> None:
-    """Change a file's content where it lies, links followed."""
-    path.resolve().write_bytes(content)
-
-
-def noise(path: Path) -> None:
-    write(path, NOISE)
-
-
-def emptied(path: Path) -> None:
-    overwrite(path, b"")
-
-
-# What is damaged below the home, and how.
+# What is damaged below the home, and how; tests/publishing/test_damage.py has what publishing alone keeps.
 DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
-    "published warehouse: random bytes in its place": ("warehouse.duckdb", noise),
-    "published warehouse: an empty file in its place": ("warehouse.duckdb", lambda path: write(path, b"")),
-    "published warehouse: overwritten through the link": ("current/warehouse.duckdb", overwrite),
-    "published warehouse: cut in half": ("current/warehouse.duckdb", cut),
-    "published warehouse: the link is gone": ("warehouse.duckdb", remove),
-    "published warehouse: the link leads nowhere": ("warehouse.duckdb", lambda path: link(path, "nowhere")),
-    "published warehouse: a folder": ("warehouse.duckdb", folder),
+    "published warehouse: random bytes in its place": ("warehouse.duckdb", file),
+    "published warehouse: overwritten through the link": ("current/warehouse.duckdb", noise),
+    "published warehouse: cut in half": ("current/warehouse.duckdb", half),
+    "published warehouse: the link leads nowhere": ("warehouse.duckdb", dangling),
     "artifacts: the link is gone": ("artifacts", remove),
-    "artifacts: a file": ("artifacts", noise),
-    "artifacts: somebody's folder": ("artifacts", folder),
-    "current: gone": ("current", remove),
-    "current: leads nowhere": ("current", lambda path: link(path, "releases/nowhere")),
     "current: a folder": ("current", folder),
-    "current: a file": ("current", noise),
     "releases: gone": ("releases", remove),
-    "release.json: random bytes": ("current/release.json", overwrite),
-    "release.json: empty": ("current/release.json", emptied),
-    "release.json: a list": ("current/release.json", lambda path: overwrite(path, b"[1]")),
-    "release.json: gone": ("current/release.json", remove),
+    "release.json: empty": ("current/release.json", empty),
     "work: gone": ("work", remove),
-    "working copy: random bytes": ("work/warehouse.duckdb", overwrite),
-    "working copy: cut in half": ("work/warehouse.duckdb", cut),
-    "working copy: empty": ("work/warehouse.duckdb", emptied),
-    "working copy: a folder": ("work/warehouse.duckdb", folder),
+    "working copy: random bytes": ("work/warehouse.duckdb", noise),
     "working copy: a log of random bytes": ("work/warehouse.duckdb.wal", noise),
-    "work/artifacts: gone": ("work/artifacts", remove),
-    "work/artifacts: a file": ("work/artifacts", noise),
-    "unsettled.json: random bytes": ("work/unsettled.json", overwrite),
-    "unsettled.json: empty": ("work/unsettled.json", emptied),
-    "unsettled.json: a number": ("work/unsettled.json", lambda path: overwrite(path, b"5")),
-    "unsettled.json: a folder": ("work/unsettled.json", folder),
-    "latest.json: random bytes": ("runs/latest.json", overwrite),
+    "unsettled.json: random bytes": ("work/unsettled.json", noise),
+    "latest.json: random bytes": ("runs/latest.json", noise),
     "latest.json: a folder": ("runs/latest.json", folder),
-    "dagster.yaml: random bytes": ("dagster/dagster.yaml", overwrite),
-    "Dagster's history: random bytes": ("dagster/history/runs.db", overwrite),
+    "dagster.yaml: random bytes": ("dagster/dagster.yaml", noise),
+    "Dagster's history: random bytes": ("dagster/history/runs.db", noise),
     "Dagster's history: gone": ("dagster", remove),
     "dbt's folder: gone": ("dbt", remove),
-    "dbt's manifest: random bytes": ("dbt/manifest.json", overwrite),
-    "dbt's partial parse: random bytes": ("dbt/partial_parse.msgpack", overwrite),
+    "dbt's manifest: random bytes": ("dbt/manifest.json", noise),
+    "dbt's partial parse: random bytes": ("dbt/partial_parse.msgpack", noise),
 }
 
 

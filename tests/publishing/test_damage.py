@@ -13,9 +13,9 @@ import pytest
 from serverless_assets.publishing.layout import HomeError, Layout
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
+from tests.publishing.damage import NOISE, copied, dangling, empty, file, folder, half, noise, remove
 
 LOG = dg.get_dagster_logger()
-NOISE = bytes(range(256)) * 64
 RECORD = "forecast-record-1.parquet"
 
 
@@ -51,47 +51,6 @@ def layout(tmp_path: Path) -> Layout:
 def number_in(path: Path) -> int:
     with duckdb.connect(str(path), read_only=True) as connection:
         return int(connection.execute("select n from numbers").fetchall()[0][0])
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def noise(path: Path) -> None:
-    path.write_bytes(NOISE)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def folder(path: Path) -> None:
-    remove(path)
-    path.mkdir()
-
-
-def file(path: Path) -> None:
-    remove(path)
-    path.write_text("mine")
-
-
-def dangling(path: Path) -> None:
-    remove(path)
-    path.symlink_to("nowhere")
-
-
-def copied(path: Path) -> None:
-    """A folder in the place of a link, as a copy of a home that follows links has it."""
-    content = path.resolve()
-    path.unlink()
-    shutil.copytree(content, path)
-
-
-def half(path: Path) -> None:
-    os.truncate(path.resolve(), path.stat().st_size // 2)
 
 
 HEALED: list[tuple[str, Callable[[Path], None]]] = [
@@ -194,7 +153,8 @@ def test_what_somebody_put_in_the_place_of_a_link_is_moved_aside_and_not_deleted
     run(layout.home, 2)
     (current,) = layout.home.glob("current.before-*")
     (artifacts,) = layout.home.glob("artifacts.before-*")
-    assert current.read_text() == (artifacts / "mine.txt").read_text() == "mine"
+    assert current.read_bytes() == NOISE
+    assert (artifacts / "mine.txt").read_text() == "mine"
 
 
 def test_an_earlier_release_that_somebody_made_current_is_gone_on_from(layout):

@@ -1,0 +1,49 @@
+"""The summary that a run prints."""
+
+from serverless_assets.cli.text import summary_text
+
+
+def document(**outcomes):
+    statuses = [outcome[0] for outcome in outcomes.values()]
+    return {
+        "success": not {"failed", "skipped"} & set(statuses),
+        "seconds": 1.0,
+        "report": None,
+        "warehouse": None,
+        "totals": {status: statuses.count(status) for status in ("built", "reused", "failed", "skipped")},
+        "assets": {
+            name: {"status": status, "reason": reason, "rows": None}
+            for name, (status, reason) in outcomes.items()
+        },
+    }
+
+
+def test_a_reason_that_several_assets_share_is_printed_once():
+    text = summary_text(
+        document(
+            orders=("failed", "the test not_null_orders_id failed"),
+            customers=("skipped", "a model before it failed"),
+            daily_revenue=("skipped", "a model before it failed"),
+            raw_orders=("built", "new"),
+        )
+    )
+    assert text.count("a model before it failed") == 1
+    assert "  skipped customers, daily_revenue: a model before it failed" in text
+    assert "  failed  orders: the test not_null_orders_id failed" in text
+
+
+def test_a_long_list_of_assets_is_shortened():
+    names = [f"model_{n}" for n in range(9)]
+    text = summary_text(document(raw=("built", "new"), **dict.fromkeys(names, ("skipped", "one reason"))))
+    assert "model_5 and 3 more: one reason" in text
+    assert "model_6" not in text
+
+
+def test_a_run_that_is_refused_as_a_whole_is_told_in_one_line():
+    text = summary_text(document(a=("failed", "the disk is full"), b=("failed", "the disk is full")))
+    assert "failed  all 2 assets: the disk is full" in text
+    assert "nothing was begun" in text
+
+
+def test_a_warehouse_that_is_not_there_yet_is_not_named():
+    assert "Warehouse" not in summary_text(document(raw_orders=("failed", "no connection"), b=("built", "")))

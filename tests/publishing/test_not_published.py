@@ -1,0 +1,32 @@
+"""What a run that failed says of what people read now: it differs between the warehouses."""
+
+import logging
+
+import pytest
+
+from serverless_assets.environments import environment
+from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.settings import Settings
+
+GCP = {
+    "SERVERLESS_ENV": "gcp",
+    "SERVERLESS_COMPUTE": "subprocess",
+    "GOOGLE_CLOUD_PROJECT": "my-shop",
+    "SERVERLESS_BUCKET": "my-shop-forecasts",
+}
+NOT_HELD_BACK = "is live all the same, also tables whose tests failed: nothing is held back on BigQuery."
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"), [({}, "What was published before stays as it is."), (GCP, NOT_HELD_BACK)]
+)
+def test_a_run_whose_tests_failed_says_what_readers_see(tmp_path, caplog, variables, sentence):
+    settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path), **variables})
+    publisher = environment(settings).release
+    (tmp_path / "work").mkdir()
+    Unsettled(tmp_path).add(["customers"])
+    failed = AssetOutcome("customers", "failed", "a test failed")
+    assert not publisher.end("run-1", [failed], logging.getLogger("run"))
+    assert "Not published: customers did not succeed." in caplog.text
+    assert sentence in caplog.text
