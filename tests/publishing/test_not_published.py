@@ -6,7 +6,7 @@ import pytest
 
 from serverless_assets.environments import environment
 from serverless_assets.publishing.outcome import AssetOutcome
-from serverless_assets.publishing.unsettled import Unsettled
+from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.settings import Settings
 
 GCP = {
@@ -23,9 +23,9 @@ NOT_HELD_BACK = "is live all the same, also tables whose tests failed: nothing i
 )
 def test_a_run_whose_tests_failed_says_what_readers_see(tmp_path, caplog, variables, sentence):
     settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path), **variables})
-    publisher = environment(settings).release
+    publisher = environment(settings).publisher
     (tmp_path / "work").mkdir()
-    Unsettled(tmp_path).add(["customers"])
+    PendingAssets(tmp_path).add(["customers"])
     failed = AssetOutcome("customers", "failed", "a test failed")
     assert not publisher.end("run-1", [failed], logging.getLogger("run"))
     assert "Not published: customers did not succeed." in caplog.text
