@@ -23,8 +23,7 @@ import psutil
 import pyarrow as pa
 
 from modal_forecast.batch import FURTHER_PROCESS_MIB, ONE_PROCESS_MIB, SERIES_MIB
-from modal_forecast.batch_messages import BatchAnswer, ForecastBatch
-from modal_forecast.messages import ForecastAnswer, ForecastRequest
+from modal_forecast.messages import BatchAnswer, ForecastAnswer, ForecastBatch, ForecastRequest
 from serverless_assets.forecasting.modal_compute import USD_PER_CORE_SECOND, USD_PER_GIB_SECOND
 
 WORKER = (sys.executable, "-m", "modal_forecast.worker")
@@ -62,10 +61,11 @@ def series(number: int) -> ForecastRequest:
 
 def with_total(parts: Mapping[str, ForecastRequest], cpus: int) -> ForecastBatch:
     """The parts and a total of them."""
-    some = next(iter(parts.values())).history
-    sums = np.sum([part.history["y"].to_numpy() for part in parts.values()], axis=0)
-    total = ForecastRequest(pa.table({"ds": some["ds"], "y": sums}), HORIZON, "US")
-    return ForecastBatch({**parts, TOTAL: total}, TOTAL, cpus=cpus)
+    histories = {name: part.history for name, part in parts.items()}
+    days = next(iter(histories.values()))["ds"]
+    sums = np.sum([history["y"].to_numpy() for history in histories.values()], axis=0)
+    histories[TOTAL] = pa.table({"ds": days, "y": sums})
+    return ForecastBatch(histories, HORIZON, "US", TOTAL, cpus=cpus)
 
 
 def run(request: bytes, folder: Path) -> tuple[bytes, Took]:

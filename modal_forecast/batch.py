@@ -6,21 +6,33 @@ share (16 of its own and 8 of Stan), and a series 0.1 MiB as request and answer.
 
 import os
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.adding_up import add_up, for_the_same_days
-from modal_forecast.batch_messages import BatchAnswer, ForecastBatch, answer_or_refusal
-from modal_forecast.forked import SeriesFailed, work_on
-from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest
-from modal_forecast.model import Log, forecast
+from modal_forecast.messages import (
+    BatchAnswer,
+    ForecastAnswer,
+    ForecastBatch,
+    ForecastRefused,
+    ForecastRequest,
+)
+from modal_forecast.model import Log, forecast, ignore
+from modal_forecast.reconciliation import align_to_total, reconcile_to_total
+from modal_forecast.resources import FORKED
 from modal_forecast.validation import check
 
-__all__ = ["SeriesFailed", "forecast_batch", "processes_for"]
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+SeriesAnswer = ForecastAnswer | ForecastRefused
+Work = Callable[[str, Log], SeriesAnswer]
 
 # With room for longer histories.
 ONE_PROCESS_MIB, FURTHER_PROCESS_MIB, SERIES_MIB = 128, 40, 0.1
@@ -28,96 +40,201 @@ MEMORY_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-# More series than this are logged by progress and not step by step, 20 lines for all of them.
-HANDFUL, LINES = 5, 20
+# Up to so many series are logged step by step, more of them by progress, in 20 lines.
+MAX_LOGGED_IN_STEPS, PROGRESS_LINES = 5, 20
 
 
-def _ignore(_line: str) -> None:
-    pass
+class SeriesFailed(RuntimeError):
+    """The forecast of a series raised an error, or its process died; the text names the series and why."""
 
 
-def forecast_batch(batch: ForecastBatch, log: Log = _ignore, processes: int = 1) -> BatchAnswer:
+def forecast_batch(batch: ForecastBatch, log: Log = ignore, processes: int = 1) -> BatchAnswer:
     """Forecast each series of the batch. The answers are the same for any number of processes.
 
-    log: called with the steps of each series if they are a handful, else with how many are done.
+    log: called with the steps of each series if they are few, else with how many are done.
 
     A series that cannot be forecast is answered with its refusal. If the batch has a total that can be
     forecast, such a series gets its share of it, and yhat of all parts adds up to the total's on every day;
-    see adding_up.py for what the diagnostics say of it. If the total is refused, the parts stay as they are.
+    reconciliation.py documents the diagnostics. If the total is refused, the parts stay as they are.
 
-    Raises SeriesFailed, with the name of the series, if a forecast breaks or its process dies.
+    Raises SeriesFailed if a forecast of several raises an error or its process dies.
     """
-    requests, said = batch.requests, dict[str, str]()
-    adds_up = batch.total is not None and _can_be_forecast(batch.requests[batch.total])
-    if adds_up:
-        requests, said = for_the_same_days(batch.requests, str(batch.total))
-    elif batch.total is not None:
+    requests = batch.requests
+    if len(requests) == 1:
+        [(name, request)] = requests.items()
+        answer = _forecast_or_refusal(request, log)
+        if isinstance(answer, ForecastRefused):
+            log(f"refused: {answer}")
+        return BatchAnswer({name: answer})
+    if batch.total is None:
+        return BatchAnswer(_forecast_each(requests, log, processes))
+    try:
+        check(requests[batch.total])
+    except ForecastRefused:
         log(f"{batch.total} is refused, so that nothing is made to add up to it")
-    answers: Mapping[str, ForecastAnswer | ForecastRefused] = _forecast_each(requests, log, processes)
-    if adds_up:
-        answers = add_up(requests, answers, str(batch.total), said)
-        log(f"{len(answers) - 1} series add up to {batch.total}")
-    return BatchAnswer(answers)
+        return BatchAnswer(_forecast_each(requests, log, processes))
+    aligned, changes = align_to_total(requests, batch.total)
+    answers = _forecast_each(aligned, log, processes)
+    reconciled = reconcile_to_total(aligned, answers, batch.total, changes)
+    log(f"{len(reconciled) - 1} series add up to {batch.total}")
+    return BatchAnswer(reconciled)
 
 
 def processes_for(batch: ForecastBatch) -> int:
-    """One for each cpu that this process may use and series that there is, as far as memory goes."""
+    """Return one for each cpu that this process may use and series of the batch, as far as memory goes."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(cpus, batch.cpus or cpus, len(batch.requests))
+    processes = min(cpus, batch.cpus or cpus, len(batch.histories))
     memory = batch.memory_mib or _memory_limit_mib()
     if memory is not None:
-        left = memory - ONE_PROCESS_MIB - SERIES_MIB * len(batch.requests)
+        left = memory - ONE_PROCESS_MIB - SERIES_MIB * len(batch.histories)
         processes = min(processes, 1 + int(left // FURTHER_PROCESS_MIB))
     return max(processes, 1)
 
 
 def _memory_limit_mib() -> float | None:
-    """What the container may use, or None if nothing says so."""
+    """The limit of the container; None if the system has none."""
     for file in MEMORY_LIMITS:
         with suppress(OSError, ValueError):
             return int(file.read_text()) / 1024**2
     return None
 
 
+def _forecast_or_refusal(request: ForecastRequest, log: Log) -> SeriesAnswer:
+    try:
+        return forecast(request, log)
+    except ForecastRefused as refusal:
+        return refusal
+
+
 def _forecast_each(
     requests: Mapping[str, ForecastRequest], log: Log, processes: int
-) -> dict[str, ForecastAnswer | ForecastRefused]:
-    handful = len(requests) <= HANDFUL
+) -> dict[str, SeriesAnswer]:
+    in_steps = len(requests) <= MAX_LOGGED_IN_STEPS
 
-    def work(name: str, log_line: Log) -> bytes:
-        try:
-            return forecast(requests[name], log_line if handful else _ignore).to_bytes()
-        except ForecastRefused as refusal:
-            return refusal.to_bytes()
+    def work(name: str, log_line: Log) -> SeriesAnswer:
+        return _forecast_or_refusal(requests[name], log_line if in_steps else ignore)
 
     started = time.perf_counter()
     processes = min(processes, len(requests))
     log(f"{len(requests)} series on {processes} process{'es' if processes > 1 else ''}")
     if processes > 1:
-        _load(next(iter(requests.values())).country)
-    every = -(-len(requests) // LINES)
-    answers: dict[str, ForecastAnswer | ForecastRefused] = {}
-    for name, raw in work_on(list(requests), work, processes, lambda name, line: log(f"{name}: {line}")):
-        answers[name] = answer = answer_or_refusal(raw)
+        _warm_up(next(iter(requests.values())).country)
+    every = -(-len(requests) // PROGRESS_LINES)
+    answers: dict[str, SeriesAnswer] = {}
+    for name, answer in work_on(list(requests), work, processes, lambda name, line: log(f"{name}: {line}")):
+        answers[name] = answer
         if isinstance(answer, ForecastRefused):
             log(f"{name}: refused: {answer}")
-        if not handful and (len(answers) % every == 0 or len(answers) == len(requests)):
+        if not in_steps and (len(answers) % every == 0 or len(answers) == len(requests)):
             log(f"{len(answers)} of {len(requests)} series, {time.perf_counter() - started:.0f} s")
     # In which order they were done must not show, not even in the last digit of a sum.
     return {name: answers[name] for name in requests}
 
 
-def _load(country: str | None) -> None:
-    """Forecast something, so that what this loads is there before the first fork, once for all."""
+def _warm_up(country: str | None) -> None:
+    """Forecast something, so that the libraries are loaded once, before the first fork."""
     days = np.arange(np.datetime64("2024-01-01"), np.datetime64("2024-03-01"))
     values = 100.0 + np.arange(len(days)) % 7
     with suppress(ForecastRefused):
         forecast(ForecastRequest(pa.table({"ds": days, "y": values}), 7, country))
 
 
-def _can_be_forecast(request: ForecastRequest) -> bool:
+def work_on(
+    names: Sequence[str], work: Work, processes: int, log: Callable[[str, str], None]
+) -> Iterator[tuple[str, SeriesAnswer]]:
+    """Yield each name with the result of `work`, in the order in which they are done.
+
+    work: gets a name and where to log. It runs in a process forked from this one if there is more than one
+        process: what it needs should be loaded before.
+    log: called in this process with a name and a line.
+
+    Raises SeriesFailed, and ends the other processes.
+    """
+    if processes > 1:
+        yield from _work_in_forks(names, work, processes, log)
+        return
+    for name in names:
+        try:
+            answer = work(name, partial(log, name))
+        except Exception as error:
+            raise SeriesFailed(f"The forecast of {name!r} broke: {error!r}") from error
+        yield name, answer
+
+
+def _work_in_forks(
+    names: Sequence[str], work: Work, processes: int, log: Callable[[str, str], None]
+) -> Iterator[tuple[str, SeriesAnswer]]:
+    # A worker for one series does without these.
+    from multiprocessing import get_context
+    from multiprocessing.connection import Connection, wait
+    from multiprocessing.context import ForkProcess
+
+    fork = get_context("fork")
+    children: dict[Connection, ForkProcess] = {}
+    busy: dict[Connection, str] = {}
+    waiting = iter(names)
     try:
-        check(request)
-    except ForecastRefused:
-        return False
-    return True
+        for _ in range(processes):
+            ours, theirs = fork.Pipe()
+            child = fork.Process(target=_serve, args=(theirs, [*children, ours], work), daemon=True)
+            child.start()
+            children[ours] = child
+            FORKED.add(child.pid or 0)
+            theirs.close()
+            busy[ours] = next(waiting)
+            ours.send(busy[ours])
+        while busy:
+            for pipe in wait(list(busy)):
+                assert isinstance(pipe, Connection)
+                name = busy[pipe]
+                try:
+                    kind, content = pipe.recv()
+                except (EOFError, ConnectionError) as error:
+                    children[pipe].join()
+                    raise SeriesFailed(_death_message(name, children[pipe].exitcode)) from error
+                if kind == "line":
+                    log(name, content)
+                    continue
+                if kind == "error":
+                    raise SeriesFailed(f"The forecast of {name!r} broke: {content}")
+                following = next(waiting, None)
+                if following is None:
+                    del busy[pipe]
+                else:
+                    busy[pipe] = following
+                    pipe.send(following)
+                yield name, content
+    finally:
+        for pipe, child in children.items():
+            pipe.close()
+            if busy:
+                child.terminate()
+            child.join()
+            FORKED.discard(child.pid or 0)
+
+
+def _death_message(name: str, exit_code: int | None) -> str:
+    by_signal = exit_code is not None and exit_code < 0
+    how = f"by signal {-(exit_code or 0)}" if by_signal else f"with exit code {exit_code}"
+    return f"The process that forecast {name!r} died {how}. If that is 9, memory ran out: ask for more of it."
+
+
+def _serve(pipe: "Connection", inherited: "list[Connection]", work: Work) -> None:
+    """Work on the names that the parent sends until it closes its end, or ends."""
+    # While a copy of a parent's end is open here, another process would not notice that the parent ended.
+    for other in inherited:
+        other.close()
+    FORKED.clear()
+    try:
+        while True:
+            name = pipe.recv()
+            try:
+                result: tuple[str, SeriesAnswer | str] = (
+                    "answer",
+                    work(name, lambda line: pipe.send(("line", line))),
+                )
+            except Exception:
+                result = ("error", traceback.format_exc())
+            pipe.send(result)
+    except (EOFError, ConnectionError):
+        return

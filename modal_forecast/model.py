@@ -41,11 +41,11 @@ LIBRARIES = ("prophet", "holidays", "numpy", "pyarrow")
 BOUNDS = tuple(f"yhat_{side}_{coverage * 100:.0f}" for coverage in COVERAGES for side in ("lower", "upper"))
 
 
-def _ignore(_line: str) -> None:
+def ignore(_line: str) -> None:
     pass
 
 
-def forecast(request: ForecastRequest, log: Log = _ignore) -> ForecastAnswer:
+def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     """Forecast the `request.horizon` days after the last day of its history.
 
     log: called with one line of text at each step.

@@ -7,9 +7,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from modal_forecast.messages import ForecastAnswer, ForecastRefused
+from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageError
 from modal_forecast.report import render
-from modal_forecast.wire import MessageError
 from serverless_assets import metadata
 from serverless_assets.automation.dry_run import Parts
 from serverless_assets.automation.jobs import prefill

@@ -7,9 +7,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from modal_forecast.messages import ForecastRefused
+from modal_forecast.messages import ForecastRefused, MessageError
 from modal_forecast.report import render
-from modal_forecast.wire import MessageError
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY

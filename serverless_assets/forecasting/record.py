@@ -16,8 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modal_forecast.messages import ForecastAnswer, ForecastRequest
-from modal_forecast.wire import MessageError
+from modal_forecast.messages import ForecastAnswer, ForecastRequest, MessageError
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.forecast_file import FACTS
 from serverless_assets.forecasting.reuse import KEY, ForecastFingerprint, digest

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRefused
-from modal_forecast.wire import MessageError
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRefused, MessageError
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Compute, Log, Size
 from serverless_assets.forecasting.record import FORECAST_HASH, Record, RecordError, forecast_hash

@@ -9,10 +9,8 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modal_forecast.batch_messages import BatchAnswer, ForecastBatch
 from modal_forecast.code_version import code_version
-from modal_forecast.messages import ForecastRefused
-from modal_forecast.wire import MessageError
+from modal_forecast.messages import BatchAnswer, ForecastBatch, ForecastRefused, MessageError
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting import growing

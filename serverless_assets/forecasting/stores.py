@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.adding_up import Answers, add_up, for_the_same_days
-from modal_forecast.batch_messages import ForecastBatch
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastBatch, ForecastRequest
+from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
 from serverless_assets.forecasting import forecast_file
 from serverless_assets.forecasting.history import daily_total, isolated
 
@@ -68,23 +67,21 @@ def stores_in(revenue: pa.Table, total: pa.Table) -> list[Store]:
 
 def batch_of(stores: list[Store], horizon: int, country: str | None) -> ForecastBatch:
     """What is asked of the worker: each store by itself."""
-    return ForecastBatch({store.id: ForecastRequest(store.history, horizon, country) for store in stores})
+    return ForecastBatch({store.id: store.history for store in stores}, horizon, country)
 
 
 def adding_up_to(
     total: pa.Table, history: pa.Table, batch: ForecastBatch, answers: Answers
 ) -> Mapping[str, ForecastAnswer]:
-    """The stores' forecasts, changed to add up to `total`, the published forecast, which stays as it is.
+    """The stores' forecasts, scaled to add up to `total`, the published forecast, which stays as it is.
 
     total: rows of FORECAST_SCHEMA, as many as the batch's horizon, after the last day of `history` (ds, y).
     """
-    country = next(iter(batch.requests.values())).country
-    whole = ForecastRequest(history, total.num_rows, country)
-    requests, said = for_the_same_days({**batch.requests, TOTAL: whole}, TOTAL)
-    # Nothing is uncertain of what people have read already: the stores alone are changed.
-    published = ForecastAnswer(total.select(FORECAST_SCHEMA.names), {"backtest": {"wape": 0.0}})
-    made = add_up(requests, {**answers, TOTAL: published}, TOTAL, said)
-    return {name: answer for name, answer in made.items() if name != TOTAL}
+    whole = ForecastRequest(history, total.num_rows, batch.country)
+    requests, changes = align_to_total({**batch.requests, TOTAL: whole}, TOTAL)
+    published = ForecastAnswer(total.select(FORECAST_SCHEMA.names))
+    reconciled = reconcile_to_total(requests, {**answers, TOTAL: published}, TOTAL, changes)
+    return {name: answer for name, answer in reconciled.items() if name != TOTAL}
 
 
 def store_rows(stores: list[Store], made: Mapping[str, ForecastAnswer], run_id: str) -> pa.Table:

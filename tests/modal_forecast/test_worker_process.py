@@ -61,9 +61,9 @@ def test_a_worker_that_refuses_exits_with_0_and_says_why():
     too_short = ForecastRequest(REQUEST.history.slice(0, 5))
     out, log = (worker := start()).communicate(too_short.to_bytes())
     assert worker.returncode == 0
-    with pytest.raises(ForecastRefused, match="5 days with a value"):
+    with pytest.raises(ForecastRefused, match="5 days with a value") as refusal:
         ForecastAnswer.from_bytes(out)
-    assert log.decode().splitlines() == ["refused: " + ForecastRefused.from_bytes(out).reason]
+    assert log.decode().splitlines() == [f"refused: {refusal.value.reason}"]
 
 
 def test_nothing_that_is_printed_reaches_the_answer():
@@ -107,6 +107,6 @@ def test_a_request_that_cannot_be_read_is_refused_in_words(raw):
 
 
 def test_a_bug_is_not_taken_for_a_refusal(monkeypatch):
-    monkeypatch.setattr("modal_forecast.handler.forecast", lambda _request, _log: 1 / 0)
+    monkeypatch.setattr("modal_forecast.batch.forecast", lambda _request, _log: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         handle(REQUEST.to_bytes(), print)

@@ -1,0 +1,168 @@
+"""Top-down reconciliation: scale the forecasts of parts so that they add up to the total's on every day.
+
+The total stays as it is. On each day a part gets `part * total / sum(parts)`, so that nothing falls below
+zero and a day that is forecast as zero, such as a closed one, stays zero. Gross and Sohl, "Disaggregation
+methods to expedite product line forecasting", 1990.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from modal_forecast.daily import is_signed
+from modal_forecast.messages import (
+    FORECAST_SCHEMA,
+    HISTORY_SCHEMA,
+    ForecastAnswer,
+    ForecastRefused,
+    ForecastRequest,
+)
+from modal_forecast.validation import LARGEST_VALUE
+
+Answers = Mapping[str, ForecastAnswer | ForecastRefused]
+
+DAYS_OF_SHARE = 28
+COLUMNS = FORECAST_SCHEMA.names[1:]
+
+
+def align_to_total(
+    requests: Mapping[str, ForecastRequest], total: str
+) -> tuple[dict[str, ForecastRequest], dict[str, str]]:
+    """Return the requests with histories that all end on the total's last day, and a sentence on each change.
+
+    The total's request must be one that can be forecast.
+    """
+    last = requests[total].history["ds"].to_numpy()[-1]
+    aligned, changes = {}, {}
+    for name, request in requests.items():
+        history = request.history
+        days = history["ds"].to_numpy()
+        later = days > last  # False where ds is null
+        if later.any():
+            changes[name] = f"{later.sum()} days after the total's last one, {last}, are left out."
+            history, days = history.filter(pa.array(~later)), days[~later]
+        days = days[~np.isnat(days)]
+        if len(days) and days[-1] < last:
+            changes[name] = f"The history ends on {days[-1]}: it is forecast from {last} on, as its total is."
+            end = pa.table({"ds": np.array([last]), "y": pa.nulls(1, pa.float64())}, schema=HISTORY_SCHEMA)
+            history = pa.concat_tables([history, end])
+        aligned[name] = ForecastRequest(history, request.horizon, request.country)
+    return aligned, changes
+
+
+def reconcile_to_total(
+    requests: Mapping[str, ForecastRequest], answers: Answers, total: str, changes: Mapping[str, str]
+) -> dict[str, ForecastAnswer]:
+    """Return answers of which the parts' `yhat` adds up to the total's on every day.
+
+    A part that was refused gets its share of the total. The bounds move as far as yhat does, and not below
+    zero where the history is not signed. The diagnostics get `reconciled`: True and `reconciled_change`: the
+    sum of changes of yhat as a percentage of its sum, both without sign, None if that sum is 0.
+
+    requests, changes: as align_to_total() returns them. answers: to these; the total's must be a forecast.
+    """
+    whole = answers[total]
+    assert isinstance(whole, ForecastAnswer)
+    forecasts = {
+        name: answer
+        if isinstance(answer, ForecastAnswer)
+        else share_of_total(requests[name], requests[total], whole, answer)
+        for name, answer in answers.items()
+    }
+    parts = [name for name in forecasts if name != total]
+    total_yhat = whole.forecast["yhat"].to_numpy()
+    scaled = scale_to_total(
+        total_yhat, np.array([forecasts[name].forecast["yhat"].to_numpy() for name in parts])
+    )
+    yhat = {total: total_yhat} | dict(zip(parts, scaled, strict=True))
+    return {
+        name: _move(answer, yhat[name], _is_unsigned(requests[name]), changes.get(name))
+        for name, answer in forecasts.items()
+    }
+
+
+def scale_to_total(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Return the parts, (number of parts, days), scaled to add up to the total, (days,).
+
+    The gap is shared in proportion to the parts' sizes without sign, which for parts that are not negative is
+    `part * total / sum(parts)`. On a day on which all parts are zero the total is shared in proportion to
+    their sizes over all days, or equally if there are none.
+    """
+    sizes = np.abs(parts)
+    over_all_days = sizes.sum(axis=1) if sizes.any() else np.ones(len(parts))
+    sizes = np.where(sizes.any(axis=0), sizes, over_all_days[:, np.newaxis])
+    return parts + sizes / sizes.sum(axis=0) * (total - parts.sum(axis=0))
+
+
+def share_of_total(
+    request: ForecastRequest, total: ForecastRequest, whole: ForecastAnswer, refusal: ForecastRefused
+) -> ForecastAnswer:
+    """Return the total's forecast times the part's share of it in the last 28 days for which it has values.
+
+    The bounds are as wide as those of one of many independent parts: the total's times the root of the share.
+    """
+    days, values = _usable(request)
+    total_days, total_values = _usable(total)
+    recent = (days > total_days[-1] - DAYS_OF_SHARE) & np.isin(days, total_days)
+    same_days = total_values[np.isin(total_days, days[recent])]
+    share = float(values[recent].sum() / same_days.sum()) if same_days.sum() > 0 else 0.0
+    whole_columns = {name: whole.forecast[name].to_numpy() for name in COLUMNS}
+    yhat = share * whole_columns["yhat"]
+    columns = {
+        name: yhat + np.sqrt(abs(share)) * (column - whole_columns["yhat"])
+        for name, column in whole_columns.items()
+    }
+    if _is_unsigned(request):
+        columns = {name: np.maximum(column, 0.0) for name, column in columns.items()}
+    fallback = (
+        f"It is forecast as its share of the total in the last {DAYS_OF_SHARE} days, {share:.2%}, because it "
+        f"was refused: {refusal.reason}"
+    )
+    diagnostics: dict[str, Any] = {
+        "model": "share of the total",
+        "share": share,
+        "fallbacks": [fallback],
+        "n_history": len(values),
+        "first_ds": str(days[0]) if len(days) else None,
+        "last_ds": str(total_days[-1]),
+        "horizon": request.horizon,
+        "country": request.country,
+    }
+    table = pa.table({"ds": whole.forecast["ds"], **columns}, schema=FORECAST_SCHEMA)
+    return ForecastAnswer(table, diagnostics)
+
+
+def _move(answer: ForecastAnswer, yhat: np.ndarray, unsigned: bool, change: str | None) -> ForecastAnswer:
+    """Return the answer with this yhat, and its bounds moved as far."""
+    before = answer.forecast["yhat"].to_numpy()
+    columns = {name: answer.forecast[name].to_numpy() + (yhat - before) for name in COLUMNS}
+    columns["yhat"] = yhat
+    if unsigned:
+        columns = {name: np.maximum(column, 0.0) for name, column in columns.items()}
+    # A sum and a difference round differently: nested to the last digit.
+    lower, upper = columns["yhat"], columns["yhat"]
+    for level in ("80", "95"):
+        lower = columns[f"yhat_lower_{level}"] = np.minimum(columns[f"yhat_lower_{level}"], lower)
+        upper = columns[f"yhat_upper_{level}"] = np.maximum(columns[f"yhat_upper_{level}"], upper)
+    size = float(np.abs(before).sum())
+    percent = float(f"{100 * np.abs(yhat - before).sum() / size:.4g}") if size > 0 else None
+    diagnostics = {**answer.diagnostics, "reconciled": True, "reconciled_change": percent}
+    if change:
+        diagnostics["fallbacks"] = [*(answer.diagnostics.get("fallbacks") or []), change]
+    table = pa.table({"ds": answer.forecast["ds"], **columns}, schema=FORECAST_SCHEMA)
+    return ForecastAnswer(table, diagnostics)
+
+
+def _usable(request: ForecastRequest) -> tuple[np.ndarray, np.ndarray]:
+    """Days and values, without days that are repeated and values that are missing or too large."""
+    days, values = request.history["ds"].to_numpy(), request.history["y"].to_numpy()
+    distinct, counts = np.unique(days, return_counts=True)
+    once = np.isin(days, distinct[counts == 1]) & ~np.isnat(days) & (np.abs(values) <= LARGEST_VALUE)
+    return days[once], values[once]
+
+
+def _is_unsigned(request: ForecastRequest) -> bool:
+    _, values = _usable(request)
+    return not is_signed(values)
