@@ -20,9 +20,8 @@ from serverless_assets.publishing.budget import (
 )
 from serverless_assets.run_inputs import Choices, ForecastChoice
 from serverless_assets.transformation.assets import asset_names
-from serverless_assets.transformation.estimate import bytes_to_read
 from serverless_assets.transformation.fingerprints import Materialization
-from serverless_assets.transformation.planning import Planning
+from serverless_assets.transformation.planning import Planning, bytes_to_read
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs, SkipForecast
-from serverless_assets.transformation import dbt
+from serverless_assets.transformation import dbt_runner
 from tests.ingestion.scripted import SLOW_BODY, shop
 
 ALL_TABLES = """
@@ -64,7 +64,7 @@ def test_the_forecast_file_holds_what_the_table_holds(green):
 def test_the_models_pass_their_unit_tests(pipeline, tmp_path):
     project = pipeline.parts.project
     select = ["test", "--select", "test_type:unit"]
-    assert dbt.invoke(select, project.directory, tmp_path / "target", project.variables) is None
+    assert dbt_runner.invoke(select, project.directory, tmp_path / "target", project.variables) is None
 
 
 def test_every_month_of_the_history_shows_as_materialized(green):

@@ -31,12 +31,10 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Choices, ForecastChoice
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation.assets import asset_names
-from serverless_assets.transformation.estimate import bytes_to_read
-from serverless_assets.transformation.manifest_state import known_models
 from serverless_assets.transformation.plan import BuildDecision
-from serverless_assets.transformation.planning import Planning
+from serverless_assets.transformation.planning import Planning, bytes_to_read
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.relations import row_count, states_of
+from serverless_assets.transformation.state import known_models, row_count, states_of
 from serverless_assets.warehouse import Warehouse
 
 REPORT = "forecast_report"

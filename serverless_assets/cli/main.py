@@ -227,7 +227,7 @@ def _refuse_unusable_port(port: int) -> None:
 def _prepare_definitions(settings: Settings) -> None:
     """Parse dbt once, so that the UI's processes find the manifest, and refuse settings in words."""
     from serverless_assets.environments import environment
-    from serverless_assets.transformation.dbt import end_idle_processes
+    from serverless_assets.transformation.dbt_runner import end_idle_processes
 
     environment(settings).project.manifest()
     # This process becomes Dagster's.

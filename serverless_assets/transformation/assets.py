@@ -11,12 +11,12 @@ from dagster_dbt import DagsterDbtTranslator, dbt_assets
 from serverless_assets.failures import as_failure
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.fingerprints import is_model
-from serverless_assets.transformation.manifest_state import keep, known_models
 from serverless_assets.transformation.plan import BuildDecision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.step import Step
+from serverless_assets.transformation.state import keep, known_models
 
 
 class GroupByFolder(DagsterDbtTranslator):

@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from serverless_assets.transformation.code import digest
-from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.fingerprints import Materialization, Node, digest
 
 Months = Mapping[str, str]
 

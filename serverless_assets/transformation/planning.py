@@ -1,6 +1,7 @@
-"""Plan with what the warehouse says: the thin shell around `plan`."""
+"""Plan with what the warehouse says: the states of relations, months to restate, and bytes to read."""
 
 import hashlib
+import json
 import os
 import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from serverless_assets.errors import UserError
+from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import Materialization, Node, nodes, relation_name
+from serverless_assets.transformation.invocation import full_name, months_variable
 from serverless_assets.transformation.plan import BuildDecision, State, plan
-from serverless_assets.transformation.relations import states_of, warehouse_of
-from serverless_assets.warehouse import Warehouse
+from serverless_assets.transformation.project import Project
+from serverless_assets.transformation.state import states_of, warehouse_of
+from serverless_assets.warehouse import Warehouse, WarehouseError
 
 Notes = Mapping[str, Mapping[str, Any]]
 
@@ -142,3 +146,31 @@ def _large_seeds(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bytes_to_read(
+    project: Project, warehouse: Warehouse, decisions: Sequence[BuildDecision], manifest: Mapping[str, Any]
+) -> Mapping[str, int]:
+    """The bytes that each model to be built would read, by name, as the warehouse says without reading.
+
+    A model is missing where nothing is charged, and where it reads a relation that there is not yet.
+    """
+    building = [
+        decision for decision in decisions if decision.build and decision.node.kind != Materialization.VIEW
+    ]
+    if not building or warehouse.bytes_to_read("select 1") is None:
+        return {}
+    variables = {**project.variables, "SERVERLESS_MONTHS": months_variable(building)}
+    target = project.target / "plan"
+    select = ["--select", *(full_name(decision, manifest) for decision in building)]
+    if dbt_runner.invoke(["compile", *select], project.directory, target, variables):
+        return {}
+    compiled = json.loads((target / "manifest.json").read_text())["nodes"]
+    found = {}
+    for decision in building:
+        try:
+            size = warehouse.bytes_to_read(compiled[decision.node.id]["compiled_code"])
+        except WarehouseError:
+            continue
+        found[decision.node.name] = size or 0
+    return found

@@ -1,18 +1,21 @@
-"""The dbt project: where it is, and its manifest, built once for each state of the project."""
+"""The dbt project: its files, the variables that they read, and its manifest, parsed once for each state."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
-from serverless_assets.transformation import dbt
-from serverless_assets.transformation.project_files import project_state, project_vars
+from serverless_assets.transformation import dbt_runner
 
 
 class ManifestError(UserError):
@@ -51,7 +54,7 @@ class Project:
         # Several processes of the UI load the definitions at once: one parses, the others wait.
         with FileLock(self.target / "manifest.lock"):
             if not _is_current(path, state, wanted):
-                failed = dbt.invoke(["parse"], self.directory, self.target, self.variables)
+                failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
                 write_atomically(state, f"{wanted} {_digest(path)}".encode())
@@ -82,3 +85,99 @@ def _is_current(manifest: Path, state: Path, wanted: str) -> bool:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# Folders of the project itself that dbt and other tools write to. A folder of models may have these names.
+WRITTEN_FOLDERS = frozenset({"target", "logs", "node_modules", "venv"})
+PATHS = (
+    "model-paths", "seed-paths", "macro-paths", "test-paths", "snapshot-paths", "analysis-paths",
+    "docs-paths", "asset-paths", "function-paths",
+)  # fmt: skip
+# dbt takes the content of a larger seed for its path alone.
+LARGEST_TEXT = 1 << 20
+PARSERS = ("dbt-core", "dbt-adapters", "dbt-duckdb", "dbt-bigquery")
+
+_ENVIRONMENT_VARIABLE = re.compile(rb"""env_var\(\s*['"]([^'"]+)['"]""")
+
+
+def project_state(directory: Path, variables: Mapping[str, str]) -> str:
+    """Return a hash of all that dbt's parse of the project depends on.
+
+    Args:
+        directory: the project's folder.
+        variables: the environment variables that dbt is run with, beside those of this process.
+    """
+    digest = hashlib.sha256()
+    names: set[str] = set()
+    for path in sorted(project_files(directory)):
+        digest.update(f"{os.path.relpath(path, directory)}\n".encode())
+        try:
+            found = path.stat()
+            content = path.read_bytes() if found.st_size <= LARGEST_TEXT else b""
+        except OSError:
+            # Deleted meanwhile, or not to be read: dbt will say so.
+            continue
+        if found.st_size > LARGEST_TEXT:
+            # The change of the inode shows a copy that keeps size and time.
+            digest.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode())
+        digest.update(hashlib.sha256(content).digest())
+        names.update(name.decode(errors="replace") for name in _ENVIRONMENT_VARIABLE.findall(content))
+    environ = {**{name: os.environ.get(name) for name in names}, **variables}
+    digest.update(repr(sorted(environ.items())).encode())
+    digest.update(repr([_version(package) for package in PARSERS]).encode())
+    return digest.hexdigest()
+
+
+def project_files(directory: Path) -> set[Path]:
+    """Every file that dbt may read: all in the project's folder, and in folders beside it that it names."""
+    settings = _settings(directory)
+    outside = [directory / path for key in PATHS for path in settings.get(key) or ()]
+    return {
+        *_walk(directory, WRITTEN_FOLDERS),
+        *(file for folder in outside for file in _walk(folder, frozenset())),
+    }
+
+
+def project_vars(directory: Path) -> Mapping[str, Any]:
+    """The value of each var in the project and its packages; all of them if packages have their own."""
+    folders = [directory, *sorted(path.parent for path in directory.glob("dbt_packages/*/dbt_project.yml"))]
+    values: dict[str, list[Any]] = {}
+    for folder in folders:
+        for name, value in (_settings(folder).get("vars") or {}).items():
+            values.setdefault(name, []).append(value)
+            # A mapping may hold the vars of the package of that name.
+            for inner, found in value.items() if isinstance(value, dict) else ():
+                values.setdefault(inner, []).append([name, found])
+    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+
+
+def _settings(directory: Path) -> Mapping[str, Any]:
+    """The content of dbt_project.yml; empty if it cannot be read, which dbt says better."""
+    try:
+        found = yaml.safe_load((directory / "dbt_project.yml").read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _walk(root: Path, ignored_in_root: frozenset[str]) -> Iterator[Path]:
+    visited: set[str] = set()
+    # Packages installed from a folder are symbolic links, which may lead in a circle.
+    for parent, folders, files in os.walk(root, followlinks=True):
+        if os.path.realpath(parent) in visited:
+            folders.clear()
+            continue
+        visited.add(os.path.realpath(parent))
+        ignored = ignored_in_root if Path(parent) == root else frozenset({"__pycache__"})
+        folders[:] = [name for name in folders if name not in ignored and not name.startswith(".")]
+        for name in files:
+            path = Path(parent, name)
+            if (not name.startswith(".") or name == ".dbtignore") and path.is_file():
+                yield Path(os.path.normpath(path))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -14,10 +14,10 @@ from typing import Any
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.scratch import scratch_folder
-from serverless_assets.transformation import dbt
+from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import MODELS
-from serverless_assets.transformation.manifest_state import last_green
 from serverless_assets.transformation.project import Project
+from serverless_assets.transformation.state import last_green
 
 TESTS = ("test", "unit_test")
 GREEN = ("success", "pass", "warn")
@@ -56,7 +56,7 @@ class Checked:
         ran = self.built or self.not_built or self.passed or self.failed or self.skipped_tests
         return self.is_green and not ran and not self.removed
 
-    def see(self, event: dbt.Event) -> None:
+    def see(self, event: dbt_runner.Event) -> None:
         """Note what an event of dbt tells."""
         if event["info"]["name"] != "NodeFinished":
             return
@@ -114,7 +114,7 @@ def slim_ci(project: Project, publisher: Publisher) -> Checked:
         state.mkdir()
         (state / "manifest.json").write_text(json.dumps(production))
         checked = Checked(scratch.schema)
-        checked.failure = dbt.invoke(
+        checked.failure = dbt_runner.invoke(
             slim_arguments(state),
             project.directory,
             target,

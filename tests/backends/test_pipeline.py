@@ -16,7 +16,7 @@ from serverless_assets import metadata
 from serverless_assets.automation.dry_run import dry_run
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.sample_shop.api import create_app, serve
-from serverless_assets.transformation import dbt
+from serverless_assets.transformation import dbt_runner
 from tests.backends.conftest import PARITY, Google
 from tests.backends.parity import compare
 from tests.backends.small_shop import SmallShop
@@ -166,7 +166,7 @@ def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):
 def test_the_models_pass_their_unit_tests(on_gcp, tmp_path):
     # The averages have up to 20 digits. BigQuery's numeric has 38 of them, the emulator's 18: their unit
     # tests run on DuckDB alone, and the rows of the sample are compared on both.
-    failed = dbt.invoke(
+    failed = dbt_runner.invoke(
         ["test", "--select", "test_type:unit", "--exclude", "avg_order_value,test_type:unit"],
         on_gcp.parts.project.directory, tmp_path / "target", on_gcp.parts.project.variables,
     )  # fmt: skip
@@ -184,7 +184,7 @@ def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_pa
     project = on_gcp.parts.project
     variables = {**project.variables, "SERVERLESS_MONTHS": "daily_revenue=2025-03-01"}
     select = ["run", "--select", "daily_revenue"]
-    assert dbt.invoke(select, project.directory, tmp_path / "target", variables) is None
+    assert dbt_runner.invoke(select, project.directory, tmp_path / "target", variables) is None
     after = warehouse.query(everything)
     spoiled = {str(row["ds"])[:7] for row in after.to_pylist() if row["nr_orders"] == 0}
     assert spoiled == {"2025-04"}

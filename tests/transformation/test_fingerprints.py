@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from serverless_assets.settings import PROJECT_ROOT
-from serverless_assets.transformation import dbt
-from serverless_assets.transformation.code import normalised
-from serverless_assets.transformation.fingerprints import Node, nodes
+from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.fingerprints import Node, nodes, normalised
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 VARIABLES = {"SERVERLESS_ENV": "local", "SERVERLESS_DUCKDB_PATH": "warehouse.duckdb", "DBT_SCHEMA": "dwh"}
@@ -36,7 +35,7 @@ def project(before: dict[str, Node], target: Path, tmp_path: Path) -> Path:
 
 
 def parsed(project: Path, target: Path, variables=None, environ=None) -> dict[str, Node]:
-    assert dbt.invoke(["parse"], project, target, VARIABLES) is None
+    assert dbt_runner.invoke(["parse"], project, target, VARIABLES) is None
     manifest = json.loads((target / "manifest.json").read_text())
     return {node.name: node for node in nodes(manifest, variables or {}, environ or VARIABLES)}
 
@@ -117,7 +116,7 @@ def test_a_description_a_tag_and_a_test_change_nothing(before, project, tmp_path
 
 def test_another_schema_is_another_target(before, tmp_path):
     variables = {**VARIABLES, "DBT_SCHEMA": "elsewhere"}
-    assert dbt.invoke(["parse"], PROJECT_DIR, tmp_path, variables) is None
+    assert dbt_runner.invoke(["parse"], PROJECT_DIR, tmp_path, variables) is None
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     found = {node.name: node for node in nodes(manifest, {}, variables)}
     assert changed(before, found).keys() == before.keys()
@@ -132,7 +131,7 @@ def test_a_var_counts_for_what_reads_it(before, project, tmp_path):
 
 def test_which_months_are_asked_for_is_no_part_of_the_code(before, tmp_path):
     environ = {**VARIABLES, "SERVERLESS_MONTHS": "orders=2026-10-01", "SERVERLESS_RUN_ID": "run-1"}
-    assert dbt.invoke(["parse"], PROJECT_DIR, tmp_path, environ) is None
+    assert dbt_runner.invoke(["parse"], PROJECT_DIR, tmp_path, environ) is None
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     found = {node.name: node for node in nodes(manifest, {}, environ)}
     assert changed(before, found) == {}

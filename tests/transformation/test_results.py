@@ -2,10 +2,15 @@ from datetime import datetime
 
 import pytest
 
-from serverless_assets.transformation.arguments import batches_of, build_arguments, months_variable
 from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.invocation import (
+    STOPPED,
+    Results,
+    batches_of,
+    build_arguments,
+    months_variable,
+)
 from serverless_assets.transformation.plan import BuildDecision, State
-from serverless_assets.transformation.results import STOPPED, Results
 
 STATE = State("v2", code={"SQL": "1"}, built_by="run-2")
 MANIFEST = {

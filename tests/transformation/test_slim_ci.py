@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.cli.main import main
-from serverless_assets.transformation import dbt, slim_ci
-from serverless_assets.transformation.manifest_state import keep
+from serverless_assets.transformation import dbt_runner, slim_ci
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.slim_ci import Checked, NothingToCompareWith, deferred
+from serverless_assets.transformation.state import keep
 from tests.conftest import Pipeline
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def request_(production, tmp_path, monkeypatch) -> PullRequest:
     )
     found = PullRequest(production, directory, [])
 
-    def invoke(arguments, project_dir, target, variables, *rest, invoke=dbt.invoke, **more):
+    def invoke(arguments, project_dir, target, variables, *rest, invoke=dbt_runner.invoke, **more):
         failed = invoke(arguments, project_dir, target, variables, *rest, **more)
         with duckdb.connect(variables["SERVERLESS_DUCKDB_PATH"]) as connection:
             found.seen += connection.execute(
@@ -72,7 +72,7 @@ def request_(production, tmp_path, monkeypatch) -> PullRequest:
             ).fetchall()
         return failed
 
-    monkeypatch.setattr(dbt, "invoke", invoke)
+    monkeypatch.setattr(dbt_runner, "invoke", invoke)
     return found
 
 

@@ -12,8 +12,8 @@ import duckdb
 import psutil
 import pytest
 
-from serverless_assets.transformation import dbt
-from serverless_assets.transformation.relations import rows_in
+from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.state import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 PROJECT = "name: small\nversion: '1.0'\nprofile: small\nmodel-paths: [models]\n"
@@ -89,8 +89,8 @@ def test_closing_the_events_ends_dbt_and_leaves_the_file_to_others(small, name, 
     small.write(
         **{"a.sql": DONE, name: model % str(small.begun), "reader.sql": "select * from {{ ref('long') }}"}
     )
-    dbt.end_idle_processes()
-    events = dbt.stream(*small.arguments)
+    dbt_runner.end_idle_processes()
+    events = dbt_runner.stream(*small.arguments)
     for event in events:
         # The event's thread goes on to run the model.
         if event["info"]["name"] == "LogStartLine" and event["data"]["node_info"]["node_name"] == "long":
@@ -105,13 +105,13 @@ def test_closing_the_events_ends_dbt_and_leaves_the_file_to_others(small, name, 
 
 def test_a_command_that_is_interrupted_while_it_parses_ends_dbt(small):
     small.write(**{"endless.sql": ENDLESS_PARSE})
-    dbt.end_idle_processes()
+    dbt_runner.end_idle_processes()
 
     def interrupt(event):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dbt.invoke(*small.arguments, on_event=interrupt)
+        dbt_runner.invoke(*small.arguments, on_event=interrupt)
     assert dbt_processes() == []
 
 
@@ -119,8 +119,8 @@ def test_dbt_ends_with_the_process_that_started_it(small):
     small.write(**{"long.sql": LONG_QUERY % small.begun})
     arguments, folder, target, variables = small.arguments
     program = (
-        "from pathlib import Path; from serverless_assets.transformation import dbt;"
-        f"dbt.invoke({arguments}, Path({str(folder)!r}), Path({str(target)!r}), {variables})"
+        "from pathlib import Path; from serverless_assets.transformation import dbt_runner;"
+        f"dbt_runner.invoke({arguments}, Path({str(folder)!r}), Path({str(target)!r}), {variables})"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as parent:
         while not small.begun.exists():
@@ -133,26 +133,26 @@ def test_dbt_ends_with_the_process_that_started_it(small):
 
 def test_a_dbt_process_that_is_killed_is_a_failure_in_words(small):
     small.write(**{"long.sql": LONG_QUERY % small.begun})
-    dbt.end_idle_processes()
-    with pytest.raises(dbt.DbtError, match="its process ended before it was done: it was killed"):
-        for event in dbt.stream(*small.arguments):
+    dbt_runner.end_idle_processes()
+    with pytest.raises(dbt_runner.DbtError, match="its process ended before it was done: it was killed"):
+        for event in dbt_runner.stream(*small.arguments):
             if event["info"]["name"] == "LogStartLine":
                 os.kill(dbt_processes()[0].pid, signal.SIGKILL)
 
 
 def test_one_process_runs_one_command_after_another_and_lets_go_of_the_file(small):
     small.write(**{"a.sql": DONE})
-    dbt.end_idle_processes()
+    dbt_runner.end_idle_processes()
     for _ in range(2):
-        assert dbt.invoke(*small.arguments) is None
+        assert dbt_runner.invoke(*small.arguments) is None
         duckdb.connect(str(small.warehouse.path)).close()
     assert len(dbt_processes()) == 1
-    dbt.end_idle_processes()
+    dbt_runner.end_idle_processes()
     assert dbt_processes() == []
 
 
 def test_events_tell_the_rows_of_what_was_built(small):
     small.write(**{"a.sql": "select * from range(3)"})
-    events = [*dbt.stream(*small.arguments, count_rows=partial(rows_in, small.warehouse))]
+    events = [*dbt_runner.stream(*small.arguments, count_rows=partial(rows_in, small.warehouse))]
     [built] = [event["data"] for event in events if event["info"]["name"] == "LogModelResult"]
     assert built["rows"] == 3

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.transformation.project_files import project_state, project_vars
+from serverless_assets.transformation.project import project_state, project_vars
 
 FILES = {
     "dbt_project.yml": "name: team\nmodel-paths: [models, ../shared]\nvars: {k: 1, team: {k: 2, own: 3}}\n",

@@ -11,14 +11,13 @@ from dagster_dbt import DagsterDbtTranslator
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from serverless_assets import metadata
-from serverless_assets.transformation import dbt
-from serverless_assets.transformation.arguments import batches_of, build_arguments, months_variable
+from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import Materialization, is_model
+from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
 from serverless_assets.transformation.lineage import ColumnLineage
 from serverless_assets.transformation.plan import BuildDecision, in_turns, plan_text
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.relations import label, row_count, rows_in, write_states
-from serverless_assets.transformation.results import Results
+from serverless_assets.transformation.state import label, row_count, rows_in, write_states
 from serverless_assets.warehouse import Warehouse
 
 DbtEvent = (
@@ -58,7 +57,7 @@ class Step:
         yield from self._reused(last, table)
         yield from self._reused_checks([*first, *last], results.names())
         if failure:
-            raise dbt.DbtError(results.summary() or failure)
+            raise dbt_runner.DbtError(results.summary() or failure)
 
     @property
     def _lineage(self) -> ColumnLineage:
@@ -127,7 +126,7 @@ class Step:
             d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
         ]
         write_states(self.warehouse, [(node, {}) for node in in_place])
-        events = dbt.stream(
+        events = dbt_runner.stream(
             build_arguments(building, self.manifest, datetime.now(UTC)),
             self.project.directory,
             self.project.runs,
@@ -138,13 +137,13 @@ class Step:
         )
         finished, failure = False, None
         try:
-            for event in dbt.with_results(events):
+            for event in dbt_runner.with_results(events):
                 results.see(event)
                 self._log(event)
                 for found in self._dagster_events(event):
                     yield self._with_outcome(found, event, by_id, table)
             finished = True
-        except dbt.DbtError as error:
+        except dbt_runner.DbtError as error:
             finished, failure = True, error.words
         finally:
             # However it ended: what was built and found sound need not be built again.
@@ -155,18 +154,18 @@ class Step:
             )
         return failure
 
-    def _dagster_events(self, event: dbt.Event) -> Iterator[DbtEvent]:
+    def _dagster_events(self, event: dbt_runner.Event) -> Iterator[DbtEvent]:
         message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
         yield from message.to_default_asset_events(self.manifest, self.translator, self.context)
 
     def _with_outcome(
         self,
         found: DbtEvent,
-        event: dbt.Event,
+        event: dbt_runner.Event,
         decisions: Mapping[str, BuildDecision],
         table: dg.TableMetadataValue,
     ) -> DbtEvent:
-        spent = metadata.work(dbt.work(event), self.warehouse)
+        spent = metadata.work(dbt_runner.work(event), self.warehouse)
         if isinstance(found, dg.AssetCheckResult):
             # Tests read, too, and that is charged for.
             return found.with_metadata({**(found.metadata or {}), **spent})
@@ -191,11 +190,11 @@ class Step:
             data_version=dg.DataVersion(decision.state.version),
         )
 
-    def _log(self, event: dbt.Event) -> None:
+    def _log(self, event: dbt_runner.Event) -> None:
         info = event["info"]
         if info["level"] in ("warn", "error"):
             self.context.log.warning(info["msg"])
-        elif info["name"] in dbt.MODEL_RESULTS:
+        elif info["name"] in dbt_runner.MODEL_RESULTS:
             self.context.log.info(info["msg"])
         if "rows_error" in event["data"]:
             node = event["data"]["node_info"]["node_name"]
