@@ -4,12 +4,11 @@ import warnings
 
 import dagster as dg
 
-from serverless_assets.automation.declarative import with_conditions
 from serverless_assets.automation.jobs import jobs
-from serverless_assets.automation.plan_job import plan_job
+from serverless_assets.automation.plan import plan_job
 from serverless_assets.automation.schedules import schedules
 from serverless_assets.automation.sensors import sensors
-from serverless_assets.automation.what_if_job import what_if_job
+from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.described import Described
 from serverless_assets.environments import environment
 from serverless_assets.forecasting.assets import forecasting_assets
@@ -20,14 +19,12 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import transformation_assets
 
-# The beta APIs in use: assets' code references, backfill policies and data versions, and the
-# sensor of `changed_data`. Dagster
-# pins its patch release here, so an upgrade, not a run, is when to look at them again.
+# The beta APIs in use: code references, backfill policies and data versions of assets. Dagster is pinned to a
+# patch release, so an upgrade, not a run, is when to look at them again.
 BETA_APIS = (
     "Class `(CodeReferencesMetadataValue|LocalFileCodeReference|UrlCodeReference)`",
     "Parameter `backfill_policy` of function `asset`",
     "Parameter `data_version` of initializer `Output.__init__`",
-    "Parameter `use_user_code_server` of initializer `AutomationConditionSensorDefinition.__init__`",
 )
 for api in BETA_APIS:
     warnings.filterwarnings("ignore", f"{api} is currently in beta", dg.BetaWarning)
@@ -46,7 +43,7 @@ def build(settings: Settings) -> dg.Definitions:
     ]
     names = {key.to_user_string() for found in assets for key in found.keys}
     return dg.Definitions(
-        assets=[*with_conditions(described.all(assets)), pipeline_runs(settings.owner)],
+        assets=[*described.all(assets), pipeline_runs(settings.owner)],
         jobs=[*jobs(), plan_job(parts, table), what_if_job(parts, table)],
         schedules=schedules(settings.timezone, parts.first_month, settings.automation_is_on),
         sensors=sensors(parts, settings),

@@ -13,14 +13,13 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from modal_forecast.report.colors import check_color
+from serverless_assets.names import REBUILD_TAG
 from serverless_assets.variables import is_http_address
 
 Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", "32.0"]
 Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 
 LONGEST_HORIZON_DAYS = 730
-# A run tagged so rebuilds all, whatever the form says.
-REBUILD_TAG = "serverless/rebuild"
 # The files of the records of all forecasts begin so.
 RECORD_PREFIX = "forecast-record-"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.dry_run import dry_run
-from serverless_assets.automation.first_error import first_error
+from serverless_assets.automation.plan import dry_run
+from serverless_assets.automation.run_alerts import first_error
 from serverless_assets.budget_guard import BudgetGuard
 from serverless_assets.forecasting.compute import ComputeUsage, Size
 from serverless_assets.publishing.budget import OverBudget

@@ -1,29 +1,38 @@
-"""What people are told when something breaks, and when it is well again."""
+"""Alerts: what happened, sent to the address in SERVERLESS_ALERT_URL as Slack's JSON or as flat JSON."""
 
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
-from serverless_assets.automation.webhook import AlertError, Webhook
+from serverless_assets.errors import UserError
+from serverless_assets.ingestion.http import HttpError, printable, request
+from serverless_assets.ingestion.http_errors import TRANSIENT_STATUS
+from serverless_assets.ingestion.retries import RetryPolicy, retry_after_seconds
 from serverless_assets.secrets import without_secrets
 
-Kind = Literal["run_failed", "recovered", "source_down", "source_back", "forecast_stale", "forecast_fresh"]
-Format = Literal["slack", "json"]
+AlertKind = Literal[
+    "run_failed", "recovered", "source_down", "source_back", "forecast_stale", "forecast_fresh"
+]
 
 NOT_SET = "Nobody was told: SERVERLESS_ALERT_URL is not set."
-LONGEST_SENTENCE = 1000
+# What people read on a phone.
+MAX_SENTENCE_LENGTH = 1000
+# A tick of a sensor waits for the webhook.
+ATTEMPTS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TIMEOUT_SECONDS = 3, 0.5, 5.0, 10.0
+
+
+class AlertError(UserError):
+    """An alert that did not arrive."""
 
 
 @dataclass(frozen=True)
 class Alert:
-    """What happened, and the page that shows it. `sentence` may repeat an error, whose secrets are taken out.
+    """What happened, and the page that shows it. Secrets are removed from `sentence` when it is sent."""
 
-    For Slack it is sent as `text`; as JSON, with all of these fields, and as `text` in plain words.
-    """
-
-    kind: Kind
+    kind: AlertKind
     title: str
     sentence: str
     link: str
@@ -33,18 +42,60 @@ class Alert:
     run_id: str = ""
 
     def payload(self, form: str) -> Mapping[str, str]:
-        """What to send."""
-        sentence = shortened(without_secrets(self.sentence))
+        """Return the JSON to send: for `slack` a `text` in its markup; for `json` all fields and a `text`."""
+        sentence = shorten(without_secrets(self.sentence))
         if form == "slack":
-            title, words, place, link = map(_for_slack, (self.title, sentence, self.environment, self.link))
-            return {"text": f"*{title}* ({place})\n{words}\n<{link}|Open in Dagster>"}
+            title, text, environment, link = (
+                html.escape(part, quote=False) for part in (self.title, sentence, self.environment, self.link)
+            )
+            return {"text": f"*{title}* ({environment})\n{text}\n<{link}|Open in Dagster>"}
         text = f"{self.title} ({self.environment}): {sentence} {self.link}"
         return {**asdict(self), "sentence": sentence, "text": text}
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """An address that takes JSON. It is a secret: whoever has it can write there."""
+
+    url: str
+    first_pause_seconds: float = FIRST_PAUSE_SECONDS
+    timeout_seconds: float = TIMEOUT_SECONDS
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.host})"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or "?"
+
+    def send(self, payload: Mapping[str, str]) -> None:
+        """Send the payload, again after an unclear outcome: it may arrive twice, but is not lost.
+
+        Raises:
+            AlertError: it did not arrive.
+        """
+        policy = RetryPolicy(ATTEMPTS, self.first_pause_seconds, LONGEST_PAUSE_SECONDS)
+        policy.call(lambda: self._post(payload))
+
+    def _post(self, payload: Mapping[str, str]) -> None:
+        try:
+            # A redirected POST would arrive as a GET, without its body.
+            with request("POST", self.url, self.timeout_seconds, json=payload, follow=False) as response:
+                if 200 <= response.status_code < 300:
+                    return
+                status = f"{response.status_code} {printable(response.reason or '')}".rstrip()
+                reason, transient = f"answered {status}.", response.status_code in TRANSIENT_STATUS
+                retry_after = retry_after_seconds(response.headers)
+        except HttpError as error:
+            reason, transient, retry_after = str(error), error.transient, None
+        failure = AlertError(f"The alert was not sent: {self.host} (SERVERLESS_ALERT_URL) {reason}")
+        failure.transient, failure.retry_after = transient, retry_after
+        raise failure
+
+
+@dataclass(frozen=True)
 class Alerts:
-    """How alerts reach people: through the webhook, with links into the UI at `ui_url`."""
+    """Sends alerts through the webhook, with links into the UI at `ui_url`."""
 
     webhook: Webhook | None
     form: str
@@ -53,12 +104,18 @@ class Alerts:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def tell(
-        self, kind: Kind, title: str, sentence: str, page: str = "automation", job: str = "", run_id: str = ""
+        self,
+        kind: AlertKind,
+        title: str,
+        sentence: str,
+        page: str = "automation",
+        job: str = "",
+        run_id: str = "",
     ) -> None:
-        """Tell people.
+        """Send an alert.
 
         Raises:
-            AlertError: nobody was told, and why.
+            AlertError: it did not arrive, or there is no webhook.
         """
         link = f"{self.ui_url}/{page}"
         if self.webhook is None:
@@ -68,13 +125,13 @@ class Alerts:
         self.webhook.send(alert.payload(self.form))
 
 
-def shortened(text: str) -> str:
-    """`text` up to the length that people read on a phone."""
-    return text if len(text) <= LONGEST_SENTENCE else f"{text[: LONGEST_SENTENCE - 1]}…"
+def shorten(text: str) -> str:
+    """Return `text`, cut to MAX_SENTENCE_LENGTH characters."""
+    return text if len(text) <= MAX_SENTENCE_LENGTH else f"{text[: MAX_SENTENCE_LENGTH - 1]}…"
 
 
-def duration_in_words(seconds: float) -> str:
-    """How long something lasted, such as `5 min` or `2 d 3 h`."""
+def format_duration(seconds: float) -> str:
+    """Return a duration such as `5 min` or `2 d 3 h`."""
     minutes = max(1, round(seconds / 60))
     if minutes < 60:
         return f"{minutes} min"
@@ -83,7 +140,3 @@ def duration_in_words(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def _for_slack(text: str) -> str:
-    return html.escape(text, quote=False)

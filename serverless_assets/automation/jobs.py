@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from serverless_assets.run_inputs import REBUILD_TAG, CustomisedStyle, Reuse, RunForecast, RunInputs
-
-MAIN_JOB = "serverless_pipeline"
+from serverless_assets.names import FORECASTING, INGESTION, MAIN_JOB, REBUILD_TAG
+from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs
 
 
 def run_config(inputs: RunInputs) -> dg.RunConfig:
@@ -44,9 +43,7 @@ DAILY_FORECAST = RunInputs(
 )
 
 EVERYTHING = dg.AssetSelection.all()
-# By kind: a model belongs here in whatever folder it is.
-TRANSFORMATION = dg.AssetSelection.kind("dbt")
-FORECASTING = dg.AssetSelection.groups("forecasting")
+FORECAST_ASSETS = dg.AssetSelection.groups(FORECASTING)
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,14 @@ class Job:
 
 JOBS: Mapping[str, Job] = {
     MAIN_JOB: Job(EVERYTHING, "Load, transform, forecast and report.", PREFILL),
-    "ingest": Job(dg.AssetSelection.groups("ingestion"), "Load the raw tables.", PREFILL),
+    "ingest": Job(dg.AssetSelection.groups(INGESTION), "Load the raw tables.", PREFILL),
+    # By kind, not by folder: a model is in this job wherever its file is.
     "transform": Job(
-        TRANSFORMATION,
+        dg.AssetSelection.kind("dbt"),
         "Build and test the dbt models from the raw tables as they are.",
         PREFILL,
     ),
-    "forecast": Job(FORECASTING, "Forecast and report from the models as they are.", PREFILL),
+    "forecast": Job(FORECAST_ASSETS, "Forecast and report from the models as they are.", PREFILL),
     # What people do often.
     "full_rebuild": Job(
         EVERYTHING,
@@ -77,7 +75,7 @@ JOBS: Mapping[str, Job] = {
         {REBUILD_TAG: "all"},
     ),
     "forecast_on_a_bigger_machine": Job(
-        FORECASTING,
+        FORECAST_ASSETS,
         "Forecast and report with 4 cores and 4 GiB: after a forecast ran out of memory or time, or for a "
         "horizon of years. A forecast that there is already is not made again.",
         prefill(cpu="4.0", memory="4096"),

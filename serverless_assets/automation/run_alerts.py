@@ -1,63 +1,77 @@
-"""The sensors `run_failed` and `recovered`: each such run is told once, also if the webhook was away."""
+"""The sensors `run_failed` and `recovered`: one alert for each such run, also after the webhook was down."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
-from dagster._core.storage.tags import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
-from serverless_assets.automation.alerts import Alerts, duration_in_words, shortened
-from serverless_assets.automation.first_error import first_error
-from serverless_assets.automation.webhook import AlertError
+from serverless_assets.automation.alerts import AlertError, Alerts, format_duration, shorten
+from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
+from serverless_assets.publishing.outcome import failure_in_words, run_failure_sentence, without_class
 from serverless_assets.secrets import without_secrets
 
-SECONDS_BETWEEN_LOOKS = 30
+SECONDS_BETWEEN_TICKS = 30
 RUNS_A_TICK = 20
-# How far back to look for the failures that a run makes good.
+# How many earlier runs are searched for failures that a run makes good.
 RUNS_LOOKED_BACK = 50
+UNKNOWN = "No reason was recorded: the run's process may have been killed."
 
-Ended = Literal[DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_SUCCESS]
-# What there is to tell of a run: done, with a sentence for the tick; None if there is nothing.
-Tell = Callable[[dg.DagsterInstance, dg.DagsterRun, float, Alerts], str | None]
+EndOfRun = Literal[DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_SUCCESS]
+# Sends the alert for a run that ended at this time; returns a sentence for the tick, or None without one.
+SendAlert = Callable[[dg.DagsterInstance, dg.DagsterRun, float, Alerts], str | None]
 
 
 def run_failed(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Tells of each run that failed: its first error in words, and a link to it."""
     return _sensor(
-        "run_failed", DagsterEventType.RUN_FAILURE, _tell_failed, alerts, status, run_failed.__doc__
+        "run_failed", DagsterEventType.RUN_FAILURE, _alert_failed, alerts, status, run_failed.__doc__
     )
 
 
 def recovered(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Tells that a job is well again after it failed, and how long it was broken."""
     return _sensor(
-        "recovered", DagsterEventType.RUN_SUCCESS, _tell_recovered, alerts, status, recovered.__doc__
+        "recovered", DagsterEventType.RUN_SUCCESS, _alert_recovered, alerts, status, recovered.__doc__
     )
 
 
+def first_error(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Return the error of the first step that failed; of the run if it failed outside of its steps."""
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE):
+        if entry.dagster_event:
+            return without_class(failure_in_words(entry.dagster_event))
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE):
+        event = entry.dagster_event
+        if event and event.job_failure_data.error:
+            return run_failure_sentence(event.job_failure_data.error)
+        if event and event.message:
+            return event.message
+    return UNKNOWN
+
+
 def will_be_retried(run: dg.DagsterRun) -> bool:
-    """Whether Dagster runs it again by itself."""
+    """Return whether Dagster runs it again by itself."""
     return run.tags.get(WILL_RETRY_TAG, "").lower() == "true"
 
 
 def made_good(run: dg.DagsterRun, earlier: Sequence[dg.DagsterRun]) -> list[dg.DagsterRun]:
-    """The failed runs, of those before it with the newest first, that nothing but this one makes good."""
-    found, successes = [], [run]
+    """Return the failed runs that `run` makes good and none before it did. `earlier` has the newest first."""
+    failed, successes = [], [run]
     for before in earlier:
         if before.status == DagsterRunStatus.SUCCESS:
             successes.append(before)
         elif before.status == DagsterRunStatus.FAILURE and not will_be_retried(before):
-            by = [success for success in successes if covers(success, before)]
-            found += [before] if by == [run] else []
-    return found
+            made_good_by = [success for success in successes if covers(success, before)]
+            failed += [before] if made_good_by == [run] else []
+    return failed
 
 
 def covers(run: dg.DagsterRun, failed: dg.DagsterRun) -> bool:
-    """Whether a run does all that another was to do: by re-executing it, or because it is about as much."""
+    """Return whether a run does all that `failed` was to do: as its re-execution, or by its assets."""
     root = run.tags.get(ROOT_RUN_ID_TAG)
     if root:
-        # It may go on from the failure.
+        # A re-execution from the failure selects only what is left.
         return root in (failed.run_id, failed.tags.get(ROOT_RUN_ID_TAG))
     if run.asset_selection is None:
         return True
@@ -66,27 +80,28 @@ def covers(run: dg.DagsterRun, failed: dg.DagsterRun) -> bool:
 
 def _sensor(
     name: str,
-    event_type: Ended,
-    tell: Tell,
+    event_type: EndOfRun,
+    send_alert: SendAlert,
     alerts: Alerts,
     status: dg.DefaultSensorStatus,
     description: str | None,
 ) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
-        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
+        minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
         default_status=status,
         description=description,
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance = context.instance
         if not context.cursor:
-            # What failed before anybody watched is no news.
+            # What failed before the sensor was on is not news.
             last = instance.fetch_run_status_changes(event_type, limit=1).records
             return dg.SensorResult(
                 skip_reason="Watching from now on.", cursor=str(last[0].storage_id if last else 0)
             )
-        after, said = int(context.cursor), []
+        after = int(context.cursor)
+        messages: list[str | None] = []
         records = instance.fetch_run_status_changes(
             dg.RunStatusChangeRecordsFilter(event_type, after_storage_id=after),
             limit=RUNS_A_TICK,
@@ -95,21 +110,21 @@ def _sensor(
         for record in records:
             run = instance.get_run_by_id(record.run_id)
             try:
-                said.append(tell(instance, run, record.timestamp, alerts) if run else None)
+                messages.append(send_alert(instance, run, record.timestamp, alerts) if run else None)
             except AlertError as error:
-                said.append(f"Run {record.run_id[:8]}: {error}")
-                # Without an address there is nothing to wait for.
+                messages.append(f"Run {record.run_id[:8]}: {error}")
+                # The next tick tries again; without an address there is nothing to wait for.
                 if alerts.webhook is not None:
                     break
             after = record.storage_id
         return dg.SensorResult(
-            skip_reason=" ".join(filter(None, said)) or "Nothing to tell.", cursor=str(after)
+            skip_reason=" ".join(filter(None, messages)) or "Nothing to tell.", cursor=str(after)
         )
 
     return sensor
 
 
-def _tell_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts) -> str | None:
+def _alert_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts) -> str | None:
     if will_be_retried(run):
         return f"Run {run.run_id[:8]} failed and is retried: nobody was told."
     error = first_error(instance, run.run_id)
@@ -118,11 +133,11 @@ def _tell_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, al
         alerts.tell("run_failed", title, error, page, run.job_name, run.run_id)
     except AlertError as not_sent:
         # The tick that shows this is then all that people have.
-        raise AlertError(f"{title}: {shortened(without_secrets(error))} {not_sent}") from None
+        raise AlertError(f"{title}: {shorten(without_secrets(error))} {not_sent}") from None
     return f"Run {run.run_id[:8]} of {run.job_name} failed: people were told."
 
 
-def _tell_recovered(
+def _alert_recovered(
     instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts
 ) -> str | None:
     records = instance.get_run_records(
@@ -134,15 +149,9 @@ def _tell_recovered(
     if not failed:
         return None
     ended = {record.dagster_run.run_id: record.end_time or at for record in records}
-    lasted = duration_in_words(at - min(ended[one.run_id] for one in failed))
-    times = f" {len(failed)} runs had failed." if len(failed) > 1 else ""
-    sentence = f"Run {run.run_id[:8]} succeeded. It was broken for {lasted}.{times}"
-    alerts.tell(
-        "recovered",
-        f"{run.job_name} is well again",
-        sentence,
-        f"runs/{run.run_id}",
-        run.job_name,
-        run.run_id,
-    )
-    return f"{run.job_name} is well again after {lasted}: people were told."
+    duration = format_duration(at - min(ended[failure.run_id] for failure in failed))
+    count = f" {len(failed)} runs had failed." if len(failed) > 1 else ""
+    sentence = f"Run {run.run_id[:8]} succeeded. It was broken for {duration}.{count}"
+    title, page = f"{run.job_name} is well again", f"runs/{run.run_id}"
+    alerts.tell("recovered", title, sentence, page, run.job_name, run.run_id)
+    return f"{run.job_name} is well again after {duration}: people were told."

@@ -1,13 +1,13 @@
 """What runs by the clock: off, unless SERVERLESS_AUTOMATION is on or somebody turns it on in the UI."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from serverless_assets.automation.jobs import DAILY_FORECAST, MAIN_JOB, PREFILL, run_config
-from serverless_assets.automation.nightly_months import months_to_load
-from serverless_assets.automation.tags import REASON, month_tags
+from serverless_assets.automation.jobs import DAILY_FORECAST, PREFILL, run_config
+from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.names import MAIN_JOB, REASON_TAG
 
 NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline once."
 
@@ -30,7 +30,7 @@ def schedules(
         if not any(context.instance.get_latest_materialization_event(dg.AssetKey(name)) for name in names):
             return dg.SkipReason(NOTHING_YET)
         reason = "The daily forecast, from the raw tables as they are."
-        return _request(context, run_config(DAILY_FORECAST).to_config_dict(), {REASON: reason})
+        return _request(context, run_config(DAILY_FORECAST).to_config_dict(), {REASON_TAG: reason})
 
     @dg.schedule(
         job_name=MAIN_JOB,
@@ -43,18 +43,34 @@ def schedules(
         loaded = _last_month_of_facts(context.instance)
         months = months_to_load(context.scheduled_execution_time, loaded, first_month)
         if months is None:
-            return _request(context, PREFILL, {REASON: "The nightly refresh: nothing is loaded yet, so all."})
+            return _request(
+                context, PREFILL, {REASON_TAG: "The nightly refresh: nothing is loaded yet, so all."}
+            )
         reason = f"The nightly refresh of {months[0]:%Y-%m} to {months[1]:%Y-%m}."
-        return _request(context, PREFILL, {REASON: reason, **month_tags(*months)})
+        return _request(context, PREFILL, {REASON_TAG: reason, **month_tags(*months)})
 
     return [daily_forecast, nightly_refresh]
+
+
+def months_to_load(now: datetime, last_loaded: date | None, first_month: date) -> tuple[date, date] | None:
+    """The first and last month: from the last one that was loaded, or else yesterday's, to the current one.
+
+    So neither the last day of a month nor nights that were missed are lost. None: nothing was loaded yet, and
+    the whole history is to be. Months begin in UTC, as partitions do, wherever the schedule's clock hangs.
+    """
+    today = now.astimezone(UTC).date()
+    current = today.replace(day=1)
+    if last_loaded is None or current < first_month:
+        return None
+    yesterday = (today - timedelta(days=1)).replace(day=1)
+    return max(min(yesterday, last_loaded), first_month.replace(day=1)), current
 
 
 def _request(
     context: dg.ScheduleEvaluationContext, config: dict[str, object], tags: dict[str, str]
 ) -> dg.RunRequest:
     """One run a day: on the day that has the hour twice, too."""
-    context.log.info(tags[REASON])
+    context.log.info(tags[REASON_TAG])
     day: datetime = context.scheduled_execution_time
     return dg.RunRequest(run_key=day.date().isoformat(), run_config=config, tags=tags)
 

@@ -1,23 +1,24 @@
-"""All sensors, and which of them are on until somebody says otherwise in the UI."""
+"""All sensors, and which of them are on until somebody switches them in the UI."""
 
 from datetime import date
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import dagster as dg
 
-from serverless_assets.automation.alerts import Alerts
-from serverless_assets.automation.dead_runs import dead_runs
-from serverless_assets.automation.declarative import changed_data
+from serverless_assets.automation.alerts import Alerts, Webhook
 from serverless_assets.automation.forecast_stale import forecast_stale
 from serverless_assets.automation.run_alerts import recovered, run_failed
 from serverless_assets.automation.source_updated import source_updated
-from serverless_assets.automation.webhook import Webhook
 from serverless_assets.ingestion.source import Source
+from serverless_assets.publishing.run_process import end_dead_runs
 from serverless_assets.settings import Settings
 
+SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS = 15
 
-class Parts(Protocol):
-    """What of an environment the sensors look at."""
+
+class WatchedEnvironment(Protocol):
+    """The parts of an environment that sensors use."""
 
     @property
     def source(self) -> Source: ...
@@ -25,14 +26,8 @@ class Parts(Protocol):
     def first_month(self) -> date: ...
 
 
-def alerts_of(settings: Settings) -> Alerts:
-    """Where the settings send alerts to."""
-    webhook = Webhook(settings.alert_url) if settings.alert_url else None
-    return Alerts(webhook, settings.alert_format, settings.environment, settings.ui_url)
-
-
-def sensors(parts: Parts, settings: Settings) -> list[Any]:
-    """Those that only tell are on; the one that launches runs is on where SERVERLESS_AUTOMATION is."""
+def sensors(environment: WatchedEnvironment, settings: Settings) -> list[dg.SensorDefinition]:
+    """Return all sensors. Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION."""
     alerts = alerts_of(settings)
     on, off = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
     launching = on if settings.automation_is_on else off
@@ -41,6 +36,26 @@ def sensors(parts: Parts, settings: Settings) -> list[Any]:
         recovered(alerts, on),
         forecast_stale(alerts, settings.forecast_fresh_hours, on),
         dead_runs(settings.home, on),
-        source_updated(parts.source, parts.first_month, alerts, launching),
-        changed_data(),
+        source_updated(environment.source, environment.first_month, alerts, launching),
     ]
+
+
+def alerts_of(settings: Settings) -> Alerts:
+    """Return where the settings send alerts to."""
+    webhook = Webhook(settings.alert_url) if settings.alert_url else None
+    return Alerts(webhook, settings.alert_format, settings.environment, settings.ui_url)
+
+
+def dead_runs(home: Path, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Marks runs as failed whose processes have ended without finishing them, killed, say."""
+
+    @dg.sensor(
+        name="dead_runs",
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS,
+        default_status=status,
+        description=dead_runs.__doc__,
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return dg.SkipReason(" ".join(end_dead_runs(home, context.instance)) or "No run has died.")
+
+    return sensor

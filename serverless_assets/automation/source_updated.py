@@ -1,116 +1,195 @@
 """The sensor `source_updated`: loads what changed at the source, once for each change."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
+from threading import Event
 
 import dagster as dg
 
-from serverless_assets.automation.alerts import Alerts
-from serverless_assets.automation.jobs import MAIN_JOB, PREFILL
-from serverless_assets.automation.launched_runs import fate_of
-from serverless_assets.automation.source_changes import (
+from serverless_assets.automation.alerts import AlertError, Alerts, format_duration
+from serverless_assets.automation.jobs import PREFILL
+from serverless_assets.automation.source_state import (
     Decision,
-    Watch,
+    ETags,
+    RunOutcome,
+    SourceState,
+    TableMonth,
+    changed_facts,
     decide,
-    marks_now,
-    settled,
-    to_look_into,
+    merge_etags,
+    settle,
 )
-from serverless_assets.automation.source_cursor import Cursor
-from serverless_assets.automation.source_loads import Load
-from serverless_assets.automation.source_marks import Question, ask, of_months, of_tables
-from serverless_assets.automation.source_outage import back, down
-from serverless_assets.automation.tags import REASON, SOURCE_CHANGE, month_tags
+from serverless_assets.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    ROOT_RUN_ID_TAG,
+)
 from serverless_assets.ingestion.download import SourceError, TableSource
+from serverless_assets.ingestion.interruptible import map_in_threads
 from serverless_assets.ingestion.source import Source
 from serverless_assets.ingestion.tables import TABLES
 from serverless_assets.ingestion.window import Window
+from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG
 
-SECONDS_BETWEEN_LOOKS = 60
+SECONDS_BETWEEN_TICKS = 60
+# A tick has a minute for all requests: a source that is slow to answer is asked again at the next one.
+ATTEMPTS, TIMEOUT_SECONDS, PAUSE_SECONDS = 3, 5.0, 0.2
+REQUESTS_AT_A_TIME = 8
 
 
 def source_updated(
     source: Source, first_month: date, alerts: Alerts, status: dg.DefaultSensorStatus
 ) -> dg.SensorDefinition:
-    """Asks the source for the heads of its tables and launches `serverless_pipeline` on what changed."""
+    """Return the sensor that launches `serverless_pipeline` when a validator of the source changed."""
 
     @dg.sensor(
         name="source_updated",
         job_name=MAIN_JOB,
-        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
+        minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
         default_status=status,
         description="Load, transform and forecast just the tables and months that changed at the source.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        cursor = Cursor.read(context.cursor)
+        state = SourceState.read(context.cursor)
         months = Window.of_months(first_month, alerts.now().date()).months()
         try:
             with source.open() as opened:
-                decision, unwatched = _look(context, cursor.watch, opened, months)
+                decision, unwatched = _look(context.instance, state, opened, months)
         except SourceError as error:
-            outage, told = down(cursor.outage, source.name, str(error), alerts)
-            return dg.SensorResult(skip_reason=f"{error} {told}", cursor=str(Cursor(cursor.watch, outage)))
-        outage, told = back(cursor.outage, source.name, alerts)
-        message = " ".join(filter(None, [decision.message, _unwatched(unwatched), told]))
-        requests = list(_requests(context, decision))
-        # Dagster shows no message of a tick that launches: its log has it, and each run.
-        context.log.info(message)
-        return dg.SensorResult(
-            run_requests=requests,
-            skip_reason=None if requests else message,
-            cursor=str(Cursor(decision.watch, outage)),
+            state, alerted = _alert_down(state, source.name, str(error), alerts)
+            return dg.SensorResult(skip_reason=f"{error} {alerted}", cursor=state.to_cursor())
+        state, alerted = _alert_back(decision.state, source.name, alerts)
+        unwatched_message = (
+            f"Nothing tells whether {', '.join(unwatched)} changed: the source gives no ETag or "
+            "Last-Modified. Turn on nightly_refresh for that."
+            if unwatched
+            else ""
         )
+        message = " ".join(filter(None, [decision.message, unwatched_message, alerted]))
+        # Dagster shows no message of a tick that launches: its log has it, and the run's tags.
+        context.log.info(message)
+        if not decision.tables:
+            return dg.SensorResult(skip_reason=message, cursor=state.to_cursor())
+        return dg.SensorResult(run_requests=[_request(context, decision)], cursor=state.to_cursor())
 
     return sensor
 
 
-def _look(
-    context: dg.SensorEvaluationContext, watch: Watch, source: TableSource, months: Sequence[date]
-) -> tuple[Decision, Sequence[str]]:
-    """What to do, and the tables that cannot be watched."""
-    if watch.source != source.key:
-        watch = Watch(source.key)
-    fate = fate_of(context.instance, watch.launched.runs) if watch.launched else None
-    watch = settled(watch, fate)
-    wholes = ask(source, of_tables(TABLES))
-    # While runs are under way the months can wait: they may change once more.
-    waiting = fate is not None and fate.outcome == "running"
-    facts = [] if waiting else to_look_into(watch, wholes, TABLES)
-    of_facts = ask(source, [question for fact in facts for question in of_months(fact, months)])
-    now = marks_now(watch, wholes, facts, of_facts)
-    unwatched = [table.name for table in TABLES if Question(table.name) not in wholes]
-    return decide(watch, now, fate, TABLES, months), unwatched
+def month_tags(first: date, last: date) -> Mapping[str, str]:
+    """Return the tags that have one run load the months from `first` to `last`, both included."""
+    return {
+        ASSET_PARTITION_RANGE_START_TAG: f"{first:%Y-%m}-01",
+        ASSET_PARTITION_RANGE_END_TAG: f"{last:%Y-%m}-01",
+    }
 
 
-def _requests(context: dg.SensorEvaluationContext, decision: Decision) -> Iterator[dg.RunRequest]:
-    for load in decision.loads:
-        everything = load.months is None and len(load.tables) == len(TABLES)
-        yield dg.RunRequest(
-            run_key=load.key,
-            run_config=PREFILL,
-            asset_selection=None if everything else _assets(context, decision, load),
-            tags={
-                SOURCE_CHANGE: load.key,
-                REASON: decision.message,
-                **(month_tags(*load.months) if load.months else {}),
-            },
-        )
+def fetch_etags(source: TableSource, table_months: Iterable[TableMonth]) -> ETags:
+    """Ask the source for validators, several at a time, without downloading anything.
 
-
-def _assets(context: dg.SensorEvaluationContext, decision: Decision, load: Load) -> Sequence[dg.AssetKey]:
-    """The tables of the run; and of the last one, what follows from all that changed."""
-    assert context.repository_def is not None
-    selected: dg.AssetSelection = dg.AssetSelection.assets(*load.tables)
-    if load.is_last:
-        changed = dg.AssetSelection.assets(*decision.changed)
-        selected = selected | (changed.downstream() - changed)
-    return sorted(selected.resolve(context.repository_def.asset_graph))
-
-
-def _unwatched(tables: Sequence[str]) -> str:
-    if not tables:
-        return ""
-    return (
-        f"Nothing tells whether {', '.join(tables)} changed: the source gives no ETag or Last-Modified. "
-        "Turn on nightly_refresh for that."
+    Raises:
+        SourceError: of the first request that was not answered.
+    """
+    hasty = replace(
+        source,
+        attempts=ATTEMPTS,
+        timeout_seconds=TIMEOUT_SECONDS,
+        first_pause_seconds=PAUSE_SECONDS,
+        longest_pause_seconds=PAUSE_SECONDS,
+        cancelled=Event(),
     )
+
+    def fetch(key: TableMonth) -> str:
+        window = Window.of_months(key.month, key.month) if key.month else None
+        validators = hasty.validators(key.table, window)
+        content = f"{validators.etag}\n{validators.last_modified}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16] if validators else ""
+
+    keys = list(table_months)
+    try:
+        etags = map_in_threads(fetch, keys, REQUESTS_AT_A_TIME)
+    finally:
+        # After one request failed, the others need not be waited for.
+        hasty.cancelled.set()
+    return {key: etag for key, etag in zip(keys, etags, strict=True) if etag}
+
+
+def _look(
+    instance: dg.DagsterInstance, state: SourceState, source: TableSource, months: Sequence[date]
+) -> tuple[Decision, Sequence[str]]:
+    """Return what to launch, and the tables that cannot be watched."""
+    if state.source != source.key:
+        state = SourceState(source.key, down_since=state.down_since, is_alerted=state.is_alerted)
+    outcome = _outcome(instance, state.run_key) if state.launched is not None else None
+    state = settle(state, outcome)
+    of_tables = fetch_etags(source, [TableMonth(table.name) for table in TABLES])
+    # While a run is under way the months can wait: they may change once more.
+    is_running = outcome is not None and outcome.status == "running"
+    facts = [] if is_running else changed_facts(state, of_tables, TABLES)
+    of_months = fetch_etags(source, [TableMonth(fact.name, month) for fact in facts for month in months])
+    etags = merge_etags(state, of_tables, facts, of_months)
+    unwatched = [table.name for table in TABLES if TableMonth(table.name) not in of_tables]
+    return decide(state, etags, outcome, TABLES, months), unwatched
+
+
+def _outcome(instance: dg.DagsterInstance, run_key: str) -> RunOutcome:
+    """Return what became of the run with this key; the best outcome if somebody re-executed it."""
+    launched = instance.get_runs(dg.RunsFilter(tags={SOURCE_CHANGE_TAG: run_key}))
+    # A re-execution need not carry the tags of the first run.
+    roots = [run.run_id for run in launched]
+    runs = [*launched, *(instance.get_runs(dg.RunsFilter(tags={ROOT_RUN_ID_TAG: roots})) if roots else [])]
+    if not runs:
+        return RunOutcome("deleted")
+    if any(run.is_success for run in runs):
+        return RunOutcome("succeeded")
+    unfinished = [run.run_id for run in runs if not run.is_finished]
+    return RunOutcome("running", unfinished[0]) if unfinished else RunOutcome("failed", runs[0].run_id)
+
+
+def _request(context: dg.SensorEvaluationContext, decision: Decision) -> dg.RunRequest:
+    """Return the run of the changed tables and all that follows from them."""
+    selection = None
+    if decision.months or len(decision.tables) < len(TABLES):
+        assert context.repository_def is not None
+        downstream = dg.AssetSelection.assets(*decision.tables).downstream()
+        selection = sorted(downstream.resolve(context.repository_def.asset_graph))
+    return dg.RunRequest(
+        run_key=decision.state.run_key,
+        run_config=PREFILL,
+        asset_selection=selection,
+        tags={
+            SOURCE_CHANGE_TAG: decision.state.run_key,
+            REASON_TAG: decision.message,
+            **(month_tags(*decision.months) if decision.months else {}),
+        },
+    )
+
+
+def _alert_down(state: SourceState, name: str, error: str, alerts: Alerts) -> tuple[SourceState, str]:
+    """Send one alert that the source does not answer; again at the next tick if it did not arrive."""
+    if state.is_alerted:
+        return state, "People know of it."
+    if state.down_since is None:
+        state = replace(state, down_since=alerts.now().timestamp())
+    sentence = (
+        f"{name} cannot be asked for what changed. {error} No change is lost: it is asked every minute."
+    )
+    try:
+        alerts.tell("source_down", "The source does not answer", sentence)
+    except AlertError as failure:
+        return state, str(failure)
+    return replace(state, is_alerted=True), "People were told."
+
+
+def _alert_back(state: SourceState, name: str, alerts: Alerts) -> tuple[SourceState, str]:
+    """Send one alert that the source answers again, if one was sent that it did not."""
+    up = replace(state, down_since=None, is_alerted=False)
+    if state.down_since is None or not state.is_alerted:
+        return up, ""
+    duration = format_duration(alerts.now().timestamp() - state.down_since)
+    try:
+        alerts.tell("source_back", "The source answers again", f"{name} answers again, after {duration}.")
+    except AlertError as failure:
+        return state, str(failure)
+    return up, f"The source answers again, after {duration}: people were told."

@@ -87,7 +87,7 @@ def ui(port: int) -> None:
 def plan(reuse: bool, skip_forecast: bool, rebuild: bool) -> None:
     """Say what a run of everything would do and why. It changes nothing."""
     settings = Settings.from_environ()
-    from serverless_assets.automation.dry_run import dry_run
+    from serverless_assets.automation.plan import dry_run
     from serverless_assets.cli.run import run_inputs
     from serverless_assets.environments import environment
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType as Type
-from dagster._utils.error import SerializableErrorInfo
 
 from serverless_assets import metadata
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.cli.text import outcome_line
+from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_in_words, run_failure_sentence
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -12,9 +13,9 @@ from typing import Any
 import click
 import dagster as dg
 import yaml
-from dagster._core.utils import make_new_run_id
 
 from serverless_assets.automation.jobs import JOBS
+from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.cli.progress import OF_SKIPPED, Progress
 from serverless_assets.cli.stopping import Stopping
 from serverless_assets.cli.text import stopped_text, summary_text
@@ -29,7 +30,6 @@ from serverless_assets.settings import Settings
 
 # Progress is shown in its own way; the UI has every event.
 QUIET_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 class RunRefused(UserError):
@@ -102,7 +102,7 @@ def run_job(request: Request, settings: Settings) -> bool:
     Raises:
         UserError: before anything has run.
     """
-    run_id = make_new_run_id()
+    run_id = str(uuid.uuid4())
     started = time.monotonic()
     with Stopping(settings.run_deadline_seconds, lambda reason: _record_end(run_id, reason)) as stopping:
         try:
@@ -222,7 +222,7 @@ def range_tags(months: str, job: str, partitions: dg.PartitionsDefinition | None
         raise RunRefused(
             f"--months is {months!r}; choose from {keys[0][:7]} (SERVERLESS_FIRST_MONTH) to {keys[-1][:7]}."
         )
-    return {RANGE_START: start.isoformat(), RANGE_END: end.isoformat()}
+    return month_tags(start, end)
 
 
 def _in_words(error: dg.DagsterInvalidConfigError) -> str:

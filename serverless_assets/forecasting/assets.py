@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from modal_forecast.messages import ForecastRefused, MessageError
 from modal_forecast.report import render
 from serverless_assets import metadata
+from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
 from serverless_assets.forecasting.accuracy_asset import accuracy_asset

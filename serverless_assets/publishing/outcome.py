@@ -7,9 +7,9 @@ from typing import Any, cast, get_args
 
 import dagster as dg
 from dagster import DagsterEventType as Type
-from dagster._utils.error import SerializableErrorInfo
 
 from serverless_assets import metadata
+from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
 from serverless_assets.metadata import Status
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType as Type
-from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
+
+from serverless_assets.dagster_internals import SqliteEventLogStorage
 
 # So that a history of years does not hold up the run that first prunes it.
 RUNS_AT_ONCE = 50

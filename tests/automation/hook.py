@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 
-from serverless_assets.automation.alerts import Alerts
-from serverless_assets.automation.webhook import Webhook
+from serverless_assets.automation.alerts import Alerts, Webhook
 from tests.services.listening import listening
 
 SECRET = "T000-B000-s3cret"

@@ -3,9 +3,16 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.alerts import NOT_SET, Alert, Alerts, duration_in_words, shortened
-from serverless_assets.automation.first_error import UNKNOWN, first_error
-from serverless_assets.automation.webhook import AlertError, Webhook
+from serverless_assets.automation.alerts import (
+    NOT_SET,
+    Alert,
+    AlertError,
+    Alerts,
+    Webhook,
+    format_duration,
+    shorten,
+)
+from serverless_assets.automation.run_alerts import UNKNOWN, first_error
 from serverless_assets.secrets import without_secrets
 from tests.automation.hook import SECRET, Hook
 
@@ -60,8 +67,8 @@ def test_what_may_be_a_secret_is_taken_out(text, bare):
 
 
 def test_a_long_error_is_cut_to_what_people_read_on_a_phone():
-    assert shortened("x" * 2000) == "x" * 999 + "…"
-    assert shortened("x" * 1000) == "x" * 1000
+    assert shorten("x" * 2000) == "x" * 999 + "…"
+    assert shorten("x" * 1000) == "x" * 1000
 
 
 def test_an_alert_arrives_with_a_link_into_the_ui(webhook: Hook):
@@ -116,7 +123,7 @@ def test_without_a_webhook_it_is_said_that_nobody_was_told():
     ],
 )
 def test_durations_are_said_as_people_say_them(seconds, words):
-    assert duration_in_words(seconds) == words
+    assert format_duration(seconds) == words
 
 
 @dg.resource

@@ -96,7 +96,7 @@ def test_without_a_webhook_the_tick_says_that_nobody_was_told(world, webhook):
 
 
 @pytest.mark.parametrize(
-    ("age", "told", "tell"),
+    ("age", "is_alerted", "alert"),
     [
         (36, False, None),
         (36.1, False, "forecast_stale"),
@@ -104,8 +104,8 @@ def test_without_a_webhook_the_tick_says_that_nobody_was_told(world, webhook):
         (36, True, "forecast_fresh"),
     ],
 )
-def test_it_is_stale_beyond_its_hours_and_told_on_the_change(age, told, tell):
-    assert judge(NOW - timedelta(hours=age), NOW, 36, told).tell == tell
+def test_it_is_stale_beyond_its_hours_and_told_on_the_change(age, is_alerted, alert):
+    assert judge(NOW - timedelta(hours=age), NOW, 36, is_alerted).alert == alert
 
 
 def test_the_policy_is_one_that_dagster_shows():

@@ -7,8 +7,7 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from serverless_assets.automation.nightly_months import months_to_load
-from serverless_assets.automation.schedules import NOTHING_YET, schedules
+from serverless_assets.automation.schedules import NOTHING_YET, months_to_load, schedules
 
 FIRST = date(2024, 11, 1)
 RANGE = "dagster/asset_partition_range_"

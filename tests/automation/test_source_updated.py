@@ -8,10 +8,10 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
-from dagster._core.storage.tags import ROOT_RUN_ID_TAG
 
 from serverless_assets.automation.alerts import NOT_SET, Alerts
 from serverless_assets.automation.source_updated import source_updated
+from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.ingestion.tables import RAW_ITEMS, RAW_ORDERS, RAW_STORES, TABLES
 from tests.automation.conftest import at
@@ -121,22 +121,20 @@ def test_a_late_order_launches_its_month_of_orders_and_items_and_all_that_follow
     assert world.tick().skip_message == NOTHING
 
 
-def test_months_apart_are_loaded_by_runs_of_their_own_and_built_on_once(world):
+def test_months_and_tables_that_changed_together_are_loaded_by_one_run(world):
     world.settle()
     world.shop.rows[RAW_ORDERS.name] += [
         order("a", datetime(2026, 9, 3)),
         order("b", datetime(2026, 11, 3)),
     ]
     world.shop.rows[RAW_STORES.name][0] = ("s1", "Philly", datetime(2024, 9, 1), 0.06)
-    one, two = world.tick().run_requests
-    assert (keys(one), months(one)) == ({RAW_ORDERS.name, RAW_ITEMS.name}, ("2026-09-01", "2026-09-01"))
-    assert months(two) == ("2026-11-01", "2026-11-01")
-    assert {RAW_ORDERS.name, RAW_ITEMS.name, RAW_STORES.name, "order_forecast"} <= keys(two)
-    assert world.run(one).success
-    waiting = world.record(two, STARTED)
+    (request,) = world.tick().run_requests
+    assert months(request) == ("2026-09-01", "2026-11-01")
+    assert {RAW_ORDERS.name, RAW_ITEMS.name, RAW_STORES.name, "order_forecast"} <= keys(request)
+    waiting = world.record(request, STARTED)
     assert world.tick().skip_message == f"Run {waiting[:8]} is still loading the last change."
     world.pipeline.instance.delete_run(waiting)
-    assert world.run(two).success
+    assert world.run(request).success
     assert world.tick().skip_message == NOTHING
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from serverless_assets.automation.jobs import run_config
-from serverless_assets.automation.what_if_job import REPORTS_KEPT, keep_report, what_if_job
+from serverless_assets.automation.what_if import REPORTS_KEPT, keep_report, what_if_job
 from serverless_assets.forecasting.what_if import compare
 from serverless_assets.publishing.outcome import failure_in_words
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs

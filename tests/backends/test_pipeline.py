@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets import metadata
-from serverless_assets.automation.dry_run import dry_run
+from serverless_assets.automation.plan import dry_run
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.transformation import dbt_runner

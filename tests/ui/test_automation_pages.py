@@ -3,7 +3,7 @@
 import pytest
 
 SWITCHES = {
-    "changed_data": False, "daily_forecast": False, "nightly_refresh": False, "source_updated": False,
+    "daily_forecast": False, "nightly_refresh": False, "source_updated": False,
     "dead_runs": True, "forecast_stale": True, "recovered": True, "run_failed": True,
 }  # fmt: skip
 SENSOR_TICKS = """

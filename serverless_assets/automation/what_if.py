@@ -10,9 +10,8 @@ import pyarrow as pa
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageError
 from modal_forecast.report import render
 from serverless_assets import metadata
-from serverless_assets.automation.dry_run import Parts
 from serverless_assets.automation.jobs import prefill
-from serverless_assets.budget_guard import FORECAST
+from serverless_assets.automation.plan import PlannedEnvironment
 from serverless_assets.failures import as_failure
 from serverless_assets.files import write_atomically
 from serverless_assets.forecasting import growing
@@ -23,6 +22,7 @@ from serverless_assets.forecasting.landing import forecast_in
 from serverless_assets.forecasting.making import details_in, forecast_facts
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.what_if import Compared, as_text, compare
+from serverless_assets.names import FORECAST
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
 from serverless_assets.warehouse import Warehouse
 
@@ -33,7 +33,7 @@ ABOUT = (
 )
 
 
-def what_if_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
+def what_if_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobDefinition:
     """Forecast with another size, horizon or style and compare with what is published: to try before you
     change anything. Nothing is published, and no other run is kept waiting."""
 
@@ -44,8 +44,8 @@ def what_if_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
         context.log.info(ABOUT)
         with as_failure(ForecastRefused, MessageError):
-            parts.budget_guard([FORECAST], run_inputs.choices, context.log.info)
-            found = _imagined(context, parts, forecast_table, choice)
+            environment.budget_guard([FORECAST], run_inputs.choices, context.log.info)
+            found = _imagined(context, environment, forecast_table, choice)
         context.add_output_metadata(found)
 
     @dg.job(name="what_if_forecast", config=prefill(ingestion="reuse"), description=what_if_job.__doc__)
@@ -56,18 +56,18 @@ def what_if_job(parts: Parts, forecast_table: str) -> dg.JobDefinition:
 
 
 def _imagined(
-    context: dg.OpExecutionContext, parts: Parts, table: str, choice: ForecastChoice
+    context: dg.OpExecutionContext, environment: PlannedEnvironment, table: str, choice: ForecastChoice
 ) -> dict[str, Any]:
     """Have the forecast computed, write the report on it, and return what there is to see."""
-    warehouse, size = parts.publisher.published.warehouse, Size(choice.cpu, choice.memory)
-    history = read_history(warehouse, Today.of(parts.timezone))
+    warehouse, size = environment.publisher.published.warehouse, Size(choice.cpu, choice.memory)
+    history = read_history(warehouse, Today.of(environment.timezone))
     request = history.request(choice.horizon, COUNTRY)
     published = _published(warehouse, table)
     answered, took = growing.answer(
-        parts.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
+        environment.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
     )
     answer = ForecastAnswer.from_bytes(answered.content)
-    facts = forecast_facts(request, answer, size, took, parts.compute, answered, context.run_id)
+    facts = forecast_facts(request, answer, size, took, environment.compute, answered, context.run_id)
     report = report_input(
         request.history,
         answer.forecast,
@@ -76,7 +76,7 @@ def _imagined(
         details_in(answer.diagnostics),
         notes=[*history.warnings, *history.notes],
     )
-    path = keep_report(parts.publisher.home / "what-if", context.run_id, render(report).encode())
+    path = keep_report(environment.publisher.home / "what-if", context.run_id, render(report).encode())
     compared = compare(answer.forecast, published)
     context.log.info("\n".join(["Order revenue in USD:", *as_text(compared), f"The report: {path}"]))
     return {

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import dagster as dg
+
 from modal_forecast.messages import ForecastRefused
-from serverless_assets.budget_guard import FORECAST, BudgetGuard
+from serverless_assets.automation.jobs import PREFILL
+from serverless_assets.budget_guard import BudgetGuard
+from serverless_assets.failures import as_failure
 from serverless_assets.forecasting import accuracy_asset, landing, store_asset
-from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
 from serverless_assets.forecasting.accuracy_asset import decide_accuracy
 from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
 from serverless_assets.forecasting.decide import decide_forecast, decide_report
-from serverless_assets.forecasting.history import REVENUE, HistoryError, Today, read_history
+from serverless_assets.forecasting.history import HistoryError, Today, read_history
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.forecasting.store_asset import TABLE as STORES
 from serverless_assets.forecasting.store_asset import decide_stores
 from serverless_assets.forecasting.table_name import refuse_owned_name
 from serverless_assets.ingestion.decide import as_it_was, decide
@@ -25,10 +27,11 @@ from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECAST_REPORT, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.budget import refusal, verdict
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import Choices, ForecastChoice
+from serverless_assets.run_inputs import Choices, ForecastChoice, RunInputs
 from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.plan import BuildDecision
@@ -37,11 +40,9 @@ from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.state import known_models, row_count, states_of
 from serverless_assets.warehouse import Warehouse
 
-REPORT = "forecast_report"
 
-
-class Parts(Protocol):
-    """What of an environment a plan looks at."""
+class PlannedEnvironment(Protocol):
+    """The parts of an environment that a plan uses."""
 
     @property
     def source(self) -> Source: ...
@@ -71,26 +72,32 @@ class Planned:
         return f"{self.asset:<24}{self.verdict:<16}{rows:>12}  {self.reason}"
 
 
-def dry_run(parts: Parts, choices: Choices, forecast_table: str) -> Iterator[Planned]:
+def dry_run(environment: PlannedEnvironment, choices: Choices, forecast_table: str) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
-    warehouse = parts.publisher.warehouse
-    manifest = parts.project.read_manifest()
+    warehouse = environment.publisher.warehouse
+    manifest = environment.project.read_manifest()
     refuse_owned_name(forecast_table, manifest)
     notes = dict(warehouse.read_states())
-    for planned, note in _raw_tables(parts.source, parts.publisher.home, choices, warehouse, notes):
+    for planned, note in _raw_tables(
+        environment.source, environment.publisher.home, choices, warehouse, notes
+    ):
         yield planned
         notes[planned.asset] = note
-    decisions = Planning(manifest, warehouse, parts.project.vars(), parts.project.variables).decide(
+    decisions = Planning(
+        manifest, warehouse, environment.project.vars(), environment.project.variables
+    ).decide(
         None,
         notes=notes,
-        known=lambda: known_models(parts.publisher.artifacts),
+        known=lambda: known_models(environment.publisher.artifacts),
         force=choices.rebuild_all,
     )
-    sizes, assets = bytes_to_read(parts.project, warehouse, decisions, manifest), asset_names(manifest)
+    sizes, assets = bytes_to_read(environment.project, warehouse, decisions, manifest), asset_names(manifest)
     there = states_of(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
-    yield from _forecast(parts, choices, forecast_table, decisions)
-    yield from _budget(parts.budget_guard, [assets[decision.node.id] for decision in decisions], choices)
+    yield from _forecast(environment, choices, forecast_table, decisions)
+    yield from _budget(
+        environment.budget_guard, [assets[decision.node.id] for decision in decisions], choices
+    )
 
 
 def _raw_tables(
@@ -146,10 +153,10 @@ def _model(
 
 
 def _forecast(
-    parts: Parts, choices: Choices, forecast_table: str, decisions: Sequence[BuildDecision]
+    environment: PlannedEnvironment, choices: Choices, forecast_table: str, decisions: Sequence[BuildDecision]
 ) -> Iterator[Planned]:
     """The assets that follow daily_revenue. What hangs on rows that do not exist yet comes as they come."""
-    publisher, names = parts.publisher, (ACCURACY, FORECAST, STORES, REPORT)
+    publisher, names = environment.publisher, (FORECAST_ACCURACY, FORECAST, STORE_FORECAST, FORECAST_REPORT)
     if any(decision.build and decision.node.name == REVENUE for decision in decisions):
         reason = f"upstream rebuilt ({REVENUE}): made anew if its rows differ"
         yield from (Planned(name, *_unless_skipped(name, choices, "as it comes", reason)) for name in names)
@@ -158,48 +165,58 @@ def _forecast(
         reason = f"{REVENUE}, which it reads, is neither a model of the dbt project nor a table"
         yield from (Planned(name, *_unless_skipped(name, choices, "fail", reason)) for name in names)
         return
-    history = read_history(publisher.warehouse, Today.of(parts.timezone))
+    history = read_history(publisher.warehouse, Today.of(environment.timezone))
     _, _, reason_to_score = decide_accuracy(publisher, history.table, choices.rebuild_all)
     yield Planned(
-        ACCURACY, "score" if reason_to_score else "reuse", reason_to_score or accuracy_asset.UNCHANGED
+        FORECAST_ACCURACY,
+        "score" if reason_to_score else "reuse",
+        reason_to_score or accuracy_asset.UNCHANGED,
     )
     if choices.forecast is None:
-        yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in (FORECAST, STORES, REPORT))
+        yield from (
+            Planned(name, "skip", SKIPPED_AS_ASKED) for name in (FORECAST, STORE_FORECAST, FORECAST_REPORT)
+        )
         return
     try:
         forecast = decide_forecast(
             publisher.warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
         )
     except (HistoryError, ForecastRefused) as error:
-        yield from (Planned(name, "fail", str(error)) for name in (FORECAST, STORES, REPORT))
+        yield from (Planned(name, "fail", str(error)) for name in (FORECAST, STORE_FORECAST, FORECAST_REPORT))
         return
     rows = choices.forecast.horizon
     if forecast.reason is not None:
-        cost = _cost_as_last_time(parts.compute, choices.forecast, forecast.note or {})
+        cost = _cost_as_last_time(environment.compute, choices.forecast, forecast.note or {})
         yield Planned(FORECAST, "forecast", forecast.reason + cost, rows)
         # The same history gives the same rows, and then the stores stay.
         yield Planned(
-            STORES, "as it comes", f"upstream rebuilt ({FORECAST}): forecast anew if its rows differ"
+            STORE_FORECAST, "as it comes", f"upstream rebuilt ({FORECAST}): forecast anew if its rows differ"
         )
-        yield Planned(REPORT, "write", f"upstream rebuilt ({FORECAST})")
+        yield Planned(FORECAST_REPORT, "write", f"upstream rebuilt ({FORECAST})")
         return
     yield Planned(FORECAST, "reuse", landing.UNCHANGED, rows)
     stores = decide_stores(publisher.warehouse, forecast_table, choices.rebuild_all)
-    yield Planned(STORES, "forecast" if stores.reason else "reuse", stores.reason or store_asset.UNCHANGED)
-    rebuilt = [name for name, why in ((STORES, stores.reason), (ACCURACY, reason_to_score)) if why]
+    yield Planned(
+        STORE_FORECAST, "forecast" if stores.reason else "reuse", stores.reason or store_asset.UNCHANGED
+    )
+    rebuilt = [
+        name for name, why in ((STORE_FORECAST, stores.reason), (FORECAST_ACCURACY, reason_to_score)) if why
+    ]
     if rebuilt:
         yield Planned(
-            REPORT, "as it comes", f"upstream rebuilt ({', '.join(rebuilt)}): written anew if rows differ"
+            FORECAST_REPORT,
+            "as it comes",
+            f"upstream rebuilt ({', '.join(rebuilt)}): written anew if rows differ",
         )
         return
     report = decide_report(
         publisher, forecast_table, choices.forecast, history, choices.rebuild_all, lambda line: None
     )
-    yield Planned(REPORT, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
+    yield Planned(FORECAST_REPORT, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
 
 
 def _unless_skipped(name: str, choices: Choices, verdict: str, reason: str) -> tuple[str, str]:
-    is_skipped = choices.forecast is None and name != ACCURACY
+    is_skipped = choices.forecast is None and name != FORECAST_ACCURACY
     return ("skip", SKIPPED_AS_ASKED) if is_skipped else (verdict, reason)
 
 
@@ -214,6 +231,27 @@ def _cost_as_last_time(compute: Compute, choice: ForecastChoice, note: Mapping[s
 def _budget(budget_guard: BudgetGuard, models: Sequence[str], choices: Choices) -> Iterator[Planned]:
     """What the run may cost at most, if there is a budget: more than what is planned would cost."""
     if budget_guard.budget_usd is not None:
-        most = budget_guard.most([*models, FORECAST, STORES], choices)
+        most = budget_guard.most([*models, FORECAST, STORE_FORECAST], choices)
         refused = refusal(most, budget_guard.budget_usd)
         yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))
+
+
+def plan_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobDefinition:
+    """A job that says what `serverless_pipeline` would do with the same run inputs, and does none of it."""
+
+    @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
+    def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
+        with as_failure():
+            planned = list(dry_run(environment, run_inputs.choices(), forecast_table))
+        context.log.info("\n".join(map(str, planned)))
+        records = [
+            dg.TableRecord({"asset": p.asset, "verdict": p.verdict, "rows": p.rows or 0, "reason": p.reason})
+            for p in planned
+        ]
+        context.add_output_metadata({"plan": dg.MetadataValue.table(records)})
+
+    @dg.job(name="plan", config=PREFILL, description=plan_job.__doc__)
+    def job() -> None:
+        look()
+
+    return job

@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.dry_run import _forecast, dry_run
 from serverless_assets.automation.jobs import run_config
+from serverless_assets.automation.plan import _forecast, dry_run
 from serverless_assets.environments import environment
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings

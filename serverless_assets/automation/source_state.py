@@ -1,0 +1,225 @@
+"""What changed at the source since its tables were last loaded, and the run that loads it. Pure."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any, Literal
+
+from serverless_assets.ingestion.tables import Table
+
+MONTHS_NAMED = 6
+
+
+@dataclass(frozen=True, order=True)
+class TableMonth:
+    """A month of a table; the whole table if `month` is None."""
+
+    table: str
+    month: date | None = None
+
+    def __str__(self) -> str:
+        return f"{self.table}/{self.month:%Y-%m}" if self.month else self.table
+
+    @classmethod
+    def parse(cls, text: str) -> "TableMonth":
+        """Return the one that was written as `text`."""
+        table, slash, month = text.partition("/")
+        return cls(table, date.fromisoformat(f"{month}-01") if slash else None)
+
+
+# A hash of the validators (ETag, Last-Modified) that the source gave; without an entry, it gave none.
+ETags = Mapping[TableMonth, str]
+# The months of each changed table; None if all of it is to be loaded.
+Changes = Mapping[str, frozenset[date] | None]
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What the sensor remembers of a source between ticks, as its cursor. It holds no address and no secret.
+
+    loaded: the validators when a run last succeeded in loading the source.
+    launched: those of the last run that was launched, until it succeeds.
+    run_key: the key of that run. The next key is derived from it, so that a source that returns to an earlier
+        content is loaded again.
+    down_since: when the source stopped answering, in Unix time.
+    is_alerted: whether an alert of that was sent.
+    """
+
+    source: str = ""
+    loaded: ETags = field(default_factory=dict)
+    launched: ETags | None = None
+    run_key: str = ""
+    down_since: float | None = None
+    is_alerted: bool = False
+
+    @property
+    def latest(self) -> ETags:
+        return self.loaded if self.launched is None else self.launched
+
+    @classmethod
+    def read(cls, cursor: str | None) -> "SourceState":
+        """Return the state that was written as `cursor`; an empty one if somebody reset or edited it."""
+        try:
+            state: dict[str, Any] = json.loads(cursor or "{}")
+            launched = state["launched"]
+            state["loaded"] = _etags_from_json(state["loaded"])
+            state["launched"] = None if launched is None else _etags_from_json(launched)
+            return cls(**state)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+    def to_cursor(self) -> str:
+        """Return the state as JSON."""
+        launched = None if self.launched is None else _etags_to_json(self.launched)
+        return json.dumps({**vars(self), "loaded": _etags_to_json(self.loaded), "launched": launched})
+
+    def may_differ(self, table_month: TableMonth, etag: str) -> bool:
+        """Return whether the warehouse may hold other rows than those of `etag`: after a failed run, either
+        the rows before it or those that it was to load."""
+        return etag != self.loaded.get(table_month) or etag != self.latest.get(table_month)
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of the launched run; `run_id` is that of the attempt to name."""
+
+    status: Literal["succeeded", "failed", "running", "deleted"]
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The tables to load, why or why not, and the state after it. `months` is None for whole tables."""
+
+    state: SourceState
+    message: str
+    tables: Sequence[str] = ()
+    months: tuple[date, date] | None = None
+
+
+def settle(state: SourceState, outcome: RunOutcome | None) -> SourceState:
+    """Return the state once the outcome of the launched run is known."""
+    if state.launched is not None and outcome:
+        if outcome.status == "succeeded":
+            return replace(state, loaded=state.launched, launched=None)
+        if outcome.status == "deleted":
+            return replace(state, launched=None)
+    return state
+
+
+def changed_facts(state: SourceState, of_tables: ETags, tables: Sequence[Table]) -> list[Table]:
+    """Return the facts with other validators than before: those whose months are worth asking for."""
+    facts = [table for table in tables if table.event_time and TableMonth(table.name) in of_tables]
+    return [
+        fact for fact in facts if of_tables[TableMonth(fact.name)] != state.latest.get(TableMonth(fact.name))
+    ]
+
+
+def merge_etags(state: SourceState, of_tables: ETags, facts: Sequence[Table], of_months: ETags) -> ETags:
+    """Return all validators as they are now; what was not asked for again is taken from the state."""
+    asked = {fact.name for fact in facts}
+    kept = {key: etag for key, etag in state.latest.items() if not (key.month and key.table in asked)}
+    return {**kept, **of_tables, **of_months}
+
+
+def decide(
+    state: SourceState,
+    etags: ETags,
+    outcome: RunOutcome | None,
+    tables: Sequence[Table],
+    months: Sequence[date],
+) -> Decision:
+    """Decide what to load. `state` is settled with `outcome`; `months` are those of the partitions."""
+    if state.launched is not None and outcome:
+        run = f"un {outcome.run_id[:8]} is"
+        if outcome.status == "running":
+            again = " The source has changed again since: that comes next." if etags != state.latest else ""
+            return Decision(state, f"R{run} still loading the last change.{again}")
+        if etags == state.latest:
+            return Decision(
+                state,
+                f"The last change was not loaded: r{run} not successful. Re-execute from the failure; else "
+                "the next change at the source takes it along.",
+            )
+    if not etags:
+        return Decision(state, "The source cannot be watched.")
+    changes = _changes(state, etags, tables, months)
+    if not changes:
+        return Decision(state, "Nothing changed at the source.")
+    content = sorted((str(key), etag) for key, etag in etags.items())
+    run_key = hashlib.sha256(f"{state.run_key} {state.source} {content}".encode()).hexdigest()[:16]
+    first = "" if state.loaded else "First look at this source. "
+    return Decision(
+        replace(state, launched=etags, run_key=run_key),
+        f"{first}Changed at the source: {_describe(changes)}.",
+        list(changes),
+        _month_range(changes, tables),
+    )
+
+
+def _changes(state: SourceState, etags: ETags, tables: Sequence[Table], months: Sequence[date]) -> Changes:
+    if not state.loaded:
+        return {table.name: None for table in tables}
+    changes: dict[str, frozenset[date] | None] = {}
+    for table in tables:
+        etag = etags.get(TableMonth(table.name))
+        if etag and state.may_differ(TableMonth(table.name), etag):
+            changes[table.name] = _changed_months(state, etags, table, months)
+    for table in tables:
+        parent = table.dated_by.parent.name if table.dated_by else ""
+        if parent in changes:
+            # Its rows of the parent's months may have another date now.
+            of_parent, own = changes[parent], changes.get(table.name, frozenset())
+            changes[table.name] = None if of_parent is None or own is None else own | of_parent
+    return {table.name: changes[table.name] for table in tables if table.name in changes}
+
+
+def _changed_months(
+    state: SourceState, etags: ETags, table: Table, months: Sequence[date]
+) -> frozenset[date] | None:
+    """Return the months that changed; None if all did, or if the source does not tell."""
+    if not table.event_time:
+        return None
+    of_months = {month: etags.get(TableMonth(table.name, month)) for month in months}
+    # A source without windows gives the whole table whatever month is asked for.
+    if None in of_months.values() or set(of_months.values()) == {etags[TableMonth(table.name)]}:
+        return None
+    changed = frozenset(
+        month
+        for month, etag in of_months.items()
+        if etag and state.may_differ(TableMonth(table.name, month), etag)
+    )
+    # If no month changed, rows before the first month did.
+    return changed if changed and len(changed) < len(months) else None
+
+
+def _month_range(changes: Changes, tables: Sequence[Table]) -> tuple[date, date] | None:
+    """Return the first and last month to load; None if a fact is to be loaded whole, or no fact changed.
+
+    Snapshots are loaded whole in a run over months, too. Of months in between, ingestion loads what changed.
+    """
+    of_facts = [changes[table.name] for table in tables if table.event_time and table.name in changes]
+    months = [month for changed in of_facts for month in changed or ()]
+    return None if None in of_facts or not months else (min(months), max(months))
+
+
+def _describe(changes: Changes) -> str:
+    return "; ".join(
+        table if months is None else f"{table} {_month_names(months)}" for table, months in changes.items()
+    )
+
+
+def _month_names(months: Iterable[date]) -> str:
+    names = [f"{month:%Y-%m}" for month in sorted(months)]
+    more = f" and {len(names) - MONTHS_NAMED} more" if len(names) > MONTHS_NAMED else ""
+    return ", ".join(names[:MONTHS_NAMED]) + more
+
+
+def _etags_from_json(etags: Mapping[str, Any]) -> ETags:
+    return {TableMonth.parse(key): str(etag) for key, etag in etags.items()}
+
+
+def _etags_to_json(etags: ETags) -> dict[str, str]:
+    return {str(key): etag for key, etag in etags.items()}

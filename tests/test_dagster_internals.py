@@ -1,0 +1,48 @@
+"""What is used of Dagster without being part of its public API is what this code takes it for."""
+
+import ast
+from pathlib import Path
+
+import dagster as dg
+
+from serverless_assets import dagster_internals
+from serverless_assets.settings import PROJECT_ROOT
+
+
+def test_tags_have_the_documented_names():
+    assert dagster_internals.DATA_VERSION_TAG == "dagster/data_version"
+    assert dagster_internals.ROOT_RUN_ID_TAG == "dagster/root_run_id"
+    assert dagster_internals.WILL_RETRY_TAG == "dagster/will_retry"
+    assert dagster_internals.ASSET_PARTITION_RANGE_START_TAG == "dagster/asset_partition_range_start"
+    assert dagster_internals.ASSET_PARTITION_RANGE_END_TAG == "dagster/asset_partition_range_end"
+
+
+def test_history_on_disk_is_in_the_sqlite_storage_that_is_pruned(tmp_path):
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        storage = instance.event_log_storage
+        assert isinstance(storage, dagster_internals.SqliteEventLogStorage)
+        assert Path(storage.path_for_shard("index")).is_file()
+
+
+def test_failed_run_carries_its_error_with_class_and_cause():
+    @dg.asset
+    def broken() -> None:
+        raise ValueError("no such thing")
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([broken], instance=instance, raise_on_error=False)
+        (run,) = instance.get_runs()
+        (entry,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    error = entry.dagster_event.step_failure_data.error
+    assert isinstance(error, dagster_internals.SerializableErrorInfo)
+    assert error.cause.cls_name == "ValueError" and "no such thing" in error.cause.message
+
+
+def test_only_one_file_imports_private_modules_of_dagster():
+    private = [
+        f"{path.relative_to(PROJECT_ROOT)}:{node.lineno}"
+        for path in (PROJECT_ROOT / "serverless_assets").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._")
+    ]
+    assert {place.rpartition(":")[0] for place in private} == {"serverless_assets/dagster_internals.py"}
