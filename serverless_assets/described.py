@@ -13,7 +13,7 @@ import dagster as dg
 import pyarrow as pa
 
 from serverless_assets.forecasting import accuracy, accuracy_asset, forecast_file, store_asset, stores
-from serverless_assets.ingestion import tables
+from serverless_assets.ingestion import catalog
 from serverless_assets.settings import PROJECT_ROOT, Settings
 from serverless_assets.warehouse import Warehouse
 
@@ -83,7 +83,7 @@ class Described:
                 TABLE: self.warehouse.qualified_name(name),
                 COLUMNS: column_schema(*FORECASTS_TABLES[name]),
             }
-        for table in tables.TABLES:
+        for table in catalog.TABLES:
             if table.name == name:
                 columns = column_schema(table.schema, self._words(name))
                 return {TABLE: self.warehouse.qualified_name(name), COLUMNS: columns}
@@ -112,7 +112,7 @@ def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.Tabl
 
 
 def _contract(name: str) -> Iterable[Place]:
-    path = Path(tables.__file__)
+    path = Path(catalog.__file__)
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip() == f'"{name}",':
             yield Place(path, number, "what the source must serve")

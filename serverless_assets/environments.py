@@ -9,7 +9,7 @@ from modal_forecast.code_version import versioned_app
 from serverless_assets.budget_guard import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
-from serverless_assets.ingestion.interruptible import DownloadLimits
+from serverless_assets.ingestion.limits import DownloadLimits
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher

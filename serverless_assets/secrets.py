@@ -2,7 +2,7 @@
 
 import re
 
-from serverless_assets.ingestion.addresses import without_credentials
+from serverless_assets.ingestion.http import without_credentials
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>)\]]+")
 _SECRET = re.compile(r"(?i)\b(\w*(?:password|passwd|secret|token|api[_-]?key)['\"]?\s*[=:]\s*)\S+")

@@ -12,7 +12,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.catalog import TABLES
 from tests.conftest import NO_FORECAST, Pipeline
 from tests.services.listening import listening
 

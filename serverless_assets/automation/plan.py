@@ -22,11 +22,11 @@ from serverless_assets.forecasting.history import HistoryError, Today, read_hist
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.store_asset import decide_stores
 from serverless_assets.forecasting.table_name import refuse_owned_name
+from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.ingestion.decide import as_it_was, decide
-from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECAST_REPORT, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.budget import refusal, verdict
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED

@@ -6,7 +6,7 @@ import dagster as dg
 
 from serverless_assets.automation.jobs import DAILY_FORECAST, PREFILL, run_config
 from serverless_assets.automation.source_updated import month_tags
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.names import MAIN_JOB, REASON_TAG
 
 NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline once."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
-from serverless_assets.ingestion.tables import Table
+from serverless_assets.ingestion.catalog import RawTable
 
 MONTHS_NAMED = 6
 
@@ -109,7 +109,7 @@ def settle(state: SourceState, outcome: RunOutcome | None) -> SourceState:
     return state
 
 
-def changed_facts(state: SourceState, of_tables: ETags, tables: Sequence[Table]) -> list[Table]:
+def changed_facts(state: SourceState, of_tables: ETags, tables: Sequence[RawTable]) -> list[RawTable]:
     """Return the facts with other validators than before: those whose months are worth asking for."""
     facts = [table for table in tables if table.event_time and TableMonth(table.name) in of_tables]
     return [
@@ -117,7 +117,7 @@ def changed_facts(state: SourceState, of_tables: ETags, tables: Sequence[Table])
     ]
 
 
-def merge_etags(state: SourceState, of_tables: ETags, facts: Sequence[Table], of_months: ETags) -> ETags:
+def merge_etags(state: SourceState, of_tables: ETags, facts: Sequence[RawTable], of_months: ETags) -> ETags:
     """Return all validators as they are now; what was not asked for again is taken from the state."""
     asked = {fact.name for fact in facts}
     kept = {key: etag for key, etag in state.latest.items() if not (key.month and key.table in asked)}
@@ -128,7 +128,7 @@ def decide(
     state: SourceState,
     etags: ETags,
     outcome: RunOutcome | None,
-    tables: Sequence[Table],
+    tables: Sequence[RawTable],
     months: Sequence[date],
 ) -> Decision:
     """Decide what to load. `state` is settled with `outcome`; `months` are those of the partitions."""
@@ -159,7 +159,7 @@ def decide(
     )
 
 
-def _changes(state: SourceState, etags: ETags, tables: Sequence[Table], months: Sequence[date]) -> Changes:
+def _changes(state: SourceState, etags: ETags, tables: Sequence[RawTable], months: Sequence[date]) -> Changes:
     if not state.loaded:
         return {table.name: None for table in tables}
     changes: dict[str, frozenset[date] | None] = {}
@@ -177,7 +177,7 @@ def _changes(state: SourceState, etags: ETags, tables: Sequence[Table], months: 
 
 
 def _changed_months(
-    state: SourceState, etags: ETags, table: Table, months: Sequence[date]
+    state: SourceState, etags: ETags, table: RawTable, months: Sequence[date]
 ) -> frozenset[date] | None:
     """Return the months that changed; None if all did, or if the source does not tell."""
     if not table.event_time:
@@ -195,7 +195,7 @@ def _changed_months(
     return changed if changed and len(changed) < len(months) else None
 
 
-def _month_range(changes: Changes, tables: Sequence[Table]) -> tuple[date, date] | None:
+def _month_range(changes: Changes, tables: Sequence[RawTable]) -> tuple[date, date] | None:
     """Return the first and last month to load; None if a fact is to be loaded whole, or no fact changed.
 
     Snapshots are loaded whole in a run over months, too. Of months in between, ingestion loads what changed.

@@ -26,11 +26,10 @@ from serverless_assets.dagster_internals import (
     ASSET_PARTITION_RANGE_START_TAG,
     ROOT_RUN_ID_TAG,
 )
+from serverless_assets.ingestion.catalog import TABLES, Window
 from serverless_assets.ingestion.download import SourceError, TableSource
-from serverless_assets.ingestion.interruptible import map_in_threads
+from serverless_assets.ingestion.limits import map_in_threads
 from serverless_assets.ingestion.source import Source
-from serverless_assets.ingestion.tables import TABLES
-from serverless_assets.ingestion.window import Window
 from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG
 
 SECONDS_BETWEEN_TICKS = 60

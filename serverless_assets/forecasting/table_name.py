@@ -5,7 +5,7 @@ from typing import Any
 
 from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
 from serverless_assets.forecasting.store_asset import TABLE as STORES
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.settings import SettingsError
 
 DBT_RELATIONS = ("model", "seed", "snapshot")

@@ -10,13 +10,12 @@ import duckdb
 import pyarrow.parquet as pq
 
 from serverless_assets.ingestion import audit
-from serverless_assets.ingestion.contract import ContractError, conform
+from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
 from serverless_assets.ingestion.decide import known_answer
 from serverless_assets.ingestion.download import Download, Log, NotModified, SourceError, TableSource
-from serverless_assets.ingestion.holding import CachedResponse, TableState
-from serverless_assets.ingestion.interruptible import start_thread
-from serverless_assets.ingestion.tables import Table
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.limits import start_thread
+from serverless_assets.ingestion.state import CachedResponse, TableState
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class AuditedTable:
     `served` are the columns and types of the source's own file.
     """
 
-    table: Table
+    table: RawTable
     path: Path
     content: audit.Content
     download: Download
@@ -68,7 +67,7 @@ class Arrivals:
             )
         return self.windows[window]
 
-    def ask(self, tables: Sequence[Table]) -> None:
+    def ask(self, tables: Sequence[RawTable]) -> None:
         """Have the source say what it has."""
         for table in tables:
             if table.name not in self.answers:
@@ -81,31 +80,31 @@ class Arrivals:
             threads += [*arrivals.answers.values(), *arrivals.files.values()]
         return threads
 
-    def answer(self, table: Table) -> Download | NotModified:
+    def answer(self, table: RawTable) -> Download | NotModified:
         self.ask([table])
         return self.answers[table.name].result()
 
-    def is_current(self, table: Table) -> bool:
+    def is_current(self, table: RawTable) -> bool:
         """Whether the relation holds what the source would answer, dated by what its parent would."""
         if isinstance(self.answer(table), Download):
             return False
         known = self._known(table)
         return known is not None and known.dated_by == self._dated_by(table)
 
-    def has_arrived_anew(self, table: Table) -> bool:
+    def has_arrived_anew(self, table: RawTable) -> bool:
         """Whether the table's file is needed, and so its parent's; not if the source cannot give it."""
         try:
             return not self.is_current(table)
         except (SourceError, ContractError):
             return False
 
-    def prepared(self, table: Table) -> AuditedTable:
+    def prepared(self, table: RawTable) -> AuditedTable:
         """The table's rows, downloaded if they have not been."""
         if table.name not in self.audited:
             self.audited[table.name] = self._audit(table)
         return self.audited[table.name]
 
-    def _ask(self, table: Table) -> Download | NotModified:
+    def _ask(self, table: RawTable) -> Download | NotModified:
         known = self._known(table)
         if known is None:
             return self._fetch(table)
@@ -115,18 +114,18 @@ class Arrivals:
         )
         return answer if isinstance(answer, NotModified) else self._conformed(table, answer)
 
-    def _fetch(self, table: Table) -> Download:
+    def _fetch(self, table: RawTable) -> Download:
         path = self._path(table, "download")
         return self._conformed(table, self.source.fetch(table.name, self._window(table), path, self.log))
 
-    def _conformed(self, table: Table, fetched: Download) -> Download:
+    def _conformed(self, table: RawTable, fetched: Download) -> Download:
         conformed = self._path(table, "conformed.parquet")
         conform(fetched.path, table, conformed)
         self.served[table.name] = {column.name: str(column.type) for column in pq.read_schema(fetched.path)}
         fetched.path.unlink()
         return replace(fetched, path=conformed)
 
-    def _file(self, table: Table) -> Future[Download]:
+    def _file(self, table: RawTable) -> Future[Download]:
         """The table's file, fetched now if the source had said that it is not needed."""
         if table.name not in self.files:
             self.ask([table])
@@ -137,14 +136,14 @@ class Arrivals:
             )
         return self.files[table.name]
 
-    def _audit(self, table: Table) -> AuditedTable:
+    def _audit(self, table: RawTable) -> AuditedTable:
         parent = table.dated_by.parent if table.dated_by else None
         file, parent_file = self._file(table), self._file(parent) if parent else None
         download = file.result()
         path = download.path
         # A parent that came twice would double the child's rows.
         dated_by = self.prepared(parent).content.hash if parent else ""
-        with audit.audit_connection(self.scratch) as connection:
+        with audit_connection(self.scratch) as connection:
             audit.check_keys(connection, table, path)
             if parent_file:
                 path = self._dated(connection, table, path, parent_file.result().path)
@@ -159,7 +158,7 @@ class Arrivals:
         return AuditedTable(table, path, content, download, key, known, self.source.key, window, served)
 
     def _dated(
-        self, connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path
+        self, connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, parent_path: Path
     ) -> Path:
         """The rows with the event time of their parents; without those of parents beyond the window.
 
@@ -175,7 +174,7 @@ class Arrivals:
             self.log(f"{table.name}: {left_over:,} rows belong to other months than {self.window}: left out.")
         return dated
 
-    def _dated_by(self, table: Table) -> str:
+    def _dated_by(self, table: RawTable) -> str:
         """The version of the parent's rows as the source would answer them."""
         if table.dated_by is None:
             return ""
@@ -184,12 +183,12 @@ class Arrivals:
             return self.held[parent.name].within(parent, self.window)
         return self.prepared(parent).content.hash
 
-    def _known(self, table: Table) -> CachedResponse | None:
+    def _known(self, table: RawTable) -> CachedResponse | None:
         key = self.source.request_key(table.name, self._window(table))
         return known_answer(table, self.held.get(table.name), key)
 
-    def _window(self, table: Table) -> Window | None:
+    def _window(self, table: RawTable) -> Window | None:
         return self.window if table.event_time else None
 
-    def _path(self, table: Table, suffix: str) -> Path:
+    def _path(self, table: RawTable, suffix: str) -> Path:
         return self.scratch / f"{table.name}.{suffix}"

@@ -11,16 +11,15 @@ import dagster as dg
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.ingestion.audit import NO_ROWS
+from serverless_assets.ingestion.catalog import TABLES, RawTable, Window
 from serverless_assets.ingestion.checking import CheckRunner, check_specs
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.prepare import Failed, prepare
 from serverless_assets.ingestion.row_loss import row_loss
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.source_observation import NOT_LOADED, SourceObservation
-from serverless_assets.ingestion.tables import TABLES, Table
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import IngestionChoice, RunInputs
 from serverless_assets.scratch import scratch_folder
@@ -28,7 +27,9 @@ from serverless_assets.scratch import scratch_folder
 GROUP = "ingestion"
 
 
-def ingestion_assets(first_month: date, pool: str, tables: Sequence[Table] = TABLES) -> dg.AssetsDefinition:
+def ingestion_assets(
+    first_month: date, pool: str, tables: Sequence[RawTable] = TABLES
+) -> dg.AssetsDefinition:
     """An asset for each table of the catalogue; facts are partitioned by month from `first_month` on."""
     # The month that has begun is a partition too.
     months = dg.MonthlyPartitionsDefinition(start_date=f"{first_month:%Y-%m-01}", end_offset=1)
@@ -65,7 +66,7 @@ def ingestion_assets(first_month: date, pool: str, tables: Sequence[Table] = TAB
     return ingestion
 
 
-def _spec(table: Table, months: dg.PartitionsDefinition) -> dg.AssetSpec:
+def _spec(table: RawTable, months: dg.PartitionsDefinition) -> dg.AssetSpec:
     return dg.AssetSpec(
         table.name,
         description=table.description,
@@ -91,7 +92,7 @@ def _window(context: dg.AssetExecutionContext) -> Window | None:
 
 def _reload(
     context: dg.AssetExecutionContext,
-    tables: Sequence[Table],
+    tables: Sequence[RawTable],
     source: AbstractContextManager[TableSource],
     checking: CheckRunner,
     months: dg.TimeWindowPartitionsDefinition,
@@ -198,7 +199,7 @@ def _materialized(
 
 
 def _reuse(
-    context: dg.AssetExecutionContext, tables: Sequence[Table], checking: CheckRunner
+    context: dg.AssetExecutionContext, tables: Sequence[RawTable], checking: CheckRunner
 ) -> Iterator[dg.MaterializeResult]:
     warehouse = checking.warehouse
     notes = warehouse.read_states()
@@ -231,13 +232,13 @@ def _last_data_version(context: dg.AssetExecutionContext, name: str) -> dg.DataV
     return dg.DataVersion(version) if version else None
 
 
-def _not_loaded(table: Table, seen: SourceObservation) -> dict[str, Any]:
+def _not_loaded(table: RawTable, seen: SourceObservation) -> dict[str, Any]:
     """The columns that the source serves and the catalogue does not have."""
     beyond = seen.not_loaded(table)
     return {NOT_LOADED: beyond} if beyond else {}
 
 
-def _lineage(table: Table) -> dict[str, Any]:
+def _lineage(table: RawTable) -> dict[str, Any]:
     """The column that is another table's, as Dagster shows it."""
     if table.dated_by is None or table.event_time is None:
         return {}

@@ -9,12 +9,9 @@ import duckdb
 import pyarrow as pa
 
 from serverless_assets import sql
-from serverless_assets.ingestion.contract import ContractError, Problem, refuse
-from serverless_assets.ingestion.file_queries import audit_connection as audit_connection
-from serverless_assets.ingestion.file_queries import parquet
-from serverless_assets.ingestion.holding import digest, version_of
-from serverless_assets.ingestion.tables import Table
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.contract import ContractError, Problem, parquet, refuse
+from serverless_assets.ingestion.state import digest, version_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Content:
     months: Mapping[date, Part]
 
 
-def check_keys(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
+def check_keys(connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path) -> None:
     """Raise `ContractError` unless the key is unique and key and event time are never null."""
     required = list(table.key)
     if table.event_time in table.columns:
@@ -61,7 +58,7 @@ def check_keys(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) 
 
 
 def add_event_time(
-    connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path, target: Path
+    connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, parent_path: Path, target: Path
 ) -> int:
     """Write the rows of `path` that have a parent, with the parent's event time as a last column.
 
@@ -75,7 +72,9 @@ def add_event_time(
     return int(orphans)
 
 
-def check_parents(connection: duckdb.DuckDBPyConnection, table: Table, path: Path, parent_path: Path) -> None:
+def check_parents(
+    connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, parent_path: Path
+) -> None:
     """Raise `ContractError` unless every row of `path` has a parent in `parent_path`."""
     joined, key = _joined(table, path, parent_path)
     assert table.dated_by is not None
@@ -89,7 +88,7 @@ def check_parents(connection: duckdb.DuckDBPyConnection, table: Table, path: Pat
         refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", found)])
 
 
-def _joined(table: Table, path: Path, parent_path: Path) -> tuple[str, str]:
+def _joined(table: RawTable, path: Path, parent_path: Path) -> tuple[str, str]:
     """Children beside their parents in SQL, and the parent's key, which is null where there is none."""
     if table.dated_by is None or table.event_time is None:
         raise ValueError(f"{table.name} has its own event time, or none")
@@ -102,7 +101,7 @@ def _joined(table: Table, path: Path, parent_path: Path) -> tuple[str, str]:
 
 
 def keep_window(
-    connection: duckdb.DuckDBPyConnection, table: Table, path: Path, window: Window, target: Path
+    connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, window: Window, target: Path
 ) -> None:
     """Write the rows of `path` whose event time lies in the window."""
     event_time = sql.identifier(str(table.event_time))
@@ -114,7 +113,7 @@ def keep_window(
     )
 
 
-def content_of(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> Content:
+def content_of(connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path) -> Content:
     """Count and hash the rows, month by month for a fact."""
     columns = ", ".join(map(_hashed, table.schema))
     month = (

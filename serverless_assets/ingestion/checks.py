@@ -10,8 +10,7 @@ from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from serverless_assets.ingestion.tables import EARLIEST, END_OF_TIME, Table
-from serverless_assets.ingestion.window import next_month
+from serverless_assets.ingestion.catalog import EARLIEST, END_OF_TIME, RawTable, next_month
 
 VOLUME, SCHEMA, FRESHNESS, EVENT_TIME = "volume", "schema", "freshness", "event_time"
 
@@ -52,13 +51,13 @@ class Month:
     latest: datetime | None = None
 
 
-def checks_of(table: Table) -> Mapping[str, str]:
+def checks_of(table: RawTable) -> Mapping[str, str]:
     """The checks of a table: the kind of each by its name, which begins with the table's."""
     kinds = (VOLUME, SCHEMA, FRESHNESS, *((EVENT_TIME,) if table.event_time else ()))
     return {f"{table.name}_{kind}": kind for kind in kinds}
 
 
-def described(table: Table, kind: str) -> str:
+def described(table: RawTable, kind: str) -> str:
     """What a check of this kind looks at, for people."""
     days = FRESH // DAY
     if kind == VOLUME and table.event_time:
@@ -202,7 +201,7 @@ def months_of(rows: Iterable[Mapping[str, Any]]) -> Sequence[Month]:
     ]
 
 
-def months_query(table: Table, relation: str, now: datetime) -> str:
+def months_query(table: RawTable, relation: str, now: datetime) -> str:
     """A query for the rows of each month; it reads the event time alone.
 
     A relation that was not written by this version may hold times that Python has not: they are left out.

@@ -1,5 +1,7 @@
 """Hold a downloaded parquet file to its table's contract and write it in the catalogue's types."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serverless_assets.ingestion import file_queries
-from serverless_assets.ingestion.tables import EARLIEST, END_OF_TIME, LARGEST_INTEGER, Table
+from serverless_assets import sql
+from serverless_assets.ingestion.catalog import EARLIEST, END_OF_TIME, LARGEST_INTEGER, RawTable
 
 # A batch has as many rows as fit, whatever the length of their texts.
 BATCH_ROWS, BATCH_BYTES = 64 * 1024, 32 << 20
 BUFFER_BYTES = 1 << 20
 LONGEST_FOUND = 500
+MEMORY_LIMIT = "512MB"
 
 
 class ContractError(Exception):
@@ -36,7 +39,25 @@ class Problem:
         return f"{self.table}.{self.column}: expected {self.expected}, found {found}"
 
 
-def conform(source: Path, table: Table, target: Path) -> int:
+@contextmanager
+def audit_connection(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB that spills into `scratch`."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": str(scratch),
+        # Keeping the order of rows would hold them in memory, and tables have no order.
+        "preserve_insertion_order": "false",
+    }
+    with closing(duckdb.connect(config=config)) as connection:
+        yield connection
+
+
+def parquet(path: Path) -> str:
+    """A parquet file as a table in SQL."""
+    return f"read_parquet({sql.literal(str(path))})"
+
+
+def conform(source: Path, table: RawTable, target: Path) -> int:
     """Rewrite `source` as `target` with exactly the table's source columns and types.
 
     Streams batch by batch, so that memory does not grow with the table. Types that convert without
@@ -71,7 +92,7 @@ def conform(source: Path, table: Table, target: Path) -> int:
     return rows
 
 
-def schema_problems(table: Table, found: pa.Schema) -> list[Problem]:
+def schema_problems(table: RawTable, found: pa.Schema) -> list[Problem]:
     """What is missing from `found`, or of a type that can never hold what the contract asks for."""
     problems = []
     for name, expected in table.columns.items():
@@ -106,7 +127,7 @@ def refuse(problems: list[Problem]) -> None:
         raise ContractError("; ".join(map(str, problems)) + ".")
 
 
-def _rows_per_batch(source: Path, table: Table, served: pa.Schema, scratch: Path) -> int:
+def _rows_per_batch(source: Path, table: RawTable, served: pa.Schema, scratch: Path) -> int:
     """How many rows of the file to read at a time, once none of its texts is too long.
 
     DuckDB measures texts without copying those that repeat, and within its memory limit: a single value may
@@ -121,13 +142,11 @@ def _rows_per_batch(source: Path, table: Table, served: pa.Schema, scratch: Path
     positions = [served.names.index(name) + 1 for name in limits]
     lengths = ", ".join(f"max(strlen(#{position}))" for position in positions)
     try:
-        with file_queries.audit_connection(scratch) as connection:
-            longest = (
-                connection.execute(f"select {lengths} from {file_queries.parquet(source)}").fetchone() or ()
-            )
+        with audit_connection(scratch) as connection:
+            longest = connection.execute(f"select {lengths} from {parquet(source)}").fetchone() or ()
     except duckdb.OutOfMemoryException:
         expected = f"texts of at most {max(limits.values()):,} bytes"
-        found = f"one that does not fit into {file_queries.MEMORY_LIMIT} of memory"
+        found = f"one that does not fit into {MEMORY_LIMIT} of memory"
         raise ContractError(f"{table.name}: expected {expected}, found {found}.") from None
     except duckdb.Error:
         # A file that DuckDB cannot read is judged where it is read, few rows at a time.
@@ -151,12 +170,12 @@ def _is_text(found: pa.DataType) -> bool:
     return pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
 
 
-def _convert(batch: pa.RecordBatch, table: Table) -> pa.RecordBatch:
+def _convert(batch: pa.RecordBatch, table: RawTable) -> pa.RecordBatch:
     arrays = [_cast(batch.column(name), table, name) for name in table.columns]
     return pa.RecordBatch.from_arrays(arrays, schema=table.source_schema)
 
 
-def _cast(array: pa.Array, table: Table, column: str) -> pa.Array:
+def _cast(array: pa.Array, table: RawTable, column: str) -> pa.Array:
     expected, found = table.columns[column], array.type
     try:
         if pa.types.is_dictionary(found):

@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from serverless_assets.ingestion.audit import Content
-from serverless_assets.ingestion.holding import (
+from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.state import (
     CachedResponse,
     TableState,
     answers_to_keep,
     definition_of,
     merged,
 )
-from serverless_assets.ingestion.tables import Table
-from serverless_assets.ingestion.window import Window
 
 MONTHS_NAMED = 6
 
@@ -34,7 +33,7 @@ class LoadDecision:
     months: Sequence[date] = ()
 
 
-def known_answer(table: Table, held: TableState | None, key: str) -> CachedResponse | None:
+def known_answer(table: RawTable, held: TableState | None, key: str) -> CachedResponse | None:
     """The answer to a request that the relation holds, if the source may be asked whether it still is."""
     if held is None or held.definition != definition_of(table):
         return None
@@ -44,7 +43,7 @@ def known_answer(table: Table, held: TableState | None, key: str) -> CachedRespo
 
 
 def window_to_load(
-    table: Table, held: TableState | None, source: str, window: Window | None
+    table: RawTable, held: TableState | None, source: str, window: Window | None
 ) -> Window | None:
     """What of a table to load if `window` is asked for: None is all of it.
 
@@ -56,14 +55,14 @@ def window_to_load(
     return window if held.is_of(source) else None
 
 
-def as_it_was(table: Table, held: TableState, window: Window | None, source: str) -> LoadDecision:
+def as_it_was(table: RawTable, held: TableState, window: Window | None, source: str) -> LoadDecision:
     """What to do if the source says that its answer is the one that is held."""
     holding = None if held.source == source else replace(held, source=source)
     return LoadDecision(False, "unchanged at the source: not downloaded", held.within(table, window), holding)
 
 
 def decide(
-    table: Table,
+    table: RawTable,
     held: TableState | None,
     window: Window | None,
     content: Content,

@@ -1,4 +1,4 @@
-"""One HTTP request as this project makes it: proxies, credentials and redirects are decided here.
+"""One HTTP request as this project makes it: addresses, proxies, credentials and redirects.
 
 - Proxies and certificate authorities are those of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY,
   NO_PROXY, REQUESTS_CA_BUNDLE). This machine itself is never asked through a proxy.
@@ -6,25 +6,25 @@
 - Redirects are followed to http and https, and not from https to http.
 """
 
+import ipaddress
 import logging
+import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.addresses import (
-    is_loopback,
-    may_have_credentials,
-    redirect_target,
-    split_credentials,
-    without_credentials,
-)
 from serverless_assets.ingestion.http_errors import CLIENT_ERRORS, explain
 from serverless_assets.variables import is_http_address
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 READ_BYTES = 1 << 20
@@ -44,11 +44,13 @@ class HttpError(UserError):
 
 
 class _Session(requests.Session):
+    """A session without redirects of its own: `request` follows them."""
+
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Follow no redirect: `request` does, and refuses what is not to be followed."""
+        return None
 
     def merge_environment_settings(self, url: Any, *args: Any, **kwargs: Any) -> Any:
-        """As the environment says, but without a proxy for this machine."""
+        """Return the settings of the environment, without a proxy for this machine."""
         settings = super().merge_environment_settings(url, *args, **kwargs)
         return {**settings, "proxies": {}} if is_loopback(str(url)) else settings
 
@@ -62,7 +64,7 @@ def request(
     json: object = None,
     follow: bool = True,
 ) -> Iterator[requests.Response]:
-    """The answer to a request, whatever its status; its body is still to be read.
+    """Yield the response to a request, whatever its status; its body is still to be read.
 
     Args:
         timeout_seconds: for the connection, and for each wait for more bytes.
@@ -78,16 +80,33 @@ def request(
         where = ""
         for _ in range(MAX_REDIRECTS + 1):
             sent = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
-            with closing(_send(session, method, target, sent, json, timeout_seconds, where)) as response:
+            try:
+                response = session.request(
+                    method,
+                    target,
+                    headers=sent,
+                    json=json,
+                    stream=True,
+                    timeout=timeout_seconds,
+                    allow_redirects=False,
+                    # Without one of its own, requests looks into ~/.netrc.
+                    auth=lambda prepared: prepared,
+                )
+            except (requests.Timeout, TimeoutError):
+                raise HttpError(f"{where}did not answer within {timeout_seconds:g} s.", True) from None
+            except CLIENT_ERRORS as error:
+                reason, transient = explain(error)
+                raise HttpError(f"{where}failed: {reason}.", transient) from None
+            with closing(response):
                 location = response.headers.get("Location")
                 if not (follow and location and response.status_code in REDIRECTS):
                     yield response
                     return
             try:
-                after = redirect_target(target, location)
+                redirected = redirect_target(target, location)
             except ValueError as error:
                 raise HttpError(f"{where}redirects to {error}.") from None
-            bare, own = split_credentials(after)
+            bare, own = split_credentials(redirected)
             authorization = own or (authorization if may_have_credentials(target, bare) else None)
             target = bare
             where = f"redirects to {without_credentials(target)}, which "
@@ -95,7 +114,7 @@ def request(
 
 
 def read_body(response: requests.Response) -> Iterator[bytes]:
-    """The body, as soon as any of it arrives.
+    """Yield the body in chunks, as soon as any of it arrives.
 
     Raises:
         HttpError: it breaks off, or is encoded in a way that nobody asked for.
@@ -112,42 +131,98 @@ def read_body(response: requests.Response) -> Iterator[bytes]:
         except (ReadTimeoutError, TimeoutError):
             raise HttpError("failed: the file stopped coming.", transient=True) from None
         except CLIENT_ERRORS as error:
-            fault = explain(error)
-            raise HttpError(f"failed: {fault.words}.", fault.transient) from None
+            reason, transient = explain(error)
+            raise HttpError(f"failed: {reason}.", transient) from None
         if not chunk:
             return
         yield chunk
 
 
 def printable(text: str, longest: int = 60) -> str:
-    """What a server sent, short and without control characters, to be part of a sentence."""
+    """Return text of a server, shortened and without control characters, to be part of a sentence."""
     shown = "".join(character for character in text if character.isprintable())
     return shown if len(shown) <= longest else f"{shown[:longest]}…"
 
 
-def _send(
-    session: requests.Session,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    json: object,
-    timeout_seconds: float,
-    where: str,
-) -> requests.Response:
+def without_credentials(url: str) -> str:
+    """Return `url` without user, password and query, any of which may be a secret."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(SplitResult(parts.scheme, host, parts.path, "", ""))
+
+
+def split_credentials(url: str) -> tuple[str, str | None]:
+    """Return `url` without user and password, and the Authorization header that stands for them."""
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    bare = urlunsplit(parts._replace(netloc=host))
+    if not at:
+        return bare, None
+    user, _, password = userinfo.partition(":")
+    token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return bare, f"Basic {token}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the host of `url` is this machine."""
+    host = urlsplit(url).hostname or ""
     try:
-        return session.request(
-            method,
-            url,
-            headers=headers,
-            json=json,
-            stream=True,
-            timeout=timeout_seconds,
-            allow_redirects=False,
-            # Without one of its own, requests looks into ~/.netrc.
-            auth=lambda prepared: prepared,
-        )
-    except (requests.Timeout, TimeoutError):
-        raise HttpError(f"{where}did not answer within {timeout_seconds:g} s.", transient=True) from None
-    except CLIENT_ERRORS as error:
-        fault = explain(error)
-        raise HttpError(f"{where}failed: {fault.words}.", fault.transient) from None
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def redirect_target(url: str, location: str) -> str:
+    """Return the absolute address that an answer of `url` with the header `Location: {location}` leads to.
+
+    Raises:
+        ValueError: it is not to be followed; the message ends the sentence "It redirects to ...".
+    """
+    try:
+        # http.client reads headers as Latin-1; servers send UTF-8.
+        target = urljoin(url, location.strip().encode("latin-1").decode("utf-8", "replace"))
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        raise ValueError("an address that cannot be parsed") from None
+    if scheme not in DEFAULT_PORTS:
+        raise ValueError(f"an address of the scheme {scheme[:20]!r}; allowed are http and https")
+    if not is_http_address(target):
+        raise ValueError("an address whose host or port is not valid")
+    if scheme == "http" and urlsplit(url).scheme == "https":
+        raise ValueError(f"{without_credentials(target)}, which is not encrypted as https is")
+    return target
+
+
+def may_have_credentials(origin: str, target: str) -> bool:
+    """Whether the credentials for `origin` may be sent to `target`, to which it redirects."""
+    (from_scheme, from_host, from_port), (scheme, host, port) = (
+        (parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
+        for parts in map(urlsplit, (origin, target))
+    )
+    is_upgrade = (from_scheme, from_port, scheme, port) == ("http", 80, "https", 443)
+    return host == from_host and (is_upgrade or (scheme, port) == (from_scheme, from_port))
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds to wait that a Retry-After header asks for, as a number or a date; None without one.
+
+    A date is compared with the server's own clock where the answer tells it.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+        return float(value)
+    until = parse_http_date(value)
+    if until is None:
+        return None
+    now = parse_http_date(headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (until - now).total_seconds())
+
+
+def parse_http_date(value: str) -> datetime | None:
+    """Return the time that an HTTP header tells; None if it is no date."""
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    # "-0000", a time zone that is not known, is read without one: HTTP's dates are in GMT.
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

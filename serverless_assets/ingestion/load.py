@@ -7,11 +7,10 @@ from typing import Any
 
 from serverless_assets.ingestion.arrivals import AuditedTable
 from serverless_assets.ingestion.audit import Part
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.decide import LoadDecision, as_it_was, decide
-from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.prepare import Failed, Unchanged
-from serverless_assets.ingestion.tables import Table
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
 Note = Mapping[str, Any]
@@ -28,7 +27,7 @@ class LoadResult:
     served: the columns and types of the source's own file; None if it was not downloaded.
     """
 
-    table: Table
+    table: RawTable
     decision: LoadDecision
     built_by: str
     rows: int
@@ -96,7 +95,7 @@ def _bring_in(
     )
 
 
-def _keep(warehouse: Warehouse, table: Table, note: Note, decision: LoadDecision) -> None:
+def _keep(warehouse: Warehouse, table: RawTable, note: Note, decision: LoadDecision) -> None:
     """Keep what is newly known of a relation that stays, unless it was replaced in the meantime."""
     if decision.holding and warehouse.read_state(table.name) == note:
         warehouse.write_states({table.name: decision.holding.as_note()})

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serverless_assets.ingestion.arrivals import Arrivals, AuditedTable
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.decide import named, window_to_load
 from serverless_assets.ingestion.download import Log, NotModified, SourceError, TableSource
-from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.row_loss import refuse_row_loss
-from serverless_assets.ingestion.tables import Table
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
 # A thread that waits for the source stops at once; one may be converting a large file.
@@ -26,7 +25,7 @@ class Unchanged:
     `source` identifies the source.
     """
 
-    table: Table
+    table: RawTable
     answer: NotModified
     source: str
     window: Window | None = None
@@ -36,7 +35,7 @@ class Unchanged:
 class Failed:
     """A table that cannot be loaded, and why in a sentence."""
 
-    table: Table
+    table: RawTable
     reason: str
 
 
@@ -44,7 +43,7 @@ Outcome = AuditedTable | Unchanged | Failed
 
 
 def prepare(
-    tables: Sequence[Table],
+    tables: Sequence[RawTable],
     source: TableSource,
     warehouse: Warehouse,
     window: Window | None,
@@ -81,26 +80,26 @@ def prepare(
 class Preparation:
     """What becomes of each of `tables`, given what the relations in the warehouse hold."""
 
-    tables: Sequence[Table]
+    tables: Sequence[RawTable]
     warehouse: Warehouse
     arrivals: Arrivals
     held: Mapping[str, TableState]
     force: bool
-    outcomes: dict[Table, Outcome] = field(default_factory=dict)
+    outcomes: dict[RawTable, Outcome] = field(default_factory=dict)
 
-    def outcome(self, table: Table) -> Outcome:
+    def outcome(self, table: RawTable) -> Outcome:
         if table not in self.outcomes:
             self.outcomes[table] = self._outcome(table)
         return self.outcomes[table]
 
-    def arrivals_of(self, table: Table) -> Arrivals:
+    def arrivals_of(self, table: RawTable) -> Arrivals:
         """The answers over what is to be loaded of the table."""
         held, source = self.held.get(table.name), self.arrivals.source.key
         asked = self.arrivals.window if table.event_time else None
         window = window_to_load(table, held, source, asked)
         return self.arrivals if window == asked else self.arrivals.over(window)
 
-    def _outcome(self, table: Table) -> Outcome:
+    def _outcome(self, table: RawTable) -> Outcome:
         parent = table.dated_by.parent if table.dated_by else None
         if parent in self.tables:
             assert parent is not None

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from datetime import date
 
 from serverless_assets.ingestion.arrivals import AuditedTable
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.decide import named
-from serverless_assets.ingestion.holding import TableState
-from serverless_assets.ingestion.tables import Table
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse import Warehouse
 
 # Shares of the rows that a load replaces: with fewer it is refused, or warned of. A few rows (a month of a
@@ -51,7 +50,7 @@ def row_loss(before: int | None, rows: int, gone: Sequence[date]) -> str:
     return " ".join(sentences)
 
 
-def rows_within(warehouse: Warehouse, table: Table, window: Window | None) -> int:
+def rows_within(warehouse: Warehouse, table: RawTable, window: Window | None) -> int:
     """How many rows of the window the table has; of all of it without one."""
     if window is None:
         return warehouse.row_count(table.name)

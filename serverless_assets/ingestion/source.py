@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
-from serverless_assets.ingestion.addresses import without_credentials
+from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.interruptible import DEFAULT_LIMITS, DownloadLimits
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.http import without_credentials
+from serverless_assets.ingestion.limits import DEFAULT_LIMITS, DownloadLimits
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.sample_shop.shop import SampleShop
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.checks import Columns, schema_change
-from serverless_assets.ingestion.tables import Table
 
 COLUMNS, CHANGE, CONFIRMED = "source_schema", "source_schema_change", "source_confirmed_at"
 ROW_LOSS, NOT_LOADED = "row_loss", "columns_not_loaded"
@@ -50,7 +50,7 @@ class SourceObservation:
             return replace(self, confirmed_at=now, row_loss=loss)
         return SourceObservation(served, schema_change(self.columns, served), now, loss)
 
-    def not_loaded(self, table: Table) -> str:
+    def not_loaded(self, table: RawTable) -> str:
         """The columns of the last file that the catalogue does not have, with their types."""
         beyond = {name: kind for name, kind in (self.columns or {}).items() if name not in table.columns}
         return ", ".join(f"{name} ({kind})" for name, kind in beyond.items())

@@ -12,8 +12,8 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from serverless_assets.automation.alerts import NOT_SET, Alerts
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
+from serverless_assets.ingestion.catalog import RAW_ITEMS, RAW_ORDERS, RAW_STORES, TABLES
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
-from serverless_assets.ingestion.tables import RAW_ITEMS, RAW_ORDERS, RAW_STORES, TABLES
 from tests.automation.conftest import at
 from tests.automation.hook import Hook
 from tests.conftest import Pipeline

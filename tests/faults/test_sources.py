@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serverless_assets.ingestion.catalog import RAW_STORES
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.holding import TableState
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.prepare import Failed, prepare
-from serverless_assets.ingestion.tables import RAW_STORES
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.faults.conftest import ROUNDS
 from tests.faults.tally import Attempt, Tally

@@ -5,11 +5,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from serverless_assets.ingestion.catalog import Window
 from serverless_assets.ingestion.download import (
     TableSource,
 )
 from serverless_assets.ingestion.source import HttpSource
-from serverless_assets.ingestion.window import Window
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import FIRST, Ingestion
 from tests.ingestion.shop import Shop, shop

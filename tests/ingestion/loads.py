@@ -9,8 +9,8 @@ import duckdb
 
 from serverless_assets import metadata
 from serverless_assets.ingestion.assets import ingestion_assets
+from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.ingestion.source import Source
-from serverless_assets.ingestion.tables import TABLES
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.shop import Shop, order

@@ -1,6 +1,6 @@
 import pytest
 
-from serverless_assets.ingestion.addresses import is_loopback, may_have_credentials
+from serverless_assets.ingestion.http import is_loopback, may_have_credentials
 from serverless_assets.variables import is_http_address
 
 

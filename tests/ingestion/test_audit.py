@@ -9,19 +9,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion import audit
-from serverless_assets.ingestion.contract import ContractError
-from serverless_assets.ingestion.tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RAW_SUPPLIES, Table
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.catalog import (
+    RAW_CUSTOMERS,
+    RAW_ITEMS,
+    RAW_ORDERS,
+    RAW_SUPPLIES,
+    RawTable,
+    Window,
+)
+from serverless_assets.ingestion.contract import ContractError, audit_connection
 
 SEPTEMBER, OCTOBER = date(2026, 9, 1), date(2026, 10, 1)
 LAST_OF_SEPTEMBER = datetime(2026, 9, 30, 23, 59, 59, 999_999)
 FIRST_OF_OCTOBER = datetime(2026, 10, 1)
-TWO_TEXTS = Table("things", "Two texts.", {"id": pa.string(), "one": pa.string(), "other": pa.string()})
+TWO_TEXTS = RawTable("things", "Two texts.", {"id": pa.string(), "one": pa.string(), "other": pa.string()})
 
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with audit.audit_connection(tmp_path) as connection:
+    with audit_connection(tmp_path) as connection:
         yield connection
 
 
@@ -29,7 +35,7 @@ def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 def file(tmp_path: Path):
     """A parquet file of the rows given, in the table's source columns."""
 
-    def file(table: Table, rows: list[tuple], name: str = "file", **options: object) -> Path:
+    def file(table: RawTable, rows: list[tuple], name: str = "file", **options: object) -> Path:
         path = tmp_path / f"{name}.parquet"
         columns = dict(zip(table.source_schema.names, zip(*rows, strict=True), strict=True)) if rows else {}
         arrays = [pa.array(columns.get(field.name, []), field.type) for field in table.source_schema]

@@ -12,7 +12,7 @@ from threading import Event, Thread
 import pytest
 
 from serverless_assets.ingestion.download import SourceError
-from serverless_assets.ingestion.interruptible import DownloadLimits
+from serverless_assets.ingestion.limits import DownloadLimits
 from tests.ingestion.scripted import GOOD, SLOW_BODY, SLOW_HEADERS, Answer, drip, shop, silence, status
 
 # Much longer than a test waits: what ends sooner did so because it was told to.
@@ -89,7 +89,7 @@ import signal, sys, tempfile
 from pathlib import Path
 from serverless_assets.ingestion.download import TableSource
 from serverless_assets.ingestion.prepare import prepare
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with tempfile.TemporaryDirectory() as scratch:

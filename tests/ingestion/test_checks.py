@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from serverless_assets.ingestion.assets import ingestion_assets
+from serverless_assets.ingestion.catalog import RAW_ORDERS
 from serverless_assets.ingestion.checks import (
     Month,
     event_times,
@@ -21,7 +22,6 @@ from serverless_assets.ingestion.checks import (
 )
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.source_observation import SourceObservation
-from serverless_assets.ingestion.tables import RAW_ORDERS
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.shop import Shop, order, shop

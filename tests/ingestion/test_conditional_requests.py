@@ -6,14 +6,14 @@ from threading import Event
 
 import pytest
 
+from serverless_assets.ingestion.catalog import Window
 from serverless_assets.ingestion.download import (
     Download,
     NotModified,
     SourceError,
     TableSource,
+    Validators,
 )
-from serverless_assets.ingestion.validators import Validators
-from serverless_assets.ingestion.window import Window
 from tests.ingestion.scripted import (
     OCTOBER,
     PARQUET,

@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion import file_queries
-from serverless_assets.ingestion.contract import BATCH_ROWS, ContractError, conform
-from serverless_assets.ingestion.tables import (
+from serverless_assets.ingestion import contract
+from serverless_assets.ingestion.catalog import (
     CENTS,
     ID,
     LARGEST_INTEGER,
@@ -20,11 +19,12 @@ from serverless_assets.ingestion.tables import (
     TABLES,
     TEXT,
     TIMESTAMP,
-    Table,
+    RawTable,
 )
+from serverless_assets.ingestion.contract import BATCH_ROWS, ContractError, conform
 
 NOON = datetime(2026, 10, 1, 12, 30)
-THING = Table(
+THING = RawTable(
     "things", "All kinds.", {"id": ID, "name": TEXT, "price": CENTS, "rate": RATE, "made_at": TIMESTAMP}
 )
 GOOD = {
@@ -40,7 +40,7 @@ GOOD = {
 def arrive(tmp_path: Path):
     """What a table is after its contract, given the columns that the source serves."""
 
-    def arrive(columns: dict[str, pa.Array], table: Table = THING, **options: object) -> pa.Table:
+    def arrive(columns: dict[str, pa.Array], table: RawTable = THING, **options: object) -> pa.Table:
         source, target = tmp_path / "source.parquet", tmp_path / "target.parquet"
         pq.write_table(pa.table(columns), source, **options)
         rows = conform(source, table, target)
@@ -249,7 +249,7 @@ def test_a_small_file_that_repeats_a_large_text_on_each_row_is_refused_without_u
 
 
 def test_a_text_larger_than_the_memory_to_read_it_in_is_refused(arrive, monkeypatch):
-    monkeypatch.setattr(file_queries, "MEMORY_LIMIT", "20MB")
+    monkeypatch.setattr(contract, "MEMORY_LIMIT", "20MB")
     with pytest.raises(
         ContractError, match=r"^things: expected texts of at most 4,096 bytes, .* 20MB of memory"
     ):

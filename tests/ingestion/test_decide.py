@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.audit import Content, Part
+from serverless_assets.ingestion.catalog import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RawTable, Window
 from serverless_assets.ingestion.decide import LoadDecision, as_it_was, decide, known_answer, window_to_load
-from serverless_assets.ingestion.holding import CachedResponse, TableState, definition_of, version_of
-from serverless_assets.ingestion.tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, Table
-from serverless_assets.ingestion.validators import Validators
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.download import Validators
+from serverless_assets.ingestion.state import CachedResponse, TableState, definition_of, version_of
 
 SEPTEMBER, OCTOBER, NOVEMBER = date(2026, 9, 1), date(2026, 10, 1), date(2026, 11, 1)
 OF_OCTOBER = Window.of_months(OCTOBER, OCTOBER)
@@ -23,13 +22,13 @@ SHOP = "the shop"
 NOBODY_KNOWS = TableState()
 
 
-def content(months: dict[date, str], table: Table = RAW_ORDERS) -> Content:
+def content(months: dict[date, str], table: RawTable = RAW_ORDERS) -> Content:
     parts = {month: Part(1, version) for month, version in months.items()}
     named = {month.isoformat(): version for month, version in months.items()}
     return Content(len(parts), version_of(table.schema, named), parts)
 
 
-def holding(months: dict[date, str], table: Table = RAW_ORDERS, key: str = "whole") -> TableState:
+def holding(months: dict[date, str], table: RawTable = RAW_ORDERS, key: str = "whole") -> TableState:
     named = {month.isoformat(): version for month, version in months.items()}
     version = version_of(table.schema, named)
     return TableState(version, named, "first run", definition_of(table), {key: KNOWN}, SHOP)
@@ -40,7 +39,7 @@ def decided(
     months: dict[date, str],
     window: Window | None = None,
     known: CachedResponse = KNOWN,
-    table: Table = RAW_ORDERS,
+    table: RawTable = RAW_ORDERS,
     force: bool = False,
 ) -> LoadDecision:
     key = "window" if window else "whole"

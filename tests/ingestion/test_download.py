@@ -6,11 +6,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from serverless_assets.ingestion.addresses import table_url, without_credentials
 from serverless_assets.ingestion.download import (
     SourceError,
     TableSource,
+    table_url,
 )
+from serverless_assets.ingestion.http import without_credentials
 from tests.ingestion.scripted import (
     GOOD,
     OCTOBER,

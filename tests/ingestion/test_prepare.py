@@ -11,9 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
-from serverless_assets.ingestion.tables import (
+from serverless_assets.ingestion.catalog import (
     RAW_CUSTOMERS,
     RAW_ITEMS,
     RAW_ORDERS,
@@ -21,9 +19,11 @@ from serverless_assets.ingestion.tables import (
     RAW_STORES,
     RAW_SUPPLIES,
     TABLES,
-    Table,
+    RawTable,
+    Window,
 )
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.services.listening import listening
 
@@ -54,16 +54,16 @@ class Server:
     asked: list[str] = field(default_factory=list)
     in_windows: dict[str, bytes] = field(default_factory=dict)
 
-    def serve(self, table: Table, rows: Sequence[tuple]) -> None:
+    def serve(self, table: RawTable, rows: Sequence[tuple]) -> None:
         self.path(table).write_bytes(self.parquet(table, rows))
 
-    def parquet(self, table: Table, rows: Sequence[tuple]) -> bytes:
+    def parquet(self, table: RawTable, rows: Sequence[tuple]) -> bytes:
         columns = [pa.array([row[n] for row in rows], kind) for n, kind in enumerate(table.columns.values())]
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, schema=table.source_schema), sink)
         return sink.getvalue().to_pybytes()
 
-    def path(self, table: Table) -> Path:
+    def path(self, table: RawTable) -> Path:
         return self.folder / f"{table.name}.parquet"
 
     @property
@@ -112,8 +112,8 @@ def prepared(server: Server, log: list[str], tmp_path: Path):
     scratch.mkdir()
 
     def prepared(
-        tables: Sequence[Table] = TABLES, window: Window | None = None
-    ) -> dict[Table, AuditedTable | Failed]:
+        tables: Sequence[RawTable] = TABLES, window: Window | None = None
+    ) -> dict[RawTable, AuditedTable | Failed]:
         source = TableSource(server.url, attempts=2, first_pause_seconds=0.0, timeout_seconds=10)
         found = list(prepare(tables, source, warehouse, window, scratch, log.append))
         assert [one.table for one in found] == list(tables)
@@ -178,7 +178,7 @@ def test_the_order_of_the_tables_does_not_matter(prepared):
     assert all(isinstance(found, AuditedTable) for found in prepared(TABLES[::-1]).values())
 
 
-def _october_alone(server: Server, table: Table) -> None:
+def _october_alone(server: Server, table: RawTable) -> None:
     """The server cuts this table to October by itself, and leaves the others whole."""
     october = [row for row in SHOP[RAW_ORDERS] if row[2] >= datetime(2026, 10, 1)]
     rows = {RAW_ORDERS: october, RAW_ITEMS: [row for row in SHOP[RAW_ITEMS] if row[1] == "o2"]}[table]

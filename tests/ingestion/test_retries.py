@@ -8,7 +8,8 @@ from threading import Event
 import pytest
 
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.retries import RetryPolicy, retry_after_seconds
+from serverless_assets.ingestion.http import retry_after_seconds
+from serverless_assets.ingestion.limits import RetryPolicy
 
 DATE = "Fri, 27 Nov 2026 20:00:00 GMT"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serverless_assets.ingestion.tables import TABLES
+from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.sample_shop.catalogue import FACTS, SCHEMAS, STORES
 from serverless_assets.sample_shop.sales import sales, thanksgiving
 from serverless_assets.sample_shop.shop import SampleShop

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serverless_assets.ingestion.tables import RAW_ITEMS, RAW_ORDERS, TABLES, Table
+from serverless_assets.ingestion.catalog import RAW_ITEMS, RAW_ORDERS, TABLES, RawTable
 from serverless_assets.sample_shop.api import serve
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -220,5 +220,5 @@ def edit(path: Path, change: Callable[[str], str]) -> None:
     path.write_text(change(path.read_text()))
 
 
-def replace_rows(source: Source, table: Table, change: Callable[[list[tuple]], list[tuple]]) -> None:
+def replace_rows(source: Source, table: RawTable, change: Callable[[list[tuple]], list[tuple]]) -> None:
     source.rows[table.name] = change(source.rows[table.name])

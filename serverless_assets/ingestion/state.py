@@ -7,9 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from serverless_assets.ingestion.tables import Table
-from serverless_assets.ingestion.validators import Validators
-from serverless_assets.ingestion.window import Window
+from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.download import Validators
 
 # The whole history, and what else people ask for by turns; a note has room for these and 30 years of months.
 ANSWERS_REMEMBERED = 8
@@ -81,7 +80,7 @@ class TableState:
             "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in answers.items()},
         }
 
-    def within(self, table: Table, window: Window | None) -> str:
+    def within(self, table: RawTable, window: Window | None) -> str:
         """The version of its rows in the window; of all of them without one. Empty if it is not known."""
         if window is None or not table.event_time or not self.version:
             return self.version
@@ -98,7 +97,7 @@ class TableState:
         return replace(self, answers=answers_to_keep({**others, key: known}))
 
 
-def merged(table: Table, held: TableState, window: Window, arrived: TableState) -> TableState:
+def merged(table: RawTable, held: TableState, window: Window, arrived: TableState) -> TableState:
     """What is held once the rows of the window are replaced by those that `arrived`.
 
     It is what a load of all these rows would give. Nobody knows it if nobody knows what was held: the
@@ -124,7 +123,7 @@ def version_of(schema: pa.Schema, months: Mapping[str, str]) -> str:
     return digest(f"{schema.names} {schema.types} {sorted(months.items())}")
 
 
-def definition_of(table: Table) -> str:
+def definition_of(table: RawTable) -> str:
     """A version of the catalogue's entry: of all that says how an answer becomes a relation."""
     parent = (table.dated_by.parent.name, table.dated_by.column) if table.dated_by else ()
     columns = [(name, str(kind)) for name, kind in table.columns.items()]

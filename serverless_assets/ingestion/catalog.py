@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 
 import pyarrow as pa
 
@@ -25,15 +25,47 @@ LONGEST_TEXT_BYTES = 4 * 1024
 
 
 @dataclass(frozen=True)
+class Window:
+    """Days from `start` up to, not including, `end`; both the first of a month."""
+
+    start: date
+    end: date
+
+    def __str__(self) -> str:
+        return f"{self.start} up to {self.end}"
+
+    def __contains__(self, day: date | str) -> bool:
+        """Whether a day, or the ISO form of one, lies in the window."""
+        return self.start.isoformat() <= str(day) < self.end.isoformat()
+
+    @classmethod
+    def of_months(cls, first: date, last: date) -> "Window":
+        """The window from the month of `first` to the month of `last`, both included."""
+        return cls(first.replace(day=1), next_month(last))
+
+    def months(self) -> list[date]:
+        """The first day of every month in the window."""
+        months = [self.start]
+        while (month := next_month(months[-1])) < self.end:
+            months.append(month)
+        return months
+
+
+def next_month(day: date) -> date:
+    """The first day of the month after that of `day`."""
+    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
+
+
+@dataclass(frozen=True)
 class DatedBy:
     """A fact without a time of its own takes it from a `parent` row: `column` holds the parent's key."""
 
-    parent: "Table"
+    parent: "RawTable"
     column: str
 
 
 @dataclass(frozen=True)
-class Table:
+class RawTable:
     """One table of the source: what it must hold (its contract) and how it is loaded.
 
     A table with `event_time` is a fact, partitioned by month of that column. Where the source does
@@ -75,12 +107,12 @@ class Table:
         return self.source_schema.append(pa.field(self.event_time, TIMESTAMP))
 
 
-RAW_CUSTOMERS = Table(
+RAW_CUSTOMERS = RawTable(
     "raw_customers",
     "Everybody who has an account with the shop.",
     {"id": ID, "name": TEXT},
 )
-RAW_ORDERS = Table(
+RAW_ORDERS = RawTable(
     "raw_orders",
     "One row per order; money in cents.",
     {
@@ -95,7 +127,7 @@ RAW_ORDERS = Table(
     event_time="ordered_at",
     clustered_by=("store_id", "customer"),
 )
-RAW_ITEMS = Table(
+RAW_ITEMS = RawTable(
     "raw_items",
     "One row per product in an order, with the time of its order.",
     {"id": ID, "order_id": ID, "sku": ID},
@@ -103,26 +135,26 @@ RAW_ITEMS = Table(
     dated_by=DatedBy(RAW_ORDERS, "order_id"),
     clustered_by=("order_id", "sku"),
 )
-RAW_PRODUCTS = Table(
+RAW_PRODUCTS = RawTable(
     "raw_products",
     "What the shop sells; price in cents.",
     {"sku": ID, "name": TEXT, "type": TEXT, "price": CENTS, "description": TEXT},
     key=("sku",),
     longest_text={"description": 64 * 1024},
 )
-RAW_STORES = Table(
+RAW_STORES = RawTable(
     "raw_stores",
     "The shop's locations and the sales tax rate of each.",
     {"id": ID, "name": TEXT, "opened_at": TIMESTAMP, "tax_rate": RATE},
 )
-RAW_SUPPLIES = Table(
+RAW_SUPPLIES = RawTable(
     "raw_supplies",
     "What it takes to make each product; cost in cents.",
     {"id": ID, "name": TEXT, "cost": CENTS, "perishable": FLAG, "sku": ID},
     key=("id", "sku"),
 )
 
-TABLES: tuple[Table, ...] = (
+TABLES: tuple[RawTable, ...] = (
     RAW_CUSTOMERS,
     RAW_ORDERS,
     RAW_ITEMS,

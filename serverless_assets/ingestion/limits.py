@@ -1,10 +1,12 @@
-"""Run a blocking HTTP exchange in a thread of its own, so that its caller can leave it at any time.
+"""How long an HTTP request may take and how often it is made again.
 
-A thread that resolves a host name, connects or waits for bytes cannot be interrupted. The caller waits
-for it in short steps instead, and abandons it when it is cancelled, interrupted (Ctrl-C, SIGTERM) or too
-slow. The threads are daemons: an abandoned one does not keep the process alive.
+A thread that resolves a host name, connects or waits for bytes cannot be interrupted. A request runs in a
+thread of its own instead, and its caller waits for it in short steps: it abandons the thread when it is
+cancelled, interrupted (Ctrl-C, SIGTERM) or too slow. The threads are daemons: an abandoned one does not keep
+the process alive.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +17,15 @@ from threading import Event, Thread
 from typing import ParamSpec, TypeVar
 
 import requests
+from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_after_attempt, stop_before_delay, stop_when_event_set
+from tenacity.wait import wait_exponential_jitter
 
+from serverless_assets.errors import UserError
+
+# A server may ask for any pause; a run should not sleep for an hour because of one header.
+LONGEST_PAUSE_SECONDS = 60.0
 STEP_SECONDS = 0.1
 RATE_WINDOW_SECONDS = 60.0
 
@@ -154,3 +164,49 @@ def wait_for(
     finally:
         if not future.done():
             exchange.abandon()
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often to try, and how long to wait in between.
+
+    The pause doubles from `first_pause_seconds` on, with up to `first_pause_seconds` more by chance. It is
+    at least what the server asks for, and at most `longest_pause_seconds`. No attempt begins later than
+    `deadline_seconds` after the first. Setting `cancelled` ends a pause and prevents another attempt.
+    """
+
+    attempts: int
+    first_pause_seconds: float
+    longest_pause_seconds: float = LONGEST_PAUSE_SECONDS
+    deadline_seconds: float = math.inf
+    cancelled: Event = field(default_factory=Event)
+
+    def call(self, attempt: Callable[[], Result], log: Callable[[str], None] = lambda line: None) -> Result:
+        """The result of `attempt`, made again after a `UserError` that may pass; the last one is raised.
+
+        log: takes a line before each pause.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, UserError) and error.transient),
+            stop=stop_after_attempt(self.attempts)
+            | stop_when_event_set(self.cancelled)
+            | stop_before_delay(self.deadline_seconds),
+            sleep=sleep_using_event(self.cancelled),
+            wait=self._pause,
+            before_sleep=lambda state: log(self._message(state)),
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, UserError) else None
+        backoff = wait_exponential_jitter(
+            initial=self.first_pause_seconds, max=self.longest_pause_seconds, jitter=self.first_pause_seconds
+        )
+        return max(backoff(state), min(asked or 0.0, self.longest_pause_seconds))
+
+    def _message(self, state: RetryCallState) -> str:
+        error = state.outcome.exception() if state.outcome else None
+        pause = state.next_action.sleep if state.next_action else 0.0
+        return f"{error} Attempt {state.attempt_number} of {self.attempts}; asking again in {pause:.1f} s."
