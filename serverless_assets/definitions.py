@@ -11,8 +11,7 @@ from serverless_assets.automation.sensors import sensors
 from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.described import Described
 from serverless_assets.environments import environment
-from serverless_assets.forecasting.assets import forecasting_assets
-from serverless_assets.forecasting.table_name import refuse_owned_name
+from serverless_assets.forecasting.assets import forecasting_assets, refuse_owned_name
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.run_metrics import pipeline_runs
 from serverless_assets.run_inputs import RunInputs

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from serverless_assets.forecasting import accuracy, accuracy_asset, forecast_file, store_asset, stores
+from serverless_assets.forecasting import accuracy, forecast_file, stores
 from serverless_assets.ingestion import catalog
 from serverless_assets.settings import PROJECT_ROOT, Settings
 from serverless_assets.warehouse import Warehouse
@@ -21,8 +21,8 @@ COLUMNS, TABLE, CODE = "dagster/column_schema", "dagster/table_name", "dagster/c
 DBT_ID = "dagster_dbt/unique_id"
 FORECAST = "order_forecast"
 FORECASTS_TABLES = {
-    accuracy_asset.TABLE: (accuracy.SCHEMA, accuracy.DESCRIPTIONS),
-    store_asset.TABLE: (stores.SCHEMA, stores.DESCRIPTIONS),
+    accuracy.TABLE: (accuracy.SCHEMA, accuracy.DESCRIPTIONS),
+    stores.TABLE: (stores.SCHEMA, stores.DESCRIPTIONS),
 }
 
 

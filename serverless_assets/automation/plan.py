@@ -14,14 +14,16 @@ from modal_forecast.messages import ForecastRefused
 from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.budget_guard import BudgetGuard
 from serverless_assets.failures import as_failure
-from serverless_assets.forecasting import accuracy_asset, landing, store_asset
-from serverless_assets.forecasting.accuracy_asset import decide_accuracy
+from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
+from serverless_assets.forecasting.accuracy import decide_accuracy
+from serverless_assets.forecasting.assets import decide_report, refuse_owned_name
 from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
-from serverless_assets.forecasting.decide import decide_forecast, decide_report
+from serverless_assets.forecasting.forecast_table import UNCHANGED as FORECAST_UNCHANGED
+from serverless_assets.forecasting.forecast_table import decide_forecast
 from serverless_assets.forecasting.history import HistoryError, Today, read_history
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.forecasting.store_asset import decide_stores
-from serverless_assets.forecasting.table_name import refuse_owned_name
+from serverless_assets.forecasting.stores import UNCHANGED as STORES_UNCHANGED
+from serverless_assets.forecasting.stores import decide_stores
 from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.ingestion.decide import as_it_was, decide
 from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
@@ -170,7 +172,7 @@ def _forecast(
     yield Planned(
         FORECAST_ACCURACY,
         "score" if reason_to_score else "reuse",
-        reason_to_score or accuracy_asset.UNCHANGED,
+        reason_to_score or ACCURACY_UNCHANGED,
     )
     if choices.forecast is None:
         yield from (
@@ -186,7 +188,7 @@ def _forecast(
         return
     rows = choices.forecast.horizon
     if forecast.reason is not None:
-        cost = _cost_as_last_time(environment.compute, choices.forecast, forecast.note or {})
+        cost = _cost_as_last_time(environment.compute, choices.forecast, forecast.state or {})
         yield Planned(FORECAST, "forecast", forecast.reason + cost, rows)
         # The same history gives the same rows, and then the stores stay.
         yield Planned(
@@ -194,11 +196,9 @@ def _forecast(
         )
         yield Planned(FORECAST_REPORT, "write", f"upstream rebuilt ({FORECAST})")
         return
-    yield Planned(FORECAST, "reuse", landing.UNCHANGED, rows)
+    yield Planned(FORECAST, "reuse", FORECAST_UNCHANGED, rows)
     stores = decide_stores(publisher.warehouse, forecast_table, choices.rebuild_all)
-    yield Planned(
-        STORE_FORECAST, "forecast" if stores.reason else "reuse", stores.reason or store_asset.UNCHANGED
-    )
+    yield Planned(STORE_FORECAST, "forecast" if stores.reason else "reuse", stores.reason or STORES_UNCHANGED)
     rebuilt = [
         name for name, why in ((STORE_FORECAST, stores.reason), (FORECAST_ACCURACY, reason_to_score)) if why
     ]

@@ -17,8 +17,8 @@ from serverless_assets.files import write_atomically
 from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Size
+from serverless_assets.forecasting.forecast_table import query_forecast
 from serverless_assets.forecasting.history import COUNTRY, Today, read_history
-from serverless_assets.forecasting.landing import forecast_in
 from serverless_assets.forecasting.making import details_in, forecast_facts
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.what_if import Compared, as_text, compare
@@ -88,7 +88,7 @@ def _imagined(
 
 
 def _published(warehouse: Warehouse, table: str) -> pa.Table | None:
-    return forecast_in(warehouse, table) if table in warehouse.tables() else None
+    return query_forecast(warehouse, table) if table in warehouse.tables() else None
 
 
 def as_table(compared: Sequence[Compared]) -> dg.TableMetadataValue:

@@ -5,21 +5,26 @@ from collections.abc import Callable, Iterator
 from modal_forecast.code_version import code_version
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.environments import Environment
-from serverless_assets.forecasting.record import RecordError, RecordName
-from serverless_assets.forecasting.records import meant, read_record, recorded
-from serverless_assets.forecasting.replay import Verdict, replay
+from serverless_assets.forecasting.record import (
+    RecordError,
+    RecordName,
+    find_record,
+    list_records,
+    read_record,
+)
+from serverless_assets.forecasting.replay import ReplayResult, replay
 
 HEADING = f"{'made (UTC)':<18}{'run':<38}{'days':>4}  {'data as of':<12}{'code':<14}key"
 
 
-def replayed(parts: Environment, which: str | None, echo: Callable[[str], None]) -> Verdict:
+def replayed(parts: Environment, which: str | None, echo: Callable[[str], None]) -> ReplayResult:
     """Find the record that is meant, say what it is, and replay it.
 
     Raises:
         UserError: there is no such record, or no answer.
     """
     artifacts = parts.publisher.published.artifacts
-    name = meant(recorded(artifacts), which)
+    name = find_record(list_records(artifacts), which)
     record = read_record(artifacts, name)
     facts = record.facts
     echo(f"The forecast of {facts['horizon_days']} days from {facts['data_as_of']},")
@@ -30,7 +35,7 @@ def replayed(parts: Environment, which: str | None, echo: Callable[[str], None])
 
 def listed(artifacts: Artifacts) -> Iterator[str]:
     """All records as a table, the newest first."""
-    names = recorded(artifacts)
+    names = list_records(artifacts)
     yield HEADING if names else "No forecast was published with a record yet."
     for name in reversed(names):
         try:

@@ -1,26 +1,33 @@
-"""How good published forecasts turned out to be: each of their days that has come since, scored. Pure.
+"""The asset `forecast_accuracy`: each published forecast scored on those of its days that have passed since.
 
-Of a forecast made again and again, each version is a vintage, scored by itself and for how far ahead it saw.
+Each published version of the forecast is a vintage, scored by itself and by how many days ahead it saw.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-# Days ahead, the first and the last, and what people call them.
-HORIZONS: Sequence[tuple[int, int, str]] = (
-    (1, 7, "1 to 7 days"),
-    (8, 30, "8 to 30 days"),
-    (31, 90, "31 to 90 days"),
-    (91, 10_000, "over 90 days"),
-)
-ALL = "all days"
-# The scale of MASE is the error of repeating the same weekday of the week before.
-WEEK = 7
+from serverless_assets import metadata, sql
+from serverless_assets.artifacts import Artifacts
+from serverless_assets.failures import as_failure
+from serverless_assets.forecasting.history import REVENUE, Today, read_history
+from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
+from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.run_inputs import RunInputs
+from serverless_assets.scratch import scratch_folder
+from serverless_assets.warehouse import TableShape
 
+TABLE = "forecast_accuracy"
+DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
+SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95")
 SCHEMA = pa.schema(
     {
         "vintage": pa.string(),
@@ -28,11 +35,7 @@ SCHEMA = pa.schema(
         "data_as_of": pa.date32(),
         "horizon": pa.string(),
         "days": pa.int64(),
-        "mase": pa.float64(),
-        "wape": pa.float64(),
-        "bias": pa.float64(),
-        "coverage_80": pa.float64(),
-        "coverage_95": pa.float64(),
+        **dict.fromkeys(SCORES, pa.float64()),
     }
 )
 DESCRIPTIONS = {
@@ -50,13 +53,30 @@ DESCRIPTIONS = {
     "coverage_80": "Share of days within the 80% bounds.",
     "coverage_95": "Share of days within the 95% bounds.",
 }
+# First and last day ahead, and the label in the column `horizon`.
+HORIZONS: Sequence[tuple[int, int, str]] = (
+    (1, 7, "1 to 7 days"),
+    (8, 30, "8 to 30 days"),
+    (31, 90, "31 to 90 days"),
+    (91, 10_000, "over 90 days"),
+)
+ALL = "all days"
+# The scale of MASE is the error of repeating the same weekday of the week before.
+WEEK = 7
+# The state key of the table, which holds a hash of the scored forecasts and the revenue.
+KEY = "accuracy_basis"
+UNCHANGED = "unchanged: same forecasts and revenue"
+PARALLEL_READS = 8
+REPORTED_VINTAGES = 12
+# The report draws the vintage with the number of scored days nearest to the first, and at least the second.
+DRAWN_DAYS, MIN_DRAWN_DAYS = 30, 7
 
 
 @dataclass(frozen=True)
 class Vintage:
-    """A forecast as it was published: by which run, when, up to which day it knew, and its rows.
+    """One published version of the forecast.
 
-    rows: ds date32, and float64 yhat and its four bounds.
+    data_as_of: the last day of its history. rows: ds date32, and float64 yhat and its four bounds.
     """
 
     run_id: str
@@ -65,69 +85,188 @@ class Vintage:
     rows: pa.Table
 
 
-def score(vintages: Iterable[Vintage], actual: pa.Table) -> pa.Table:
-    """The scores of each vintage against what came.
+def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
+    """Return the asset; it scores days that are over both in UTC and in `timezone`."""
 
-    actual: ds date32 and y float64, a row for every day from the first to the last, as they are known now.
+    @dg.asset(
+        name=TABLE,
+        group_name=group,
+        deps=[REVENUE],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=pool,
+        description=DESCRIPTION,
+    )
+    def forecast_accuracy(
+        context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
+    ) -> dg.MaterializeResult:
+        warehouse, rebuild = publisher.warehouse, run_inputs.choices().rebuild_all
+        with as_failure():
+            with warehouse.connected():
+                actual = read_history(warehouse, Today.of(timezone)).table
+                names, key, reason = decide_accuracy(publisher, actual, rebuild)
+                if reason is None:
+                    reused = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
+                    return dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=reused)
+            vintages = read_vintages(publisher.artifacts, names, context.log.warning)
+            scores = score(vintages, actual)
+            with scratch_folder(publisher.home, "accuracy") as scratch:
+                path = scratch / "accuracy.parquet"
+                pq.write_table(scores, path)
+                work = warehouse.replace(TableShape(TABLE, SCHEMA, DESCRIPTION), path, {KEY: key})
+        # The scores of the latest vintage with a month of scored days are plotted from run to run.
+        mature = [
+            row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_DAYS
+        ] or [{}]
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(key),
+            metadata={
+                **metadata.outcome("built", reason, rows=scores.num_rows),
+                "forecasts": len(vintages),
+                **metadata.work(work, warehouse),
+                **{name: round(mature[-1][name], 4) for name in SCORES if mature[-1].get(name) is not None},
+            },
+        )
+
+    return forecast_accuracy
+
+
+def decide_accuracy(
+    publisher: Publisher, actual: pa.Table, rebuild_all: bool
+) -> tuple[Sequence[RecordName], str, str | None]:
+    """Decide whether to score again.
+
+    Args:
+        actual: ds date32 and y float64, the daily revenue.
 
     Returns:
-        rows of SCHEMA: for each vintage of which a day has come, one for all its days and one for each part
+        the records of forecasts of which a day has passed, a hash of these and `actual`, and the reason to
+        score them; None as a reason reuses the table.
+    """
+    warehouse = publisher.warehouse
+    last_day = actual["ds"][-1].as_py() if actual.num_rows else date.min
+    names = [name for name in list_records(publisher.artifacts) if name.data_as_of < last_day]
+    content = "\n".join([SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())])
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    state = warehouse.read_state(TABLE) if TABLE in warehouse.tables() else None
+    if rebuild_all:
+        reason: str | None = "forced: rebuild all"
+    elif state is None:
+        reason = "first scores"
+    else:
+        reason = None if state.get(KEY) == key else "forecasts or days have come"
+    return names, key, reason
+
+
+def read_vintages(
+    artifacts: Artifacts, names: Sequence[RecordName], warn: Callable[[str], None]
+) -> list[Vintage]:
+    """Return the forecasts in these records; one that cannot be read is left out, and `warn` is called."""
+
+    def read(name: RecordName) -> Vintage | None:
+        try:
+            record = read_record(artifacts, name)
+        except RecordError as error:
+            warn(str(error))
+            return None
+        data_as_of = date.fromisoformat(record.facts["data_as_of"])
+        return Vintage(name.run_id, name.made_at, data_as_of, record.rows)
+
+    with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="records") as pool:
+        return [vintage for vintage in pool.map(read, names) if vintage]
+
+
+def score(vintages: Iterable[Vintage], actual: pa.Table) -> pa.Table:
+    """Return the scores of each vintage.
+
+    Args:
+        actual: ds date32 and y float64, a row for every day from the first to the last.
+
+    Returns:
+        rows of SCHEMA: for each vintage of which a day has passed, one for all its days and one for each part
         of its horizon; the oldest vintage first.
     """
-    days = actual["ds"].to_numpy().astype("datetime64[D]")
-    values = actual["y"].to_numpy()
     ordered = sorted(vintages, key=lambda vintage: (vintage.made_at, vintage.run_id))
-    rows = [row for vintage in ordered for row in _scores(vintage, days, values)]
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist([row for vintage in ordered for row in _scores(vintage, actual)], SCHEMA)
 
 
 def matured(vintage: Vintage, actual: pa.Table) -> pa.Table:
-    """The days of a vintage that have come: its rows with what came as `y`."""
-    known = dict(zip(actual["ds"].to_pylist(), actual["y"].to_pylist(), strict=True))
-    came = [known.get(day) for day in vintage.rows["ds"].to_pylist()]
-    joined = vintage.rows.append_column("y", pa.array(came, pa.float64()))
-    return joined.filter(pa.array([value is not None for value in came]))
+    """Return the vintage's rows of days that have passed, with the actual value as `y`."""
+    actual_by_day = dict(zip(actual["ds"].to_pylist(), actual["y"].to_pylist(), strict=True))
+    values = pa.array(map(actual_by_day.get, vintage.rows["ds"].to_pylist()), pa.float64())
+    return vintage.rows.append_column("y", values).filter(values.is_valid())
 
 
-def _scores(vintage: Vintage, days: np.ndarray, values: np.ndarray) -> Iterator[dict[str, object]]:
-    actual = pa.table({"ds": pa.array(days, pa.date32()), "y": values})
-    came = matured(vintage, actual)
-    if not came.num_rows:
+def _scores(vintage: Vintage, actual: pa.Table) -> Iterator[dict[str, object]]:
+    passed = matured(vintage, actual)
+    if not passed.num_rows:
         return
-    scale = _naive_error(values[days <= np.datetime64(vintage.data_as_of)])
-    ahead = (came["ds"].to_numpy().astype("datetime64[D]") - np.datetime64(vintage.data_as_of)).astype(int)
-    parts = [(ALL, np.ones(len(ahead), bool))]
-    parts += [(name, (first <= ahead) & (ahead <= last)) for first, last, name in HORIZONS]
-    for name, mask in parts:
+    as_of = np.datetime64(vintage.data_as_of)
+    history = actual["y"].to_numpy()[actual["ds"].to_numpy().astype("datetime64[D]") <= as_of]
+    scale = float(np.abs(history[WEEK:] - history[:-WEEK]).mean()) if len(history) > WEEK else 0.0
+    days_ahead = (passed["ds"].to_numpy().astype("datetime64[D]") - as_of).astype(int)
+    for first, last, label in ((0, HORIZONS[-1][1], ALL), *HORIZONS):
+        mask = (first <= days_ahead) & (days_ahead <= last)
         if mask.any():
             yield {
                 "vintage": vintage.run_id,
                 "made_at": vintage.made_at.replace(tzinfo=None),
                 "data_as_of": vintage.data_as_of,
-                "horizon": name,
-                **_score({column: came[column].to_numpy()[mask] for column in _COLUMNS}, scale),
+                "horizon": label,
+                "days": int(mask.sum()),
+                **_score(passed.filter(pa.array(mask)), scale),
             }
 
 
-_COLUMNS = ("y", "yhat", "yhat_lower_80", "yhat_upper_80", "yhat_lower_95", "yhat_upper_95")
-
-
-def _score(of: dict[str, np.ndarray], scale: float) -> dict[str, object]:
-    errors, total = of["yhat"] - of["y"], float(np.abs(of["y"]).sum())
+def _score(passed: pa.Table, scale: float) -> dict[str, object]:
+    actual = passed["y"].to_numpy()
+    errors, total = passed["yhat"].to_numpy() - actual, float(np.abs(actual).sum())
+    coverage = {}
+    for level in (80, 95):
+        lower, upper = (passed[f"yhat_{side}_{level}"].to_numpy() for side in ("lower", "upper"))
+        coverage[f"coverage_{level}"] = float(np.mean((lower <= actual) & (actual <= upper)))
     return {
-        "days": len(errors),
         "mase": float(np.abs(errors).mean()) / scale if scale else None,
         "wape": float(np.abs(errors).sum()) / total if total else None,
         "bias": float(errors.sum()) / total if total else None,
-        **{
-            f"coverage_{level}": float(
-                np.mean((of[f"yhat_lower_{level}"] <= of["y"]) & (of["y"] <= of[f"yhat_upper_{level}"]))
-            )
-            for level in (80, 95)
-        },
+        **coverage,
     }
 
 
-def _naive_error(history: np.ndarray) -> float:
-    """The mean absolute error of repeating the week before; 0 for less than two weeks."""
-    return float(np.abs(history[WEEK:] - history[:-WEEK]).mean()) if len(history) > WEEK else 0.0
+def reported_accuracy(
+    publisher: Publisher, actual: pa.Table, warn: Callable[[str], None]
+) -> Mapping[str, Any] | None:
+    """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet."""
+    warehouse = publisher.warehouse
+    if TABLE not in warehouse.tables():
+        return None
+    rows = warehouse.query(
+        f"select * from {warehouse.quoted_name(TABLE)} where horizon = {sql.literal(ALL)} order by made_at"
+    ).to_pylist()
+    if not rows:
+        return None
+    accuracy: dict[str, Any] = {
+        "vintages": [
+            {"made_on": row["made_at"].date().isoformat(), **{name: row[name] for name in ("days", *SCORES)}}
+            for row in rows[-REPORTED_VINTAGES:]
+        ]
+    }
+    run_id = vintage_to_draw(rows)
+    names = [name for name in list_records(publisher.artifacts) if name.run_id == run_id]
+    for vintage in read_vintages(publisher.artifacts, names[-1:], warn):
+        passed = matured(vintage, actual)
+        accuracy["compared"] = {
+            "made_on": vintage.made_at.date().isoformat(),
+            "ds": [day.isoformat() for day in passed["ds"].to_pylist()],
+            "actual": passed["y"].to_pylist(),
+            "yhat": passed["yhat"].to_pylist(),
+            "lower_80": passed["yhat_lower_80"].to_pylist(),
+            "upper_80": passed["yhat_upper_80"].to_pylist(),
+        }
+    return accuracy
+
+
+def vintage_to_draw(scored: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the run id of the vintage with enough scored days that is nearest to a month; None without."""
+    enough = [row for row in scored if row["days"] >= MIN_DRAWN_DAYS]
+    nearest = min(enough, key=lambda row: abs(row["days"] - DRAWN_DAYS), default=None)
+    return nearest["vintage"] if nearest else None

@@ -1,67 +1,86 @@
-"""The forecast of daily order revenue, and the report on it."""
+"""The assets of the forecast of daily order revenue, and of the report on it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from modal_forecast.messages import ForecastRefused, MessageError
-from modal_forecast.report import render
+from modal_forecast.report import ReportInput, key_in, render, report_key
 from serverless_assets import metadata
 from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
-from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
-from serverless_assets.forecasting.accuracy_asset import accuracy_asset
+from serverless_assets.forecasting.accuracy import accuracy_asset, reported_accuracy
 from serverless_assets.forecasting.checks import (
+    HISTORY,
     CheckResult,
     ForecastUnsound,
+    check_forecast,
     check_specs,
-    history_check,
-    sanity_of_held,
 )
 from serverless_assets.forecasting.compute import Compute
-from serverless_assets.forecasting.decide import decide_forecast, decide_report
-from serverless_assets.forecasting.history import REVENUE, History, Today, read_history
-from serverless_assets.forecasting.landing import forecast_in, leave
+from serverless_assets.forecasting.forecast_table import (
+    DESCRIPTION,
+    decide_forecast,
+    query_forecast,
+    read_forecast,
+    reuse_forecast,
+)
+from serverless_assets.forecasting.history import History, Today, read_history
 from serverless_assets.forecasting.making import Making
+from serverless_assets.forecasting.record import read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.forecasting.report import preview
-from serverless_assets.forecasting.store_asset import TABLE as STORES
-from serverless_assets.forecasting.store_asset import store_asset
+from serverless_assets.forecasting.report import preview, reason_to_report, report_input
+from serverless_assets.forecasting.stores import reported_stores, store_asset
+from serverless_assets.ingestion.catalog import TABLES
+from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECASTING, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import RunInputs
+from serverless_assets.run_inputs import ForecastChoice, RunInputs
+from serverless_assets.settings import SettingsError
 
-GROUP = "forecasting"
-SINGLE_RUN = dg.BackfillPolicy.single_run()
+
+@dataclass(frozen=True)
+class ReportDecision:
+    """Whether to render the report: `reason` says why; None reuses `page`, the stored one."""
+
+    report: ReportInput
+    key: Mapping[str, str]
+    page: bytes | None
+    reason: str | None
 
 
 def forecasting_assets(
     forecast_table: str, fresh_hours: int, pool: str, timezone: str
 ) -> list[dg.AssetsDefinition]:
-    """The assets; the forecast lands in the warehouse as `forecast_table`.
+    """Return the assets of the forecast.
 
-    timezone: of the business, in which a day must be over to be part of the history.
+    Args:
+        forecast_table: the name of the forecast's table in the warehouse.
+        fresh_hours: the forecast is stale if it was not made for so long.
+        timezone: of the business; a day belongs to the history once it is over there and in UTC.
     """
+    single_run = dg.BackfillPolicy.single_run()
 
-    # An asset that may be skipped together with its checks is one that can be subset.
+    # A multi_asset, as only that can skip an asset together with its checks (can_subset).
     @dg.multi_asset(
-        name="order_forecast",
+        name=FORECAST,
         specs=[
             dg.AssetSpec(
-                "order_forecast",
-                group_name=GROUP,
+                FORECAST,
+                group_name=FORECASTING,
                 kinds={"prophet"},
                 deps=[REVENUE],
                 skippable=True,
                 freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=fresh_hours)),
-                description="Daily order revenue for the coming days, with 80% and 95% bounds.",
+                description=DESCRIPTION,
             )
         ],
         check_specs=check_specs(),
         can_subset=True,
-        backfill_policy=SINGLE_RUN,
+        backfill_policy=single_run,
         pool=pool,
     )
     def order_forecast(
@@ -70,129 +89,188 @@ def forecasting_assets(
         publisher: dg.ResourceParam[Publisher],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        choices = run_inputs.choices()
+        choices, warehouse = run_inputs.choices(), publisher.warehouse
         if choices.forecast is None:
-            yield from _skip(context)
+            _log_skipped(context)
             return
-        warehouse = publisher.warehouse
         with as_failure(ForecastRefused, MessageError):
             with warehouse.connected():
                 history = read_history(warehouse, Today.of(timezone))
+                history_check = CheckResult(HISTORY, " ".join(history.warnings))
                 if not context.selected_asset_keys:
-                    # Somebody asked for the checks alone.
+                    # The checks were selected without the asset.
                     if forecast_table in warehouse.tables():
-                        note = warehouse.read_state(forecast_table)
-                        checks = sanity_of_held(forecast_in(warehouse, forecast_table), note)
-                        yield from _results(context, [*checks, history_check(history.warnings)])
+                        facts = warehouse.read_state(forecast_table)
+                        checks = check_forecast(query_forecast(warehouse, forecast_table), facts)
+                        yield from _selected(context, [*checks, history_check])
                     return
-                _log_history(context, history)
+                for sentence in history.warnings:
+                    context.log.warning(sentence)
+                for sentence in history.notes:
+                    context.log.info(sentence)
                 decision = decide_forecast(
                     warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
                 )
-            request, last, checks = decision.request, decision.note, decision.checks
+            checks = decision.checks
             try:
-                if last is not None and decision.reason is None:
-                    described = leave(
-                        publisher, forecast_table, choices.forecast.forecast_file, last, request
+                if decision.state is not None and decision.reason is None:
+                    forecast_metadata = reuse_forecast(
+                        publisher,
+                        forecast_table,
+                        choices.forecast.forecast_file,
+                        decision.state,
+                        decision.request,
                     )
                 else:
-                    making = Making(context, publisher, forecast_table, compute, choices.forecast, last)
-                    described, checks = making.make(request, decision.basis, str(decision.reason))
+                    making = Making(
+                        context, publisher, forecast_table, compute, choices.forecast, decision.state
+                    )
+                    forecast_metadata, checks = making.make(
+                        decision.request, decision.fingerprint, str(decision.reason)
+                    )
             except ForecastUnsound as error:
-                yield from _results(context, [*error.found, history_check(history.warnings)])
+                yield from _selected(context, [*error.results, history_check])
                 raise
+        sentences = [*history.warnings, *history.notes]
         yield dg.MaterializeResult(
             asset_key=context.asset_key,
-            data_version=dg.DataVersion(decision.basis.key),
-            metadata={**described, **_history_metadata(history)},
+            data_version=dg.DataVersion(decision.fingerprint.key),
+            metadata={
+                **forecast_metadata,
+                "orders_left_out": history.left_out,
+                **({"history": " ".join(sentences)} if sentences else {}),
+            },
         )
-        yield from _results(context, [*checks, history_check(history.warnings)])
+        yield from _selected(context, [*checks, history_check])
 
     @dg.asset(
-        group_name=GROUP,
+        group_name=FORECASTING,
         kinds={"html"},
-        deps=[order_forecast, STORES, ACCURACY, REVENUE],
+        deps=[order_forecast, STORE_FORECAST, FORECAST_ACCURACY, REVENUE],
         output_required=False,
-        backfill_policy=SINGLE_RUN,
+        backfill_policy=single_run,
         pool=pool,
         description="The forecast as one interactive HTML file that works offline.",
     )
     def forecast_report(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[dg.MaterializeResult]:
-        choices = run_inputs.choices()
+        choices, warehouse = run_inputs.choices(), publisher.warehouse
         if choices.forecast is None:
-            yield from _skip(context)
+            _log_skipped(context)
             return
-        warehouse, name = publisher.warehouse, choices.forecast.html_report
+        name = choices.forecast.html_report
         with as_failure():
             with warehouse.connected():
-                history = read_history(warehouse, Today.of(timezone))
                 decision = decide_report(
                     publisher,
                     forecast_table,
                     choices.forecast,
-                    history,
+                    read_history(warehouse, Today.of(timezone)),
                     choices.rebuild_all,
                     context.log.warning,
                 )
-            report, reason, content = decision.report, decision.reason, decision.page
-            if content is None or reason is not None:
-                content = render(report).encode()
-                publisher.artifacts.write(name, content)
+            page = decision.page
+            if page is None or decision.reason is not None:
+                page = render(decision.report).encode()
+                publisher.artifacts.write(name, page)
         version = ".".join(decision.key.values())
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(version),
             metadata={
                 **metadata.outcome(
-                    "built" if reason else "reused",
-                    reason or REPORT_UNCHANGED,
-                    rows=report.forecast.num_rows,
-                    size=len(content),
+                    "built" if decision.reason else "reused",
+                    decision.reason or REPORT_UNCHANGED,
+                    rows=decision.report.forecast.num_rows,
+                    size=len(page),
                 ),
                 **metadata.place(metadata.REPORT, publisher.artifacts.place(name)),
-                **(_last_preview(context, version) if reason is None else {"preview": preview(report)}),
+                **(
+                    _last_preview(context, version)
+                    if decision.reason is None
+                    else {"preview": preview(decision.report)}
+                ),
             },
         )
 
     return [
         order_forecast,
-        store_asset(GROUP, forecast_table, pool),
-        accuracy_asset(GROUP, pool, timezone),
+        store_asset(FORECASTING, forecast_table, pool),
+        accuracy_asset(FORECASTING, pool, timezone),
         forecast_report,
     ]
 
 
-def _skip(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+def decide_report(
+    publisher: Publisher,
+    forecast_table: str,
+    choice: ForecastChoice,
+    history: History,
+    rebuild_all: bool,
+    warn: Callable[[str], None],
+) -> ReportDecision:
+    """Decide whether to render the report of `choice` on the forecast in `forecast_table`.
+
+    warn: called with a sentence for each earlier forecast whose record cannot be read.
+    """
+    warehouse = publisher.warehouse
+    forecast, facts = read_forecast(warehouse, forecast_table), warehouse.read_state(forecast_table)
+    report = report_input(
+        history.not_empty(),
+        forecast,
+        facts,
+        choice,
+        read_details(publisher.artifacts, facts),
+        reported_accuracy(publisher, history.table, warn),
+        reported_stores(warehouse, forecast),
+        [*history.warnings, *history.notes],
+    )
+    page, key = publisher.artifacts.read(choice.html_report), report_key(report)
+    return ReportDecision(report, key, page, reason_to_report(key_in(page), key, rebuild_all))
+
+
+def refuse_owned_name(table: str, manifest: Mapping[str, Any]) -> None:
+    """Raise SettingsError if the forecast's table would replace one that something else writes.
+
+    manifest: of the dbt project.
+    """
+    owner = table_owners(manifest).get(table.lower())
+    if owner:
+        raise SettingsError(
+            f"SERVERLESS_FORECAST_TABLE is {table!r}, which is the table of {owner}. Set it to a name that "
+            "no model, seed, snapshot, source or other asset has, such as order_forecast."
+        )
+
+
+def table_owners(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return who writes each table, by its name in lower case, as names in DuckDB ignore case."""
+    owners: dict[str, str] = {}
+    for node in manifest["nodes"].values():
+        if node["resource_type"] in ("model", "seed", "snapshot"):
+            owner = f"the {node['resource_type']} {node['name']} ({node['original_file_path']})"
+            owners |= {name.lower(): owner for name in (node["name"], node.get("alias")) if name}
+    for source in manifest["sources"].values():
+        owners[source["identifier"].lower()] = f"the source {source['source_name']}.{source['name']}"
+    owners |= {table.name.lower(): f"the raw table {table.name}" for table in TABLES}
+    return owners | {name: f"the asset {name}" for name in (STORE_FORECAST, FORECAST_ACCURACY)}
+
+
+def _log_skipped(context: dg.AssetExecutionContext) -> None:
     context.log.info("Skipped as asked: the last forecast stays as it is.")
     context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
-    yield from ()
 
 
-def _results(
-    context: dg.AssetExecutionContext, found: Sequence[CheckResult]
+def _selected(
+    context: dg.AssetExecutionContext, checks: Sequence[CheckResult]
 ) -> Iterator[dg.AssetCheckResult]:
-    asked = {key.name for key in context.selected_asset_check_keys}
-    yield from (check.result for check in found if check.name in asked)
-
-
-def _log_history(context: dg.AssetExecutionContext, history: History) -> None:
-    for sentence in history.warnings:
-        context.log.warning(sentence)
-    for sentence in history.notes:
-        context.log.info(sentence)
-
-
-def _history_metadata(history: History) -> dict[str, Any]:
-    said = [*history.warnings, *history.notes]
-    return {"orders_left_out": history.left_out, **({"history": " ".join(said)} if said else {})}
+    names = {key.name for key in context.selected_asset_check_keys}
+    yield from (check.result for check in checks if check.name in names)
 
 
 def _last_preview(context: dg.AssetExecutionContext, version: str) -> dict[str, Any]:
-    """The picture of the same report, if the last materialization has it: to draw it takes a second."""
+    """Return the preview of the last materialization of the same version: drawing it takes a second."""
     event = context.instance.get_latest_materialization_event(context.asset_key)
-    found = event.asset_materialization if event else None
-    if found is None or "preview" not in found.metadata:
+    last = event.asset_materialization if event else None
+    if last is None or (last.tags or {}).get(DATA_VERSION_TAG) != version:
         return {}
-    is_same = (found.tags or {}).get(DATA_VERSION_TAG) == version
-    return {"preview": found.metadata["preview"]} if is_same else {}
+    return {"preview": last.metadata["preview"]} if "preview" in last.metadata else {}

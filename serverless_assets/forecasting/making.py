@@ -11,11 +11,11 @@ from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from serverless_assets import metadata
 from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import RecordedCalls
-from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, sanity, unsound
+from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, check_forecast, failures
 from serverless_assets.forecasting.compute import Answered, Compute, ComputeUsage, Size
 from serverless_assets.forecasting.forecast_file import forecast_rows
-from serverless_assets.forecasting.landing import land
-from serverless_assets.forecasting.record import Record, made_facts
+from serverless_assets.forecasting.forecast_table import store_new_forecast
+from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import backtest_picture
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.publishing.publisher import Publisher
@@ -54,17 +54,17 @@ class Making:
         facts = {
             **forecast_facts(request, answer, size, took, self.compute, answered, run_id),
             **basis.as_facts(),
-            **made_facts(rows, made_at),
+            **record_facts(rows, made_at),
         }
         details = details_in(answer.diagnostics)
-        found = sanity(rows, facts, lambda: backtest_picture(request.history, details))
-        if unsound(found):
+        found = check_forecast(rows, facts, lambda: backtest_picture(request.history, details))
+        if failures(found):
             # Asked for again, the call would give the same answer.
             if answered.call:
                 calls.ended(answered.call)
             raise ForecastUnsound(found)
         record = Record(rows, facts, asked, details)
-        told = land(self.publisher, self.table, self.choice.forecast_file, record, reason)
+        told = store_new_forecast(self.publisher, self.table, self.choice.forecast_file, record, reason)
         if answered.call:
             calls.ended(answered.call)
         return told, found

@@ -1,13 +1,14 @@
-"""The record of a forecast: its rows, how they were made, and what was asked, to ask it again. Pure.
+"""The record of each published forecast: its rows, how they were made, and the request that asked for them.
 
-The forecast's table and file hold the latest forecast; the records, which never change, hold all of them.
+The forecast's table and file hold the latest forecast only. Records are never changed, so they hold all of
+them: for the accuracy of earlier forecasts and for `serverless replay`.
 """
 
 import base64
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from io import BytesIO
@@ -17,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modal_forecast.messages import ForecastAnswer, ForecastRequest, MessageError
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.forecast_file import FACTS
 from serverless_assets.forecasting.reuse import KEY, ForecastFingerprint, digest
 from serverless_assets.run_inputs import RECORD_PREFIX
 
-PREFIX = RECORD_PREFIX
 MADE_AT, FORECAST_HASH = "made_at", "forecast_hash"
 REQUEST, DETAILS = b"forecast_request", b"forecast_details"
-# Without these, a forecast cannot be asked again as it was.
-NEEDED = (
+# The facts without which a forecast cannot be computed again.
+REQUIRED_FACTS = (
     MADE_AT,
     FORECAST_HASH,
     KEY,
@@ -39,30 +40,31 @@ NEEDED = (
     "cpu",
     "memory_mib",
 )
-_NAME = re.compile(
-    re.escape(PREFIX)
+TIME_FORMAT, DAY_FORMAT = "%Y%m%dT%H%M%SZ", "%Y%m%d"
+NAME_PATTERN = re.compile(
+    re.escape(RECORD_PREFIX)
     + r"(?P<made_at>\d{8}T\d{6}Z)-(?P<data_as_of>\d{8})-(?P<key>[0-9a-f]{16})-(?P<run_id>.+)\.parquet"
 )
-
-# A fact, and what is said if it is not that of what the record holds.
-DIFFERENCES = {
+# The error for each fact that does not match the content of the record.
+MISMATCHES = {
     "history_hash": "its history is not the one that the forecast was made from",
     "horizon_days": "its horizon is not the one that the forecast was made for",
     "holidays": "its holidays are not those that the forecast was made with",
     FORECAST_HASH: "its forecast was changed after it was made",
     KEY: "its key is not that of its history, parameters and code",
 }
+RECORDS_LISTED = 10
 
 
 class RecordError(UserError):
-    """A record that cannot be read, or that does not hold together; the message says why."""
+    """A record that cannot be read, or whose content does not match its facts."""
 
 
 @dataclass(frozen=True)
 class RecordName:
-    """The name of a record's file. In order of names, records are in order of time.
+    """The file name of a record; names sort in order of time.
 
-    data_as_of: the last day of the history, after which are the days of the forecast.
+    data_as_of: the last day of the history, the day before the first day of the forecast.
     """
 
     made_at: datetime
@@ -71,13 +73,12 @@ class RecordName:
     run_id: str
 
     def __str__(self) -> str:
-        return (
-            f"{PREFIX}{self.made_at:%Y%m%dT%H%M%SZ}-{self.data_as_of:%Y%m%d}-{self.key}-{self.run_id}.parquet"
-        )
+        made_at, data_as_of = f"{self.made_at:{TIME_FORMAT}}", f"{self.data_as_of:{DAY_FORMAT}}"
+        return f"{RECORD_PREFIX}{made_at}-{data_as_of}-{self.key}-{self.run_id}.parquet"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "RecordName | None":
-        """The name for a forecast's facts; None if it was made before there were records."""
+        """Return the name for a forecast's facts; None if it was made by a version that kept no records."""
         if MADE_AT not in facts:
             return None
         made_at, data_as_of = datetime.fromisoformat(facts[MADE_AT]), date.fromisoformat(facts["data_as_of"])
@@ -85,23 +86,23 @@ class RecordName:
 
     @classmethod
     def parse(cls, name: str) -> "RecordName | None":
-        """None for the name of any other file."""
-        found = _NAME.fullmatch(name)
-        if found is None:
+        """Return the parts of a record's file name; None for the name of any other file."""
+        match = NAME_PATTERN.fullmatch(name)
+        if match is None:
             return None
         try:
-            made_at = datetime.strptime(found["made_at"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-            data_as_of = datetime.strptime(found["data_as_of"], "%Y%m%d").date()
+            made_at = datetime.strptime(match["made_at"], TIME_FORMAT).replace(tzinfo=UTC)
+            data_as_of = datetime.strptime(match["data_as_of"], DAY_FORMAT).date()
         except ValueError:
             return None
-        return cls(made_at, data_as_of, found["key"], found["run_id"])
+        return cls(made_at, data_as_of, match["key"], match["run_id"])
 
 
 @dataclass(frozen=True)
 class Record:
-    """`rows` of the forecast's table, the `facts` kept with it, and the worker's `request`.
+    """A published forecast: the rows of its table, the facts kept with them, and the worker's request.
 
-    `details` is what the worker said of the forecast that is too much to be kept with a table.
+    details: the worker's diagnostics that are too large for a table's state, such as the back-test.
     """
 
     rows: pa.Table
@@ -114,54 +115,129 @@ class Record:
         return str(RecordName.of(self.facts))
 
     def to_bytes(self) -> bytes:
+        """Return the record as a parquet file."""
         buffer = BytesIO()
-        # Arrow's own copy of the schema would hold all that is said here a second time.
+        # Without store_schema, which would repeat the metadata in Arrow's own copy of the schema.
         with pq.ParquetWriter(buffer, self.rows.schema, compression="zstd", store_schema=False) as writer:
             writer.write_table(self.rows)
-            # Many readers of parquet take what is said here for text.
-            request = base64.b64encode(zlib.compress(self.request)).decode()
-            said = {FACTS: self.facts, DETAILS: self.details}
-            writer.add_key_value_metadata({key: json.dumps(dict(found)) for key, found in said.items()})
-            writer.add_key_value_metadata({REQUEST: request})
+            writer.add_key_value_metadata(
+                {
+                    FACTS: json.dumps(dict(self.facts)),
+                    DETAILS: json.dumps(dict(self.details)),
+                    # Base64, as many readers of parquet decode metadata as text.
+                    REQUEST: base64.b64encode(zlib.compress(self.request)).decode(),
+                }
+            )
         return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Record":
-        """Raises RecordError if `content` is anything else."""
+        """Read the parquet file of a record.
+
+        Raises:
+            RecordError: it is not a record, or facts are missing.
+        """
         try:
             with pq.ParquetFile(BytesIO(content)) as file:
-                said = file.metadata.metadata
-                facts, details = json.loads(said[FACTS]), json.loads(said.get(DETAILS, b"{}"))
-                request = zlib.decompress(base64.b64decode(said[REQUEST]))
+                file_metadata = file.metadata.metadata
+                facts = json.loads(file_metadata[FACTS])
+                details = json.loads(file_metadata.get(DETAILS, b"{}"))
+                request = zlib.decompress(base64.b64decode(file_metadata[REQUEST]))
                 rows = file.read().replace_schema_metadata()
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise RecordError(f"it cannot be read ({error or type(error).__name__})") from None
-        missing = [fact for fact in NEEDED if fact not in facts]
+        missing = [fact for fact in REQUIRED_FACTS if fact not in facts]
         if missing:
             raise RecordError(f"it does not say its {', '.join(missing)}")
         return cls(rows, facts, request, details)
 
     def verify(self) -> None:
-        """Raise `RecordError` unless history, parameters, forecast and key are those that it says."""
+        """Raise RecordError unless history, parameters, forecast and key match the facts."""
         try:
-            basis = ForecastFingerprint.of(
+            fingerprint = ForecastFingerprint.of(
                 ForecastRequest.from_bytes(self.request), self.facts["forecast_code"], self.rows.schema
             )
-            found = {**basis.as_facts(), FORECAST_HASH: forecast_hash(self.rows)}
+            actual = {**fingerprint.as_facts(), FORECAST_HASH: forecast_hash(self.rows)}
         except MessageError as error:
             raise RecordError(f"what was asked cannot be read: {error}") from None
-        for fact, difference in DIFFERENCES.items():
-            if self.facts.get(fact) != found[fact]:
+        for fact, mismatch in MISMATCHES.items():
+            if self.facts.get(fact) != actual[fact]:
                 raise RecordError(
-                    f"{difference} ({fact} {self.facts.get(fact)} recorded, {found[fact]} found)"
+                    f"{mismatch} ({fact} {self.facts.get(fact)} recorded, {actual[fact]} found)"
                 )
 
 
 def forecast_hash(rows: pa.Table) -> str:
-    """What tells the values of a forecast from others, whichever run made them, and when."""
+    """Return a hash of a forecast's values, whichever run made them and when."""
     return digest(ForecastAnswer(rows).to_bytes())
 
 
-def made_facts(rows: pa.Table, made_at: datetime) -> Mapping[str, Any]:
-    """What a record needs to be known of a forecast, besides how it was made."""
+def record_facts(rows: pa.Table, made_at: datetime) -> Mapping[str, Any]:
+    """Return the facts that a record adds to those of how the forecast was made."""
     return {MADE_AT: f"{made_at:%Y-%m-%dT%H:%M:%SZ}", FORECAST_HASH: forecast_hash(rows)}
+
+
+def list_records(artifacts: Artifacts) -> Sequence[RecordName]:
+    """Return the names of all records in the store, the oldest first.
+
+    Raises:
+        ArtifactError: the store cannot be listed.
+    """
+    parsed = (RecordName.parse(name) for name in artifacts.names(RECORD_PREFIX))
+    return [name for name in parsed if name]
+
+
+def read_record(artifacts: Artifacts, name: RecordName) -> Record:
+    """Return the record of this name.
+
+    Raises:
+        RecordError: it is gone, or cannot be read.
+        ArtifactError: the store refuses.
+    """
+    content = artifacts.read(str(name))
+    try:
+        if content is None:
+            raise RecordError("it is gone")
+        return Record.from_bytes(content)
+    except RecordError as error:
+        raise RecordError(f"The record {name}: {error}.") from None
+
+
+def read_details(artifacts: Artifacts, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the details of the forecast with these facts; empty if it has no readable record.
+
+    Raises:
+        ArtifactError: the store refuses.
+    """
+    name = RecordName.of(facts)
+    try:
+        return read_record(artifacts, name).details if name else {}
+    except RecordError:
+        return {}
+
+
+def find_record(names: Sequence[RecordName], selector: str | None) -> RecordName:
+    """Return the newest record that matches: a run id or its first characters, a key, or a day (YYYY-MM-DD).
+
+    names: from the oldest to the newest. Without a selector, the newest of all.
+
+    Raises:
+        RecordError: no record matches, or several runs begin with the selector.
+    """
+    if not names:
+        raise RecordError("No forecast was published with a record yet: run serverless_pipeline first.")
+    if selector is None:
+        return names[-1]
+    exact = [name for name in names if selector in (name.key, f"{name.made_at:%Y-%m-%d}", name.run_id)]
+    matches = exact or [name for name in names if selector and name.run_id.startswith(selector)]
+    if exact or len(matches) == 1:
+        return matches[-1]
+    problem = f"Several runs begin with {selector!r}." if matches else f"There is no forecast {selector!r}."
+    listed = matches or names
+    lines = [
+        f"  {name.made_at:%Y-%m-%d %H:%M} UTC, run {name.run_id}, key {name.key}"
+        for name in reversed(listed[-RECORDS_LISTED:])
+    ]
+    if len(listed) > RECORDS_LISTED:
+        lines.append(f"  and {len(listed) - RECORDS_LISTED} older ones: serverless replay --list")
+    raise RecordError("\n".join([f"{problem} There are:", *lines]))

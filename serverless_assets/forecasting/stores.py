@@ -1,17 +1,51 @@
-"""The forecast of each store: all of them in one call, made to add up to the published total. Pure."""
+"""The asset `store_forecast`: a forecast of each store, all in one call, scaled to the published total."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastBatch, ForecastRequest
+from modal_forecast.code_version import code_version
+from modal_forecast.messages import (
+    FORECAST_SCHEMA,
+    BatchAnswer,
+    ForecastAnswer,
+    ForecastBatch,
+    ForecastRefused,
+    ForecastRequest,
+    MessageError,
+)
 from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
-from serverless_assets.forecasting import forecast_file
-from serverless_assets.forecasting.history import daily_total, isolated
+from serverless_assets import metadata
+from serverless_assets.failures import as_failure
+from serverless_assets.forecasting import forecast_file, growing
+from serverless_assets.forecasting.calls import RecordedCalls
+from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
+from serverless_assets.forecasting.forecast_table import read_forecast
+from serverless_assets.forecasting.history import (
+    COUNTRY,
+    REVENUE,
+    HistoryError,
+    daily_total,
+    isolated,
+    read_history_until,
+)
+from serverless_assets.forecasting.reuse import STORES_KEY, digest, reason_to_forecast_stores
+from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
+from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.run_inputs import RunInputs
+from serverless_assets.scratch import scratch_folder
+from serverless_assets.warehouse import TableShape, Warehouse
 
+TABLE = "store_forecast"
+DESCRIPTION = (
+    "The forecast of each store, with 80% and 95% bounds; on every day the stores add up to the total."
+)
 SCHEMA = pa.schema(
     [
         ("forecast_run", pa.string()),
@@ -25,55 +59,150 @@ DESCRIPTIONS = {
     "location_id": "The store.",
     "location_name": "Its name, which is its city.",
 }
-# The name of the total among the stores' ids.
+UNCHANGED = "unchanged: same total, stores and code"
+# The name of the total among the store ids of a batch.
 TOTAL = "total"
+DAYS_SUMMED = 30
 
 
 @dataclass(frozen=True)
-class Store:
-    """history: ds date32 and y float64, a row for every day from its first sale to the last day of all."""
+class StoreHistory:
+    """The daily revenue of a store: ds date32 and y float64, from its first sale to the total's last day."""
 
     id: str
     name: str
     history: pa.Table
 
 
-def stores_in(revenue: pa.Table, total: pa.Table) -> list[Store]:
-    """The stores of the rows of daily_revenue (ds, location_id, location_name, y, orders), in order of names.
+@dataclass(frozen=True)
+class StoreDecision:
+    """Whether to forecast the stores: `reason` says why; None reuses the table.
 
-    A day without a row is one on which the store sold nothing. The last name of a store is its name. Days
-    that are not in `total`, the history of all, or are isolated (history.py), do not count.
+    state: what is kept with the table, empty if there is none.
     """
-    calendar = total["ds"].to_pylist()
-    first, last = calendar[0], calendar[-1]
-    rows = sorted(
-        (row for row in revenue.to_pylist() if first <= row["ds"] <= last), key=lambda row: row["ds"]
+
+    stores: list[StoreHistory]
+    total: pa.Table
+    history: pa.Table
+    batch: ForecastBatch
+    request: bytes
+    key: str
+    state: Mapping[str, Any]
+    reason: str | None
+
+
+def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefinition:
+    """Return the asset, which follows the total in `forecast_table`."""
+
+    @dg.asset(
+        name=TABLE,
+        group_name=group,
+        kinds={"prophet"},
+        deps=["order_forecast", REVENUE],
+        output_required=False,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=pool,
+        description=DESCRIPTION,
     )
-    names = {row["location_id"]: row["location_name"] for row in rows}
-    of_store: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        of_store.setdefault(row["location_id"], []).append(row)
+    def store_forecast(
+        context: dg.AssetExecutionContext,
+        run_inputs: RunInputs,
+        publisher: dg.ResourceParam[Publisher],
+        compute: dg.ResourceParam[Compute],
+    ) -> Iterator[dg.MaterializeResult]:
+        choices = run_inputs.choices()
+        if choices.forecast is None:
+            context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
+            return
+        warehouse, requested = publisher.warehouse, Size(choices.forecast.cpu, choices.forecast.memory)
+        with as_failure(ForecastRefused, MessageError):
+            with warehouse.connected():
+                decision = decide_stores(warehouse, forecast_table, choices.rebuild_all)
+                reused_rows = warehouse.row_count(TABLE) if decision.reason is None else 0
+            version = dg.DataVersion(decision.key)
+            if decision.reason is None:
+                reused = metadata.outcome("reused", UNCHANGED, rows=reused_rows)
+                yield dg.MaterializeResult(data_version=version, metadata=reused)
+                return
+            calls = RecordedCalls(context)
+            size = growing.size_to_begin_with(requested, decision.state, context.log.info)
+            answered, took = growing.answer(compute, decision.request, size, context.log.info, calls)
+            answers = BatchAnswer.from_bytes(answered.content).answers
+            reconciled = adding_up_to(decision.total, decision.history, decision.batch, answers)
+            rows = store_rows(decision.stores, reconciled, context.run.run_id)
+            state = {STORES_KEY: decision.key, **growing.facts_of(requested, took)}
+            with scratch_folder(publisher.home, "stores") as scratch:
+                path = scratch / "stores.parquet"
+                pq.write_table(rows, path)
+                work = warehouse.replace(TableShape(TABLE, SCHEMA, DESCRIPTION), path, state)
+            if answered.call:
+                calls.ended(answered.call)
+        used = ComputeUsage(answered.seconds, 0.0, answered.peak_memory)
+        yield dg.MaterializeResult(
+            data_version=version,
+            metadata={
+                **metadata.outcome("built", decision.reason, rows=rows.num_rows, seconds=answered.seconds),
+                "stores": len(decision.stores),
+                "next_30_days": _sums(reported_stores(warehouse, decision.total)),
+                **metadata.work(work, warehouse),
+                **metadata.cost(compute.price(took, used)),
+                **metadata.facts(answered.facts),
+            },
+        )
+
+    return store_forecast
+
+
+def decide_stores(warehouse: Warehouse, forecast_table: str, rebuild_all: bool) -> StoreDecision:
+    """Decide whether to forecast the stores of the total in `forecast_table`.
+
+    Raises:
+        HistoryError: daily_revenue no longer ends where the total's history ended.
+    """
+    total = read_forecast(warehouse, forecast_table)
+    # Up to the total's last day and not to today, so that a run at midnight uses the same days for both.
+    history = read_history_until(warehouse, _data_as_of(total))
+    stores = stores_in(_revenue(warehouse), history)
+    state = warehouse.read_state(TABLE) if TABLE in warehouse.tables() else None
+    batch = batch_of(stores, total.num_rows, COUNTRY)
+    request = batch.to_bytes()
+    values = repr(total.drop_columns(["forecast_run", "forecast_made_on"]).to_pydict()).encode()
+    key = digest(b"\n".join([code_version().encode(), request, values]))
+    reason = reason_to_forecast_stores(state, key, rebuild_all)
+    return StoreDecision(stores, total, history, batch, request, key, state or {}, reason)
+
+
+def stores_in(revenue: pa.Table, total: pa.Table) -> list[StoreHistory]:
+    """Return the stores in rows of daily_revenue (ds, location_id, location_name, y, orders), by name.
+
+    A day without a row is one on which the store sold nothing; a store has its most recent name. Days outside
+    those of `total`, the history of all stores, and isolated days (history.py) are left out.
+    """
+    first, last = total["ds"][0].as_py(), total["ds"][-1].as_py()
+    rows_by_store: dict[str, list[dict[str, Any]]] = {}
+    for row in revenue.sort_by("ds").to_pylist():
+        if first <= row["ds"] <= last:
+            rows_by_store.setdefault(row["location_id"], []).append(row)
     stores = []
-    for id, sold in of_store.items():
-        days = np.array([row["ds"] for row in sold], "datetime64[D]")
-        used = ~isolated(days, np.array([row["orders"] for row in sold], float))
-        values = np.array([row["y"] for row in sold], float)[used]
-        days = days[used]
+    for id, rows in rows_by_store.items():
+        days = np.array([row["ds"] for row in rows], "datetime64[D]")
+        used = ~isolated(days, np.array([row["orders"] for row in rows], float))
+        days, values = days[used], np.array([row["y"] for row in rows], float)[used]
         if days[-1] < np.datetime64(last):
             days, values = np.append(days, np.datetime64(last)), np.append(values, 0.0)
-        stores.append(Store(id, names[id], daily_total(days, values)))
+        stores.append(StoreHistory(id, rows[-1]["location_name"], daily_total(days, values)))
     return sorted(stores, key=lambda store: (store.name, store.id))
 
 
-def batch_of(stores: list[Store], horizon: int, country: str | None) -> ForecastBatch:
-    """What is asked of the worker: each store by itself."""
+def batch_of(stores: list[StoreHistory], horizon: int, country: str | None) -> ForecastBatch:
+    """Return the request to the worker, with each store as a series."""
     return ForecastBatch({store.id: store.history for store in stores}, horizon, country)
 
 
 def adding_up_to(
     total: pa.Table, history: pa.Table, batch: ForecastBatch, answers: Answers
 ) -> Mapping[str, ForecastAnswer]:
-    """The stores' forecasts, scaled to add up to `total`, the published forecast, which stays as it is.
+    """Return the stores' forecasts scaled to add up to `total`, the published forecast, which stays as it is.
 
     total: rows of FORECAST_SCHEMA, as many as the batch's horizon, after the last day of `history` (ds, y).
     """
@@ -84,11 +213,61 @@ def adding_up_to(
     return {name: answer for name, answer in reconciled.items() if name != TOTAL}
 
 
-def store_rows(stores: list[Store], made: Mapping[str, ForecastAnswer], run_id: str) -> pa.Table:
-    """The rows of SCHEMA, store by store."""
+def store_rows(stores: list[StoreHistory], answers: Mapping[str, ForecastAnswer], run_id: str) -> pa.Table:
+    """Return the rows of SCHEMA, store by store."""
     tables = []
     for store in stores:
-        rows = made[store.id].forecast
-        said = [[value] * rows.num_rows for value in (run_id, store.id, store.name)]
-        tables.append(pa.table([*said, *rows.columns], schema=SCHEMA))
+        forecast = answers[store.id].forecast
+        constants = [[value] * forecast.num_rows for value in (run_id, store.id, store.name)]
+        tables.append(pa.table([*constants, *forecast.columns], schema=SCHEMA))
     return pa.concat_tables(tables)
+
+
+def reported_stores(warehouse: Warehouse, total: pa.Table) -> list[Mapping[str, Any]]:
+    """Return name, history and forecast of each store; none if the forecasts belong to another total."""
+    if TABLE not in warehouse.tables():
+        return []
+    try:
+        history = read_history_until(warehouse, _data_as_of(total))
+    except HistoryError:
+        return []
+    forecasts = warehouse.query(f"select * from {warehouse.quoted_name(TABLE)} order by ds")
+    reported: list[Mapping[str, Any]] = []
+    for store in stores_in(_revenue(warehouse), history):
+        is_store = pa.array([id == store.id for id in forecasts["location_id"].to_pylist()])
+        forecast = forecasts.filter(is_store).select(FORECAST_SCHEMA.names)
+        if forecast["ds"].to_pylist() != total["ds"].to_pylist():
+            return []
+        reported.append({"name": store.name, "history": store.history, "forecast": forecast})
+    return reported
+
+
+def _data_as_of(total: pa.Table) -> date:
+    """Return the last day of the history that a forecast was made from, the day before its first row."""
+    first: date = min(total["ds"].to_pylist())
+    return first - timedelta(days=1)
+
+
+def _revenue(warehouse: Warehouse) -> pa.Table:
+    return warehouse.query(
+        "select ds, location_id, location_name, sum(revenue_usd) as y, sum(nr_orders) as orders"
+        f" from {warehouse.quoted_name(REVENUE)} group by ds, location_id, location_name"
+    )
+
+
+def _sums(stores: list[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Return each store's expected revenue of the next days beside its revenue of as many days before."""
+    records = []
+    for store in stores:
+        ahead = store["forecast"]["yhat"].to_pylist()[:DAYS_SUMMED]
+        before = store["history"]["y"].to_pylist()[-DAYS_SUMMED:]
+        records.append(
+            dg.TableRecord(
+                {
+                    "store": store["name"],
+                    f"next {len(ahead)} days, USD": round(sum(ahead), 2),
+                    f"last {len(before)} days, USD": round(sum(before), 2),
+                }
+            )
+        )
+    return dg.MetadataValue.table(records)

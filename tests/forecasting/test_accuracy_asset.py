@@ -7,9 +7,9 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from serverless_assets.forecasting.accuracy import ALL
-from serverless_assets.forecasting.accuracy_asset import TABLE, UNCHANGED, to_draw
-from serverless_assets.forecasting.record import PREFIX, Record
+from serverless_assets.forecasting.accuracy import ALL, TABLE, UNCHANGED, vintage_to_draw
+from serverless_assets.forecasting.record import Record
+from serverless_assets.run_inputs import RECORD_PREFIX
 from tests.conftest import Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
@@ -18,7 +18,7 @@ MADE = datetime(2026, 10, 1, 6, tzinfo=UTC)
 
 def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
     """A forecast as it was published then: today's, moved to the days that followed."""
-    [name] = [name for name in pipeline.artifacts.names(PREFIX) if "planted" not in name][:1]
+    [name] = [name for name in pipeline.artifacts.names(RECORD_PREFIX) if "planted" not in name][:1]
     now = Record.from_bytes(pipeline.artifacts.read(name))
     as_of = made_at.date() - timedelta(days=1)
     days = pa.array([as_of + timedelta(days=n) for n in range(1, now.rows.num_rows + 1)], pa.date32())
@@ -99,4 +99,4 @@ def test_days_that_a_late_source_brings_are_scored_whenever_the_forecast_was_mad
     ("days", "drawn"), [([], None), ([3], None), ([7, 2], "7"), ([60, 33, 12], "33"), ([200], "200")]
 )
 def test_the_forecast_that_is_drawn_is_about_a_month_old(days, drawn):
-    assert to_draw([{"vintage": str(number), "days": number} for number in days]) == drawn
+    assert vintage_to_draw([{"vintage": str(number), "days": number} for number in days]) == drawn

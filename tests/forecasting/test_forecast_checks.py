@@ -10,7 +10,14 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from serverless_assets.forecasting.checks import DESCRIPTIONS, NO_WORSE, VALUES, CheckResult, sanity, unsound
+from serverless_assets.forecasting.checks import (
+    DESCRIPTIONS,
+    NO_WORSE,
+    VALUES,
+    CheckResult,
+    check_forecast,
+    failures,
+)
 from serverless_assets.forecasting.compute import Answered
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
@@ -31,7 +38,7 @@ def forecast(days: int = 3, start: int = 1, **changed: dict[int, float]) -> pa.T
 
 def judged(rows: pa.Table, **facts: object) -> Sequence[CheckResult]:
     known = {"data_as_of": LAST_DAY.isoformat(), "horizon_days": 3, **facts}
-    return sanity(rows, known, lambda: dg.MarkdownMetadataValue("the back-test"))
+    return check_forecast(rows, known, lambda: dg.MarkdownMetadataValue("the back-test"))
 
 
 def red(rows: pa.Table, **facts: object) -> dict[str, str]:
@@ -52,7 +59,7 @@ def test_a_forecast_below_zero_is_refused_with_the_count_of_negative_days():
 def test_a_sound_forecast_passes_every_check_in_any_order_of_days():
     assert [check.name for check in judged(forecast())] == list(DESCRIPTIONS)
     assert red(forecast()) == red(forecast().take([2, 0, 1])) == {}
-    assert unsound(judged(forecast())) is None
+    assert failures(judged(forecast())) is None
 
 
 @pytest.mark.parametrize(

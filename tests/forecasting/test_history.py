@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import ForecastRefused
-from serverless_assets.forecasting.accuracy_asset import TABLE as ACCURACY
+from serverless_assets.forecasting.accuracy import TABLE as ACCURACY
 from serverless_assets.forecasting.checks import HISTORY
+from serverless_assets.forecasting.forecast_table import UNCHANGED
 from serverless_assets.forecasting.history import History, HistoryError, Today, history_of
-from serverless_assets.forecasting.landing import UNCHANGED
 from serverless_assets.forecasting.stores import stores_in
 from tests.conftest import Pipeline
 from tests.test_pipeline import change_work

@@ -8,7 +8,7 @@ import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in, forecast_rows
-from serverless_assets.forecasting.record import Record, RecordError, RecordName, forecast_hash, made_facts
+from serverless_assets.forecasting.record import Record, RecordError, RecordName, forecast_hash, record_facts
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 
 MADE_AT = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
@@ -41,7 +41,7 @@ def record(
         "compute": "a process on this machine",
         "versions": {},
     }
-    facts = {**how, **ForecastFingerprint.of(asked, code).as_facts(), **made_facts(rows, made_at)}
+    facts = {**how, **ForecastFingerprint.of(asked, code).as_facts(), **record_facts(rows, made_at)}
     return Record(rows, facts, asked.to_bytes())
 
 

@@ -15,9 +15,15 @@ from serverless_assets.cli.replay import listed, replayed
 from serverless_assets.forecasting.compute import Answered, Calls, Log, Size
 from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.local_compute import LocalCompute
-from serverless_assets.forecasting.record import Record, RecordError, RecordName
-from serverless_assets.forecasting.records import meant, read_record, recorded
-from serverless_assets.forecasting.replay import Verdict, reason_not_to_replay, replay, verdict
+from serverless_assets.forecasting.record import (
+    Record,
+    RecordError,
+    RecordName,
+    find_record,
+    list_records,
+    read_record,
+)
+from serverless_assets.forecasting.replay import ReplayResult, compare_answer, reason_not_to_replay, replay
 from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
@@ -51,11 +57,11 @@ class Answering(LocalCompute):
 
 
 def test_the_same_values_are_a_forecast_reproduced():
-    assert verdict(RECORD, answer()) == Verdict(True, "Reproduced: all 2 days identical.")
+    assert compare_answer(RECORD, answer()) == ReplayResult(True, "Reproduced: all 2 days identical.")
 
 
 def test_a_difference_of_rounding_is_told_with_its_size_and_day():
-    found = verdict(RECORD, changed(answer().forecast, 1, "yhat_upper_95", 9.0 * (1 + 3e-9)))
+    found = compare_answer(RECORD, changed(answer().forecast, 1, "yhat_upper_95", 9.0 * (1 + 3e-9)))
     assert found.reproduced
     assert found.text.startswith(
         "Reproduced within 3.0e-09 of each value (at most: 2026-01-05, yhat_upper_95"
@@ -64,22 +70,22 @@ def test_a_difference_of_rounding_is_told_with_its_size_and_day():
 
 @pytest.mark.parametrize("value", [5.0 * (1 + 2e-6), None, 0.0])
 def test_a_larger_difference_is_a_forecast_not_reproduced(value):
-    found = verdict(RECORD, changed(answer().forecast, 0, "yhat", value))
+    found = compare_answer(RECORD, changed(answer().forecast, 0, "yhat", value))
     assert not found.reproduced
     assert found.text.startswith("Not reproduced: values differ by up to ")
     assert f"2026-01-04, yhat: {value} now, 5.0 then" in found.text
 
 
 def test_other_days_are_a_forecast_not_reproduced():
-    found = verdict(RECORD, ForecastAnswer(answer().forecast.slice(1)))
-    assert found == Verdict(
+    found = compare_answer(RECORD, ForecastAnswer(answer().forecast.slice(1)))
+    assert found == ReplayResult(
         False, "Not reproduced: it is of 1 days from 2026-01-05 now, and was of 2 days from 2026-01-04."
     )
 
 
 def test_a_difference_names_the_libraries_that_are_others():
     made = replace(RECORD, facts={**RECORD.facts, "versions": {"numpy": "2.1", "pandas": "2.3"}})
-    found = verdict(made, answer(6.0, {"numpy": "2.2", "pandas": "2.3"}))
+    found = compare_answer(made, answer(6.0, {"numpy": "2.2", "pandas": "2.3"}))
     assert found.text.endswith("It was made with numpy 2.1 then and 2.2 now.")
 
 
@@ -138,37 +144,37 @@ NAMES = [OLD, NEW, FORCED]
     ],
 )
 def test_a_run_a_key_or_a_day_leads_to_its_newest_record(which, name):
-    assert meant(NAMES, which) == name
+    assert find_record(NAMES, which) == name
 
 
 @pytest.mark.parametrize("which", ["nope", "", "2026-01-07", "a" * 8])
 def test_what_is_not_there_is_refused_with_what_there_is(which):
     with pytest.raises(RecordError) as refused:
-        meant(NAMES, which)
+        find_record(NAMES, which)
     assert f"There is no forecast {which!r}" in str(refused.value)
     assert [line.split()[4] for line in str(refused.value).splitlines()[1:]] == ["22cc,", "11bb,", "11aa,"]
 
 
 def test_a_beginning_of_several_runs_is_refused_with_those():
     with pytest.raises(RecordError) as refused:
-        meant(NAMES, "11")
+        find_record(NAMES, "11")
     assert "Several runs begin with '11'" in str(refused.value)
     assert "22cc" not in str(refused.value)
 
 
 def test_before_the_first_forecast_there_is_nothing_to_replay():
     with pytest.raises(RecordError, match="run serverless_pipeline first"):
-        meant([], None)
+        find_record([], None)
 
 
 # ---- the real thing
 
 
 def records(pipeline: Pipeline) -> list[RecordName]:
-    return list(recorded(pipeline.parts.publisher.published.artifacts))
+    return list(list_records(pipeline.parts.publisher.published.artifacts))
 
 
-def replay_of(pipeline: Pipeline, which: str | None = None) -> Verdict:
+def replay_of(pipeline: Pipeline, which: str | None = None) -> ReplayResult:
     return replayed(pipeline.parts, which, print)
 
 
@@ -232,7 +238,7 @@ def test_what_was_not_published_is_not_there_to_replay(pipeline):
     pipeline.run(THIRTY_DAYS, job="forecast")
     assert not pipeline.summary["published"]
     assert records(pipeline) == before
-    assert len(recorded(pipeline.artifacts)) == 2
+    assert len(list_records(pipeline.artifacts)) == 2
     with pytest.raises(RecordError, match="There is no forecast"):
         replay_of(pipeline, pipeline.summary["run_id"])
 

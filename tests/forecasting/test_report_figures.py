@@ -17,7 +17,7 @@ from modal_forecast.report import render
 from modal_forecast.report.told import told
 from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.making import details_in
-from serverless_assets.forecasting.record import Record, made_facts
+from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import report_input
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.run_inputs import RunInputs
@@ -61,7 +61,7 @@ def forecast_by_a_worker(asked: ForecastRequest) -> Record:
         **ForecastFingerprint.of(asked, "code").as_facts(),
     }
     record = Record(
-        rows, {**facts, **made_facts(rows, made_at)}, asked.to_bytes(), details_in(answer.diagnostics)
+        rows, {**facts, **record_facts(rows, made_at)}, asked.to_bytes(), details_in(answer.diagnostics)
     )
     return Record.from_bytes(record.to_bytes())
 

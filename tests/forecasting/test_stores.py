@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.batch import forecast_batch
-from serverless_assets.forecasting.store_asset import TABLE
-from serverless_assets.forecasting.stores import adding_up_to, batch_of, store_rows, stores_in
+from serverless_assets.forecasting.stores import TABLE, adding_up_to, batch_of, store_rows, stores_in
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
 

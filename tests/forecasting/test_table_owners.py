@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serverless_assets.definitions import build
-from serverless_assets.forecasting.table_name import owners, refuse_owned_name
+from serverless_assets.forecasting.assets import refuse_owned_name, table_owners
 from serverless_assets.settings import Settings, SettingsError
 
 
@@ -56,7 +56,7 @@ def test_any_other_name_is_taken(table):
 
 def test_the_default_has_no_owner_in_the_project_and_the_definitions_do_not_load_with_an_owned_name(green):
     manifest = green.parts.project.read_manifest()
-    assert {"orders", "daily_revenue", "stg_orders", "raw_items"} <= set(owners(manifest))
+    assert {"orders", "daily_revenue", "stg_orders", "raw_items"} <= set(table_owners(manifest))
     variables = {**green.variables, "SERVERLESS_HOME": str(green.home)}
     settings = Settings.from_environ({**variables, "SERVERLESS_FORECAST_TABLE": "Daily_Revenue"})
     with pytest.raises(SettingsError, match="the table of the model daily_revenue"):
