@@ -27,12 +27,12 @@ deploy-modal: .venv/run ## deploy the forecast's worker to Modal
 	@$(BIN)/serverless deploy-modal
 
 test: .venv/dev ## test it
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-ui: .venv/dev ## test the Dagster UI in a browser, if there is chromium
 	$(BIN)/pytest -n 2 --dist loadfile -m "ui and not gcp"
 
-test-slow: .venv/dev ## test that nothing runs twice, by random edits
+test-slow: .venv/dev ## test that nothing runs twice, by random edits, and that everything can be stopped
 	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not gcp"
 
 test-faults: .venv/dev ## test it with kills, faulty sources, damage, full disks (LONG=1 or ROUNDS=n: more)

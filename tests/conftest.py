@@ -36,6 +36,11 @@ SAMPLE_END = "2026-10-31"
 NO_FORECAST = RunInputs(forecast=SkipForecast())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Tests of the whole are in this folder and take longest: begun first, none is left for one process alone.
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 @dataclass
 class Pipeline:
     """The code location with a home and an instance of its own."""

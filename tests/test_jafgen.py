@@ -16,6 +16,8 @@ from serverless_assets.ingestion.catalog import TABLES
 from tests.conftest import NO_FORECAST, Pipeline
 from tests.services.listening import listening
 
+pytestmark = pytest.mark.slow
+
 
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:

@@ -17,6 +17,8 @@ from serverless_assets.instance import prepare_dagster_home
 from serverless_assets.publishing.run_lock import RunLock
 from serverless_assets.publishing.run_process import end_dead_runs
 
+pytestmark = pytest.mark.slow
+
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 OTHER_RUN = "0123456789"
 

@@ -34,6 +34,8 @@ LONG_QUERY = """{{ config(materialized='table', pre_hook="copy (select 1 as n) t
 select count(*) as n from range(3000000) as a(m), range(3000000) as b(n) where sin(m) * n = 2"""
 PYTHON_THAT_CATCHES_ALL = """
 import time
+
+pytestmark = pytest.mark.slow
 def model(dbt, session):
     open(%r, "w").close()
     while True:
