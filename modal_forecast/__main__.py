@@ -100,15 +100,15 @@ def write_outputs(options: argparse.Namespace, request: "ForecastRequest", answe
 
 
 def report_html(name: str, request: "ForecastRequest", answer: "ForecastAnswer") -> str:
-    from modal_forecast.report import ReportInput, render
-    from modal_forecast.report.told import told
+    from modal_forecast.report.page import render
+    from modal_forecast.report.report_input import ReportInput
 
     report = ReportInput(
         request.history,
         answer.forecast,
         title=f"Forecast of {name}",
         facts=facts(answer.diagnostics),
-        **told(answer.diagnostics, answer.forecast, request.country),
+        diagnostics=answer.diagnostics,
     )
     return render(report)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from modal_forecast.report.colors import check_color
+from modal_forecast.report.report_input import check_color
 from serverless_assets.names import REBUILD_TAG
 from serverless_assets.variables import is_http_address
 

@@ -84,7 +84,7 @@ def test_the_metadata_of_a_raw_table_tells_rows_bytes_and_hash(green):
 def test_the_report_shows_its_picture_and_its_place(green):
     event = green.instance.get_latest_materialization_event(dg.AssetKey("forecast_report"))
     found = event.asset_materialization.metadata
-    assert found["preview"].value.startswith("![history and forecast](data:image/png;base64,")
+    assert found["preview"].value.startswith("![history and forecast](data:image/svg+xml;base64,")
     assert found["report"].value == green.summary["report"] == str(green.home / "artifacts" / "forecast.html")
 
 

@@ -1,11 +1,11 @@
-"""Numbers and days as people read them. ticks.js writes them the same way."""
+"""Numbers and days as people read them; assets/ticks.js writes them the same way."""
 
 from dataclasses import dataclass
 from datetime import date
 
 UNKNOWN = "n/a"
-# A difference that is not worth a word: half a percent.
-NOTHING = 0.005
+# Smaller shares are described as no difference.
+NEGLIGIBLE = 0.005
 # Written before an amount, as people write money; any other unit follows it.
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "$": "$", "€": "€", "£": "£"}
 
@@ -24,16 +24,20 @@ class Amounts:
         return cls(unit, 0 if largest >= 1000 else decimals, decimals)
 
     def __call__(self, value: float | None) -> str:
-        """$88,343 or 88,343 cups"""
+        """$88,343, 88,343 cups or 163,706 million"""
         if value is None:
             return UNKNOWN
-        symbol, text = SYMBOLS.get(self.unit), headline_number(value, self.decimals)
-        if symbol:
+        if abs(value) < 100:
+            text = number(value, self.decimals)
+        else:
+            # A large number is to be grasped at a glance.
+            text = number(value, 0) if abs(value) < 1e9 else f"{number(value / 1e6, 0)} million"
+        if symbol := SYMBOLS.get(self.unit):
             return f"-{symbol}{text[1:]}" if text.startswith("-") else f"{symbol}{text}"
         return f"{text} {self.unit}".rstrip()
 
     def signed(self, value: float | None) -> str:
-        """+$310 or -$310; nothing before a zero"""
+        """+$310 or -$310; no sign before a zero"""
         text = self(value)
         return f"+{text}" if value is not None and value > 0 and any(c in "123456789" for c in text) else text
 
@@ -47,13 +51,6 @@ def number(value: float | None, decimals: int) -> str:
     return UNKNOWN if value is None else f"{value:z,.{decimals}f}"
 
 
-def headline_number(value: float | None, decimals: int) -> str:
-    """1,234,568 or 163,706 million: a large figure is to be grasped at a glance."""
-    if value is None or abs(value) < 100:
-        return number(value, decimals)
-    return number(value, 0) if abs(value) < 1e9 else f"{number(value / 1e6, 0)} million"
-
-
 def compact(value: float) -> str:
     """310, 1.3k or 2.5M: for the labels inside small charts, where there is room for five characters"""
     for factor, suffix in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
@@ -62,13 +59,13 @@ def compact(value: float) -> str:
     return f"{value:z.3g}"
 
 
-def percent(change: float) -> str:
+def change(value: float) -> str:
     """+4.2%"""
-    return f"{change:+z,.1%}"
+    return f"{value:+z,.1%}"
 
 
 def share(value: float | None) -> str:
-    """79%, and 8.6% where one more digit tells something"""
+    """79%, and 8.6% where another digit matters"""
     if value is None:
         return UNKNOWN
     size = abs(value)

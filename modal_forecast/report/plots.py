@@ -1,17 +1,19 @@
-"""The geometry of the small charts, which are drawn without a script.
+"""Geometry of the static SVG charts: those of the page that need no script, and the preview.
 
-A place along the width is a percentage of it, and one along the height is in pixels from the top of the plot:
-a chart then fills the width of a phone, of a screen or of a sheet of paper, and its labels keep their size.
+x is in percent of the width, y in pixels from the top of the plot: a chart then fills the width of a phone, a
+screen or a sheet of paper, and its labels keep their size. The interactive chart is drawn by chart.js, in the
+browser, because its axes and paths depend on the days in view.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 from modal_forecast.report.formats import compact
-from modal_forecast.report.paths import Values, area, line, place
 
+Values = Sequence[float | None]
+Scale = Callable[[float], float]
 HEIGHT = 130
 
 
@@ -26,7 +28,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Mark:
-    """A line across the plot at a round value, with the value on it."""
+    """A line across the plot at a round value, labelled with the value."""
 
     y: float
     text: str
@@ -34,7 +36,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Shape:
-    """An SVG path in a box of 100 by `height`; layer: whose colour it has, kind: line or area."""
+    """An SVG path in a box of 100 by `height`; layer: sets the colour; kind: line or area."""
 
     layer: str
     kind: str
@@ -43,7 +45,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Bar:
-    """From the zero line up or down; `label_y` is where its value is written."""
+    """A rectangle from the zero line up or down; `label_y` is where its value is written."""
 
     x: float
     width: float
@@ -60,7 +62,7 @@ class Plot:
     marks: tuple[Mark, ...] = ()
     shapes: tuple[Shape, ...] = ()
     bars: tuple[Bar, ...] = ()
-    zero: float | None = field(default=None)
+    zero: float | None = None
 
 
 def line_plot(
@@ -69,28 +71,28 @@ def line_plot(
     areas: Sequence[tuple[str, Values, Values]] = (),
     height: int = HEIGHT,
 ) -> Plot:
-    """Lines, and areas between two lines, over one row of points, each named by the layer it belongs to."""
-    shown = [values for _, values in lines] + [side for _, *sides in areas for side in sides]
-    known = [value for values in shown for value in values if value is not None] or [0.0]
-    ticks = round_values(min(known), max(known))
+    """Return a plot of lines, and of areas between two lines, over one row of points; each has its layer."""
+    rows = [values for _, values in lines] + [side for _, *sides in areas for side in sides]
+    drawn = [value for values in rows for value in values if value is not None] or [0.0]
+    ticks = round_values(min(drawn), max(drawn))
     low, high = ticks[0], ticks[-1]
 
     def y(value: float) -> float:
         return (high - value) / (high - low) * height
 
-    areas_drawn = [Shape(layer, "area", area(lower, upper, y)) for layer, lower, upper in areas]
-    lines_drawn = [Shape(layer, "line", line(values, y)) for layer, values in lines]
+    shapes = [Shape(layer, "area", area_path(lower, upper, y)) for layer, lower, upper in areas]
+    shapes += [Shape(layer, "line", line_path(values, y)) for layer, values in lines]
     return Plot(
         height,
         tuple(labels),
         tuple(Mark(round(y(value), 1), compact(value)) for value in ticks),
-        tuple(areas_drawn + lines_drawn),
+        tuple(shapes),
         zero=round(y(0), 1) if low <= 0 <= high else None,
     )
 
 
 def bar_plot(values: Sequence[float], names: Sequence[str], height: int = HEIGHT) -> Plot:
-    """One bar for each value, from zero; room is left for the value above or below its bar."""
+    """Return a plot with a bar for each value, from zero, and room for the value above or below its bar."""
     room = 16
     low, high = min(0.0, *values), max(0.0, *values)
     scale = (height - 2 * room) / ((high - low) or 1)
@@ -114,7 +116,7 @@ def bar_plot(values: Sequence[float], names: Sequence[str], height: int = HEIGHT
 
 
 def round_values(low: float, high: float) -> list[float]:
-    """Two to five round values that hold low and high. The first is zero if that costs less than half."""
+    """Return two to five round values around low and high; the first is zero if that costs less than half."""
     if 0 < low < high / 2:
         low = 0.0
     span = (high - low) or abs(high) or 1.0
@@ -125,12 +127,53 @@ def round_values(low: float, high: float) -> list[float]:
 
 
 def spread_labels(days: Sequence[date], form: str, count: int = 4) -> list[Label]:
-    """Up to `count` labels, evenly spread from the first day to the last one; form: as of strftime."""
+    """Return up to `count` labels, evenly spread over the days; form: a format of strftime."""
     last = len(days) - 1
     count = min(count, len(days))
     indexes = [round(index * last / (count - 1)) for index in range(count)] if count > 1 else [0]
     texts = [f"{days[index]:{form}}".lstrip("0") for index in indexes]
     anchors = ["start", *["middle"] * (count - 2), "end"] if count > 1 else ["middle"]
-    return [
-        Label(round(place(i, last + 1), 2), t, a) for i, t, a in zip(indexes, texts, anchors, strict=True)
-    ]
+    return [Label(round(x_of(i, last + 1), 2), t, a) for i, t, a in zip(indexes, texts, anchors, strict=True)]
+
+
+def x_of(index: int, count: int) -> float:
+    """Return the x of a point: 0 for the first, 100 for the last, 50 for the only one."""
+    return 50.0 if count == 1 else index / (count - 1) * 100
+
+
+def line_path(values: Values, y: Scale) -> str:
+    """Return a line, broken where a value is missing; a value between two missing ones is a short dash."""
+    runs = (_points(run, values, y) for run in _runs([values]))
+    return "".join(f"M{_joined(points, len(values))}" for points in runs)
+
+
+def area_path(lower: Values, upper: Values, y: Scale) -> str:
+    """Return closed shapes between two rows, where both are known."""
+    shapes = ([*_points(run, upper, y), *_points(run, lower, y)[::-1]] for run in _runs([lower, upper]))
+    return "".join(f"M{_joined(points, len(lower))}Z" for points in shapes)
+
+
+def _runs(rows: Sequence[Values]) -> Iterator[list[int]]:
+    """Indexes of consecutive points that are known in every row."""
+    run: list[int] = []
+    for index, values in enumerate(zip(*rows, strict=True)):
+        if None not in values:
+            run.append(index)
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _points(run: Sequence[int], values: Values, y: Scale) -> list[tuple[float, float]]:
+    points = [(x_of(i, len(values)), y(value)) for i in run if (value := values[i]) is not None]
+    if len(points) > 1:
+        return points
+    ((x, height),), half = points, min(0.4, 40 / len(values))
+    return [(x - half, height), (x + half, height)]
+
+
+def _joined(points: Sequence[tuple[float, float]], count: int) -> str:
+    digits = 1 if count <= 366 else 2
+    return "L".join(f"{round(x, digits):g} {round(height, digits):g}" for x, height in points)

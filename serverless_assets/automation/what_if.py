@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageError
-from modal_forecast.report import render
+from modal_forecast.report.page import render
 from serverless_assets import metadata
 from serverless_assets.automation.jobs import prefill
 from serverless_assets.automation.plan import PlannedEnvironment
@@ -21,7 +21,7 @@ from serverless_assets.forecasting.forecast_table import query_forecast
 from serverless_assets.forecasting.history import COUNTRY, Today, read_history
 from serverless_assets.forecasting.making import details_in, forecast_facts
 from serverless_assets.forecasting.report import preview, report_input
-from serverless_assets.forecasting.what_if import Compared, as_text, compare
+from serverless_assets.forecasting.what_if import WindowComparison, as_text, compare
 from serverless_assets.names import FORECAST
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
 from serverless_assets.warehouse import Warehouse
@@ -91,7 +91,7 @@ def _published(warehouse: Warehouse, table: str) -> pa.Table | None:
     return query_forecast(warehouse, table) if table in warehouse.tables() else None
 
 
-def as_table(compared: Sequence[Compared]) -> dg.TableMetadataValue:
+def as_table(compared: Sequence[WindowComparison]) -> dg.TableMetadataValue:
     """The comparison as the UI shows it."""
     return dg.MetadataValue.table(
         [

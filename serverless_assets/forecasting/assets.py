@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 
 from modal_forecast.messages import ForecastRefused, MessageError
-from modal_forecast.report import ReportInput, key_in, render, report_key
+from modal_forecast.report.page import render
+from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
 from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure

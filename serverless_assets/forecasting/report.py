@@ -1,4 +1,4 @@
-"""The report on a forecast: what goes into it, and its small picture for the Dagster UI."""
+"""The input of the report on a forecast, the reason to render it, and its preview in the Dagster UI."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ import dagster as dg
 import pyarrow as pa
 
 from modal_forecast.messages import FORECAST_SCHEMA
-from modal_forecast.report import ReportInput, preview_png
-from modal_forecast.report.told import told
+from modal_forecast.report.preview import preview_svg
+from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
 from serverless_assets.run_inputs import ForecastChoice
 
 UNCHANGED = "unchanged: same forecast, history, style and code"
 TITLE = "Daily order revenue"
 UNIT = "USD"
 
-# Label in the report, and the fact of the forecast that it shows.
-SHOWN = {
+# What "How it was made" lists: label -> the fact that is stored with the forecast.
+FACTS = {
     "Data as of": "data_as_of",
     "Days of history": "history_days",
     "Horizon in days": "horizon_days",
@@ -40,32 +40,33 @@ def report_input(
     facts: Mapping[str, Any],
     choice: ForecastChoice,
     details: Mapping[str, Any],
-    accuracy: Mapping[str, Any] | None = None,
+    track_record: Mapping[str, Any] | None = None,
     stores: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> ReportInput:
-    """The report on `forecast`, whose `facts` and `details` were kept when it was made.
+    """Return the input of the report on `forecast`.
 
-    accuracy: how earlier forecasts did, as ReportInput has it; None if none was published yet.
-    stores: those that add up to it, as ReportInput has them.
+    facts, details: the diagnostics of the forecast, as they were stored with its table and in its record.
+    track_record, stores: see ReportInput.
     notes: sentences on the history.
     """
-    of_model = told({**facts, **details}, forecast, facts.get("holidays"))
+    diagnostics = {**facts, **details}
     return ReportInput(
         history=history,
         forecast=forecast.select(FORECAST_SCHEMA.names),
-        accuracy=accuracy,
-        stores=stores,
-        **{**of_model, "notes": [*notes, *of_model["notes"]]},
         title=TITLE,
         unit=UNIT,
         color_history=choice.color_history,
         color_prediction=choice.color_prediction,
-        facts={label: _shown(facts[name]) for label, name in SHOWN.items() if name in facts},
+        facts={label: _fact_text(facts[name]) for label, name in FACTS.items() if name in facts},
+        diagnostics={name: diagnostics[name] for name in DIAGNOSTICS if name in diagnostics},
+        stores=stores,
+        track_record=track_record,
+        notes=notes,
     )
 
 
-# What a page is made from, by the parts of its key, and what is said of a change of it.
+# The reason to render a page again, by the part of its key that changed.
 CHANGES = {
     "data": "new data",
     "forecast": "new forecast",
@@ -74,32 +75,35 @@ CHANGES = {
 }
 
 
-def reason_to_report(held: Mapping[str, str], key: Mapping[str, str], force: bool) -> str | None:
-    """Why to render the page; None if the one that there is, whose key is `held`, is the same. Pure."""
+def reason_to_report(stored_key: Mapping[str, str], key: Mapping[str, str], force: bool) -> str | None:
+    """Return why to render the page; None if the stored one was made from the same input.
+
+    stored_key: of the stored page; empty if there is none.
+    """
     if force:
         return "forced: rebuild all"
-    if not held:
+    if not stored_key:
         return "first report of this name"
-    return "; ".join(CHANGES[part] for part in key if held.get(part) != key[part]) or None
+    return "; ".join(CHANGES[part] for part in key if stored_key.get(part) != key[part]) or None
 
 
 def backtest_picture(history: pa.Table, details: Mapping[str, Any]) -> dg.MarkdownMetadataValue | None:
-    """A small picture of the last back-test: what came, and what would have been forecast; None without."""
+    """Return an image of the last back-test, the actuals and the forecast; None if there was no back-test."""
     origin = details.get("last_origin")
     if not origin:
         return None
     first = date.fromisoformat(origin["first_ds"])
     days = pa.array([first + timedelta(days=n) for n in range(len(origin["forecast"]))], pa.date32())
-    made = pa.array(origin["forecast"], pa.float64())
-    columns = [days if name == "ds" else made for name in FORECAST_SCHEMA.names]
+    forecast = pa.array(origin["forecast"], pa.float64())
+    columns = [days if name == "ds" else forecast for name in FORECAST_SCHEMA.names]
     return preview(ReportInput(history, pa.table(columns, schema=FORECAST_SCHEMA)))
 
 
 def preview(report: ReportInput) -> dg.MarkdownMetadataValue:
-    """A small picture of the report, carried in the metadata itself."""
-    picture = base64.b64encode(preview_png(report)).decode()
-    return dg.MetadataValue.md(f"![history and forecast](data:image/png;base64,{picture})")
+    """Return an image of the report, carried in the metadata itself."""
+    image = base64.b64encode(preview_svg(report).encode()).decode()
+    return dg.MetadataValue.md(f"![history and forecast](data:image/svg+xml;base64,{image})")
 
 
-def _shown(value: object) -> str:
+def _fact_text(value: object) -> str:
     return f"{value:,.1f}".removesuffix(".0") if isinstance(value, float) and value >= 1 else str(value)

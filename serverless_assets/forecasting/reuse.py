@@ -1,11 +1,11 @@
-"""Whether the forecast that there is will do, or why not. Pure.
+"""Whether to reuse the stored forecast, or why to make a new one.
 
-What it was made from is kept with its table. How many cores it had, how much memory, and where it was
-computed are not part of that: they do not change the answer.
+What a forecast was made from is stored with its table, as a fingerprint. The cores and the memory that it
+had, and where it was computed, are not part of it: they do not change the answer.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,7 @@ KEY, STORES_KEY = "forecast_key", "store_forecast_key"
 class ForecastFingerprint:
     """What a forecast is made from: a hash of the history, the parameters, and the version of the code.
 
-    `key` covers all that is asked of the worker and the columns of the answer's table, so that whatever a
-    request or a table comes to hold is not forgotten.
+    `key` hashes the whole request and the columns of the table, so that a new field of either is covered.
     """
 
     key: str
@@ -33,18 +32,18 @@ class ForecastFingerprint:
 
     @classmethod
     def of(cls, request: ForecastRequest, code: str, columns: pa.Schema = SCHEMA) -> "ForecastFingerprint":
-        """The basis of what `request` asks of code of this version, for a table of these columns."""
-        same_for_all = replace(request, horizon=0, country=None)
+        """Return the fingerprint of a request to this version of the code, for a table of these columns."""
+        history_only = replace(request, horizon=0, country=None)
         return cls(
             key=digest(f"{code}\n{columns.to_string()}\n".encode() + request.to_bytes()),
-            history=digest(same_for_all.to_bytes()),
+            history=digest(history_only.to_bytes()),
             horizon=request.horizon,
             holidays=request.country,
             code=code,
         )
 
     def as_facts(self) -> Mapping[str, Any]:
-        """What to keep with the forecast."""
+        """Return the facts to store with the forecast."""
         return {
             KEY: self.key,
             "history_hash": self.history,
@@ -54,47 +53,44 @@ class ForecastFingerprint:
         }
 
 
-def reason_to_forecast(held: Mapping[str, Any] | None, basis: ForecastFingerprint, force: bool) -> str | None:
-    """Why to forecast; None if the forecast that there is was made from the same.
+def reason_to_forecast(
+    state: Mapping[str, Any] | None, fingerprint: ForecastFingerprint, force: bool
+) -> str | None:
+    """Return why to forecast; None if the stored forecast has the same fingerprint.
 
-    `held` is the note of the forecast's table, None if there is no such table.
+    state: stored with the forecast's table; None if there is no such table.
     """
     if force:
         return "forced: rebuild all"
-    if held is None:
+    if state is None:
         return "first forecast"
-    if not held.get(KEY):
+    if not state.get(KEY):
         return "forecast replaced: it is not known what it was made from"
-    if held[KEY] == basis.key:
+    if state[KEY] == fingerprint.key:
         return None
-    return "; ".join(_changes(held, basis)) or "columns changed"
+    changes = {
+        "history_hash": "new data",
+        "horizon_days": f"horizon changed ({state.get('horizon_days')} to {fingerprint.horizon} days)",
+        "holidays": f"holidays changed ({state.get('holidays')} to {fingerprint.holidays})",
+        "forecast_code": "code changed",
+    }
+    facts = fingerprint.as_facts()
+    changed = [text for name, text in changes.items() if state.get(name) != facts[name]]
+    return "; ".join(changed) or "columns changed"
 
 
-def _changes(held: Mapping[str, Any], basis: ForecastFingerprint) -> Iterable[str]:
-    now = basis.as_facts()
-    changed = {name for name in now if held.get(name) != now[name]}
-    if "history_hash" in changed:
-        yield "new data"
-    if "horizon_days" in changed:
-        yield f"horizon changed ({held.get('horizon_days')} to {basis.horizon} days)"
-    if "holidays" in changed:
-        yield f"holidays changed ({held.get('holidays')} to {basis.holidays})"
-    if "forecast_code" in changed:
-        yield "code changed"
+def reason_to_forecast_stores(state: Mapping[str, Any] | None, key: str, force: bool) -> str | None:
+    """Return why to forecast the stores; None if the stored forecasts have the same key.
 
-
-def reason_to_forecast_stores(note: Mapping[str, Any] | None, key: str, force: bool) -> str | None:
-    """Why to forecast the stores; None if the forecasts that there are were made from the same.
-
-    note: of their table, None if there is no such table. key: a hash of all that they are made from.
+    state: stored with their table; None if there is no such table. key: a hash of what they are made from.
     """
     if force:
         return "forced: rebuild all"
-    if note is None:
+    if state is None:
         return "first forecast of stores"
-    return None if note.get(STORES_KEY) == key else "new total, stores or code"
+    return None if state.get(STORES_KEY) == key else "new total, stores or code"
 
 
 def digest(content: bytes) -> str:
-    """What tells these bytes from others: 16 hexadecimal digits."""
+    """Return a hash of 16 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A forecast that is not published, beside the one that is. Pure."""
+"""Totals of a what-if forecast, beside those of the published forecast."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ WINDOWS = (7, 30, 90)
 
 
 @dataclass(frozen=True)
-class Compared:
-    """The forecast summed over `days` days, and the published one over the same days.
+class WindowComparison:
+    """The what-if forecast summed over `days` days, and the published one over the same days.
 
     There are no bounds: the sum of daily bounds is not a bound of the sum. `published` is None if the
-    published forecast does not have all of these days.
+    published forecast lacks some of these days.
     """
 
     window: str
@@ -33,12 +33,17 @@ class Compared:
         return f"{self.window:<28}{self.what_if:>16,.0f}{published:>16}{change:>12}"
 
 
-def compare(what_if: pa.Table, published: pa.Table | None) -> list[Compared]:
-    """The next 7, 30 and 90 days and the whole horizon, and what both have if that is less.
+def compare(what_if: pa.Table, published: pa.Table | None) -> list[WindowComparison]:
+    """Compare the next 7, 30 and 90 days, the whole horizon, and the days of both if those are fewer.
 
     The tables have the columns ds and yhat; `published` is None if there is no forecast yet.
     """
-    new, old = _by_day(what_if), _by_day(published) if published is not None else {}
+    new, old = (
+        dict(zip(table["ds"].to_pylist(), table["yhat"].to_pylist(), strict=True))
+        if table is not None
+        else {}
+        for table in (what_if, published)
+    )
     days = sorted(new)
     windows = {f"next {count} days": days[:count] for count in WINDOWS if count < len(days)}
     shared = [day for day in days if day in old]
@@ -46,19 +51,17 @@ def compare(what_if: pa.Table, published: pa.Table | None) -> list[Compared]:
         windows[f"the {len(shared)} days of both"] = shared
     windows[f"the whole horizon, {len(days)} days"] = days
     return [
-        Compared(name, len(those), _sum(new, those), _sum(old, those) if old.keys() >= set(those) else None)
-        for name, those in windows.items()
+        WindowComparison(
+            name, len(window), _sum(new, window), _sum(old, window) if old.keys() >= set(window) else None
+        )
+        for name, window in windows.items()
     ]
 
 
-def as_text(compared: list[Compared]) -> Iterator[str]:
-    """The comparison as lines."""
+def as_text(comparisons: list[WindowComparison]) -> Iterator[str]:
+    """Return the comparison as lines."""
     yield f"{'':<28}{'what if':>16}{'published':>16}{'change':>12}"
-    yield from map(str, compared)
-
-
-def _by_day(forecast: pa.Table) -> Mapping[date, float]:
-    return dict(zip(forecast["ds"].to_pylist(), forecast["yhat"].to_pylist(), strict=True))
+    yield from map(str, comparisons)
 
 
 def _sum(values: Mapping[date, float], days: list[date]) -> float:

@@ -76,7 +76,7 @@ def test_a_what_if_changes_nothing_but_its_own_report_while_another_run_is_at_wo
     assert list(report.parent.iterdir()) == [report]
     found = found_in(result)
     assert found["report"].value == str(report)
-    assert found["preview"].value.startswith("![history and forecast](data:image/png;base64,")
+    assert found["preview"].value.startswith("![history and forecast](data:image/svg+xml;base64,")
     assert (found["horizon_days"].value, found["cpu"].value, found["memory_mib"].value) == (200, 1.0, 512)
     assert found["seconds"].value > 0 and found["peak_memory_mib"].value > 0
     rows = [record.data for record in found["comparison"].records]

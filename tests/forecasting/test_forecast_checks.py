@@ -172,7 +172,7 @@ def test_a_planted_bad_model_is_stopped_at_the_gate_and_the_last_good_forecast_s
     assert not result.success
     [lost] = [check for check in checks(result).values() if not check.passed]
     assert (lost.check_name, lost.description) == (NO_WORSE, why)
-    assert lost.metadata["picture"].value.startswith("![history and forecast](data:image/png;base64,")
+    assert lost.metadata["picture"].value.startswith("![history and forecast](data:image/svg+xml;base64,")
     said = result.failure_data_for_node("order_forecast").user_failure_data.description
     assert said == f"The forecast was refused, and the last one stays. {NO_WORSE}: {why}"
     assert stored(pipeline) == before

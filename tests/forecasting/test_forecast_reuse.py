@@ -131,7 +131,7 @@ def test_the_picture_of_the_same_report_is_kept_and_not_drawn_again(pipeline, mo
     assert pipeline.run(first, job="forecast").success
     assert outcome(pipeline, "forecast_report") == ("built", "forced: rebuild all")
     drawn = pipeline.facts("forecast_report")["preview"]
-    monkeypatch.setattr("serverless_assets.forecasting.report.preview_png", lambda report: 1 / 0)
+    monkeypatch.setattr("serverless_assets.forecasting.report.preview_svg", lambda report: 1 / 0)
     assert pipeline.run(job="forecast").success
     assert outcome(pipeline, "forecast_report")[0] == "reused"
     assert pipeline.facts("forecast_report")["preview"] == drawn

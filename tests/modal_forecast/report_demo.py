@@ -4,7 +4,7 @@ Its model is a plain one that needs no fit: the level of the last eight weeks by
 away, and a thinner Thanksgiving and Christmas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cache
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.report import ReportInput
+from modal_forecast.components import MONTHS, WEEKDAYS
+from modal_forecast.report.report_input import ReportInput
 from serverless_assets.sample_shop.shop import SampleShop
 
 END = date(2026, 11, 24)
 HORIZON = 180
-CLOSED = {(11, 26): "Thanksgiving", (12, 25): "Christmas Day"}
+CLOSED = {(11, 26): "Thanksgiving Day", (12, 25): "Christmas Day"}
 SLOW = {(1, 1): ("New Year's Day", 0.6), (7, 4): ("Independence Day", 0.8)}
 WEEKS = 8
 Z = {"80": 1.2816, "95": 1.96}
@@ -84,26 +85,22 @@ def demo(**changes: Any) -> ReportInput:
     total = predict(values, tomorrow, HORIZON)
     shift = sum(store["yhat"] for store in forecasts.values()) - total["yhat"]
     total = {name: np.maximum(column + shift, 0) for name, column in total.items()}
-    scored = backtest(values, start)
     options: dict[str, Any] = {
         "history": table(start, {"y": values}),
         "forecast": table(tomorrow, total),
         "title": "Daily order revenue",
         "unit": "USD",
         "facts": FACTS,
-        "windows": windows(total),
-        "backtest": scored,
-        "components": components(values, start),
+        "diagnostics": {**backtest(values, start), "components": components(values, start), "country": "US"},
         "stores": [
             {
                 "name": name,
                 "history": _trimmed(start, by_store[name]),
                 "forecast": table(tomorrow, forecasts[name]),
-                "windows": windows(forecasts[name]),
             }
             for name in by_store
         ],
-        "accuracy": accuracy(values, start),
+        "track_record": track_record(values, start),
         "notes": [
             "Stores opened less than two years ago lack a yearly pattern of their own: the total's was used.",
             "The lower bounds of 2 of 180 days were raised to zero: revenue is never below it.",
@@ -122,16 +119,6 @@ FACTS = {
     "Seconds": "4.2",
     "Run": "6d2c0f3a",
 }
-
-
-def windows(forecast: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
-    """As if errors of days were independent but for a tenth that they share."""
-    found = []
-    for count in (7, 30, 90):
-        half = forecast["yhat"][:count] - forecast["yhat_lower_80"][:count]
-        total, width = forecast["yhat"][:count].sum(), np.sqrt((half**2).sum()) + 0.1 * half.sum()
-        found.append({"days": count, "lower_80": float(total - width), "upper_80": float(total + width)})
-    return found
 
 
 def score(actual: np.ndarray, predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -162,19 +149,24 @@ def backtest(values: np.ndarray, start: date, horizon: int = 28, origins: int = 
         naive.append({name: np.resize(values[origin - 7 : origin], horizon) for name in predicted[-1]})
     joined = [{name: np.concatenate([p[name] for p in ps]) for name in ps[0]} for ps in (predicted, naive)]
     ours, theirs = (score(np.concatenate(actual), one) for one in joined)
+    last = _compared(start + timedelta(days=len(values) - horizon), actual[-1], predicted[-1])
     return {
-        "origins": origins,
-        "horizon": horizon,
-        **ours,
-        "naive": {"name": "last week's same days", "mase": theirs["mase"], "wape": theirs["wape"]},
+        "backtest": {"origins": origins, "horizon_days": horizon, **ours},
+        "best_naive": "seasonal_naive_7",
         "skill": 1 - ours["wape"] / theirs["wape"],
         "beats_naive": ours["wape"] < theirs["wape"],
-        "models": [
-            {"name": "Prophet", "mase": 0.81, "weight": 0.35},
-            {"name": "Harmonic regression", "mase": 0.74, "weight": 0.65},
-            {"name": "Last week again", "mase": 1.0, "weight": 0.0},
-        ],
-        "last_origin": _compared(start + timedelta(days=len(values) - horizon), actual[-1], predicted[-1]),
+        "candidates": {
+            "prophet": {"mase": 0.81, "weight": 0.35},
+            "linear_bending": {"mase": 0.74, "weight": 0.65},
+            "seasonal_naive_7": {"mase": theirs["mase"], "wape": theirs["wape"], "weight": 0.0},
+        },
+        "last_origin": {
+            "first_ds": last["ds"][0],
+            "actual": last["actual"],
+            "forecast": last["yhat"],
+            "lower_80": last["lower_80"],
+            "upper_80": last["upper_80"],
+        },
     }
 
 
@@ -187,7 +179,7 @@ def _compared(first: date, actual: np.ndarray, predicted: Mapping[str, np.ndarra
     }
 
 
-def accuracy(values: np.ndarray, start: date) -> dict[str, Any]:
+def track_record(values: np.ndarray, start: date) -> dict[str, Any]:
     vintages: list[dict[str, Any]] = []
     for weeks in (26, 22, 18, 14, 10, 5, 1):
         origin = len(values) - 7 * weeks
@@ -208,20 +200,17 @@ def components(values: np.ndarray, start: date) -> dict[str, Any]:
     recent = values[-7 * 26 :]
     weekday = np.array([day.weekday() for day in all_days[-7 * 26 :]])
     weekly = [float(np.nanmean(recent[weekday == day]) - np.nanmean(recent)) for day in range(7)]
-    weeks = np.arange(53) / 53 * 2 * np.pi
+    angle = np.arange(12) / 12 * 2 * np.pi
+    yearly = (-180 * np.cos(angle) + 120 * np.sin(2 * angle)).tolist()
     level = float(np.nanmean(recent))
-    holidays: list[dict[str, Any]] = []
-    for day in days(END + timedelta(days=1), HORIZON):
-        if (name := CLOSED.get((day.month, day.day))) or (name := SLOW.get((day.month, day.day), ("", 0))[0]):
-            holidays.append({"name": name, "ds": day.isoformat(), "effect": level * (_holiday(day) - 1)})
-    months: Sequence[date] = [*by_month]
+    slow = {name: share for name, share in SLOW.values()}
+    effects = {**{name: -level for name in CLOSED.values()}, **{n: level * (s - 1) for n, s in slow.items()}}
     return {
-        "weekly": weekly,
-        "yearly": (-180 * np.cos(weeks) + 120 * np.sin(2 * weeks)).tolist(),
-        "trend": [
-            {"ds": month.isoformat()[:7], "value": float(np.nanmedian(by_month[month]))} for month in months
-        ],
-        "holidays": holidays,
+        "scale": "difference",
+        "weekly": [*map(list, zip(WEEKDAYS, weekly, strict=True))],
+        "yearly": [*map(list, zip(MONTHS, yearly, strict=True))],
+        "trend": [[month.isoformat(), float(np.nanmedian(by_month[month]))] for month in by_month],
+        "holidays": [{"holiday": name, "day": effect} for name, effect in effects.items()],
     }
 
 

@@ -111,7 +111,7 @@ def test_a_failure_while_writing_leaves_the_old_forecast(history, out, tmp_path,
 
 
 def test_a_report_that_cannot_be_made_leaves_the_old_forecast(history, out, tmp_path, monkeypatch):
-    monkeypatch.setattr("modal_forecast.report.render", lambda _report: 1 / 0)
+    monkeypatch.setattr("modal_forecast.report.page.render", lambda _report: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(history, "--horizon", 7, "--country", "none", "--out", out, "--html", tmp_path / "report.html")
     assert out.read_text() == "the forecast of yesterday"

@@ -10,14 +10,15 @@ import tomllib
 from datetime import date, timedelta
 from html.parser import HTMLParser
 from typing import Any
+from xml.etree.ElementTree import Element, fromstring
 
 import pyarrow as pa
 import pytest
 
-from modal_forecast.report import ReportInput, check_color, preview_png, render
-from modal_forecast.report.chart_data import chart_data
-from modal_forecast.report.daily import Daily, read_daily
-from modal_forecast.report.document import FOLDER
+from modal_forecast.report.page import ChartData, render
+from modal_forecast.report.preview import preview_svg
+from modal_forecast.report.report_input import FOLDER, ReportInput, check_color
+from modal_forecast.report.values import Daily, read_daily
 
 LAST_ACTUAL = date(2025, 8, 31)
 ATTACK = "</script><script>alert(1)</script><!-- \" ' & \u2028 {{ 7 * 7 }} <img src=x onerror=alert(1)>"
@@ -72,7 +73,7 @@ class Document(HTMLParser):
 
 def test_equal_input_gives_an_equal_document_and_picture():
     assert render(report()) == render(report())
-    assert preview_png(report()) == preview_png(report())
+    assert preview_svg(report()) == preview_svg(report())
 
 
 def test_three_years_of_history_and_half_a_year_ahead_stay_small():
@@ -159,11 +160,13 @@ def test_a_report_with_nothing_to_show_is_refused():
     [([12_345.67], 2), ([1.25], 2), ([0.0042], 5), ([0.0], 2), ([120.0, 80.0], 0), ([12_345_678.9], 0)],
 )
 def test_decimals_suit_the_size_of_the_values(values, decimals):
-    assert chart_data(ReportInput(history(values), forecast(values))).decimals == decimals
+    assert ChartData.of(ReportInput(history(values), forecast(values))).decimals == decimals
 
 
 def test_ranges_that_would_show_the_whole_chart_again_are_not_offered():
-    labels = [[choice.label for choice in chart_data(report(days=days)).ranges()] for days in (20, 100, 400)]
+    labels = [
+        [choice["label"] for choice in ChartData.of(report(days=days)).ranges()] for days in (20, 100, 400)
+    ]
     assert labels == [
         ["All", "Forecast only"],
         ["All", "Last 90 days + forecast", "Forecast only"],
@@ -213,20 +216,52 @@ def test_a_colour_that_was_mistyped_gets_a_suggestion():
         check_color("bleu")
 
 
-def test_checking_a_colour_loads_neither_the_plotting_nor_the_template_library():
+def test_checking_a_colour_loads_neither_arrow_nor_the_template_library():
     code = (
-        "import sys; from modal_forecast.report.colors import check_color; check_color('red');"
-        "sys.exit(bool({'matplotlib', 'jinja2', 'pyarrow'} & set(sys.modules)))"
+        "import sys; from modal_forecast.report.report_input import check_color; check_color('red');"
+        "sys.exit(bool({'jinja2', 'numpy', 'pyarrow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# The picture
+# The preview
+
+
+def preview(**options: Any) -> Element:
+    """The root of the image, parsed as XML, which an image must be to be drawn."""
+    return fromstring(preview_svg(report(**options)))
+
+
+def paths(image: Element) -> dict[tuple[str, str], str]:
+    """(class, layer) -> the path drawn."""
+    return {
+        (path.attrib["class"], path.attrib["data-layer"]): path.attrib["d"]
+        for path in image.iter("{http://www.w3.org/2000/svg}path")
+    }
 
 
 @pytest.mark.parametrize(("days", "horizon"), [(1_100, 730), (20, 14), (400, 1), (1, 1)])
-def test_the_preview_is_a_small_png_of_900_by_300(days, horizon):
-    picture = preview_png(report(days=days, horizon=horizon, title="Cost in $ and $", unit="$"))
-    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
-    assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (900, 300)
-    assert len(picture) < 60_000
+def test_the_preview_is_a_small_image_of_900_by_300_that_draws_every_layer(days, horizon):
+    image = preview(days=days, horizon=horizon, title="Cost in $ and $", unit="$")
+    assert (image.attrib["width"], image.attrib["height"]) == ("900", "300")
+    assert {key for key, path in paths(image).items() if path.startswith("M")} == {
+        ("line", "actual"),
+        ("line", "forecast"),
+        ("area", "interval80"),
+        ("area", "interval95"),
+    }
+    assert len(preview_svg(report(days=days, horizon=horizon))) < 60_000
+
+
+def test_the_preview_shows_the_last_year_of_history_up_to_where_the_forecast_starts():
+    drawn = paths(preview(days=1_100, horizon=180))
+    actual, predicted = drawn["line", "actual"], drawn["line", "forecast"]
+    assert actual.startswith("M0 ") and actual.count("L") == 364
+    assert predicted.count("L") == 179 and predicted.rsplit("L", 1)[1].startswith("100 ")
+
+
+def test_the_preview_has_the_chosen_colours_and_the_names_as_text():
+    text = preview_svg(report(title=ATTACK, unit=ATTACK, color_history="teal", color_prediction="#09f"))
+    image = fromstring(text.replace("\u2028", " "))
+    assert "teal" in text and "#09f" in text
+    assert [element.tag for element in image.iter() if "script" in element.tag or "img" in element.tag] == []

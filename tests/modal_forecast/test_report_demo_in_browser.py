@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from modal_forecast.report import ReportInput, render
+from modal_forecast.report.page import render
+from modal_forecast.report.report_input import ReportInput
 from tests.modal_forecast.report_demo import END, demo
 from tests.modal_forecast.report_tab import needs_chromium, offline_tab, quietly_open
 
@@ -64,42 +64,41 @@ def dollars(value: float) -> str:
     return f"${value:,.0f}"
 
 
-def known(table: pa.Table, first: date, days: int) -> float:
-    wanted = {first + timedelta(days=index) for index in range(days)}
+def sum_of(table: pa.Table, first: date, days: int) -> float:
+    window = {first + timedelta(days=index) for index in range(days)}
     rows = zip(table["ds"].to_pylist(), table["y"].to_pylist(), strict=True)
-    return sum(value for day, value in rows if day in wanted and value is not None)
+    return sum(value for day, value in rows if day in window and value is not None)
 
 
 def test_the_questions_come_in_the_order_of_a_decision(page):
     assert page.get_by_role("heading", level=2).all_text_contents() == SECTIONS
 
 
-def test_the_outlook_says_totals_with_the_bounds_given_and_last_year(page, report):
+def test_the_outlook_says_totals_with_their_bounds_and_last_year(page, report):
     outlook = section(page, "What should I expect?")
-    ahead, tomorrow = report.forecast["yhat"].to_numpy(), END + timedelta(days=1)
-    for window in report.windows:
-        days, last_year = (
-            window["days"],
-            known(report.history, tomorrow - timedelta(weeks=52), window["days"]),
-        )
+    ahead, lower, upper = (
+        report.forecast[name].to_numpy() for name in ("yhat", "yhat_lower_80", "yhat_upper_80")
+    )
+    for days in (7, 30, 90):
+        last_year = sum_of(report.history, END + timedelta(days=1) - timedelta(weeks=52), days)
         card = outlook.locator(f".cards > div:has-text('Next {days} days')")
         expect(card.locator(".value")).to_have_text(dollars(ahead[:days].sum()))
-        bounds = f"between {dollars(window['lower_80'])} and {dollars(window['upper_80'])}"
+        bounds = f"at the widest between {dollars(lower[:days].sum())} and {dollars(upper[:days].sum())}"
         expect(card).to_contain_text(bounds)
         change = ahead[:days].sum() / last_year - 1
         expect(card).to_contain_text(f"{change:+.1%} on last year's {dollars(last_year)}")
 
 
 def test_how_sure_it_is_are_the_figures_of_the_back_test(page, report):
-    sure, of = section(page, "How sure is it?"), report.backtest
-    assert of is not None
+    sure, scores = section(page, "How sure is it?"), report.diagnostics["backtest"]
+    naive = report.diagnostics["candidates"]["seasonal_naive_7"]
     expect(sure).to_contain_text(
-        f"It errs {1 - of['wape'] / of['naive']['wape']:.0%} less than repeating last week's"
+        f"It errs {1 - scores['wape'] / naive['wape']:.0%} less than repeating last week's"
     )
     for label, name in (("80%", "coverage_80"), ("95%", "coverage_95")):
         card = sure.locator(f".cards > div:has-text('inside the {label}')")
-        expect(card.locator(".value")).to_have_text(f"{of[name]:.0%}")
-    last = of["last_origin"]
+        expect(card.locator(".value")).to_have_text(f"{scores[name]:.0%}")
+    last = report.diagnostics["last_origin"]
     rows = [*zip(last["actual"], last["lower_80"], last["upper_80"], strict=True)]
     inside = sum(lower <= actual <= upper for actual, lower, upper in rows)
     expect(sure).to_contain_text(f"{inside} of {len(rows)} fell inside")
@@ -107,21 +106,20 @@ def test_how_sure_it_is_are_the_figures_of_the_back_test(page, report):
 
 
 def test_why_shows_trend_week_year_and_holidays(page, report):
-    why, of = section(page, "Why does it say so?"), report.components
-    assert of is not None
+    why, weekly = section(page, "Why does it say so?"), report.diagnostics["components"]["weekly"]
     assert why.get_by_role("heading", level=3).all_text_contents() == ["Trend", "Week", "Year", "Holidays"]
-    best = ["Mon", "Tues", "Wednes", "Thurs", "Fri", "Satur", "Sun"][int(np.argmax(of["weekly"]))]
-    expect(why).to_contain_text(f"{best}day is the best day (+{dollars(max(of['weekly']))} on a usual day)")
+    best, effect = max(weekly, key=lambda labelled: labelled[1])
+    expect(why).to_contain_text(f"{best} is the best day (+{dollars(effect)} on a usual day)")
     expect(why.locator(".plot rect")).to_have_count(7)
-    expect(why).to_contain_text("Next: Thanksgiving on Thu 26 Nov 2026")
+    expect(why).to_contain_text("Next: Thanksgiving Day on Thu 26 Nov 2026")
 
 
 def test_earlier_forecasts_are_listed_with_what_came_of_them(page, report):
     earlier = section(page, "How good were earlier forecasts?")
-    assert report.accuracy is not None
+    assert report.track_record is not None
     rows = earlier.get_by_role("region", name="Earlier forecasts").get_by_role("row")
-    expect(rows).to_have_count(1 + len(report.accuracy["vintages"]))
-    one = report.accuracy["compared"]
+    expect(rows).to_have_count(1 + len(report.track_record["vintages"]))
+    one = report.track_record["compared"]
     expect(earlier).to_contain_text(f"{dollars(sum(one['actual']))} came and {dollars(sum(one['yhat']))} was")
 
 
@@ -129,7 +127,7 @@ def test_the_rows_of_the_stores_are_their_sums_and_their_total_is_that_of_the_pa
     stores = section(page, "What about each store?")
     for store in report.stores:
         row = stores.get_by_role("row").filter(has_text=store["name"])
-        expect(row).to_contain_text(dollars(known(store["history"], END - timedelta(days=29), 30)))
+        expect(row).to_contain_text(dollars(sum_of(store["history"], END - timedelta(days=29), 30)))
         expect(row).to_contain_text(dollars(store["forecast"]["yhat"].to_numpy()[:30].sum()))
     total = dollars(sum(store["forecast"]["yhat"].to_numpy()[:30].sum() for store in report.stores))
     expect(stores).to_contain_text(f"The 6 stores add up to the total: {total}")
@@ -230,8 +228,8 @@ def test_who_wants_less_motion_gets_none(page):
 
 
 def test_a_forecast_that_does_not_beat_naive_says_so_at_the_top(tab, tmp_path, report):
-    losing = {**report.backtest, "skill": -0.2, "beats_naive": False}
-    with quietly_open(tab, written(tmp_path / "losing.html", replace(report, backtest=losing))):
+    losing = {**report.diagnostics, "skill": -0.2, "beats_naive": False}
+    with quietly_open(tab, written(tmp_path / "losing.html", replace(report, diagnostics=losing))):
         expect(section(tab, SECTIONS[0])).to_contain_text(
             "It errs 20% more than repeating last week's same days."
         )
@@ -240,7 +238,7 @@ def test_a_forecast_that_does_not_beat_naive_says_so_at_the_top(tab, tmp_path, r
 
 
 def test_what_was_not_given_is_left_out_or_said_to_be_unknown(tab, tmp_path, report):
-    bare = ReportInput(report.history, report.forecast, accuracy={"vintages": []})
+    bare = ReportInput(report.history, report.forecast, track_record={"vintages": []})
     with quietly_open(tab, written(tmp_path / "bare.html", bare)):
         assert tab.get_by_role("heading", level=2).all_text_contents() == [
             question for index, question in enumerate(SECTIONS) if index not in (3, 5)
@@ -257,22 +255,15 @@ def test_names_with_markup_are_text_wherever_they_come_from(tab, tmp_path, repor
         expect(tab.locator("img")).to_have_count(0)
         expect(tab.locator("script")).to_have_count(2)
         expect(section(tab, "What about each store?")).to_contain_text(ATTACK)
-        expect(section(tab, "Why does it say so?")).to_contain_text(ATTACK)
-        expect(section(tab, "How sure is it?").get_by_text(ATTACK).first).to_be_visible()
+        expect(section(tab, "How sure is it?").get_by_text(ATTACK.capitalize()).first).to_be_visible()
         expect(section(tab, "What does it rest on?")).to_contain_text(ATTACK)
 
 
 def hostile(report: ReportInput) -> ReportInput:
-    assert report.backtest and report.components
-    naive = {**report.backtest["naive"], "name": ATTACK}
-    models: list[dict[str, Any]] = [{"name": ATTACK, "mase": 1.0, "weight": 1.0}]
+    candidates = {**report.diagnostics["candidates"], ATTACK: {"mase": 1.0, "weight": 1.0}}
     return replace(
         report,
-        backtest={**report.backtest, "naive": naive, "models": models},
-        components={
-            **report.components,
-            "holidays": [{"name": ATTACK, "ds": "2026-12-25", "effect": 1.0}],
-        },
+        diagnostics={**report.diagnostics, "candidates": candidates},
         stores=[{**store, "name": ATTACK} for store in report.stores],
         notes=[ATTACK],
     )

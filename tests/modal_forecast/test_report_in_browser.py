@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from modal_forecast.report import ReportInput, render
+from modal_forecast.report.page import render
+from modal_forecast.report.report_input import ReportInput
 from tests.modal_forecast.report_tab import needs_chromium, offline_tab, quietly_open
 
 pytestmark = needs_chromium

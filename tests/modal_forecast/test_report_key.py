@@ -1,11 +1,12 @@
-import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
-from modal_forecast.report import key_in, render, report_key
-from modal_forecast.report.report_key import _code
+from modal_forecast.report import report_input
+from modal_forecast.report.page import render
+from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from tests.modal_forecast.test_report import forecast, history, report
 
 
@@ -19,10 +20,9 @@ def test_a_page_carries_the_key_of_what_it_was_made_from():
         ("data", {"history": history([1.0, 2.0])}),
         ("forecast", {"forecast": forecast([3.0])}),
         ("forecast", {"facts": {"Run": "2"}}),
-        ("forecast", {"windows": [{"days": 7, "lower_80": 1.0, "upper_80": 2.0}]}),
-        ("forecast", {"backtest": {"skill": 0.2}}),
-        ("forecast", {"components": {"weekly": [0.0] * 7}}),
-        ("forecast", {"accuracy": {"vintages": []}}),
+        ("forecast", {"diagnostics": {"skill": 0.2}}),
+        ("forecast", {"diagnostics": {"components": {"weekly": [0.0] * 7}}}),
+        ("forecast", {"track_record": {"vintages": []}}),
         ("forecast", {"notes": ["Clipped."]}),
         ("style", {"color_history": "teal"}),
         ("style", {"color_prediction": "teal"}),
@@ -47,26 +47,39 @@ def test_a_store_shows_in_the_part_that_its_table_belongs_to():
 
 
 def test_a_list_and_a_tuple_of_the_same_have_the_same_key():
-    lists, tuples = ([{"skill": 0.1, "models": []}], ({"skill": 0.1, "models": ()},))
-    keys = [report_key(replace(report(), backtest=one[0], notes=())) for one in (lists, tuples)]
+    keys = [
+        report_key(replace(report(), diagnostics={"fallbacks": fallbacks}, notes=notes))
+        for fallbacks, notes in ((["a"], []), (("a",), ()))
+    ]
     assert keys[0] == keys[1]
 
 
+def test_a_diagnostic_that_the_page_does_not_read_leaves_the_key_as_it_is():
+    assert report_key(replace(report(), diagnostics={"seconds": 4.2})) == report_key(report())
+
+
+@dataclass(frozen=True)
+class LargerInput(ReportInput):
+    """The input of a later version, with one more field."""
+
+    footnote: Any = None
+
+
+def test_a_field_that_is_added_to_the_input_changes_the_key():
+    larger = [
+        LargerInput(report().history, report().forecast, footnote=footnote) for footnote in ("one", "two")
+    ]
+    assert report_key(larger[0]) != report_key(larger[1])
+
+
 def test_a_change_of_the_reports_own_files_changes_its_key(tmp_path, monkeypatch):
-    before = report_key(report())["code"]
-    _code.cache_clear()
-    try:
-        (tmp_path / "assets").mkdir()
-        style = tmp_path / "assets" / "page.css"
-        style.write_text("body { color: red }")
-        # The package has a function of the module's name.
-        monkeypatch.setattr(sys.modules[_code.__module__], "FOLDER", tmp_path)
-        red = report_key(report())["code"]
-        _code.cache_clear()
-        style.write_text("body { color: tan }")
-        assert len({before, red, report_key(report())["code"]}) == 3
-    finally:
-        _code.cache_clear()
+    keys = [report_key(report())["code"]]
+    for color in ("red", "tan"):
+        (tmp_path / color / "assets").mkdir(parents=True)
+        (tmp_path / color / "assets" / "page.css").write_text(f"body {{ color: {color} }}")
+        monkeypatch.setattr(report_input, "FOLDER", tmp_path / color)
+        keys.append(report_key(report())["code"])
+    assert len(set(keys)) == 3
 
 
 def test_what_a_person_wrote_is_never_taken_for_the_key():

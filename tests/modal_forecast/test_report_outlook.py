@@ -4,10 +4,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from modal_forecast.report.daily import Daily
 from modal_forecast.report.formats import Amounts
-from modal_forecast.report.outlook import BOUNDS, LAST_YEAR, WIDEST, outlook
-from modal_forecast.report.windows import last_actual, window_totals
+from modal_forecast.report.sections.outlook import BOUNDS, LAST_YEAR, WIDEST, outlook, window_totals
+from modal_forecast.report.values import Daily
 
 TOMORROW = date(2025, 9, 1)
 DOLLARS = Amounts("USD", 0, 2)
@@ -64,25 +63,14 @@ def test_only_windows_that_the_forecast_fills_are_totalled(horizon, windows):
     assert [(total.days, total.total) for total in totals] == [(days, days) for days in windows]
 
 
-def test_bounds_made_for_the_sum_are_taken_and_the_others_add_up_the_days():
-    past, given = before([1.0]), [{"days": 7, "lower_80": 690.0, "upper_80": 720.5}]
-    windows = window_totals(past, ahead([100.0] * 30), given)
-    assert [(window.lower, window.upper, window.of_sum) for window in windows] == [
-        (690.0, 720.5, True),
-        (pytest.approx(2_700), pytest.approx(3_300), False),
-    ]
-    view = outlook(past, windows, DOLLARS)
+def test_bounds_of_several_days_add_up_those_of_each_and_are_said_to_be_too_wide():
+    past = before([1.0])
+    view = outlook(past, window_totals(past, ahead([100.0] * 30)), DOLLARS)
     assert [card.beside[0] for card in view.cards[:2]] == [
-        "between $690 and $720",
+        "at the widest between $630 and $770",
         "at the widest between $2,700 and $3,300",
     ]
-    assert BOUNDS in view.notes and WIDEST in view.notes
-
-
-@pytest.mark.parametrize("given", [{"days": 7}, {"days": 7, "lower_80": float("nan"), "upper_80": 1.0}])
-def test_half_a_bound_is_none(given):
-    (week,) = window_totals(before([1.0]), ahead([100.0] * 7), [given])
-    assert not week.of_sum and week.lower == pytest.approx(630)
+    assert WIDEST in view.notes and BOUNDS not in view.notes
 
 
 def test_a_forecast_with_an_unknown_day_has_no_total():
@@ -111,10 +99,13 @@ def test_the_bounds_of_one_day_are_those_of_its_sum():
     past = before([1.0])
     view = outlook(past, window_totals(past, ahead([100.0])), DOLLARS)
     assert view.answer == "Expect about $100 in the next day, between $90 and $110."
+    assert BOUNDS in view.notes and WIDEST not in view.notes
 
 
 def test_the_last_actual_day_is_the_last_one_that_has_a_value():
-    assert last_actual(before([1.0, 2.0, None])) == (TOMORROW - timedelta(days=2), 2.0)
+    past = before([1.0, 2.0, None])
+    last = outlook(past, window_totals(past, ahead([1.0])), DOLLARS).cards[-1]
+    assert (last.label, last.value, last.detail) == ("Last actual day", "$2", "Sat 30 Aug 2025")
 
 
 @pytest.mark.parametrize(

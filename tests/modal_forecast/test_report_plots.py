@@ -5,8 +5,14 @@ from datetime import date, timedelta
 import pytest
 
 from modal_forecast.report.formats import compact, share
-from modal_forecast.report.paths import area, line
-from modal_forecast.report.plots import bar_plot, line_plot, round_values, spread_labels
+from modal_forecast.report.plots import (
+    area_path,
+    bar_plot,
+    line_path,
+    line_plot,
+    round_values,
+    spread_labels,
+)
 
 
 def upside_down(value: float) -> float:
@@ -14,19 +20,19 @@ def upside_down(value: float) -> float:
 
 
 def test_a_line_goes_from_edge_to_edge_and_breaks_where_a_value_is_missing():
-    assert line([1.0, 2.0, None, 4.0, 5.0], upside_down) == "M0 9L25 8M75 6L100 5"
+    assert line_path([1.0, 2.0, None, 4.0, 5.0], upside_down) == "M0 9L25 8M75 6L100 5"
 
 
 def test_a_value_between_missing_ones_is_a_short_dash():
-    assert line([None, 3.0, None], upside_down) == "M49.6 7L50.4 7"
+    assert line_path([None, 3.0, None], upside_down) == "M49.6 7L50.4 7"
 
 
 def test_an_area_goes_there_along_the_upper_side_and_back_along_the_lower_one():
-    assert area([1.0, 2.0, None], [3.0, 4.0, 5.0], upside_down) == "M0 7L50 6L50 8L0 9Z"
+    assert area_path([1.0, 2.0, None], [3.0, 4.0, 5.0], upside_down) == "M0 7L50 6L50 8L0 9Z"
 
 
 def test_nothing_known_draws_nothing():
-    assert line([None, None], upside_down) == area([], [], upside_down) == ""
+    assert line_path([None, None], upside_down) == area_path([], [], upside_down) == ""
     assert line_plot([("actual", [None, None])], []).shapes[0].d == ""
 
 

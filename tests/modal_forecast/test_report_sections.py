@@ -6,27 +6,41 @@ from typing import Any
 
 import pytest
 
-from modal_forecast.report.basis import basis
-from modal_forecast.report.by_store import by_store
-from modal_forecast.report.compared import compared
-from modal_forecast.report.daily import Daily, read_daily
+from modal_forecast.components import MONTHS, WEEKDAYS
 from modal_forecast.report.formats import Amounts
-from modal_forecast.report.reasons import reasons, trend_words
-from modal_forecast.report.sureness import bias_words, judged_coverage, skill, sureness
-from modal_forecast.report.track_record import NOTHING_YET, track_record
-from modal_forecast.report.windows import window_total
+from modal_forecast.report.sections.accuracy import (
+    NO_TRACK_RECORD,
+    accuracy,
+    bias_text,
+    compare,
+    judge_coverage,
+    track_record,
+)
+from modal_forecast.report.sections.data_quality import data_quality
+from modal_forecast.report.sections.outlook import window_total
+from modal_forecast.report.sections.reasons import reasons, trend_text
+from modal_forecast.report.sections.stores import by_store
+from modal_forecast.report.values import Daily, read_daily
 from tests.modal_forecast.test_report import LAST_ACTUAL, forecast, history
 
 DOLLARS = Amounts("USD", 0, 2)
 TOMORROW = LAST_ACTUAL + timedelta(days=1)
-BACKTEST: dict[str, Any] = {
-    "origins": 6,
-    "horizon": 28,
-    "wape": 0.086,
-    "bias": 0.02,
-    "coverage_80": 0.79,
-    "coverage_95": 0.94,
-    "naive": {"name": "last year's same days", "mase": 1.0, "wape": 0.12},
+DIAGNOSTICS: dict[str, Any] = {
+    "backtest": {
+        "origins": 6,
+        "horizon_days": 28,
+        "mase": 0.6,
+        "wape": 0.086,
+        "bias": 0.02,
+        "coverage_80": 0.79,
+        "coverage_95": 0.94,
+    },
+    "candidates": {
+        "seasonal_naive_364": {"mase": 2.0, "wape": 0.12, "weight": 0.0},
+        "prophet": {"mase": 0.9, "weight": 0.2},
+        "a_new_one": {"mase": 0.7, "weight": 0.8},
+    },
+    "best_naive": "seasonal_naive_364",
     "skill": 0.28,
     "beats_naive": True,
 }
@@ -35,7 +49,7 @@ BACKTEST: dict[str, Any] = {
 
 
 def test_skill_is_said_in_words():
-    view = sureness(BACKTEST, DOLLARS)
+    view = accuracy(DIAGNOSTICS, DOLLARS)
     assert view is not None and view.warning == ""
     assert view.answer.startswith(
         "It errs 28% less than repeating last year's same days. To find out, it was"
@@ -49,7 +63,7 @@ def test_skill_is_said_in_words():
 
 
 def test_a_forecast_that_does_not_beat_naive_is_warned_of():
-    view = sureness(BACKTEST | {"skill": -0.12, "beats_naive": False}, DOLLARS)
+    view = accuracy(DIAGNOSTICS | {"skill": -0.12, "beats_naive": False}, DOLLARS)
     assert view is not None
     assert view.warning == (
         "In the back-test this forecast did not beat repeating last year's same days. It errs 12% more than "
@@ -57,25 +71,21 @@ def test_a_forecast_that_does_not_beat_naive_is_warned_of():
     )
 
 
-def test_a_skill_that_is_not_given_follows_from_the_errors():
-    errors = {"mase": 0.8, "naive": {"name": "", "mase": 1.0}}
-    assert skill(errors) == pytest.approx(0.2)
-    assert skill({"wape": 0.3, "naive": {"wape": 0.2}}) == pytest.approx(-0.5)
-    view = sureness({"wape": 0.3, "naive": {"wape": 0.2}}, DOLLARS)
-    assert view is not None and "did not beat repeating earlier days" in view.warning
-    assert skill({"skill": math.nan}) is None and skill({}) is None
-
-
 def test_a_skill_too_small_to_matter_is_none():
-    view = sureness(BACKTEST | {"skill": 0.001}, DOLLARS)
+    view = accuracy(DIAGNOSTICS | {"skill": 0.001}, DOLLARS)
     assert view is not None and view.answer.startswith("It errs about as much as repeating last year's")
 
 
-def test_a_back_test_of_which_little_is_known_says_only_that():
-    view = sureness({"coverage_80": 0.8, "wape": math.nan}, DOLLARS)
-    assert view is not None
-    assert (view.answer, view.warning, len(view.cards)) == ("", "", 1)
-    assert sureness(None, DOLLARS) is None
+def test_a_score_that_is_not_known_has_no_card():
+    scores = {"origins": 1, "horizon_days": 7, "coverage_80": 0.8, "wape": None}
+    view = accuracy(DIAGNOSTICS | {"backtest": scores, "candidates": {}}, DOLLARS)
+    assert view is not None and [card.label for card in view.cards] == ["Days inside the 80% bounds"]
+    assert view.models.rows == (("All together", "100%", "n/a"),)
+
+
+def test_without_a_back_test_nothing_is_known_of_the_accuracy():
+    assert accuracy({}, DOLLARS) is None
+    assert accuracy(DIAGNOSTICS | {"backtest": {"origins": 0}}, DOLLARS) is None
 
 
 @pytest.mark.parametrize(
@@ -83,57 +93,50 @@ def test_a_back_test_of_which_little_is_known_says_only_that():
     [(0.80, "about as many"), (0.74, "about as"), (0.6, "fewer"), (0.95, "more than promised")],
 )
 def test_the_share_of_days_inside_is_judged_by_what_was_promised(inside, words):
-    assert judged_coverage(inside, 0.8).startswith(words)
+    assert judge_coverage(inside, 0.8).startswith(words)
 
 
 def test_ten_of_a_hundred_days_outside_are_twice_too_many_where_five_were_promised():
-    assert judged_coverage(0.90, 0.95).startswith("fewer than promised")
-    assert judged_coverage(0.94, 0.95).startswith("about as many")
+    assert judge_coverage(0.90, 0.95).startswith("fewer than promised")
+    assert judge_coverage(0.94, 0.95).startswith("about as many")
 
 
 def test_a_bias_above_zero_means_too_high():
-    assert bias_words(0.02) == "2.0% too high on the whole"
-    assert bias_words(-0.123) == "12% too low on the whole"
-    assert bias_words(0.001) == "about right on the whole"
+    assert bias_text(0.02) == "2.0% too high on the whole"
+    assert bias_text(-0.123) == "12% too low on the whole"
+    assert bias_text(0.001) == "about right on the whole"
 
 
 def test_methods_are_listed_by_their_share():
-    models = [{"name": "A", "mase": 0.9, "weight": 0.2}, {"name": "<B>", "mase": 0.7, "weight": 0.8}]
-    naive = {"name": "last week's same days", "mase": 2.0}
-    view = sureness(BACKTEST | {"models": models, "mase": 0.6, "naive": naive}, DOLLARS)
-    assert view is not None and view.models is not None
+    view = accuracy(DIAGNOSTICS, DOLLARS)
+    assert view is not None
     assert view.models.rows == (
         ("All together", "100%", "0.30"),
-        ("<B>", "80%", "0.35"),
-        ("A", "20%", "0.45"),
+        ("A new one", "80%", "0.35"),
+        ("Prophet", "20%", "0.45"),
+        ("Repeating last year", "0%", "1.00"),
     )
-    assert view.models.headings[2] == "Error (1 = repeating last week's same days)"
+    assert view.models.headings[2] == "Error (1 = repeating last year's same days)"
 
 
 # Forecast against what came
 
 
 def test_only_days_that_have_come_are_counted():
-    one = {
-        "ds": ["2026-01-01", "2026-01-02", "2026-01-03"],
-        "actual": [100.0, 130.0, None],
-        "yhat": [110.0, 100.0, 90.0],
-        "lower_80": [95.0, 90.0, 80.0],
-        "upper_80": [120.0, 110.0, 100.0],
-    }
-    view = compared(one, "Title", DOLLARS)
-    assert view is not None
+    days = [date(2026, 1, day) for day in (1, 2, 3)]
+    actual: list[float | None] = [100.0, 130.0, None]
+    forecast = [[110.0, 100.0, 90.0], [95.0, 90.0, 80.0], [120.0, 110.0, 100.0]]
+    view = compare(days, [actual, *forecast], "Title", "Caption", DOLLARS)
     assert view.summary == "Over 2 days, $230 came and $210 was forecast; 1 of 2 fell inside the 80% bounds."
     assert view.table.rows[2] == ("Sat 3 Jan 2026", "n/a", "90.00", "80.00", "100.00")
-    assert compared({}, "Title", DOLLARS) is None
     with pytest.raises(ValueError):
-        compared(one | {"actual": [1.0]}, "Title", DOLLARS)
+        compare(days, [[1.0], *forecast], "Title", "Caption", DOLLARS)
 
 
 def test_before_any_day_has_come_there_is_nothing_to_compare():
-    for accuracy in ({}, {"vintages": []}, {"vintages": [{"made_on": "2026-11-24", "days": 0}]}):
-        view = track_record(accuracy, DOLLARS)
-        assert view is not None and (view.answer, view.table) == (NOTHING_YET, None)
+    for record in ({}, {"vintages": []}, {"vintages": [{"made_on": "2026-11-24", "days": 0}]}):
+        view = track_record(record, DOLLARS)
+        assert view is not None and (view.answer, view.table) == (NO_TRACK_RECORD, None)
     assert track_record(None, DOLLARS) is None
 
 
@@ -185,43 +188,57 @@ def months(values: list[float], last: date = date(2026, 11, 1)) -> list[tuple[da
     ],
 )
 def test_the_direction_of_the_trend_is_said_in_words(values, words):
-    assert trend_words(months(values), date(2026, 11, 25), DOLLARS).startswith(words)
+    assert trend_text(months(values), date(2026, 11, 25), DOLLARS).startswith(words)
 
 
 def test_a_trend_that_goes_on_into_the_forecast_is_judged_by_its_past():
-    words = trend_words(months([1_000.0, 2_000.0, 9_000.0]), date(2026, 10, 15), DOLLARS)
-    assert "now brings $2,000" in words
+    text = trend_text(months([1_000.0, 2_000.0, 9_000.0]), date(2026, 10, 15), DOLLARS)
+    assert "now brings $2,000" in text
+
+
+NO_COMPONENTS: dict[str, Any] = {
+    "scale": "difference",
+    "trend": [],
+    "weekly": [[day, 0.0] for day in WEEKDAYS],
+    "yearly": [],
+    "holidays": [],
+}
+AHEAD = Daily(date(2026, 11, 25), (1.0,) * 37)
+
+
+def labelled(effects: list[float | None], labels: tuple[str, ...]) -> list[list[Any]]:
+    return [[label, effect] for label, effect in zip(labels, effects, strict=True)]
 
 
 def reasons_of(**components: Any) -> list[tuple[str, str]]:
-    found = reasons(components, date(2026, 11, 25), date(2026, 12, 31), DOLLARS)
-    return [(reason.title, reason.answer) for reason in found]
+    every = reasons(NO_COMPONENTS | components, AHEAD, "US", DOLLARS)
+    return [(reason.title, reason.answer) for reason in every]
 
 
 def test_the_best_and_the_weakest_day_of_the_week_are_named():
-    assert reasons_of(weekly=[-120.0, 0.0, 0.0, 0.0, 0.0, 310.0, 0.0]) == [
+    assert reasons_of(weekly=labelled([-120.0, 0.0, 0.0, 0.0, 0.0, 310.0, 0.0], WEEKDAYS)) == [
         ("Week", "Saturday is the best day (+$310 on a usual day), Monday the weakest (-$120).")
     ]
 
 
-def test_a_year_is_twelve_months_or_53_weeks():
-    assert "December is the best time" in reasons_of(yearly=[*[0.0] * 11, 5.0])[0][1]
-    assert "The week of 4 Jan is the best time" in reasons_of(yearly=[5.0, *[0.0] * 52])[0][1]
+def test_the_best_month_of_the_year_is_named():
+    assert "December is the best time" in reasons_of(yearly=labelled([*[0.0] * 11, 5.0], MONTHS))[0][1]
 
 
 def test_only_holidays_of_the_horizon_are_shown_the_next_one_first():
-    days = ["2026-12-25", "2026-11-26", "2026-10-12", "2027-01-01"]
-    holidays = [{"name": f"Holiday of {day}", "ds": day, "effect": -10.0} for day in days]
-    (holiday,) = reasons({"holidays": holidays}, date(2026, 11, 25), date(2026, 12, 31), DOLLARS)
+    names = ["Christmas Day", "Thanksgiving Day", "Columbus Day", "New Year's Day"]
+    holidays = [{"holiday": name, "day": -10.0} for name in names]
+    (holiday,) = reasons(NO_COMPONENTS | {"holidays": holidays}, AHEAD, "US", DOLLARS)
     assert [row[1] for row in holiday.table.rows] == ["Thu 26 Nov 2026", "Fri 25 Dec 2026"]
-    assert holiday.answer == "Next: Holiday of 2026-11-26 on Thu 26 Nov 2026, -$10 on that day."
+    assert holiday.answer == "Next: Thanksgiving Day on Thu 26 Nov 2026, -$10 on that day."
     assert holiday.sizes == (-1.0, -1.0)
 
 
 def test_a_part_that_has_no_effect_or_is_not_known_is_left_out():
-    assert reasons_of(weekly=[0.0] * 7, yearly=[], trend=[], holidays=[]) == []
-    assert reasons_of(weekly=[math.nan, *[1.0] * 6], trend=[{"ds": "2026-11", "value": 5.0}]) == []
-    assert reasons(None, TOMORROW, TOMORROW, DOLLARS) == ()
+    assert reasons_of(weekly=labelled([0.0] * 7, WEEKDAYS)) == []
+    yearly = labelled([None, *[1.0] * 10, 2.0], MONTHS)
+    assert reasons_of(yearly=yearly, trend=[["2026-11-01", 5.0]]) == []
+    assert reasons(None, AHEAD, "US", DOLLARS) == []
 
 
 # Stores
@@ -238,7 +255,7 @@ def stores_of(*stores: tuple[str, list[float | None], list[float]], total: float
 def test_stores_that_add_up_to_the_total_are_said_to_and_come_largest_first():
     view = stores_of(("Small", [2.0] * 400, [3.0] * 30), ("Large", [8.0] * 400, [9.0] * 30), total=12.0)
     assert view.answer == "The 2 stores add up to the total: $360 in the next 30 days."
-    assert [(row.name, row.last, row.expected, row.between, row.compared) for row in view.rows] == [
+    assert [(row.name, row.last, row.expected, row.between, row.last_year) for row in view.rows] == [
         ("Large", "$240", "$270", "$243 to $297", "+12.5%"),
         ("Small", "$60", "$90", "$81 to $99", "+50.0%"),
     ]
@@ -255,7 +272,7 @@ def test_stores_that_do_not_add_up_are_said_not_to():
 
 def test_a_new_store_shows_how_many_days_it_has_and_no_last_year():
     view = stores_of(("New", [2.0] * 12, [3.0] * 30), ("Unopened", [], [9.0] * 30), total=12.0)
-    assert [(row.last, row.compared) for row in view.rows] == [
+    assert [(row.last, row.last_year) for row in view.rows] == [
         ("n/a", "opened since"),
         ("$24 in 12 days", "opened since"),
     ]
@@ -281,16 +298,25 @@ def test_a_spark_has_whole_weeks_on_one_scale_and_a_forecast_that_goes_on_from_t
 
 def test_missing_and_closed_days_are_counted_and_named():
     days = Daily(date(2026, 1, 1), (1.0, None, None, 0.0, 5.0, None, 7.0, 8.0, 9.0))
-    assert basis(days, ["Clipped."]) == (
+    assert data_quality(days, ["Clipped."], {}) == [
         "6 days of history, from Thu 1 Jan 2026 to Fri 9 Jan 2026.",
         "3 days are missing: 2 Jan 2026 to 3 Jan 2026, 6 Jan 2026. The forecast does without them.",
         "1 day is zero (closed, it seems): 4 Jan 2026.",
         "Clipped.",
-    )
+    ]
+
+
+def test_fallbacks_and_clipping_of_the_forecast_follow_the_notes():
+    diagnostics = {"fallbacks": ["Prophet is left out."], "clipped_yhat_days": 3}
+    assert data_quality(Daily(date(2026, 1, 1), (1.0,)), ["A note."], diagnostics)[2:] == [
+        "A note.",
+        "Prophet is left out.",
+        "The forecast was below zero on 3 days and raised to zero there.",
+    ]
 
 
 def test_a_whole_history_says_that_nothing_is_missing_and_many_zeros_are_no_exceptions():
-    assert basis(Daily(date(2026, 1, 1), (0.0, 0.0, 3.0)), [])[1:] == (
+    assert data_quality(Daily(date(2026, 1, 1), (0.0, 0.0, 3.0)), [], {})[1:] == [
         "No day is missing.",
         "2 of 3 days are zero.",
-    )
+    ]

@@ -1,5 +1,5 @@
 // Numbers and days as people read them, and where an axis puts its marks. Pure functions.
-// document.py joins ticks.js, chart.js and report.js, in this order, into one module script.
+// page.py joins ticks.js, chart.js and report.js, in this order, into one module script.
 
 const MS_PER_DAY = 86_400_000;
 

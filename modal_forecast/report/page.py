@@ -1,0 +1,177 @@
+"""The report as one self-contained HTML page: it makes no request, and equal input gives an equal page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from dataclasses import dataclass
+from datetime import date
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+from modal_forecast.report import formats
+from modal_forecast.report.report_input import FOLDER, ReportInput, check_color, report_key
+from modal_forecast.report.sections.accuracy import accuracy, track_record
+from modal_forecast.report.sections.data_quality import data_quality
+from modal_forecast.report.sections.outlook import main_window, outlook, window_totals
+from modal_forecast.report.sections.reasons import reasons
+from modal_forecast.report.sections.stores import SPARK_HEIGHT, by_store
+from modal_forecast.report.values import Daily, read_daily
+
+if TYPE_CHECKING:
+    import jinja2
+
+STYLES = ("page.css", "chart.css", "sections.css", "narrow.css", "print.css")
+SCRIPTS = ("ticks.js", "tooltip.js", "chart.js", "report.js")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Something drawn, listed and switched as one: a line has one column, an interval two."""
+
+    key: str
+    label: str
+    headings: dict[str, str]  # of its columns, in the table
+
+
+HISTORY = Layer("actual", "Actual", {"y": "Actual"})
+# In the order that people read them; the chart paints the last one first.
+FORECAST = (
+    Layer("forecast", "Forecast", {"yhat": "Forecast"}),
+    Layer("interval80", "80% bounds", {"yhat_lower_80": "80% from", "yhat_upper_80": "80% to"}),
+    Layer("interval95", "95% bounds", {"yhat_lower_95": "95% from", "yhat_upper_95": "95% to"}),
+)
+LAYERS = (HISTORY, *FORECAST)
+
+
+def render(report: ReportInput) -> str:
+    """Return the report as HTML, to be written as UTF-8."""
+    data = ChartData.of(report)
+    history, forecast = data.history, data.columns["yhat"]
+    amounts = formats.Amounts.of(report.unit, data.decimals, data.largest)
+    windows = window_totals(history, data.columns)
+    components, country = report.diagnostics.get("components"), report.diagnostics.get("country")
+    history_color, prediction_color = check_color(report.color_history), check_color(report.color_prediction)
+    colors = f":root {{ --chosen-history: {history_color}; --chosen-prediction: {prediction_color}; }}\n"
+    return template("page.html.j2").render(
+        key=" ".join(f"{part} {value}" for part, value in report_key(report).items()),
+        title=report.title,
+        unit=report.unit,
+        facts=report.facts,
+        style=colors + _joined(STYLES),
+        script=_joined(SCRIPTS),
+        decimals=data.decimals,
+        history=history,
+        forecast=forecast,
+        forecast_columns=data.columns,
+        ranges=data.ranges(),
+        layers=LAYERS,
+        forecast_layers=FORECAST,
+        payload=data.payload(),
+        spark_height=SPARK_HEIGHT,
+        outlook=outlook(history, windows, amounts),
+        accuracy=accuracy(report.diagnostics, amounts),
+        reasons=reasons(components, forecast, country, amounts),
+        track_record=track_record(report.track_record, amounts),
+        stores=by_store(report.stores, history, data.columns, main_window(windows), amounts),
+        data_quality=data_quality(history, report.notes, report.diagnostics),
+    )
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    # Imported here because jinja2 is needed only where a page is rendered, not where its key is compared.
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([FOLDER, FOLDER / "sections"]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.filters |= {"number": formats.number, "day": formats.day, "days": formats.days}
+    environment.filters["csp_hash"] = _csp_hash
+    return environment.get_template(name)
+
+
+@cache
+def _joined(names: tuple[str, ...]) -> str:
+    return "\n".join((FOLDER / "assets" / name).read_text(encoding="utf-8") for name in names)
+
+
+def _csp_hash(text: str) -> str:
+    """The name in a content security policy of the one inline script or style that it lets through."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@dataclass(frozen=True)
+class ChartData:
+    """The numbers of the interactive chart and of the table of days; columns: those of the forecast."""
+
+    history: Daily
+    columns: dict[str, Daily]
+
+    @classmethod
+    def of(cls, report: ReportInput) -> ChartData:
+        names = [name for layer in FORECAST for name in layer.headings]
+        columns = {name: read_daily(report.forecast, name) for name in names}
+        return cls(read_daily(report.history, "y"), columns)
+
+    @property
+    def start(self) -> date:
+        return min(self.history.start, self.columns["yhat"].start)
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest absolute value shown."""
+        return max(abs(value) for daily in (self.history, *self.columns.values()) for value in daily.known())
+
+    @cached_property
+    def decimals(self) -> int:
+        """Cents for money, none for counts and for amounts in the millions, more for fractions of one."""
+        largest = self.largest
+        if largest >= 1e7 or (largest >= 100 and all(value.is_integer() for value in self.history.known())):
+            return 0
+        return 2 if largest >= 1 or largest == 0 else 2 - math.floor(math.log10(largest))
+
+    def ranges(self) -> list[dict[str, Any]]:
+        """The ranges on offer, the whole chart first, without those that would show just as much.
+
+        first, last: days counted from the first one of the chart, both ends included.
+        """
+        forecast = self.columns["yhat"]
+        first, last = self._index(forecast.start), self._index(max(self.history.end, forecast.end))
+        starts = {
+            "Last year + forecast": first - 365,
+            "Last 90 days + forecast": first - 90,
+            "Forecast only": first,
+        }
+        narrower = {label: start for label, start in starts.items() if start > 0}
+        return [
+            {"label": label, "first": start, "last": last} for label, start in {"All": 0, **narrower}.items()
+        ]
+
+    def payload(self) -> dict[str, Any]:
+        """JSON for chart.js. Each layer starts at its own `from`, which spares a null per day of history."""
+        layers = []
+        for layer in LAYERS:
+            dailies = [self.history if layer is HISTORY else self.columns[name] for name in layer.headings]
+            bounds = [
+                # Adding zero turns -0.0 into 0.0.
+                [None if value is None else round(value, self.decimals) + 0.0 for value in daily.values]
+                for daily in dailies
+            ]
+            first = self._index(dailies[0].start)
+            layers.append({"key": layer.key, "label": layer.label, "from": first, "bounds": bounds})
+        return {
+            "start": self.start.isoformat(),
+            "forecastStart": self._index(self.columns["yhat"].start),
+            "decimals": self.decimals,
+            "layers": layers,
+        }
+
+    def _index(self, day: date) -> int:
+        return (day - self.start).days

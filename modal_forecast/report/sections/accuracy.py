@@ -1,0 +1,258 @@
+"""How accurate the forecast was in its back-test, and how accurate earlier forecasts turned out to be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from modal_forecast.report import formats
+from modal_forecast.report.formats import Amounts
+from modal_forecast.report.plots import Plot, line_plot, spread_labels
+from modal_forecast.report.sections import Card, Table
+from modal_forecast.report.values import finite, number_in, total, weighted_mean
+from modal_forecast.scores import REPEATED
+
+# Share of the promised days outside the bounds by which the actual share may differ: a back-test of some 150
+# days can hardly tell a smaller difference from chance.
+COVERAGE_TOLERANCE = 1 / 3
+VINTAGES_SHOWN = 12
+NO_TRACK_RECORD = "Nothing to compare yet: no day of an earlier forecast has come and been counted."
+MODELS = {
+    "prophet": "Prophet",
+    "linear_straight": "Week, year and holidays on a straight trend",
+    "linear_bending": "Week, year and holidays on a bending trend",
+    "linear_flat": "Week, year and holidays without a trend",
+    "log_straight": "The same in factors, straight trend",
+    "log_bending": "The same in factors, bending trend",
+    "log_flat": "The same in factors, without a trend",
+    "recent_8_weeks": "The last 8 weeks on average",
+    "recent_26_weeks": "The last 26 weeks on average",
+    "last_years": "Earlier years at today's level",
+    "last_years_half_way": "Earlier years half way to today's level",
+    "seasonal_naive_7": "Repeating last week",
+    "seasonal_naive_364": "Repeating last year",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A forecast beside the actuals of its days."""
+
+    title: str
+    summary: str
+    plot: Plot
+    table: Table
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """warning: set if the forecast does not beat the seasonal naive, else ""."""
+
+    answer: str
+    warning: str
+    cards: tuple[Card, ...]
+    models: Table
+    last_origin: Comparison | None
+
+
+@dataclass(frozen=True)
+class TrackRecord:
+    answer: str
+    table: Table | None = None
+    earlier: str = ""
+    comparison: Comparison | None = None
+
+
+def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts) -> Accuracy | None:
+    """Return what the back-test says; None if there was none."""
+    backtest = diagnostics.get("backtest") or {}
+    if not backtest.get("origins"):
+        return None
+    skill, repeating = skill_sentence(diagnostics), _naive_name(diagnostics)
+    warning = (
+        ""
+        if diagnostics["beats_naive"]
+        else f"In the back-test this forecast did not beat {repeating}. {skill} Do not rely on it alone."
+    )
+    times = "once" if backtest["origins"] == 1 else f"{backtest['origins']} times"
+    method = (
+        f"To find out, it was made {times} as if on a day in the past, each "
+        f"{formats.days(backtest['horizon_days'])} ahead, and compared with what came."
+    )
+    comparison, origin = None, diagnostics.get("last_origin")
+    if origin:
+        first, forecast = date.fromisoformat(origin["first_ds"]), origin["forecast"]
+        comparison = compare(
+            [first + timedelta(days=index) for index in range(len(forecast))],
+            [origin["actual"], forecast, origin.get("lower_80", forecast), origin.get("upper_80", forecast)],
+            "The last back-test: forecast against what came",
+            "The last back-test, day by day",
+            amounts,
+        )
+    return Accuracy(f"{skill} {method}", warning, _cards(diagnostics), _models(diagnostics), comparison)
+
+
+def skill_sentence(diagnostics: Mapping[str, Any]) -> str:
+    """It errs 28% less than repeating last year's same days."""
+    skill, repeating = diagnostics["skill"], _naive_name(diagnostics)
+    if abs(skill) < formats.NEGLIGIBLE:
+        return f"It errs about as much as {repeating}."
+    return f"It errs {formats.share(abs(skill))} {'less' if skill > 0 else 'more'} than {repeating}."
+
+
+def _naive_name(diagnostics: Mapping[str, Any]) -> str:
+    return f"repeating {REPEATED[diagnostics['best_naive']]}"
+
+
+def _cards(diagnostics: Mapping[str, Any]) -> tuple[Card, ...]:
+    """Cards for the coverage of the bounds and for the errors; one whose number is unknown is left out."""
+    backtest, naive = diagnostics["backtest"], diagnostics["candidates"].get(diagnostics["best_naive"])
+    cards = []
+    for level in (80, 95):
+        inside = number_in(backtest, f"coverage_{level}")
+        if inside is not None:
+            verdict = judge_coverage(inside, level / 100)
+            cards.append(Card(f"Days inside the {level}% bounds", formats.share(inside), "", (verdict,)))
+    error = number_in(backtest, "wape")
+    if error is not None:
+        bias = bias_text(number_in(backtest, "bias"))
+        cards.append(Card("Typical error of a day", formats.share(error), "", (bias,)))
+    error = number_in(naive, "wape")
+    if error is not None:
+        beside = (f"when {_naive_name(diagnostics)}",)
+        cards.append(Card("Error without a forecast", formats.share(error), "", beside))
+    return tuple(cards)
+
+
+def judge_coverage(inside: float, promised: float) -> str:
+    if abs(inside - promised) <= COVERAGE_TOLERANCE * (1 - promised):
+        return "about as many as promised"
+    if inside < promised:
+        return "fewer than promised: expect more surprises than the bounds say"
+    return "more than promised: the bounds are wider than needed"
+
+
+def bias_text(bias: float | None) -> str:
+    if bias is None:
+        return ""
+    if abs(bias) < formats.NEGLIGIBLE:
+        return "about right on the whole"
+    return f"{formats.share(abs(bias))} too {'high' if bias > 0 else 'low'} on the whole"
+
+
+def _models(diagnostics: Mapping[str, Any]) -> Table:
+    """The candidates by their share of the forecast, with errors relative to the better seasonal naive."""
+    candidates = diagnostics["candidates"]
+    naive_error = number_in(candidates.get(diagnostics["best_naive"]), "mase")
+
+    def error(scores: Mapping[str, Any]) -> str:
+        mase = number_in(scores, "mase")
+        return formats.number(mase / naive_error if mase is not None and naive_error else mase, 2)
+
+    ranked = sorted(candidates.items(), key=lambda item: (-(item[1].get("weight") or 0), item[0]))
+    rows = [
+        (
+            MODELS.get(name) or name.replace("_", " ").capitalize(),
+            formats.share(number_in(scores, "weight")),
+            error(scores),
+        )
+        for name, scores in ranked
+    ]
+    unit = f"1 = {_naive_name(diagnostics)}"
+    return Table(
+        "Methods that were tried",
+        ("Method", "Share of the forecast", f"Error ({unit})" if naive_error else "Error (MASE)"),
+        (("All together", formats.share(1.0), error(diagnostics["backtest"])), *rows),
+    )
+
+
+def compare(
+    days: Sequence[date],
+    columns: Sequence[Sequence[float | None]],
+    title: str,
+    caption: str,
+    amounts: Amounts,
+) -> Comparison:
+    """Return a plot, a table and a summary of a forecast beside the actuals.
+
+    columns: actual, forecast, and its lower and upper 80% bounds, as long as `days`.
+    """
+    actual, forecast, lower, upper = ([finite(value) for value in column] for column in columns)
+    rows = zip(days, actual, forecast, lower, upper, strict=True)
+    complete = [
+        (value, expected, low, high)
+        for value, expected, low, high in zip(actual, forecast, lower, upper, strict=True)
+        if value is not None and expected is not None and low is not None and high is not None
+    ]
+    summary = "None of its days has come yet."
+    if complete:
+        inside = sum(low <= value <= high for value, _, low, high in complete)
+        came, forecast_sum = (amounts(total(row[column] for row in complete)) for column in (0, 1))
+        summary = (
+            f"Over {formats.days(len(complete))}, {came} came and {forecast_sum} was forecast; "
+            f"{inside} of {len(complete)} fell inside the 80% bounds."
+        )
+    return Comparison(
+        title,
+        summary,
+        line_plot(
+            [("forecast", forecast), ("actual", actual)],
+            spread_labels(days, "%d %b"),
+            [("interval80", lower, upper)],
+        ),
+        Table(
+            caption,
+            ("Day", "Actual", "Forecast", "80% from", "80% to"),
+            tuple((formats.day(day), *(amounts.exact(value) for value in values)) for day, *values in rows),
+        ),
+    )
+
+
+def track_record(record: Mapping[str, Any] | None, amounts: Amounts) -> TrackRecord | None:
+    """Return how earlier forecasts did, see ReportInput.track_record; None if there was none."""
+    if record is None:
+        return None
+    vintages = sorted(
+        (vintage for vintage in record.get("vintages") or () if vintage.get("days")),
+        key=lambda vintage: date.fromisoformat(vintage["made_on"]),
+        reverse=True,
+    )
+    if not vintages:
+        return TrackRecord(NO_TRACK_RECORD)
+    comparison, compared = None, record.get("compared")
+    if compared and compared["ds"]:
+        title = f"The forecast made on {_day(compared['made_on'])}, against what came"
+        columns = [compared[name] for name in ("actual", "yhat", "lower_80", "upper_80")]
+        days = [date.fromisoformat(day) for day in compared["ds"]]
+        comparison = compare(days, columns, title, title, amounts)
+    error, inside = (
+        weighted_mean([(number_in(vintage, name), vintage["days"]) for vintage in vintages])
+        for name in ("wape", "coverage_80")
+    )
+    left_out = len(vintages) - VINTAGES_SHOWN
+    return TrackRecord(
+        answer=f"{formats.counted(len(vintages), 'earlier forecast')}, scored on "
+        f"{formats.days(sum(vintage['days'] for vintage in vintages))} in all: a day was off by "
+        f"{formats.share(error)}, and {formats.share(inside)} fell inside the 80% bounds.",
+        table=Table(
+            "Earlier forecasts",
+            ("Made on", "Days scored", "Typical error", "On the whole", "Inside 80%", "Inside 95%"),
+            tuple(
+                (
+                    _day(vintage["made_on"]),
+                    f"{vintage['days']:,}",
+                    formats.share(number_in(vintage, "wape")),
+                    bias_text(number_in(vintage, "bias")).removesuffix(" on the whole") or formats.UNKNOWN,
+                    formats.share(number_in(vintage, "coverage_80")),
+                    formats.share(number_in(vintage, "coverage_95")),
+                )
+                for vintage in vintages[:VINTAGES_SHOWN]
+            ),
+        ),
+        earlier=f"{formats.counted(left_out, 'older forecast')} not shown." if left_out > 0 else "",
+        comparison=comparison,
+    )
+
+
+def _day(iso_date: str) -> str:
+    return formats.day(date.fromisoformat(iso_date))

@@ -1,0 +1,206 @@
+"""Why the forecast says what it says: its trend, week, year and holidays, each as a chart and a sentence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from modal_forecast.calendars import holidays_of
+from modal_forecast.components import MONTHS, WEEKDAYS
+from modal_forecast.report import formats
+from modal_forecast.report.formats import Amounts
+from modal_forecast.report.plots import Label, Plot, bar_plot, line_plot, spread_labels
+from modal_forecast.report.sections import Table
+from modal_forecast.report.values import Daily, finite
+
+FLAT = 0.02
+HOLIDAYS_SHOWN = 8
+MONTHS_LABELLED = {0: "start", 3: "middle", 6: "middle", 9: "middle", 11: "end"}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """plot: None where the table says it all, with a bar of `sizes` (-1..1) beside each of its rows."""
+
+    title: str
+    answer: str
+    plot: Plot | None
+    table: Table
+    sizes: tuple[float, ...] = ()
+
+
+class UnitEffects:
+    """Converts the effects of components, which may be factors, to the unit of the series.
+
+    components: as modal_forecast.components.components() returns them.
+    """
+
+    def __init__(self, components: Mapping[str, Any]) -> None:
+        self.is_factor = components["scale"] == "factor"
+        self.trend = [
+            (date.fromisoformat(f"{month:.7}-01"), float(level)) for month, level in components["trend"]
+        ]
+
+    def level(self, day: date) -> float:
+        """The level of the month of a day; outside the trend, that of its first or its last month."""
+        past = [level for month, level in self.trend if month <= day]
+        return past[-1] if past else self.trend[0][1]
+
+    def effect(self, effect: float | None, day: date) -> float | None:
+        if effect is None or not self.is_factor:
+            return effect
+        return (effect - 1) * self.level(day)
+
+
+def reasons(
+    components: Mapping[str, Any] | None, forecast: Daily, country: str | None, amounts: Amounts
+) -> list[Reason]:
+    """Return the reasons that there is something to say about; country: whose holidays were used."""
+    if not components:
+        return []
+    effects, first = UnitEffects(components), forecast.start
+    weekly = [
+        # On a weekday that is closed, everything that a day brings is lost.
+        -effects.level(first) if effect is None else effects.effect(effect, first)
+        for effect in _in_order(components["weekly"], WEEKDAYS)
+    ]
+    yearly = [effects.effect(effect, first) for effect in _in_order(components["yearly"], MONTHS)]
+    every = [
+        _trend(effects.trend, first, amounts),
+        _week(weekly, amounts),
+        _year(yearly, amounts),
+        _holidays(components["holidays"], effects, forecast, country, amounts),
+    ]
+    return [reason for reason in every if reason]
+
+
+def _trend(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts) -> Reason | None:
+    if len(trend) < 2:
+        return None
+    months, levels = zip(*trend, strict=True)
+    rows = tuple((f"{month:%b %Y}", amounts.exact(level)) for month, level in trend)
+    return Reason(
+        "Trend",
+        trend_text(trend, first, amounts),
+        line_plot([("part", levels)], spread_labels(months, "%b %Y")),
+        Table("A usual day, by month", ("Month", "Level of a day"), rows),
+    )
+
+
+def trend_text(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts) -> str:
+    """Compare the last month before the forecast with a year before it, or with the first month there is."""
+    past = [point for point in trend if point[0] <= first] or [*trend]
+    (now, level), (then, before) = past[-1], past[-13] if len(past) > 12 else past[0]
+    months = (now.year - then.year) * 12 + now.month - then.month
+    since = "a year ago" if months == 12 else f"in {then:%B %Y}"
+    usual = f"sual day now brings {amounts(level)}"
+    if months < 1:
+        return f"A u{usual}."
+    if before > 0 and abs(level / before - 1) < FLAT:
+        return f"Flat: a u{usual}, about as much as {since}."
+    direction = "Rising" if level > before else "Falling"
+    difference = (
+        f", {formats.share(abs(level / before - 1))} {'more' if level > before else 'less'} than {since}"
+    )
+    step = amounts(abs(level - before) / months)
+    return f"{direction} by about {step} a month. A u{usual}{difference if before > 0 else ''}."
+
+
+def _week(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
+    by_day = _varying(effects)
+    if not by_day:
+        return None
+    return Reason(
+        "Week",
+        _extremes(by_day, WEEKDAYS, "day", amounts),
+        bar_plot(by_day, [name[:3] for name in WEEKDAYS]),
+        _effects_table("Effect of the weekday", "Weekday", WEEKDAYS, by_day, amounts),
+    )
+
+
+def _year(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
+    by_month = _varying(effects)
+    if not by_month:
+        return None
+    labels = [
+        Label(round(month / 11 * 100, 1), MONTHS[month][:3], anchor)
+        for month, anchor in MONTHS_LABELLED.items()
+    ]
+    return Reason(
+        "Year",
+        _extremes(by_month, MONTHS, "time", amounts),
+        line_plot([("part", by_month)], labels),
+        _effects_table("Effect of the time of year", "Time", MONTHS, by_month, amounts),
+    )
+
+
+def _holidays(
+    holidays: Sequence[Mapping[str, Any]],
+    effects: UnitEffects,
+    forecast: Daily,
+    country: str | None,
+    amounts: Amounts,
+) -> Reason | None:
+    """The holidays among the days of the forecast whose effect the history tells."""
+    dates = holidays_of(country, np.array(forecast.days(), "datetime64[D]"))
+    ahead = sorted(
+        (day.astype(object), holiday["holiday"], float(holiday["day"]))
+        for holiday in holidays
+        for day in dates.get(holiday["holiday"], ())
+    )
+    if not ahead:
+        return None
+    rows = [
+        # On a day that is closed, everything that a day brings is lost.
+        (name, day, -effects.level(day) if forecast.at(day) == 0 else effects.effect(effect, day) or 0.0)
+        for day, name, effect in ahead[:HOLIDAYS_SHOWN]
+    ]
+    more = len(ahead) - HOLIDAYS_SHOWN
+    largest = max(abs(effect) for *_, effect in rows) or 1
+    name, day, effect = rows[0]
+    answer = f"Next: {name} on {formats.day(day)}, {amounts.signed(effect)} on that day."
+    return Reason(
+        "Holidays",
+        answer + (f" {more:,} more follow." if more > 1 else ""),
+        None,
+        Table(
+            "Holidays ahead",
+            ("Holiday", "Day", "Effect"),
+            tuple((name, formats.day(day), amounts.signed(effect)) for name, day, effect in rows),
+        ),
+        tuple(round(effect / largest, 3) for *_, effect in rows),
+    )
+
+
+def _in_order(effects: Any, labels: Sequence[str]) -> list[float | None]:
+    """Return the effects in the order of their labels.
+
+    Records of earlier versions hold a mapping, whose keys a message has sorted; its months are numbers.
+    """
+    pairs = effects.items() if isinstance(effects, Mapping) else effects
+    by_label = {str(label): effect for label, effect in pairs}
+    return [by_label.get(label, by_label.get(str(number))) for number, label in enumerate(labels, 1)]
+
+
+def _varying(effects: Sequence[float | None]) -> list[float]:
+    """Return the effects; empty if one is unknown, or if all are the same."""
+    known = [effect for effect in map(finite, effects) if effect is not None]
+    return known if len(known) == len(effects) and max(known) > min(known) else []
+
+
+def _extremes(effects: Sequence[float], names: Sequence[str], kind: str, amounts: Amounts) -> str:
+    best, worst = max(effects), min(effects)
+    high, low = names[effects.index(best)], names[effects.index(worst)]
+    return (
+        f"{high} is the best {kind} ({amounts.signed(best)} on a usual day), "
+        f"{low} the weakest ({amounts.signed(worst)})."
+    )
+
+
+def _effects_table(
+    caption: str, heading: str, names: Sequence[str], effects: Sequence[float], amounts: Amounts
+) -> Table:
+    rows = tuple((name, amounts.signed(effect)) for name, effect in zip(names, effects, strict=True))
+    return Table(caption, (heading, "Effect on a day"), rows)

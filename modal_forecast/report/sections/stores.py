@@ -1,0 +1,134 @@
+"""What each store may expect, and whether the stores add up to the total."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from modal_forecast.report import formats
+from modal_forecast.report.formats import Amounts
+from modal_forecast.report.plots import Shape, line_path
+from modal_forecast.report.sections.outlook import WindowTotal, window_total
+from modal_forecast.report.values import Daily, read_daily, total
+
+# Half a percent: a smaller difference cannot be seen in the amounts shown.
+SUM_TOLERANCE = 0.005
+WIDEST = "Bounds add up each day's 80% bounds, where nothing better is known: less is likely."
+SPARK_HEIGHT = 26
+WEEKS_BACK, WEEKS_AHEAD = 26, 9
+COLUMNS = ("yhat", "yhat_lower_80", "yhat_upper_80")
+
+
+@dataclass(frozen=True)
+class StoreRow:
+    """last: the actuals, and of how many days if some are unknown; spark: weekly sums of both series."""
+
+    name: str
+    last: str
+    expected: str
+    between: str
+    last_year: str
+    spark: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Stores:
+    answer: str
+    days: int
+    rows: tuple[StoreRow, ...]
+    total: StoreRow
+    note: str
+
+
+def by_store(
+    stores: Sequence[Mapping[str, Any]],
+    history: Daily,
+    forecast: Mapping[str, Daily],
+    main: WindowTotal,
+    amounts: Amounts,
+) -> Stores | None:
+    """Return the stores in descending order of what they are expected to bring; None if there are none.
+
+    history, forecast: of the total; main: the window shown of it.
+    """
+    if not stores:
+        return None
+    first = forecast["yhat"].start
+
+    def daily(table: Any, column: str) -> Daily:
+        # A store that opens soon has no history, and one that is too young no forecast.
+        return read_daily(table, column) if table.num_rows else Daily(first, ())
+
+    windows, rows = [], []
+    for store in stores:
+        past = daily(store["history"], "y")
+        ahead = {column: daily(store["forecast"], column) for column in COLUMNS}
+        windows.append(window_total(past, ahead, main.days))
+        rows.append(_row(str(store["name"]), past, ahead["yhat"], windows[-1], amounts))
+    ranked = sorted(range(len(rows)), key=lambda index: -(windows[index].total or 0))
+    return Stores(
+        answer=_sum_text([window.total for window in windows], main, amounts),
+        days=main.days,
+        rows=tuple(rows[index] for index in ranked),
+        total=_row("All stores", history, forecast["yhat"], main, amounts),
+        note="" if main.days == 1 else WIDEST,
+    )
+
+
+def _sum_text(totals: Sequence[float | None], main: WindowTotal, amounts: Amounts) -> str:
+    stores = formats.counted(len(totals), "store")
+    of_stores, period = total(totals), f"the next {formats.days(main.days)}"
+    add = "adds" if len(totals) == 1 else "add"
+    if of_stores is None or main.total is None:
+        return f"{stores}; not every one has a forecast for each of {period}."
+    if abs(of_stores - main.total) <= SUM_TOLERANCE * max(abs(main.total), 1e-9):
+        return f"The {stores} {add} up to the total: {amounts(main.total)} in {period}."
+    return (
+        f"The {stores} {add} up to {amounts(of_stores)} in {period}; the total was forecast on its own "
+        f"and says {amounts(main.total)}."
+    )
+
+
+def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amounts: Amounts) -> StoreRow:
+    first, days = forecast.start, window.days
+    recent = [history.at(first - timedelta(days=back)) for back in range(1, days + 1)]
+    known = [value for value in recent if value is not None]
+    last = amounts(total(known)) if known else formats.UNKNOWN
+    if window.change is not None:
+        last_year = formats.change(window.change)
+    else:
+        is_new = history.start > first - timedelta(weeks=52)
+        last_year = "opened since" if is_new else formats.UNKNOWN
+    return StoreRow(
+        name=name,
+        last=f"{last} in {formats.days(len(known))}" if 0 < len(known) < days else last,
+        expected=amounts(window.total),
+        between=f"{amounts(window.lower)} to {amounts(window.upper)}" if window.lower is not None else "",
+        last_year=last_year,
+        spark=_spark(history, forecast),
+    )
+
+
+def _spark(history: Daily, forecast: Daily) -> tuple[Shape, ...]:
+    """Return lines of whole weeks, counted from the first day of the forecast, on one scale from zero."""
+
+    def week(daily: Daily, number: int) -> float | None:
+        first: date = forecast.start + timedelta(weeks=number)
+        return total(daily.at(first + timedelta(days=day)) for day in range(7))
+
+    past = [week(history, number) for number in range(-WEEKS_BACK, 0)]
+    coming = [week(forecast, number) for number in range(WEEKS_AHEAD)]
+    known = [0.0, *(value for value in past + coming if value is not None)]
+    highest, span = max(known), (max(known) - min(known)) or 1
+
+    def y(value: float) -> float:
+        return 2 + (highest - value) / span * (SPARK_HEIGHT - 4)
+
+    # The line of the forecast starts where that of the actuals ends.
+    joined = [*[None] * (WEEKS_BACK - 1), past[-1], *coming]
+    return (
+        Shape("actual", "line", line_path([*past, *[None] * WEEKS_AHEAD], y)),
+        Shape("forecast", "line", line_path(joined, y)),
+    )
