@@ -4,13 +4,13 @@ import warnings
 
 import dagster as dg
 
+from serverless_assets.annotations import annotate_assets
 from serverless_assets.automation.jobs import jobs
 from serverless_assets.automation.plan import plan_job
 from serverless_assets.automation.schedules import schedules
 from serverless_assets.automation.sensors import sensors
 from serverless_assets.automation.what_if import what_if_job
-from serverless_assets.described import Described
-from serverless_assets.environments import environment
+from serverless_assets.environments import environment as build_environment
 from serverless_assets.forecasting.assets import forecasting_assets, refuse_owned_name
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.run_metrics import pipeline_runs
@@ -22,6 +22,7 @@ from serverless_assets.transformation.assets import transformation_assets
 # patch release, so an upgrade, not a run, is when to look at them again.
 BETA_APIS = (
     "Class `(CodeReferencesMetadataValue|LocalFileCodeReference|UrlCodeReference)`",
+    "Function `with_source_code_references`",
     "Parameter `backfill_policy` of function `asset`",
     "Parameter `data_version` of initializer `Output.__init__`",
 )
@@ -31,22 +32,22 @@ for api in BETA_APIS:
 
 def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
-    parts, table = environment(settings), settings.forecast_table
-    manifest = parts.project.read_manifest()
+    environment, table = build_environment(settings), settings.forecast_table
+    manifest = environment.project.read_manifest()
     refuse_owned_name(table, manifest)
-    described = Described(settings, parts.publisher.warehouse, manifest)
     assets = [
-        ingestion_assets(parts.first_month, settings.pool),
-        transformation_assets(parts.project, settings.pool),
+        ingestion_assets(environment.first_month, settings.pool),
+        transformation_assets(environment.project, settings.pool),
         *forecasting_assets(table, settings.forecast_fresh_hours, settings.pool, settings.timezone),
     ]
-    names = {key.to_user_string() for found in assets for key in found.keys}
+    names = {key.to_user_string() for definition in assets for key in definition.keys}
+    annotated = annotate_assets(assets, settings, environment.publisher.warehouse, manifest)
     return dg.Definitions(
-        assets=[*described.all(assets), pipeline_runs(settings.owner)],
-        jobs=[*jobs(), plan_job(parts, table), what_if_job(parts, table)],
-        schedules=schedules(settings.timezone, parts.first_month, settings.automation_is_on),
-        sensors=sensors(parts, settings),
-        resources={**parts.resources(names), "run_inputs": RunInputs.configure_at_launch()},
+        assets=[*annotated, pipeline_runs(settings.owner)],
+        jobs=[*jobs(), plan_job(environment, table), what_if_job(environment, table)],
+        schedules=schedules(settings.timezone, environment.first_month, settings.automation_is_on),
+        sensors=sensors(environment, settings),
+        resources={**environment.resources(names), "run_inputs": RunInputs.configure_at_launch()},
         # One process a run: steps share the warehouse file, which admits one writing process, and a
         # process each would cost seconds a step.
         executor=dg.in_process_executor,

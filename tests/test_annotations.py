@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from serverless_assets.described import CODE, COLUMNS, TABLE
+from serverless_assets.names import CODE_REFERENCES, COLUMN_SCHEMA, TABLE_NAME
 from serverless_assets.settings import PROJECT_ROOT
 from tests.conftest import Pipeline
 
@@ -28,31 +28,31 @@ def test_every_asset_has_all_of_it(specs):
         assert spec.owners == ["team:data"], name
         assert spec.kinds, name
         assert len(spec.description or "") > 20, name
-        assert spec.metadata[CODE].code_references, name
+        assert spec.metadata[CODE_REFERENCES].code_references, name
 
 
 def test_every_table_has_its_name_and_says_what_each_column_is(specs):
     tables = {name: spec for name, spec in specs.items() if name != "forecast_report"}
     for name, spec in tables.items():
-        assert spec.metadata[TABLE].endswith(f"dwh.{name}"), name
-        for column in spec.metadata[COLUMNS].columns:
+        assert spec.metadata[TABLE_NAME].endswith(f"dwh.{name}"), name
+        for column in spec.metadata[COLUMN_SCHEMA].columns:
             assert column.description, f"{name}.{column.name}"
         assert "duckdb" in spec.kinds
 
 
 def test_code_is_a_place_on_this_machine(specs):
     for spec in specs.values():
-        for place in spec.metadata[CODE].code_references:
+        for place in spec.metadata[CODE_REFERENCES].code_references:
             line = Path(place.file_path).read_text().splitlines()[place.line_number - 1]
             assert line.strip()
-    [contract, _] = specs["raw_items"].metadata[CODE].code_references
+    [contract, _] = specs["raw_items"].metadata[CODE_REFERENCES].code_references
     assert '"raw_items"' in Path(contract.file_path).read_text().splitlines()[contract.line_number - 1]
 
 
 def test_code_is_a_link_where_the_settings_say_where_it_is(green):
     variables = {**green.variables, "SERVERLESS_CODE_URL": "https://code.test/shop/blob/main"}
     pipeline = Pipeline(green.home, dg.DagsterInstance.ephemeral(), variables)
-    links = [place.url for place in specs_of(pipeline)["orders"].metadata[CODE].code_references]
+    links = [place.url for place in specs_of(pipeline)["orders"].metadata[CODE_REFERENCES].code_references]
     assert links[0] == "https://code.test/shop/blob/main/dbt_project/models/marts/orders.sql#L1"
     for link in links:
         assert (PROJECT_ROOT / link.removeprefix("https://code.test/shop/blob/main/").split("#")[0]).is_file()

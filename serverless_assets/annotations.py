@@ -1,0 +1,130 @@
+"""What the UI shows of every asset beside its runs: owner, kinds, table, columns and code."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from serverless_assets.forecasting import accuracy, forecast_file, stores
+from serverless_assets.ingestion import catalog
+from serverless_assets.names import (
+    CODE_REFERENCES,
+    COLUMN_SCHEMA,
+    DBT_UNIQUE_ID,
+    FORECAST,
+    FORECAST_ACCURACY,
+    STORE_FORECAST,
+    TABLE_NAME,
+)
+from serverless_assets.settings import PROJECT_ROOT, Settings
+from serverless_assets.warehouse import Warehouse
+
+CodeReference = dg.LocalFileCodeReference | dg.UrlCodeReference
+
+FORECASTING_TABLES = {
+    FORECAST: (forecast_file.SCHEMA, forecast_file.DESCRIPTIONS),
+    FORECAST_ACCURACY: (accuracy.SCHEMA, accuracy.DESCRIPTIONS),
+    STORE_FORECAST: (stores.SCHEMA, stores.DESCRIPTIONS),
+}
+
+
+def annotate_assets(
+    assets: Iterable[dg.AssetsDefinition],
+    settings: Settings,
+    warehouse: Warehouse,
+    manifest: Mapping[str, Any],
+) -> list[dg.AssetsDefinition]:
+    """Return the assets with owner, kinds, table, columns and code references; what a spec sets itself stays.
+
+    Args:
+        manifest: that of the dbt project.
+    """
+
+    def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:
+        asset = spec.key.to_user_string()
+        metadata = {**_table(asset, settings, warehouse, manifest), **spec.metadata}
+        declared = (
+            _model_files(manifest["nodes"][spec.metadata[DBT_UNIQUE_ID]], settings.dbt_project)
+            if DBT_UNIQUE_ID in spec.metadata
+            else _contract(asset)
+        )
+        metadata[CODE_REFERENCES] = dg.CodeReferencesMetadataValue(code_references=list(declared))
+        kinds = {*spec.kinds, *([warehouse.kind] if TABLE_NAME in metadata else [])}
+        return spec.replace_attributes(owners=spec.owners or [settings.owner], kinds=kinds, metadata=metadata)
+
+    def link(spec: dg.AssetSpec) -> dg.AssetSpec:
+        references = spec.metadata[CODE_REFERENCES].code_references
+        linked = [_link(reference, settings.code_url) for reference in references]
+        value = dg.CodeReferencesMetadataValue(code_references=linked)
+        return spec.replace_attributes(metadata={**spec.metadata, CODE_REFERENCES: value})
+
+    annotated = [definition.map_asset_specs(annotate) for definition in assets]
+    return [
+        definition.map_asset_specs(link)
+        for definition in dg.with_source_code_references(annotated)
+        if isinstance(definition, dg.AssetsDefinition)
+    ]
+
+
+def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
+    """Return the columns as Dagster shows them."""
+    return dg.TableSchema(
+        [dg.TableColumn(field.name, str(field.type), descriptions.get(field.name)) for field in schema]
+    )
+
+
+def _table(
+    asset: str, settings: Settings, warehouse: Warehouse, manifest: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the table and columns of an asset; dagster-dbt sets those of models."""
+    if asset in FORECASTING_TABLES:
+        schema, descriptions = FORECASTING_TABLES[asset]
+        table = settings.forecast_table if asset == FORECAST else asset
+    else:
+        raw_table = next((raw for raw in catalog.TABLES if raw.name == asset), None)
+        if raw_table is None:
+            return {}
+        schema, table = raw_table.schema, asset
+        # The dbt project describes the columns of its sources.
+        sources = (source for source in manifest["sources"].values() if source["identifier"] == asset)
+        source: Mapping[str, Any] = next(sources, {"columns": {}})
+        descriptions = {name: column["description"] for name, column in source["columns"].items()}
+    return {
+        TABLE_NAME: warehouse.qualified_name(table),
+        COLUMN_SCHEMA: column_schema(schema, descriptions),
+    }
+
+
+def _model_files(node: Mapping[str, Any], project: Path) -> Iterator[dg.LocalFileCodeReference]:
+    yield _file(project / node["original_file_path"], 1, "its query")
+    if node["patch_path"]:
+        path = project / node["patch_path"].partition("://")[2]
+        yield _file(path, 1, "its columns and tests")
+
+
+def _contract(asset: str) -> Iterator[dg.LocalFileCodeReference]:
+    """Yield where a raw table is declared."""
+    path = Path(catalog.__file__)
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.strip() == f'"{asset}",':
+            yield _file(path, number, "what the source must serve")
+
+
+def _file(path: Path, line: int, label: str) -> dg.LocalFileCodeReference:
+    return dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=label)
+
+
+def _link(reference: CodeReference, code_url: str | None) -> CodeReference:
+    """Return a link below SERVERLESS_CODE_URL if the file is in this repository, else the file itself.
+
+    `dg.link_code_references_to_git` knows GitHub and GitLab alone, and the setting is any host's address.
+    """
+    if isinstance(reference, dg.UrlCodeReference):
+        return reference
+    label, path = reference.label or "how it is made", Path(reference.file_path)
+    if code_url is None or not path.is_relative_to(PROJECT_ROOT):
+        return _file(path, reference.line_number or 1, label)
+    place = f"{path.relative_to(PROJECT_ROOT).as_posix()}#L{reference.line_number}"
+    return dg.UrlCodeReference(url=f"{code_url.rstrip('/')}/{place}", label=label)
