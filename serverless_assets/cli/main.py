@@ -12,18 +12,20 @@ import click
 
 from serverless_assets.cli.failures import Commands
 from serverless_assets.instance import open_instance, prepare_dagster_home
+from serverless_assets.names import MAIN_JOB
 from serverless_assets.settings import PROJECT_ROOT, Settings
 
 PORT = click.IntRange(1, 65535)
 
 
 @click.group(cls=Commands)
+@click.version_option(package_name="serverless-assets", prog_name="serverless")
 def main() -> None:
     """Run the serverless pipeline, or open its UI."""
 
 
 @main.command()
-@click.argument("job", default="serverless_pipeline")
+@click.argument("job", default=MAIN_JOB)
 @click.option(
     "--config",
     "config_file",

@@ -16,9 +16,8 @@ import yaml
 
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.automation.source_updated import month_tags
-from serverless_assets.cli.progress import OF_SKIPPED, Progress
+from serverless_assets.cli.output import SKIPPED_STEP_WARNING, Progress, stopped_text, summary_text
 from serverless_assets.cli.stopping import Stopping
-from serverless_assets.cli.text import stopped_text, summary_text
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.instance import open_instance
@@ -157,7 +156,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     tags = range_tags(request.months, job.name, job.partitions_def) if request.months else {}
     # Dagster warns beside the run's log, too.
     logging.getLogger("dagster._core.execution.plan.active").addFilter(
-        lambda record: not OF_SKIPPED.match(record.getMessage())
+        lambda record: not SKIPPED_STEP_WARNING.match(record.getMessage())
     )
     with open_instance() as instance, registered(settings.home, run_id):
         for sentence in end_dead_runs(settings.home, instance):
@@ -177,7 +176,8 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
                 run_id=run_id,
             )
         except dg.DagsterInvalidConfigError as error:
-            raise RunRefused(_in_words(error)) from None
+            messages = " ".join(problem.message for problem in error.errors)
+            raise RunRefused(f"The run config cannot be used. {messages}") from None
     document = read_summary(settings.home)
     if document is None or document["run_id"] != run_id:
         if progress.refusal:
@@ -223,7 +223,3 @@ def range_tags(months: str, job: str, partitions: dg.PartitionsDefinition | None
             f"--months is {months!r}; choose from {keys[0][:7]} (SERVERLESS_FIRST_MONTH) to {keys[-1][:7]}."
         )
     return month_tags(start, end)
-
-
-def _in_words(error: dg.DagsterInvalidConfigError) -> str:
-    return "The run config cannot be used. " + " ".join(found.message for found in error.errors)

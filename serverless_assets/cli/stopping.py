@@ -90,9 +90,9 @@ class Stopping:
                 os.kill(os.getpid(), signal.SIGTERM)
             elif not ready:
                 self._end()
-            elif self.reason is None and (found := [n for n in REASONS if n in numbers]):
-                self.exit_code = 128 + found[0]
-                self._stop(REASONS[found[0]])
+            elif self.reason is None and (received := [n for n in REASONS if n in numbers]):
+                self.exit_code = 128 + received[0]
+                self._stop(REASONS[received[0]])
                 deadline = time.monotonic() + SECONDS_TO_END
 
     def end_process(self) -> NoReturn:

@@ -1,6 +1,11 @@
 """The summary that a run prints."""
 
-from serverless_assets.cli.text import summary_text
+from importlib.metadata import version
+
+from click.testing import CliRunner
+
+from serverless_assets.cli import main
+from serverless_assets.cli.output import summary_text
 
 
 def document(**outcomes):
@@ -47,3 +52,8 @@ def test_a_run_that_is_refused_as_a_whole_is_told_in_one_line():
 
 def test_a_warehouse_that_is_not_there_yet_is_not_named():
     assert "Warehouse" not in summary_text(document(raw_orders=("failed", "no connection"), b=("built", "")))
+
+
+def test_version_is_that_of_the_package():
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.output == f"serverless, version {version('serverless-assets')}\n"
