@@ -13,7 +13,7 @@ from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.environments import environment as build_environment
 from serverless_assets.forecasting.assets import forecasting_assets, refuse_owned_name
 from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.publishing.run_metrics import pipeline_runs
+from serverless_assets.publishing.summary import pipeline_runs
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import transformation_assets

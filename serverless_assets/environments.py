@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import Generic, TypeVar
 
 from modal_forecast.code_version import versioned_app
-from serverless_assets.budget_guard import BudgetGuard
+from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.limits import DownloadLimits

@@ -14,8 +14,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets.instance import prepare_dagster_home
-from serverless_assets.publishing.run_lock import RunLock
-from serverless_assets.publishing.run_process import end_dead_runs
+from serverless_assets.publishing.run_lock import RunLock, end_dead_runs
 
 pytestmark = pytest.mark.slow
 

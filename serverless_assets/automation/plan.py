@@ -12,8 +12,9 @@ import dagster as dg
 
 from modal_forecast.messages import ForecastRefused
 from serverless_assets.automation.jobs import PREFILL
-from serverless_assets.budget_guard import BudgetGuard
+from serverless_assets.budget import BudgetGuard, refusal, verdict
 from serverless_assets.failures import as_failure
+from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
 from serverless_assets.forecasting.assets import decide_report, refuse_owned_name
@@ -30,11 +31,9 @@ from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECAST_REPORT, REVENUE, STORE_FORECAST
-from serverless_assets.publishing.budget import refusal, verdict
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Choices, ForecastChoice, RunInputs
-from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.plan import BuildDecision
 from serverless_assets.transformation.planning import Planning, bytes_to_read
@@ -89,8 +88,8 @@ def dry_run(environment: PlannedEnvironment, choices: Choices, forecast_table: s
         manifest, warehouse, environment.project.vars(), environment.project.variables
     ).decide(
         None,
-        notes=notes,
-        known=lambda: known_models(environment.publisher.artifacts),
+        states=notes,
+        known_models=lambda: known_models(environment.publisher.artifacts),
         force=choices.rebuild_all,
     )
     sizes, assets = bytes_to_read(environment.project, warehouse, decisions, manifest), asset_names(manifest)

@@ -11,7 +11,7 @@ from serverless_assets.automation.forecast_stale import forecast_stale
 from serverless_assets.automation.run_alerts import recovered, run_failed
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.ingestion.source import Source
-from serverless_assets.publishing.run_process import end_dead_runs
+from serverless_assets.publishing.run_lock import end_dead_runs
 from serverless_assets.settings import Settings
 
 SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS = 15

@@ -67,7 +67,7 @@ def ui(port: int) -> None:
     _refuse_unusable_port(port)
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     _prepare_definitions(settings)
-    from serverless_assets.publishing.run_process import end_dead_runs
+    from serverless_assets.publishing.run_lock import end_dead_runs
 
     # What Dagster cannot use is refused here: its own processes would end with a traceback each.
     with open_instance() as instance:

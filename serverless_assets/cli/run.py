@@ -21,8 +21,8 @@ from serverless_assets.cli.stopping import Stopping
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.instance import open_instance
-from serverless_assets.publishing.pending_assets import PendingAssets
-from serverless_assets.publishing.run_process import end_dead_runs, registered
+from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.settings import Settings

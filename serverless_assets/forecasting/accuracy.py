@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
+from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.history import REVENUE, Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape
 
 TABLE = "forecast_accuracy"

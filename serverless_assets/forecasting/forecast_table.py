@@ -10,13 +10,13 @@ import pyarrow as pa
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRequest
 from serverless_assets import metadata
+from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.checks import CheckResult, check_forecast, failures
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in
 from serverless_assets.forecasting.history import COUNTRY, History
 from serverless_assets.forecasting.record import Record, RecordName
 from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape, Warehouse
 
 DESCRIPTION = "Daily order revenue for the coming days, with 80% and 95% bounds."

@@ -23,6 +23,7 @@ from modal_forecast.messages import (
 from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
+from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting import forecast_file, growing
 from serverless_assets.forecasting.calls import RecordedCalls
 from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
@@ -39,7 +40,6 @@ from serverless_assets.forecasting.reuse import STORES_KEY, digest, reason_to_fo
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse import TableShape, Warehouse
 
 TABLE = "store_forecast"

@@ -10,6 +10,7 @@ import dagster as dg
 
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
+from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import NO_ROWS
 from serverless_assets.ingestion.catalog import TABLES, RawTable, Window
 from serverless_assets.ingestion.checking import CheckRunner, check_specs
@@ -22,7 +23,6 @@ from serverless_assets.ingestion.source_observation import NOT_LOADED, SourceObs
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import IngestionChoice, RunInputs
-from serverless_assets.scratch import scratch_folder
 
 GROUP = "ingestion"
 

@@ -16,7 +16,13 @@ from uuid import uuid4
 import dagster as dg
 
 from serverless_assets.artifacts.local import LocalArtifacts
-from serverless_assets.files import copy_atomically, link_atomically, share_atomically, write_atomically
+from serverless_assets.files import (
+    copy_atomically,
+    link_atomically,
+    scratch_folder,
+    share_atomically,
+    write_atomically,
+)
 from serverless_assets.publishing.layout import (
     Layout,
     link_published,
@@ -38,7 +44,6 @@ from serverless_assets.publishing.working_copy import (
     working_stamps,
     write_base,
 )
-from serverless_assets.scratch import scratch_folder
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 # A release is named by the time of its publish; a dot before it marks one that is being written or removed.

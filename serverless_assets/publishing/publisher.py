@@ -1,7 +1,8 @@
 """The resource that wraps every run: where it writes to, and what becomes of that at its end."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,57 @@ from dagster import DagsterEventType
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
+from serverless_assets.files import remove_leftovers, write_atomically
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, asset_outcomes
-from serverless_assets.publishing.pending_assets import PendingAssets
 from serverless_assets.publishing.run_history import prune_runs
-from serverless_assets.publishing.run_metrics import record_of
-from serverless_assets.publishing.run_process import registered
-from serverless_assets.publishing.summary import summarise, write_summary
+from serverless_assets.publishing.run_lock import registered
+from serverless_assets.publishing.summary import record_of, summarise, write_summary
 from serverless_assets.run_inputs import Choices
-from serverless_assets.scratch import remove_leftovers
 from serverless_assets.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class PendingAssets:
+    """The assets that a run set out to write and that have not succeeded since.
+
+    Kept in a file below `home`, so that what a killed run left behind is not published by the next
+    one, even if that writes something else altogether.
+    """
+
+    home: Path
+
+    @property
+    def path(self) -> Path:
+        return self.home / "work" / "unsettled.json"
+
+    def is_readable(self) -> bool:
+        """Whether it is known what is unfinished."""
+        return self._read() is not None
+
+    def read(self) -> set[str]:
+        """The unfinished assets; none if that is not known."""
+        return self._read() or set()
+
+    def add(self, assets: Iterable[str]) -> None:
+        self._write(self.read() | set(assets))
+
+    def remove(self, assets: Iterable[str]) -> None:
+        self._write(self.read() - set(assets))
+
+    def clear(self) -> None:
+        self._write(set())
+
+    def _read(self) -> set[str] | None:
+        try:
+            assets = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return None
+        is_valid = isinstance(assets, list) and all(isinstance(asset, str) for asset in assets)
+        return set(assets) if is_valid else None
+
+    def _write(self, assets: set[str]) -> None:
+        write_atomically(self.path, json.dumps(sorted(assets)).encode())
+
 
 # Raises a `UserError` if a run that means to write these assets, with these choices, may not begin.
 Admit = Callable[[Sequence[str], Callable[[], Choices], Callable[[str], None]], None]

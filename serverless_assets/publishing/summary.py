@@ -1,4 +1,5 @@
-"""The last run's summary, for programs: `runs/latest.json`."""
+"""A run's summary: `runs/latest.json` for programs, and the asset `pipeline_runs` for the UI, which plots
+what runs take and cost over time."""
 
 import json
 import time
@@ -98,3 +99,30 @@ def read_summary(home: Path) -> dict[str, Any] | None:
     """The document in `runs/latest.json`; None before the first run."""
     path = summary_path(home)
     return json.loads(path.read_text()) if path.exists() else None
+
+
+NAME, GROUP = "pipeline_runs", "operations"
+
+
+def pipeline_runs(owner: str) -> dg.AssetSpec:
+    """The asset. No job makes it: a run that is to write assets leaves one materialization, failed or not."""
+    return dg.AssetSpec(
+        NAME,
+        group_name=GROUP,
+        kinds={"dagster"},
+        owners=[owner],
+        description=(
+            "What each run did, took and cost: seconds, rows and bytes, how many assets were built, reused, "
+            "failed and skipped, and, where that is charged for, US dollars."
+        ),
+    )
+
+
+def record_of(summary: RunSummary) -> dg.AssetMaterialization:
+    """What a run leaves behind: the totals of its summary."""
+    verdict = "succeeded" if summary.success else "failed"
+    return dg.AssetMaterialization(
+        NAME,
+        description=f"Run {summary.run_id[:8]} of {summary.job} {verdict}.",
+        metadata={**summary.totals, "run": summary.run_id, "job": summary.job},
+    )

@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serverless_assets.artifacts.local import read_change
-from serverless_assets.files import copy_atomically, move_aside, write_atomically
+from serverless_assets.files import copy_atomically, move_aside, scratch_folder, write_atomically
 from serverless_assets.publishing.layout import HomeError, Layout, is_replaced, stamp
-from serverless_assets.publishing.pending_assets import PendingAssets
-from serverless_assets.scratch import scratch_folder
-from serverless_assets.warehouse.duckdb_damage import damage_of, verify
+from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.warehouse.duckdb import damage_of, verify
 
 Stamps = Mapping[str, object]
 WAREHOUSE = "warehouse.duckdb"

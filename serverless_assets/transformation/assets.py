@@ -16,7 +16,7 @@ from serverless_assets.transformation.fingerprints import is_model
 from serverless_assets.transformation.plan import BuildDecision
 from serverless_assets.transformation.planning import Planning
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.state import keep, known_models
+from serverless_assets.transformation.state import keep_manifest, known_models
 
 
 class GroupByFolder(DagsterDbtTranslator):
@@ -71,7 +71,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
             step = Step(context, project, manifest, translator, publisher.warehouse, variables)
             decisions = Planning(manifest, publisher.warehouse, project.vars(), variables).decide(
                 step.selected(),
-                known=lambda: known_models(publisher.artifacts),
+                known_models=lambda: known_models(publisher.artifacts),
                 force=choices.rebuild_all,
                 run_id=run_id,
             )
@@ -80,6 +80,6 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
             if is_whole(decisions, manifest) and manifest_path.read_bytes() == content:
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
-                keep(publisher.artifacts, manifest_path, accounts, run_id)
+                keep_manifest(publisher.artifacts, manifest_path, accounts, run_id)
 
     return transformation

@@ -17,7 +17,7 @@ from serverless_assets.transformation.invocation import Results, batches_of, bui
 from serverless_assets.transformation.lineage import ColumnLineage
 from serverless_assets.transformation.plan import BuildDecision, in_turns, plan_text
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.state import label, row_count, rows_in, write_states
+from serverless_assets.transformation.state import qualified_name, row_count, rows_in, write_states
 from serverless_assets.warehouse import Warehouse
 
 DbtEvent = (
@@ -80,7 +80,7 @@ class Step:
                 metadata={
                     **metadata.outcome("reused", decision.reason, rows=count),
                     metadata.BUILT_BY: decision.built_by,
-                    "dagster/table_name": label(self.warehouse, decision.node),
+                    "dagster/table_name": qualified_name(self.warehouse, decision.node),
                     **lineages[decision.node.id],
                     "plan": table,
                 },
@@ -121,7 +121,7 @@ class Step:
     ) -> Generator[DbtEvent, None, str | None]:
         """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
-        # Rows are replaced in place: until all is done, the relation is not what its note says.
+        # Rows are replaced in place: until all is done, the relation is not what its state says.
         in_place = [
             d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
         ]
@@ -148,9 +148,9 @@ class Step:
         finally:
             # However it ended: what was built and found sound need not be built again.
             events.close()
-            notes = results.states(decisions, finished)
+            states = results.states(decisions, finished)
             write_states(
-                self.warehouse, [(d.node, notes[d.node.name]) for d in decisions if d.node.name in notes]
+                self.warehouse, [(d.node, states[d.node.name]) for d in decisions if d.node.name in states]
             )
         return failure
 

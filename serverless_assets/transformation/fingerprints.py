@@ -48,7 +48,7 @@ def digest(value: object) -> str:
 class Macros:
     """The macros of a manifest, and the values that variables have in them."""
 
-    found: Mapping[str, Mapping[str, Any]]
+    macros: Mapping[str, Mapping[str, Any]]
     variables: Mapping[str, Any]
     environ: Mapping[str, str]
     # By materialization: the macros of the project and its packages that take part in it.
@@ -63,7 +63,7 @@ class Macros:
         return id.split(".")[1] in BUILT_IN_PACKAGES
 
     def sql(self, id: str) -> str:
-        return str(self.found[id]["macro_sql"])
+        return str(self.macros[id]["macro_sql"])
 
     def used_by(self, called: Iterable[str], config: Mapping[str, Any]) -> list[str]:
         """The macros called, those that they call, and so on; and the model's own incremental strategy's.
@@ -73,11 +73,11 @@ class Macros:
         strategy = f".get_incremental_{config.get('incremental_strategy')}_sql"
         materialization = f".materialization_{config.get('materialized')}_"
         if materialization not in self.own:
-            builds = self._closure(id for id in self.found if materialization in id)
+            builds = self._closure(id for id in self.macros if materialization in id)
             self.own[materialization] = {id for id in builds if not self.is_built_in(id)}
         return sorted(
             self.own[materialization]
-            | self._closure([*called, *(id for id in self.found if id.endswith(strategy))])
+            | self._closure([*called, *(id for id in self.macros if id.endswith(strategy))])
         )
 
     def _closure(self, called: Iterable[str]) -> set[str]:
@@ -85,9 +85,9 @@ class Macros:
         used: set[str] = set()
         while waiting:
             id = waiting.pop()
-            if id in self.found and id not in used:
+            if id in self.macros and id not in used:
                 used.add(id)
-                waiting += self.found[id]["depends_on"]["macros"]
+                waiting += self.macros[id]["depends_on"]["macros"]
         return used
 
     def variables_in(self, codes: Iterable[str]) -> dict[str, str]:
@@ -140,8 +140,8 @@ class Materialization(StrEnum):
 class Node:
     """A model, and what it is made of.
 
-    `name` is that of its relation, with its schema if that is not the target's. `code` maps each part of it,
-    in words ("SQL", "macro cents_to_dollars"), to a hash. `parents` are names of models and raw tables, and
+    `name` is that of its relation, with its schema if that is not the target's. `data_hashes` maps each part
+    of it ("SQL", "macro cents_to_dollars") to a hash. `parents` are names of models and raw tables, and
     `reads` those of the relations among them and behind the ephemeral ones. `follows_months` says that rows
     of one month come from rows of the same month in every parent that has months. Of a microbatch model,
     `begin` is the day of the first batch, and `filtered` are the parents of which dbt has a batch read the
@@ -150,7 +150,7 @@ class Node:
 
     id: str
     name: str
-    code: Mapping[str, str]
+    data_hashes: Mapping[str, str]
     parents: tuple[str, ...]
     reads: tuple[str, ...]
     kind: Materialization = Materialization.WHOLE
@@ -162,9 +162,9 @@ class Node:
     filtered: frozenset[str] = frozenset()
 
     @property
-    def code_version(self) -> str:
+    def fingerprint(self) -> str:
         """One hash of all its parts."""
-        return digest(self.code)
+        return digest(self.data_hashes)
 
 
 def nodes(
@@ -214,14 +214,15 @@ class _Reader:
         config = node["config"]
         used = self.macros.used_by(node["depends_on"].get("macros", ()), config)
         kind = _kind(node, {self.macros.name(id) for id in used})
-        code = self.code(node)
-        for id in self._ephemerals(node):
-            code[f"ephemeral {self.names[id]}"] = digest(self.code(self.manifest["nodes"][id]))
+        ephemerals = {
+            f"ephemeral {self.names[id]}": digest(self.data_hashes(self.manifest["nodes"][id]))
+            for id in self._ephemerals(node)
+        }
         parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
         return Node(
             id=node["unique_id"],
             name=self.names[node["unique_id"]],
-            code=code,
+            data_hashes=self.data_hashes(node) | ephemerals,
             parents=tuple(self.names[id] for id in parents),
             reads=tuple(dict.fromkeys(self._reads(node))),
             kind=kind,
@@ -235,7 +236,7 @@ class _Reader:
             filtered=self._filtered(node, parents) if kind == Materialization.MICROBATCH else frozenset(),
         )
 
-    def code(self, node: Mapping[str, Any]) -> dict[str, str]:
+    def data_hashes(self, node: Mapping[str, Any]) -> dict[str, str]:
         """A hash of each part of a model, but for the ephemeral models that it selects from."""
         config = {key: value for key, value in node["config"].items() if key not in IMMATERIAL_CONFIG}
         contract = config.pop("contract", None) or {}

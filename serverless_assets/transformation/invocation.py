@@ -120,17 +120,17 @@ class Results:
     def states(self, decisions: Iterable[BuildDecision], finished: bool) -> Mapping[str, Mapping[str, Any]]:
         """What to keep with each relation that was built, by name. `finished`: dbt came to its own end.
 
-        A model whose tests failed, or did not run because the build was stopped, is marked as unfinished;
+        A model whose tests failed, or did not run because the build was stopped, is marked as dirty;
         also one that was reused, and whose test failed because of a model that was built.
         """
         tests = tests_of(self.manifest)
-        notes = {}
+        states = {}
         for decision in decisions:
             is_built = self.statuses.get(decision.node.id) == "success"
             state = self._state(decision, tests[decision.node.id], finished or not decision.build)
-            if is_built or (not decision.build and state.unfinished):
-                notes[decision.node.name] = state.as_note()
-        return notes
+            if is_built or (not decision.build and state.dirty_reason):
+                states[decision.node.name] = state.as_json()
+        return states
 
     def _causes(self, id: str) -> list[str]:
         """What failed among all that a model is made from."""
@@ -163,9 +163,9 @@ class Results:
 
         failed = those(*FAILED)
         if failed:
-            return State(unfinished=f"last tests failed: {', '.join(failed)}")
+            return State(dirty_reason=f"last tests failed: {', '.join(failed)}")
         if not finished and not all(test in self.statuses for test in tests):
-            return State(unfinished=STOPPED)
+            return State(dirty_reason=STOPPED)
         return replace(decision.state, warnings=those("warn"))
 
 

@@ -23,27 +23,27 @@ class State:
 
     `version` is empty if nobody knows. `inputs` is that of the code and the parents that a model with a state
     of its own was last run with. `months` maps the first day of each month to the version of its rows,
-    if it has months. `unfinished` says why the relation cannot be relied on; `warnings` names the tests that
-    warned of it.
+    if it has months. `dirty_reason` says why the relation cannot be relied on; `warnings` names the tests
+    that warned of it.
     """
 
     version: str = ""
     months: Months | None = None
-    code: Mapping[str, str] = field(default_factory=dict)
+    data_hashes: Mapping[str, str] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     built_by: str = ""
-    unfinished: str = ""
+    dirty_reason: str = ""
     warnings: Sequence[str] = ()
     inputs: str = ""
 
     @classmethod
-    def from_note(cls, note: Mapping[str, Any]) -> "State":
+    def from_json(cls, note: Mapping[str, Any]) -> "State":
         """The state in a relation's note; that of nobody knows what if the note holds something else."""
-        if not isinstance(note.get("version", note.get("unfinished")), str):
+        if not isinstance(note.get("version", note.get("dirty_reason")), str):
             return cls()
         return cls(**{name: note[name] for name in cls.__dataclass_fields__ if name in note})
 
-    def as_note(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value}
 
 
@@ -68,32 +68,32 @@ class BuildDecision:
 
 def plan(
     nodes: Sequence[Node],
-    found: Mapping[str, State],
+    states: Mapping[str, State],
     *,
     selected: Collection[str] | None = None,
-    known: Collection[str] = (),
+    known_models: Collection[str] = (),
     force: bool = False,
-    restated: Mapping[str, Collection[str] | None] | None = None,
+    months_to_restate: Mapping[str, Collection[str] | None] | None = None,
     run_id: str = "",
     current_month: str = "9999-12",
 ) -> Sequence[BuildDecision]:
     """Decide on each selected model, parents first.
 
     nodes: all models, each after its parents.
-    found: the state of every relation that there is, raw tables among them.
+    states: the state of every relation that there is, raw tables among them.
     selected: names of the models that the run is about; None means all. Others are taken as they are.
-    known: names of models that were there once.
-    restated: further months of a model that its query names (see `Node`), for a model built by months; None
-        if the query cannot be asked, and all of them may have to be built.
+    known_models: names of models that were there once.
+    months_to_restate: further months that the query `restated_months` of a model built by months names; None
+        if the query cannot be run yet, and all months may have to be built.
     current_month: the month that it is now, as in 2026-01.
     """
-    planner = _Planner(found, set(known), force, restated or {}, run_id, current_month)
-    wanted = {node.name for node in nodes} if selected is None else set(selected)
+    planner = _Planner(states, set(known_models), force, months_to_restate or {}, run_id, current_month)
+    selected_names = {node.name for node in nodes} if selected is None else set(selected)
     decisions = []
     for node in nodes:
         if node.kind == Materialization.EPHEMERAL:
             planner.expect(node)
-        elif node.name in wanted:
+        elif node.name in selected_names:
             decisions.append(planner.decide(node))
         else:
             planner.pass_by(node)
@@ -113,10 +113,10 @@ def _microbatches_alike(decisions: Sequence[BuildDecision]) -> Sequence[BuildDec
 
 @dataclass
 class _Planner:
-    found: Mapping[str, State]
-    known: set[str]
+    states: Mapping[str, State]
+    known_models: set[str]
     force: bool
-    restated: Mapping[str, Collection[str] | None]
+    months_to_restate: Mapping[str, Collection[str] | None]
     run_id: str
     current_month: str
     # What each relation will hold when its turn has passed, and months of it that are written anew.
@@ -125,11 +125,11 @@ class _Planner:
 
     def pass_by(self, node: Node) -> None:
         """Take a model that the run is not about as it is."""
-        state = self.found.get(node.name, State())
+        state = self.states.get(node.name, State())
         if node.kind == Materialization.VIEW and state.version:
             # A view holds what its parents hold now, by the query that it was made with.
             now = self._expected(node)
-            is_current = state.code == node.code
+            is_current = state.data_hashes == node.data_hashes
             state = replace(state, version=now.version, months=now.months) if is_current else State()
         self.expected[node.name] = state
 
@@ -138,17 +138,17 @@ class _Planner:
         self.expected[node.name] = self._expected(node)
 
     def decide(self, node: Node) -> BuildDecision:
-        state, held = self._expected(node), self.found.get(node.name)
+        state, previous = self._expected(node), self.states.get(node.name)
         if node.kind == Materialization.STATEFUL:
             # Its rows follow from all its runs: none gives what another gave.
             state = replace(state, version=digest([state.version, self.run_id]), inputs=state.version)
-        reason = self._reason(node, state, held)
+        reason = self._reason(node, state, previous)
         if reason is None:
-            assert held is not None
-            self.expected[node.name] = held if node.kind == Materialization.STATEFUL else state
-            return BuildDecision(node, False, "unchanged", held)
+            assert previous is not None
+            self.expected[node.name] = previous if node.kind == Materialization.STATEFUL else state
+            return BuildDecision(node, False, "unchanged", previous)
         self.expected[node.name] = state
-        months = self._months(node, state, held)
+        months = self._months(node, state, previous)
         if months is not None:
             self.rewritten[node.name] = set(months)
         return BuildDecision(node, True, reason, state, months)
@@ -156,11 +156,11 @@ class _Planner:
     def _expected(self, node: Node) -> State:
         parents = {name: self._parent(name) for name in node.parents}
         versions = {name: parent.version for name, parent in parents.items()}
-        code, read = node.code_version, {name: self._parent(name).version for name in node.reads}
+        fingerprint, read = node.fingerprint, {name: self._parent(name).version for name in node.reads}
         if not all(versions.values()):
             # Never the same as anything: what a parent holds is not known.
-            return State(f"unknown {self.run_id}", None, node.code, read, self.run_id)
-        version = digest([code, versions])
+            return State(f"unknown {self.run_id}", None, node.data_hashes, read, self.run_id)
+        version = digest([fingerprint, versions])
         dated = {
             name: parent.months
             for name, parent in parents.items()
@@ -171,56 +171,60 @@ class _Planner:
         if node.follows_months and dated:
             others = {name: versions[name] for name in versions if name not in dated}
             months = {
-                month: digest([code, others, {name: found.get(month, "") for name, found in dated.items()}])
+                month: digest(
+                    [fingerprint, others, {name: hashes.get(month, "") for name, hashes in dated.items()}]
+                )
                 for month in sorted(set().union(*dated.values()))
             }
-        return State(version, months, node.code, read, self.run_id)
+        return State(version, months, node.data_hashes, read, self.run_id)
 
     def _parent(self, name: str) -> State:
         if name in self.expected:
             return self.expected[name]
-        return self.found.get(name, State())
+        return self.states.get(name, State())
 
-    def _reason(self, node: Node, state: State, held: State | None) -> str | None:
+    def _reason(self, node: Node, state: State, previous: State | None) -> str | None:
         """Why to build, in the order in which people would ask; None if there is no reason."""
         if self.force:
             return "forced: rebuild all"
-        if held is None:
-            return "relation missing" if node.name in self.known else "new"
-        if held.unfinished:
-            return held.unfinished
-        if not held.version:
+        if previous is None:
+            return "relation missing" if node.name in self.known_models else "new"
+        if previous.dirty_reason:
+            return previous.dirty_reason
+        if not previous.version:
             return "relation replaced: it is not known what it was built from"
-        if (held.inputs or held.version) == (state.inputs or state.version):
+        if (previous.inputs or previous.version) == (state.inputs or state.version):
             return None
-        return "; ".join([*_code_changes(held.code, state.code), *self._parent_changes(held, state)])
+        return "; ".join(
+            [*_code_changes(previous.data_hashes, state.data_hashes), *self._parent_changes(previous, state)]
+        )
 
-    def _parent_changes(self, held: State, state: State) -> Iterable[str]:
+    def _parent_changes(self, previous: State, state: State) -> Iterable[str]:
         for name, version in state.parents.items():
             if not version:
                 yield f"{name} replaced: its content is not known"
-            elif held.parents.get(name) == version:
+            elif previous.parents.get(name) == version:
                 continue
             elif name in self.expected:
                 yield f"upstream rebuilt ({name})"
             else:
-                months = _changed_months(held, state) if self._parent(name).months else []
+                months = _changed_months(previous, state) if self._parent(name).months else []
                 yield f"new data ({name}{_named(months)})"
-        yield from (f"reads {name} no more" for name in held.parents if name not in state.parents)
+        yield from (f"reads {name} no more" for name in previous.parents if name not in state.parents)
 
-    def _months(self, node: Node, state: State, held: State | None) -> tuple[str, ...] | None:
+    def _months(self, node: Node, state: State, previous: State | None) -> tuple[str, ...] | None:
         """The months to build if that gives what a full build gives; None means all of it."""
-        usable = held is not None and held.version and not held.unfinished and not self.force
+        usable = previous is not None and previous.version and not previous.dirty_reason and not self.force
         by_month = node.kind in (Materialization.BY_MONTH, Materialization.MICROBATCH)
         if not by_month or not usable or state.months is None:
             return None
-        assert held is not None
-        if held.months is None or held.code != state.code:
+        assert previous is not None
+        if previous.months is None or previous.data_hashes != state.data_hashes:
             return None
-        restated = self.restated.get(node.name, ())
-        if restated is None:
+        restated_months = self.months_to_restate.get(node.name, ())
+        if restated_months is None:
             return None
-        changed = {*_changed_months(held, state), *restated}
+        changed = {*_changed_months(previous, state), *restated_months}
         changed |= set().union(*(self.rewritten.get(name, ()) for name in node.parents))
         if node.kind == Materialization.MICROBATCH and not all(
             node.begin[:7] <= month[:7] <= self.current_month for month in changed
@@ -230,17 +234,17 @@ class _Planner:
         return None if changed >= state.months.keys() else tuple(sorted(changed))
 
 
-def _code_changes(held: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:
-    for part in sorted(held.keys() | now.keys()):
-        if held.get(part) != now.get(part):
+def _code_changes(previous: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:
+    for part in sorted(previous.keys() | now.keys()):
+        if previous.get(part) != now.get(part):
             kind, _, name = part.partition(" ")
             yield f"{kind} changed ({name})" if name else f"{kind} changed"
 
 
-def _changed_months(held: State, now: State) -> list[str]:
+def _changed_months(previous: State, now: State) -> list[str]:
     """Months whose rows are not those that the relation was built from, where both are known."""
-    before, after = held.months or {}, now.months or {}
-    if not before or not after or held.code != now.code:
+    before, after = previous.months or {}, now.months or {}
+    if not before or not after or previous.data_hashes != now.data_hashes:
         return []
     return sorted(m for m in before.keys() | after.keys() if before.get(m) != after.get(m))
 

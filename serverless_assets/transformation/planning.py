@@ -20,7 +20,7 @@ from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.state import states_of, warehouse_of
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
-Notes = Mapping[str, Mapping[str, Any]]
+States = Mapping[str, Mapping[str, Any]]
 
 
 class PlanningError(UserError):
@@ -46,60 +46,63 @@ class Planning:
         self,
         selected: Collection[str] | None,
         *,
-        notes: Notes | None = None,
-        known: Callable[[], Collection[str]] = set,
+        states: States | None = None,
+        known_models: Callable[[], Collection[str]] = set,
         force: bool = False,
         run_id: str = "",
     ) -> Sequence[BuildDecision]:
         """What to do about each of the `selected` models, given by dbt's unique id; None means all.
 
-        `notes` are those of the target's schema, unless they are to be read from the warehouse. `known` gives
-        the ids of models that were there once; it is asked if one is not there.
+        `states` are those of the target's schema, unless they are to be read from the warehouse.
+        `known_models` returns the ids of models that the last green build had; it is called only if a
+        relation is missing.
         """
-        found = {
-            name: State.from_note(note)
-            for name, note in states_of(self.warehouse, self.models, notes).items()
+        current = {
+            name: State.from_json(note)
+            for name, note in states_of(self.warehouse, self.models, states).items()
         }
         missing = any(
-            model.name not in found for model in self.models if model.kind != Materialization.EPHEMERAL
+            model.name not in current for model in self.models if model.kind != Materialization.EPHEMERAL
         )
-        were_there = known() if missing else ()
+        were_there = known_models() if missing else ()
 
-        def decide(restated: Mapping[str, Collection[str] | None]) -> Sequence[BuildDecision]:
+        def decide(months_to_restate: Mapping[str, Collection[str] | None]) -> Sequence[BuildDecision]:
             return plan(
                 self.models,
-                found,
+                current,
                 selected=None if selected is None else {m.name for m in self.models if m.id in selected},
-                known={model.name for model in self.models if model.id in were_there},
+                known_models={model.name for model in self.models if model.id in were_there},
                 force=force,
-                restated=restated,
+                months_to_restate=months_to_restate,
                 run_id=run_id,
                 current_month=f"{datetime.now(UTC):%Y-%m}",
             )
 
         decisions = decide({})
-        restated = self._restated(decisions, found)
+        restated = self._months_to_restate(decisions, current)
         return decide(restated) if restated else decisions
 
-    def _restated(
-        self, decisions: Sequence[BuildDecision], found: Mapping[str, State]
+    def _months_to_restate(
+        self, decisions: Sequence[BuildDecision], current: Mapping[str, State]
     ) -> Mapping[str, Collection[str] | None]:
         """Months that a model built by months has to build too, by its own query (meta: restated_months)."""
         queries = {d.node.name: self._query(d.node) for d in decisions if d.months is not None}
-        stale = self._stale(decisions, found)
+        stale = self._stale(decisions, current)
         return {name: self._months(query, name, stale) for name, query in queries.items() if query}
 
     def _query(self, node: Node) -> str | None:
         query = self.manifest["nodes"][node.id]["config"].get("meta", {}).get("restated_months")
         return str(query) if query else None
 
-    def _stale(self, decisions: Iterable[BuildDecision], found: Mapping[str, State]) -> set[str]:
+    def _stale(self, decisions: Iterable[BuildDecision], current: Mapping[str, State]) -> set[str]:
         """The relations that do not hold yet what the models of this run will be built from."""
-        stale: set[str] = {model.name for model in self.models if model.name not in found}
+        stale: set[str] = {model.name for model in self.models if model.name not in current}
         built = {decision.node.name for decision in decisions if decision.build}
         for model in self.models:
-            if model.kind == Materialization.VIEW and model.name in found:
-                is_stale = found[model.name].code != model.code or bool(stale & set(model.reads))
+            if model.kind == Materialization.VIEW and model.name in current:
+                is_stale = current[model.name].data_hashes != model.data_hashes or bool(
+                    stale & set(model.reads)
+                )
             else:
                 is_stale = model.name in built
             if is_stale:
@@ -166,11 +169,11 @@ def bytes_to_read(
     if dbt_runner.invoke(["compile", *select], project.directory, target, variables):
         return {}
     compiled = json.loads((target / "manifest.json").read_text())["nodes"]
-    found = {}
+    sizes = {}
     for decision in building:
         try:
             size = warehouse.bytes_to_read(compiled[decision.node.id]["compiled_code"])
         except WarehouseError:
             continue
-        found[decision.node.name] = size or 0
-    return found
+        sizes[decision.node.name] = size or 0
+    return sizes

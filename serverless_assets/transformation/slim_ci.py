@@ -12,8 +12,8 @@ from textwrap import indent
 from typing import Any
 
 from serverless_assets.errors import UserError
+from serverless_assets.files import scratch_folder
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.scratch import scratch_folder
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import MODELS
 from serverless_assets.transformation.project import Project

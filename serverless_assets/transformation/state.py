@@ -16,7 +16,7 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.transformation.fingerprints import MODELS, Materialization, Node
 from serverless_assets.warehouse import Warehouse
 
-Note = Mapping[str, Any]
+Stored = Mapping[str, Any]
 
 
 def warehouse_of(warehouse: Warehouse, node: Node) -> Warehouse:
@@ -25,13 +25,13 @@ def warehouse_of(warehouse: Warehouse, node: Node) -> Warehouse:
 
 
 def states_of(
-    warehouse: Warehouse, nodes: Iterable[Node], notes: Mapping[str, Note] | None = None
-) -> Mapping[str, Note]:
+    warehouse: Warehouse, nodes: Iterable[Node], states: Mapping[str, Stored] | None = None
+) -> Mapping[str, Stored]:
     """The note of every relation in the target's schema and in those of the models, by its name there.
 
-    `notes` are those of the target's schema, if they are not to be read.
+    `states` are those of the target's schema, if they are not to be read.
     """
-    found = dict(warehouse.read_states() if notes is None else notes)
+    found = dict(warehouse.read_states() if states is None else states)
     elsewhere: dict[str, list[Node]] = {}
     for node in nodes:
         if node.kind != Materialization.EPHEMERAL and node.name != node.identifier:
@@ -42,11 +42,11 @@ def states_of(
     return found
 
 
-def write_states(warehouse: Warehouse, notes: Iterable[tuple[Node, Note]]) -> None:
+def write_states(warehouse: Warehouse, states: Iterable[tuple[Node, Stored]]) -> None:
     """Keep a note with the relation of each model that there is, in the place of the one it has."""
-    by_schema: dict[str, dict[str, Note]] = {}
+    by_schema: dict[str, dict[str, Stored]] = {}
     places: dict[str, Warehouse] = {}
-    for node, note in notes:
+    for node, note in states:
         by_schema.setdefault(node.schema, {})[node.identifier] = note
         places[node.schema] = warehouse_of(warehouse, node)
     for schema, found in by_schema.items():
@@ -63,7 +63,7 @@ def rows_in(warehouse: Warehouse, database: str, schema: str, name: str) -> int:
     return warehouse.in_schema(database, schema).row_count(name)
 
 
-def label(warehouse: Warehouse, node: Node) -> str:
+def qualified_name(warehouse: Warehouse, node: Node) -> str:
     """The full name of a model's relation, as people write it."""
     return warehouse_of(warehouse, node).qualified_name(node.identifier)
 
@@ -83,7 +83,9 @@ VOLATILE_OF_NODES = frozenset(
 )  # fmt: skip
 
 
-def keep(artifacts: Artifacts, manifest_path: Path, run_results_path: Path | None, run_id: str) -> bool:
+def keep_manifest(
+    artifacts: Artifacts, manifest_path: Path, run_results_path: Path | None, run_id: str
+) -> bool:
     """Keep the manifest of a build that was green, unless it says what the last one said.
 
     `manifest_path` is the project's as it was parsed: in that of a build by months, the config holds them.
@@ -120,7 +122,7 @@ def last_green(artifacts: Artifacts) -> Mapping[str, Any] | None:
     try:
         found = json.loads(content) if content else None
     except ValueError:
-        # Not what `keep` wrote: as good as none, and the next green build writes it anew.
+        # Not what `keep_manifest` wrote: as good as none, and the next green build writes it anew.
         return None
     return found if isinstance(found, dict) and "nodes" in found else None
 

@@ -24,7 +24,7 @@ from serverless_assets.forecasting.record import (
     read_record,
 )
 from serverless_assets.forecasting.replay import ReplayResult, compare_answer, reason_not_to_replay, replay
-from serverless_assets.publishing.pending_assets import PendingAssets
+from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
 from tests.forecasting.test_record import MADE_AT, RECORD, RUN, answer, record, request

@@ -9,7 +9,7 @@ from dagster import DagsterEventType as Type
 
 from serverless_assets import metadata
 from serverless_assets.publishing.local import LocalPublisher
-from serverless_assets.publishing.pending_assets import PendingAssets
+from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs
 

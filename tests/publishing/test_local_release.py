@@ -14,7 +14,7 @@ from serverless_assets.files import share_atomically
 from serverless_assets.publishing.layout import Layout
 from serverless_assets.publishing.local import LocalPublisher, publish
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
-from serverless_assets.publishing.pending_assets import PendingAssets
+from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.working_copy import open_working_copy
 from serverless_assets.warehouse import WarehouseError
 

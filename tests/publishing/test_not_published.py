@@ -6,7 +6,7 @@ import pytest
 
 from serverless_assets.environments import environment
 from serverless_assets.publishing.outcome import AssetOutcome
-from serverless_assets.publishing.pending_assets import PendingAssets
+from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.settings import Settings
 
 GCP = {

@@ -5,8 +5,7 @@ import pytest
 
 from serverless_assets import metadata
 from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
-from serverless_assets.publishing.run_metrics import NAME, record_of
-from serverless_assets.publishing.summary import RunSummary
+from serverless_assets.publishing.summary import NAME, RunSummary, record_of
 from serverless_assets.run_inputs import RunInputs
 from tests.conftest import NO_FORECAST, Pipeline
 from tests.test_pipeline import change_work

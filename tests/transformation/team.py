@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.publishing.local import LocalPublisher
-from serverless_assets.publishing.pending_assets import PendingAssets
+from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import Reuse, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import transformation_assets

@@ -49,9 +49,9 @@ def edit(path: Path, old: str, new: str) -> None:
 def changed(before: dict[str, Node], now: dict[str, Node]) -> dict[str, set[str]]:
     """For each model whose code is another, the parts that are."""
     return {
-        name: {part for part in node.code.keys() | before[name].code.keys()
-               if node.code.get(part) != before[name].code.get(part)}
-        for name, node in now.items() if node.code_version != before[name].code_version
+        name: {part for part in node.data_hashes.keys() | before[name].data_hashes.keys()
+               if node.data_hashes.get(part) != before[name].data_hashes.get(part)}
+        for name, node in now.items() if node.fingerprint != before[name].fingerprint
     }  # fmt: skip
 
 

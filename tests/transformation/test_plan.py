@@ -49,7 +49,9 @@ def after(graph=GRAPH, found=RAW, **asked) -> dict[str, State]:
 
 
 def changed(graph, name: str, **code: str) -> list[Node]:
-    return [replace(one, code={**one.code, **code}) if one.name == name else one for one in graph]
+    return [
+        replace(one, data_hashes={**one.data_hashes, **code}) if one.name == name else one for one in graph
+    ]
 
 
 def built(decisions: dict[str, BuildDecision]) -> set[str]:
@@ -135,7 +137,7 @@ def test_changed_code_builds_every_month():
 
 def test_months_that_a_models_own_query_names_are_built_too_and_by_what_reads_them():
     data = {**after(), ORDERS: State("orders-2", {"2026-09-01": "s1", OCTOBER: "o1", NOVEMBER: "n1"})}
-    found = decided(found=data, restated={"orders": {NOVEMBER}})
+    found = decided(found=data, months_to_restate={"orders": {NOVEMBER}})
     assert found["orders"].months == found["revenue"].months == ("2026-09-01", NOVEMBER)
 
 
@@ -143,7 +145,7 @@ def test_a_relation_that_was_dropped_is_built_alone():
     there = {name: state for name, state in after().items() if name != "orders"}
     assert built(decided(found=there)) == {"orders"}
     assert decided(found=there)["orders"].reason == "new"
-    assert decided(found=there, known={"orders"})["orders"].reason == "relation missing"
+    assert decided(found=there, known_models={"orders"})["orders"].reason == "relation missing"
 
 
 def test_what_is_reused_but_hangs_on_a_dropped_relation_has_its_turn_after_it():
@@ -169,7 +171,7 @@ def test_a_raw_table_of_unknown_content_is_never_taken_for_the_same():
 
 
 def test_a_model_whose_tests_failed_is_built_again_and_says_so():
-    failed = {**after(), "orders": State(unfinished="last tests failed: unique")}
+    failed = {**after(), "orders": State(dirty_reason="last tests failed: unique")}
     found = decided(found=failed)
     assert built(found) == {"orders"}
     assert found["orders"].reason == "last tests failed: unique"
@@ -214,10 +216,10 @@ def test_a_new_target_sees_nothing_of_another():
 
 def test_a_state_survives_as_a_note():
     state = after(run_id="run-1")["orders"]
-    assert State.from_note(state.as_note()) == state
-    assert State.from_note({"version": 7}) == State.from_note({"text": "mine"}) == State()
-    unfinished = State(unfinished="last tests failed: x")
-    assert State.from_note(unfinished.as_note()) == unfinished
+    assert State.from_json(state.as_json()) == state
+    assert State.from_json({"version": 7}) == State.from_json({"text": "mine"}) == State()
+    dirty = State(dirty_reason="last tests failed: x")
+    assert State.from_json(dirty.as_json()) == dirty
 
 
 # ---- models without a relation, and those with a state of their own
@@ -293,4 +295,4 @@ def test_microbatch_models_are_built_as_a_whole_together_with_a_new_one():
 
 def test_a_months_query_that_cannot_be_asked_has_all_of_the_model_built():
     data = {**after(), ORDERS: State("orders-2", {OCTOBER: "o1", NOVEMBER: "n2"})}
-    assert decided(found=data, restated={"orders": None})["orders"].months is None
+    assert decided(found=data, months_to_restate={"orders": None})["orders"].months is None

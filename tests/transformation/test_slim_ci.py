@@ -14,7 +14,7 @@ from serverless_assets.cli.main import main
 from serverless_assets.transformation import dbt_runner, slim_ci
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.slim_ci import Checked, NothingToCompareWith, deferred
-from serverless_assets.transformation.state import keep
+from serverless_assets.transformation.state import keep_manifest
 from tests.conftest import Pipeline
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def production(green, tmp_path_factory) -> Pipeline:
     shutil.copytree(green.home, home, symlinks=True, ignore=shutil.ignore_patterns("lock"))
     found = Pipeline(home, green.instance, green.variables)
     published = LocalArtifacts(home / "artifacts", home / "artifacts")
-    keep(published, found.parts.project.manifest(), None, "run-1")
+    keep_manifest(published, found.parts.project.manifest(), None, "run-1")
     return found
 
 

@@ -8,7 +8,7 @@ from serverless_assets.transformation.state import (
     HISTORY_PREFIX,
     MANIFEST,
     RUN_RESULTS,
-    keep,
+    keep_manifest,
     known_models,
     last_green,
     substance,
@@ -40,7 +40,7 @@ def kept(artifacts, tmp_path):
         path.write_text(json.dumps(content))
         run_results = tmp_path / "run_results.json"
         run_results.write_text(results)
-        return keep(artifacts, path, run_results, run_id)
+        return keep_manifest(artifacts, path, run_results, run_id)
 
     return kept
 
@@ -86,7 +86,7 @@ def test_whatever_matters_in_a_manifest_makes_it_another(kept, changed):
 def test_without_an_account_of_the_build_the_manifest_is_kept_all_the_same(artifacts, tmp_path):
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(manifest()))
-    assert keep(artifacts, path, tmp_path / "nowhere.json", "r")
+    assert keep_manifest(artifacts, path, tmp_path / "nowhere.json", "r")
     assert last_green(artifacts) == manifest()
     assert artifacts.read(RUN_RESULTS) is None
 

@@ -11,16 +11,15 @@ import pytest
 
 from serverless_assets.automation.plan import dry_run
 from serverless_assets.automation.run_alerts import first_error
-from serverless_assets.budget_guard import BudgetGuard
+from serverless_assets.budget import BudgetGuard, OverBudget
 from serverless_assets.forecasting.compute import ComputeUsage, Size
-from serverless_assets.publishing.budget import OverBudget
 from serverless_assets.publishing.outcome import failure_in_words
-from serverless_assets.publishing.pending_assets import PendingAssets
+from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.fingerprints import Materialization
 from tests.automation.test_what_if import content
 from tests.conftest import Pipeline
-from tests.publishing.test_run_record import records
+from tests.publishing.test_run_metrics import records
 from tests.services.modal.harness import Server
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))

@@ -12,7 +12,7 @@ from serverless_assets.transformation.invocation import (
 )
 from serverless_assets.transformation.plan import BuildDecision, State
 
-STATE = State("v2", code={"SQL": "1"}, built_by="run-2")
+STATE = State("v2", data_hashes={"SQL": "1"}, built_by="run-2")
 MANIFEST = {
     "nodes": {
         "model.orders": {"resource_type": "model", "name": "orders", "fqn": ["shop", "marts", "orders"]},
@@ -49,53 +49,53 @@ def event(node: str, status: str):
     }
 
 
-def notes(statuses, decisions=None, finished=True):
+def states(statuses, decisions=None, finished=True):
     results = Results(MANIFEST)
     for node, status in statuses.items():
         results.see(event(node, status))
-    return results.notes(decisions or [decision("orders")], finished)
+    return results.states(decisions or [decision("orders")], finished)
 
 
 def test_a_sound_model_keeps_what_it_was_built_from():
-    found = notes({"model.orders": "success", "test.unique": "pass", "test.agree": "pass"})
-    assert State.from_note(found["orders"]) == STATE
+    found = states({"model.orders": "success", "test.unique": "pass", "test.agree": "pass"})
+    assert State.from_json(found["orders"]) == STATE
 
 
 def test_a_warning_is_kept_with_it():
-    found = notes({"model.orders": "success", "test.unique": "warn", "test.agree": "pass"})
-    assert State.from_note(found["orders"]).warnings == ["unique"]
+    found = states({"model.orders": "success", "test.unique": "warn", "test.agree": "pass"})
+    assert State.from_json(found["orders"]).warnings == ["unique"]
 
 
 @pytest.mark.parametrize("status", ["fail", "error", "runtime error"])
-def test_failed_tests_leave_it_unfinished_and_are_named(status):
-    found = notes({"model.orders": "success", "test.unique": status, "test.agree": status})
-    assert State.from_note(found["orders"]) == State(unfinished="last tests failed: agree, unique")
+def test_failed_tests_leave_it_dirty_and_are_named(status):
+    found = states({"model.orders": "success", "test.unique": status, "test.agree": status})
+    assert State.from_json(found["orders"]) == State(dirty_reason="last tests failed: agree, unique")
 
 
-def test_a_build_that_was_stopped_before_the_tests_leaves_it_unfinished():
-    found = notes({"model.orders": "success", "test.unique": "pass"}, finished=False)
-    assert State.from_note(found["orders"]) == State(unfinished=STOPPED)
+def test_a_build_that_was_stopped_before_the_tests_leaves_it_dirty():
+    found = states({"model.orders": "success", "test.unique": "pass"}, finished=False)
+    assert State.from_json(found["orders"]) == State(dirty_reason=STOPPED)
 
 
 def test_a_test_that_was_not_asked_for_does_not_matter():
-    assert State.from_note(notes({"model.orders": "success", "test.unique": "pass"})["orders"]) == STATE
+    assert State.from_json(states({"model.orders": "success", "test.unique": "pass"})["orders"]) == STATE
 
 
 @pytest.mark.parametrize("status", ["error", "skipped"])
 def test_a_model_that_was_not_built_keeps_its_note(status):
-    assert notes({"model.orders": status}) == {}
+    assert states({"model.orders": status}) == {}
 
 
-def test_a_reused_model_whose_test_now_fails_is_unfinished():
+def test_a_reused_model_whose_test_now_fails_is_dirty():
     decisions = [decision("orders"), decision("cities", build=False)]
-    found = notes({"model.orders": "success", "test.agree": "fail"}, decisions)
-    assert {State.from_note(note).unfinished for note in found.values()} == {"last tests failed: agree"}
+    found = states({"model.orders": "success", "test.agree": "fail"}, decisions)
+    assert {State.from_json(stored).dirty_reason for stored in found.values()} == {"last tests failed: agree"}
     assert found.keys() == {"orders", "cities"}
 
 
 def test_a_reused_model_is_left_alone_otherwise():
     decisions = [decision("orders"), decision("cities", build=False)]
-    assert notes({"model.orders": "success"}, decisions).keys() == {"orders"}
+    assert states({"model.orders": "success"}, decisions).keys() == {"orders"}
 
 
 def test_dbt_is_told_the_models_by_their_full_names():

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from serverless_assets.publishing.run_process import RunProcess, end_dead_runs, registered
+from serverless_assets.publishing.run_lock import RunProcess, end_dead_runs, registered
 
 RUN = "0a1b2c3d-0000-4000-8000-000000000000"
 

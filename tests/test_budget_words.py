@@ -1,6 +1,6 @@
 import pytest
 
-from serverless_assets.publishing.budget import (
+from serverless_assets.budget import (
     Charge,
     CostEstimate,
     forecast_charge,

@@ -10,14 +10,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from serverless_assets.files import copy_atomically, move_aside, write_atomically
+from serverless_assets.files import (
+    copy_atomically,
+    move_aside,
+    remove_leftovers,
+    scratch_folder,
+    write_atomically,
+)
 from serverless_assets.publishing.local import LocalPublisher
-from serverless_assets.scratch import remove_leftovers, scratch_folder
 
 IN_SCRATCH = """
 import sys
 from pathlib import Path
-from serverless_assets.scratch import scratch_folder
+from serverless_assets.files import scratch_folder
 with scratch_folder(Path(sys.argv[1]), "ingestion") as folder:
     (folder / "orders.parquet").write_bytes(b"half a download")
     print(folder, flush=True)
