@@ -1,11 +1,18 @@
-"""From an environment's name to its parts. Nothing else in the code asks which environment it is in."""
+"""From names to parts: the source, the warehouse, the artifact store and the compute of an environment.
+
+Nothing else in the code asks which environment it is in. Another implementation is a module that implements
+the protocol of its kind, and an entry here.
+"""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import Generic, TypeVar
 
 from modal_forecast.code_version import versioned_app
+from serverless_assets.artifacts import Artifacts
+from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
@@ -23,6 +30,8 @@ EARLIEST_MONTH = date(2016, 1, 1)
 BRANCH_LIFETIME = timedelta(days=7)
 
 Part = TypeVar("Part")
+# From an artifact store to what publishes a warehouse with it.
+MakePublisher = Callable[[Artifacts | None], Publisher]
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,15 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """The names of the parts of an environment, where the settings do not name others."""
+
+    warehouse: str
+    artifacts: str
+    compute: str
+
+
+@dataclass(frozen=True)
 class Factory(Generic[Part]):
     """A kind of part: how it is made from the settings, and the variables without which it cannot be.
 
@@ -60,29 +78,43 @@ class Factory(Generic[Part]):
     needs: Callable[[Settings], Mapping[str, object]] = lambda settings: {}
 
 
-def local(settings: Settings) -> Publisher:
-    """A DuckDB file and a folder on this machine, with nothing to sign up for."""
-    return LocalPublisher(settings.home, settings.dbt_schema)
-
-
 # The cloud's clients take seconds to import: only those who use them pay for it.
-def gcp(settings: Settings) -> Publisher:
-    """BigQuery and Google Cloud Storage."""
-    from serverless_assets.artifacts.gcs import GcsArtifacts
+def duckdb(settings: Settings) -> MakePublisher:
+    """A DuckDB file on this machine, published by releases."""
+    return partial(LocalPublisher, settings.home, settings.dbt_schema)
+
+
+def bigquery(settings: Settings) -> MakePublisher:
+    """A BigQuery dataset, in which each table is live once it is written."""
     from serverless_assets.publishing.bigquery import BigQueryPublisher
     from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
-    project, location = str(settings.project), settings.location
     warehouse = BigQueryWarehouse(
-        project,
+        str(settings.project),
         settings.dbt_schema,
-        location,
+        settings.location,
         settings.maximum_bytes_billed,
         lifetime=BRANCH_LIFETIME if settings.branch else None,
     )
+    folder = settings.home / "artifacts"
+    return lambda store: BigQueryPublisher(
+        settings.home, warehouse, store or LocalArtifacts(folder, published=folder)
+    )
+
+
+def gcs(settings: Settings) -> Artifacts:
+    """A bucket of Google Cloud Storage."""
+    from serverless_assets.artifacts.gcs import GcsArtifacts
+
     folder = f"branches/{settings.branch}/" if settings.branch else ""
-    artifacts = GcsArtifacts(project, str(settings.bucket), location, folder=folder)
-    return BigQueryPublisher(settings.home, warehouse, artifacts)
+    return GcsArtifacts(str(settings.project), str(settings.bucket), settings.location, folder=folder)
+
+
+def url(settings: Settings) -> Artifacts:
+    """A folder at any address that fsspec knows."""
+    from serverless_assets.artifacts.url import UrlArtifacts
+
+    return UrlArtifacts(str(settings.artifacts_url), settings.branch)
 
 
 def subprocess(settings: Settings) -> Compute:
@@ -98,18 +130,34 @@ def modal(settings: Settings) -> Compute:
     return ModalCompute(app, settings.modal_environment, settings.forecast_deadline_seconds)
 
 
-# Where tables and files live.
-ENVIRONMENTS: Mapping[str, Factory[Publisher]] = {
-    "local": Factory(local),
-    "gcp": Factory(
-        gcp,
+def _google_project(settings: Settings) -> Mapping[str, object]:
+    return {"GOOGLE_CLOUD_PROJECT, the project to work in": settings.project}
+
+
+PRESETS: Mapping[str, Preset] = {
+    "local": Preset(warehouse="duckdb", artifacts="folder", compute="subprocess"),
+    "gcp": Preset(warehouse="bigquery", artifacts="gcs", compute="modal"),
+}
+WAREHOUSES: Mapping[str, Factory[MakePublisher]] = {
+    "duckdb": Factory(duckdb),
+    "bigquery": Factory(bigquery, _google_project),
+}
+# The target in dbt's profiles.yml for each warehouse.
+DBT_TARGETS: Mapping[str, str] = {"duckdb": "local", "bigquery": "gcp"}
+# None is a folder in SERVERLESS_HOME, which the publisher of the warehouse lays out.
+ARTIFACT_STORES: Mapping[str, Factory[Artifacts | None]] = {
+    "folder": Factory(lambda settings: None),
+    "gcs": Factory(
+        gcs,
         lambda settings: {
-            "GOOGLE_CLOUD_PROJECT, the project to work in": settings.project,
+            **_google_project(settings),
             "SERVERLESS_BUCKET, the bucket for the report and the forecast's file": settings.bucket,
         },
     ),
+    "url": Factory(
+        url, lambda settings: {"SERVERLESS_ARTIFACTS_URL, such as s3://my-bucket": settings.artifacts_url}
+    ),
 }
-# Where the forecast is computed.
 COMPUTES: Mapping[str, Factory[Compute]] = {
     "subprocess": Factory(subprocess),
     "modal": Factory(
@@ -119,21 +167,25 @@ COMPUTES: Mapping[str, Factory[Compute]] = {
         },
     ),
 }
-COMPUTE_OF: Mapping[str, str] = {"local": "subprocess", "gcp": "modal"}
 
 
 def environment(settings: Settings) -> Environment:
-    """The parts of the environment that the settings name.
+    """Return the parts that the settings name, each by itself or by the preset SERVERLESS_ENV.
 
     Raises:
-        SettingsError: there is no environment or compute of that name, or variables are missing: all
-            of them are named.
+        SettingsError: a name is unknown, or variables are missing: all of them are named.
     """
-    place = _named("SERVERLESS_ENV", settings.environment, ENVIRONMENTS)
-    compute = compute_kind(settings)
-    _refuse_missing(settings, {**place.needs(settings), **compute.needs(settings)})
-    publisher = place.build(settings)
-    variables = {"SERVERLESS_ENV": settings.environment, **publisher.warehouse.dbt_variables()}
+    preset = _named("SERVERLESS_ENV", settings.environment, PRESETS)
+    warehouse_name = settings.warehouse or preset.warehouse
+    store_name = settings.artifacts or ("url" if settings.artifacts_url else preset.artifacts)
+    warehouse = _named("SERVERLESS_WAREHOUSE", warehouse_name, WAREHOUSES)
+    store = _named("SERVERLESS_ARTIFACTS", store_name, ARTIFACT_STORES)
+    compute = _named("SERVERLESS_COMPUTE", settings.compute or preset.compute, COMPUTES)
+    _refuse_missing(
+        settings, {**warehouse.needs(settings), **store.needs(settings), **compute.needs(settings)}
+    )
+    publisher = warehouse.build(settings)(store.build(settings))
+    variables = {"SERVERLESS_ENV": DBT_TARGETS[warehouse_name], **publisher.warehouse.dbt_variables()}
     return Environment(
         source=_source(settings),
         publisher=publisher,
@@ -146,15 +198,9 @@ def environment(settings: Settings) -> Environment:
     )
 
 
-def compute_kind(settings: Settings) -> Factory[Compute]:
-    """The kind of compute that the settings name, or else the environment's."""
-    name = settings.compute or COMPUTE_OF[settings.environment]
-    return _named("SERVERLESS_COMPUTE", name, COMPUTES)
-
-
-def _named(variable: str, name: str, known: Mapping[str, Factory[Part]]) -> Factory[Part]:
+def _named(variable: str, name: str, known: Mapping[str, Part]) -> Part:
     if name not in known:
-        raise SettingsError(f"{variable} is {name!r}, which there is not. Known: {', '.join(sorted(known))}.")
+        raise SettingsError(f"Unknown {variable} {name!r}: expected one of {', '.join(sorted(known))}.")
     return known[name]
 
 

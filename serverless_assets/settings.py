@@ -26,6 +26,9 @@ class Settings:
 
     environment: str
     branch: str | None
+    warehouse: str | None
+    artifacts: str | None
+    artifacts_url: str | None = field(repr=False)
     compute: str | None
     home: Path
     dataset_url: str | None = field(repr=False)
@@ -75,6 +78,9 @@ class Settings:
         settings = cls(
             environment=environment,
             branch=branch,
+            warehouse=read.text("SERVERLESS_WAREHOUSE"),
+            artifacts=read.text("SERVERLESS_ARTIFACTS"),
+            artifacts_url=read.text("SERVERLESS_ARTIFACTS_URL"),
             compute=read.text("SERVERLESS_COMPUTE"),
             home=_beside(read.path("SERVERLESS_HOME", PROJECT_ROOT / _home(environment)), branch),
             dataset_url=read.url("SERVERLESS_DATASET_URL"),

@@ -61,9 +61,38 @@ def test_all_that_is_missing_is_named_at_once(parts):
         assert name in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["SERVERLESS_ENV", "SERVERLESS_COMPUTE"])
+def test_each_axis_is_chosen_by_itself(parts):
+    environment = parts(SERVERLESS_ARTIFACTS_URL="memory://forecasts")
+    assert environment.publisher.warehouse.kind == "duckdb"
+    assert environment.publisher.artifacts.place("r.html").address == "memory://forecasts/r.html"
+    environment = parts(SERVERLESS_WAREHOUSE="bigquery", GOOGLE_CLOUD_PROJECT="my-shop")
+    assert environment.publisher.warehouse.qualified_name("orders") == "my-shop.dwh.orders"
+    assert environment.project.variables["SERVERLESS_ENV"] == "gcp"
+    assert environment.compute.name == "a process on this machine"
+
+
+def test_a_branch_has_a_folder_of_its_own_at_an_address(tmp_path):
+    settings = Settings.from_environ(
+        {
+            **NO_TOKEN,
+            "SERVERLESS_HOME": str(tmp_path / "home"),
+            "SERVERLESS_BRANCH": "pr-1",
+            "SERVERLESS_ARTIFACTS_URL": f"file://{tmp_path}/store",
+        }
+    )
+    publisher = environment(settings).publisher
+    publisher.artifacts.write("r.html", b"report")
+    assert (tmp_path / "store" / "branches" / "pr-1" / "r.html").read_bytes() == b"report"
+    (clear,) = publisher.scratch_places.values()
+    clear()
+    assert publisher.artifacts.names("") == []
+
+
+@pytest.mark.parametrize(
+    "name", ["SERVERLESS_ENV", "SERVERLESS_WAREHOUSE", "SERVERLESS_ARTIFACTS", "SERVERLESS_COMPUTE"]
+)
 def test_an_unknown_name_is_refused_with_those_that_are_known(parts, name):
-    with pytest.raises(SettingsError, match=f"{name} is 'prod', which there is not. Known: "):
+    with pytest.raises(SettingsError, match=f"Unknown {name} 'prod': expected one of "):
         parts(**{name: "prod"})
 
 

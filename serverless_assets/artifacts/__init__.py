@@ -34,6 +34,24 @@ class Artifacts(Protocol):
     def name(self) -> str:
         """What people call it: a folder, a bucket."""
 
+    @property
+    def is_scratch(self) -> bool:
+        """Whether the files are those of a branch alone, which `clear` deletes."""
+
+    def prepare(self) -> None:
+        """Create the folder or bucket if there is none.
+
+        Raises:
+            ArtifactError: it cannot be created.
+        """
+
+    def clear(self) -> None:
+        """Delete every file of a branch.
+
+        Raises:
+            ArtifactError: some are still there, or the store is not a branch's alone.
+        """
+
     def write(self, name: str, content: bytes) -> StoredFile:
         """Write the file under a plain name and return where readers find it.
 

@@ -53,6 +53,10 @@ class GcsArtifacts:
     def name(self) -> str:
         return f"Cloud Storage, gs://{self.bucket}/{self.folder}".rstrip("/")
 
+    @property
+    def is_scratch(self) -> bool:
+        return bool(self.folder)
+
     def prepare(self) -> None:
         """Create the bucket if there is none.
 

@@ -26,6 +26,16 @@ class LocalArtifacts:
     def name(self) -> str:
         return f"the folder {self.published}"
 
+    @property
+    def is_scratch(self) -> bool:
+        return False
+
+    def prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def clear(self) -> None:
+        raise ArtifactError(f"{self.name} is part of SERVERLESS_HOME, and is not cleared by itself")
+
     def write(self, name: str, content: bytes) -> StoredFile:
         refuse_paths(name)
         self._record("written", name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from serverless_assets.artifacts.gcs import GcsArtifacts
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.publishing.publisher import Published, Publisher, Scratch
 from serverless_assets.publishing.run_lock import RunLock
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
@@ -20,7 +20,7 @@ from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 class BigQueryPublisher(Publisher):
     """Runs write straight to what people read, each table in one atomic statement."""
 
-    def __init__(self, home: Path, warehouse: BigQueryWarehouse, artifacts: GcsArtifacts) -> None:
+    def __init__(self, home: Path, warehouse: BigQueryWarehouse, artifacts: Artifacts) -> None:
         super().__init__(home)
         self._warehouse = warehouse
         self._artifacts = artifacts
@@ -31,7 +31,7 @@ class BigQueryPublisher(Publisher):
         return self._warehouse
 
     @property
-    def artifacts(self) -> GcsArtifacts:
+    def artifacts(self) -> Artifacts:
         return self._artifacts
 
     @property
@@ -70,6 +70,5 @@ class BigQueryPublisher(Publisher):
 
     @property
     def scratch_places(self) -> Mapping[str, Callable[[], None]]:
-        if self._warehouse.lifetime is None:
-            return {}
-        return {self._warehouse.name: self._warehouse.drop, self._artifacts.name: self._artifacts.clear}
+        tables = {} if self._warehouse.lifetime is None else {self._warehouse.name: self._warehouse.drop}
+        return {**tables, **super().scratch_places}

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import dagster as dg
 
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.files import (
     copy_atomically,
@@ -53,8 +54,10 @@ RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
 class LocalPublisher(Publisher):
     """Runs write to a working copy; a green run becomes the next release."""
 
-    def __init__(self, home: Path, dbt_schema: str) -> None:
+    def __init__(self, home: Path, dbt_schema: str, store: Artifacts | None = None) -> None:
+        """`store` gets the artifacts, each live once it is written; None makes them part of the release."""
         super().__init__(home)
+        self._store = store
         self.layout = Layout(home)
         self._dbt_schema = dbt_schema
         self._lock: RunLock | None = None
@@ -64,16 +67,18 @@ class LocalPublisher(Publisher):
         return DuckDBWarehouse(self.layout.working_warehouse, self._dbt_schema)
 
     @property
-    def artifacts(self) -> LocalArtifacts:
+    def artifacts(self) -> Artifacts:
         layout = self.layout
-        return LocalArtifacts(layout.working_artifacts, layout.artifacts, layout.artifact_changes)
+        return self._store or LocalArtifacts(
+            layout.working_artifacts, layout.artifacts, layout.artifact_changes
+        )
 
     @property
     def published(self) -> Published:
         warehouse, artifacts = self.layout.published()
         return Published(
             DuckDBWarehouse(warehouse, self._dbt_schema, read_only=True),
-            LocalArtifacts(artifacts, self.layout.artifacts),
+            self._store or LocalArtifacts(artifacts, self.layout.artifacts),
         )
 
     @property
@@ -93,7 +98,7 @@ class LocalPublisher(Publisher):
             copy = DuckDBWarehouse(folder / WAREHOUSE, f"{self._dbt_schema}_ci_{uuid4().hex[:8]}")
             if warehouse.exists():
                 copy_atomically(warehouse, copy.path)
-            published = LocalArtifacts(artifacts, self.layout.artifacts)
+            published = self._store or LocalArtifacts(artifacts, self.layout.artifacts)
             yield Scratch(copy.schema, published, copy.dbt_variables())
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
@@ -101,6 +106,8 @@ class LocalPublisher(Publisher):
         prepare_work_folder(layout)
         self._lock = RunLock(layout.work, run_id, log)
         repair(layout)
+        if self._store:
+            self._store.prepare()
         start = open_working_copy(layout)
         # After that: a release that somebody went back from tells that the working copy is of another.
         remove_old_releases(layout)

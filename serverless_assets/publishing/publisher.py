@@ -154,7 +154,7 @@ class Publisher(ABC):
     def scratch_places(self) -> Mapping[str, Callable[[], None]]:
         """What it holds outside of `home` for a branch alone: the name of each place, and what removes it
         with all that is in it, or raises a `UserError`."""
-        return {}
+        return {self.artifacts.name: self.artifacts.clear} if self.artifacts.is_scratch else {}
 
     def begin(
         self, run_id: str, planned: Sequence[str], existing: Collection[str], log: dg.DagsterLogManager
