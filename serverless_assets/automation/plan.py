@@ -26,8 +26,8 @@ from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.stores import UNCHANGED as STORES_UNCHANGED
 from serverless_assets.forecasting.stores import decide_stores
 from serverless_assets.ingestion.catalog import TABLES
-from serverless_assets.ingestion.decide import as_it_was, decide
-from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
+from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
+from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECAST_REPORT, REVENUE, STORE_FORECAST
@@ -113,27 +113,20 @@ def _raw_tables(
             yield Planned(table.name, "reuse", "ingestion: reuse"), notes.get(table.name, {})
         return
     url, force = choices.ingestion.dataset_url, choices.rebuild_all
-    held = {name: TableState.from_note(note) for name, note in notes.items()}
+    states = {name: TableState.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
-        for found in prepare(TABLES, opened, warehouse, None, scratch, lambda line: None, held, force):
-            name = found.table.name
+        for fetched in fetch_tables(
+            TABLES, opened, warehouse, None, scratch, lambda line: None, states, force
+        ):
+            name = fetched.table.name
             note = notes.get(name, {})
-            if isinstance(found, Failed):
-                yield Planned(name, "fail", found.reason), note
+            if isinstance(fetched, Failed):
+                yield Planned(name, "fail", fetched.reason), note
                 continue
-            if isinstance(found, AuditedTable):
-                before = held.get(name)
-                decision = decide(
-                    found.table, before, None, found.content, found.key, found.known, found.source, "", force
-                )
-                rows: int | None = found.content.rows
-            else:
-                decision, rows = (
-                    as_it_was(found.table, held[name], None, found.source),
-                    warehouse.row_count(name),
-                )
+            decision = decide_load(fetched, states.get(name), "", force)
+            rows = fetched.content.rows if isinstance(fetched, AuditedTable) else warehouse.row_count(name)
             verdict = "load" if decision.load else "reuse"
-            after = decision.holding.as_note() if decision.load and decision.holding else note
+            after = decision.state.as_note() if decision.load and decision.state else note
             yield Planned(name, verdict, decision.reason, rows), after
 
 

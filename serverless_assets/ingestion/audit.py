@@ -1,4 +1,4 @@
-"""Check what arrived before it may replace what is there: keys, parents, months, content."""
+"""Check fetched rows before they may replace those of the table: keys, parents, months, content, number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ import pyarrow as pa
 from serverless_assets import sql
 from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.contract import ContractError, Problem, parquet, refuse
-from serverless_assets.ingestion.state import digest, version_of
+from serverless_assets.ingestion.state import TableState, digest, version_of
+from serverless_assets.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Part:
 
 
 NO_ROWS = Part(0, "no rows")
+
+# A load that keeps a smaller share of the rows than this is refused. A few rows (a month of a small shop) may
+# well be half as many the day after: of those, only an empty table is refused.
+LEAST_KEPT, FEW_ROWS = 0.5, 10
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,38 @@ def content_of(connection: duckdb.DuckDBPyConnection, table: RawTable, path: Pat
         hash=version_of(table.schema, {str(month or ""): part.hash for month, part in parts.items()}),
         months=parts if table.event_time else {},
     )
+
+
+def refuse_row_loss(
+    warehouse: Warehouse,
+    table: RawTable,
+    window: Window | None,
+    content: Content,
+    source: str,
+    state: TableState,
+) -> None:
+    """Raise `ContractError` if the rows are none, or far fewer than the ones that they are to replace.
+
+    The rows of another source are not compared with, unless there are none instead of them.
+    """
+    if state.within(table, window) == content.hash:
+        return
+    if window is None:
+        before = warehouse.row_count(table.name)
+    else:
+        start, end = (f"timestamp '{day} 00:00:00'" for day in (window.start, window.end))
+        within = f"{table.event_time} >= {start} and {table.event_time} < {end}"
+        counted = f"select count(*) as nr from {warehouse.quoted_name(table.name)} where {within}"
+        before = int(warehouse.query(counted)["nr"][0].as_py())
+    emptied = before > 0 and content.rows == 0 and window is None
+    same_source = state.source in ("", source)
+    if emptied or (same_source and before >= FEW_ROWS and content.rows < before * LEAST_KEPT):
+        months = f" of {window}" if window else ""
+        raise ContractError(
+            f"{table.name}: the source serves {content.rows:,} rows{months} instead of the {before:,} in the "
+            f"table. Fewer than {LEAST_KEPT:.0%} are refused, and the table stays as it was. If the source "
+            "is right, run again with rebuild: all (--rebuild)."
+        )
 
 
 def _hashed(column: pa.Field) -> str:

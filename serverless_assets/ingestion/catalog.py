@@ -1,6 +1,6 @@
-"""The catalogue of raw tables: to add a table, add its few lines here."""
+"""The catalogue of raw tables, and the months that they are loaded by. To add a table, add its lines here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -22,6 +22,7 @@ EARLIEST, END_OF_TIME = datetime(1900, 1, 1), datetime(2200, 1, 1)
 LARGEST_INTEGER = 10**15
 # A model that repeats a text on each of its rows is as slow as the text is long.
 LONGEST_TEXT_BYTES = 4 * 1024
+MONTHS_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class Window:
         while (month := next_month(months[-1])) < self.end:
             months.append(month)
         return months
+
+
+def name_months(months: Sequence[date]) -> str:
+    """Return the first few months, for a sentence."""
+    names = ", ".join(f"{month:%Y-%m}" for month in months[:MONTHS_NAMED])
+    more = len(months) - MONTHS_NAMED
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def next_month(day: date) -> date:

@@ -1,19 +1,31 @@
-"""What arrived, brought into the warehouse: loaded, or left as it is."""
+"""Decide whether a fetched table is loaded or left as it is, and do so."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-from serverless_assets.ingestion.arrivals import AuditedTable
 from serverless_assets.ingestion.audit import Part
-from serverless_assets.ingestion.catalog import RawTable, Window
-from serverless_assets.ingestion.decide import LoadDecision, as_it_was, decide
-from serverless_assets.ingestion.prepare import Failed, Unchanged
-from serverless_assets.ingestion.state import TableState
+from serverless_assets.ingestion.catalog import RawTable, Window, name_months
+from serverless_assets.ingestion.fetch import AuditedTable, Failed, FetchResult, Unchanged
+from serverless_assets.ingestion.state import TableState, answers_to_keep, definition_of
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
-Note = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class LoadDecision:
+    """What becomes of a table: loaded, or reused as it is; and why.
+
+    version: of the rows that were requested, before and after alike.
+    state: what to keep beside the table, along with the rows if it is loaded; None to leave what is kept.
+    months: first days of those whose rows change, removed ones among them; for a fact.
+    """
+
+    load: bool
+    reason: str
+    version: str
+    state: TableState | None
+    months: Sequence[date] = ()
 
 
 @dataclass(frozen=True)
@@ -43,70 +55,105 @@ class LoadResult:
 
 def load_table(
     warehouse: Warehouse,
-    found: AuditedTable | Unchanged | Failed,
-    note: Note | None,
+    fetched: FetchResult,
+    note: Mapping[str, Any] | None,
     run_id: str,
     force: bool = False,
 ) -> LoadResult | Failed:
-    """Load the table if its rows changed; keep with it what it then holds.
+    """Load the table if its rows changed, and keep the state that it is then in.
 
-    note: the relation's before anything was asked; None if there was no relation.
+    note: the state that was kept before anything was fetched; None if there was no table.
     """
-    if isinstance(found, Failed):
-        return found
-    held = None if note is None else TableState.from_note(note)
+    if isinstance(fetched, Failed):
+        return fetched
+    state = None if note is None else TableState.from_note(note)
+    decision = decide_load(fetched, state, run_id, force)
+    table, window = fetched.table, fetched.window
+    work, rows_before = JobStats(), None
+    kept = decision.state.as_note() if decision.state else {}
+    replaces_all = decision.load and window is None
     try:
-        if isinstance(found, AuditedTable):
-            return _bring_in(warehouse, found, note or {}, held, run_id, force)
-        assert held is not None
-        decision = as_it_was(found.table, held, found.window, found.source)
-        _keep(warehouse, found.table, note or {}, decision)
-        rows = warehouse.row_count(found.table.name)
+        # Rows that stay, such as the months beside the window, are those of `note` only if nobody has
+        # replaced them in the meantime.
+        if kept and not replaces_all and warehouse.read_state(table.name) != (note or {}):
+            kept = {}
+        if isinstance(fetched, AuditedTable) and decision.load:
+            rows_before = None if state is None else warehouse.row_count(table.name)
+            if window is None:
+                work = warehouse.replace(table.shape, fetched.path, kept)
+            else:
+                work = warehouse.replace_between(table.shape, fetched.path, window.start, window.end, kept)
+        elif kept:
+            warehouse.write_states({table.name: kept})
+        if isinstance(fetched, AuditedTable) and window is None:
+            rows = fetched.content.rows
+        else:
+            rows = warehouse.row_count(table.name)
     except WarehouseError as error:
-        return Failed(found.table, str(error))
-    answer = found.answer
-    return LoadResult(found.table, decision, held.built_by, rows, 0, answer.seconds, answer.url, found.window)
-
-
-def _bring_in(
-    warehouse: Warehouse, found: AuditedTable, note: Note, held: TableState | None, run_id: str, force: bool
-) -> LoadResult:
-    table, content, download, window = found.table, found.content, found.download, found.window
-    decision = decide(table, held, window, content, found.key, found.known, found.source, run_id, force)
-    work, before = JobStats(), None
-    if decision.load:
-        before = None if held is None else warehouse.row_count(table.name)
-        work = _load(warehouse, found, note, window, decision.holding or TableState())
-    else:
-        _keep(warehouse, table, note, decision)
+        return Failed(table, str(error))
+    built_by = run_id if decision.load or state is None else state.built_by
+    if isinstance(fetched, Unchanged):
+        response = fetched.response
+        return LoadResult(table, decision, built_by, rows, 0, response.seconds, response.url, window)
+    download = fetched.download
     return LoadResult(
         table,
         decision,
-        run_id if decision.load or held is None else held.built_by,
-        warehouse.row_count(table.name) if window else content.rows,
+        built_by,
+        rows,
         download.bytes,
         download.seconds,
         download.url,
         window,
-        before,
-        content.months,
+        rows_before,
+        fetched.content.months,
         work,
-        found.served,
+        fetched.served,
     )
 
 
-def _keep(warehouse: Warehouse, table: RawTable, note: Note, decision: LoadDecision) -> None:
-    """Keep what is newly known of a relation that stays, unless it was replaced in the meantime."""
-    if decision.holding and warehouse.read_state(table.name) == note:
-        warehouse.write_states({table.name: decision.holding.as_note()})
-
-
-def _load(
-    warehouse: Warehouse, found: AuditedTable, note: Note, window: Window | None, holding: TableState
-) -> JobStats:
-    shape = found.table.shape
-    if window is None:
-        return warehouse.replace(shape, found.path, holding.as_note())
-    # The months beside the window are those of the note only if the relation is still the same.
-    kept = holding.as_note() if warehouse.read_state(shape.name) == note else {}
-    return warehouse.replace_between(shape, found.path, window.start, window.end, kept)
+def decide_load(
+    fetched: AuditedTable | Unchanged, state: TableState | None, run_id: str, force: bool = False
+) -> LoadDecision:
+    """Return what to do with a fetched table; `state` is None if the warehouse has no such table."""
+    table, source = fetched.table, fetched.source
+    window = fetched.window if table.event_time else None
+    before = state or TableState()
+    if isinstance(fetched, Unchanged):
+        kept = None if before.source == source else replace(before, source=source)
+        return LoadDecision(
+            False, "unchanged at the source: not downloaded", before.within(table, window), kept
+        )
+    content, key, response = fetched.content, fetched.key, fetched.response
+    months = {day.isoformat(): part.hash for day, part in content.months.items()}
+    loaded = TableState(
+        content.hash,
+        months if table.event_time else None,
+        run_id,
+        definition_of(table),
+        answers_to_keep({key: response}),
+        source,
+    )
+    # A window leaves a table laid out as it is, whatever the catalogue now says.
+    as_defined = window is not None or before.definition == loaded.definition
+    if before.within(table, window) == content.hash and as_defined and not force:
+        renewed = replace(before.with_answer(key, response), source=source)
+        kept = None if renewed == before else renewed
+        return LoadDecision(False, "unchanged content: not loaded", content.hash, kept)
+    months_before = before.months or {}
+    changed = [
+        date.fromisoformat(day)
+        for day in sorted(months_before.keys() | months.keys())
+        if months_before.get(day) != months.get(day) and (window is None or day in window)
+    ]
+    if state is None:
+        cause = "first load"
+    elif not state.version:
+        cause = "it was not known what the table held"
+    elif not as_defined:
+        cause = "its definition changed"
+    else:
+        cause = name_months(changed) or "new content"
+    reason = "forced: rebuild all" if force else f"loaded from the source: {cause}"
+    kept = state.with_months(table, window, loaded) if state and window else loaded
+    return LoadDecision(True, reason, content.hash, kept, changed)

@@ -1,4 +1,4 @@
-"""What a raw relation holds, as the note kept with it says. Pure."""
+"""What the warehouse holds of a raw table, as the state that is kept beside it says. Pure."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ ANSWERS_REMEMBERED = 8
 
 @dataclass(frozen=True)
 class CachedResponse:
-    """An answer of the source whose rows the relation holds.
+    """A response of the source whose rows the table holds.
 
-    The rows of a fact that its parent dates follow from two answers: `dated_by` is the version of the
+    The rows of a fact that its parent dates follow from two responses: `dated_by` is the version of the
     parent's rows that they were dated by.
     """
 
@@ -28,13 +28,13 @@ class CachedResponse:
 
 @dataclass(frozen=True)
 class TableState:
-    """What a relation holds; `version` is empty if nobody knows.
+    """What a table holds; `version` is empty if that is unknown.
 
     months: the version of each month's rows by its first day, for a fact.
     built_by: the run that last changed it.
-    definition: that of the table when it was last loaded whole, see `definition_of`.
-    answers: the answers that its rows are, by the key of the request.
-    source: identifies the source that all of its rows come from, see `TableSource.key`; empty if unknown.
+    definition: that of the table when it was last loaded whole, by `definition_of`.
+    answers: the responses that its rows came from, by the key of the request.
+    source: identifies the source that all of its rows come from, as `TableSource.key`; empty if unknown.
     """
 
     version: str = ""
@@ -46,7 +46,7 @@ class TableState:
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> "TableState":
-        """What a note says; that nobody knows if it is not one of these notes."""
+        """Return the state that a note describes; an unknown one if it was not written by `as_note`."""
         version, months, answers = (note.get(name) for name in ("version", "months", "validators"))
         if not isinstance(version, str):
             return cls()
@@ -55,21 +55,21 @@ class TableState:
             months=months if isinstance(months, dict) else None,
             built_by=str(note.get("built_by", "")),
             definition=str(note.get("definition", "")),
-            answers=_answers(answers if isinstance(answers, dict) else {}),
+            answers=_parse_answers(answers if isinstance(answers, dict) else {}),
             source=str(note.get("source", "")),
         )
 
     def as_note(self) -> dict[str, Any]:
-        """The note to keep with the relation: empty if it is not known what that holds."""
+        """Return the note to keep with the table: empty if it is unknown what that holds."""
         if not self.version:
             return {}
         answers = {
             key: {
-                "etag": known.validators.etag,
-                "last_modified": known.validators.last_modified,
-                "dated_by": known.dated_by,
+                "etag": response.validators.etag,
+                "last_modified": response.validators.last_modified,
+                "dated_by": response.dated_by,
             }
-            for key, known in self.answers.items()
+            for key, response in self.answers.items()
         }
         return {
             "version": self.version,
@@ -81,7 +81,7 @@ class TableState:
         }
 
     def within(self, table: RawTable, window: Window | None) -> str:
-        """The version of its rows in the window; of all of them without one. Empty if it is not known."""
+        """Return the version of the rows in the window, or of all without one; empty if unknown."""
         if window is None or not table.event_time or not self.version:
             return self.version
         months = {day: version for day, version in (self.months or {}).items() if day in window}
@@ -91,40 +91,62 @@ class TableState:
         """Whether all of its rows are known to be this source's."""
         return bool(self.version) and self.months is not None and self.source == source
 
-    def with_answer(self, key: str, known: CachedResponse) -> "TableState":
-        """The same rows, known to be this answer too."""
+    def with_answer(self, key: str, response: CachedResponse) -> "TableState":
+        """Return the state of the same rows, known to be this response too."""
         others = {k: v for k, v in self.answers.items() if k != key}
-        return replace(self, answers=answers_to_keep({**others, key: known}))
+        return replace(self, answers=answers_to_keep({**others, key: response}))
+
+    def with_months(self, table: RawTable, window: Window, loaded: "TableState") -> "TableState":
+        """Return the state once the rows of the window are replaced by those of `loaded`.
+
+        It is what a load of all these rows would give. It is unknown if this state is: the months beside the
+        window stay as they were.
+        """
+        if not self.version or self.months is None:
+            return TableState()
+        months = {day: version for day, version in self.months.items() if day not in window}
+        months = dict(sorted({**months, **(loaded.months or {})}.items()))
+        # A load of some months leaves the table laid out as it was.
+        return replace(
+            loaded, version=version_of(table.schema, months), months=months, definition=self.definition
+        )
 
 
-def merged(table: RawTable, held: TableState, window: Window, arrived: TableState) -> TableState:
-    """What is held once the rows of the window are replaced by those that `arrived`.
+def cached_response(table: RawTable, state: TableState | None, key: str) -> CachedResponse | None:
+    """Return the response to a request that the table was loaded from, if it may be made conditionally."""
+    if state is None or state.definition != definition_of(table):
+        return None
+    response = state.answers.get(key)
+    # Rows that a parent dates are known only with that parent's.
+    return response if response and (response.dated_by or not table.dated_by) else None
 
-    It is what a load of all these rows would give. Nobody knows it if nobody knows what was held: the
-    months beside the window stay as they were.
+
+def window_to_load(
+    table: RawTable, state: TableState | None, source: str, window: Window | None
+) -> Window | None:
+    """Return what of a table to load if `window` is requested: None is all of it.
+
+    Some months may replace only those of a table that holds this source's rows. Beside the rows of another
+    source, or of an unknown one, they would make a table that no source has.
     """
-    if not held.version or held.months is None:
-        return TableState()
-    months = {day: version for day, version in held.months.items() if day not in window}
-    months = dict(sorted({**months, **(arrived.months or {})}.items()))
-    version = version_of(table.schema, months)
-    # A load of some months leaves the table laid out as it was.
-    return replace(arrived, version=version, months=months, definition=held.definition)
+    if window is None or not table.event_time or state is None:
+        return window if table.event_time else None
+    return window if state.is_of(source) else None
 
 
 def answers_to_keep(answers: Mapping[str, CachedResponse]) -> Mapping[str, CachedResponse]:
-    """Those that can be asked about, the last ones."""
-    found = [(key, known) for key, known in answers.items() if known.validators]
-    return dict(found[-ANSWERS_REMEMBERED:])
+    """Return the most recent responses that carry a validator."""
+    usable = [(key, response) for key, response in answers.items() if response.validators]
+    return dict(usable[-ANSWERS_REMEMBERED:])
 
 
 def version_of(schema: pa.Schema, months: Mapping[str, str]) -> str:
-    """The version of rows of this schema whose months have these versions; a snapshot is one month, ""."""
+    """Return the version of rows whose months have these versions; a snapshot is one month, ""."""
     return digest(f"{schema.names} {schema.types} {sorted(months.items())}")
 
 
 def definition_of(table: RawTable) -> str:
-    """A version of the catalogue's entry: of all that says how an answer becomes a relation."""
+    """Return a version of the catalogue's entry: of all that says how an answer becomes a relation."""
     parent = (table.dated_by.parent.name, table.dated_by.column) if table.dated_by else ()
     columns = [(name, str(kind)) for name, kind in table.columns.items()]
     return digest(
@@ -133,14 +155,17 @@ def definition_of(table: RawTable) -> str:
 
 
 def digest(text: str) -> str:
-    """A short hash."""
+    """Return a short hash."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _answers(kept: Mapping[str, Any]) -> Mapping[str, CachedResponse]:
-    found = {}
-    for key, value in kept.items():
-        if isinstance(value, dict):
-            etag, modified, dated_by = (str(value.get(n, "")) for n in ("etag", "last_modified", "dated_by"))
-            found[key] = CachedResponse(Validators(etag, modified), dated_by)
-    return found
+def _parse_answers(answers: Mapping[str, Any]) -> Mapping[str, CachedResponse]:
+    fields = {
+        key: [str(value.get(name, "")) for name in ("etag", "last_modified", "dated_by")]
+        for key, value in answers.items()
+        if isinstance(value, dict)
+    }
+    return {
+        key: CachedResponse(Validators(etag, last_modified), dated_by)
+        for key, (etag, last_modified, dated_by) in fields.items()
+    }

@@ -13,8 +13,8 @@ import pytest
 
 from serverless_assets.ingestion.catalog import RAW_STORES
 from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.fetch import Failed, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
-from serverless_assets.ingestion.prepare import Failed, prepare
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.faults.conftest import ROUNDS
@@ -74,9 +74,9 @@ def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> LoadResult | Fa
     """Load one table as a run does."""
     source = TableSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
     notes = warehouse.read_states()
-    held = {name: TableState.from_note(note) for name, note in notes.items()}
-    (arrived,) = prepare([RAW_STORES], source, warehouse, None, scratch, lambda line: None, held)
-    return load_table(warehouse, arrived, notes.get(RAW_STORES.name), None, "run")
+    states = {name: TableState.from_note(note) for name, note in notes.items()}
+    (fetched,) = fetch_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states)
+    return load_table(warehouse, fetched, notes.get(RAW_STORES.name), None, "run")
 
 
 def rows_of(warehouse: DuckDBWarehouse) -> str:

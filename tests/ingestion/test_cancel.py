@@ -88,14 +88,14 @@ INTERRUPTED = """
 import signal, sys, tempfile
 from pathlib import Path
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.prepare import prepare
+from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with tempfile.TemporaryDirectory() as scratch:
     source = TableSource(sys.argv[1], timeout_seconds=10_000)
     warehouse = DuckDBWarehouse(Path(scratch) / "warehouse.duckdb", "dwh")
-    tables = prepare(TABLES, source, warehouse, None, Path(scratch), print)
+    tables = fetch_tables(TABLES, source, warehouse, None, Path(scratch), print)
     print("begun", flush=True)
     try:
         next(tables)

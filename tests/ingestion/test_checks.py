@@ -11,7 +11,8 @@ import pytest
 
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.ingestion.catalog import RAW_ORDERS
-from serverless_assets.ingestion.checks import (
+from serverless_assets.ingestion.checks import SourceObservation
+from serverless_assets.ingestion.expectations import (
     Month,
     event_times,
     freshness,
@@ -21,7 +22,6 @@ from serverless_assets.ingestion.checks import (
     volume,
 )
 from serverless_assets.ingestion.source import HttpSource
-from serverless_assets.ingestion.source_observation import SourceObservation
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.shop import Shop, order, shop
@@ -55,8 +55,8 @@ def test_a_month_like_the_others_passes_whatever_its_length():
 def test_less_than_half_or_more_than_double_the_median_warns(per_day, passes):
     found = volume([*usual(1, 2, 3, 4, 5), month(6, per_day)])
     assert found.passed is passes
-    assert f"{per_day}.0 rows per day in 2026-06" in found.words
-    assert "the median of the 5 months before is 100.0" in found.words
+    assert f"{per_day}.0 rows per day in 2026-06" in found.text
+    assert "the median of the 5 months before is 100.0" in found.text
     assert found.numbers["rows_per_day"] == pytest.approx(per_day, abs=0.1)
     assert found.numbers["usual_rows_per_day"] == pytest.approx(100, abs=0.1)
 
@@ -75,21 +75,21 @@ def test_six_months_before_at_most_are_compared_with():
 def test_with_fewer_than_three_months_before_it_is_too_early_to_say(numbers):
     found = volume(usual(*numbers))
     assert found.passed
-    assert "Too early to say" in found.words
+    assert "Too early to say" in found.text
 
 
 def test_a_month_that_has_begun_is_judged_by_the_days_that_have_passed():
     assert volume([*usual(1, 2, 3), month(4, 100, days=8)]).passed
     found = volume([*usual(1, 2, 3), month(4, 300, days=8)])
     assert not found.passed
-    assert "2026-04" in found.words
+    assert "2026-04" in found.text
 
 
 def test_less_than_a_week_of_a_month_is_not_judged_but_the_month_before_is():
     assert volume([*usual(1, 2, 3, 4), month(5, 900, days=5)]).passed
     found = volume([*usual(1, 2, 3), month(4, 900), month(5, 100, days=5)])
     assert not found.passed
-    assert "2026-04" in found.words
+    assert "2026-04" in found.text
 
 
 def test_a_history_that_begins_in_the_middle_of_a_month_has_a_first_month_of_those_days():
@@ -126,7 +126,7 @@ def test_rows_later_than_a_day_from_now_warn_with_their_number_and_the_latest():
     later = Month(start, 0, None, None, later=3, latest=datetime(2027, 6, 7, 12))
     found = event_times([*usual(9, 10), later], date(2026, 1, 1), NOW)
     assert not found.passed
-    assert found.words == (
+    assert found.text == (
         "3 rows are dated later than a day from 2026-11-01 09:00 UTC, such as 2027-06-07 12:00: "
         "loaded, and left out of volume and freshness."
     )
@@ -136,7 +136,7 @@ def test_rows_later_than_a_day_from_now_warn_with_their_number_and_the_latest():
 def test_rows_before_the_first_month_warn_with_their_number_and_the_earliest():
     found = event_times(usual(1, 2, 3), date(2026, 3, 1), NOW)
     assert not found.passed
-    assert f"{31 * 100 + 28 * 100:,} rows are dated before 2026-03, such as 2026-01-01 00:00" in found.words
+    assert f"{31 * 100 + 28 * 100:,} rows are dated before 2026-03, such as 2026-01-01 00:00" in found.text
     assert event_times(usual(1, 2, 3), date(2026, 1, 1), NOW).passed
     assert event_times([], date(2026, 1, 1), NOW).passed
 
@@ -159,18 +159,18 @@ def test_the_order_of_columns_is_no_change_and_the_first_load_has_nothing_to_dif
 
 
 def test_a_change_is_told_until_the_source_serves_a_file_again():
-    first = SourceObservation().seen({"a": "string"}, NOW)
-    changed = first.seen({"a": "int64"}, NOW)
+    first = SourceObservation().updated({"a": "string"}, NOW)
+    changed = first.updated({"a": "int64"}, NOW)
     assert changed.change
     later = NOW + timedelta(days=1)
-    assert changed.seen(None, later) == SourceObservation({"a": "int64"}, changed.change, later)
-    assert changed.seen({"a": "int64"}, later).change == ""
+    assert changed.updated(None, later) == SourceObservation({"a": "int64"}, changed.change, later)
+    assert changed.updated({"a": "int64"}, later).change == ""
 
 
 def test_what_was_seen_comes_back_from_the_metadata_of_a_materialization():
-    seen = SourceObservation({"a": "string", "b": "int64"}, "a is new", NOW, "rows are gone")
-    stored = dg.AssetMaterialization("raw_orders", metadata=seen.as_metadata()).metadata
-    assert SourceObservation.in_metadata(stored) == seen
+    observation = SourceObservation({"a": "string", "b": "int64"}, "a is new", NOW, "rows are gone")
+    stored = dg.AssetMaterialization("raw_orders", metadata=observation.as_metadata(RAW_ORDERS)).metadata
+    assert SourceObservation.in_metadata(stored) == observation
     assert SourceObservation.in_metadata({}) == SourceObservation()
 
 
@@ -181,7 +181,7 @@ def test_rows_of_three_days_ago_are_fresh_and_older_ones_warn_with_their_age():
     assert freshness(NOW - timedelta(hours=71), NOW, "Newest row").passed
     found = freshness(NOW - timedelta(days=4), NOW, "Newest row")
     assert not found.passed
-    assert found.words == "Newest row: 2026-10-28 09:00 UTC, 4.0 days ago; 3.0 days are allowed."
+    assert found.text == "Newest row: 2026-10-28 09:00 UTC, 4.0 days ago; 3.0 days are allowed."
     assert found.numbers == {"age_hours": 96.0, "allowed_hours": 72.0}
 
 
@@ -285,7 +285,7 @@ def test_reused_tables_are_as_fresh_as_the_sources_last_word(world, monkeypatch)
         def now(cls, tz=None):
             return later.replace(tzinfo=tz)
 
-    monkeypatch.setattr("serverless_assets.ingestion.checking.datetime", Later)
+    monkeypatch.setattr("serverless_assets.ingestion.checks.datetime", Later)
     found = world.run(RunInputs(ingestion=Reuse()))
     assert not found["raw_stores_freshness"].passed
     assert found["raw_stores_freshness"].metadata["age_hours"].value == pytest.approx(720, abs=24)

@@ -23,7 +23,7 @@ from serverless_assets.ingestion.catalog import (
     Window,
 )
 from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.prepare import AuditedTable, Failed, prepare
+from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.services.listening import listening
 
@@ -73,15 +73,15 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(tmp_path / "served")
-    found.folder.mkdir()
+    folder_server = Server(tmp_path / "served")
+    folder_server.folder.mkdir()
     for table, rows in SHOP.items():
-        found.serve(table, rows)
+        folder_server.serve(table, rows)
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             asked = urlsplit(self.path)
-            cut = found.in_windows.get(Path(asked.path).stem) if asked.query else None
+            cut = folder_server.in_windows.get(Path(asked.path).stem) if asked.query else None
             if cut is None:
                 return super().do_GET()
             self.send_response(200)
@@ -90,14 +90,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
             self.wfile.write(cut)
 
         def log_request(self, *_: object) -> None:
-            found.asked.append(self.path)
+            folder_server.asked.append(self.path)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with listening(partial(Handler, directory=str(found.folder))) as http:
-        found.url = f"http://127.0.0.1:{http.server_port}"
-        yield found
+    with listening(partial(Handler, directory=str(folder_server.folder))) as http:
+        folder_server.url = f"http://127.0.0.1:{http.server_port}"
+        yield folder_server
 
 
 @pytest.fixture
@@ -106,76 +106,76 @@ def log() -> list[str]:
 
 
 @pytest.fixture
-def prepared(server: Server, log: list[str], tmp_path: Path):
+def fetched(server: Server, log: list[str], tmp_path: Path):
     warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
-    def prepared(
+    def fetched(
         tables: Sequence[RawTable] = TABLES, window: Window | None = None
     ) -> dict[RawTable, AuditedTable | Failed]:
         source = TableSource(server.url, attempts=2, first_pause_seconds=0.0, timeout_seconds=10)
-        found = list(prepare(tables, source, warehouse, window, scratch, log.append))
-        assert [one.table for one in found] == list(tables)
-        return {one.table: one for one in found}
+        results = list(fetch_tables(tables, source, warehouse, window, scratch, log.append))
+        assert [result.table for result in results] == list(tables)
+        return {result.table: result for result in results}
 
-    return prepared
-
-
-def ids(found: AuditedTable | Failed) -> list[str]:
-    assert isinstance(found, AuditedTable), found
-    return sorted(pq.read_table(found.path)["id"].to_pylist())
+    return fetched
 
 
-def test_every_table_arrives_in_the_warehouses_columns(prepared, server):
-    for table, found in prepared().items():
-        assert isinstance(found, AuditedTable), found
-        arrived = pq.read_table(found.path)
-        assert (arrived.schema.names, arrived.schema.types) == (table.schema.names, table.schema.types)
-        assert found.content.rows == arrived.num_rows == len(SHOP[table])
-        assert found.download.url == f"{server.url}/{table.name}.parquet"
-        assert found.download.bytes == server.path(table).stat().st_size
+def ids(audited: AuditedTable | Failed) -> list[str]:
+    assert isinstance(audited, AuditedTable), audited
+    return sorted(pq.read_table(audited.path)["id"].to_pylist())
+
+
+def test_every_table_arrives_in_the_warehouses_columns(fetched, server):
+    for table, result in fetched().items():
+        assert isinstance(result, AuditedTable), result
+        rows = pq.read_table(result.path)
+        assert (rows.schema.names, rows.schema.types) == (table.schema.names, table.schema.types)
+        assert result.content.rows == rows.num_rows == len(SHOP[table])
+        assert result.download.url == f"{server.url}/{table.name}.parquet"
+        assert result.download.bytes == server.path(table).stat().st_size
     assert server.asked_for == {table.name: 1 for table in TABLES}
 
 
-def test_items_have_the_months_of_their_orders(prepared):
-    found = prepared()
-    assert {month: part.rows for month, part in found[RAW_ITEMS].content.months.items()} == {
+def test_items_have_the_months_of_their_orders(fetched):
+    results = fetched()
+    assert {month: part.rows for month, part in results[RAW_ITEMS].content.months.items()} == {
         SEPTEMBER: 1,
         OCTOBER: 2,
     }
-    assert found[RAW_ORDERS].content.months.keys() == {SEPTEMBER, OCTOBER}
-    assert found[RAW_CUSTOMERS].content.months == {}
+    assert results[RAW_ORDERS].content.months.keys() == {SEPTEMBER, OCTOBER}
+    assert results[RAW_CUSTOMERS].content.months == {}
 
 
-def test_a_window_cuts_facts_and_leaves_snapshots_whole(prepared):
-    found = prepared(window=OF_OCTOBER)
-    assert ids(found[RAW_ORDERS]) == ["o2"]
-    assert ids(found[RAW_ITEMS]) == ["i2", "i3"]
-    assert ids(found[RAW_CUSTOMERS]) == ["c1", "c2"]
-    assert ids(found[RAW_STORES]) == ["s1"]
-    assert found[RAW_ITEMS].content.months.keys() == {OCTOBER}
+def test_a_window_cuts_facts_and_leaves_snapshots_whole(fetched):
+    results = fetched(window=OF_OCTOBER)
+    assert ids(results[RAW_ORDERS]) == ["o2"]
+    assert ids(results[RAW_ITEMS]) == ["i2", "i3"]
+    assert ids(results[RAW_CUSTOMERS]) == ["c1", "c2"]
+    assert ids(results[RAW_STORES]) == ["s1"]
+    assert results[RAW_ITEMS].content.months.keys() == {OCTOBER}
 
 
-def test_a_window_is_asked_for_facts_alone(prepared, server):
-    prepared(window=OF_OCTOBER)
+def test_a_window_is_asked_for_facts_alone(fetched, server):
+    fetched(window=OF_OCTOBER)
     cut = {path for path in server.asked if "start=2026-10-01&end=2026-11-01" in path}
     assert {Path(urlsplit(path).path).stem for path in cut} == {"raw_orders", "raw_items"}
 
 
-def test_items_alone_bring_their_orders_along(prepared, server):
-    (found,) = prepared([RAW_ITEMS]).values()
-    assert ids(found) == ["i1", "i2", "i3"]
+def test_items_alone_bring_their_orders_along(fetched, server):
+    (result,) = fetched([RAW_ITEMS]).values()
+    assert ids(result) == ["i1", "i2", "i3"]
     assert server.asked_for == {"raw_items": 1, "raw_orders": 1}
 
 
-def test_orders_alone_bring_nothing_along(prepared, server):
-    prepared([RAW_ORDERS])
+def test_orders_alone_bring_nothing_along(fetched, server):
+    fetched([RAW_ORDERS])
     assert server.asked_for == {"raw_orders": 1}
 
 
-def test_the_order_of_the_tables_does_not_matter(prepared):
-    assert all(isinstance(found, AuditedTable) for found in prepared(TABLES[::-1]).values())
+def test_the_order_of_the_tables_does_not_matter(fetched):
+    assert all(isinstance(result, AuditedTable) for result in fetched(TABLES[::-1]).values())
 
 
 def _october_alone(server: Server, table: RawTable) -> None:
@@ -186,26 +186,26 @@ def _october_alone(server: Server, table: RawTable) -> None:
 
 
 @pytest.mark.parametrize("table", [RAW_ORDERS, RAW_ITEMS], ids=lambda table: table.name)
-def test_a_server_may_cut_one_of_the_facts_to_the_window_and_not_the_other(prepared, server, table):
+def test_a_server_may_cut_one_of_the_facts_to_the_window_and_not_the_other(fetched, server, table):
     _october_alone(server, table)
-    found = prepared(window=OF_OCTOBER)
-    assert ids(found[RAW_ORDERS]) == ["o2"]
-    assert ids(found[RAW_ITEMS]) == ["i2", "i3"]
+    results = fetched(window=OF_OCTOBER)
+    assert ids(results[RAW_ORDERS]) == ["o2"]
+    assert ids(results[RAW_ITEMS]) == ["i2", "i3"]
 
 
-def test_items_of_orders_in_other_months_are_left_out_and_counted(prepared, server, log):
+def test_items_of_orders_in_other_months_are_left_out_and_counted(fetched, server, log):
     _october_alone(server, RAW_ORDERS)
-    assert ids(prepared([RAW_ITEMS], OF_OCTOBER)[RAW_ITEMS]) == ["i2", "i3"]
+    assert ids(fetched([RAW_ITEMS], OF_OCTOBER)[RAW_ITEMS]) == ["i2", "i3"]
     assert log == ["raw_items: 1 rows belong to other months than 2026-10-01 up to 2026-11-01: left out."]
 
 
-def test_an_item_of_no_order_in_any_month_fails_a_window_too(prepared, server):
+def test_an_item_of_no_order_in_any_month_fails_a_window_too(fetched, server):
     _october_alone(server, RAW_ORDERS)
     server.serve(RAW_ITEMS, [*SHOP[RAW_ITEMS], ("i4", "o9", "p1")])
-    found = prepared(window=OF_OCTOBER)
-    assert {table for table, one in found.items() if isinstance(one, Failed)} == {RAW_ITEMS}
+    results = fetched(window=OF_OCTOBER)
+    assert {table for table, result in results.items() if isinstance(result, Failed)} == {RAW_ITEMS}
     assert "raw_items.order_id: expected keys of raw_orders, found 1 rows of others, such as 'o9'" in (
-        found[RAW_ITEMS].reason
+        results[RAW_ITEMS].reason
     )
 
 
@@ -262,31 +262,34 @@ def _twice(server: Server) -> None:
         (_twice, "raw_products.sku: expected unique values"),
     ],
 )
-def test_a_table_that_fails_does_not_stop_the_others(prepared, server, spoil, said):
+def test_a_table_that_fails_does_not_stop_the_others(fetched, server, spoil, said):
     spoil(server)
-    found = prepared()
-    assert isinstance(found[RAW_PRODUCTS], Failed)
-    assert said in found[RAW_PRODUCTS].reason
-    others = [one for table, one in found.items() if table != RAW_PRODUCTS]
-    assert all(isinstance(one, AuditedTable) for one in others)
+    results = fetched()
+    assert isinstance(results[RAW_PRODUCTS], Failed)
+    assert said in results[RAW_PRODUCTS].reason
+    others = [result for table, result in results.items() if table != RAW_PRODUCTS]
+    assert all(isinstance(result, AuditedTable) for result in others)
 
 
-def test_items_fail_with_their_orders_and_say_that_it_is_the_orders(prepared, server):
+def test_items_fail_with_their_orders_and_say_that_it_is_the_orders(fetched, server):
     server.path(RAW_ORDERS).unlink()
-    found = prepared()
-    assert {table for table, one in found.items() if isinstance(one, Failed)} == {RAW_ORDERS, RAW_ITEMS}
-    assert "raw_orders.parquet" in found[RAW_ITEMS].reason
+    results = fetched()
+    assert {table for table, result in results.items() if isinstance(result, Failed)} == {
+        RAW_ORDERS,
+        RAW_ITEMS,
+    }
+    assert "raw_orders.parquet" in results[RAW_ITEMS].reason
 
 
-def test_orders_that_come_twice_do_not_double_their_items(prepared, server):
+def test_orders_that_come_twice_do_not_double_their_items(fetched, server):
     server.serve(RAW_ORDERS, SHOP[RAW_ORDERS] * 2)
-    (found,) = prepared([RAW_ITEMS]).values()
-    assert isinstance(found, Failed)
-    assert "raw_orders.id: expected unique values" in found.reason
+    (result,) = fetched([RAW_ITEMS]).values()
+    assert isinstance(result, Failed)
+    assert "raw_orders.id: expected unique values" in result.reason
 
 
-def test_an_orphan_item_fails_the_items_alone(prepared, server):
+def test_an_orphan_item_fails_the_items_alone(fetched, server):
     server.serve(RAW_ITEMS, [*SHOP[RAW_ITEMS], ("i4", "o9", "p1")])
-    found = prepared()
-    assert {table for table, one in found.items() if isinstance(one, Failed)} == {RAW_ITEMS}
-    assert "'o9'" in found[RAW_ITEMS].reason
+    results = fetched()
+    assert {table for table, result in results.items() if isinstance(result, Failed)} == {RAW_ITEMS}
+    assert "'o9'" in results[RAW_ITEMS].reason
