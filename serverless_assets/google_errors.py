@@ -1,7 +1,7 @@
-"""Google's errors in words: what was refused and what to do. Never an address: it may carry a token."""
+"""Messages for Google's errors: what was refused, and what to do. No URLs, as they may hold a token."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -22,8 +22,8 @@ from serverless_assets.errors import UserError
 
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
 
-# Reasons of a refusal that is not one.
-PASSING = ("rateLimitExceeded", "backendError", "internalError", "jobRateLimitExceeded")
+# Reasons of a refusal that may be answered on the next attempt.
+TRANSIENT_REASONS = ("rateLimitExceeded", "backendError", "internalError", "jobRateLimitExceeded")
 
 _LOG_IN = "Run `gcloud auth application-default login`"
 _CALL = re.compile(r"^[A-Z]+ https?://\S+: ")
@@ -31,10 +31,10 @@ _CALL = re.compile(r"^[A-Z]+ https?://\S+: ")
 
 @dataclass(frozen=True)
 class Service:
-    """A Google service as people meet it when it refuses.
+    """A Google service, for the sentences about its errors.
 
-    `roles` is what an account needs to do its work there. `advice` says what to do, by the reason that
-    Google gives or by words in its message.
+    roles: what an account needs to work there. advice: what to do, by the reason that Google gives or by
+    words in its message.
     """
 
     name: str
@@ -45,26 +45,26 @@ class Service:
 
 @contextmanager
 def translate_errors(service: Service, subject: str, error_type: type[UserError]) -> Iterator[None]:
-    """Raise Google's errors as `error_type`, saying what `subject` was about."""
+    """Raise Google's errors as `error_type`, with a message that begins with `subject`."""
     try:
         yield
     except ERRORS as error:
-        told = error_type(f"{subject}: {explain(error, service)}")
-        told.transient = transient(error)
-        raise told from error
+        translated = error_type(f"{subject}: {explain(error, service)}")
+        translated.transient = transient(error)
+        raise translated from error
 
 
 def transient(error: BaseException) -> bool:
-    """Whether Google, asked the same in a while, may answer: it was not reached, or out of order."""
+    """Return whether the same request may succeed later: Google was not reached, or is out of order."""
     if isinstance(error, RetryError) and error.cause is not None:
         return transient(error.cause)
     if isinstance(error, (RequestException, TransportError, ServerError, TooManyRequests)):
         return True
-    return _first(error).get("reason") in PASSING
+    return _first_detail(error).get("reason") in TRANSIENT_REASONS
 
 
 def explain(error: BaseException, service: Service) -> str:
-    """What went wrong, and what a person can do about it."""
+    """Return what went wrong, and what a person can do about it."""
     if isinstance(error, RetryError) and error.cause is not None:
         return explain(error.cause, service)
     if isinstance(error, DefaultCredentialsError):
@@ -79,51 +79,46 @@ def explain(error: BaseException, service: Service) -> str:
         )
     if isinstance(error, (GoogleAuthError, Unauthorized)):
         return f"{service.name} does not take these credentials; they may have expired. {_LOG_IN} again."
-    said, advice = _said(error), _advice(error, service)
-    if advice:
-        return f"{said} {advice}"
-    if isinstance(error, Forbidden):
-        return f"{service.name} refused: {said} The account needs {service.roles}."
-    if isinstance(error, NotFound):
-        return f"{said} Check the project, the name and the location in the settings."
-    return said
-
-
-def _advice(error: BaseException, service: Service) -> str | None:
-    known = {
+    sentence, reason = _message(error), str(_first_detail(error).get("reason", ""))
+    advice_by_cause = {
         "accessNotConfigured": f"Turn it on with `gcloud services enable {service.host}`.",
         "billingNotEnabled": "Turn billing on for the project.",
         "quotaExceeded": "That is a quota of the project: wait until it is free again, or have it raised.",
         "rateLimitExceeded": "Wait a moment and run again.",
         **service.advice,
     }
-    reason, said = str(_first(error).get("reason", "")), _said(error)
-    return next((advice for key, advice in known.items() if key == reason or key in said), None)
+    for cause, advice in advice_by_cause.items():
+        if cause == reason or cause in sentence:
+            return f"{sentence} {advice}"
+    if isinstance(error, Forbidden):
+        return f"{service.name} refused: {sentence} The account needs {service.roles}."
+    if isinstance(error, NotFound):
+        return f"{sentence} Check the project, the name and the location in the settings."
+    return sentence
 
 
-def _said(error: BaseException) -> str:
-    """Google's own sentence: its first line, without the address that was called."""
-    message = _first(error).get("message") or getattr(error, "message", str(error))
+def _message(error: BaseException) -> str:
+    """Return the first line of Google's own message, without the URL that was called."""
+    message = _first_detail(error).get("message") or getattr(error, "message", str(error))
     lines = _CALL.sub("", str(message)).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(". ") + "."
 
 
-def _first(error: BaseException) -> Mapping[str, object]:
-    found = getattr(error, "errors", None) or _answered(error)
-    return found[0] if isinstance(found[0], dict) else {}
-
-
-def _answered(error: BaseException) -> Sequence[Mapping[str, object]]:
-    """The errors in Google's answer; uploads do not read them."""
-    try:
-        body = error.response.json()["error"]  # type: ignore[attr-defined]
-        return body.get("errors") or [body]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return [{}]
+def _first_detail(error: BaseException) -> Mapping[str, object]:
+    """Return the first of the details (reason, message) of Google's answer; empty if there is none."""
+    details = getattr(error, "errors", None)
+    if not details:
+        # Uploads leave them in the answer's body.
+        try:
+            body = error.response.json()["error"]  # type: ignore[attr-defined]
+            details = body.get("errors") or [body]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return {}
+    return details[0] if isinstance(details[0], dict) else {}
 
 
 def _host(error: BaseException) -> str | None:
-    """The host that was called: the error itself knows, or the one that it was raised for."""
+    """Return the host that was called, from the error or from the one that it wraps; None if unknown."""
     for candidate in (error, *error.args):
         url = getattr(getattr(candidate, "request", None), "url", None)
         if url:

@@ -19,13 +19,13 @@ from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
-from serverless_assets.forecasting.history import REVENUE, Today, read_history
+from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
+from serverless_assets.names import FORECAST_ACCURACY, REVENUE
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse import TableShape
 
-TABLE = "forecast_accuracy"
 DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95")
 SCHEMA = pa.schema(
@@ -89,7 +89,7 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
     """Return the asset; it scores days that are over both in UTC and in `timezone`."""
 
     @dg.asset(
-        name=TABLE,
+        name=FORECAST_ACCURACY,
         group_name=group,
         deps=[REVENUE],
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -105,14 +105,16 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
                 actual = read_history(warehouse, Today.of(timezone)).table
                 names, key, reason = decide_accuracy(publisher, actual, rebuild)
                 if reason is None:
-                    reused = metadata.outcome("reused", UNCHANGED, rows=warehouse.row_count(TABLE))
+                    reused = metadata.outcome(
+                        "reused", UNCHANGED, rows=warehouse.row_count(FORECAST_ACCURACY)
+                    )
                     return dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=reused)
             vintages = read_vintages(publisher.artifacts, names, context.log.warning)
             scores = score(vintages, actual)
             with scratch_folder(publisher.home, "accuracy") as scratch:
                 path = scratch / "accuracy.parquet"
                 pq.write_table(scores, path)
-                work = warehouse.replace(TableShape(TABLE, SCHEMA, DESCRIPTION), path, {KEY: key})
+                work = warehouse.replace(TableShape(FORECAST_ACCURACY, SCHEMA, DESCRIPTION), path, {KEY: key})
         # The scores of the latest vintage with a month of scored days are plotted from run to run.
         mature = [
             row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_DAYS
@@ -147,7 +149,7 @@ def decide_accuracy(
     names = [name for name in list_records(publisher.artifacts) if name.data_as_of < last_day]
     content = "\n".join([SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())])
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
-    state = warehouse.read_state(TABLE) if TABLE in warehouse.tables() else None
+    state = warehouse.read_state(FORECAST_ACCURACY) if FORECAST_ACCURACY in warehouse.tables() else None
     if rebuild_all:
         reason: str | None = "forced: rebuild all"
     elif state is None:
@@ -237,11 +239,10 @@ def reported_accuracy(
 ) -> Mapping[str, Any] | None:
     """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet."""
     warehouse = publisher.warehouse
-    if TABLE not in warehouse.tables():
+    if FORECAST_ACCURACY not in warehouse.tables():
         return None
-    rows = warehouse.query(
-        f"select * from {warehouse.quoted_name(TABLE)} where horizon = {sql.literal(ALL)} order by made_at"
-    ).to_pylist()
+    table, all_days = warehouse.quoted_name(FORECAST_ACCURACY), sql.literal(ALL)
+    rows = warehouse.query(f"select * from {table} where horizon = {all_days} order by made_at").to_pylist()
     if not rows:
         return None
     accuracy: dict[str, Any] = {

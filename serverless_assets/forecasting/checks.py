@@ -14,8 +14,8 @@ import dagster as dg
 import pyarrow as pa
 
 from serverless_assets.errors import UserError
+from serverless_assets.names import FORECAST
 
-ASSET = "order_forecast"
 NO_WORSE = "forecast_is_no_worse_than_naive"
 DESCRIPTIONS = {
     "forecast_is_complete": "A row for each day of the horizon, from the day after the history on.",
@@ -46,7 +46,7 @@ class CheckResult:
         """The result as Dagster shows it; an error stops the assets that follow the forecast."""
         return dg.AssetCheckResult(
             passed=not self.fault,
-            asset_key=ASSET,
+            asset_key=FORECAST,
             check_name=self.name,
             severity=dg.AssetCheckSeverity.WARN if self.name in WARNINGS else dg.AssetCheckSeverity.ERROR,
             description=self.fault or {**DESCRIPTIONS, **WARNINGS}[self.name],
@@ -65,7 +65,7 @@ class ForecastUnsound(UserError):
 def check_specs() -> list[dg.AssetCheckSpec]:
     """Return the specs of all checks on the forecast."""
     return [
-        dg.AssetCheckSpec(name, asset=ASSET, description=text, blocking=name in DESCRIPTIONS)
+        dg.AssetCheckSpec(name, asset=FORECAST, description=text, blocking=name in DESCRIPTIONS)
         for name, text in {**DESCRIPTIONS, **WARNINGS}.items()
     ]
 

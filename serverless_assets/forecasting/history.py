@@ -1,4 +1,4 @@
-"""The series that is forecast, and which days of daily_revenue belong to it."""
+"""The history to forecast from: which days of daily_revenue count, and warnings about those that do not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,40 +12,37 @@ import pyarrow as pa
 from modal_forecast.messages import ForecastRequest
 from modal_forecast.validation import check_days, check_values
 from serverless_assets.errors import UserError
+from serverless_assets.names import REVENUE
 from serverless_assets.warehouse import Warehouse
 
-REVENUE = "daily_revenue"
-# Whose holidays the forecast knows.
+# The country whose holidays the forecast uses.
 COUNTRY = "US"
-# Days beyond a gap of so many days are left out if they hold less than this share of all orders: a date that
-# was mistyped, not a shop that was closed. Beyond a gap of a year the share may be larger: a date that was
-# never set, such as 1970-01-01.
+# Days beyond a gap of more than GAP_DAYS are left out if they hold less than GAP_SHARE of all orders: these
+# are mistyped dates, not a shop that was closed. Beyond a gap of a year the share may be larger, as for a
+# date that was never set, such as 1970-01-01.
 GAP_DAYS, GAP_SHARE = 30, 0.01
 LONG_GAP_DAYS, LONG_GAP_SHARE = 365, 0.1
-# After a gap, a day as busy as usual is a shop that has opened again.
+# After a gap, a day with at least this share of a usual day's orders is a shop that has opened again.
 BUSY_SHARE = 0.5
-# A history that ends earlier than this before the last complete day is worth a warning.
+# A warning is given for a history that ends more than this many days before the last complete day.
 STALE_DAYS = 7
 DAY = np.timedelta64(1, "D")
 
 
 class HistoryError(UserError):
-    """There is no history to forecast from; the message says why and what to do."""
+    """There is no history to forecast from."""
 
 
 @dataclass(frozen=True)
 class Today:
-    """The last day that has ended in UTC and in the business's zone, and the latest that has begun in one."""
+    """The last day that is over in UTC and in the business's time zone, and the latest that has begun."""
 
     last_complete: date
     latest: date
 
     @classmethod
     def of(cls, timezone: str, now: datetime | None = None) -> "Today":
-        """Today in UTC, in which daily_revenue cuts its days, and in the time zone of the business.
-
-        A day is complete once it is over in both.
-        """
+        """Return today in UTC, in which daily_revenue cuts its days, and in the time zone of the business."""
         now = now or datetime.now(UTC)
         days = [now.astimezone(zone).date() for zone in (UTC, ZoneInfo(timezone))]
         return cls(min(days) - timedelta(days=1), max(days))
@@ -53,12 +50,12 @@ class Today:
 
 @dataclass(frozen=True)
 class History:
-    """Daily order revenue of all locations.
+    """Daily order revenue of all stores.
 
-    table: ds date32, y float64 in USD, a row for every day from the first to the last; no row if no day of
+    table: ds date32, y float64 in USD, a row for every day from the first to the last; empty if no day of
         daily_revenue can be used.
-    warnings: sentences on days that should not be there, or are not. notes: sentences on what is ordinary.
-    left_out: how many orders do not count, of days that are not complete or are far from all others.
+    warnings: sentences on days that are implausible or missing. notes: sentences on days left out as usual.
+    left_out: the number of orders that do not count: of days that are not complete or are isolated.
     """
 
     table: pa.Table
@@ -67,18 +64,18 @@ class History:
     left_out: int = 0
 
     def not_empty(self) -> pa.Table:
-        """The table, which has a row. Raises HistoryError if it has none."""
+        """Return the table. Raises HistoryError if it is empty."""
         if not self.table.num_rows:
             reason = f"There is no revenue to forecast from: {REVENUE} has no order of a day that is over."
             raise HistoryError(" ".join([reason, *self.warnings, *self.notes, "Load orders first."]))
         return self.table
 
     def request(self, horizon: int, country: str | None) -> ForecastRequest:
-        """What to ask of the worker.
+        """Return the request to the worker.
 
         Raises:
             HistoryError: there is no day.
-            ForecastRefused: there are too few days, or values that cannot be.
+            ForecastRefused: there are too few days, or impossible values.
         """
         request = ForecastRequest(self.not_empty(), horizon, country)
         days = request.history["ds"].to_numpy()
@@ -88,7 +85,7 @@ class History:
 
 
 def read_history(warehouse: Warehouse, today: Today) -> History:
-    """The history as it is today."""
+    """Return the history as of today. Raises dg.Failure if there is no daily_revenue."""
     if REVENUE not in warehouse.tables():
         raise dg.Failure(f"There is no {REVENUE} yet: run the transform job first.", allow_retries=False)
     revenue = warehouse.query(
@@ -99,23 +96,23 @@ def read_history(warehouse: Warehouse, today: Today) -> History:
 
 
 def read_history_until(warehouse: Warehouse, last_day: date) -> pa.Table:
-    """The table of the history that a forecast was made from whose data ended on `last_day`.
+    """Return the history (ds, y) of a forecast whose data ended on `last_day`.
 
     Raises:
-        HistoryError: daily_revenue does not end there any more.
+        HistoryError: daily_revenue no longer ends there.
     """
     history = read_history(warehouse, Today(last_day, last_day)).table
-    found = history["ds"][-1].as_py() if history.num_rows else None
-    if found != last_day:
+    now_ends = history["ds"][-1].as_py() if history.num_rows else None
+    if now_ends != last_day:
         raise HistoryError(
-            f"The forecast was made from data up to {last_day}, and {REVENUE} now ends on {found}: "
+            f"The forecast was made from data up to {last_day}, and {REVENUE} now ends on {now_ends}: "
             "run the forecast job."
         )
     return history
 
 
 def history_of(revenue: pa.Table, today: Today) -> History:
-    """The history in the rows of daily_revenue (ds, y, orders), one row a day in any order. Pure.
+    """Return the history in rows of daily_revenue (ds, y, orders), one row a day in any order.
 
     A day without a row had no orders anywhere: its revenue is zero, not unknown.
     """
@@ -124,16 +121,14 @@ def history_of(revenue: pa.Table, today: Today) -> History:
     orders = revenue["orders"].to_numpy().astype(float)
     future = days > np.datetime64(today.latest)
     running = (days > np.datetime64(today.last_complete)) & ~future
+    over = ~(future | running)
     stray = np.zeros(len(days), bool)
-    stray[~(future | running)] = isolated(days[~(future | running)], orders[~(future | running)])
-    used = ~(future | running | stray)
+    stray[over] = isolated(days[over], orders[over])
+    used = over & ~stray
+    far = f"more than {GAP_DAYS} days from all others"
     warnings = [
         *_left_out(days[future], orders[future], "have not come yet", "has not come yet"),
-        *_left_out(
-            days[stray],
-            orders[stray],
-            *[f"{be} more than {GAP_DAYS} days from all others" for be in ("are", "is")],
-        ),
+        *_left_out(days[stray], orders[stray], f"are {far}", f"is {far}"),
     ]
     notes = [*_left_out(days[running], orders[running], "are not over yet", "is not over yet")]
     table = daily_total(days[used], np.array(revenue["y"].to_pylist(), float)[used])
@@ -149,36 +144,35 @@ def history_of(revenue: pa.Table, today: Today) -> History:
 
 
 def isolated(days: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Which days are too far from all others to be believed, a bool for each. Pure.
+    """Return which days are too far from all others to be plausible, a bool for each.
 
-    days: datetime64[D], sorted, without those on which nothing was ordered. orders: how many on each.
+    days: datetime64[D], sorted, only days with orders. orders: the number on each.
 
     At the beginning: all before a gap of more than GAP_DAYS (LONG_GAP_DAYS) that hold less than GAP_SHARE
     (LONG_GAP_SHARE) of the orders. At the end: all after a gap of more than GAP_DAYS that hold less than
     GAP_SHARE, and fewer than BUSY_SHARE of the orders of a usual day on each.
     """
-    found = np.zeros(len(days), bool)
+    is_isolated = np.zeros(len(days), bool)
     if len(days) < 2:
-        return found
+        return is_isolated
     gaps, before = np.diff(days) / DAY - 1, np.cumsum(orders)[:-1]
     total, usual = orders.sum(), np.median(orders)
     early = ((gaps > GAP_DAYS) & (before < GAP_SHARE * total)) | (
         (gaps > LONG_GAP_DAYS) & (before < LONG_GAP_SHARE * total)
     )
     if early.any():
-        found[: np.flatnonzero(early)[-1] + 1] = True
+        is_isolated[: np.flatnonzero(early)[-1] + 1] = True
     busiest_after = np.maximum.accumulate(orders[::-1])[::-1][1:]
     late = (gaps > GAP_DAYS) & (total - before < GAP_SHARE * total) & (busiest_after < BUSY_SHARE * usual)
     if late.any():
-        found[np.flatnonzero(late)[0] + 1 :] = True
-    return found
+        is_isolated[np.flatnonzero(late)[0] + 1 :] = True
+    return is_isolated
 
 
 def daily_total(days: np.ndarray, values: np.ndarray) -> pa.Table:
-    """A row for every day from the first to the last of `days`, which are sorted; 0 where there is none.
+    """Return ds date32 and y float64, a row for every day from the first to the last; 0 where there is none.
 
-    Returns:
-        ds date32, y float64 in the unit of the values.
+    days: datetime64[D], sorted. values: one for each.
     """
     calendar = np.arange(days[0], days[-1] + DAY) if len(days) else days
     filled = np.zeros(len(calendar))
@@ -188,18 +182,11 @@ def daily_total(days: np.ndarray, values: np.ndarray) -> pa.Table:
 
 
 def _left_out(days: np.ndarray, orders: np.ndarray, these_days: str, this_day: str) -> Sequence[str]:
-    """1 order dated 2027-06-01 is left out: the day has not come yet."""
+    """Return a sentence such as "1 order dated 2027-06-01 is left out: the day has not come yet."."""
     if not len(days):
         return ()
     count, first, last = int(orders.sum()), days[0], days[-1]
+    counted = f"{count:,} order" if count == 1 else f"{count:,} orders"
     when = f"{first}" if first == last else f"{first} to {last}"
     why = f"the day {this_day}" if first == last else f"these days {these_days}"
-    return (f"{_counted(count, 'order')} dated {when} {_are(count)} left out: {why}.",)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+    return (f"{counted} dated {when} {'is' if count == 1 else 'are'} left out: {why}.",)

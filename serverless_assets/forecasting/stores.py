@@ -30,19 +30,18 @@ from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
 from serverless_assets.forecasting.forecast_table import read_forecast
 from serverless_assets.forecasting.history import (
     COUNTRY,
-    REVENUE,
     HistoryError,
     daily_total,
     isolated,
     read_history_until,
 )
 from serverless_assets.forecasting.reuse import STORES_KEY, digest, reason_to_forecast_stores
+from serverless_assets.names import FORECAST, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse import TableShape, Warehouse
 
-TABLE = "store_forecast"
 DESCRIPTION = (
     "The forecast of each store, with 80% and 95% bounds; on every day the stores add up to the total."
 )
@@ -95,10 +94,10 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
     """Return the asset, which follows the total in `forecast_table`."""
 
     @dg.asset(
-        name=TABLE,
+        name=STORE_FORECAST,
         group_name=group,
         kinds={"prophet"},
-        deps=["order_forecast", REVENUE],
+        deps=[FORECAST, REVENUE],
         output_required=False,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=pool,
@@ -118,7 +117,7 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
         with as_failure(ForecastRefused, MessageError):
             with warehouse.connected():
                 decision = decide_stores(warehouse, forecast_table, choices.rebuild_all)
-                reused_rows = warehouse.row_count(TABLE) if decision.reason is None else 0
+                reused_rows = warehouse.row_count(STORE_FORECAST) if decision.reason is None else 0
             version = dg.DataVersion(decision.key)
             if decision.reason is None:
                 reused = metadata.outcome("reused", UNCHANGED, rows=reused_rows)
@@ -134,7 +133,7 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
             with scratch_folder(publisher.home, "stores") as scratch:
                 path = scratch / "stores.parquet"
                 pq.write_table(rows, path)
-                work = warehouse.replace(TableShape(TABLE, SCHEMA, DESCRIPTION), path, state)
+                work = warehouse.replace(TableShape(STORE_FORECAST, SCHEMA, DESCRIPTION), path, state)
             if answered.call:
                 calls.ended(answered.call)
         used = ComputeUsage(answered.seconds, 0.0, answered.peak_memory)
@@ -163,7 +162,7 @@ def decide_stores(warehouse: Warehouse, forecast_table: str, rebuild_all: bool) 
     # Up to the total's last day and not to today, so that a run at midnight uses the same days for both.
     history = read_history_until(warehouse, _data_as_of(total))
     stores = stores_in(_revenue(warehouse), history)
-    state = warehouse.read_state(TABLE) if TABLE in warehouse.tables() else None
+    state = warehouse.read_state(STORE_FORECAST) if STORE_FORECAST in warehouse.tables() else None
     batch = batch_of(stores, total.num_rows, COUNTRY)
     request = batch.to_bytes()
     values = repr(total.drop_columns(["forecast_run", "forecast_made_on"]).to_pydict()).encode()
@@ -225,13 +224,13 @@ def store_rows(stores: list[StoreHistory], answers: Mapping[str, ForecastAnswer]
 
 def reported_stores(warehouse: Warehouse, total: pa.Table) -> list[Mapping[str, Any]]:
     """Return name, history and forecast of each store; none if the forecasts belong to another total."""
-    if TABLE not in warehouse.tables():
+    if STORE_FORECAST not in warehouse.tables():
         return []
     try:
         history = read_history_until(warehouse, _data_as_of(total))
     except HistoryError:
         return []
-    forecasts = warehouse.query(f"select * from {warehouse.quoted_name(TABLE)} order by ds")
+    forecasts = warehouse.query(f"select * from {warehouse.quoted_name(STORE_FORECAST)} order by ds")
     reported: list[Mapping[str, Any]] = []
     for store in stores_in(_revenue(warehouse), history):
         is_store = pa.array([id == store.id for id in forecasts["location_id"].to_pylist()])

@@ -7,8 +7,9 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from serverless_assets.forecasting.accuracy import ALL, TABLE, UNCHANGED, vintage_to_draw
+from serverless_assets.forecasting.accuracy import ALL, UNCHANGED, vintage_to_draw
 from serverless_assets.forecasting.record import Record
+from serverless_assets.names import FORECAST_ACCURACY
 from serverless_assets.run_inputs import RECORD_PREFIX
 from tests.conftest import Pipeline
 from tests.forecasting.report_page import ReportPage, number
@@ -30,7 +31,7 @@ def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
 
 
 def scores(pipeline: Pipeline) -> list[dict[str, object]]:
-    relation = pipeline.warehouse.quoted_name(TABLE)
+    relation = pipeline.warehouse.quoted_name(FORECAST_ACCURACY)
     return pipeline.warehouse.query(f"select * from {relation} where horizon = '{ALL}'").to_pylist()
 
 
@@ -63,7 +64,7 @@ def test_the_report_shows_how_that_forecast_did(pipeline):
 def test_the_latest_forecast_that_had_a_month_to_mature_is_plotted(pipeline):
     plant(pipeline, MADE, "planted")
     assert pipeline.run(job="forecast").success
-    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey(TABLE))
+    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey(FORECAST_ACCURACY))
     assert event.asset_materialization.metadata["wape"].value == pytest.approx(
         scores(pipeline)[0]["wape"], abs=1e-4
     )
@@ -72,7 +73,7 @@ def test_the_latest_forecast_that_had_a_month_to_mature_is_plotted(pipeline):
 def test_nothing_new_is_nothing_to_score_again(pipeline):
     assert pipeline.run(job="forecast").success
     assert pipeline.run(job="forecast").success
-    assert pipeline.reason(TABLE) == UNCHANGED
+    assert pipeline.reason(FORECAST_ACCURACY) == UNCHANGED
 
 
 def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import ForecastRefused
-from serverless_assets.forecasting.accuracy import TABLE as ACCURACY
 from serverless_assets.forecasting.checks import HISTORY
 from serverless_assets.forecasting.forecast_table import UNCHANGED
 from serverless_assets.forecasting.history import History, HistoryError, Today, history_of
 from serverless_assets.forecasting.stores import stores_in
+from serverless_assets.names import FORECAST_ACCURACY
 from tests.conftest import Pipeline
 from tests.test_pipeline import change_work
 
@@ -184,7 +184,7 @@ def test_orders_of_today_and_of_next_year_change_neither_the_forecast_nor_its_sc
         )
     result = pipeline.run(job="forecast")
     assert result.success, pipeline.summary
-    for asset in ("order_forecast", "store_forecast", ACCURACY):
+    for asset in ("order_forecast", "store_forecast", FORECAST_ACCURACY):
         assert pipeline.summary["assets"][asset]["status"] == "reused", pipeline.reason(asset)
     assert pipeline.reason("order_forecast") == UNCHANGED
     [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == HISTORY]

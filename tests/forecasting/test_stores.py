@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.batch import forecast_batch
-from serverless_assets.forecasting.stores import TABLE, adding_up_to, batch_of, store_rows, stores_in
+from serverless_assets.forecasting.stores import adding_up_to, batch_of, store_rows, stores_in
+from serverless_assets.names import STORE_FORECAST
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
 
@@ -102,14 +103,14 @@ def test_the_report_shows_each_store(green):
 
 def test_stores_are_not_forecast_twice_and_follow_a_new_total(pipeline):
     assert pipeline.run(job="forecast").success
-    assert pipeline.reason(TABLE) == "unchanged: same total, stores and code"
+    assert pipeline.reason(STORE_FORECAST) == "unchanged: same total, stores and code"
     thirty = RunInputs(forecast=RunForecast(style=CustomisedStyle(nr_days_fcst=30)))
     assert pipeline.run(thirty, job="forecast").success
-    assert pipeline.reason(TABLE) == "new total, stores or code"
+    assert pipeline.reason(STORE_FORECAST) == "new total, stores or code"
     assert len(gaps(pipeline)) == 30
     assert max(gaps(pipeline)) < 1e-6
 
 
 def test_a_skipped_forecast_skips_the_stores(pipeline):
     assert pipeline.run(RunInputs(forecast=SkipForecast()), job="forecast").success
-    assert pipeline.summary["assets"][TABLE]["status"] == "skipped"
+    assert pipeline.summary["assets"][STORE_FORECAST]["status"] == "skipped"
