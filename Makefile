@@ -74,7 +74,7 @@ clean: ## delete all state: warehouse, artifacts, runs
 	@$(BIN)/serverless clean --yes
 
 LOCK := -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
-# Prophet asks for what it draws with; a worker draws nothing (modal_forecast/lean_imports.py).
+# Prophet asks for what it draws with; a worker draws nothing (modal_forecast/worker.py).
 NOT_ON_A_WORKER := $(addprefix --no-emit-package=,matplotlib contourpy cycler fonttools kiwisolver pillow pyparsing)
 
 # pyproject.toml's requires-python. Asked first: pip would install for minutes before it refuses.

@@ -19,7 +19,9 @@ import numpy as np
 from forecast_series import Series, made_up, real, sample_shop
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # for the sample shop
+sys.path.append(str(ROOT))  # for the metrics and the sample shop
+from modal_forecast import metrics  # noqa: E402
+
 METHODS = ("ours", "prophet", "sarima", "mstl", "naive 7", "naive 364")
 HORIZON, ORIGINS, STEP = 180, 3, 120
 # What was set out to be reached: error in that of Prophet as it comes and of the demo's SARIMA.
@@ -76,13 +78,11 @@ def measure(method: str, series: Series, origin: np.datetime64, horizon: int) ->
     asked = (series.days > origin) & (position < ahead) & ~np.isnan(series.values)
     actual, at = series.values[asked], position[asked]
     result = {"cpu": made["cpu"], "mib": made["mib"]}
-    result["mase"] = float(np.mean(np.abs(actual - np.array(made["yhat"])[at]))) / lag_7(days, values)
+    result["mase"] = metrics.mae(actual, np.array(made["yhat"])[at]) / lag_7(days, values)
     for level in ("80", "95"):
         lower, upper = made.get(f"yhat_lower_{level}"), made.get(f"yhat_upper_{level}")
         result[f"cover_{level}"] = (
-            float(np.mean((np.array(lower)[at] <= actual) & (actual <= np.array(upper)[at])))
-            if lower
-            else math.nan
+            metrics.coverage(actual, np.array(lower)[at], np.array(upper)[at]) if lower else math.nan
         )
     return result
 
@@ -100,7 +100,7 @@ def run(method: str, job: dict[str, Any]) -> dict[str, Any]:
 def lag_7(days: np.ndarray, values: np.ndarray) -> float:
     calendar = np.full(int((days[-1] - days[0]).astype(int)) + 1, np.nan)
     calendar[(days - days[0]).astype(int)] = values
-    return float(np.nanmean(np.abs(calendar[7:] - calendar[:-7])))
+    return metrics.seasonal_error(calendar)
 
 
 def summarize(results: dict[str, dict[str, list[dict[str, float]]]], methods: list[str]) -> None:

@@ -17,9 +17,9 @@ Answer = dict[str, list[float] | None]
 
 
 def ours(job: dict[str, Any]) -> Answer:
-    from modal_forecast.lean_imports import prepare_lean_process
+    from modal_forecast.worker import block_pandas
 
-    prepare_lean_process()
+    block_pandas()
     import numpy as np
     import pyarrow as pa
 

@@ -137,7 +137,7 @@ def summary(options: argparse.Namespace, answer: "ForecastAnswer") -> str:
 
 
 if __name__ == "__main__":
-    from modal_forecast.lean_imports import prepare_lean_process
+    from modal_forecast.worker import block_pandas
 
-    prepare_lean_process()
+    block_pandas()
     sys.exit(main())

@@ -42,9 +42,9 @@ def forecast(request: bytes, code: str) -> dict[str, object]:
     own = code_version()
     if code != own or not request:
         return {"code": own, "answer": None}
-    from modal_forecast.lean_imports import prepare_lean_process
+    from modal_forecast.worker import block_pandas
 
-    prepare_lean_process()
+    block_pandas()
     from modal_forecast.handler import handle
 
     return {"code": own, "answer": handle(request, lambda line: print(line, flush=True))}

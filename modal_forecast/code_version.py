@@ -1,6 +1,8 @@
-"""Which code a worker runs, so that whoever calls a deployed one can tell that it is another than his own."""
+"""The version of the code that a worker runs, by which a caller recognizes a worker of other code."""
 
+import ast
 import hashlib
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -11,25 +13,44 @@ NOT_ON_A_WORKER = ("report", "__main__.py", "csv_files.py")
 
 
 def is_worker_file(path: Path) -> bool:
-    """Whether a file of this package, given by any path that leads to it, is part of a worker."""
+    """Return whether a file of this package, given by any path that leads to it, is part of a worker."""
     parts = path.parts
     inside = parts[len(parts) - 1 - parts[::-1].index(PACKAGE.name) + 1 :] if PACKAGE.name in parts else parts
     return bool(inside) and inside[0] not in NOT_ON_A_WORKER and path.suffix in (".py", ".lock")
 
 
+@cache
 def code_version(package: Path = PACKAGE) -> str:
-    """A hash of every file that a worker is made of: 12 hexadecimal digits."""
+    """Return a hash of the files that a worker is made of, without comments and docstrings: 12 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
         if path.is_file() and is_worker_file(Path(PACKAGE.name) / path.relative_to(package)):
-            digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+            text = path.read_text()
+            code = _syntax_tree(text) if path.suffix == ".py" else _without_comments(text)
+            digest.update(f"{path.relative_to(package)}\0{code}\0".encode())
     return digest.hexdigest()[:12]
 
 
 def versioned_app(name: str) -> str:
-    """The Modal app that the worker of this code is deployed as, such as `serverless-forecast-0a1b2c3d4e5f`.
+    """Return the Modal app of this code's worker, such as `serverless-forecast-0a1b2c3d4e5f`.
 
     Each version has an app of its own: a deploy from a branch never replaces the worker that production
     calls, and runs of the code before a deploy still find theirs.
     """
     return f"{name}-{code_version()}"
+
+
+def _syntax_tree(source: str) -> str:
+    """The syntax tree of a module without docstrings, the same in Python 3.11 and 3.12."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+            if hasattr(node, "type_params"):  # New in Python 3.12, and empty.
+                del node.type_params
+    return ast.dump(tree)
+
+
+def _without_comments(lock: str) -> str:
+    return "\n".join(line for line in lock.splitlines() if not line.lstrip().startswith("#"))

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from modal_forecast.backtest import MIN_TEST, Origin, independent_origins
-from modal_forecast.models import BASELINES
+from modal_forecast.candidates import BASELINES
 
 # Weights as one over the squared error. 2 to 6 did equally well; 2 stays closer to equal weights.
 POWER = 2.0
@@ -53,8 +53,9 @@ def relative_errors(origins: Sequence[Origin], names: Sequence[str]) -> dict[str
         unit = max(best, 1e-3 * max(errors.values(), default=0.0), 1e-300)
         for name, error in errors.items():
             ratios[name].append(max(error / unit, 1e-3))
-    unknown = max((float(np.mean(found)) for found in ratios.values() if found), default=1.0)
-    return {name: float(np.mean(found)) if found else unknown for name, found in ratios.items()}
+    means = {name: float(np.mean(of_origins)) for name, of_origins in ratios.items() if of_origins}
+    untested = max(means.values(), default=1.0)
+    return {name: means.get(name, untested) for name in ratios}
 
 
 def _usual_error(origin: Origin, forecast: np.ndarray) -> float:
@@ -90,16 +91,16 @@ def held_out_forecasts(origins: Sequence[Origin], names: Sequence[str]) -> list[
 
     So no choice is judged by the days that it was made from. Equal weights where every day is shared.
     """
-    made = []
+    forecasts = []
     for origin in origins:
         apart = [without_days_of(origin, other) for other in origins if other is not origin]
         # A forecast of fewer days than that is judged by all of its days.
         least = min(MIN_TEST, len(origin.actual))
         telling = [other for other in apart if np.count_nonzero(~np.isnan(other.actual)) >= least]
-        made.append(
+        forecasts.append(
             combine(origin.forecasts, weights(telling, [name for name in names if name in origin.forecasts]))
         )
-    return made
+    return forecasts
 
 
 def without_days_of(origin: Origin, other: Origin) -> Origin:

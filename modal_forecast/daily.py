@@ -1,16 +1,21 @@
-"""A series on a calendar without holes: what every candidate, back-test and interval works on."""
+"""A series on a calendar without holes: the input of every candidate, back-test and interval."""
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-# A day of six years ago has an eighth of yesterday's weight (models/harmonic.py) and costs as much.
+# A day of six years ago has an eighth of yesterday's weight (candidates/harmonic.py) and costs as much.
 MAX_DAYS = 6 * 365
 # Refunds make a few days of sales negative; a balance, a margin or a temperature is negative often.
 SIGNED_SHARE = 0.05
 # A series that has fallen below zero for good is signed within weeks.
 RECENT_DAYS, RECENT_SIGNED_SHARE = 28, 0.5
+# Outliers are measured against the same weekday in so many weeks before and after, in usual deviations. 20 is
+# far beyond the best day before Christmas, which is to be learned from: a slipped decimal point, not a sale.
+WEEKS_AROUND, LIMIT = 4, 20.0
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,6 @@ def daily_series(history: pa.Table) -> DailySeries:
     return DailySeries(calendar[first:], on_calendar[first:])
 
 
-def lag_7_scale(values: np.ndarray) -> float:
-    """Mean absolute difference to the same weekday a week before: what MASE counts in.
-
-    Hyndman and Koehler, "Another look at measures of forecast accuracy", 2006. Zero if the weeks are all
-    alike, or no day has one to compare.
-    """
-    differences = np.abs(values[7:] - values[:-7])
-    differences = differences[~np.isnan(differences)]
-    return float(differences.mean()) if len(differences) else 0.0
-
-
 def weekday(days: np.ndarray) -> np.ndarray:
     """0 for Monday to 6 for Sunday."""
     return (days.astype(int) + 3) % 7
@@ -92,3 +86,26 @@ def month_and_day(days: np.ndarray) -> np.ndarray:
     """103 for 3 January, 1224 for Christmas Eve."""
     months = days.astype("datetime64[M]")
     return (months.astype(int) % 12 + 1) * 100 + (days - months.astype("datetime64[D]")).astype(int) + 1
+
+
+def clip_outliers(series: DailySeries, holidays: Mapping[str, np.ndarray]) -> DailySeries:
+    """Return the series with values within LIMIT usual deviations of the median of the same weekday nearby.
+
+    Holidays, and the days beside them, stay as they are. Unless the series is signed, a day below zero
+    becomes one without sales.
+    """
+    values = series.values if series.is_signed() else np.maximum(series.values, 0.0)
+    padded = np.pad(values, 7 * WEEKS_AROUND, constant_values=np.nan)
+    shifts = range(0, 14 * WEEKS_AROUND + 1, 7)
+    around = np.stack([padded[shift : shift + len(values)] for shift in shifts])
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        middle = np.nanmedian(around, axis=0)
+    away = values - middle
+    usual = 1.4826 * float(np.nanmedian(np.abs(away)))
+    if usual == 0:
+        return DailySeries(series.days, values)
+    special = np.zeros(len(values), bool)
+    for when in holidays.values():
+        special |= np.isin(series.days, np.concatenate([when - 1, when, when + 1]))
+    limited = middle + np.clip(away, -LIMIT * usual, LIMIT * usual)
+    return DailySeries(series.days, np.where(special, values, limited))

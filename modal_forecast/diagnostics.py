@@ -1,19 +1,20 @@
-"""What an answer tells about itself: the history, the back-test, the parts, and what had to be left out."""
+"""The diagnostics of an answer: the history, the back-test, the components, and the fallbacks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.backtest import Origin
-from modal_forecast.components import WEEKDAYS, components
+from modal_forecast import metrics
+from modal_forecast.backtest import NAIVE_MEANING, Origin, rounded, score, skill_of
+from modal_forecast.calendars import MONTHS, WEEKDAYS, CalendarColumns
+from modal_forecast.candidates import Fit, HarmonicFit, Inputs
+from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR
+from modal_forecast.candidates.prophet import MIN_DAYS as PROPHET_DAYS
 from modal_forecast.daily import MAX_DAYS, DailySeries
-from modal_forecast.models import Candidates
-from modal_forecast.models.calendar_columns import CalendarColumns
-from modal_forecast.models.harmonic import YEARS_FOR_YEAR
-from modal_forecast.models.prophet import MIN_DAYS as PROPHET_DAYS
-from modal_forecast.scores import REPEATED, coverage, score, skill_of
+
+OWN_GROUPS = ("week", "year", "week in year", "turn of year")
 
 
 def about_history(history: pa.Table) -> dict[str, Any]:
@@ -51,7 +52,13 @@ def about_backtest(
     }
     ours: dict[str, Any] = score(origins, held_out)
     if bounds:
-        ours |= coverage(origins, bounds)
+        actual = np.concatenate([origin.actual for origin in origins])
+        for level in ("80", "95"):
+            lower, upper = (
+                np.concatenate([bound[f"yhat_{side}_{level}"] for bound in bounds])
+                for side in ("lower", "upper")
+            )
+            ours[f"coverage_{level}"] = rounded(metrics.coverage(actual, lower, upper))
     ours["horizon_days"] = len(origins[0].actual) if origins else 0
     return {**skill_of(origins, held_out), "backtest": ours, "candidates": scores}
 
@@ -81,48 +88,126 @@ def last_origin(
 
 
 def about_components(
-    made: Candidates, weight: Mapping[str, float], calendar: CalendarColumns, series: DailySeries
+    inputs: Inputs, fits: Mapping[str, Fit], weight: Mapping[str, float]
 ) -> dict[str, Any] | None:
     """The parts of the harmonic candidate that weighs most; None if there is none."""
-    if not made.harmonic:
+    harmonic = {name: fit for name, fit in fits.items() if isinstance(fit, HarmonicFit)}
+    if not harmonic:
         return None
-    heaviest = max(made.harmonic, key=lambda name: weight.get(name, 0.0))
-    return components(heaviest, made.harmonic[heaviest], calendar, series.values, made.closed.weekdays)
+    heaviest = max(harmonic, key=lambda name: weight.get(name, 0.0))
+    return components(
+        heaviest, harmonic[heaviest], inputs.calendar, inputs.series.values, inputs.closed.weekdays
+    )
 
 
-def fallbacks(series: DailySeries, made: Candidates, origins: Sequence[Origin], horizon: int) -> list[str]:
-    """What could not be done as usual, and what was done instead, in sentences."""
-    said = []
+def components(
+    name: str,
+    fit: HarmonicFit,
+    calendar: CalendarColumns,
+    values: np.ndarray,
+    closed_weekdays: Sequence[int] = (),
+    digits: int = 4,
+) -> dict[str, Any]:
+    """The parts as JSON values, a few kilobytes. What has an order is a list of [label, value], as a message
+    does not keep the order of a mapping's keys.
+
+    scale: "factor" if the effects multiply the trend (1.1 is a tenth more), "difference" if they are added to
+        it, in the unit of the history.
+    trend: [[first day of a month, level on average in it], ...], in the unit, forecast included.
+    weekly: [[weekday, effect], ...], Monday first; null on a closed weekday, which has no effect to estimate.
+    yearly: [[month, effect], ...], January first; null for a month that the last year has no day of.
+    holidays: name, effect on the day itself, and on the days before and after; only those that the history
+        has had.
+    closed_weekdays: 0 for Monday.
+    """
+    factor = name.startswith("log_")
+    end = len(fit.level)
+    days = calendar.days[:end]
+    table = calendar.table[:end]
+
+    def in_unit(effect: float) -> float:
+        return float(f"{np.exp(effect) if factor else effect:.{digits}g}")
+
+    def contribution(group: str) -> np.ndarray:
+        part = calendar.groups[group]
+        effect: np.ndarray = table[:, part] @ fit.effects[part]
+        return effect
+
+    week = fit.effects[calendar.groups["week"]]
+    weekly = [
+        [name, None if day in closed_weekdays else in_unit(float(week[day]))]
+        for day, name in enumerate(WEEKDAYS)
+    ]
+    year = contribution("year") + contribution("turn of year")
+    months = days.astype("datetime64[M]")
+    last_year = slice(max(0, end - 366), end)
+    month_of = months.astype(int) % 12
+    yearly: list[list[Any]] = []
+    for month, month_name in enumerate(MONTHS):
+        in_month = month_of[last_year] == month
+        effect = in_unit(float(year[last_year][in_month].mean())) if in_month.any() else None
+        yearly.append([month_name, effect])
+    level = np.exp(fit.level) if factor else fit.level
+    starts = np.unique(months)
+    trend = [[f"{start}-01", float(f"{level[months == start].mean():.{digits + 2}g}")] for start in starts]
+    return {
+        "model": name,
+        "scale": "factor" if factor else "difference",
+        "trend": trend,
+        "weekly": weekly,
+        "yearly": yearly,
+        "holidays": _holidays(fit, calendar, values, in_unit),
+    }
+
+
+def _holidays(
+    fit: HarmonicFit, calendar: CalendarColumns, values: np.ndarray, in_unit: Callable[[float], float]
+) -> list[dict[str, Any]]:
+    observed = ~np.isnan(values)
+    effects = []
+    for name, part in calendar.groups.items():
+        if name in OWN_GROUPS or not calendar.table[: len(values), part.start][observed].any():
+            continue
+        day, before, after = (in_unit(float(effect)) for effect in fit.effects[part])
+        effects.append({"holiday": name, "day": day, "day_before": before, "day_after": after})
+    return effects
+
+
+def fallbacks(inputs: Inputs, fits: Mapping[str, Fit], origins: Sequence[Origin]) -> list[str]:
+    """Return a sentence on each thing that could not be done as usual, and on what was done instead."""
+    series, horizon, closed = inputs.series, inputs.horizon, inputs.closed
+    notes = []
     years = len(series) / 365.2425
     if years < YEARS_FOR_YEAR:
-        said.append(f"{len(series)} days of history tell little of the year: its pattern is held back.")
+        notes.append(f"{len(series)} days of history tell little of the year: its pattern is held back.")
     if (~np.isnan(series.values)).sum() < PROPHET_DAYS:
-        said.append("Less than a year of values: Prophet is left out, as it takes the season for a trend.")
+        notes.append("Less than a year of values: Prophet is left out, as it takes the season for a trend.")
     if len(series) == MAX_DAYS:
-        said.append(f"Only the last {MAX_DAYS // 365} years are used: older days would hardly count.")
-    if not any(name.startswith("log_") for name in made.forecasts) and not series.is_signed():
-        said.append("Zeros are frequent: patterns are added to the level, not multiplied with it.")
+        notes.append(f"Only the last {MAX_DAYS // 365} years are used: older days would hardly count.")
+    if not any(name.startswith("log_") for name in fits) and not series.is_signed():
+        notes.append("Zeros are frequent: patterns are added to the level, not multiplied with it.")
     negative = int((series.values < 0).sum())
     if negative and not series.is_signed():
-        said.append(
+        notes.append(
             f"{negative} {'day is' if negative == 1 else 'days are'} below zero: taken as without sales, and "
             "the forecast is never below zero."
         )
-    closed = made.closed
     if closed.weekdays:
-        said.append(f"Closed on {_listed([WEEKDAYS[day] for day in closed.weekdays])}: forecast as zero.")
+        notes.append(f"Closed on {_listed([WEEKDAYS[day] for day in closed.weekdays])}: forecast as zero.")
     if closed.holidays or closed.dates:
         dates = [f"{date % 100:02d}/{date // 100:02d}" for date in closed.dates]
         when = " (day/month)" if dates else ""
-        said.append(f"Closed on {_listed([*closed.holidays, *dates])}{when}: forecast as zero.")
+        notes.append(f"Closed on {_listed([*closed.holidays, *dates])}{when}: forecast as zero.")
     if not origins:
-        said.append("No back-test was possible: every candidate weighs the same, and the bounds are a guess.")
+        notes.append(
+            "No back-test was possible: every candidate weighs the same, and the bounds are a guess."
+        )
     elif len(origins[0].actual) < horizon:
-        said.append(
+        notes.append(
             f"The history is too short to test {horizon} days ahead: {len(origins[0].actual)} were, "
             "and the bounds of later days are extrapolated."
         )
-    return said
+    return notes
 
 
 def naive_taken(name: str, share: float) -> list[str]:
@@ -130,7 +215,7 @@ def naive_taken(name: str, share: float) -> list[str]:
     if not share:
         return []
     return [
-        f"In the back-test, repeating {REPEATED[name]} erred less than what was tried: "
+        f"In the back-test, repeating {NAIVE_MEANING[name]} erred less than what was tried: "
         f"{'the forecast' if share == 1 else f'{share:.0%} of the forecast'} is that."
     ]
 

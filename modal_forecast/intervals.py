@@ -50,11 +50,11 @@ class Calibration:
     def bounds(self, forecast: np.ndarray, ahead: np.ndarray) -> dict[str, np.ndarray]:
         """yhat_lower_80 and so on; the wider interval holds the narrower one, and that the forecast."""
         spread = self.spread(forecast, ahead)
-        found: dict[str, np.ndarray] = {}
+        bounds: dict[str, np.ndarray] = {}
         for coverage in COVERAGES:
-            found[f"yhat_lower_{coverage * 100:.0f}"] = forecast + self.lower[coverage] * spread
-            found[f"yhat_upper_{coverage * 100:.0f}"] = forecast + self.upper[coverage] * spread
-        return found
+            bounds[f"yhat_lower_{coverage * 100:.0f}"] = forecast + self.lower[coverage] * spread
+            bounds[f"yhat_upper_{coverage * 100:.0f}"] = forecast + self.upper[coverage] * spread
+        return bounds
 
 
 def calibrate(
@@ -68,8 +68,8 @@ def calibrate(
     actual = np.concatenate([origin.actual for origin in origins])
     forecast = np.concatenate(forecasts)
     ahead = np.concatenate([np.arange(1.0, len(origin.actual) + 1) for origin in origins])
-    known = ~np.isnan(actual)
-    actual, forecast, ahead = actual[known], forecast[known], ahead[known]
+    observed = ~np.isnan(actual)
+    actual, forecast, ahead = actual[observed], forecast[observed], ahead[observed]
     # In units of its largest value no square and no ratio leaves a double.
     size = float(np.median(np.abs(forecast))) or float(np.abs(actual).max()) or 1.0
     errors = actual - forecast
@@ -112,11 +112,11 @@ def _exponent(errors: np.ndarray, forecast: np.ndarray, size: float) -> float:
 def _growth(sizes: np.ndarray, ahead: np.ndarray, independent: float) -> float:
     """How much larger the error is at the horizon than at first, nearer a default if origins are few."""
     mean = float(sizes.mean())
-    found = DEFAULT_GROWTH
+    growth = DEFAULT_GROWTH
     if mean > 0 and np.ptp(ahead) > 0:
         slope, start = np.polyfit(ahead, sizes / mean, 1)
-        found = float(np.clip(slope / max(start, 0.25), 0.0, LARGEST_GROWTH))
-    return (found * independent + DEFAULT_GROWTH * DEFAULT_ORIGINS) / (independent + DEFAULT_ORIGINS)
+        growth = float(np.clip(slope / max(start, 0.25), 0.0, LARGEST_GROWTH))
+    return (growth * independent + DEFAULT_GROWTH * DEFAULT_ORIGINS) / (independent + DEFAULT_ORIGINS)
 
 
 def calibrate_or_default(
@@ -137,7 +137,7 @@ def bounds_from_backtest(
     origins: Sequence[Origin], forecasts: Sequence[np.ndarray], horizon: int, series: DailySeries
 ) -> list[dict[str, np.ndarray]]:
     """The bounds at each origin, calibrated on the other ones; none if there is no other."""
-    found = []
+    bounds = []
     for left_out in range(len(origins) if len(origins) > 1 else 0):
         others = [number for number in range(len(origins)) if number != left_out]
         calibration = calibrate(
@@ -147,5 +147,5 @@ def bounds_from_backtest(
             not series.is_signed(),
         )
         ahead = np.arange(1.0, len(forecasts[left_out]) + 1)
-        found.append(calibration.bounds(forecasts[left_out], ahead))
-    return found
+        bounds.append(calibration.bounds(forecasts[left_out], ahead))
+    return bounds

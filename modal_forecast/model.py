@@ -13,8 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.backtest import Origin, run_backtest
-from modal_forecast.calendars import holidays_of
+from modal_forecast.backtest import Origin, inputs_at, mix, naive_share, run_backtest
+from modal_forecast.calendars import calendar_columns, holidays_of
+from modal_forecast.candidates import (
+    CANDIDATES,
+    CandidateFailed,
+    Fit,
+    Inputs,
+    fit_candidate,
+    fit_candidates,
+    prepare_inputs,
+)
 from modal_forecast.combine import combine, held_out_forecasts, weights
 from modal_forecast.daily import DailySeries, daily_series
 from modal_forecast.diagnostics import (
@@ -27,11 +36,6 @@ from modal_forecast.diagnostics import (
 )
 from modal_forecast.intervals import COVERAGES, bounds_from_backtest, calibrate_or_default
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from modal_forecast.models import Candidates, forecast_candidates
-from modal_forecast.models.calendar_columns import calendar_columns
-from modal_forecast.models.prophet import ProphetFailed, fits_prophet, forecast_prophet
-from modal_forecast.outliers import tame
-from modal_forecast.scores import mix, naive_share
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
@@ -50,12 +54,12 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
 
     log: called with one line of text at each step.
 
-    The forecast of a history that is not signed (daily.is_signed) is never negative. The diagnostics say
-        how: model, weights, candidates, fallbacks, versions;
-        on what: n_history, n_missing, n_zero, n_negative, first_ds, last_ds, horizon, country;
-        how good it was in the back-test: backtest, skill, skill_margin, beats_naive, best_naive, why;
-        what it is made of: components;
-        on how many days a value was raised to zero: clipped_days, and clipped_yhat_days for yhat itself.
+    The forecast of a history that is not signed (daily.is_signed) is never negative. The diagnostics are
+        method: model, weights, candidates, fallbacks, versions;
+        history: n_history, n_missing, n_zero, n_negative, first_ds, last_ds, horizon, country;
+        accuracy in the back-test: backtest, skill, skill_margin, beats_naive, best_naive, why;
+        components: components;
+        days on which a value was raised to zero: clipped_days, and clipped_yhat_days for yhat itself.
 
     Raises ForecastRefused if the request cannot be forecast; see validation.py.
     """
@@ -68,14 +72,14 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     days = _days_to_forecast(request)
     series = daily_series(request.history)
     if np.nanmin(series.values) == np.nanmax(series.values):
-        values, how = _repeat(float(series.values[-1]), days, log)
+        values, method = _repeat(float(series.values[-1]), days, log)
     else:
-        values, how = _combine(series, days, request.country, log)
+        values, method = _combine(series, days, request.country, log)
     values, clipping = _clip(values, series.is_signed(), log)
     return ForecastAnswer(
         pa.table({"ds": days, **values}, schema=FORECAST_SCHEMA),
         {
-            **how,
+            **method,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             **about,
             "horizon": request.horizon,
@@ -107,19 +111,25 @@ def _combine(
 
     started = time.perf_counter()
     origins: Sequence[Origin] = run_backtest(series, horizon, calendar, holidays)
-    made = forecast_candidates(series, horizon, calendar, holidays)
+    inputs = prepare_inputs(series, horizon, calendar, holidays)
+    fits: Mapping[str, Fit] = fit_candidates(inputs)
     log(
-        f"back-test: {len(made.forecasts)} forecasts from {len(origins)} earlier days, "
+        f"back-test: {len(fits)} forecasts from {len(origins)} earlier days, "
         f"{f'the holidays of {country}' if country else 'no holidays'}, {time.perf_counter() - started:.2f} s"
     )
-    origins, forecasts, weight = _with_prophet(series, horizon, holidays, origins, made, log)
+    for name, candidate in CANDIDATES.items():
+        if candidate.slow:
+            origins, fits = _try_slow(name, inputs, origins, fits, log)
+    weight = weights(origins, list(fits))
+    forecasts = {name: fit.forecast for name, fit in fits.items()}
     held_out = held_out_forecasts(origins, list(forecasts))
     # Better something plain than something clever that is worse.
     naive, share = naive_share(origins, held_out)
     held_out = [
         mix(ours, origin.baseline(naive), share) for ours, origin in zip(held_out, origins, strict=True)
     ]
-    yhat = np.where(made.closed_ahead, 0.0, mix(combine(forecasts, weight), forecasts[naive], share))
+    combined = mix(combine(forecasts, weight), forecasts[naive], share)
+    yhat = np.where(inputs.closed_ahead, 0.0, combined)
     weight = {name: (1 - share) * weight.get(name, 0.0) + share * (name == naive) for name in forecasts}
     log("combined: " + ", ".join(f"{name} {share:.0%}" for name, share in _largest_first(weight)))
 
@@ -127,61 +137,53 @@ def _combine(
     ahead = np.arange(1.0, horizon + 1)
     values = {"yhat": yhat} | calibration.bounds(yhat, ahead)
     backtest_bounds = bounds_from_backtest(origins, held_out, horizon, series)
-    how = about_backtest(origins, held_out, backtest_bounds, list(forecasts), weight)
-    log(how["why"])
+    accuracy = about_backtest(origins, held_out, backtest_bounds, list(forecasts), weight)
+    log(accuracy["why"])
     return {name: column[-len(days) :] for name, column in values.items()}, {
         "model": "combination",
         "weights": {name: round(share, 4) for name, share in _largest_first(weight)},
-        **how,
+        **accuracy,
         "last_origin": last_origin(series, origins, held_out, backtest_bounds),
-        "components": about_components(made, weight, calendar, series),
-        "fallbacks": [*fallbacks(series, made, origins, horizon), *naive_taken(naive, share)],
+        "components": about_components(inputs, fits, weight),
+        "fallbacks": [*fallbacks(inputs, fits, origins), *naive_taken(naive, share)],
     }
 
 
-def _with_prophet(
-    series: DailySeries,
-    horizon: int,
-    holidays: Mapping[str, np.ndarray],
-    origins: Sequence[Origin],
-    made: Candidates,
-    log: Log,
-) -> tuple[Sequence[Origin], Mapping[str, np.ndarray], Mapping[str, float]]:
-    """Origins, forecasts and weights, with Prophet among them if it did well from the latest and the first.
+def _try_slow(
+    candidate_name: str, inputs: Inputs, origins: Sequence[Origin], fits: Mapping[str, Fit], log: Log
+) -> tuple[Sequence[Origin], Mapping[str, Fit]]:
+    """Return origins and fits with a slow candidate among them.
 
-    A fit takes as long as all the other candidates from one origin or two.
+    It is tried from the latest and the first origin, and fitted to the whole history only if it did well from
+    those: a fit takes as long as all the other candidates from one origin or two.
     """
-    names = list(made.forecasts)
-    without = weights(origins, names)
-    tried = [
-        number
-        for number in sorted({0, len(origins) - 1} & set(range(len(origins))))
-        if fits_prophet(tame(series.until(origins[number].index), holidays))
-    ]
-    if not tried:
-        return origins, made.forecasts, without
+    candidate = CANDIDATES[candidate_name]
     started = time.perf_counter()
-    with_it = list(origins)
+    tested, names = list(origins), set[str]()
     try:
-        for number in tried:
+        for number in sorted({0, len(origins) - 1} & set(range(len(origins)))):
             origin = origins[number]
-            known = series.until(origin.index)
-            tested = len(origin.actual)
-            ahead = origin.index - len(known) + tested
-            theirs = {"prophet": forecast_prophet(tame(known, holidays), ahead, holidays)[-tested:]}
-            with_it[number] = replace(origin, forecasts={**origin.forecasts, **theirs})
-        weight = weights(with_it, [*names, "prophet"])
-        takes_part = weight["prophet"] > 0
-        ours = forecast_prophet(tame(series, holidays), horizon, holidays) if takes_part else None
-    except ProphetFailed as failure:
-        log(f"Prophet is left out: {failure}")
-        return origins, made.forecasts, without
+            days = len(origin.actual)
+            at_origin = inputs_at(inputs.series, origin.index, days, inputs.calendar, inputs.holidays)
+            forecasts = {
+                name: fit.forecast[-days:] for name, fit in fit_candidate(candidate, at_origin).items()
+            }
+            tested[number] = replace(origin, forecasts={**origin.forecasts, **forecasts})
+            names |= forecasts.keys()
+        if not names:
+            return origins, fits
+        weight = weights(tested, [*fits, *sorted(names)])
+        takes_part = any(weight[name] > 0 for name in names)
+        slow_fits = fit_candidate(candidate, inputs) if takes_part else {}
+    except CandidateFailed as failure:
+        log(f"{candidate.title} is left out: {failure}")
+        return origins, fits
+    title = f"{candidate.title} {version(candidate.package)}" if candidate.package else candidate.title
     log(
-        f"Prophet {version('prophet')} {'takes part' if takes_part else 'was too far off to take part'}, "
+        f"{title} {'takes part' if takes_part else 'was too far off to take part'}, "
         f"{time.perf_counter() - started:.2f} s"
     )
-    forecasts = dict(made.forecasts) if ours is None else {**made.forecasts, "prophet": ours}
-    return with_it, forecasts, weight
+    return tested, {**fits, **slow_fits}
 
 
 def _largest_first(weight: Mapping[str, float]) -> list[tuple[str, float]]:

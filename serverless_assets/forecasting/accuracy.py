@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from modal_forecast import metrics
 from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
@@ -61,8 +62,6 @@ HORIZONS: Sequence[tuple[int, int, str]] = (
     (91, 10_000, "over 90 days"),
 )
 ALL = "all days"
-# The scale of MASE is the error of repeating the same weekday of the week before.
-WEEK = 7
 # The state key of the table, which holds a hash of the scored forecasts and the revenue.
 KEY = "accuracy_basis"
 UNCHANGED = "unchanged: same forecasts and revenue"
@@ -204,7 +203,7 @@ def _scores(vintage: Vintage, actual: pa.Table) -> Iterator[dict[str, object]]:
         return
     as_of = np.datetime64(vintage.data_as_of)
     history = actual["y"].to_numpy()[actual["ds"].to_numpy().astype("datetime64[D]") <= as_of]
-    scale = float(np.abs(history[WEEK:] - history[:-WEEK]).mean()) if len(history) > WEEK else 0.0
+    scale = metrics.seasonal_error(history)
     days_ahead = (passed["ds"].to_numpy().astype("datetime64[D]") - as_of).astype(int)
     for first, last, label in ((0, HORIZONS[-1][1], ALL), *HORIZONS):
         mask = (first <= days_ahead) & (days_ahead <= last)
@@ -220,16 +219,15 @@ def _scores(vintage: Vintage, actual: pa.Table) -> Iterator[dict[str, object]]:
 
 
 def _score(passed: pa.Table, scale: float) -> dict[str, object]:
-    actual = passed["y"].to_numpy()
-    errors, total = passed["yhat"].to_numpy() - actual, float(np.abs(actual).sum())
+    actual, forecast = passed["y"].to_numpy(), passed["yhat"].to_numpy()
     coverage = {}
     for level in (80, 95):
         lower, upper = (passed[f"yhat_{side}_{level}"].to_numpy() for side in ("lower", "upper"))
-        coverage[f"coverage_{level}"] = float(np.mean((lower <= actual) & (actual <= upper)))
+        coverage[f"coverage_{level}"] = metrics.coverage(actual, lower, upper)
     return {
-        "mase": float(np.abs(errors).mean()) / scale if scale else None,
-        "wape": float(np.abs(errors).sum()) / total if total else None,
-        "bias": float(errors.sum()) / total if total else None,
+        "mase": metrics.mase(actual, forecast, scale),
+        "wape": metrics.wape(actual, forecast),
+        "bias": metrics.bias(actual, forecast),
         **coverage,
     }
 

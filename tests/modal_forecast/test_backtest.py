@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 
 from modal_forecast.backtest import Origin, choose_origins, run_backtest
-from modal_forecast.calendars import holidays_of
+from modal_forecast.calendars import calendar_columns, holidays_of
 from modal_forecast.combine import combine, held_out_forecasts, relative_errors, weights
 from modal_forecast.daily import DailySeries
 from modal_forecast.intervals import COVERAGES, calibrate
-from modal_forecast.models.calendar_columns import calendar_columns
 
 FIRST = np.datetime64("2021-01-01")
 HORIZON = 60

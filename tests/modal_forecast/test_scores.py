@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from modal_forecast.backtest import Origin
+from modal_forecast.backtest import Origin, mean_error, mix, naive_share, skill_margin, skill_of
 from modal_forecast.combine import held_out_forecasts, without_days_of
-from modal_forecast.scores import mean_error, mix, naive_share, skill_margin, skill_of
 
 DAYS = 30
 PROVEN, UNPROVEN = (400, 370, 340), (400, 390)

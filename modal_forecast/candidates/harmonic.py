@@ -7,11 +7,12 @@ that fit badly count less (Huber, 1964), and old ones too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modal_forecast.models.calendar_columns import DAYS_OF_A_YEAR, CalendarColumns
+from modal_forecast.calendars import DAYS_OF_A_YEAR, RARE_ZERO, CalendarColumns
+from modal_forecast.candidates.protocol import Fit, Inputs
 
 KNOT_DAYS = 28
 HALF_LIFE_DAYS = 730.0
@@ -45,16 +46,38 @@ TRENDS: Mapping[str, Trend] = {
 
 
 @dataclass(frozen=True)
-class HarmonicFit:
-    """fitted and forecast: in the unit of the values given, for the days up to the origin and after it.
+class HarmonicFit(Fit):
+    """forecast: for the days after the series, in its unit.
 
-    effects: in the same unit, of each calendar column. level: like `fitted`, without the calendar.
+    fitted: for the days of the series. level: for both, like `fitted`, without the calendar. effects: of each
+    calendar column. These three are in logs if the regression is.
     """
 
     fitted: np.ndarray
-    forecast: np.ndarray
     level: np.ndarray
     effects: np.ndarray
+
+
+def fit_harmonic_regressions(inputs: Inputs) -> Mapping[str, HarmonicFit]:
+    """Return fits named linear_... and log_..., one for each trend.
+
+    The latter only where zeros are rare, and then zeros are missing days.
+    """
+    values = inputs.open_values
+    observed = ~np.isnan(values)
+    if not observed.any() or np.ptp(values[observed]) == 0:
+        return {}
+    linear = fit_harmonic(inputs.calendar, values, inputs.horizon)
+    fits = {f"linear_{name}": fit for name, fit in linear.items()}
+    positive = observed & (values > 0)
+    if inputs.series.is_signed() or positive.sum() < (1 - RARE_ZERO) * observed.sum():
+        return fits
+    logs = np.full(len(values), np.nan)
+    logs[positive] = np.log(values[positive])
+    if np.ptp(logs[positive]) > 0:
+        for name, fit in fit_harmonic(inputs.calendar, logs, inputs.horizon).items():
+            fits[f"log_{name}"] = replace(fit, forecast=np.exp(fit.forecast))
+    return fits
 
 
 def fit_harmonic(
@@ -98,7 +121,7 @@ def fit_harmonic(
         level = columns[:, : knots + 1] @ coefficients[: knots + 1] * spread + centre
         effects = np.zeros(len(used) - knots - 1)
         effects[used[knots + 1 :]] = coefficients[knots + 1 :] * spread
-        fits[name] = HarmonicFit(everything[:origin], everything[origin:], level, effects)
+        fits[name] = HarmonicFit(everything[origin:], everything[:origin], level, effects)
     return fits
 
 

@@ -1,9 +1,14 @@
-"""Forecasts that repeat what was: the baselines to beat, and two that adapt to the current level.
+"""Forecasts that repeat earlier days: the baselines to beat, and two that adapt to the current level.
 
-Each takes values on a calendar without holes, NaN where missing but for the last, and gives `horizon` values.
+Each takes values on a calendar without holes, NaN where missing but for the last, and returns `horizon`
+values.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+
+from modal_forecast.candidates.protocol import Fit, Inputs
 
 WEEK = 7
 YEAR = 364  # 52 weeks: the same weekday of a year ago
@@ -12,6 +17,24 @@ LEVEL_DAYS = 56
 # The year before last counts for a little over half: it steadies the days, but is further away.
 YEARS_BACK = (1.0, 0.6)
 LARGEST_RATIO = 5.0
+
+
+def fit_recent_levels(inputs: Inputs) -> Mapping[str, Fit]:
+    """Return the medians of recent weeks, and the last years moved to the current level."""
+    values, horizon = inputs.clipped, inputs.horizon
+    return {
+        "recent_8_weeks": Fit(recent_weeks(values, horizon, 8)),
+        "recent_26_weeks": Fit(recent_weeks(values, horizon, 26)),
+        "last_years": Fit(last_years(values, horizon, 1.0)),
+        "last_years_half_way": Fit(last_years(values, horizon, 0.5)),
+    }
+
+
+def fit_seasonal_naives(inputs: Inputs) -> Mapping[str, Fit]:
+    """Return the baselines; that of a year only if the history has one."""
+    values, horizon = inputs.series.values, inputs.horizon
+    lags = (WEEK, YEAR) if len(values) >= YEAR else (WEEK,)
+    return {f"seasonal_naive_{lag}": Fit(seasonal_naive(values, horizon, lag)) for lag in lags}
 
 
 def seasonal_naive(values: np.ndarray, horizon: int, lag: int) -> np.ndarray:
