@@ -176,7 +176,7 @@ class BudgetGuard:
 
     def _forecast(self, choice: ForecastChoice, calls: int) -> Iterator[Charge]:
         size = Size(choice.cpu, choice.memory)
-        most = self.compute.most(size)
+        most = self.compute.max_usage(size)
         price = self.compute.price(size, most)
         if price is not None:
             yield forecast_charge(

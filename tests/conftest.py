@@ -161,7 +161,7 @@ def modal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ):
         for name, value in server.variables.items():
             variables.setenv(name, value)
-        from serverless_assets.forecasting.modal_deploy import deploy
+        from serverless_assets.forecasting.modal_compute import deploy
 
         deploy(versioned_app("serverless-forecast"), None)
         yield server

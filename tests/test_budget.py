@@ -12,7 +12,7 @@ import pytest
 from serverless_assets.automation.plan import dry_run
 from serverless_assets.automation.run_alerts import first_error
 from serverless_assets.budget import BudgetGuard, OverBudget
-from serverless_assets.forecasting.compute import ComputeUsage, Size
+from serverless_assets.forecasting.compute import Size, Usage
 from serverless_assets.publishing.outcome import failure_in_words
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
@@ -35,10 +35,10 @@ class PricedCompute:
     usd: float | None = 1.0
     name: str = "Modal"
 
-    def most(self, size: Size) -> ComputeUsage:
-        return ComputeUsage(1800, 1800 * size.cpu)
+    def max_usage(self, size: Size) -> Usage:
+        return Usage(1800, 1800 * size.cpu)
 
-    def price(self, size: Size, used: ComputeUsage) -> float | None:
+    def price(self, size: Size, used: Usage) -> float | None:
         return None if self.usd is None else self.usd * size.cpu
 
 
@@ -241,7 +241,7 @@ def test_over_the_budget_no_call_is_started_and_within_it_one_is_and_its_cost_is
     event = laptop.instance.get_latest_materialization_event(dg.AssetKey("order_forecast"))
     told = event.asset_materialization.metadata
     assert told["cpu_seconds"].value > 0
-    size, used = Size(0.25, 256), ComputeUsage(told["seconds"].value, told["cpu_seconds"].value)
+    size, used = Size(0.25, 256), Usage(told["seconds"].value, told["cpu_seconds"].value)
     assert outcome["cost_usd"] == pytest.approx(laptop.parts.compute.price(size, used), rel=0.01)
     # It is reused: that costs nothing, and nothing is charged a second time.
     assert laptop.run(small, job="forecast").success

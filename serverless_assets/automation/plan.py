@@ -18,7 +18,7 @@ from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
 from serverless_assets.forecasting.assets import decide_report, refuse_owned_name
-from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
+from serverless_assets.forecasting.compute import Compute, Size, Usage
 from serverless_assets.forecasting.forecast_table import UNCHANGED as FORECAST_UNCHANGED
 from serverless_assets.forecasting.forecast_table import decide_forecast
 from serverless_assets.forecasting.history import HistoryError, Today, read_history
@@ -215,7 +215,7 @@ def _unless_skipped(name: str, choices: Choices, verdict: str, reason: str) -> t
 def _cost_as_last_time(compute: Compute, choice: ForecastChoice, note: Mapping[str, Any]) -> str:
     """What a forecast costs that takes as long as the last one, in words; empty where nothing is charged."""
     seconds = float(note.get("seconds") or 0.0)
-    used = ComputeUsage(seconds, float(note.get("cpu_seconds") or 0.0))
+    used = Usage(seconds, float(note.get("cpu_seconds") or 0.0))
     price = compute.price(Size(choice.cpu, choice.memory), used)
     return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
 

@@ -14,12 +14,11 @@ from serverless_assets.automation.jobs import prefill
 from serverless_assets.automation.plan import PlannedEnvironment
 from serverless_assets.failures import as_failure
 from serverless_assets.files import write_atomically
-from serverless_assets.forecasting import growing
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Size
 from serverless_assets.forecasting.forecast_table import query_forecast
 from serverless_assets.forecasting.history import COUNTRY, Today, read_history
-from serverless_assets.forecasting.making import details_in, forecast_facts
+from serverless_assets.forecasting.memory_retry import run_with_memory_retry
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.what_if import WindowComparison, as_text, compare
 from serverless_assets.names import FORECAST
@@ -63,7 +62,7 @@ def _imagined(
     history = read_history(warehouse, Today.of(environment.timezone))
     request = history.request(choice.horizon, COUNTRY)
     published = _published(warehouse, table)
-    answered, took = growing.answer(
+    answered, took = run_with_memory_retry(
         environment.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
     )
     answer = ForecastAnswer.from_bytes(answered.content)

@@ -159,7 +159,7 @@ def deploy_modal() -> None:
     """Deploy the forecast's worker to Modal, beside the workers of other versions of its code."""
     settings = Settings.from_environ()
     from modal_forecast.code_version import versioned_app
-    from serverless_assets.forecasting.modal_deploy import deploy
+    from serverless_assets.forecasting.modal_compute import deploy
 
     app = versioned_app(settings.modal_app)
     deploy(app, settings.modal_environment)

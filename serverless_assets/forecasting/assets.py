@@ -30,10 +30,10 @@ from serverless_assets.forecasting.forecast_table import (
     reuse_forecast,
 )
 from serverless_assets.forecasting.history import History, Today, read_history
-from serverless_assets.forecasting.making import Making
 from serverless_assets.forecasting.record import read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
+from serverless_assets.forecasting.run_forecast import ForecastRun
 from serverless_assets.forecasting.stores import reported_stores, store_asset
 from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECASTING, REVENUE, STORE_FORECAST
@@ -123,10 +123,10 @@ def forecasting_assets(
                         decision.request,
                     )
                 else:
-                    making = Making(
+                    run = ForecastRun(
                         context, publisher, forecast_table, compute, choices.forecast, decision.state
                     )
-                    forecast_metadata, checks = making.make(
+                    forecast_metadata, checks = run.run(
                         decision.request, decision.fingerprint, str(decision.reason)
                     )
             except ForecastUnsound as error:

@@ -1,4 +1,4 @@
-"""Remote calls on record in Dagster's event log, where a killed run leaves them and people see them."""
+"""Remote calls in Dagster's event log, where they outlive a killed run and are visible in the UI."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,24 +11,28 @@ from serverless_assets.forecasting.compute import Call
 State = Literal["started", "ended"]
 KEY, ID, LINK, STATE = "call_key", "call_id", "call_link", "call_state"
 # Far more than a run and its retries record.
-MOST_OBSERVATIONS = 100
+MAX_OBSERVATIONS = 100
 
 
 @dataclass(frozen=True)
 class RecordedCalls:
-    """See `Calls`: the calls made for the asset that is being materialized, whichever run made them."""
+    """`Calls` for the asset that is being materialized, from every run, as observations of the asset."""
 
     context: dg.AssetExecutionContext
 
     def in_flight(self, key: str) -> Call | None:
         ended = set()
-        for found in self._newest_first():
-            if found.get(KEY) != key:
+        records = self.context.instance.fetch_observations(self.context.asset_key, MAX_OBSERVATIONS).records
+        for record in records:  # The newest first.
+            if not record.asset_observation:
                 continue
-            if found[STATE] == "ended":
-                ended.add(found[ID])
-            elif found[ID] not in ended:
-                return Call(key, str(found[ID]), str(found[LINK]))
+            observation = metadata.plain(record.asset_observation.metadata)
+            if observation.get(KEY) != key:
+                continue
+            if observation[STATE] == "ended":
+                ended.add(observation[ID])
+            elif observation[ID] not in ended:
+                return Call(key, str(observation[ID]), str(observation[LINK]))
         return None
 
     def started(self, call: Call) -> None:
@@ -51,17 +55,9 @@ class RecordedCalls:
             )
         )
 
-    def _newest_first(self) -> list[dict[str, object]]:
-        records = self.context.instance.fetch_observations(self.context.asset_key, MOST_OBSERVATIONS).records
-        return [
-            metadata.plain(record.asset_observation.metadata)
-            for record in records
-            if record.asset_observation
-        ]
-
 
 class ForgottenCalls:
-    """See `Calls`: nobody takes up what is asked on the side. Whatever ends the wait still ends the call."""
+    """`Calls` that are not kept: a later run does not resume them."""
 
     def in_flight(self, key: str) -> Call | None:
         return None

@@ -1,4 +1,4 @@
-"""What the forecast needs of a compute: bytes in, bytes out, with this much cpu and memory."""
+"""The interface of a compute: bytes in, bytes out, with this much cpu and memory."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,20 +16,20 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Size:
-    """What a person asked for: `cpu` in cores, `memory` in MiB."""
+    """The size of a worker: `cpu` in cores, `memory` in MiB."""
 
     cpu: float
     memory: int
 
     @property
     def next_memory(self) -> int | None:
-        """The next size up that the launchpad offers; None at the largest."""
+        """The next larger memory that the launchpad offers; None at the largest."""
         return next((size for size in MEMORY_SIZES if size > self.memory), None)
 
 
 @dataclass(frozen=True)
-class ComputeUsage:
-    """What a worker took: seconds of wall-clock time and, if known, seconds on a core and MiB at most."""
+class Usage:
+    """Wall-clock seconds that a worker took and, if known, seconds on a core and peak memory in MiB."""
 
     seconds: float
     cpu_seconds: float = 0.0
@@ -62,10 +62,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Answered:
-    """The worker's answer, and what it took: `seconds` of wall-clock time, `peak_memory` in MiB if watched.
+    """The worker's answer.
 
-    `facts` is what this compute alone knows of the work, for people: a call id, a link. `call` is the remote
-    call whose answer this is: it has ended for good once the answer is stored.
+    seconds: of wall-clock time. peak_memory: in MiB, 0 if it was not watched.
+    facts: metadata from this compute, such as a call id and a link.
+    call: the remote call whose answer this is; it has ended for good once the answer is stored.
     """
 
     content: bytes
@@ -93,7 +94,7 @@ class Compute(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
 
     def run(self, request: bytes, size: Size, log: Log, calls: Calls) -> Answered:
         """Hand the request to a worker of this size and wait for its answer.
@@ -105,14 +106,14 @@ class Compute(Protocol):
             ComputeError: there is no answer.
         """
 
-    def price(self, size: Size, used: ComputeUsage) -> float | None:
-        """What a call of that size that took so much costs in US dollars; None where nothing is charged."""
+    def price(self, size: Size, used: Usage) -> float | None:
+        """Return the price in US dollars of a call of that size; None where nothing is charged."""
 
-    def most(self, size: Size) -> ComputeUsage:
-        """The most that a call of that size can take: it is ended at its deadline."""
+    def max_usage(self, size: Size) -> Usage:
+        """Return the most that a call of that size can take: it is ended at its deadline."""
 
     def check(self) -> str:
-        """What there is to compute on, without computing.
+        """Return a sentence about the compute, without running a forecast.
 
         Raises:
             ComputeError: it cannot be used.

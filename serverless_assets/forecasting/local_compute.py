@@ -25,23 +25,33 @@ from serverless_assets.forecasting.compute import (
     Answered,
     Calls,
     ComputeError,
-    ComputeUsage,
     Log,
     OutOfMemory,
     Size,
+    Usage,
 )
 
 MIB = 1 << 20
 SECONDS_BETWEEN_LOOKS = 0.01
 WORKER = (sys.executable, "-m", "modal_forecast.worker")
 # The worker needs no credentials: it gets what Python and the system need, and nothing else.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "SYSTEMROOT",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+)
 THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "STAN_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class LocalCompute:
-    """See `Compute`. `deadline_seconds` bounds a worker that hangs."""
+    """A `Compute` on this machine. A worker that has no answer after `deadline_seconds` is ended."""
 
     worker: tuple[str, ...] = WORKER
     deadline_seconds: float = 1800.0
@@ -72,14 +82,14 @@ class LocalCompute:
         finally:
             _end(process)
         if process.returncode != 0:
-            raise ComputeError(_crash_in_words(process.returncode, pipes.last_lines))
+            raise ComputeError(_crash_message(process.returncode, pipes.last_lines))
         return Answered(pipes.answer, time.monotonic() - started, peak)
 
-    def price(self, size: Size, used: ComputeUsage) -> float | None:
+    def price(self, size: Size, used: Usage) -> float | None:
         return None
 
-    def most(self, size: Size) -> ComputeUsage:
-        return ComputeUsage(self.deadline_seconds, self.deadline_seconds * math.ceil(size.cpu), size.memory)
+    def max_usage(self, size: Size) -> Usage:
+        return Usage(self.deadline_seconds, self.deadline_seconds * math.ceil(size.cpu), size.memory)
 
     def check(self) -> str:
         memory = psutil.virtual_memory()
@@ -145,13 +155,16 @@ def available_cores(cpu: float) -> list[int]:
 
 
 def worker_environment(threads: int) -> Mapping[str, str]:
-    """The variables that a worker of so many threads gets."""
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**kept, **dict.fromkeys(THREAD_COUNTS, str(threads))}
+    """Return the environment variables of a worker with so many threads."""
+    passed = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    return {**passed, **dict.fromkeys(THREAD_COUNTS, str(threads))}
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of a process in MiB, and what its children do not share; 0 if it has ended."""
+    """Return the resident memory of a process and of its children in MiB; 0 if it has ended.
+
+    Of a child counts the memory that it does not share.
+    """
     total = 0
     with suppress(psutil.Error):
         process = psutil.Process(pid)
@@ -163,7 +176,7 @@ def resident_mib(pid: int) -> float:
 
 
 def _unshared(process: psutil.Process) -> int:
-    """Bytes that are its own: a forked process shares most with its parent, which a container counts once."""
+    """Bytes that are not shared: a forked process shares most with its parent; a container counts it once."""
     try:
         return int(process.memory_full_info().uss)
     except psutil.Error:
@@ -194,7 +207,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _crash_in_words(returncode: int, last_lines: list[str]) -> str:
+def _crash_message(returncode: int, last_lines: list[str]) -> str:
     how = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
-    said = f" Its last words: {' / '.join(last_lines)}" if last_lines else ""
-    return f"The forecast's worker {how} without an answer.{said}"
+    log = f" Its last log lines: {' / '.join(last_lines)}" if last_lines else ""
+    return f"The forecast's worker {how} without an answer.{log}"

@@ -10,16 +10,17 @@ from threading import Thread
 from typing import Any
 
 import modal
+from modal.exception import NotFoundError
 
-from modal_forecast.app import FUNCTION_NAME
+from modal_forecast.app import FUNCTION_NAME, app
 from modal_forecast.code_version import code_version
-from serverless_assets.forecasting.compute import Answered, Call, Calls, ComputeError, ComputeUsage, Log, Size
+from serverless_assets.forecasting.compute import Answered, Call, Calls, ComputeError, Log, Size, Usage
 from serverless_assets.forecasting.modal_errors import (
     Unreachable,
     WorkerDiffers,
     deadline_passed,
-    outcome_in_words,
     refuse_if_nobody_listens,
+    translate_call_errors,
     translate_errors,
 )
 
@@ -33,7 +34,7 @@ SMALLEST = Size(cpu=0.25, memory=256)
 
 @dataclass(frozen=True)
 class ModalCompute:
-    """See `Compute`. A call that has no answer after `deadline_seconds` is cancelled.
+    """A `Compute` on Modal. A call that has no answer after `deadline_seconds` is cancelled.
 
     `environment` is the Modal environment; None means the token's default.
     """
@@ -51,10 +52,10 @@ class ModalCompute:
         code = code_version()
         key = self.key(request, size)
         call = calls.in_flight(key)
-        result = self._taken_up(call, size, log, calls) if call else None
+        result = self._resume(call, size, log, calls) if call else None
         if call is None or result is None:
             call = self._start(key, request, size, code)
-            with _ended_with_us(call, calls):
+            with _cancelled_with_the_run(call, calls):
                 calls.started(call)
                 log(f"Call {call.id} started with {size.cpu:g} cores and {size.memory} MiB: {call.link}")
                 result = self._answer(call, size, log)
@@ -68,7 +69,7 @@ class ModalCompute:
             call=call,
         )
 
-    def price(self, size: Size, used: ComputeUsage) -> float | None:
+    def price(self, size: Size, used: Usage) -> float | None:
         # What was asked for is charged, or what was used if that is more. Modal's cores are physical ones, of
         # two of the system's each: to count one of those as a whole core charges too much rather than too
         # little.
@@ -76,22 +77,22 @@ class ModalCompute:
         gib = max(float(size.memory), used.peak_memory) / 1024
         return core_seconds * USD_PER_CORE_SECOND + gib * used.seconds * USD_PER_GIB_SECOND
 
-    def most(self, size: Size) -> ComputeUsage:
-        return ComputeUsage(self.deadline_seconds, self.deadline_seconds * _most_cores(size), size.memory)
+    def max_usage(self, size: Size) -> Usage:
+        return Usage(self.deadline_seconds, self.deadline_seconds * _max_cores(size), size.memory)
 
     def check(self) -> str:
         # The worker itself is asked, which costs a container of the smallest size for a second or two.
         call = self._start("", b"", SMALLEST, "")
-        with outcome_in_words(call.id, SMALLEST, self.deadline_seconds):
+        with translate_call_errors(call.id, SMALLEST, self.deadline_seconds):
             deployed = str(self._poll(modal.FunctionCall.from_id(call.id))["code"])
         if deployed != code_version():
             raise WorkerDiffers(self.app, deployed, code_version())
         return f"the app {self.app} is deployed and answers, with this code ({deployed})"
 
     def key(self, request: bytes, size: Size) -> str:
-        """What a call for this, by this code, is known by."""
-        asked = f"{self.app} {self.environment} {size} {code_version()} ".encode()
-        return hashlib.sha256(asked + request).hexdigest()[:16]
+        """Return the key of a call for this request with this code."""
+        prefix = f"{self.app} {self.environment} {size} {code_version()} ".encode()
+        return hashlib.sha256(prefix + request).hexdigest()[:16]
 
     def _start(self, key: str, request: bytes, size: Size, code: str) -> Call:
         with translate_errors(self.app, self.environment):
@@ -100,7 +101,7 @@ class ModalCompute:
             # A fraction of a core is what the work is sure to get, and a whole one the most that it may use,
             # as in the local compute. Memory is held to what was asked for, and so is the bill.
             sized = function.with_options(
-                cpu=(size.cpu, _most_cores(size)),
+                cpu=(size.cpu, _max_cores(size)),
                 memory=(size.memory, size.memory),
                 timeout=math.ceil(self.deadline_seconds),
                 retries=0,
@@ -108,10 +109,10 @@ class ModalCompute:
             started = sized.spawn(request, code)
             return Call(key, started.object_id, started.get_dashboard_url())
 
-    def _taken_up(self, call: Call, size: Size, log: Log, calls: Calls) -> dict[str, Any] | None:
+    def _resume(self, call: Call, size: Size, log: Log, calls: Calls) -> dict[str, Any] | None:
         """The answer of a call that an earlier run left in flight; None if that failed."""
         try:
-            with _ended_with_us(call, calls):
+            with _cancelled_with_the_run(call, calls):
                 log(
                     f"Taking up call {call.id}, which an earlier run left in flight, instead of paying again."
                 )
@@ -124,9 +125,9 @@ class ModalCompute:
 
     def _answer(self, call: Call, size: Size, log: Log) -> dict[str, Any]:
         handle = modal.FunctionCall.from_id(call.id)
-        relay = Thread(target=_relay, args=(handle, log), name="modal-logs", daemon=True)
+        relay = Thread(target=_relay_log, args=(handle, log), name="modal-logs", daemon=True)
         relay.start()
-        with outcome_in_words(call.id, size, self.deadline_seconds):
+        with translate_call_errors(call.id, size, self.deadline_seconds):
             result = self._poll(handle)
         relay.join(SECONDS_FOR_THE_LAST_LINES)
         return result
@@ -142,14 +143,33 @@ class ModalCompute:
         raise deadline_passed(self.deadline_seconds)
 
 
-def _most_cores(size: Size) -> float:
+def deploy(app_name: str, environment: str | None) -> None:
+    """Deploy this code's worker as `app_name`.
+
+    Raises:
+        ComputeError: it could not be deployed; the worker that was there stays.
+    """
+    with translate_errors(app_name, environment):
+        refuse_if_nobody_listens()
+        try:
+            # The first time, Modal builds the image, which takes minutes: what it says meanwhile is shown.
+            with modal.enable_output():
+                app.deploy(name=app_name, environment_name=environment)
+        except NotFoundError as error:
+            raise ComputeError(
+                f"Modal has no environment {environment!r} ({error}). Create it with "
+                f"`modal environment create {environment}`, or set MODAL_ENVIRONMENT to one that there is."
+            ) from None
+
+
+def _max_cores(size: Size) -> float:
     """A whole core, where a fraction of one was asked for: that is what the work is sure to get."""
     return float(max(1, math.ceil(size.cpu)))
 
 
 @contextmanager
-def _ended_with_us(call: Call, calls: Calls) -> Iterator[None]:
-    """Whatever ends the block early, a cancelled run, say, ends the call."""
+def _cancelled_with_the_run(call: Call, calls: Calls) -> Iterator[None]:
+    """Cancel the call if the block ends early, such as when the run is cancelled."""
     try:
         yield
     except Unreachable:
@@ -162,7 +182,7 @@ def _ended_with_us(call: Call, calls: Calls) -> Iterator[None]:
         raise
 
 
-def _relay(handle: modal.FunctionCall[Any], log: Log) -> None:
+def _relay_log(handle: modal.FunctionCall[Any], log: Log) -> None:
     """Pass the call's log on, line by line. Losing the log loses nothing else, so that it never fails."""
     with suppress(Exception):
         rest = ""

@@ -1,4 +1,4 @@
-"""What can go wrong with a call to Modal, in words: what happened and what to do next."""
+"""Translate the errors of the Modal client into messages that say what happened and what to do."""
 
 import socket
 import urllib.request
@@ -76,8 +76,8 @@ def translate_errors(app: str, environment: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def outcome_in_words(call_id: str, size: Size, deadline_seconds: float) -> Iterator[None]:
-    """Turn what waiting for a call raises into a `ComputeError`; what the worker itself raised, too."""
+def translate_call_errors(call_id: str, size: Size, deadline_seconds: float) -> Iterator[None]:
+    """Turn what waiting for a call raises into a `ComputeError`, also what the worker itself raised."""
     try:
         yield
     except exception.FunctionTimeoutError:
@@ -119,7 +119,10 @@ def _text(error: BaseException) -> str:
 
 
 def refuse_if_nobody_listens() -> None:
-    """Find out in seconds what takes the client up to a minute. Behind a proxy, only the client can tell."""
+    """Check the connection within seconds, for which the client takes up to a minute.
+
+    Behind a proxy only the client can check it, and nothing is done here. Raises OSError.
+    """
     address = urlsplit(str(config["server_url"]))
     proxied = {"https", "http", "all"} & urllib.request.getproxies().keys()
     if proxied and not config["disable_api_proxy"]:

@@ -24,9 +24,9 @@ from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
-from serverless_assets.forecasting import forecast_file, growing
+from serverless_assets.forecasting import forecast_file
 from serverless_assets.forecasting.calls import RecordedCalls
-from serverless_assets.forecasting.compute import Compute, ComputeUsage, Size
+from serverless_assets.forecasting.compute import Compute, Size, Usage
 from serverless_assets.forecasting.forecast_table import read_forecast
 from serverless_assets.forecasting.history import (
     COUNTRY,
@@ -35,6 +35,7 @@ from serverless_assets.forecasting.history import (
     isolated,
     read_history_until,
 )
+from serverless_assets.forecasting.memory_retry import initial_size, memory_facts, run_with_memory_retry
 from serverless_assets.forecasting.reuse import STORES_KEY, digest, reason_to_forecast_stores
 from serverless_assets.names import FORECAST, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
@@ -124,19 +125,19 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
                 yield dg.MaterializeResult(data_version=version, metadata=reused)
                 return
             calls = RecordedCalls(context)
-            size = growing.size_to_begin_with(requested, decision.state, context.log.info)
-            answered, took = growing.answer(compute, decision.request, size, context.log.info, calls)
+            size = initial_size(requested, decision.state, context.log.info)
+            answered, took = run_with_memory_retry(compute, decision.request, size, context.log.info, calls)
             answers = BatchAnswer.from_bytes(answered.content).answers
             reconciled = adding_up_to(decision.total, decision.history, decision.batch, answers)
             rows = store_rows(decision.stores, reconciled, context.run.run_id)
-            state = {STORES_KEY: decision.key, **growing.facts_of(requested, took)}
+            state = {STORES_KEY: decision.key, **memory_facts(requested, took)}
             with scratch_folder(publisher.home, "stores") as scratch:
                 path = scratch / "stores.parquet"
                 pq.write_table(rows, path)
                 work = warehouse.replace(TableShape(STORE_FORECAST, SCHEMA, DESCRIPTION), path, state)
             if answered.call:
                 calls.ended(answered.call)
-        used = ComputeUsage(answered.seconds, 0.0, answered.peak_memory)
+        used = Usage(answered.seconds, 0.0, answered.peak_memory)
         yield dg.MaterializeResult(
             data_version=version,
             metadata={

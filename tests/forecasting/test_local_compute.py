@@ -118,7 +118,7 @@ sys.exit("no more milk")
         compute(code).run(b"", SMALL, lines.append, CallsInMemory())
     assert str(raised.value) == (
         "The forecast's worker ended with exit code 1 without an answer. "
-        "Its last words: line 16 / line 17 / line 18 / line 19 / no more milk"
+        "Its last log lines: line 16 / line 17 / line 18 / line 19 / no more milk"
     )
 
 

@@ -211,7 +211,7 @@ def test_environments_do_not_see_each_others_workers(compute, calls):
 
 
 def test_an_environment_that_there_is_not_is_named(server):
-    from serverless_assets.forecasting.modal_deploy import deploy
+    from serverless_assets.forecasting.modal_compute import deploy
 
     with pytest.raises(ComputeError, match="modal environment create moon"):
         deploy("serverless-forecast", "moon")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serverless_assets.forecasting.compute import ComputeUsage, Size
+from serverless_assets.forecasting.compute import Size, Usage
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.forecasting.modal_compute import (
     USD_PER_CORE_SECOND,
@@ -18,13 +18,13 @@ MODAL = ModalCompute("app", None, deadline_seconds=600.0)
     ("size", "used", "usd"),
     [
         # Nothing is known but how long it took.
-        (Size(2.0, 1024), ComputeUsage(10), 10 * (2 * CORE + GIB)),
+        (Size(2.0, 1024), Usage(10), 10 * (2 * CORE + GIB)),
         # Less than was asked for.
-        (Size(2.0, 1024), ComputeUsage(10, cpu_seconds=5, peak_memory=100), 10 * (2 * CORE + GIB)),
+        (Size(2.0, 1024), Usage(10, cpu_seconds=5, peak_memory=100), 10 * (2 * CORE + GIB)),
         # A fraction of a core was asked for, and most of one used.
-        (Size(0.25, 256), ComputeUsage(10, cpu_seconds=8), 8 * CORE + 10 * GIB / 4),
-        (Size(0.25, 256), ComputeUsage(10, peak_memory=512), 10 * (CORE / 4 + GIB / 2)),
-        (Size(0.25, 256), ComputeUsage(0), 0),
+        (Size(0.25, 256), Usage(10, cpu_seconds=8), 8 * CORE + 10 * GIB / 4),
+        (Size(0.25, 256), Usage(10, peak_memory=512), 10 * (CORE / 4 + GIB / 2)),
+        (Size(0.25, 256), Usage(0), 0),
     ],
 )
 def test_modal_charges_what_was_asked_for_or_used_whichever_is_more(size, used, usd):
@@ -41,9 +41,9 @@ def test_modal_charges_what_was_asked_for_or_used_whichever_is_more(size, used, 
     ],
 )
 def test_the_most_that_a_call_may_cost_is_all_that_it_may_use_until_its_deadline(size, usd):
-    assert MODAL.price(size, MODAL.most(size)) == pytest.approx(usd)
+    assert MODAL.price(size, MODAL.max_usage(size)) == pytest.approx(usd)
 
 
 def test_this_machine_is_free():
     compute = LocalCompute()
-    assert compute.price(Size(4.0, 1024), compute.most(Size(4.0, 1024))) is None
+    assert compute.price(Size(4.0, 1024), compute.max_usage(Size(4.0, 1024))) is None

@@ -15,10 +15,10 @@ import pytest
 from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from modal_forecast.report.page import render
 from serverless_assets.forecasting.forecast_file import forecast_rows
-from serverless_assets.forecasting.making import details_in
 from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import report_input
 from serverless_assets.forecasting.reuse import ForecastFingerprint
+from serverless_assets.forecasting.run_forecast import details_in
 from serverless_assets.run_inputs import RunInputs
 from tests.conftest import Pipeline
 from tests.forecasting.report_page import ReportPage, number

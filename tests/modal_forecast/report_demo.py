@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.components import MONTHS, WEEKDAYS
+from modal_forecast.calendars import MONTHS, WEEKDAYS
 from modal_forecast.report.report_input import ReportInput
 from serverless_assets.sample_shop.shop import SampleShop
 

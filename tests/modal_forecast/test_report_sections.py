@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modal_forecast.components import MONTHS, WEEKDAYS
+from modal_forecast.calendars import MONTHS, WEEKDAYS
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.sections.accuracy import (
     NO_TRACK_RECORD,

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from modal_forecast.backtest import NAIVE_MEANING
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.plots import Plot, line_plot, spread_labels
 from modal_forecast.report.sections import Card, Table
 from modal_forecast.report.values import finite, number_in, total, weighted_mean
-from modal_forecast.scores import REPEATED
 
 # Share of the promised days outside the bounds by which the actual share may differ: a back-test of some 150
 # days can hardly tell a smaller difference from chance.
@@ -101,7 +101,7 @@ def skill_sentence(diagnostics: Mapping[str, Any]) -> str:
 
 
 def _naive_name(diagnostics: Mapping[str, Any]) -> str:
-    return f"repeating {REPEATED[diagnostics['best_naive']]}"
+    return f"repeating {NAIVE_MEANING[diagnostics['best_naive']]}"
 
 
 def _cards(diagnostics: Mapping[str, Any]) -> tuple[Card, ...]:

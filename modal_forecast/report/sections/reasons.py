@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from modal_forecast.calendars import holidays_of
-from modal_forecast.components import MONTHS, WEEKDAYS
+from modal_forecast.calendars import MONTHS, WEEKDAYS, holidays_of
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.plots import Label, Plot, bar_plot, line_plot, spread_labels
@@ -34,7 +33,7 @@ class Reason:
 class UnitEffects:
     """Converts the effects of components, which may be factors, to the unit of the series.
 
-    components: as modal_forecast.components.components() returns them.
+    components: as modal_forecast.diagnostics.components() returns them.
     """
 
     def __init__(self, components: Mapping[str, Any]) -> None:
