@@ -34,7 +34,7 @@ def handle(raw_request: bytes, log: Log) -> bytes:
 
 
 def measured_forecast(request: ForecastRequest, log: Log) -> ForecastAnswer:
-    """Return the model's answer, with the fields of resources.Usage among its diagnostics.
+    """Return the model's answer, with the fields of resources.ResourceUsage among its diagnostics.
 
     Raises ForecastRefused.
     """

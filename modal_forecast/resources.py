@@ -22,7 +22,7 @@ FORKED: set[int] = set()
 
 
 @dataclass
-class Usage:
+class ResourceUsage:
     """seconds: wall clock of the block that was measured.
     cpu_seconds: time on a core during the block, of all threads of this process and of the children that
         ended during it: 2 if two cores were at work for a second.
@@ -39,9 +39,9 @@ class Usage:
 
 
 @contextmanager
-def measured() -> Iterator[Usage]:
+def measured() -> Iterator[ResourceUsage]:
     """Measure the block. The numbers are there once it has ended."""
-    usage = Usage()
+    usage = ResourceUsage()
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     with _watched_children() as children:
         yield usage

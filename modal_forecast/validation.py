@@ -1,4 +1,4 @@
-"""What a request must be to be forecast. Each rule refuses with a sentence: what is wrong, and what to do."""
+"""The rules for a request that can be forecast. Each refusal says what is wrong and what to do."""
 
 from datetime import date
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from modal_forecast.messages import ForecastRefused, ForecastRequest
 
-# Two weeks: with less, nothing tells a weekend from a trend, and 6 points extrapolate to anything.
+# Two weeks: with less, a weekend cannot be told from a trend.
 MIN_OBSERVATIONS = 14
-# Two years: beyond, the interval of a daily series says little more than that nobody knows.
+# Two years: beyond, the intervals of a daily series are too wide to be of use.
 MAX_HORIZON = 730
 # Wide of any business, and well inside what pandas' nanosecond timestamps and a double can hold.
 FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2200, 1, 1)
@@ -32,17 +32,23 @@ def check_horizon(horizon: object) -> None:
 
 
 def check_country(country: object) -> None:
-    """None, or the code of a country whose holidays the `holidays` package knows."""
+    """country: None, or the two-letter code of a country that the `holidays` package has."""
     if country is None:
         return
-    from holidays.registry import EntityLoader
+    import holidays
 
-    known = sorted(EntityLoader.get_country_codes(include_aliases=False))
-    if country not in known:
-        raise ForecastRefused(
-            f'No holidays are known for the country {country!r}: choose a code such as "US" or "DE", or none '
-            f"to forecast without holidays. Known are {', '.join(known)}."
-        )
+    try:
+        if isinstance(country, str) and len(country) == 2:
+            holidays.country_holidays(country)
+            return
+    except NotImplementedError:
+        pass
+    # Loads every country, and is therefore not asked unless the answer is needed.
+    codes = sorted(holidays.list_supported_countries(include_aliases=False))
+    raise ForecastRefused(
+        f'No holidays are known for the country {country!r}: choose a code such as "US" or "DE", or none '
+        f"to forecast without holidays. Known are {', '.join(codes)}."
+    )
 
 
 def check_days(days: np.ndarray) -> None:
@@ -71,9 +77,10 @@ def check_values(days: np.ndarray, values: np.ndarray) -> None:
             f"The history has {observed.sum()} days with a value, "
             f"and a forecast needs {MIN_OBSERVATIONS} or more: load more history."
         )
-    wild = observed & ~(np.abs(values) <= LARGEST_VALUE)
-    if wild.any():
+    too_large = observed & ~(np.abs(values) <= LARGEST_VALUE)
+    if too_large.any():
+        day, value = days[too_large][0], values[too_large][0]
         raise ForecastRefused(
-            f"On {days[wild][0]} the history has the value {values[wild][0]:g}: values must be finite and "
+            f"On {day} the history has the value {value:g}: values must be finite and "
             f"within +-{LARGEST_VALUE:g}. Leave a day without a known value empty."
         )
