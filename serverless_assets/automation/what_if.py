@@ -20,6 +20,7 @@ from serverless_assets.forecasting.forecast_table import query_forecast
 from serverless_assets.forecasting.history import COUNTRY, Today, read_history
 from serverless_assets.forecasting.memory_retry import run_with_memory_retry
 from serverless_assets.forecasting.report import preview, report_input
+from serverless_assets.forecasting.run_forecast import details_in, forecast_facts
 from serverless_assets.forecasting.what_if import WindowComparison, as_text, compare
 from serverless_assets.names import FORECAST
 from serverless_assets.run_inputs import ForecastChoice, RunInputs
