@@ -17,17 +17,18 @@ def data_quality(history: Daily, notes: Sequence[str], diagnostics: Mapping[str,
     days = [*zip(history.days(), history.values, strict=True)]
     missing = [day for day, value in days if value is None]
     zero = [day for day, value in days if value == 0]
-    known = len(days) - len(missing)
+    observed = len(days) - len(missing)
     sentences = [
-        f"{formats.days(known)} of history, from {formats.day(history.start)} to {formats.day(history.end)}.",
+        f"{formats.days(observed)} of history, from {formats.day(history.start)} "
+        f"to {formats.day(history.end)}.",
         f"{_days_text(missing, 'missing')} The forecast does without them."
         if missing
         else "No day is missing.",
     ]
-    if zero and len(zero) < FEW_ZEROS * known:
+    if zero and len(zero) < FEW_ZEROS * observed:
         sentences.append(_days_text(zero, "zero (closed, it seems)"))
     elif zero:
-        sentences.append(f"{len(zero):,} of {formats.days(known)} are zero.")
+        sentences.append(f"{len(zero):,} of {formats.days(observed)} are zero.")
     sentences += [*notes, *diagnostics.get("fallbacks", ())]
     if clipped := diagnostics.get("clipped_yhat_days"):
         sentences.append(f"The forecast was below zero on {clipped} days and raised to zero there.")

@@ -185,8 +185,8 @@ def _in_order(effects: Any, labels: Sequence[str]) -> list[float | None]:
 
 def _varying(effects: Sequence[float | None]) -> list[float]:
     """Return the effects; empty if one is unknown, or if all are the same."""
-    known = [effect for effect in map(finite, effects) if effect is not None]
-    return known if len(known) == len(effects) and max(known) > min(known) else []
+    numbers = [effect for effect in map(finite, effects) if effect is not None]
+    return numbers if len(numbers) == len(effects) and max(numbers) > min(numbers) else []
 
 
 def _extremes(effects: Sequence[float], names: Sequence[str], kind: str, amounts: Amounts) -> str:

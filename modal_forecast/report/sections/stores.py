@@ -94,8 +94,8 @@ def _sum_text(totals: Sequence[float | None], main: WindowTotal, amounts: Amount
 def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amounts: Amounts) -> StoreRow:
     first, days = forecast.start, window.days
     recent = [history.at(first - timedelta(days=back)) for back in range(1, days + 1)]
-    known = [value for value in recent if value is not None]
-    last = amounts(total(known)) if known else formats.UNKNOWN
+    actuals = [value for value in recent if value is not None]
+    last = amounts(total(actuals)) if actuals else formats.UNKNOWN
     if window.change is not None:
         last_year = formats.change(window.change)
     else:
@@ -103,7 +103,7 @@ def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amount
         last_year = "opened since" if is_new else formats.UNKNOWN
     return StoreRow(
         name=name,
-        last=f"{last} in {formats.days(len(known))}" if 0 < len(known) < days else last,
+        last=f"{last} in {formats.days(len(actuals))}" if 0 < len(actuals) < days else last,
         expected=amounts(window.total),
         between=f"{amounts(window.lower)} to {amounts(window.upper)}" if window.lower is not None else "",
         last_year=last_year,
@@ -120,8 +120,8 @@ def _spark(history: Daily, forecast: Daily) -> tuple[Shape, ...]:
 
     past = [week(history, number) for number in range(-WEEKS_BACK, 0)]
     coming = [week(forecast, number) for number in range(WEEKS_AHEAD)]
-    known = [0.0, *(value for value in past + coming if value is not None)]
-    highest, span = max(known), (max(known) - min(known)) or 1
+    heights = [0.0, *(value for value in past + coming if value is not None)]
+    highest, span = max(heights), (max(heights) - min(heights)) or 1
 
     def y(value: float) -> float:
         return 2 + (highest - value) / span * (SPARK_HEIGHT - 4)
