@@ -1,12 +1,12 @@
 """What changed at the source since its tables were last loaded, and the run that loads it. Pure."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
+from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable
 
 MONTHS_NAMED = 6
@@ -149,7 +149,7 @@ def decide(
     if not changes:
         return Decision(state, "Nothing changed at the source.")
     content = sorted((str(key), etag) for key, etag in etags.items())
-    run_key = hashlib.sha256(f"{state.run_key} {state.source} {content}".encode()).hexdigest()[:16]
+    run_key = digest(f"{state.run_key} {state.source} {content}")
     first = "" if state.loaded else "First look at this source. "
     return Decision(
         replace(state, launched=etags, run_key=run_key),

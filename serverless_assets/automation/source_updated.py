@@ -1,6 +1,5 @@
 """The sensor `source_updated`: loads what changed at the source, once for each change."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -26,6 +25,7 @@ from serverless_assets.dagster_internals import (
     ASSET_PARTITION_RANGE_START_TAG,
     ROOT_RUN_ID_TAG,
 )
+from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import TABLES, Window
 from serverless_assets.ingestion.download import SourceError, TableSource
 from serverless_assets.ingestion.limits import map_in_threads
@@ -103,7 +103,7 @@ def fetch_etags(source: TableSource, table_months: Iterable[TableMonth]) -> ETag
         window = Window.of_months(key.month, key.month) if key.month else None
         validators = hasty.validators(key.table, window)
         content = f"{validators.etag}\n{validators.last_modified}"
-        return hashlib.sha256(content.encode()).hexdigest()[:16] if validators else ""
+        return digest(content) if validators else ""
 
     keys = list(table_months)
     try:

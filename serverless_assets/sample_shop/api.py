@@ -7,7 +7,6 @@
 from the content and not from the clock, so a server that was restarted, or another one, says the same.
 """
 
-import hashlib
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from serverless_assets.hashing import digest
 from serverless_assets.sample_shop.catalogue import FACTS, SCHEMAS
 from serverless_assets.sample_shop.shop import ONE_DAY, SampleShop
 
@@ -112,7 +112,7 @@ def _respond(
     window, changed = shop.clip(start, end), shop.changed_on(name, start, end)
     # The tag covers all that the file depends on, so a file need not be made to tell that it is the same.
     made_from = (shop.seed, name, window[0], changed, type(shop).__name__, _code_hash(), pa.__version__)
-    etag = f'"{hashlib.sha256(repr(made_from).encode()).hexdigest()}"'
+    etag = f'"{digest(repr(made_from), 64)}"'
     modified = datetime.combine(changed + ONE_DAY, time(), UTC) if changed else None
     validators = {"ETag": etag, "Cache-Control": "no-cache"}
     if modified:
@@ -126,7 +126,7 @@ def _respond(
 def _code_hash() -> str:
     """Return a hash of the code that makes the shop's tables."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return digest(b"".join(file.read_bytes() for file in files), 64)
 
 
 def _is_current(headers: Mapping[str, str], etag: str, modified: datetime | None) -> bool:

@@ -1,12 +1,12 @@
 """The fingerprint of each model of a dbt manifest: a hash of each part of its code. Pure."""
 
-import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from serverless_assets.hashing import json_digest
 
 BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
 
@@ -36,12 +36,6 @@ def normalised(code: str) -> str:
         return code
     without = _TOKENS.sub(lambda match: match["kept"] or ("" if match["nothing"] else " "), code)
     return _TOKENS.sub(lambda match: match["kept"] or " ", without).strip()
-
-
-def digest(value: object) -> str:
-    """A short hash of any JSON value."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -102,8 +96,8 @@ class Macros:
 def _values(kind: str, pattern: re.Pattern[str], text: str, known: Mapping[str, Any]) -> dict[str, str]:
     names = {match["name"] for match in pattern.finditer(text)}
     if None in names:
-        return {f"any {kind}": digest({k: v for k, v in known.items() if k not in IMMATERIAL_VARIABLES})}
-    return {f"{kind} {name}": digest(known.get(name)) for name in names - IMMATERIAL_VARIABLES}
+        return {f"any {kind}": json_digest({k: v for k, v in known.items() if k not in IMMATERIAL_VARIABLES})}
+    return {f"{kind} {name}": json_digest(known.get(name)) for name in names - IMMATERIAL_VARIABLES}
 
 
 MODELS = ("model", "seed", "snapshot")
@@ -164,7 +158,7 @@ class Node:
     @property
     def fingerprint(self) -> str:
         """One hash of all its parts."""
-        return digest(self.data_hashes)
+        return json_digest(self.data_hashes)
 
 
 def nodes(
@@ -215,7 +209,7 @@ class _Reader:
         used = self.macros.used_by(node["depends_on"].get("macros", ()), config)
         kind = _kind(node, {self.macros.name(id) for id in used})
         ephemerals = {
-            f"ephemeral {self.names[id]}": digest(self.data_hashes(self.manifest["nodes"][id]))
+            f"ephemeral {self.names[id]}": json_digest(self.data_hashes(self.manifest["nodes"][id]))
             for id in self._ephemerals(node)
         }
         parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
@@ -241,32 +235,32 @@ class _Reader:
         config = {key: value for key, value in node["config"].items() if key not in IMMATERIAL_CONFIG}
         contract = config.pop("contract", None) or {}
         where = {key: node.get(key) for key in ("database", "schema", "alias")}
-        code = {"SQL": self._source(node), "config": digest([config, where])}
+        code = {"SQL": self._source(node), "config": json_digest([config, where])}
         if node.get("language") == "python":
             code["Python"] = code.pop("SQL")
         if contract.get("enforced"):
             columns = {name: column.get("data_type") for name, column in node["columns"].items()}
             constraints = [node.get("constraints"), [c.get("constraints") for c in node["columns"].values()]]
-            code["contract"] = digest([columns, constraints])
+            code["contract"] = json_digest([columns, constraints])
         used = self.macros.used_by(node["depends_on"].get("macros", ()), config)
-        code |= {f"macro {self.macros.name(id)}": digest(normalised(self.macros.sql(id))) for id in used}
+        code |= {f"macro {self.macros.name(id)}": json_digest(normalised(self.macros.sql(id))) for id in used}
         for id in node["depends_on"].get("nodes", ()):
             if function := (self.manifest.get("functions") or {}).get(id):
-                code[f"function {function['name']}"] = digest(function.get("raw_code"))
+                code[f"function {function['name']}"] = json_digest(function.get("raw_code"))
         hooks = [hook["sql"] for key in ("pre-hook", "post-hook") for hook in config.get(key) or ()]
         texts = [node.get("raw_code") or "", *hooks, *(self.macros.sql(id) for id in used)]
         own_texts = [*texts[:1], *(self.macros.sql(id) for id in used if not self.macros.is_built_in(id))]
         if any("meta" in text for text in own_texts):
             # Elsewhere, meta is documentation.
-            code["meta"] = digest(node["config"].get("meta"))
+            code["meta"] = json_digest(node["config"].get("meta"))
         return code | self.macros.variables_in(texts)
 
     def _source(self, node: Mapping[str, Any]) -> str:
         if node["resource_type"] == "seed":
-            return digest(self.large_seeds.get(node["unique_id"]) or node["checksum"])
+            return json_digest(self.large_seeds.get(node["unique_id"]) or node["checksum"])
         code = node.get("raw_code") or ""
         # A comment of SQL may be an operator of Python.
-        return digest(code if node.get("language") == "python" else normalised(code))
+        return json_digest(code if node.get("language") == "python" else normalised(code))
 
     def _reads(self, node: Mapping[str, Any]) -> Iterator[str]:
         for id in node["depends_on"].get("nodes", ()):

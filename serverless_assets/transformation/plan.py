@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from serverless_assets.transformation.fingerprints import Materialization, Node, digest
+from serverless_assets.hashing import json_digest
+from serverless_assets.transformation.fingerprints import Materialization, Node
 
 Months = Mapping[str, str]
 
@@ -141,7 +142,7 @@ class _Planner:
         state, previous = self._expected(node), self.states.get(node.name)
         if node.kind == Materialization.STATEFUL:
             # Its rows follow from all its runs: none gives what another gave.
-            state = replace(state, version=digest([state.version, self.run_id]), inputs=state.version)
+            state = replace(state, version=json_digest([state.version, self.run_id]), inputs=state.version)
         reason = self._reason(node, state, previous)
         if reason is None:
             assert previous is not None
@@ -160,7 +161,7 @@ class _Planner:
         if not all(versions.values()):
             # Never the same as anything: what a parent holds is not known.
             return State(f"unknown {self.run_id}", None, node.data_hashes, read, self.run_id)
-        version = digest([fingerprint, versions])
+        version = json_digest([fingerprint, versions])
         dated = {
             name: parent.months
             for name, parent in parents.items()
@@ -171,7 +172,7 @@ class _Planner:
         if node.follows_months and dated:
             others = {name: versions[name] for name in versions if name not in dated}
             months = {
-                month: digest(
+                month: json_digest(
                     [fingerprint, others, {name: hashes.get(month, "") for name, hashes in dated.items()}]
                 )
                 for month in sorted(set().union(*dated.values()))

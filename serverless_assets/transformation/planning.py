@@ -1,6 +1,5 @@
 """Plan with what the warehouse says: the states of relations, months to restate, and bytes to read."""
 
-import hashlib
 import json
 import os
 import string
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serverless_assets.errors import UserError
+from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import Materialization, Node, nodes, relation_name
 from serverless_assets.transformation.invocation import full_name, months_variable
@@ -143,12 +143,7 @@ def _large_seeds(manifest: Mapping[str, Any]) -> Mapping[str, str]:
         for seed in seeds
         if seed["checksum"]["name"] == "path"
     }
-    return {id: _hash(path) for id, path in paths.items() if path.is_file()}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {id: file_digest(path) for id, path in paths.items() if path.is_file()}
 
 
 def bytes_to_read(

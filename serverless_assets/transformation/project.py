@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
+from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
 
 
@@ -57,7 +58,7 @@ class Project:
                 failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
-                write_atomically(state, f"{wanted} {_digest(path)}".encode())
+                write_atomically(state, f"{wanted} {file_digest(path)}".encode())
         return path
 
     def read_manifest(self) -> Mapping[str, Any]:
@@ -79,12 +80,8 @@ def _is_current(manifest: Path, state: Path, wanted: str) -> bool:
     return (
         manifest.exists()
         and state.exists()
-        and state.read_bytes() == f"{wanted} {_digest(manifest)}".encode()
+        and state.read_bytes() == f"{wanted} {file_digest(manifest)}".encode()
     )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # Folders of the project itself that dbt and other tools write to. A folder of models may have these names.

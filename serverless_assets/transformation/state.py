@@ -5,7 +5,6 @@ manifest of the last green build, with those before it: a pull request is compar
 reads the models that it leaves alone where that says (`--defer`).
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serverless_assets.artifacts import Artifacts
+from serverless_assets.hashing import json_digest
 from serverless_assets.transformation.fingerprints import MODELS, Materialization, Node
 from serverless_assets.warehouse import Warehouse
 
@@ -136,7 +136,7 @@ def known_models(artifacts: Artifacts) -> set[str]:
 def substance(manifest: Mapping[str, Any]) -> str:
     """A hash of what a manifest says of the project, and not of when it was written. Pure."""
     kept = {section: _lasting(section, found) for section, found in manifest.items()}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return json_digest(kept, 64)
 
 
 def _lasting(section: str, found: Any) -> Any:
