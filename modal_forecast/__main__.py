@@ -114,7 +114,7 @@ def report_html(name: str, request: "ForecastRequest", answer: "ForecastAnswer")
 
 
 def facts(diagnostics: Mapping[str, Any]) -> dict[str, str]:
-    """The diagnostics in words, for people."""
+    """Return the diagnostics that the report shows, by their labels."""
     of = diagnostics
     return {
         "History": f"{of['first_ds']} to {of['last_ds']}",

@@ -1,7 +1,7 @@
 """The forecast as a Modal function: `make deploy-modal`.
 
-A call brings everything with it, request and size, and is given nothing else: there are no secrets in the
-image or the call, and the worker reads from no store.
+A call carries its request and size. Neither the image nor the call holds a secret, and the worker reads
+from no store.
 """
 
 import modal
@@ -20,8 +20,8 @@ image = (
 app = modal.App(APP_NAME)
 
 
-# Each call says which size it wants; these are for a call that does not. The caller decides on retries: it
-# knows whether a failure may pass. A container that waits for more work costs as much as one that works.
+# The defaults of a call without a size of its own. The caller decides on retries: it knows which failures are
+# transient. A container that waits for more work costs as much as one that works.
 @app.function(
     name=FUNCTION_NAME,
     image=image,
@@ -36,7 +36,7 @@ def forecast(request: bytes, code: str) -> dict[str, object]:
 
     Returns:
         `code`: the version of this worker's code.
-        `answer`: what handler.handle() gives; None if the caller's code is another, as its answer might be
+        `answer`: the bytes of handler.handle(); None if the caller's code is another, as the answer might be
             read wrongly, and if the request is empty, which asks for the version alone.
     """
     own = code_version()

@@ -24,7 +24,7 @@ MISSING = {"", "na", "nan", "null"}
 
 
 class CsvError(ValueError):
-    """A file that holds no history; the text names the file, the line and the column."""
+    """A file is no history; the text names the file, the line and the column."""
 
 
 def read_history(path: Path) -> pa.Table:
@@ -82,16 +82,16 @@ def write_together(contents: Mapping[Path, str]) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is written into: a pipe, a device, or the file that stdout or stderr goes to."""
+    """Return whether a path is a pipe, a device, or the file that stdout or stderr goes to."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return False
-    return not stat.S_ISREG(found.st_mode) or _own_descriptor(path) is not None
+    return not stat.S_ISREG(status.st_mode) or _own_descriptor(path) is not None
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether what is written to a path goes where this process's stdout goes."""
+    """Return whether a path is where this process's stdout goes."""
     return _own_descriptor(path) == STDOUT
 
 

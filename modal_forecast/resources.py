@@ -1,4 +1,7 @@
-"""What a piece of work took: seconds, cpu and memory of this process and of its children (Stan is one)."""
+"""Measure the seconds, cpu and memory of a block, in this process and in its children such as Stan.
+
+psutil is not used: it knows no peak memory on Linux, and lists children by reading all of /proc.
+"""
 
 import resource
 import sys
@@ -40,7 +43,7 @@ class ResourceUsage:
 
 @contextmanager
 def measured() -> Iterator[ResourceUsage]:
-    """Measure the block. The numbers are there once it has ended."""
+    """Measure the block. The fields are set once it has ended."""
     usage = ResourceUsage()
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     with _watched_children() as children:
@@ -79,7 +82,7 @@ def _rusage_mib(who: int) -> float:
 
 
 class _ChildWatch:
-    """The highest VmHWM seen among new children of this process, or the most held by all that were forked."""
+    """The peak memory of new children of this process: of the largest program, or of all forked ones."""
 
     def __init__(self) -> None:
         self.peak_mib = 0.0
@@ -126,8 +129,8 @@ def _held_by_forked(pid: str) -> float:
     children = [SELF.parent / child for child in _children(process)]
     programs = [child for child in children if _is_another_program(child, own_command)]
     lines = (_read(process / "smaps_rollup") or _read(process / "status")).splitlines()
-    held = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_", "VmRSS:")))
-    return held / 1024 + sum(_peak_mib(program) or 0.0 for program in programs)
+    kib = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_", "VmRSS:")))
+    return kib / 1024 + sum(_peak_mib(program) or 0.0 for program in programs)
 
 
 def _children(process: Path = SELF) -> list[str]:

@@ -23,7 +23,7 @@ def main() -> int:
 
 
 def block_pandas() -> None:
-    """Keep pandas out of this process, and Arrow and OpenBLAS from reserving address space.
+    """Block the import of pandas in this process, and keep Arrow and OpenBLAS from reserving address space.
 
     Call it before anything imports numpy or pyarrow, and only in a process of its own: pandas cannot be
     imported there afterwards. Arrow imports it wherever it meets an array. Peak memory of a worker that
