@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from modal_forecast.report.report_input import check_color
 from serverless_assets.names import REBUILD_TAG
-from serverless_assets.variables import is_http_address
+from serverless_assets.settings import is_http_address
 
 Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", "32.0"]
 Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]

@@ -1,64 +1,232 @@
 """What an operator sets with environment variables. What a person picks per run is in `run_inputs`."""
 
 import datetime as dt
+import ipaddress
+import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from dotenv import load_dotenv
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from serverless_assets.errors import UserError
-from serverless_assets.variables import VariableReader
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30
+# Names that DuckDB or BigQuery keeps for itself.
+SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog", "system", "temp"})
 
 
 class SettingsError(UserError):
-    """Variables that make no sense or are missing; the message names each, its value and what would do."""
+    """Variables that cannot be used or are missing; the message names each, its value and what is allowed."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The operator's choices, read once. Build it with `Settings.from_environ()`.
+def is_http_address(value: str) -> bool:
+    """Return whether `value` is an absolute http or https address with a valid host and port."""
+    try:
+        parts = urlsplit(value)
+        # Reading the port raises a ValueError for one that is no number below 65536.
+        return parts.scheme in ("http", "https") and parts.port != 0 and _is_host(parts.hostname or "")
+    except ValueError:
+        return False
+
+
+def _is_host(name: str) -> bool:
+    """Return whether `name` is an IP address, or a host name with labels of 1 to 63 characters.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if ":" in name:
+        return bool(ipaddress.ip_address(name))
+    ascii_name = name.removesuffix(".").encode("idna").decode()
+    return len(ascii_name) < 254 and bool(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", ascii_name))
+
+
+# Validators raise a ValueError that says what is allowed; `Settings.from_environ` adds variable and value.
+
+
+def _matching(pattern: str, allowed: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+def _one_of(*names: str) -> AfterValidator:
+    return _matching("|".join(names), f"one of {', '.join(names)}")
+
+
+def _identifier(example: str) -> AfterValidator:
+    return _matching(
+        r"[A-Za-z_][A-Za-z0-9_]{0,62}", f"a name of letters, digits and underscores, such as {example}"
+    )
+
+
+def _modal_name(longest: int) -> AfterValidator:
+    return _matching(
+        rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{longest - 1}}}",
+        f"a name of at most {longest} letters, digits, dots, dashes and underscores",
+    )
+
+
+def _whole_number(example: int, smallest: int = 0) -> BeforeValidator:
+    def parse(value: object) -> int:
+        if not str(value).isdecimal() or int(str(value)) < smallest:
+            raise ValueError(f"a whole number such as {example}")
+        return int(str(value))
+
+    return BeforeValidator(parse)
+
+
+def _day(suffix: str, allowed: str) -> BeforeValidator:
+    def parse(value: object) -> object:
+        try:
+            return dt.date.fromisoformat(f"{value}{suffix}") if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(allowed) from None
+
+    return BeforeValidator(parse)
+
+
+def _parse_amount(value: object) -> object:
+    try:
+        amount = float(str(value)) if value is not None else 0.0
+    except ValueError:
+        amount = math.nan
+    if not (math.isfinite(amount) and amount >= 0):
+        raise ValueError("a sum in US dollars such as 0.50")
+    return value if value is None else amount
+
+
+def _parse_switch(value: object) -> bool:
+    if value not in ("off", "on", False, True):
+        raise ValueError("one of off, on")
+    return value in ("on", True)
+
+
+def _check_schema(value: str) -> str:
+    if value.lower() in SYSTEM_SCHEMAS:
+        raise ValueError("a schema that the warehouse does not use itself, such as dwh")
+    return value
+
+
+def _check_timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("a time zone such as Europe/Berlin") from None
+    return value
+
+
+def _check_url(value: str) -> str:
+    if not is_http_address(value):
+        raise ValueError(NOT_AN_ADDRESS)
+    return value
+
+
+NOT_AN_ADDRESS = "an http(s) address such as https://example.com/data"
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Url = Annotated[str, AfterValidator(_check_url)]
+# With an optional organisation before a colon, as old projects have it.
+ProjectId = Annotated[
+    str, _matching(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]", "a project id such as my-shop-123")
+]
+Bucket = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "a bucket's name without gs://, such as my-shop-forecasts"
+    ),
+]
+Location = Annotated[str, _matching(r"[A-Za-z0-9-]{2,40}", "a location such as US or europe-west3")]
+# It becomes part of a dataset's name and of a folder's.
+Branch = Annotated[
+    str, _matching(r"[a-z0-9][a-z0-9-]{0,39}", "small letters, digits and dashes, such as pr-123")
+]
+Owner = Annotated[
+    str,
+    _matching(
+        r"team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+",
+        "a team such as team:data, or an address such as ada@example.com",
+    ),
+]
+Switch = Annotated[bool, BeforeValidator(_parse_switch)]
+
+
+class Settings(BaseModel):
+    """The operator's settings, read once with `Settings.from_environ()`; each field's alias is its variable.
 
     Addresses that may carry a secret are not in its repr.
     """
 
-    environment: str
-    branch: str | None
-    warehouse: str | None
-    artifacts: str | None
-    artifacts_url: str | None = field(repr=False)
-    compute: str | None
-    home: Path
-    dataset_url: str | None = field(repr=False)
-    download_deadline_seconds: int
-    download_minimum_rate: int
-    first_month: dt.date | None
-    sample_seed: int
-    sample_end: dt.date | None
-    dbt_project: Path
-    dbt_schema: str
-    forecast_table: str
-    forecast_deadline_seconds: int
-    forecast_fresh_hours: int
-    run_deadline_seconds: int
-    runs_kept: int
-    budget_usd: float | None
-    timezone: str
-    automation_is_on: bool
-    alert_url: str | None = field(repr=False)
-    alert_format: str
-    ui_url: str
-    owner: str
-    code_url: str | None
-    project: str | None
-    location: str
-    bucket: str | None
-    maximum_bytes_billed: int
-    modal_app: str
-    modal_environment: str | None
-    has_modal_token: bool
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    environment: str = Field("local", alias="SERVERLESS_ENV")
+    branch: Branch | None = Field(None, alias="SERVERLESS_BRANCH")
+    warehouse: str | None = Field(None, alias="SERVERLESS_WAREHOUSE")
+    artifacts: str | None = Field(None, alias="SERVERLESS_ARTIFACTS")
+    artifacts_url: str | None = Field(None, alias="SERVERLESS_ARTIFACTS_URL", repr=False)
+    compute: str | None = Field(None, alias="SERVERLESS_COMPUTE")
+    home: Folder = Field(alias="SERVERLESS_HOME")
+    dataset_url: Url | None = Field(None, alias="SERVERLESS_DATASET_URL", repr=False)
+    download_deadline_seconds: Annotated[int, _whole_number(3600, smallest=1)] = Field(
+        3600, alias="SERVERLESS_DOWNLOAD_DEADLINE"
+    )
+    download_minimum_rate: Annotated[int, _whole_number(1000)] = Field(
+        1000, alias="SERVERLESS_DOWNLOAD_MIN_RATE"
+    )
+    first_month: Annotated[dt.date | None, _day("-01", "a month such as 2024-01")] = Field(
+        None, alias="SERVERLESS_FIRST_MONTH"
+    )
+    sample_seed: Annotated[int, _whole_number(7)] = Field(7, alias="SERVERLESS_SAMPLE_SEED")
+    sample_end: Annotated[dt.date | None, _day("", "a date such as 2026-01-31")] = Field(
+        None, alias="SERVERLESS_SAMPLE_END"
+    )
+    dbt_project: Folder = Field(PROJECT_ROOT / "dbt_project", alias="SERVERLESS_DBT_PROJECT")
+    dbt_schema: Annotated[str, _identifier("dwh"), AfterValidator(_check_schema)] = Field(
+        "dwh", alias="DBT_SCHEMA"
+    )
+    forecast_table: Annotated[str, _identifier("order_forecast")] = Field(
+        "order_forecast", alias="SERVERLESS_FORECAST_TABLE"
+    )
+    forecast_deadline_seconds: Annotated[int, _whole_number(1800, smallest=1)] = Field(
+        1800, alias="SERVERLESS_FORECAST_DEADLINE"
+    )
+    forecast_fresh_hours: Annotated[int, _whole_number(36, smallest=1)] = Field(
+        36, alias="SERVERLESS_FORECAST_FRESH_HOURS"
+    )
+    run_deadline_seconds: Annotated[int, _whole_number(7200, smallest=1)] = Field(
+        7200, alias="SERVERLESS_RUN_DEADLINE"
+    )
+    runs_kept: Annotated[int, _whole_number(100, smallest=1)] = Field(100, alias="SERVERLESS_KEEP_RUNS")
+    budget_usd: Annotated[float | None, BeforeValidator(_parse_amount)] = Field(
+        None, alias="SERVERLESS_BUDGET_USD"
+    )
+    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field("UTC", alias="SERVERLESS_TIMEZONE")
+    automation_is_on: Switch = Field(False, alias="SERVERLESS_AUTOMATION")
+    alert_url: Url | None = Field(None, alias="SERVERLESS_ALERT_URL", repr=False)
+    alert_format: Annotated[str, _one_of("slack", "json")] = Field("slack", alias="SERVERLESS_ALERT_FORMAT")
+    ui_url: Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))] = Field(
+        "http://127.0.0.1:3000", alias="SERVERLESS_UI_URL"
+    )
+    owner: Owner = Field("team:data", alias="SERVERLESS_OWNER")
+    code_url: Url | None = Field(None, alias="SERVERLESS_CODE_URL")
+    project: ProjectId | None = Field(None, alias="GOOGLE_CLOUD_PROJECT")
+    location: Location = Field("US", alias="SERVERLESS_LOCATION")
+    bucket: Bucket | None = Field(None, alias="SERVERLESS_BUCKET")
+    maximum_bytes_billed: Annotated[int, _whole_number(10 * GIB, smallest=1)] = Field(
+        10 * GIB, alias="SERVERLESS_MAX_BYTES_BILLED"
+    )
+    modal_app: Annotated[str, _modal_name(51)] = Field("serverless-forecast", alias="SERVERLESS_MODAL_APP")
+    modal_environment: Annotated[str, _modal_name(64)] | None = Field(None, alias="MODAL_ENVIRONMENT")
+    has_modal_token: bool = False
 
     @property
     def pool(self) -> str:
@@ -67,54 +235,33 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read every variable.
+        """Read every variable; of this process, also those in the project's `.env`, which it sets.
 
         Raises:
             SettingsError: for all that cannot be used.
         """
-        read = VariableReader(environ)
-        environment = read.text("SERVERLESS_ENV") or "local"
-        branch = read.branch("SERVERLESS_BRANCH")
-        settings = cls(
-            environment=environment,
-            branch=branch,
-            warehouse=read.text("SERVERLESS_WAREHOUSE"),
-            artifacts=read.text("SERVERLESS_ARTIFACTS"),
-            artifacts_url=read.text("SERVERLESS_ARTIFACTS_URL"),
-            compute=read.text("SERVERLESS_COMPUTE"),
-            home=_beside(read.path("SERVERLESS_HOME", PROJECT_ROOT / _home(environment)), branch),
-            dataset_url=read.url("SERVERLESS_DATASET_URL"),
-            download_deadline_seconds=read.whole_number("SERVERLESS_DOWNLOAD_DEADLINE", 3600, smallest=1),
-            download_minimum_rate=read.whole_number("SERVERLESS_DOWNLOAD_MIN_RATE", 1000),
-            first_month=read.month("SERVERLESS_FIRST_MONTH"),
-            sample_seed=read.whole_number("SERVERLESS_SAMPLE_SEED", 7),
-            sample_end=read.date("SERVERLESS_SAMPLE_END"),
-            dbt_project=read.path("SERVERLESS_DBT_PROJECT", PROJECT_ROOT / "dbt_project"),
-            dbt_schema=_schema(read.schema("DBT_SCHEMA", "dwh"), branch),
-            forecast_table=read.identifier("SERVERLESS_FORECAST_TABLE", "order_forecast"),
-            forecast_deadline_seconds=read.whole_number("SERVERLESS_FORECAST_DEADLINE", 1800, smallest=1),
-            forecast_fresh_hours=read.whole_number("SERVERLESS_FORECAST_FRESH_HOURS", 36, smallest=1),
-            run_deadline_seconds=read.whole_number("SERVERLESS_RUN_DEADLINE", 7200, smallest=1),
-            runs_kept=read.whole_number("SERVERLESS_KEEP_RUNS", 100, smallest=1),
-            budget_usd=read.amount("SERVERLESS_BUDGET_USD"),
-            timezone=read.timezone("SERVERLESS_TIMEZONE", "UTC"),
-            automation_is_on=read.one_of("SERVERLESS_AUTOMATION", ("off", "on"), "off") == "on",
-            alert_url=read.url("SERVERLESS_ALERT_URL"),
-            alert_format=read.one_of("SERVERLESS_ALERT_FORMAT", ("slack", "json"), "slack"),
-            ui_url=(read.url("SERVERLESS_UI_URL") or "http://127.0.0.1:3000").rstrip("/"),
-            owner=read.owner("SERVERLESS_OWNER", "team:data"),
-            code_url=read.url("SERVERLESS_CODE_URL"),
-            project=read.project("GOOGLE_CLOUD_PROJECT"),
-            location=read.location("SERVERLESS_LOCATION", "US"),
-            bucket=read.bucket("SERVERLESS_BUCKET"),
-            maximum_bytes_billed=read.whole_number("SERVERLESS_MAX_BYTES_BILLED", 10 * GIB, smallest=1),
-            modal_app=read.modal_name("SERVERLESS_MODAL_APP", longest=51) or "serverless-forecast",
-            modal_environment=read.modal_name("MODAL_ENVIRONMENT"),
-            has_modal_token=read.has_modal_token(),
-        )
-        if read.problems:
-            raise SettingsError("\n".join(read.problems))
-        return settings
+        if environ is os.environ:
+            # dbt, Modal and child processes read variables of their own: they get those in the file, too.
+            load_dotenv(PROJECT_ROOT / ".env")
+        # A blank variable counts as not set, as in `SERVERLESS_ENV= make run`.
+        variables = {name: value.strip() for name, value in environ.items() if value.strip()}
+        aliases = {field.alias for field in cls.model_fields.values()}
+        values: dict[str, Any] = {name: value for name, value in variables.items() if name in aliases}
+        values.setdefault("SERVERLESS_HOME", str(_default_home(values.get("SERVERLESS_ENV", "local"))))
+        values["has_modal_token"] = _has_modal_token(variables)
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            problems = [
+                _problem(str(problem["loc"][0]), problem["input"], problem["ctx"]["error"])
+                for problem in error.errors()
+            ]
+            raise SettingsError("\n".join(problems)) from None
+        if settings.branch is None:
+            return settings
+        schema = f"{settings.dbt_schema}_{settings.branch.replace('-', '_')}"
+        home = settings.home.with_name(f"{settings.home.name}-{settings.branch}")
+        return settings.model_copy(update={"home": home, "dbt_schema": schema})
 
 
 def yesterday() -> dt.date:
@@ -122,14 +269,22 @@ def yesterday() -> dt.date:
     return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
 
-def _home(environment: str) -> str:
-    # Environments do not share state by accident: each has a home of its own, and so has each branch.
-    return ".serverless" if environment == "local" else f".serverless-{Path(environment).name}"
+def _default_home(environment: str) -> Path:
+    """Return a home of its own for each environment, so that they share no state by accident."""
+    return PROJECT_ROOT / (
+        ".serverless" if environment == "local" else f".serverless-{Path(environment).name}"
+    )
 
 
-def _beside(home: Path, branch: str | None) -> Path:
-    return home.with_name(f"{home.name}-{branch}") if branch else home
+def _has_modal_token(variables: Mapping[str, str]) -> bool:
+    """Return whether Modal's client will find a token, in its own variables or in its own file."""
+    if "MODAL_TOKEN_ID" in variables and "MODAL_TOKEN_SECRET" in variables:
+        return True
+    return Path(variables.get("MODAL_CONFIG_PATH", "~/.modal.toml")).expanduser().is_file()
 
 
-def _schema(schema: str, branch: str | None) -> str:
-    return f"{schema}_{branch.replace('-', '_')}" if branch else schema
+def _problem(name: str, value: object, allowed: object) -> str:
+    if str(allowed) == NOT_AN_ADDRESS:
+        # The value may carry a password: it is not repeated.
+        return f"{name} is not {allowed}."
+    return f"{name} is {value!r}, which cannot be used. Set it to {allowed}."

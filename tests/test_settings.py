@@ -181,6 +181,17 @@ def test_the_processs_own_variables_are_read_when_none_are_given(monkeypatch):
     assert Settings.from_environ().timezone == "Asia/Tokyo"
 
 
+def test_variables_are_read_from_the_projects_env_file_unless_they_are_set(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("SERVERLESS_TIMEZONE=Asia/Tokyo\nSERVERLESS_SAMPLE_SEED=3\n")
+    monkeypatch.setattr("serverless_assets.settings.PROJECT_ROOT", tmp_path)
+    monkeypatch.setenv("SERVERLESS_SAMPLE_SEED", "4")
+    # What the file sets is undone after the test.
+    monkeypatch.setenv("SERVERLESS_TIMEZONE", "")
+    monkeypatch.delenv("SERVERLESS_TIMEZONE")
+    settings = Settings.from_environ()
+    assert (settings.timezone, settings.sample_seed) == ("Asia/Tokyo", 4)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
     [

@@ -22,7 +22,7 @@ from urllib3.exceptions import ReadTimeoutError
 
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.http_errors import CLIENT_ERRORS, explain
-from serverless_assets.variables import is_http_address
+from serverless_assets.settings import is_http_address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_REDIRECTS = 10
