@@ -32,7 +32,7 @@ LEAST_KEPT, FEW_ROWS = 0.5, 10
 
 @dataclass(frozen=True)
 class Content:
-    """What a table holds, whatever the order of its rows; `months` is empty for a snapshot."""
+    """The content of a table, whatever the order of its rows; `months` is empty for a snapshot."""
 
     rows: int
     hash: str
@@ -57,8 +57,8 @@ def check_keys(connection: duckdb.DuckDBPyConnection, table: RawTable, path: Pat
     ).fetchone()
     if repeated and not problems:
         *value, times = repeated
-        shown = ", ".join(map(repr, value))
-        problems.append(Problem(table.name, "+".join(table.key), "unique values", f"{shown} {times} times"))
+        repetition = f"{', '.join(map(repr, value))} {times} times"
+        problems.append(Problem(table.name, "+".join(table.key), "unique values", repetition))
     refuse(problems)
 
 
@@ -89,12 +89,12 @@ def check_parents(
     ).fetchone() or (0, None)
     if orphans:
         parent = table.dated_by.parent.name
-        found = f"{orphans:,} rows of others, such as {example!r}"
-        refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", found)])
+        others = f"{orphans:,} rows of others, such as {example!r}"
+        refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", others)])
 
 
 def _joined(table: RawTable, path: Path, parent_path: Path) -> tuple[str, str]:
-    """Children beside their parents in SQL, and the parent's key, which is null where there is none."""
+    """Return children beside their parents in SQL, and the parent's key, null where there is none."""
     if table.dated_by is None or table.event_time is None:
         raise ValueError(f"{table.name} has its own event time, or none")
     (parent_key,) = table.dated_by.parent.key
@@ -173,7 +173,7 @@ def refuse_row_loss(
 
 
 def _hashed(column: pa.Field) -> str:
-    """A value as text that tells it from every other, whatever is next to it.
+    """Return SQL for a value as text that differs from the text of any other value.
 
     A text begins with its length, so that no character in it can pass for the end of a column or for null.
     """

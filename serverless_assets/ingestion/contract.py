@@ -1,4 +1,4 @@
-"""Hold a downloaded parquet file to its table's contract and write it in the catalogue's types."""
+"""Check a downloaded parquet file against its table's contract and write it in the catalogue's types."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -35,13 +35,13 @@ class Problem:
 
     def __str__(self) -> str:
         # A value or a list of columns may be of any length.
-        found = self.found if len(self.found) <= LONGEST_FOUND else f"{self.found[:LONGEST_FOUND]} ..."
-        return f"{self.table}.{self.column}: expected {self.expected}, found {found}"
+        shortened = self.found if len(self.found) <= LONGEST_FOUND else f"{self.found[:LONGEST_FOUND]} ..."
+        return f"{self.table}.{self.column}: expected {self.expected}, found {shortened}"
 
 
 @contextmanager
 def audit_connection(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory DuckDB that spills into `scratch`."""
+    """Yield an in-memory DuckDB that spills into `scratch`, so that it can query large files."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(scratch),
@@ -53,7 +53,7 @@ def audit_connection(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def parquet(path: Path) -> str:
-    """A parquet file as a table in SQL."""
+    """Return a parquet file as a table in SQL."""
     return f"read_parquet({sql.literal(str(path))})"
 
 
@@ -81,7 +81,8 @@ def conform(source: Path, table: RawTable, target: Path) -> int:
         with pq.ParquetWriter(target, table.source_schema, compression="zstd") as writer:
             try:
                 for batch in file.iter_batches(batch_rows, columns=table.source_schema.names):
-                    writer.write_batch(_convert(batch, table))
+                    columns = [_cast(batch.column(name), table, name) for name in table.columns]
+                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.source_schema))
                     rows += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise ContractError(f"{table.name}: the file is damaged or encrypted ({error}).") from None
@@ -92,32 +93,32 @@ def conform(source: Path, table: RawTable, target: Path) -> int:
     return rows
 
 
-def schema_problems(table: RawTable, found: pa.Schema) -> list[Problem]:
-    """What is missing from `found`, or of a type that can never hold what the contract asks for."""
+def schema_problems(table: RawTable, served: pa.Schema) -> list[Problem]:
+    """Return what is missing from `served`, or of a type that can never hold what the contract asks for."""
     problems = []
     for name, expected in table.columns.items():
-        if name not in found.names:
-            columns = ", ".join(found.names) or "no columns"
+        if name not in served.names:
+            columns = ", ".join(served.names) or "no columns"
             problems.append(Problem(table.name, name, str(expected), f"no such column among {columns}"))
-        elif (times := found.names.count(name)) > 1:
+        elif (times := served.names.count(name)) > 1:
             problems.append(Problem(table.name, name, str(expected), f"{times} columns of that name"))
-        elif not is_convertible(found.field(name).type, expected):
-            problems.append(Problem(table.name, name, str(expected), str(found.field(name).type)))
+        elif not is_convertible(served.field(name).type, expected):
+            problems.append(Problem(table.name, name, str(expected), str(served.field(name).type)))
     return problems
 
 
-def is_convertible(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether some values of `found` mean the same as `expected`; each value is checked on arrival."""
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    if pa.types.is_null(found) or found == expected:
+def is_convertible(served: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether some values of `served` mean the same as `expected`; each value is checked on arrival."""
+    if pa.types.is_dictionary(served):
+        served = served.value_type
+    if pa.types.is_null(served) or served == expected:
         return True
     if pa.types.is_string(expected):
-        return _is_text(found) or pa.types.is_integer(found)
+        return _is_text(served) or pa.types.is_integer(served)
     if pa.types.is_integer(expected) or pa.types.is_floating(expected):
-        return pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)
+        return pa.types.is_integer(served) or pa.types.is_floating(served) or pa.types.is_decimal(served)
     if pa.types.is_timestamp(expected):
-        return pa.types.is_timestamp(found) or pa.types.is_date(found)
+        return pa.types.is_timestamp(served) or pa.types.is_date(served)
     return False
 
 
@@ -128,7 +129,7 @@ def refuse(problems: list[Problem]) -> None:
 
 
 def _rows_per_batch(source: Path, table: RawTable, served: pa.Schema, scratch: Path) -> int:
-    """How many rows of the file to read at a time, once none of its texts is too long.
+    """Return how many rows of the file to read at a time, once none of its texts is too long.
 
     DuckDB measures texts without copying those that repeat, and within its memory limit: a single value may
     be larger than memory, and a small file may repeat a large one on each of its rows.
@@ -146,8 +147,9 @@ def _rows_per_batch(source: Path, table: RawTable, served: pa.Schema, scratch: P
             longest = connection.execute(f"select {lengths} from {parquet(source)}").fetchone() or ()
     except duckdb.OutOfMemoryException:
         expected = f"texts of at most {max(limits.values()):,} bytes"
-        found = f"one that does not fit into {MEMORY_LIMIT} of memory"
-        raise ContractError(f"{table.name}: expected {expected}, found {found}.") from None
+        raise ContractError(
+            f"{table.name}: expected {expected}, found one that does not fit into {MEMORY_LIMIT} of memory."
+        ) from None
     except duckdb.Error:
         # A file that DuckDB cannot read is judged where it is read, few rows at a time.
         return BATCH_ROWS // 64
@@ -166,28 +168,23 @@ def _plain(served: pa.Schema, column: str) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _is_text(found: pa.DataType) -> bool:
-    return pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
-
-
-def _convert(batch: pa.RecordBatch, table: RawTable) -> pa.RecordBatch:
-    arrays = [_cast(batch.column(name), table, name) for name in table.columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=table.source_schema)
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _cast(array: pa.Array, table: RawTable, column: str) -> pa.Array:
-    expected, found = table.columns[column], array.type
+    expected, served = table.columns[column], array.type
     try:
-        if pa.types.is_dictionary(found):
+        if pa.types.is_dictionary(served):
             array = array.dictionary_decode()
-        if pa.types.is_timestamp(found) and found.tz is not None:
+        if pa.types.is_timestamp(served) and served.tz is not None:
             # An instant means the same in every zone; the warehouse holds it in UTC.
-            array = array.cast(pa.timestamp(found.unit, "UTC")).cast(pa.timestamp(found.unit))
+            array = array.cast(pa.timestamp(served.unit, "UTC")).cast(pa.timestamp(served.unit))
         converted = array.cast(expected, safe=True)
         # Text of the expected type is not looked at by a cast: it may be no UTF-8.
         converted.validate(full=True)
     except pa.ArrowException as error:
-        problem = Problem(table.name, column, str(expected), f"{found} that does not convert ({error})")
+        problem = Problem(table.name, column, str(expected), f"{served} that does not convert ({error})")
         raise ContractError(f"{problem}.") from None
     beyond = beyond_bounds(converted)
     if beyond:
@@ -196,7 +193,7 @@ def _cast(array: pa.Array, table: RawTable, column: str) -> pa.Array:
 
 
 def beyond_bounds(values: pa.Array) -> tuple[str, str] | None:
-    """What is allowed, and the first value that is not; None if there is no such value."""
+    """Return what is allowed, and the first value that is not; None if there is no such value."""
     if pa.types.is_timestamp(values.type):
         first, end = (pa.scalar(at, values.type) for at in (EARLIEST, END_OF_TIME))
         allowed = f"times from {EARLIEST:%Y-%m-%d} up to {END_OF_TIME:%Y-%m-%d}"

@@ -163,17 +163,17 @@ class TableSource:
     ) -> Download | NotModified:
         """Do as `fetch`, unless the source answers that its file is still the one with these validators."""
         url, started = table_url(self.base_url, table, window), time.monotonic()
-        shown = without_credentials(url)
+        address = without_credentials(url)
 
         def attempt(deadline: float) -> tuple[int, Validators] | None:
             try:
                 # The file is opened here: a thread that was abandoned neither makes one nor fills it.
                 with path.open("w+b") as file:
-                    save = partial(_save, file, shown)
+                    save = partial(_save, file, address)
                     return self._request("GET", url, deadline, save, validators)
             except OSError as error:
                 raise SourceError(
-                    f"The download of {shown} cannot be written to {path}: "
+                    f"The download of {address} cannot be written to {path}: "
                     f"{error.strerror}. Free space there, then run again."
                 ) from None
 
@@ -181,8 +181,8 @@ class TableSource:
         seconds = time.monotonic() - started
         if saved is None:
             path.unlink()
-            return NotModified(shown, seconds)
-        return Download(path, shown, saved[0], seconds, saved[1])
+            return NotModified(address, seconds)
+        return Download(path, address, saved[0], seconds, saved[1])
 
     def validators(self, table: str, window: Window | None) -> Validators:
         """Return the validators of the source's current answer, without its body.
@@ -242,7 +242,7 @@ class TableSource:
         validators: Validators = NO_VALIDATORS,
     ) -> Result:
         """Return what `read` makes of a good response, unless it is cancelled or takes longer than it may."""
-        shown = f"{method} {without_credentials(url)}"
+        subject = f"{method} {without_credentials(url)}"
         # Without a content coding, Content-Length counts the bytes of the file itself.
         headers = {"Accept-Encoding": "identity", **validators.as_headers()}
 
@@ -253,22 +253,22 @@ class TableSource:
                     _refuse_bad_status(response, method, url, validators)
                     return read(response, exchange)
             except HttpError as error:
-                raise SourceError(f"{shown} {error}", error.transient) from None
+                raise SourceError(f"{subject} {error}", error.transient) from None
 
         try:
             return wait_for(exchange_messages, self.cancelled, self.limits, deadline, self.timeout_seconds)
         except Cancelled:
-            raise SourceError(f"{shown} was cancelled.") from None
+            raise SourceError(f"{subject} was cancelled.") from None
         except NoAnswer:
-            raise SourceError(f"{shown} did not answer within {self.timeout_seconds:g} s.", True) from None
+            raise SourceError(f"{subject} did not answer within {self.timeout_seconds:g} s.", True) from None
         except DeadlinePassed as error:
             raise SourceError(
-                f"{shown} was not complete after {self.limits.deadline_seconds:,g} s: its last attempt "
+                f"{subject} was not complete after {self.limits.deadline_seconds:,g} s: its last attempt "
                 f"brought {error}. SERVERLESS_DOWNLOAD_DEADLINE allows more time."
             ) from None
         except TooSlow as error:
             raise SourceError(
-                f"{shown} is too slow: {error}, and SERVERLESS_DOWNLOAD_MIN_RATE is "
+                f"{subject} is too slow: {error}, and SERVERLESS_DOWNLOAD_MIN_RATE is "
                 f"{self.limits.minimum_rate:,} bytes/s.",
                 transient=True,
             ) from None
@@ -289,10 +289,10 @@ def _refuse_bad_status(response: requests.Response, method: str, url: str, valid
     status = response.status_code
     if status == requests.codes.ok or (validators and status == requests.codes.not_modified):
         return
-    shown, final = without_credentials(url), without_credentials(response.url)
+    address, final = without_credentials(url), without_credentials(response.url)
     # The client writes an address in its own way, with %20 for a space.
-    redirected = f", redirected to {final}," if unquote(final).lower() != unquote(shown).lower() else ""
-    answer = f"{method} {shown}{redirected} answered {status} {printable(response.reason or '')}".rstrip()
+    redirected = f", redirected to {final}," if unquote(final).lower() != unquote(address).lower() else ""
+    answer = f"{method} {address}{redirected} answered {status} {printable(response.reason or '')}".rstrip()
     if status in TRANSIENT_STATUS:
         raise SourceError(f"{answer}.", True, retry_after_seconds(response.headers))
     advice = {
@@ -305,7 +305,7 @@ def _refuse_bad_status(response: requests.Response, method: str, url: str, valid
 
 
 def _save(
-    file: BinaryIO, shown: str, response: requests.Response, exchange: Exchange
+    file: BinaryIO, address: str, response: requests.Response, exchange: Exchange
 ) -> tuple[int, Validators] | None:
     """Write the body to `file`. Returns its size and validators; None if it was not modified."""
     if response.status_code == requests.codes.not_modified:
@@ -313,7 +313,7 @@ def _save(
     for chunk in read_body(response):
         file.write(chunk)
         exchange.received += len(chunk)
-    _refuse_other_than_parquet(file, response, shown)
+    _refuse_other_than_parquet(file, response, address)
     return exchange.received, Validators.of(response.headers)
 
 
@@ -321,7 +321,7 @@ def _read_validators(response: requests.Response, exchange: Exchange) -> Validat
     return Validators.of(response.headers)
 
 
-def _refuse_other_than_parquet(file: BinaryIO, response: requests.Response, shown: str) -> None:
+def _refuse_other_than_parquet(file: BinaryIO, response: requests.Response, address: str) -> None:
     """Raise `SourceError` unless `file` is complete parquet, by its first and last bytes.
 
     It is transient if the response broke off.
@@ -332,13 +332,13 @@ def _refuse_other_than_parquet(file: BinaryIO, response: requests.Response, show
     file.seek(max(0, size - len(PARQUET_MAGIC)))
     tail = file.read()
     if size == 0 and "Content-Length" in response.headers:
-        raise SourceError(f"GET {shown} answered with an empty body: there is no file.")
+        raise SourceError(f"GET {address} answered with an empty body: there is no file.")
     if not PARQUET_MAGIC.startswith(head):
         kind = printable(response.headers.get("Content-Type", "").partition(";")[0]) or "no content type"
         raise SourceError(
-            f"GET {shown} answered {size:,} bytes that are not parquet ({kind}). "
+            f"GET {address} answered {size:,} bytes that are not parquet ({kind}). "
             "Does the address lead to a login or error page?"
         )
     if tail != PARQUET_MAGIC or size < SMALLEST_PARQUET_BYTES:
         # A server that closes early without a Content-Length looks like a complete answer.
-        raise SourceError(f"GET {shown} broke off: the parquet file has no end.", transient=True)
+        raise SourceError(f"GET {address} broke off: the parquet file has no end.", transient=True)

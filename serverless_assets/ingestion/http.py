@@ -140,8 +140,8 @@ def read_body(response: requests.Response) -> Iterator[bytes]:
 
 def printable(text: str, longest: int = 60) -> str:
     """Return text of a server, shortened and without control characters, to be part of a sentence."""
-    shown = "".join(character for character in text if character.isprintable())
-    return shown if len(shown) <= longest else f"{shown[:longest]}…"
+    cleaned = "".join(character for character in text if character.isprintable())
+    return cleaned if len(cleaned) <= longest else f"{cleaned[:longest]}…"
 
 
 def without_credentials(url: str) -> str:

@@ -51,7 +51,7 @@ DEFAULT_LIMITS = DownloadLimits()
 
 @dataclass
 class Exchange:
-    """How far a request has come. Its thread writes it and the waiting caller reads it."""
+    """The progress of a request. Its thread writes it and the waiting caller reads it."""
 
     response: requests.Response | None = None
     received: int = 0
@@ -71,7 +71,7 @@ class Interrupted(Exception):
 
 
 class Cancelled(Interrupted):
-    """Somebody cancelled it."""
+    """The request was cancelled."""
 
 
 class NoAnswer(Interrupted):
@@ -106,7 +106,7 @@ def start_thread(
 
 
 def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], at_a_time: int) -> Sequence[Result]:
-    """The results of `work` for all items, in order; the first error is raised as soon as there is one."""
+    """Return the results of `work` for all items, in order; the first error is raised at once."""
     waiting = deque(enumerate(items))
     results: dict[int, Result] = {}
 
@@ -131,7 +131,7 @@ def wait_for(
     deadline: float,
     timeout_seconds: float,
 ) -> Result:
-    """The result of `work`, which makes one HTTP request and keeps its `Exchange` up to date.
+    """Return the result of `work`, which makes one HTTP request and keeps its `Exchange` up to date.
 
     deadline: on the clock of `time.monotonic()`.
     timeout_seconds: until the headers of the answer have come.
@@ -182,7 +182,7 @@ class RetryPolicy:
     cancelled: Event = field(default_factory=Event)
 
     def call(self, attempt: Callable[[], Result], log: Callable[[str], None] = lambda line: None) -> Result:
-        """The result of `attempt`, made again after a `UserError` that may pass; the last one is raised.
+        """Return the result of `attempt`, made again after a transient `UserError`; the last one is raised.
 
         log: takes a line before each pause.
         """

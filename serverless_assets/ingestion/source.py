@@ -18,18 +18,18 @@ class Source(Protocol):
     """A source that a run opens while it loads."""
 
     def open(self) -> AbstractContextManager[TableSource]:
-        """The source, reachable until the context ends."""
+        """Open the source, reachable until the context ends."""
 
     @property
     def limits(self) -> DownloadLimits:
-        """How long a table may take, from this source or from another that a run names."""
+        """Return the limits of a download, from this source or from another that a run names."""
 
     @property
     def name(self) -> str:
-        """What people call it, without any secret."""
+        """Return the name to show, without any secret."""
 
     def check(self) -> str:
-        """What there is, without loading it.
+        """Return what the source serves, without loading it.
 
         Raises:
             SourceError: it cannot be used.
