@@ -3,7 +3,6 @@
 Each published version of the forecast is a vintage, scored by itself and by how many days ahead it saw.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
+from serverless_assets.hashing import digest
 from serverless_assets.names import FORECAST_ACCURACY, REVENUE
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
@@ -147,7 +147,7 @@ def decide_accuracy(
     last_day = actual["ds"][-1].as_py() if actual.num_rows else date.min
     names = [name for name in list_records(publisher.artifacts) if name.data_as_of < last_day]
     content = "\n".join([SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())])
-    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    key = digest(content)
     state = warehouse.read_state(FORECAST_ACCURACY) if FORECAST_ACCURACY in warehouse.tables() else None
     if rebuild_all:
         reason: str | None = "forced: rebuild all"

@@ -1,6 +1,5 @@
 """The forecast's worker on Modal: a deployed function, called with the size that a run asks for."""
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from serverless_assets.forecasting.modal_errors import (
     translate_call_errors,
     translate_errors,
 )
+from serverless_assets.hashing import digest
 
 SECONDS_BETWEEN_LOOKS = 1.0
 # Modal's list prices, for an estimate: a workspace may have others.
@@ -92,7 +92,7 @@ class ModalCompute:
     def key(self, request: bytes, size: Size) -> str:
         """Return the key of a call for this request with this code."""
         prefix = f"{self.app} {self.environment} {size} {code_version()} ".encode()
-        return hashlib.sha256(prefix + request).hexdigest()[:16]
+        return digest(prefix + request)
 
     def _start(self, key: str, request: bytes, size: Size, code: str) -> Call:
         with translate_errors(self.app, self.environment):

@@ -21,7 +21,8 @@ from modal_forecast.messages import ForecastAnswer, ForecastRequest, MessageErro
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.forecast_file import FACTS
-from serverless_assets.forecasting.reuse import KEY, ForecastFingerprint, digest
+from serverless_assets.forecasting.reuse import KEY, ForecastFingerprint
+from serverless_assets.hashing import digest
 from serverless_assets.run_inputs import RECORD_PREFIX
 
 MADE_AT, FORECAST_HASH = "made_at", "forecast_hash"

@@ -4,7 +4,6 @@ What a forecast was made from is stored with its table, as a fingerprint. The co
 had, and where it was computed, are not part of it: they do not change the answer.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from modal_forecast.messages import ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA
+from serverless_assets.hashing import digest
 
 KEY, STORES_KEY = "forecast_key", "store_forecast_key"
 
@@ -89,8 +89,3 @@ def reason_to_forecast_stores(state: Mapping[str, Any] | None, key: str, force: 
     if state is None:
         return "first forecast of stores"
     return None if state.get(STORES_KEY) == key else "new total, stores or code"
-
-
-def digest(content: bytes) -> str:
-    """Return a hash of 16 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()[:16]

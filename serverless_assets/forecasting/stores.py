@@ -36,7 +36,8 @@ from serverless_assets.forecasting.history import (
     read_history_until,
 )
 from serverless_assets.forecasting.memory_retry import initial_size, memory_facts, run_with_memory_retry
-from serverless_assets.forecasting.reuse import STORES_KEY, digest, reason_to_forecast_stores
+from serverless_assets.forecasting.reuse import STORES_KEY, reason_to_forecast_stores
+from serverless_assets.hashing import digest
 from serverless_assets.names import FORECAST, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher

@@ -1,6 +1,5 @@
 """Download a table's parquet file over HTTP: complete on disk, unchanged, or an error that says why not."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, u
 import requests
 
 from serverless_assets.errors import UserError
+from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import Window
 from serverless_assets.ingestion.http import (
     HttpError,
@@ -144,7 +144,7 @@ class TableSource:
     def request_key(self, table: str, window: Window | None) -> str:
         """Return a hash that identifies a request: the same source, table and window."""
         url = table_url(self.identity or self.base_url, table, window)
-        return hashlib.sha256(url.encode()).hexdigest()[:16]
+        return digest(url)
 
     def fetch(self, table: str, window: Window | None, path: Path, log: Log) -> Download:
         """Write the table's parquet file to `path`.

@@ -1,12 +1,12 @@
 """What the warehouse holds of a raw table, as the state that is kept beside it says. Pure."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
+from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.download import Validators
 
@@ -152,11 +152,6 @@ def definition_of(table: RawTable) -> str:
     return digest(
         f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}"
     )
-
-
-def digest(text: str) -> str:
-    """Return a short hash."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _parse_answers(answers: Mapping[str, Any]) -> Mapping[str, CachedResponse]:
