@@ -104,12 +104,12 @@ def _sum(most: CostEstimate, digits: int) -> str:
     parts = [(_up(charge.usd, digits), charge.purpose) for charge in most.charges]
     named = [f"{_dollars(usd, digits)} {purpose}" for usd, purpose in parts]
     total = _dollars(sum(usd for usd, _ in parts), digits)
-    told = {0: "This run costs nothing.", 1: f"This run may cost up to {', '.join(named)}."}.get(
+    sentence = {0: "This run costs nothing.", 1: f"This run may cost up to {', '.join(named)}."}.get(
         len(parts), f"This run may cost up to {total}: {', '.join(named)}."
     )
     if most.uncounted:
-        told += f" Not counted, as they read what is not there yet: {', '.join(most.uncounted)}."
-    return told
+        sentence += f" Not counted, as they read what is not there yet: {', '.join(most.uncounted)}."
+    return sentence
 
 
 def _advice(cheaper: Iterable[str]) -> str:
@@ -118,9 +118,9 @@ def _advice(cheaper: Iterable[str]) -> str:
 
 def _digits(most: CostEstimate, budget: float) -> int:
     """As few as show the budget as it is, and something of each charge."""
-    shown = [charge.usd for charge in most.charges if charge.usd > 0]
+    amounts = [charge.usd for charge in most.charges if charge.usd > 0]
     for digits in DIGITS:
-        if round(budget, digits) == budget and all(usd >= 10**-digits for usd in shown):
+        if round(budget, digits) == budget and all(usd >= 10**-digits for usd in amounts):
             return digits
     return DIGITS[-1]
 

@@ -12,6 +12,9 @@ def test_nothing_set_is_a_laptop_with_the_sample_shop():
     assert Settings.from_environ(NO_TOKEN_FILE) == Settings(
         environment="local",
         branch=None,
+        warehouse=None,
+        artifacts=None,
+        artifacts_url=None,
         compute=None,
         home=PROJECT_ROOT / ".serverless",
         dataset_url=None,

@@ -66,11 +66,11 @@ class GcsArtifacts:
         with self._client(f"gs://{self.bucket}", CREATION) as client:
             if client.lookup_bucket(self.bucket, **self._call):
                 return
-            wanted = client.bucket(self.bucket)
+            bucket = client.bucket(self.bucket)
             # One list of who may read, for all files.
-            wanted.iam_configuration.uniform_bucket_level_access_enabled = True
+            bucket.iam_configuration.uniform_bucket_level_access_enabled = True
             try:
-                client.create_bucket(wanted, location=self.location, **self._call)
+                client.create_bucket(bucket, location=self.location, **self._call)
             except Conflict:
                 # Another run may have been faster.
                 if client.lookup_bucket(self.bucket, **self._call) is None:
@@ -102,8 +102,8 @@ class GcsArtifacts:
     def names(self, prefix: str) -> list[str]:
         with self._client(f"gs://{self.bucket}") as client:
             prefix = self.folder + prefix
-            found = client.list_blobs(self.bucket, prefix=prefix, delimiter="/", **self._call)
-            return sorted(blob.name.removeprefix(self.folder) for blob in found)
+            blobs = client.list_blobs(self.bucket, prefix=prefix, delimiter="/", **self._call)
+            return sorted(blob.name.removeprefix(self.folder) for blob in blobs)
 
     def delete(self, name: str) -> None:
         refuse_paths(name)
@@ -125,8 +125,8 @@ class GcsArtifacts:
 
     def check(self) -> str:
         with self._client(f"gs://{self.bucket}", CREATION) as client:
-            found = client.lookup_bucket(self.bucket, **self._call)
-        return f"a bucket in {found.location}" if found else "no bucket yet: the first run creates it"
+            bucket = client.lookup_bucket(self.bucket, **self._call)
+        return f"a bucket in {bucket.location}" if bucket else "no bucket yet: the first run creates it"
 
     def _upload(self, blob: storage.Blob, content: bytes, generation: int) -> None:
         """Replace just the file that was there a moment ago (generation 0: none)."""
@@ -143,8 +143,8 @@ class GcsArtifacts:
                 ) from error
 
     def _generation(self, blob: storage.Blob) -> int:
-        found = blob.bucket.get_blob(blob.name, **self._call)
-        return found.generation if found else 0
+        stored = blob.bucket.get_blob(blob.name, **self._call)
+        return stored.generation if stored else 0
 
     @property
     def _call(self) -> dict[str, Any]:

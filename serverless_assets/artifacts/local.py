@@ -53,8 +53,8 @@ class LocalArtifacts:
         return StoredFile(str(self.published / name))
 
     def names(self, prefix: str) -> list[str]:
-        found = self.folder.iterdir() if self.folder.is_dir() else []
-        return sorted(path.name for path in found if path.name.startswith(prefix) and path.is_file())
+        paths = self.folder.iterdir() if self.folder.is_dir() else []
+        return sorted(path.name for path in paths if path.name.startswith(prefix) and path.is_file())
 
     def delete(self, name: str) -> None:
         refuse_paths(name)

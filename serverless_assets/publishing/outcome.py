@@ -76,13 +76,13 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
                 seen[check.asset_key].failed_checks.append(check.check_name)
         elif event.asset_key in seen and event.event_type == Type.ASSET_MATERIALIZATION:
             # One event for the whole asset may follow events for single partitions: the last counts.
-            found = event.step_materialization_data.materialization.metadata
-            seen[event.asset_key].materialized = metadata.plain(found)
+            values = event.step_materialization_data.materialization.metadata
+            seen[event.asset_key].materialized = metadata.plain(values)
             seen[event.asset_key].observed = None
         elif event.asset_key in seen and event.event_type == Type.ASSET_OBSERVATION:
-            found = metadata.plain(event.asset_observation_data.asset_observation.metadata)
-            if metadata.REASON in found:
-                seen[event.asset_key].observed = found
+            values = metadata.plain(event.asset_observation_data.asset_observation.metadata)
+            if metadata.REASON in values:
+                seen[event.asset_key].observed = values
     return [_outcome(key, asset, step_errors, skipped_steps) for key, asset in seen.items()]
 
 
@@ -90,24 +90,26 @@ def _outcome(
     key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str], skipped_steps: set[str]
 ) -> AssetOutcome:
     name = key.to_user_string()
-    found = seen.materialized or seen.observed or {}
+    values = seen.materialized or seen.observed or {}
     measured: dict[str, Any] = {
-        "rows": found.get(metadata.ROWS),
-        "bytes": found.get(metadata.BYTES),
-        "seconds": found.get(metadata.SECONDS),
-        "path": found.get(metadata.REPORT),
-        **{name: total(told.get(name) for told in (found, *seen.checks)) for name in metadata.SPENT},
+        "rows": values.get(metadata.ROWS),
+        "bytes": values.get(metadata.BYTES),
+        "seconds": values.get(metadata.SECONDS),
+        "path": values.get(metadata.REPORT),
+        **{name: total(told.get(name) for told in (values, *seen.checks)) for name in metadata.SPENT},
     }
     if seen.failed_checks:
         return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)
     if seen.observed and seen.observed.get(metadata.STATUS) == "failed":
         # A test that is no check of one asset says so after it was built.
         return AssetOutcome(name, "failed", str(seen.observed[metadata.REASON]), **measured)
-    if found:
-        status = found.get(metadata.STATUS)
+    if values:
+        status = values.get(metadata.STATUS)
         # dbt has words of its own for what it built.
-        known = status if status in get_args(Status) else "built"
-        return AssetOutcome(name, cast("Status", known), str(found.get(metadata.REASON, "")), **measured)
+        outcome_status = status if status in get_args(Status) else "built"
+        return AssetOutcome(
+            name, cast("Status", outcome_status), str(values.get(metadata.REASON, "")), **measured
+        )
     if seen.step in step_errors:
         return AssetOutcome(name, "failed", step_errors[seen.step])
     return AssetOutcome(name, "skipped", SKIPPED_AS_ASKED if seen.step in skipped_steps else NOT_REACHED)
@@ -115,9 +117,9 @@ def _outcome(
 
 def total(numbers: Iterable[int | float | None]) -> int | float | None:
     """The sum of those that are known; None if none is."""
-    known = [number for number in numbers if number is not None]
+    addends = [number for number in numbers if number is not None]
     # Prices that add up to 0.30000000000000004 are nothing to show.
-    return round(sum(known), 8) if known else None
+    return round(sum(addends), 8) if addends else None
 
 
 def failure_in_words(event: dg.DagsterEvent) -> str:

@@ -39,8 +39,8 @@ class Step:
     def selected(self) -> set[str]:
         """The unique ids of the models that the run is about."""
         models = {id: node for id, node in self.manifest["nodes"].items() if is_model(node)}
-        wanted = self.context.selected_asset_keys
-        return {id for id, node in models.items() if self.translator.get_asset_key(node) in wanted}
+        keys = self.context.selected_asset_keys
+        return {id for id, node in models.items() if self.translator.get_asset_key(node) in keys}
 
     def carry_out(self, decisions: Sequence[BuildDecision]) -> Iterator[Any]:
         """Do what was decided, and yield what became of each model and test."""

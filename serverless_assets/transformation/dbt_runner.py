@@ -227,18 +227,18 @@ def with_results(events: Iterable[Event]) -> Iterator[Event]:
 
     dbt tells of a result first, and says what it took in an event of its own right after.
     """
-    held: dict[str, Event] = {}
+    waiting: dict[str, Event] = {}
     for event in events:
         node = event["data"].get("node_info", {}).get("unique_id", "")
         if event["info"]["name"] in RESULTS:
-            held[node] = event
+            waiting[node] = event
             continue
-        if event["info"]["name"] == "NodeFinished" and node in held:
-            result = held.pop(node)
+        if event["info"]["name"] == "NodeFinished" and node in waiting:
+            result = waiting.pop(node)
             result["data"]["run_result"] = event["data"].get("run_result", {})
             yield result
         yield event
-    yield from held.values()
+    yield from waiting.values()
 
 
 def work(event: Event) -> JobStats:

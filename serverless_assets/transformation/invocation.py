@@ -171,10 +171,10 @@ class Results:
 
 def tests_of(manifest: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     """The tests of each model: those attached to it, and those that are about it among others."""
-    found: dict[str, list[str]] = defaultdict(list)
+    tests: dict[str, list[str]] = defaultdict(list)
     for id, node in manifest["nodes"].items():
         if node["resource_type"] == "test":
             about = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
             for model in about:
-                found[model].append(id)
-    return found
+                tests[model].append(id)
+    return tests

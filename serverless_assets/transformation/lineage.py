@@ -39,15 +39,15 @@ def column_sources(sql: str, parents: Iterable[Properties], dialect: str) -> Sou
         types = {name: column.get("data_type") or "unknown" for name, column in parent["columns"].items()}
         schema.add_table(relation, types, dialect=dialect)
     # None asks for all columns at once.
-    found: dict[str, Collection[tuple[str, str]]] = {}
+    sources: dict[str, Collection[tuple[str, str]]] = {}
     for column, origin in lineage(None, sql, schema, dialect=dialect).items():
         ends = {
             (ids.get(_name(step.expression)), exp.to_column(step.name).name)
             for step in origin.walk()
             if not step.downstream and isinstance(step.expression, exp.Table)
         }
-        found[column] = sorted((id, name) for id, name in ends if id and name != "*")
-    return found
+        sources[column] = sorted((id, name) for id, name in ends if id and name != "*")
+    return sources
 
 
 def _relations(node: Properties, known: Mapping[str, Properties]) -> Iterator[Properties]:
@@ -89,22 +89,24 @@ class ColumnLineage:
         records = instance.get_asset_records(list(keys.values())) if keys else []
         entries = [record.asset_entry for record in records]
         last = {entry.asset_key: entry.last_materialization for entry in entries}
-        found = {}
+        lineages = {}
         for id, key in keys.items():
             event = last.get(key)
             before = event.asset_materialization if event else None
-            said = before.metadata.get(LINEAGE) if before else None
+            lineage_before = before.metadata.get(LINEAGE) if before else None
             # Dagster's history may be gone; what dbt compiled may still be there.
-            found[id] = {LINEAGE: said} if said else self.of_built(id, lambda words: None)
-        return found
+            lineages[id] = (
+                {LINEAGE: lineage_before} if lineage_before else self.of_built(id, lambda words: None)
+            )
+        return lineages
 
     def _read(self, id: str) -> Mapping[str, Any]:
         node = self.manifest["nodes"][id]
         if node.get("language") == "python":
             return {}
         path = self.compiled / node["package_name"] / node["original_file_path"]
-        known = {**self.manifest["sources"], **self.manifest["nodes"]}
-        parents = list(_relations(node, known))
+        nodes = {**self.manifest["sources"], **self.manifest["nodes"]}
+        parents = list(_relations(node, nodes))
         sources = column_sources(path.read_text(), parents, self.manifest["metadata"]["adapter_type"])
         keys = {parent["unique_id"]: self.translator.get_asset_key(parent) for parent in parents}
         return {

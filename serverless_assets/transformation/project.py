@@ -48,17 +48,17 @@ class Project:
             ManifestError: the project cannot be parsed.
         """
         path, state = self.target / "manifest.json", self.target / "manifest.state"
-        wanted = project_state(self.directory, self.variables)
-        if _is_current(path, state, wanted):
+        state_hash = project_state(self.directory, self.variables)
+        if _is_current(path, state, state_hash):
             return path
         self.target.mkdir(parents=True, exist_ok=True)
         # Several processes of the UI load the definitions at once: one parses, the others wait.
         with FileLock(self.target / "manifest.lock"):
-            if not _is_current(path, state, wanted):
+            if not _is_current(path, state, state_hash):
                 failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
-                write_atomically(state, f"{wanted} {file_digest(path)}".encode())
+                write_atomically(state, f"{state_hash} {file_digest(path)}".encode())
         return path
 
     def read_manifest(self) -> Mapping[str, Any]:
@@ -67,20 +67,20 @@ class Project:
         Raises:
             ManifestError: the project cannot be parsed.
         """
-        found: Mapping[str, Any] = json.loads(self.manifest().read_text())
-        return found
+        manifest: Mapping[str, Any] = json.loads(self.manifest().read_text())
+        return manifest
 
     def vars(self) -> Mapping[str, Any]:
         """The project's vars and those of its packages, by name."""
         return project_vars(self.directory)
 
 
-def _is_current(manifest: Path, state: Path, wanted: str) -> bool:
+def _is_current(manifest: Path, state: Path, state_hash: str) -> bool:
     # A manifest that was damaged is made again.
     return (
         manifest.exists()
         and state.exists()
-        and state.read_bytes() == f"{wanted} {file_digest(manifest)}".encode()
+        and state.read_bytes() == f"{state_hash} {file_digest(manifest)}".encode()
     )
 
 
@@ -109,14 +109,14 @@ def project_state(directory: Path, variables: Mapping[str, str]) -> str:
     for path in sorted(project_files(directory)):
         digest.update(f"{os.path.relpath(path, directory)}\n".encode())
         try:
-            found = path.stat()
-            content = path.read_bytes() if found.st_size <= LARGEST_TEXT else b""
+            stat = path.stat()
+            content = path.read_bytes() if stat.st_size <= LARGEST_TEXT else b""
         except OSError:
             # Deleted meanwhile, or not to be read: dbt will say so.
             continue
-        if found.st_size > LARGEST_TEXT:
+        if stat.st_size > LARGEST_TEXT:
             # The change of the inode shows a copy that keeps size and time.
-            digest.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode())
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
         digest.update(hashlib.sha256(content).digest())
         names.update(name.decode(errors="replace") for name in _ENVIRONMENT_VARIABLE.findall(content))
     environ = {**{name: os.environ.get(name) for name in names}, **variables}
@@ -151,10 +151,10 @@ def project_vars(directory: Path) -> Mapping[str, Any]:
 def _settings(directory: Path) -> Mapping[str, Any]:
     """The content of dbt_project.yml; empty if it cannot be read, which dbt says better."""
     try:
-        found = yaml.safe_load((directory / "dbt_project.yml").read_text())
+        settings = yaml.safe_load((directory / "dbt_project.yml").read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _walk(root: Path, ignored_in_root: frozenset[str]) -> Iterator[Path]:

@@ -31,15 +31,15 @@ def states_of(
 
     `states` are those of the target's schema, if they are not to be read.
     """
-    found = dict(warehouse.read_states() if states is None else states)
+    by_name = dict(warehouse.read_states() if states is None else states)
     elsewhere: dict[str, list[Node]] = {}
     for node in nodes:
         if node.kind != Materialization.EPHEMERAL and node.name != node.identifier:
             elsewhere.setdefault(node.schema, []).append(node)
     for models in elsewhere.values():
         there = warehouse_of(warehouse, models[0]).read_states()
-        found |= {node.name: there[node.identifier] for node in models if node.identifier in there}
-    return found
+        by_name |= {node.name: there[node.identifier] for node in models if node.identifier in there}
+    return by_name
 
 
 def write_states(warehouse: Warehouse, states: Iterable[tuple[Node, Stored]]) -> None:
@@ -120,11 +120,11 @@ def last_green(artifacts: Artifacts) -> Mapping[str, Any] | None:
     """
     content = artifacts.read(MANIFEST)
     try:
-        found = json.loads(content) if content else None
+        manifest = json.loads(content) if content else None
     except ValueError:
         # Not what `keep_manifest` wrote: as good as none, and the next green build writes it anew.
         return None
-    return found if isinstance(found, dict) and "nodes" in found else None
+    return manifest if isinstance(manifest, dict) and "nodes" in manifest else None
 
 
 def known_models(artifacts: Artifacts) -> set[str]:

@@ -56,12 +56,12 @@ def refuse_other_columns(table: TableShape, rows: Path) -> None:
     Left to themselves, one warehouse fills a missing column with nulls, and another takes any file.
     """
     try:
-        found = pq.read_schema(rows)
+        file_schema = pq.read_schema(rows)
     except (pa.ArrowException, OSError) as error:
         raise WarehouseError(f"{table.name}: {rows.name} cannot be read as parquet ({error}).") from error
-    if [(f.name, f.type) for f in found] != [(f.name, f.type) for f in table.schema]:
+    if [(f.name, f.type) for f in file_schema] != [(f.name, f.type) for f in table.schema]:
         raise WarehouseError(
-            f"{table.name}: the file has the columns {_columns(found)}, "
+            f"{table.name}: the file has the columns {_columns(file_schema)}, "
             f"and the table {_columns(table.schema)}. Nothing was changed."
         )
 

@@ -90,11 +90,11 @@ class BigQueryWarehouse:
             WarehouseError: it cannot be created, or lies in another location.
         """
         with self._jobs(self._dataset, service=CREATION) as jobs:
-            wanted = self._wanted()
-            found = jobs.dataset(self._dataset) or jobs.client.create_dataset(
-                wanted, exists_ok=True, **jobs.call
+            dataset = self._wanted()
+            existing = jobs.dataset(self._dataset) or jobs.client.create_dataset(
+                dataset, exists_ok=True, **jobs.call
             )
-        self._refuse_another_location(found)
+        self._refuse_another_location(existing)
 
     @contextmanager
     def scratch(self) -> Iterator["BigQueryWarehouse"]:
@@ -119,11 +119,11 @@ class BigQueryWarehouse:
             jobs.client.delete_dataset(self._dataset, delete_contents=True, not_found_ok=True, **jobs.call)
 
     def _wanted(self) -> bigquery.Dataset:
-        wanted = bigquery.Dataset(self._dataset)
-        wanted.location = self.location
+        dataset = bigquery.Dataset(self._dataset)
+        dataset.location = self.location
         if self.lifetime is not None:
-            wanted.default_table_expiration_ms = self.lifetime // timedelta(milliseconds=1)
-        return wanted
+            dataset.default_table_expiration_ms = self.lifetime // timedelta(milliseconds=1)
+        return dataset
 
     def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> JobStats:
         refuse_other_columns(table, rows)
@@ -146,16 +146,16 @@ class BigQueryWarehouse:
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
-            found = jobs.table(self._reference(table.name))
-            words = sql.words_in(found.description) if found else table.description
+            existing = jobs.table(self._reference(table.name))
+            words = sql.words_in(existing.description) if existing else table.description
             described = sql.description_with_note(words, note)
             with jobs.staged(staging, rows) as loaded:
-                if found is None:
+                if existing is None:
                     statement = sql.create_statement(*names, table, described, jobs.labels)
                     return loaded + work(jobs.run(statement))
                 statement = sql.window_statement(*names, table, start, end)
                 # A merge cannot write a description: in between, the table is one that nobody knows.
-                with jobs.description_put_aside(found, words, described):
+                with jobs.description_put_aside(existing, words, described):
                     return loaded + work(jobs.run(statement))
 
     def months_with_keys(
@@ -204,15 +204,15 @@ class BigQueryWarehouse:
 
     def read_state(self, table: str) -> Mapping[str, object]:
         with self._jobs(self.qualified_name(table)) as jobs:
-            found = jobs.table(self._reference(table))
-        return sql.note_in(found.description) if found else {}
+            existing = jobs.table(self._reference(table))
+        return sql.note_in(existing.description) if existing else {}
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             if jobs.dataset(self._dataset) is None:
                 return {}
-            found = pool.map(jobs.table, map(self._reference, self._names(jobs)))
-            return {table.table_id: sql.note_in(table.description) for table in found if table}
+            tables = pool.map(jobs.table, map(self._reference, self._names(jobs)))
+            return {table.table_id: sql.note_in(table.description) for table in tables if table}
 
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
@@ -223,19 +223,19 @@ class BigQueryWarehouse:
 
     def row_count(self, table: str) -> int:
         with self._jobs(self.qualified_name(table)) as jobs:
-            found = jobs.client.get_table(self._reference(table), **jobs.call)
-        if found.table_type == "TABLE":
+            existing = jobs.client.get_table(self._reference(table), **jobs.call)
+        if existing.table_type == "TABLE":
             # What BigQuery knows of a table costs nothing.
-            return found.num_rows or 0
+            return existing.num_rows or 0
         return self.query(f"select count(*) as n from {self.quoted_name(table)}")["n"][0].as_py()
 
     def check(self) -> str:
         with self._jobs(self._dataset) as jobs:
             jobs.plan("select 1")
-            found = jobs.dataset(self._dataset)
-        if found is None:
+            dataset = jobs.dataset(self._dataset)
+        if dataset is None:
             return "no dataset yet: the first run creates it"
-        self._refuse_another_location(found)
+        self._refuse_another_location(dataset)
         return f"tables and views: {len(self.tables())}"
 
     def dbt_variables(self) -> Mapping[str, str]:
@@ -259,8 +259,8 @@ class BigQueryWarehouse:
             )
 
     def _names(self, jobs: Jobs) -> set[str]:
-        found = jobs.client.list_tables(self._dataset, **jobs.call)
-        return {item.table_id for item in found if not item.table_id.startswith(STAGING_PREFIX)}
+        items = jobs.client.list_tables(self._dataset, **jobs.call)
+        return {item.table_id for item in items if not item.table_id.startswith(STAGING_PREFIX)}
 
     def _staging(self, table: TableShape) -> bigquery.Table:
         """A table for the rows on their way. It expires, so that a killed run leaves nothing behind."""

@@ -100,10 +100,10 @@ def note_in(description: str | None) -> Mapping[str, object]:
     for line in reversed((description or "").split("\n")):
         if line.startswith(NOTE_LINE):
             try:
-                found = json.loads(line.removeprefix(NOTE_LINE))
+                note = json.loads(line.removeprefix(NOTE_LINE))
             except ValueError:
                 return {}
-            return found if isinstance(found, dict) else {}
+            return note if isinstance(note, dict) else {}
     return {}
 
 

@@ -91,13 +91,13 @@ class DuckDBWarehouse:
     ) -> Sequence[date]:
         bound = sql.identifier(str(table.partitioned_by))
         with self._connection() as connection:
-            found = connection.execute(
+            rows_found = connection.execute(
                 f"select distinct cast(date_trunc('month', {bound}) as date)"
                 f" from {self.quoted_name(table.name)} semi join {_parquet(rows)}"
                 f" using ({', '.join(map(sql.identifier, key))})"
                 f" where {bound} < date '{start}' or {bound} >= date '{end}' order by 1"
             ).fetchall()
-        return [month for (month,) in found]
+        return [month for (month,) in rows_found]
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -166,8 +166,8 @@ class DuckDBWarehouse:
 
     def row_count(self, table: str) -> int:
         with self._connection() as connection:
-            found = connection.execute(f"select count(*) from {self.quoted_name(table)}").fetchone()
-        return found[0] if found else 0
+            row = connection.execute(f"select count(*) from {self.quoted_name(table)}").fetchone()
+        return row[0] if row else 0
 
     def flush(self) -> None:
         """Write everything that is committed into the file itself, so that a copy of it is whole."""
@@ -233,17 +233,17 @@ def _lock_holder(error: duckdb.Error) -> str | None:
     """The process that has the file open, if that is why DuckDB could not open it."""
     if LOCKED not in str(error):
         return None
-    found = LOCKED_BY.search(str(error))
-    return f"process {found['pid']} ({Path(found['program']).name})" if found else "another process"
+    holder = LOCKED_BY.search(str(error))
+    return f"process {holder['pid']} ({Path(holder['program']).name})" if holder else "another process"
 
 
 def _note(comment: str | None) -> Mapping[str, object]:
     try:
-        found = json.loads(comment or "{}")
+        note = json.loads(comment or "{}")
     except ValueError:
         # Somebody's own words.
         return {}
-    return found if isinstance(found, dict) else {}
+    return note if isinstance(note, dict) else {}
 
 
 def _comment(kind: str, relation: str, note: Mapping[str, object]) -> str:
