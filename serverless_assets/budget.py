@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Compute, Size
+from serverless_assets.names import FORECAST, STORE_FORECAST
 from serverless_assets.run_inputs import Choices, ForecastChoice
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.fingerprints import Materialization
@@ -134,9 +135,6 @@ def _dollars(usd: float, digits: int) -> str:
     return f"${usd:,.{digits}f}"
 
 
-FORECAST, STORES = "order_forecast", "store_forecast"
-
-
 @dataclass(frozen=True)
 class BudgetGuard:
     """The budget in US dollars, or None for no limit, and what a run spends it on."""
@@ -166,7 +164,7 @@ class BudgetGuard:
     def most(self, planned: Collection[str], choices: Choices) -> CostEstimate:
         """What a run that means to write these assets may cost at most. What is free is not asked about."""
         charges: list[Charge] = []
-        calls = len({FORECAST, STORES} & set(planned))
+        calls = len({FORECAST, STORE_FORECAST} & set(planned))
         if choices.forecast and calls:
             charges += self._forecast(choices.forecast, calls)
         if self.warehouse.price(0) is None:

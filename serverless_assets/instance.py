@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from serverless_assets.errors import UserError, causes, error_sentence
 from serverless_assets.files import write_atomically
+from serverless_assets.names import PIPELINE_RUNS
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -79,7 +80,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
         instance = dg.DagsterInstance.get()
         # Runs, events and schedules are kept in databases of their own.
         instance.get_runs(limit=1)
-        instance.get_latest_materialization_event(dg.AssetKey("pipeline_runs"))
+        instance.get_latest_materialization_event(dg.AssetKey(PIPELINE_RUNS))
         instance.all_instigator_state()
     except Exception as error:
         if any(isinstance(cause, sqlite3.Error) for cause in causes(error)):

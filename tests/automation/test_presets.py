@@ -1,5 +1,6 @@
 """Jobs for what people do often: they open on a form that is filled in for it."""
 
+import dagster as dg
 import pytest
 
 from serverless_assets.automation.jobs import JOBS, jobs
@@ -72,3 +73,18 @@ def test_from_a_shell_a_job_opens_on_its_own_form_and_flags_change_that(green, j
     }
     rebuilt = request(job, rebuild=True).run_config(found)
     assert rebuilt["resources"]["run_inputs"]["config"]["rebuild"] == "all"
+
+
+def test_transform_takes_every_model_in_whatever_folder_it_is():
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec("orders", group_name="marts", kinds={"dbt", "duckdb"}),
+            dg.AssetSpec("margins", group_name="a_new_folder", kinds={"dbt", "duckdb"}),
+            dg.AssetSpec("raw_orders", group_name="ingestion", kinds={"parquet"}),
+        ]
+    )
+    def assets(): ...
+
+    graph = dg.Definitions(assets=[assets]).resolve_asset_graph()
+    selected = JOBS["transform"].selection.resolve(graph)
+    assert {key.to_user_string() for key in selected} == {"orders", "margins"}
