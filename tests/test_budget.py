@@ -66,7 +66,7 @@ def budget_guard(
         names = [decision.node.name for decision in decisions if decision.node.kind != Materialization.VIEW]
         return {name: sizes[name] for name in names if name in sizes}
 
-    monkeypatch.setattr("serverless_assets.admission.bytes_to_read", bytes_to_read)
+    monkeypatch.setattr("serverless_assets.budget.bytes_to_read", bytes_to_read)
     return BudgetGuard(5.0, PricedCompute(usd), pipeline.parts.project, PricedWarehouse(sizes))
 
 
@@ -103,7 +103,7 @@ def test_without_a_budget_nothing_is_asked(green):
 
 
 def test_what_is_free_is_not_asked_about(green, monkeypatch):
-    monkeypatch.setattr("serverless_assets.admission.bytes_to_read", None)
+    monkeypatch.setattr("serverless_assets.budget.bytes_to_read", None)
     local = BudgetGuard(0.0, green.parts.compute, green.parts.project, green.warehouse)
     said: list[str] = []
     local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).choices, said.append)

@@ -28,8 +28,8 @@ def home(tmp_path: Path) -> dict[str, str]:
 def test_an_unknown_environment_is_refused_with_those_that_are_known(home):
     refused = serverless("run", SERVERLESS_ENV="staging", **home)
     assert refused.returncode == 1
-    assert "SERVERLESS_ENV is 'staging'" in refused.stderr
-    assert "Known: gcp, local" in refused.stderr
+    assert "Unknown SERVERLESS_ENV 'staging'" in refused.stderr
+    assert "expected one of gcp, local" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
