@@ -16,6 +16,8 @@ from serverless_assets.transformation import dbt
 from serverless_assets.transformation.relations import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
+pytestmark = pytest.mark.slow
+
 PROJECT = "name: small\nversion: '1.0'\nprofile: small\nmodel-paths: [models]\n"
 PROFILE = """
 small:
@@ -34,8 +36,6 @@ LONG_QUERY = """{{ config(materialized='table', pre_hook="copy (select 1 as n) t
 select count(*) as n from range(3000000) as a(m), range(3000000) as b(n) where sin(m) * n = 2"""
 PYTHON_THAT_CATCHES_ALL = """
 import time
-
-pytestmark = pytest.mark.slow
 def model(dbt, session):
     open(%r, "w").close()
     while True:
