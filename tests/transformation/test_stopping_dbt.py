@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,9 @@ from serverless_assets.transformation.relations import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 pytestmark = pytest.mark.slow
+
+# After that long, a model that did not begin has failed: the test fails, and does not wait for ever.
+BEGIN_SECONDS = 120
 
 PROJECT = "name: small\nversion: '1.0'\nprofile: small\nmodel-paths: [models]\n"
 PROFILE = """
@@ -98,8 +102,9 @@ def test_closing_the_events_ends_dbt_and_leaves_the_file_to_others(small, name, 
         if event["info"]["name"] == "LogStartLine" and event["data"]["node_info"]["node_name"] == "long":
             break
     [process] = dbt_processes()
+    deadline = time.monotonic() + BEGIN_SECONDS
     while not small.begun.exists():
-        assert process.is_running()
+        assert process.is_running() and time.monotonic() < deadline, "dbt did not begin the model"
     events.close()
     assert not process.is_running()
     assert "a" in small.warehouse.tables()
