@@ -130,3 +130,8 @@ def test_what_the_machine_refuses_is_said_with_the_path_and_what_to_do(number, s
 
 def test_an_error_without_a_message_is_said_by_its_class():
     assert error_sentence(AssertionError()) == "AssertionError"
+
+
+def test_an_io_error_of_the_history_names_the_disk():
+    error = error_sentence(sqlite3.OperationalError("disk I/O error"))
+    assert error.startswith("Dagster's history cannot be read or written: the disk is full or fails.")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,9 @@ from serverless_assets.transformation.state import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 pytestmark = pytest.mark.slow
+
+# After that long, a model that did not begin has failed: the test fails, and does not wait for ever.
+BEGIN_SECONDS = 120
 
 PROJECT = "name: small\nversion: '1.0'\nprofile: small\nmodel-paths: [models]\n"
 PROFILE = """
@@ -93,13 +97,16 @@ def test_closing_the_events_ends_dbt_and_leaves_the_file_to_others(small, name, 
     )
     dbt_runner.end_idle_processes()
     events = dbt_runner.stream(*small.arguments)
+    waits_for = {("LogModelResult", "a"), ("LogStartLine", "long")}
     for event in events:
-        # The event's thread goes on to run the model.
-        if event["info"]["name"] == "LogStartLine" and event["data"]["node_info"]["node_name"] == "long":
+        # dbt's threads go on: one finishes `a`, and one runs `long`.
+        waits_for.discard((event["info"]["name"], event["data"].get("node_info", {}).get("node_name")))
+        if not waits_for:
             break
     [process] = dbt_processes()
+    deadline = time.monotonic() + BEGIN_SECONDS
     while not small.begun.exists():
-        assert process.is_running()
+        assert process.is_running() and time.monotonic() < deadline, "dbt did not begin the model"
     events.close()
     assert not process.is_running()
     assert "a" in small.warehouse.tables()
