@@ -2,7 +2,7 @@
 
 import pytest
 
-from serverless_assets.automation.jobs import TRANSFORMATION
+from serverless_assets.automation.jobs import JOBS
 from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.state import last_green
 from tests.transformation.conftest import ROWS
@@ -21,7 +21,7 @@ SCHEMAS = {
 def test_models_in_other_schemas_and_odd_folders_are_built_reused_and_missed(team: Team, tmp_path):
     team.write(SCHEMAS)
     definition = transformation_assets(team.project, "pool")
-    assert TRANSFORMATION.resolve([definition]) == definition.keys
+    assert JOBS["transform"].selection.resolve([definition]) == definition.keys
     first = team.run()
     assert {name: one["status"] for name, one in first.items()} == {"other/in_other": "built", "top": "built"}
     assert first["other/in_other"]["rows"] == 3
