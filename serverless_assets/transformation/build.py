@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator
-from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from serverless_assets import metadata
 from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.dbt_message import DagsterEvent, dagster_events
 from serverless_assets.transformation.fingerprints import Materialization, is_model
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
 from serverless_assets.transformation.lineage import ColumnLineage
@@ -19,10 +19,6 @@ from serverless_assets.transformation.plan import BuildDecision, in_turns, plan_
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.state import qualified_name, row_count, rows_in, write_states
 from serverless_assets.warehouse import Warehouse
-
-DbtEvent = (
-    dg.Output | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult | dg.AssetCheckEvaluation
-)
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ class Step:
         building: Sequence[BuildDecision],
         results: Results,
         table: dg.TableMetadataValue,
-    ) -> Generator[DbtEvent, None, str | None]:
+    ) -> Generator[DagsterEvent, None, str | None]:
         """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
         # Rows are replaced in place: until all is done, the relation is not what its state says.
@@ -140,7 +136,7 @@ class Step:
             for event in dbt_runner.with_results(events):
                 results.see(event)
                 self._log(event)
-                for found in self._dagster_events(event):
+                for found in dagster_events(event, self.manifest, self.translator, self.context):
                     yield self._with_outcome(found, event, by_id, table)
             finished = True
         except dbt_runner.DbtError as error:
@@ -154,17 +150,13 @@ class Step:
             )
         return failure
 
-    def _dagster_events(self, event: dbt_runner.Event) -> Iterator[DbtEvent]:
-        message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
-        yield from message.to_default_asset_events(self.manifest, self.translator, self.context)
-
     def _with_outcome(
         self,
-        found: DbtEvent,
+        found: DagsterEvent,
         event: dbt_runner.Event,
         decisions: Mapping[str, BuildDecision],
         table: dg.TableMetadataValue,
-    ) -> DbtEvent:
+    ) -> DagsterEvent:
         spent = metadata.work(dbt_runner.work(event), self.warehouse)
         if isinstance(found, dg.AssetCheckResult):
             # Tests read, too, and that is charged for.

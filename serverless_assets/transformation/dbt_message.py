@@ -1,0 +1,46 @@
+"""dbt Core's results as events of Dagster, by the public class `dagster_dbt.DbtCliEventMessage`.
+
+dagster-dbt's own subclass for dbt Core is not public: a public one, or a public function from dbt's event to
+Dagster's, would replace this file. The methods that it implements are those that the public class leaves
+abstract; tests/transformation/test_dbt_message.py fails if an upgrade asks for others.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
+
+from serverless_assets.transformation import dbt_runner
+
+DagsterEvent = (
+    dg.Output | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult | dg.AssetCheckEvaluation
+)
+
+
+class DbtMessage(DbtCliEventMessage):
+    """An event of dbt Core."""
+
+    @property
+    def is_result_event(self) -> bool:
+        """Whether it is the result of a model, a seed, a snapshot or a test of data."""
+        node = self.raw_event["data"].get("node_info", {}).get("unique_id", "unit_test")
+        return self.raw_event["info"]["name"] in dbt_runner.RESULTS and not node.startswith("unit_test")
+
+    def _get_check_passed(self) -> bool:
+        return self._get_node_status() == "pass"
+
+    def _get_check_severity(self) -> dg.AssetCheckSeverity:
+        is_warning = self._get_node_status() == "warn"
+        return dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR
+
+
+def dagster_events(
+    event: dbt_runner.Event,
+    manifest: Mapping[str, Any],
+    translator: DagsterDbtTranslator,
+    context: dg.AssetExecutionContext,
+) -> Iterator[DagsterEvent]:
+    """What an event of dbt is to Dagster: an output for each model, a check or observations for each test."""
+    message = DbtMessage(raw_event=event, event_history_metadata={})
+    yield from message.to_default_asset_events(manifest, translator, context)

@@ -1,0 +1,86 @@
+"""dbt's results arrive in Dagster by the public class of dagster-dbt, also after an upgrade."""
+
+import ast
+
+import dagster as dg
+import pytest
+from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
+
+from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.transformation.dbt_message import DbtMessage
+
+CONFIG = {"materialized": "table", "meta": {}, "tags": [], "severity": "error"}
+ORDERS = {
+    "resource_type": "model", "unique_id": "model.shop.orders", "name": "orders", "fqn": ["shop", "orders"],
+    "config": CONFIG, "depends_on": {"nodes": []}, "columns": {}, "description": "", "raw_code": "select 1",
+    "original_file_path": "models/orders.sql", "package_name": "shop", "tags": [], "meta": {},
+    "relation_name": "orders", "schema": "dwh", "database": "db", "alias": "orders",
+}  # fmt: skip
+UNIQUE = {
+    "resource_type": "test", "unique_id": "test.shop.unique", "name": "unique", "config": CONFIG,
+    "attached_node": "model.shop.orders", "depends_on": {"nodes": ["model.shop.orders"]},
+    "meta": {}, "description": "", "fqn": ["shop", "unique"],
+}  # fmt: skip
+MANIFEST = {
+    "metadata": {"adapter_type": "duckdb", "project_name": "shop"},
+    "nodes": {"model.shop.orders": ORDERS, "test.shop.unique": UNIQUE},
+    "sources": {}, "metrics": {}, "semantic_models": {}, "saved_queries": {}, "unit_tests": {},
+    "child_map": {"model.shop.orders": ["test.shop.unique"]}, "parent_map": {}, "exposures": {},
+}  # fmt: skip
+
+
+def events_of(node: str, name: str, status: str) -> list:
+    message = DbtMessage(
+        raw_event={
+            "info": {"name": name, "invocation_id": "1", "msg": ""},
+            "data": {"node_info": {"unique_id": node, "node_status": status}, "status": status},
+        },
+        event_history_metadata={},
+    )
+    return list(message.to_default_asset_events(MANIFEST, DagsterDbtTranslator()))
+
+
+def test_public_class_leaves_nothing_else_to_implement():
+    assert DbtCliEventMessage.__abstractmethods__ == {
+        "is_result_event",
+        "_get_check_passed",
+        "_get_check_severity",
+    }
+
+
+def test_built_model_is_a_materialization():
+    (event,) = events_of("model.shop.orders", "LogModelResult", "success")
+    assert isinstance(event, dg.AssetMaterialization)
+    assert event.asset_key == dg.AssetKey("orders")
+    assert event.metadata["unique_id"].value == "model.shop.orders"
+
+
+@pytest.mark.parametrize(
+    ("status", "passed", "severity"),
+    [("pass", True, "ERROR"), ("warn", False, "WARN"), ("fail", False, "ERROR"), ("error", False, "ERROR")],
+)
+def test_test_is_a_check_that_passes_warns_or_fails(status, passed, severity):
+    (event,) = events_of("test.shop.unique", "LogTestResult", status)
+    assert (event.check_name, event.passed, event.severity.name) == ("unique", passed, severity)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "status"),
+    [
+        ("model.shop.orders", "NodeFinished", "success"),
+        ("model.shop.orders", "LogModelResult", "error"),
+        ("unit_test.shop.orders", "LogTestResult", "pass"),
+    ],
+)
+def test_other_events_are_nothing_to_dagster(node, name, status):
+    assert events_of(node, name, status) == []
+
+
+def test_no_file_imports_private_modules_of_dagster_dbt():
+    private = [
+        f"{path.relative_to(PROJECT_ROOT)}:{node.lineno} {node.module}"
+        for path in (PROJECT_ROOT / "serverless_assets").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster_dbt.")
+    ]
+    assert private == []
