@@ -12,13 +12,11 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from modal_forecast import metrics
 from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
-from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
 from serverless_assets.hashing import digest
@@ -110,10 +108,8 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
                     return dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=reused)
             vintages = read_vintages(publisher.artifacts, names, context.log.warning)
             scores = score(vintages, actual)
-            with scratch_folder(publisher.home, "accuracy") as scratch:
-                path = scratch / "accuracy.parquet"
-                pq.write_table(scores, path)
-                work = warehouse.replace(TableShape(FORECAST_ACCURACY, SCHEMA, DESCRIPTION), path, {KEY: key})
+            shape = TableShape(FORECAST_ACCURACY, SCHEMA, DESCRIPTION)
+            work = warehouse.replace_rows(shape, scores, {KEY: key})
         # The scores of the latest vintage with a month of scored days are plotted from run to run.
         mature = [
             row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_DAYS

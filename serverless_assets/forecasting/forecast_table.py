@@ -10,7 +10,6 @@ import pyarrow as pa
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRequest
 from serverless_assets import metadata
-from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.checks import CheckResult, check_forecast, failures
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in
 from serverless_assets.forecasting.history import COUNTRY, History
@@ -64,10 +63,8 @@ def store_new_forecast(
 ) -> dict[str, Any]:
     """Write the table, the file and the record of a new forecast, and return its metadata."""
     warehouse, content = publisher.warehouse, as_file(record.rows, record.facts)
-    with scratch_folder(publisher.home, "forecast") as scratch:
-        path = scratch / "forecast.parquet"
-        path.write_bytes(content)
-        work = warehouse.replace(TableShape(table, SCHEMA, DESCRIPTION), path, record.facts)
+    shape = TableShape(table, SCHEMA, DESCRIPTION)
+    work = warehouse.replace_rows(shape, record.rows.cast(SCHEMA), record.facts)
     publisher.artifacts.write(file, content)
     publisher.artifacts.write(record.name, record.to_bytes())
     loaded = metadata.work(work, warehouse)

@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from modal_forecast.code_version import code_version
 from modal_forecast.messages import (
@@ -23,7 +22,6 @@ from modal_forecast.messages import (
 from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
-from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting import forecast_file
 from serverless_assets.forecasting.calls import RecordedCalls
 from serverless_assets.forecasting.compute import Compute, Size, Usage
@@ -132,10 +130,7 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
             reconciled = adding_up_to(decision.total, decision.history, decision.batch, answers)
             rows = store_rows(decision.stores, reconciled, context.run.run_id)
             state = {STORES_KEY: decision.key, **memory_facts(requested, took)}
-            with scratch_folder(publisher.home, "stores") as scratch:
-                path = scratch / "stores.parquet"
-                pq.write_table(rows, path)
-                work = warehouse.replace(TableShape(STORE_FORECAST, SCHEMA, DESCRIPTION), path, state)
+            work = warehouse.replace_rows(TableShape(STORE_FORECAST, SCHEMA, DESCRIPTION), rows, state)
             if answered.call:
                 calls.ended(answered.call)
         used = Usage(answered.seconds, 0.0, answered.peak_memory)

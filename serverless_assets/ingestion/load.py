@@ -79,10 +79,8 @@ def load_table(
             kept = {}
         if isinstance(fetched, AuditedTable) and decision.load:
             rows_before = None if state is None else warehouse.row_count(table.name)
-            if window is None:
-                work = warehouse.replace(table.shape, fetched.path, kept)
-            else:
-                work = warehouse.replace_between(table.shape, fetched.path, window.start, window.end, kept)
+            days = (window.start, window.end) if window else None
+            work = warehouse.replace_rows(table.shape, fetched.path, kept, days)
         elif kept:
             warehouse.write_states({table.name: kept})
         if isinstance(fetched, AuditedTable) and window is None:

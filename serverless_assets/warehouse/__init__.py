@@ -50,24 +50,24 @@ class JobStats:
         )
 
 
-def refuse_other_columns(table: TableShape, rows: Path) -> None:
-    """Raise `WarehouseError` unless the file has just the table's columns, in order and of their types.
+def refuse_other_columns(table: TableShape, rows: Path | pa.Table) -> None:
+    """Raise `WarehouseError` unless the rows have just the table's columns, in order and of their types.
 
     Left to themselves, one warehouse fills a missing column with nulls, and another takes any file.
     """
+
+    def columns(schema: pa.Schema) -> str:
+        return ", ".join(f"{field.name} {field.type}" for field in schema) or "none"
+
     try:
-        file_schema = pq.read_schema(rows)
+        schema = pq.read_schema(rows) if isinstance(rows, Path) else rows.schema
     except (pa.ArrowException, OSError) as error:
         raise WarehouseError(f"{table.name}: {rows.name} cannot be read as parquet ({error}).") from error
-    if [(f.name, f.type) for f in file_schema] != [(f.name, f.type) for f in table.schema]:
+    if [(f.name, f.type) for f in schema] != [(f.name, f.type) for f in table.schema]:
         raise WarehouseError(
-            f"{table.name}: the file has the columns {_columns(file_schema)}, "
-            f"and the table {_columns(table.schema)}. Nothing was changed."
+            f"{table.name}: the file has the columns {columns(schema)}, "
+            f"and the table {columns(table.schema)}. Nothing was changed."
         )
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema) or "none"
 
 
 class Warehouse(Protocol):
@@ -88,22 +88,20 @@ class Warehouse(Protocol):
             WarehouseError: the database is another one.
         """
 
-    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> JobStats:
-        """Replace the table by the rows of a parquet file; keep `note` with the relation itself.
-
-        The file has exactly the columns of `table.schema`, in that order.
-
-        Raises:
-            WarehouseError: nothing changed.
-        """
-
-    def replace_between(
-        self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
+    def replace_rows(
+        self,
+        table: TableShape,
+        rows: Path | pa.Table,
+        note: Mapping[str, object],
+        window: tuple[date, date] | None = None,
     ) -> JobStats:
-        """Replace just the rows with `start <= partitioned_by < end`; create the table if there is none.
+        """Replace the rows of the table, all of them or those of a window; create it if there is none.
 
-        `note` takes the place of the relation's. It never claims more than the table holds: where it
-        cannot be written in the same step, there is none until the rows are in.
+        Args:
+            rows: a parquet file or a table, with exactly the columns of `table.schema`, in that order.
+            note: kept with the relation itself, in the place of the last one. It never claims more than the
+                table holds: where it cannot be written in the same step, there is none until the rows are in.
+            window: replace just the rows with `start <= partitioned_by < end`.
 
         Raises:
             WarehouseError: nothing changed.
@@ -114,7 +112,7 @@ class Warehouse(Protocol):
     ) -> Sequence[date]:
         """The months before `start` and from `end` on in which the table has keys of a parquet file's rows.
 
-        The file is as for `replace`; `key` are the columns that make a key together.
+        The file is as for `replace_rows`; `key` are the columns that make a key together.
         """
 
     def connected(self) -> AbstractContextManager[None]:

@@ -125,38 +125,28 @@ class BigQueryWarehouse:
             dataset.default_table_expiration_ms = self.lifetime // timedelta(milliseconds=1)
         return dataset
 
-    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> JobStats:
-        refuse_other_columns(table, rows)
-        with self._jobs(self.qualified_name(table.name), table.name) as jobs:
-            staging = self._staging(table)
-            statement = sql.replace_statement(
-                self.quoted_name(table.name),
-                self.quoted_name(staging.table_id),
-                table,
-                sql.description_with_note(table.description, note),
-                jobs.labels,
-            )
-            with jobs.staged(staging, rows) as loaded:
-                return loaded + work(jobs.run(statement))
-
-    def replace_between(
-        self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
+    def replace_rows(
+        self,
+        table: TableShape,
+        rows: Path | pa.Table,
+        note: Mapping[str, object],
+        window: tuple[date, date] | None = None,
     ) -> JobStats:
         refuse_other_columns(table, rows)
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
-            existing = jobs.table(self._reference(table.name))
+            existing = jobs.table(self._reference(table.name)) if window else None
             words = sql.words_in(existing.description) if existing else table.description
             described = sql.description_with_note(words, note)
             with jobs.staged(staging, rows) as loaded:
-                if existing is None:
-                    statement = sql.create_statement(*names, table, described, jobs.labels)
-                    return loaded + work(jobs.run(statement))
-                statement = sql.window_statement(*names, table, start, end)
-                # A merge cannot write a description: in between, the table is one that nobody knows.
-                with jobs.description_put_aside(existing, words, described):
-                    return loaded + work(jobs.run(statement))
+                if window and existing:
+                    statement = sql.window_statement(*names, table, *window)
+                    # A merge cannot write a description: until it is done, no state is kept with the table.
+                    with jobs.description_put_aside(existing, words, described):
+                        return loaded + work(jobs.run(statement))
+                create = sql.create_statement if window else sql.replace_statement
+                return loaded + work(jobs.run(create(*names, table, described, jobs.labels)))
 
     def months_with_keys(
         self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date

@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from google.api_core.exceptions import BadRequest, Forbidden, NotFound
 from google.cloud import bigquery
 
@@ -90,8 +93,8 @@ class Jobs:
         return job.total_bytes_processed or 0
 
     @contextmanager
-    def staged(self, staging: bigquery.Table, rows: Path) -> Iterator[JobStats]:
-        """The rows of a parquet file in a table of their own, which is gone afterwards, whatever happens."""
+    def staged(self, staging: bigquery.Table, rows: Path | pa.Table) -> Iterator[JobStats]:
+        """Load rows into the table `staging`, and delete it at the end."""
         try:
             self.client.create_table(staging, **self.call)
             yield work(self._load(staging, rows))
@@ -100,7 +103,7 @@ class Jobs:
             with suppress(*google_errors.ERRORS):
                 self.client.delete_table(staging, not_found_ok=True, **self.call)
 
-    def _load(self, staging: bigquery.Table, rows: Path) -> bigquery.LoadJob:
+    def _load(self, staging: bigquery.Table, rows: Path | pa.Table) -> bigquery.LoadJob:
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             schema=staging.schema,
@@ -109,7 +112,13 @@ class Jobs:
             labels=dict(self.labels),
         )
         config.job_timeout_ms = JOB_TIMEOUT_MS
-        with rows.open("rb") as file:
+        if isinstance(rows, Path):
+            file: IO[bytes] = rows.open("rb")
+        else:
+            file = BytesIO()
+            pq.write_table(rows, file)
+            file.seek(0)
+        with file:
             # Without a size the client sends the file in pieces of 100 MB, and holds one at a time.
             job = self.client.load_table_from_file(file, staging, job_config=config, timeout=(10, 300))
         self._wait(job)

@@ -64,25 +64,30 @@ class DuckDBWarehouse:
             )
         return replace(self, schema=schema or self.schema)
 
-    def replace(self, table: TableShape, rows: Path, note: Mapping[str, object]) -> JobStats:
-        refuse_other_columns(table, rows)
-        relation = self.quoted_name(table.name)
-        with self._transaction() as connection:
-            connection.execute(f"create or replace table {relation} as from {_parquet(rows)}")
-            connection.execute(_comment("table", relation, note))
-        return JobStats()
-
-    def replace_between(
-        self, table: TableShape, rows: Path, start: date, end: date, note: Mapping[str, object]
+    def replace_rows(
+        self,
+        table: TableShape,
+        rows: Path | pa.Table,
+        note: Mapping[str, object],
+        window: tuple[date, date] | None = None,
     ) -> JobStats:
         refuse_other_columns(table, rows)
         relation, bound = self.quoted_name(table.name), sql.identifier(str(table.partitioned_by))
         with self._transaction() as connection:
-            connection.execute(f"create table if not exists {relation} as from {_parquet(rows)} limit 0")
-            connection.execute(
-                f"delete from {relation} where {bound} >= date '{start}' and {bound} < date '{end}'"
-            )
-            connection.execute(f"insert into {relation} by name from {_parquet(rows)}")
+            if isinstance(rows, Path):
+                new_rows = _parquet(rows)
+            else:
+                new_rows = "new_rows"
+                connection.register(new_rows, rows)
+            if window is None:
+                connection.execute(f"create or replace table {relation} as from {new_rows}")
+            else:
+                start, end = window
+                connection.execute(f"create table if not exists {relation} as from {new_rows} limit 0")
+                connection.execute(
+                    f"delete from {relation} where {bound} >= date '{start}' and {bound} < date '{end}'"
+                )
+                connection.execute(f"insert into {relation} by name from {new_rows}")
             connection.execute(_comment("table", relation, note))
         return JobStats()
 

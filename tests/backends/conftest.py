@@ -120,7 +120,7 @@ def gcp_backend(google: Google, tmp_path: Path) -> Backend:
 def watched(gcp_backend: Backend, google: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     warehouse = gcp_backend.warehouse
     assert isinstance(warehouse, BigQueryWarehouse)
-    warehouse.replace(ORDERS, gcp_backend.file(orders(*STOCK)), {"content": "first"})
+    warehouse.replace_rows(ORDERS, gcp_backend.file(orders(*STOCK)), {"content": "first"})
     with proxy(google.bigquery.url) as running:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", running.url)
         path = gcp_backend.file(orders(("x", datetime(2026, 2, 14), 20)))

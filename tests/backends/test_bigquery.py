@@ -151,7 +151,7 @@ def test_rows_are_staged_in_columns_of_their_own_types_for_an_hour(watched: Watc
 def test_a_table_is_laid_out_by_month_and_cluster(watched: Watched) -> None:
     write_all(watched.warehouse, watched.rows)
     new = replace(ORDERS, name="new")
-    watched.warehouse.replace_between(new, watched.rows, FEBRUARY, MARCH, {})
+    watched.warehouse.replace_rows(new, watched.rows, {}, (FEBRUARY, MARCH))
     for request in watched.proxy.asked:
         if is_swap(request):
             statement = request.json["configuration"]["query"]["query"]
@@ -164,8 +164,8 @@ def test_a_table_shows_its_layout(live_backend: Backend) -> None:
     warehouse = live_backend.warehouse
     assert isinstance(warehouse, BigQueryWarehouse)
     path = live_backend.file(orders(*STOCK))
-    warehouse.replace(ORDERS, path, {})
-    warehouse.replace_between(replace(ORDERS, name="new"), path, FEBRUARY, MARCH, {})
+    warehouse.replace_rows(ORDERS, path, {})
+    warehouse.replace_rows(replace(ORDERS, name="new"), path, {}, (FEBRUARY, MARCH))
     with bigquery.Client(warehouse.project) as client:
         for name in ("orders", "new"):
             table = client.get_table(f"{warehouse.dataset}.{name}")
@@ -207,7 +207,7 @@ from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from tests.backends.stock import ORDERS
 rows, start, end = Path({str(watched.rows)!r}), date(2026, 2, 1), date(2026, 3, 1)
 warehouse = BigQueryWarehouse({PROJECT!r}, {watched.warehouse.dataset!r}, "EU", {GIB})
-warehouse.replace_between(ORDERS, rows, start, end, {{"a": "b"}})
+warehouse.replace_rows(ORDERS, rows, {{"a": "b"}}, (start, end))
 """
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, cwd=PROJECT_ROOT) as load:
@@ -227,7 +227,7 @@ warehouse.replace_between(ORDERS, rows, start, end, {{"a": "b"}})
 
 
 def test_the_work_tells_the_jobs(watched: Watched) -> None:
-    work = watched.warehouse.replace(ORDERS, watched.rows, {})
+    work = watched.warehouse.replace_rows(ORDERS, watched.rows, {})
     (swap,) = (request.json["jobReference"]["jobId"] for request in watched.proxy.asked if is_swap(request))
     assert len(work.jobs) == 2
     assert work.jobs[1] == swap
@@ -242,7 +242,7 @@ def test_the_work_tells_what_google_charged(watched: Watched) -> None:
         return Answer(200, {"jobComplete": True}) if "/queries/" in request.path else None
 
     watched.proxy.instead = instead
-    work = watched.warehouse.replace(ORDERS, watched.rows, {})
+    work = watched.warehouse.replace_rows(ORDERS, watched.rows, {})
     assert (work.bytes_processed, work.bytes_billed, work.slot_milliseconds) == (11, 22, 33)
 
 

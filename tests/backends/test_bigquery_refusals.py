@@ -112,7 +112,7 @@ def test_a_staging_table_that_cannot_be_dropped_hides_neither_success_nor_failur
 
 def test_a_note_that_is_too_long_is_refused_before_anything_is_sent(watched: Watched) -> None:
     with pytest.raises(WarehouseError, match=r"description 20,0\d\d characters long; BigQuery keeps 16,384"):
-        watched.warehouse.replace(ORDERS, watched.rows, {"long": "x" * 20_000})
+        watched.warehouse.replace_rows(ORDERS, watched.rows, {"long": "x" * 20_000})
     assert watched.proxy.asked == []
     assert_nothing_changed(watched)
 
@@ -127,11 +127,11 @@ def test_a_type_that_is_not_kept_is_refused_in_words(watched: Watched, type_: pa
     with pytest.raises(
         WarehouseError, match=r"column id is .*, which this project does not keep in BigQuery"
     ):
-        watched.warehouse.replace(shape, path, {})
+        watched.warehouse.replace_rows(shape, path, {})
     with pytest.raises(
         WarehouseError, match=r"column id is .*, which this project does not keep in BigQuery"
     ):
-        watched.warehouse.replace_between(replace(shape, partitioned_by="id"), path, FEBRUARY, MARCH, {})
+        watched.warehouse.replace_rows(replace(shape, partitioned_by="id"), path, {}, (FEBRUARY, MARCH))
     assert_nothing_changed(watched)
 
 

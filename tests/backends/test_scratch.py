@@ -25,7 +25,7 @@ def test_a_scratch_dataset_is_gone_afterwards_with_all_that_is_in_it(gcp_backend
     assert isinstance(warehouse, BigQueryWarehouse)
     client = client_library.Client(warehouse.project)
     with pytest.raises(KeyboardInterrupt), warehouse.scratch() as beside:
-        beside.replace(TableShape("t", ROWS.schema), gcp_backend.file(ROWS), {})
+        beside.replace_rows(TableShape("t", ROWS.schema), gcp_backend.file(ROWS), {})
         assert beside.row_count("t") == 2
         found = client.get_dataset(beside.dataset)
         assert found.default_table_expiration_ms in (None, SCRATCH_LIFETIME.total_seconds() * 1000)
@@ -55,7 +55,7 @@ def test_cleaning_a_branch_removes_its_dataset_and_its_folder_and_nothing_else(
     }
     release = build_environment(Settings.from_environ(variables)).publisher
     release.warehouse.prepare()
-    release.warehouse.replace(TableShape("t", ROWS.schema), gcp_backend.file(ROWS), {})
+    release.warehouse.replace_rows(TableShape("t", ROWS.schema), gcp_backend.file(ROWS), {})
     release.artifacts.write("forecast.html", b"the branch's")
     release.artifacts.write("manifest.json", b"{}")
     assert release.artifacts.names("") == ["forecast.html", "manifest.json"]

@@ -33,11 +33,11 @@ FIRST_NOTE = {"content": "first"}
 
 
 def write_all(warehouse: BigQueryWarehouse, path: Path) -> object:
-    return warehouse.replace(ORDERS, path, {"content": "second"})
+    return warehouse.replace_rows(ORDERS, path, {"content": "second"})
 
 
 def write_window(warehouse: BigQueryWarehouse, path: Path) -> object:
-    return warehouse.replace_between(ORDERS, path, FEBRUARY, MARCH, {"content": "second"})
+    return warehouse.replace_rows(ORDERS, path, {"content": "second"}, (FEBRUARY, MARCH))
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Team:
         version = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()
         # As after a run that finished: a working copy without this record is not trusted.
         PendingAssets(self.home).add(())
-        self.warehouse.replace(ORDERS, path, {"version": version, "months": versions})
+        self.warehouse.replace_rows(ORDERS, path, {"version": version, "months": versions})
 
     def run(self, *assets: str, rebuild: str = "changed") -> dict[str, dict[str, Any]]:
         """Run the step for these assets, or all; what became of each by its summary."""
