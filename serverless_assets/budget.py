@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Compute, Size
 from serverless_assets.names import FORECAST, STORE_FORECAST
-from serverless_assets.run_inputs import Choices, ForecastChoice
+from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.planning import Planning, bytes_to_read
@@ -145,7 +145,7 @@ class BudgetGuard:
     warehouse: Warehouse
 
     def __call__(
-        self, planned: Collection[str], choices: Callable[[], Choices], log: Callable[[str], None]
+        self, planned: Collection[str], inputs: Callable[[], RunInputs], log: Callable[[str], None]
     ) -> None:
         """Let a run pass that means to write the `planned` assets.
 
@@ -155,25 +155,25 @@ class BudgetGuard:
         """
         if self.budget_usd is None:
             return
-        most = self.most(planned, choices())
+        most = self.most(planned, inputs())
         refused = refusal(most, self.budget_usd)
         if refused:
             raise OverBudget(refused)
         log(verdict(most, self.budget_usd))
 
-    def most(self, planned: Collection[str], choices: Choices) -> CostEstimate:
+    def most(self, planned: Collection[str], inputs: RunInputs) -> CostEstimate:
         """What a run that means to write these assets may cost at most. What is free is not asked about."""
         charges: list[Charge] = []
         calls = len({FORECAST, STORE_FORECAST} & set(planned))
-        if choices.forecast and calls:
-            charges += self._forecast(choices.forecast, calls)
+        if isinstance(inputs.forecast, RunForecast) and calls:
+            charges += self._forecast(inputs.forecast, calls)
         if self.warehouse.price(0) is None:
             return CostEstimate(charges)
         built, uncounted = self._models(planned)
         return CostEstimate([*charges, *built], uncounted)
 
-    def _forecast(self, choice: ForecastChoice, calls: int) -> Iterator[Charge]:
-        size = Size(choice.cpu, choice.memory)
+    def _forecast(self, forecast: RunForecast, calls: int) -> Iterator[Charge]:
+        size = Size(forecast.cores, forecast.mib)
         most = self.compute.max_usage(size)
         price = self.compute.price(size, most)
         if price is not None:

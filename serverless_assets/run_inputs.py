@@ -1,12 +1,11 @@
 """What a person may choose when launching a run: one form, the same for every job and asset.
 
 The launchpad completes and refuses what the types say. What it cannot check (a colour, a number's
-range) `RunInputs.choices()` checks, in the first step that asks and before anything is written.
+range) `RunInputs.checked()` checks, in the first step that asks and before anything is written.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -32,6 +31,11 @@ class Reload(dg.Config):
         default="",
         description="Base URL that serves the tables, for this run only. Empty: the environment's.",
     )
+
+    @property
+    def address(self) -> str | None:
+        """The base URL for this run; None for the environment's source."""
+        return self.dataset_url.strip() or None
 
 
 class Reuse(dg.Config):
@@ -65,40 +69,29 @@ class RunForecast(dg.Config):
     memory: Memory = Field(default="256", description="MiB.")
     style: DefaultStyle | CustomisedStyle = Field(default=DefaultStyle(), discriminator="style")
 
+    @property
+    def cores(self) -> float:
+        return float(self.cpu)
+
+    @property
+    def mib(self) -> int:
+        return int(self.memory)
+
+    @property
+    def names_and_colors(self) -> CustomisedStyle:
+        """The style with a value for every choice: those of the default style are the defaults."""
+        return self.style if isinstance(self.style, CustomisedStyle) else CustomisedStyle()
+
+    @property
+    def horizon(self) -> int:
+        """Days to forecast."""
+        return self.names_and_colors.nr_days_fcst
+
 
 class SkipForecast(dg.Config):
     """Run no forecast and start no compute."""
 
     forecast: Literal["skip"] = "skip"
-
-
-@dataclass(frozen=True)
-class IngestionChoice:
-    """Load the raw tables from `dataset_url`, or from the environment's source if it is None."""
-
-    dataset_url: str | None
-
-
-@dataclass(frozen=True)
-class ForecastChoice:
-    """A forecast as asked for, checked. `memory` is in MiB, `horizon` in days."""
-
-    cpu: float
-    memory: int
-    forecast_file: str
-    html_report: str
-    color_history: str
-    color_prediction: str
-    horizon: int
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The run inputs, checked; None where the person chose to reuse or to skip."""
-
-    ingestion: IngestionChoice | None
-    forecast: ForecastChoice | None
-    rebuild_all: bool = False
 
 
 class RunInputs(dg.ConfigurableResource):
@@ -116,37 +109,25 @@ class RunInputs(dg.ConfigurableResource):
         # A job with partitions opens on the form of a partition; without one, on what the types say.
         self._rebuild_by_tag = bool(context.run and context.run.tags.get(REBUILD_TAG) == "all")
 
-    def choices(self) -> Choices:
-        """The checked choices.
+    @property
+    def rebuild_all(self) -> bool:
+        """Load, build and forecast everything, changed or not."""
+        return self.rebuild == "all" or self._rebuild_by_tag
+
+    def checked(self) -> Self:
+        """Return these inputs.
 
         Raises:
             dagster.Failure: with every choice that cannot be used, not to be retried.
         """
-        style = self.forecast.style if isinstance(self.forecast, RunForecast) else DefaultStyle()
-        custom = style if isinstance(style, CustomisedStyle) else CustomisedStyle()
-        dataset_url = self.ingestion.dataset_url.strip() if isinstance(self.ingestion, Reload) else ""
-        problems = _style_problems(custom) + _url_problems(dataset_url)
+        problems = []
+        if isinstance(self.forecast, RunForecast):
+            problems += _style_problems(self.forecast.names_and_colors)
+        if isinstance(self.ingestion, Reload):
+            problems += _url_problems(self.ingestion.address or "")
         if problems:
             raise dg.Failure("Run inputs: " + " ".join(problems), allow_retries=False)
-        return Choices(
-            ingestion=IngestionChoice(dataset_url or None) if isinstance(self.ingestion, Reload) else None,
-            forecast=_forecast_choice(self.forecast, custom),
-            rebuild_all=self.rebuild == "all" or self._rebuild_by_tag,
-        )
-
-
-def _forecast_choice(forecast: RunForecast | SkipForecast, style: CustomisedStyle) -> ForecastChoice | None:
-    if isinstance(forecast, SkipForecast):
-        return None
-    return ForecastChoice(
-        cpu=float(forecast.cpu),
-        memory=int(forecast.memory),
-        forecast_file=style.forecast_file,
-        html_report=style.html_report,
-        color_history=style.color_history,
-        color_prediction=style.color_prediction,
-        horizon=style.nr_days_fcst,
-    )
+        return self
 
 
 def _style_problems(style: CustomisedStyle) -> list[str]:

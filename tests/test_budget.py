@@ -91,7 +91,7 @@ def test_what_a_run_may_cost_follows_from_what_it_means_to_write(
     green, monkeypatch, planned, forecast, usd, uncounted
 ):
     asked = budget_guard(green, monkeypatch, {"orders": 1, "customers": 2})
-    most = asked.most(planned, RunInputs(forecast=forecast).choices())
+    most = asked.most(planned, RunInputs(forecast=forecast).checked())
     assert (most.usd, most.uncounted) == (usd, uncounted)
 
 
@@ -106,7 +106,7 @@ def test_what_is_free_is_not_asked_about(green, monkeypatch):
     monkeypatch.setattr("serverless_assets.budget.bytes_to_read", None)
     local = BudgetGuard(0.0, green.parts.compute, green.parts.project, green.warehouse)
     said: list[str] = []
-    local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).choices, said.append)
+    local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).checked, said.append)
     assert said == ["This run costs nothing. The budget of $0.00 (SERVERLESS_BUDGET_USD) has room for that."]
 
 
@@ -114,9 +114,9 @@ def test_a_run_over_the_budget_is_refused_and_one_within_it_is_told_the_sum(gree
     asked = budget_guard(green, monkeypatch, {"orders": 1, "customers": 2})
     said: list[str] = []
     with pytest.raises(OverBudget, match=r"^This run may cost up to \$7.00: \$4.00 for the forecast"):
-        asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="4.0")).choices, said.append)
+        asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="4.0")).checked, said.append)
     assert said == []
-    asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="2.0")).choices, said.append)
+    asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="2.0")).checked, said.append)
     (line,) = said
     assert line.startswith("This run may cost up to $5.00: $2.00 for the forecast")
 
@@ -199,9 +199,9 @@ def test_the_command_says_the_refusal_once(on_a_budget, tmp_path):
 
 
 def test_a_plan_ends_with_whether_the_budget_has_room(on_a_budget):
-    found = list(dry_run(on_a_budget.parts, RunInputs(forecast=LARGE).choices(), "order_forecast"))
+    found = list(dry_run(on_a_budget.parts, RunInputs(forecast=LARGE).checked(), "order_forecast"))
     assert (found[-1].asset, found[-1].verdict, found[-1].reason) == ("budget", "refuse", SAID)
-    found = list(dry_run(on_a_budget.parts, RunInputs().choices(), "order_forecast"))
+    found = list(dry_run(on_a_budget.parts, RunInputs().checked(), "order_forecast"))
     assert (found[-1].asset, found[-1].verdict) == ("budget", "admit")
     assert found[-1].reason.startswith("This run may cost up to $0.05 for the forecast (2 times 0.25 cores,")
 

@@ -2,10 +2,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets.run_inputs import (
-    Choices,
     CustomisedStyle,
-    ForecastChoice,
-    IngestionChoice,
     Reload,
     Reuse,
     RunForecast,
@@ -20,7 +17,7 @@ def customised(**choices: object) -> RunInputs:
 
 def refused(inputs: RunInputs) -> str:
     with pytest.raises(dg.Failure) as raised:
-        inputs.choices()
+        inputs.checked()
     assert raised.value.allow_retries is False
     return str(raised.value.description)
 
@@ -29,72 +26,54 @@ def refused(inputs: RunInputs) -> str:
 
 
 def test_the_defaults_load_everything_and_forecast_180_days():
-    assert RunInputs().choices() == Choices(
-        ingestion=IngestionChoice(dataset_url=None),
-        forecast=ForecastChoice(
-            cpu=0.25,
-            memory=256,
-            forecast_file="forecast.parquet",
-            html_report="forecast.html",
-            color_history="blue",
-            color_prediction="red",
-            horizon=180,
-        ),
-    )
+    inputs = RunInputs().checked()
+    assert inputs.ingestion.address is None
+    assert (inputs.forecast.cores, inputs.forecast.mib, inputs.forecast.horizon) == (0.25, 256, 180)
+    style = inputs.forecast.names_and_colors
+    assert (style.forecast_file, style.html_report) == ("forecast.parquet", "forecast.html")
+    assert (style.color_history, style.color_prediction) == ("blue", "red")
+    assert not inputs.rebuild_all
 
 
 def test_what_a_person_chose_is_what_is_done():
+    style = CustomisedStyle(
+        forecast_file="October 2026.parquet",
+        html_report="october_v2.1.html",
+        color_history="#a1b2c3",
+        color_prediction="rebeccapurple",
+        nr_days_fcst=30,
+    )
     inputs = RunInputs(
+        rebuild="all",
         ingestion=Reload(dataset_url=" https://shop.test/data "),
-        forecast=RunForecast(
-            cpu="1.5",
-            memory="1024",
-            style=CustomisedStyle(
-                forecast_file="October 2026.parquet",
-                html_report="october_v2.1.html",
-                color_history="#a1b2c3",
-                color_prediction="rebeccapurple",
-                nr_days_fcst=30,
-            ),
-        ),
-    )
-    assert inputs.choices() == Choices(
-        ingestion=IngestionChoice(dataset_url="https://shop.test/data"),
-        forecast=ForecastChoice(
-            cpu=1.5,
-            memory=1024,
-            forecast_file="October 2026.parquet",
-            html_report="october_v2.1.html",
-            color_history="#a1b2c3",
-            color_prediction="rebeccapurple",
-            horizon=30,
-        ),
-    )
+        forecast=RunForecast(cpu="1.5", memory="1024", style=style),
+    ).checked()
+    assert inputs.ingestion.address == "https://shop.test/data"
+    assert (inputs.forecast.cores, inputs.forecast.mib, inputs.forecast.horizon) == (1.5, 1024, 30)
+    assert inputs.forecast.names_and_colors == style
+    assert inputs.rebuild_all
 
 
 def test_reusing_and_skipping_are_choices_too():
-    assert RunInputs(ingestion=Reuse(), forecast=SkipForecast()).choices() == Choices(None, None)
+    inputs = RunInputs(ingestion=Reuse(), forecast=SkipForecast()).checked()
+    assert (inputs.ingestion, inputs.forecast) == (Reuse(), SkipForecast())
 
 
 @pytest.mark.parametrize("days", [1, 730])
 def test_the_first_and_the_last_horizon_can_be_chosen(days):
-    found = customised(nr_days_fcst=days).choices().forecast
-    assert found is not None
-    assert found.horizon == days
+    assert customised(nr_days_fcst=days).checked().forecast.horizon == days
 
 
 @pytest.mark.parametrize("color", ["Red", "#ABC", "#a1B2c3", "DarkSlateGrey"])
 def test_a_colour_is_known_in_any_case(color):
-    assert customised(color_history=color).choices().forecast is not None
+    assert customised(color_history=color).checked()
 
 
 @pytest.mark.parametrize(
     "url", ["http://localhost:8000", "https://shop.test/a/b", "http://[::1]:80/data", ""]
 )
 def test_an_address_without_secrets_is_taken(url):
-    found = RunInputs(ingestion=Reload(dataset_url=url)).choices().ingestion
-    assert found is not None
-    assert found.dataset_url == (url or None)
+    assert RunInputs(ingestion=Reload(dataset_url=url)).checked().ingestion.address == (url or None)
 
 
 # ---- refused
@@ -225,7 +204,7 @@ def test_everything_wrong_is_told_at_once():
 def test_the_launchpad_refuses_what_is_not_on_offer(config):
     @dg.asset
     def asks(run_inputs: RunInputs) -> None:
-        run_inputs.choices()
+        run_inputs.checked()
 
     job = dg.Definitions([asks], resources={"run_inputs": RunInputs.configure_at_launch()})
     with pytest.raises(dg.DagsterInvalidConfigError):
@@ -234,12 +213,12 @@ def test_the_launchpad_refuses_what_is_not_on_offer(config):
         )
 
 
-def test_a_launchpads_config_becomes_the_choices():
-    found: list[Choices] = []
+def test_a_launchpads_config_becomes_the_run_inputs():
+    checked: list[RunInputs] = []
 
     @dg.asset
     def asks(run_inputs: RunInputs) -> None:
-        found.append(run_inputs.choices())
+        checked.append(run_inputs.checked())
 
     job = dg.Definitions([asks], resources={"run_inputs": RunInputs.configure_at_launch()})
     style = {"customised": {"nr_days_fcst": 7}}
@@ -247,7 +226,7 @@ def test_a_launchpads_config_becomes_the_choices():
     job.resolve_implicit_global_asset_job_def().execute_in_process(
         run_config={"resources": {"run_inputs": {"config": config}}}
     )
-    (choices,) = found
-    assert choices.ingestion is None
-    assert choices.forecast is not None
-    assert (choices.forecast.memory, choices.forecast.horizon) == (512, 7)
+    (inputs,) = checked
+    assert isinstance(inputs.ingestion, Reuse)
+    assert isinstance(inputs.forecast, RunForecast)
+    assert (inputs.forecast.mib, inputs.forecast.horizon) == (512, 7)

@@ -33,7 +33,7 @@ from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECAST_REPORT, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import Choices, ForecastChoice, RunInputs
+from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.plan import BuildDecision
 from serverless_assets.transformation.planning import Planning, bytes_to_read
@@ -73,14 +73,14 @@ class Planned:
         return f"{self.asset:<24}{self.verdict:<16}{rows:>12}  {self.reason}"
 
 
-def dry_run(environment: PlannedEnvironment, choices: Choices, forecast_table: str) -> Iterator[Planned]:
+def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: str) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
     warehouse = environment.publisher.warehouse
     manifest = environment.project.read_manifest()
     refuse_owned_name(forecast_table, manifest)
     notes = dict(warehouse.read_states())
     for planned, note in _raw_tables(
-        environment.source, environment.publisher.home, choices, warehouse, notes
+        environment.source, environment.publisher.home, inputs, warehouse, notes
     ):
         yield planned
         notes[planned.asset] = note
@@ -90,29 +90,27 @@ def dry_run(environment: PlannedEnvironment, choices: Choices, forecast_table: s
         None,
         states=notes,
         known_models=lambda: known_models(environment.publisher.artifacts),
-        force=choices.rebuild_all,
+        force=inputs.rebuild_all,
     )
     sizes, assets = bytes_to_read(environment.project, warehouse, decisions, manifest), asset_names(manifest)
     there = states_of(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
-    yield from _forecast(environment, choices, forecast_table, decisions)
-    yield from _budget(
-        environment.budget_guard, [assets[decision.node.id] for decision in decisions], choices
-    )
+    yield from _forecast(environment, inputs, forecast_table, decisions)
+    yield from _budget(environment.budget_guard, [assets[decision.node.id] for decision in decisions], inputs)
 
 
 def _raw_tables(
     source: Source,
     home: Path,
-    choices: Choices,
+    inputs: RunInputs,
     warehouse: Warehouse,
     notes: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Planned, Mapping[str, Any]]]:
-    if choices.ingestion is None:
+    if isinstance(inputs.ingestion, Reuse):
         for table in TABLES:
             yield Planned(table.name, "reuse", "ingestion: reuse"), notes.get(table.name, {})
         return
-    url, force = choices.ingestion.dataset_url, choices.rebuild_all
+    url, force = inputs.ingestion.address, inputs.rebuild_all
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
         for fetched in fetch_tables(
@@ -147,40 +145,43 @@ def _model(
 
 
 def _forecast(
-    environment: PlannedEnvironment, choices: Choices, forecast_table: str, decisions: Sequence[BuildDecision]
+    environment: PlannedEnvironment,
+    inputs: RunInputs,
+    forecast_table: str,
+    decisions: Sequence[BuildDecision],
 ) -> Iterator[Planned]:
     """The assets that follow daily_revenue. What hangs on rows that do not exist yet comes as they come."""
     publisher, names = environment.publisher, (FORECAST_ACCURACY, FORECAST, STORE_FORECAST, FORECAST_REPORT)
     if any(decision.build and decision.node.name == REVENUE for decision in decisions):
         reason = f"upstream rebuilt ({REVENUE}): made anew if its rows differ"
-        yield from (Planned(name, *_unless_skipped(name, choices, "as it comes", reason)) for name in names)
+        yield from (Planned(name, *_unless_skipped(name, inputs, "as it comes", reason)) for name in names)
         return
     if REVENUE not in publisher.warehouse.tables():
         reason = f"{REVENUE}, which it reads, is neither a model of the dbt project nor a table"
-        yield from (Planned(name, *_unless_skipped(name, choices, "fail", reason)) for name in names)
+        yield from (Planned(name, *_unless_skipped(name, inputs, "fail", reason)) for name in names)
         return
     history = read_history(publisher.warehouse, Today.of(environment.timezone))
-    _, _, reason_to_score = decide_accuracy(publisher, history.table, choices.rebuild_all)
+    _, _, reason_to_score = decide_accuracy(publisher, history.table, inputs.rebuild_all)
     yield Planned(
         FORECAST_ACCURACY,
         "score" if reason_to_score else "reuse",
         reason_to_score or ACCURACY_UNCHANGED,
     )
-    if choices.forecast is None:
+    if isinstance(inputs.forecast, SkipForecast):
         yield from (
             Planned(name, "skip", SKIPPED_AS_ASKED) for name in (FORECAST, STORE_FORECAST, FORECAST_REPORT)
         )
         return
     try:
         forecast = decide_forecast(
-            publisher.warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
+            publisher.warehouse, forecast_table, history, inputs.forecast.horizon, inputs.rebuild_all
         )
     except (HistoryError, ForecastRefused) as error:
         yield from (Planned(name, "fail", str(error)) for name in (FORECAST, STORE_FORECAST, FORECAST_REPORT))
         return
-    rows = choices.forecast.horizon
+    rows = inputs.forecast.horizon
     if forecast.reason is not None:
-        cost = _cost_as_last_time(environment.compute, choices.forecast, forecast.state or {})
+        cost = _cost_as_last_time(environment.compute, inputs.forecast, forecast.state or {})
         yield Planned(FORECAST, "forecast", forecast.reason + cost, rows)
         # The same history gives the same rows, and then the stores stay.
         yield Planned(
@@ -189,7 +190,7 @@ def _forecast(
         yield Planned(FORECAST_REPORT, "write", f"upstream rebuilt ({FORECAST})")
         return
     yield Planned(FORECAST, "reuse", FORECAST_UNCHANGED, rows)
-    stores = decide_stores(publisher.warehouse, forecast_table, choices.rebuild_all)
+    stores = decide_stores(publisher.warehouse, forecast_table, inputs.rebuild_all)
     yield Planned(STORE_FORECAST, "forecast" if stores.reason else "reuse", stores.reason or STORES_UNCHANGED)
     rebuilt = [
         name for name, why in ((STORE_FORECAST, stores.reason), (FORECAST_ACCURACY, reason_to_score)) if why
@@ -202,28 +203,33 @@ def _forecast(
         )
         return
     report = decide_report(
-        publisher, forecast_table, choices.forecast, history, choices.rebuild_all, lambda line: None
+        publisher,
+        forecast_table,
+        inputs.forecast.names_and_colors,
+        history,
+        inputs.rebuild_all,
+        lambda line: None,
     )
     yield Planned(FORECAST_REPORT, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
 
 
-def _unless_skipped(name: str, choices: Choices, verdict: str, reason: str) -> tuple[str, str]:
-    is_skipped = choices.forecast is None and name != FORECAST_ACCURACY
+def _unless_skipped(name: str, inputs: RunInputs, verdict: str, reason: str) -> tuple[str, str]:
+    is_skipped = isinstance(inputs.forecast, SkipForecast) and name != FORECAST_ACCURACY
     return ("skip", SKIPPED_AS_ASKED) if is_skipped else (verdict, reason)
 
 
-def _cost_as_last_time(compute: Compute, choice: ForecastChoice, note: Mapping[str, Any]) -> str:
+def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[str, Any]) -> str:
     """What a forecast costs that takes as long as the last one, in words; empty where nothing is charged."""
     seconds = float(note.get("seconds") or 0.0)
     used = Usage(seconds, float(note.get("cpu_seconds") or 0.0))
-    price = compute.price(Size(choice.cpu, choice.memory), used)
+    price = compute.price(Size(forecast.cores, forecast.mib), used)
     return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
 
 
-def _budget(budget_guard: BudgetGuard, models: Sequence[str], choices: Choices) -> Iterator[Planned]:
+def _budget(budget_guard: BudgetGuard, models: Sequence[str], inputs: RunInputs) -> Iterator[Planned]:
     """What the run may cost at most, if there is a budget: more than what is planned would cost."""
     if budget_guard.budget_usd is not None:
-        most = budget_guard.most([*models, FORECAST, STORE_FORECAST], choices)
+        most = budget_guard.most([*models, FORECAST, STORE_FORECAST], inputs)
         refused = refusal(most, budget_guard.budget_usd)
         yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))
 
@@ -234,7 +240,7 @@ def plan_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobDefi
     @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
-            planned = list(dry_run(environment, run_inputs.choices(), forecast_table))
+            planned = list(dry_run(environment, run_inputs.checked(), forecast_table))
         context.log.info("\n".join(map(str, planned)))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.verdict, "rows": p.rows or 0, "reason": p.reason})

@@ -23,7 +23,7 @@ from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.run_forecast import details_in, forecast_facts
 from serverless_assets.forecasting.what_if import WindowComparison, as_text, compare
 from serverless_assets.names import FORECAST
-from serverless_assets.run_inputs import ForecastChoice, RunInputs
+from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from serverless_assets.warehouse import Warehouse
 
 REPORTS_KEPT = 10
@@ -39,13 +39,13 @@ def what_if_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobD
 
     @dg.op(out=dg.Out(dg.Nothing), description="A forecast beside the published one, to look at.")
     def imagine(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
-        choice = run_inputs.choices().forecast
-        if choice is None:
+        forecast = run_inputs.checked().forecast
+        if isinstance(forecast, SkipForecast):
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
         context.log.info(ABOUT)
         with as_failure(ForecastRefused, MessageError):
-            environment.budget_guard([FORECAST], run_inputs.choices, context.log.info)
-            found = _imagined(context, environment, forecast_table, choice)
+            environment.budget_guard([FORECAST], run_inputs.checked, context.log.info)
+            found = _imagined(context, environment, forecast_table, forecast)
         context.add_output_metadata(found)
 
     @dg.job(name="what_if_forecast", config=prefill(ingestion="reuse"), description=what_if_job.__doc__)
@@ -56,12 +56,12 @@ def what_if_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobD
 
 
 def _imagined(
-    context: dg.OpExecutionContext, environment: PlannedEnvironment, table: str, choice: ForecastChoice
+    context: dg.OpExecutionContext, environment: PlannedEnvironment, table: str, forecast: RunForecast
 ) -> dict[str, Any]:
     """Have the forecast computed, write the report on it, and return what there is to see."""
-    warehouse, size = environment.publisher.published.warehouse, Size(choice.cpu, choice.memory)
+    warehouse, size = environment.publisher.published.warehouse, Size(forecast.cores, forecast.mib)
     history = read_history(warehouse, Today.of(environment.timezone))
-    request = history.request(choice.horizon, COUNTRY)
+    request = history.request(forecast.horizon, COUNTRY)
     published = _published(warehouse, table)
     answered, took = run_with_memory_retry(
         environment.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
@@ -72,7 +72,7 @@ def _imagined(
         request.history,
         answer.forecast,
         facts,
-        choice,
+        forecast.names_and_colors,
         details_in(answer.diagnostics),
         notes=[*history.warnings, *history.notes],
     )

@@ -93,8 +93,8 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool) -> None:
     from serverless_assets.cli.run import run_inputs
     from serverless_assets.environments import environment
 
-    choices = run_inputs(reuse, skip_forecast, rebuild).choices()
-    for planned in dry_run(environment(settings), choices, settings.forecast_table):
+    inputs = run_inputs(reuse, skip_forecast, rebuild).checked()
+    for planned in dry_run(environment(settings), inputs, settings.forecast_table):
         click.echo(planned)
 
 

@@ -96,7 +96,7 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
     def forecast_accuracy(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> dg.MaterializeResult:
-        warehouse, rebuild = publisher.warehouse, run_inputs.choices().rebuild_all
+        warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
         with as_failure():
             with warehouse.connected():
                 actual = read_history(warehouse, Today.of(timezone)).table

@@ -39,7 +39,7 @@ from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECASTING, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import ForecastChoice, RunInputs
+from serverless_assets.run_inputs import CustomisedStyle, RunInputs, SkipForecast
 from serverless_assets.settings import SettingsError
 
 
@@ -90,8 +90,8 @@ def forecasting_assets(
         publisher: dg.ResourceParam[Publisher],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        choices, warehouse = run_inputs.choices(), publisher.warehouse
-        if choices.forecast is None:
+        inputs, warehouse = run_inputs.checked(), publisher.warehouse
+        if isinstance(inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
         with as_failure(ForecastRefused, MessageError):
@@ -110,7 +110,7 @@ def forecasting_assets(
                 for sentence in history.notes:
                     context.log.info(sentence)
                 decision = decide_forecast(
-                    warehouse, forecast_table, history, choices.forecast.horizon, choices.rebuild_all
+                    warehouse, forecast_table, history, inputs.forecast.horizon, inputs.rebuild_all
                 )
             checks = decision.checks
             try:
@@ -118,13 +118,13 @@ def forecasting_assets(
                     forecast_metadata = reuse_forecast(
                         publisher,
                         forecast_table,
-                        choices.forecast.forecast_file,
+                        inputs.forecast.names_and_colors.forecast_file,
                         decision.state,
                         decision.request,
                     )
                 else:
                     run = ForecastRun(
-                        context, publisher, forecast_table, compute, choices.forecast, decision.state
+                        context, publisher, forecast_table, compute, inputs.forecast, decision.state
                     )
                     forecast_metadata, checks = run.run(
                         decision.request, decision.fingerprint, str(decision.reason)
@@ -156,19 +156,20 @@ def forecasting_assets(
     def forecast_report(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[dg.MaterializeResult]:
-        choices, warehouse = run_inputs.choices(), publisher.warehouse
-        if choices.forecast is None:
+        inputs, warehouse = run_inputs.checked(), publisher.warehouse
+        if isinstance(inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
-        name = choices.forecast.html_report
+        style = inputs.forecast.names_and_colors
+        name = style.html_report
         with as_failure():
             with warehouse.connected():
                 decision = decide_report(
                     publisher,
                     forecast_table,
-                    choices.forecast,
+                    style,
                     read_history(warehouse, Today.of(timezone)),
-                    choices.rebuild_all,
+                    inputs.rebuild_all,
                     context.log.warning,
                 )
             page = decision.page
@@ -205,12 +206,12 @@ def forecasting_assets(
 def decide_report(
     publisher: Publisher,
     forecast_table: str,
-    choice: ForecastChoice,
+    style: CustomisedStyle,
     history: History,
     rebuild_all: bool,
     warn: Callable[[str], None],
 ) -> ReportDecision:
-    """Decide whether to render the report of `choice` on the forecast in `forecast_table`.
+    """Decide whether to render the report in this style on the forecast in `forecast_table`.
 
     warn: called with a sentence for each earlier forecast whose record cannot be read.
     """
@@ -220,13 +221,13 @@ def decide_report(
         history.not_empty(),
         forecast,
         facts,
-        choice,
+        style,
         read_details(publisher.artifacts, facts),
         reported_accuracy(publisher, history.table, warn),
         reported_stores(warehouse, forecast),
         [*history.warnings, *history.notes],
     )
-    page, key = publisher.artifacts.read(choice.html_report), report_key(report)
+    page, key = publisher.artifacts.read(style.html_report), report_key(report)
     return ReportDecision(report, key, page, reason_to_report(key_in(page), key, rebuild_all))
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
-from serverless_assets.run_inputs import ForecastChoice
+from serverless_assets.run_inputs import CustomisedStyle
 
 UNCHANGED = "unchanged: same forecast, history, style and code"
 TITLE = "Daily order revenue"
@@ -38,7 +38,7 @@ def report_input(
     history: pa.Table,
     forecast: pa.Table,
     facts: Mapping[str, Any],
-    choice: ForecastChoice,
+    style: CustomisedStyle,
     details: Mapping[str, Any],
     track_record: Mapping[str, Any] | None = None,
     stores: Sequence[Mapping[str, Any]] = (),
@@ -56,8 +56,8 @@ def report_input(
         forecast=forecast.select(FORECAST_SCHEMA.names),
         title=TITLE,
         unit=UNIT,
-        color_history=choice.color_history,
-        color_prediction=choice.color_prediction,
+        color_history=style.color_history,
+        color_prediction=style.color_prediction,
         facts={label: _fact_text(facts[name]) for label, name in FACTS.items() if name in facts},
         diagnostics={name: diagnostics[name] for name in DIAGNOSTICS if name in diagnostics},
         stores=stores,

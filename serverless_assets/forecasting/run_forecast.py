@@ -19,7 +19,7 @@ from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import backtest_picture
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import ForecastChoice
+from serverless_assets.run_inputs import RunForecast
 
 # The scores of the back-test that are metadata of their own, to be plotted from run to run.
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95", "origins")
@@ -33,7 +33,7 @@ class ForecastRun:
     publisher: Publisher
     table: str
     compute: Compute
-    choice: ForecastChoice
+    inputs: RunForecast
     last: Mapping[str, Any] | None
 
     def run(
@@ -46,7 +46,7 @@ class ForecastRun:
             ComputeError: there is no answer.
         """
         calls, log, run_id = RecordedCalls(self.context), self.context.log.info, self.context.run.run_id
-        requested, message = Size(self.choice.cpu, self.choice.memory), request.to_bytes()
+        requested, message = Size(self.inputs.cores, self.inputs.mib), request.to_bytes()
         size = initial_size(requested, self.last, log)
         answered, used_size = run_with_memory_retry(self.compute, message, size, log, calls)
         answer, made_at = ForecastAnswer.from_bytes(answered.content), datetime.now(UTC)
@@ -64,7 +64,9 @@ class ForecastRun:
                 calls.ended(answered.call)
             raise ForecastUnsound(checks)
         record = Record(rows, facts, message, details)
-        stored = store_new_forecast(self.publisher, self.table, self.choice.forecast_file, record, reason)
+        stored = store_new_forecast(
+            self.publisher, self.table, self.inputs.names_and_colors.forecast_file, record, reason
+        )
         if answered.call:
             calls.ended(answered.call)
         return stored, checks

@@ -39,7 +39,7 @@ from serverless_assets.hashing import digest
 from serverless_assets.names import FORECAST, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import RunInputs
+from serverless_assets.run_inputs import RunInputs, SkipForecast
 from serverless_assets.warehouse import TableShape, Warehouse
 
 DESCRIPTION = (
@@ -109,14 +109,14 @@ def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefiniti
         publisher: dg.ResourceParam[Publisher],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult]:
-        choices = run_inputs.choices()
-        if choices.forecast is None:
+        inputs = run_inputs.checked()
+        if isinstance(inputs.forecast, SkipForecast):
             context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
             return
-        warehouse, requested = publisher.warehouse, Size(choices.forecast.cpu, choices.forecast.memory)
+        warehouse, requested = publisher.warehouse, Size(inputs.forecast.cores, inputs.forecast.mib)
         with as_failure(ForecastRefused, MessageError):
             with warehouse.connected():
-                decision = decide_stores(warehouse, forecast_table, choices.rebuild_all)
+                decision = decide_stores(warehouse, forecast_table, inputs.rebuild_all)
                 reused_rows = warehouse.row_count(STORE_FORECAST) if decision.reason is None else 0
             version = dg.DataVersion(decision.key)
             if decision.reason is None:

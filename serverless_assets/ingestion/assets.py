@@ -21,7 +21,7 @@ from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import RunInputs
+from serverless_assets.run_inputs import Reuse, RunInputs
 
 GROUP = "ingestion"
 
@@ -57,16 +57,16 @@ def ingestion_assets(
         source: dg.ResourceParam[Source],
         publisher: dg.ResourceParam[Publisher],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        choices = run_inputs.choices()
+        inputs = run_inputs.checked()
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
         checks = CheckRunner(context, publisher.warehouse, first_month.replace(day=1))
         with as_failure():
-            if choices.ingestion is None:
+            if isinstance(inputs.ingestion, Reuse):
                 yield from _reuse(context, selected, checks)
             elif selected:
-                url = choices.ingestion.dataset_url
+                url = inputs.ingestion.address
                 opened = (HttpSource(url, source.limits) if url else source).open()
-                force = choices.rebuild_all
+                force = inputs.rebuild_all
                 with scratch_folder(publisher.home, "ingestion") as scratch:
                     yield from _reload(context, selected, opened, checks, months, scratch, force)
             yield from checks.without_loading(table for table in tables if table not in selected)

@@ -18,7 +18,7 @@ from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, asse
 from serverless_assets.publishing.run_history import prune_runs
 from serverless_assets.publishing.run_lock import registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
-from serverless_assets.run_inputs import Choices
+from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse import Warehouse
 
 
@@ -65,8 +65,8 @@ class PendingAssets:
         write_atomically(self.path, json.dumps(sorted(assets)).encode())
 
 
-# Raises a `UserError` if a run that means to write these assets, with these choices, may not begin.
-Admit = Callable[[Sequence[str], Callable[[], Choices], Callable[[str], None]], None]
+# Raises a `UserError` if a run that means to write these assets, with these run inputs, may not begin.
+Admit = Callable[[Sequence[str], Callable[[], RunInputs], Callable[[str], None]], None]
 
 # The events that tell what became of a run's assets.
 OUTCOME_EVENTS = {
@@ -213,7 +213,7 @@ class Publisher(ABC):
                 context.run,
                 context.instance,
                 log,
-                lambda planned: admit(planned, run_inputs.choices, log.info),
+                lambda planned: admit(planned, run_inputs.checked, log.info),
                 existing,
             ):
                 yield self

@@ -64,7 +64,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
     def transformation(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[Any]:
-        choices = run_inputs.choices()
+        inputs = run_inputs.checked()
         run_id = context.run.run_id
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
@@ -72,7 +72,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
             decisions = Planning(manifest, publisher.warehouse, project.vars(), variables).decide(
                 step.selected(),
                 known_models=lambda: known_models(publisher.artifacts),
-                force=choices.rebuild_all,
+                force=inputs.rebuild_all,
                 run_id=run_id,
             )
             yield from step.carry_out(decisions)

@@ -15,7 +15,7 @@ from tests.test_pipeline import change_work
 
 
 def planned(pipeline: Pipeline, inputs: RunInputs | None = None) -> dict[str, tuple[str, str]]:
-    found = dry_run(pipeline.parts, (inputs or RunInputs()).choices(), "order_forecast")
+    found = dry_run(pipeline.parts, (inputs or RunInputs()).checked(), "order_forecast")
     return {one.asset: (one.verdict, one.reason) for one in found}
 
 
@@ -122,7 +122,7 @@ def test_the_command_says_the_plan(pipeline):
 
 def test_a_plan_without_the_forecasts_model_says_what_is_missing(tmp_path):
     settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path)})
-    planned = list(_forecast(environment(settings), RunInputs().choices(), "order_forecast", []))
+    planned = list(_forecast(environment(settings), RunInputs().checked(), "order_forecast", []))
     assert {(found.verdict, found.reason) for found in planned} == {
         ("fail", "daily_revenue, which it reads, is neither a model of the dbt project nor a table")
     }

@@ -123,7 +123,7 @@ def test_a_second_run_reuses_everything(on_gcp, modal):
 
 def test_a_plan_says_what_each_model_would_read(on_gcp):
     """The emulator says 0 bytes of anything: that BigQuery is asked, and answers, is what is seen here."""
-    choices = RunInputs(rebuild="all", ingestion=Reuse()).choices()
+    choices = RunInputs(rebuild="all", ingestion=Reuse()).checked()
     found = {one.asset: one.reason for one in dry_run(on_gcp.parts, choices, "order_forecast")}
     for model in ("orders", "customers", "daily_revenue"):
         assert re.fullmatch(r"forced: rebuild all; reads [\d,]+ bytes, about \$0\.\d{6}", found[model])
@@ -133,7 +133,7 @@ def test_a_plan_says_what_each_model_would_read(on_gcp):
 def test_a_budget_counts_what_the_models_would_read_and_the_forecast(on_gcp):
     everything = [node["alias"] for node in on_gcp.parts.project.read_manifest()["nodes"].values()]
     most = replace(on_gcp.parts.budget_guard, budget_usd=0.0).most(
-        ["order_forecast", *everything], RunInputs().choices()
+        ["order_forecast", *everything], RunInputs().checked()
     )
     assert [charge.purpose.partition(" (")[0] for charge in most.charges] == [
         "for the forecast",

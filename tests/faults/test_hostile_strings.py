@@ -116,7 +116,7 @@ def test_a_hostile_choice_is_refused_in_words_or_harmless(field: str, attempt: T
         with attempt(f"{field}={value[:40]!r}") as fault:
             style = CustomisedStyle(**{field: value})
             try:
-                RunInputs(forecast=RunForecast(style=style)).choices()
+                RunInputs(forecast=RunForecast(style=style)).checked()
             except dg.Failure as refused:
                 check_text(str(refused.description), fault)
                 if len(str(refused.description)) > 2000:
@@ -132,7 +132,7 @@ def test_a_hostile_address_is_refused_without_repeating_it(attempt: Tally) -> No
             continue
         with attempt(f"dataset_url={value[:40]!r}") as fault:
             try:
-                RunInputs(ingestion=Reload(dataset_url=value)).choices()
+                RunInputs(ingestion=Reload(dataset_url=value)).checked()
             except dg.Failure as refused:
                 check_text(str(refused.description), fault)
                 if "hunter2" in str(refused.description):

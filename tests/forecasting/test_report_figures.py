@@ -19,7 +19,7 @@ from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import report_input
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.forecasting.run_forecast import details_in
-from serverless_assets.run_inputs import RunInputs
+from serverless_assets.run_inputs import CustomisedStyle
 from tests.conftest import Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
@@ -71,10 +71,9 @@ def record() -> Record:
 
 
 def page_of(record: Record, facts: Any = None, details: Any = None) -> ReportPage:
-    choice = RunInputs().choices().forecast
-    assert choice
+    style = CustomisedStyle()
     return ReportPage(
-        render(report_input(history(), record.rows, facts or record.facts, choice, details or record.details))
+        render(report_input(history(), record.rows, facts or record.facts, style, details or record.details))
     )
 
 
