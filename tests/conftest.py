@@ -7,9 +7,10 @@ command and the UI start keep them in files.
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ from tests.services.modal.harness import Server, modal_server
 
 SAMPLE_END = "2026-10-31"
 NO_FORECAST = RunInputs(forecast=SkipForecast())
+
+
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 8 << 30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests' files in memory where there is room: every fsync of a warehouse costs time on a disk."""
+    is_worker = hasattr(config, "workerinput")
+    if config.option.basetemp or is_worker or not os.access(MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+        folder = tempfile.mkdtemp(prefix="serverless-tests-", dir=MEMORY)
+        config.option.basetemp = folder
+        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,12 +14,14 @@ def record(reason):
     print("recorded:", reason, flush=True)
 
 with stopping.Stopping(float(sys.argv[1]), record):
-    print("at work", flush=True)
+    text = "at work\\n"
     while True:
+        # The first interrupt may come as soon as the text is out.
         try:
+            print(text, end="", flush=True)
             time.sleep(3600)
         except KeyboardInterrupt:
-            pass
+            text = ""
 """
 ENDS = """
 import sys, time
