@@ -14,8 +14,8 @@ from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Co
 from serverless_assets.names import FORECAST, STORE_FORECAST
 from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.assets import asset_names
+from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
 from serverless_assets.transformation.fingerprints import Materialization
-from serverless_assets.transformation.planning import Planning, bytes_to_read
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
 
@@ -191,10 +191,9 @@ class BudgetGuard:
     def _models(self, planned: Collection[str]) -> tuple[list[Charge], list[str]]:
         """The charge for building the planned models in full, and those of which nobody can tell."""
         manifest = self.project.read_manifest()
-        # Whatever the relations hold by now: built by force, a model is built in full.
-        planning = Planning(manifest, self.warehouse, self.project.vars(), self.project.variables)
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
-        decisions = planning.decide(selected, states={}, force=True)
+        # Whatever the relations hold by now: built by force, a model is built in full.
+        decisions = decide_models(self.project, manifest, self.warehouse, selected, notes={}, force=True)
         sizes = bytes_to_read(self.project, self.warehouse, decisions, manifest)
         tables = [decision.node.name for decision in decisions if decision.node.kind != Materialization.VIEW]
         price = self.warehouse.price(sum(sizes.values())) or 0.0

@@ -35,10 +35,11 @@ from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import asset_names
-from serverless_assets.transformation.plan import BuildDecision
-from serverless_assets.transformation.planning import Planning, bytes_to_read
+from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
+from serverless_assets.transformation.green_manifest import known_models
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.state import known_models, row_count, states_of
+from serverless_assets.transformation.rebuild_rules import BuildDecision
+from serverless_assets.transformation.relation_states import read_states, warehouse_of
 from serverless_assets.warehouse import Warehouse
 
 
@@ -84,16 +85,16 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     ):
         yield planned
         notes[planned.asset] = note
-    decisions = Planning(
-        manifest, warehouse, environment.project.vars(), environment.project.variables
-    ).decide(
-        None,
-        states=notes,
+    decisions = decide_models(
+        environment.project,
+        manifest,
+        warehouse,
+        notes=notes,
         known_models=lambda: known_models(environment.publisher.artifacts),
         force=inputs.rebuild_all,
     )
     sizes, assets = bytes_to_read(environment.project, warehouse, decisions, manifest), asset_names(manifest)
-    there = states_of(warehouse, [decision.node for decision in decisions], notes)
+    there = read_states(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
     yield from _forecast(environment, inputs, forecast_table, decisions)
     yield from _budget(environment.budget_guard, [assets[decision.node.id] for decision in decisions], inputs)
@@ -137,7 +138,8 @@ def _model(
 ) -> Planned:
     name = decision.node.name
     months = "" if decision.months is None else f", {len(decision.months)} months"
-    rows = row_count(warehouse, decision.node) if name in notes else None
+    place = warehouse_of(warehouse, decision.node)
+    rows = place.row_count(decision.node.identifier) if name in notes else None
     reason = decision.reason
     if name in sizes:
         reason += f"; reads {sizes[name]:,} bytes, about ${warehouse.price(sizes[name]) or 0.0:.6f}"

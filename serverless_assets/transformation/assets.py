@@ -12,11 +12,11 @@ from serverless_assets.failures import as_failure
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
+from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.fingerprints import is_model
-from serverless_assets.transformation.plan import BuildDecision
-from serverless_assets.transformation.planning import Planning
+from serverless_assets.transformation.green_manifest import keep_manifest, known_models
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.state import keep_manifest, known_models
+from serverless_assets.transformation.rebuild_rules import BuildDecision
 
 
 class GroupByFolder(DagsterDbtTranslator):
@@ -69,7 +69,10 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
             step = Step(context, project, manifest, translator, publisher.warehouse, variables)
-            decisions = Planning(manifest, publisher.warehouse, project.vars(), variables).decide(
+            decisions = decide_models(
+                project,
+                manifest,
+                publisher.warehouse,
                 step.selected(),
                 known_models=lambda: known_models(publisher.artifacts),
                 force=inputs.rebuild_all,

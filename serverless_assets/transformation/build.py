@@ -15,9 +15,9 @@ from serverless_assets.transformation.dbt_message import DagsterEvent, dagster_e
 from serverless_assets.transformation.fingerprints import Materialization, is_model
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
 from serverless_assets.transformation.lineage import ColumnLineage
-from serverless_assets.transformation.plan import BuildDecision, in_turns, plan_text
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.state import qualified_name, row_count, rows_in, write_states
+from serverless_assets.transformation.rebuild_rules import BuildDecision, in_turns
+from serverless_assets.transformation.relation_states import State, rows_in, warehouse_of, write_states
 from serverless_assets.warehouse import Warehouse
 
 
@@ -68,15 +68,16 @@ class Step:
         """The models that stay as they are, on record as such."""
         lineages = self._lineage.of_reused([d.node.id for d in decisions], self.context.instance)
         with self.warehouse.connected():
-            rows = [row_count(self.warehouse, decision.node) for decision in decisions]
-        for decision, count in zip(decisions, rows, strict=True):
+            places = [warehouse_of(self.warehouse, decision.node) for decision in decisions]
+            rows = [place.row_count(d.node.identifier) for place, d in zip(places, decisions, strict=True)]
+        for decision, place, count in zip(decisions, places, rows, strict=True):
             yield dg.MaterializeResult(
                 asset_key=self._key(decision),
                 data_version=dg.DataVersion(decision.state.version),
                 metadata={
                     **metadata.outcome("reused", decision.reason, rows=count),
-                    metadata.BUILT_BY: decision.built_by,
-                    "dagster/table_name": qualified_name(self.warehouse, decision.node),
+                    metadata.BUILT_BY: decision.state.built_by,
+                    "dagster/table_name": place.qualified_name(decision.node.identifier),
                     **lineages[decision.node.id],
                     "plan": table,
                 },
@@ -95,7 +96,7 @@ class Step:
                     check_name=check.name,
                     passed=check.name not in decision.state.warnings,
                     severity=dg.AssetCheckSeverity.WARN,
-                    metadata={metadata.STATUS: "reused", metadata.BUILT_BY: decision.built_by},
+                    metadata={metadata.STATUS: "reused", metadata.BUILT_BY: decision.state.built_by},
                 )
 
     def _not_built(
@@ -121,7 +122,7 @@ class Step:
         in_place = [
             d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
         ]
-        write_states(self.warehouse, [(node, {}) for node in in_place])
+        write_states(self.warehouse, [(node, State()) for node in in_place])
         events = dbt_runner.stream(
             build_arguments(building, self.manifest, datetime.now(UTC)),
             self.project.directory,
@@ -208,3 +209,14 @@ def _table(decisions: Iterable[BuildDecision]) -> dg.TableMetadataValue:
             for decision in decisions
         ]
     )
+
+
+def plan_text(decisions: Sequence[BuildDecision]) -> str:
+    """The plan for a person: how many are built and reused, then a line for each."""
+    built = sum(decision.build for decision in decisions)
+    lines = [f"{len(decisions) - built} reused, {built} built"]
+    for decision in decisions:
+        months = f" ({len(decision.months)} months)" if decision.months is not None else ""
+        verb = f"build{months}" if decision.build else "reuse"
+        lines.append(f"{decision.node.name:<24} {verb:<18} {decision.reason}")
+    return "\n".join(lines)

@@ -4,11 +4,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 from serverless_assets.transformation.dbt_process import FAILED, Event, in_a_line
 from serverless_assets.transformation.fingerprints import Materialization, is_model
-from serverless_assets.transformation.plan import BuildDecision, State
+from serverless_assets.transformation.rebuild_rules import BuildDecision
+from serverless_assets.transformation.relation_states import State
 
 
 def build_arguments(
@@ -117,20 +119,30 @@ class Results:
         ]
         return "; ".join(parts)
 
-    def states(self, decisions: Iterable[BuildDecision], finished: bool) -> Mapping[str, Mapping[str, Any]]:
+    def states(self, decisions: Iterable[BuildDecision], finished: bool) -> Mapping[str, State]:
         """What to keep with each relation that was built, by name. `finished`: dbt came to its own end.
 
         A model whose tests failed, or did not run because the build was stopped, is marked as dirty;
         also one that was reused, and whose test failed because of a model that was built.
         """
-        tests = tests_of(self.manifest)
         states = {}
         for decision in decisions:
             is_built = self.statuses.get(decision.node.id) == "success"
-            state = self._state(decision, tests[decision.node.id], finished or not decision.build)
+            state = self._state(decision, self._tests[decision.node.id], finished or not decision.build)
             if is_built or (not decision.build and state.dirty_reason):
-                states[decision.node.name] = state.as_json()
+                states[decision.node.name] = state
         return states
+
+    @cached_property
+    def _tests(self) -> Mapping[str, Sequence[str]]:
+        """The tests of each model: those attached to it, and those that are about it among others."""
+        tests: dict[str, list[str]] = defaultdict(list)
+        for id, node in self.manifest["nodes"].items():
+            if node["resource_type"] == "test":
+                about = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
+                for model in about:
+                    tests[model].append(id)
+        return tests
 
     def _causes(self, id: str) -> list[str]:
         """What failed among all that a model is made from."""
@@ -146,7 +158,7 @@ class Results:
         return list(causes)
 
     def _failed_tests(self, id: str) -> list[str]:
-        return [test for test in tests_of(self.manifest)[id] if self.statuses.get(test) in FAILED]
+        return [test for test in self._tests[id] if self.statuses.get(test) in FAILED]
 
     def _is_attached(self, test: str) -> bool:
         """Whether a test is a check of one asset, which shows its own failure."""
@@ -167,14 +179,3 @@ class Results:
         if not finished and not all(test in self.statuses for test in tests):
             return State(dirty_reason=STOPPED)
         return replace(decision.state, warnings=those("warn"))
-
-
-def tests_of(manifest: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
-    """The tests of each model: those attached to it, and those that are about it among others."""
-    tests: dict[str, list[str]] = defaultdict(list)
-    for id, node in manifest["nodes"].items():
-        if node["resource_type"] == "test":
-            about = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
-            for model in about:
-                tests[model].append(id)
-    return tests

@@ -16,8 +16,8 @@ from serverless_assets.files import scratch_folder
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import MODELS
+from serverless_assets.transformation.green_manifest import last_green
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.state import last_green
 
 TESTS = ("test", "unit_test")
 GREEN = ("success", "pass", "warn")

@@ -10,7 +10,8 @@ from serverless_assets.transformation.invocation import (
     build_arguments,
     months_variable,
 )
-from serverless_assets.transformation.plan import BuildDecision, State
+from serverless_assets.transformation.rebuild_rules import BuildDecision
+from serverless_assets.transformation.relation_states import State
 
 STATE = State("v2", data_hashes={"SQL": "1"}, built_by="run-2")
 MANIFEST = {
@@ -58,27 +59,27 @@ def states(statuses, decisions=None, finished=True):
 
 def test_a_sound_model_keeps_what_it_was_built_from():
     found = states({"model.orders": "success", "test.unique": "pass", "test.agree": "pass"})
-    assert State.from_json(found["orders"]) == STATE
+    assert found["orders"].as_json() == STATE.as_json()
 
 
 def test_a_warning_is_kept_with_it():
     found = states({"model.orders": "success", "test.unique": "warn", "test.agree": "pass"})
-    assert State.from_json(found["orders"]).warnings == ["unique"]
+    assert found["orders"].warnings == ["unique"]
 
 
 @pytest.mark.parametrize("status", ["fail", "error", "runtime error"])
 def test_failed_tests_leave_it_dirty_and_are_named(status):
     found = states({"model.orders": "success", "test.unique": status, "test.agree": status})
-    assert State.from_json(found["orders"]) == State(dirty_reason="last tests failed: agree, unique")
+    assert found["orders"] == State(dirty_reason="last tests failed: agree, unique")
 
 
 def test_a_build_that_was_stopped_before_the_tests_leaves_it_dirty():
     found = states({"model.orders": "success", "test.unique": "pass"}, finished=False)
-    assert State.from_json(found["orders"]) == State(dirty_reason=STOPPED)
+    assert found["orders"] == State(dirty_reason=STOPPED)
 
 
 def test_a_test_that_was_not_asked_for_does_not_matter():
-    assert State.from_json(states({"model.orders": "success", "test.unique": "pass"})["orders"]) == STATE
+    assert states({"model.orders": "success", "test.unique": "pass"})["orders"].as_json() == STATE.as_json()
 
 
 @pytest.mark.parametrize("status", ["error", "skipped"])
@@ -89,7 +90,7 @@ def test_a_model_that_was_not_built_keeps_its_note(status):
 def test_a_reused_model_whose_test_now_fails_is_dirty():
     decisions = [decision("orders"), decision("cities", build=False)]
     found = states({"model.orders": "success", "test.agree": "fail"}, decisions)
-    assert {State.from_json(stored).dirty_reason for stored in found.values()} == {"last tests failed: agree"}
+    assert {stored.dirty_reason for stored in found.values()} == {"last tests failed: agree"}
     assert found.keys() == {"orders", "cities"}
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.state import rows_in
+from serverless_assets.transformation.relation_states import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 pytestmark = pytest.mark.slow

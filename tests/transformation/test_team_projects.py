@@ -4,7 +4,7 @@ import pytest
 
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.transformation.assets import transformation_assets
-from serverless_assets.transformation.state import last_green
+from serverless_assets.transformation.green_manifest import last_green
 from tests.transformation.conftest import ROWS
 from tests.transformation.team import Team
 

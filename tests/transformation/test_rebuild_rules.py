@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from serverless_assets.transformation.fingerprints import Materialization, Node
-from serverless_assets.transformation.plan import BuildDecision, State, in_turns, plan
+from serverless_assets.transformation.rebuild_rules import BuildDecision, decide_builds, in_turns
+from serverless_assets.transformation.relation_states import State
 
 MENU, ORDERS = "raw_menu", "raw_orders"
 OCTOBER, NOVEMBER = "2026-10-01", "2026-11-01"
@@ -40,7 +41,7 @@ RAW = {
 
 
 def decided(graph=GRAPH, found=RAW, **asked) -> dict[str, BuildDecision]:
-    return {decision.node.name: decision for decision in plan(graph, found, **asked)}
+    return {decision.node.name: decision for decision in decide_builds(graph, found, **asked)}
 
 
 def after(graph=GRAPH, found=RAW, **asked) -> dict[str, State]:
@@ -68,7 +69,7 @@ def test_nothing_is_built_twice():
     again = decided(found=after(run_id="run-1"), run_id="run-2")
     assert built(again) == set()
     assert {one.reason for one in again.values()} == {"unchanged"}
-    assert {one.built_by for one in again.values()} == {"run-1"}
+    assert {one.state.built_by for one in again.values()} == {"run-1"}
 
 
 def test_another_run_gives_the_same_versions():
@@ -150,7 +151,7 @@ def test_a_relation_that_was_dropped_is_built_alone():
 
 def test_what_is_reused_but_hangs_on_a_dropped_relation_has_its_turn_after_it():
     there = {name: state for name, state in after().items() if name != "orders"}
-    first, building, last = in_turns(plan(GRAPH, there))
+    first, building, last = in_turns(decide_builds(GRAPH, there))
     names = [[one.node.name for one in turn] for turn in (first, building, last)]
     assert names == [["stg_orders"], ["orders"], ["revenue", "cities"]]
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from serverless_assets.artifacts.local import LocalArtifacts
-from serverless_assets.transformation.state import (
+from serverless_assets.transformation.green_manifest import (
     HISTORY_KEPT,
     HISTORY_PREFIX,
     MANIFEST,

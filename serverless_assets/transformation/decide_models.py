@@ -1,0 +1,171 @@
+"""Decide which models of a manifest are rebuilt, with what the warehouse says of their relations."""
+
+import json
+import os
+import string
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from serverless_assets.errors import UserError
+from serverless_assets.hashing import file_digest
+from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.fingerprints import Materialization, Node, nodes, relation_name
+from serverless_assets.transformation.invocation import full_name, months_variable
+from serverless_assets.transformation.project import Project
+from serverless_assets.transformation.rebuild_rules import BuildDecision, decide_builds
+from serverless_assets.transformation.relation_states import State, read_states, warehouse_of
+from serverless_assets.warehouse import Warehouse, WarehouseError
+
+
+class PlanningError(UserError):
+    """The dbt project declares something that cannot be planned."""
+
+
+def decide_models(
+    project: Project,
+    manifest: Mapping[str, Any],
+    warehouse: Warehouse,
+    selected: Collection[str] | None = None,
+    *,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
+    known_models: Callable[[], Collection[str]] = set,
+    force: bool = False,
+    run_id: str = "",
+) -> Sequence[BuildDecision]:
+    """Decide on each of the `selected` models, parents first.
+
+    Args:
+        selected: dbt's unique ids of the models that the run is about; None means all.
+        notes: what is kept with the relations of the target's schema, if not to be read from the warehouse.
+        known_models: returns the ids of models that the last green build had; it is called only if a relation
+            is missing.
+        force: build every selected model, whatever its relation holds.
+        run_id: the run that builds.
+
+    Raises:
+        PlanningError: a query `restated_months` reads something that there is not.
+        WarehouseError: the warehouse cannot be asked.
+    """
+    environ = {**os.environ, **project.variables}
+    models = nodes(manifest, project.vars(), environ, _large_seeds(manifest))
+    states = read_states(warehouse, models, notes)
+    is_missing = any(m.name not in states for m in models if m.kind != Materialization.EPHEMERAL)
+    known_ids = known_models() if is_missing else ()
+    decide = partial(
+        decide_builds,
+        models,
+        states,
+        selected=None if selected is None else {model.name for model in models if model.id in selected},
+        known_models={model.name for model in models if model.id in known_ids},
+        force=force,
+        run_id=run_id,
+        current_month=f"{datetime.now(UTC):%Y-%m}",
+    )
+    decisions = decide()
+    restated = _months_to_restate(decisions, models, states, manifest, warehouse, environ["DBT_SCHEMA"])
+    return decide(months_to_restate=restated) if restated else decisions
+
+
+def _large_seeds(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """A hash of the rows of each seed that dbt hashes by its path alone: those over 1 MiB."""
+    seeds = [node for node in manifest["nodes"].values() if node["resource_type"] == "seed"]
+    paths = {
+        seed["unique_id"]: Path(seed["root_path"] or "") / seed["original_file_path"]
+        for seed in seeds
+        if seed["checksum"]["name"] == "path"
+    }
+    return {id: file_digest(path) for id, path in paths.items() if path.is_file()}
+
+
+def _months_to_restate(
+    decisions: Sequence[BuildDecision],
+    models: Sequence[Node],
+    states: Mapping[str, State],
+    manifest: Mapping[str, Any],
+    warehouse: Warehouse,
+    schema: str,
+) -> Mapping[str, Collection[str] | None]:
+    """Months that a model built by months has to build too, by its own query (meta: restated_months).
+
+    None for a model whose query reads what this run has yet to build.
+    """
+    queries = {}
+    for decision in decisions:
+        query = manifest["nodes"][decision.node.id]["config"].get("meta", {}).get("restated_months")
+        if query and decision.months is not None:
+            queries[decision.node.name] = str(query)
+    # The relations that do not hold yet what the models of this run will be built from.
+    stale = {model.name for model in models if model.name not in states}
+    built = {decision.node.name for decision in decisions if decision.build}
+    for model in models:
+        if model.kind == Materialization.VIEW and model.name in states:
+            is_edited = states[model.name].data_hashes != model.data_hashes
+            is_stale = is_edited or bool(stale & set(model.reads))
+        else:
+            is_stale = model.name in built
+        if is_stale:
+            stale.add(model.name)
+    months: dict[str, Collection[str] | None] = {}
+    for name, query in queries.items():
+        fields = {field for _, field, _, _ in string.Formatter().parse(query) if field}
+        relations = {field: _relation(field, name, models, manifest, warehouse, schema) for field in fields}
+        if any(relation in stale - {name} for relation, _ in relations.values()):
+            months[name] = None
+            continue
+        statement = query.format_map({field: quoted for field, (_, quoted) in relations.items()})
+        (column,) = warehouse.query(statement).columns
+        months[name] = {f"{day:%Y-%m}-01" for day in column.to_pylist()}
+    return months
+
+
+def _relation(
+    field: str,
+    asking: str,
+    models: Sequence[Node],
+    manifest: Mapping[str, Any],
+    warehouse: Warehouse,
+    schema: str,
+) -> tuple[str, str]:
+    """The name of the relation that a query calls {field}, and how it is quoted there."""
+    for model in models:
+        if manifest["nodes"][model.id]["name"] == field and model.kind != Materialization.EPHEMERAL:
+            return model.name, warehouse_of(warehouse, model).quoted_name(model.identifier)
+    for source in manifest["sources"].values():
+        if source["name"] == field:
+            there = warehouse.in_schema(source["database"], source["schema"])
+            return relation_name(source, schema), there.quoted_name(source["identifier"])
+    raise PlanningError(
+        f"The query restated_months of {asking} reads {{{field}}}, which is no model and no table of a "
+        "source: write the name of one in the braces."
+    )
+
+
+def bytes_to_read(
+    project: Project, warehouse: Warehouse, decisions: Sequence[BuildDecision], manifest: Mapping[str, Any]
+) -> Mapping[str, int]:
+    """The bytes that each model to be built would read, by name, as the warehouse says without reading.
+
+    A model is missing where nothing is charged, and where it reads a relation that there is not yet.
+    """
+    building = [
+        decision for decision in decisions if decision.build and decision.node.kind != Materialization.VIEW
+    ]
+    if not building or warehouse.bytes_to_read("select 1") is None:
+        return {}
+    variables = {**project.variables, "SERVERLESS_MONTHS": months_variable(building)}
+    target = project.target / "plan"
+    select = ["--select", *(full_name(decision, manifest) for decision in building)]
+    if dbt_runner.invoke(["compile", *select], project.directory, target, variables):
+        return {}
+    compiled = json.loads((target / "manifest.json").read_text())["nodes"]
+    sizes = {}
+    for decision in building:
+        try:
+            size = warehouse.bytes_to_read(compiled[decision.node.id]["compiled_code"])
+        except WarehouseError:
+            continue
+        sizes[decision.node.name] = size or 0
+    return sizes

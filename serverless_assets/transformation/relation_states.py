@@ -1,0 +1,81 @@
+"""What each relation was built from: the state that the warehouse keeps with the relation itself.
+
+So a state never claims more than the warehouse holds: with a dropped relation its state is gone, too.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class State:
+    """What a relation was built from.
+
+    `version` is empty if that is not known. `inputs` is that of the code and the parents that a model with a
+    state of its own was last run with. `months` maps the first day of each month to the version of its rows,
+    if it has months. `dirty_reason` says why the relation cannot be relied on; `warnings` names the tests
+    that warned of it.
+    """
+
+    version: str = ""
+    months: Mapping[str, str] | None = None
+    data_hashes: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    built_by: str = ""
+    dirty_reason: str = ""
+    warnings: Sequence[str] = ()
+    inputs: str = ""
+
+    @classmethod
+    def from_json(cls, note: Mapping[str, Any]) -> "State":
+        """The state in a relation's note; an empty one if the note holds something else."""
+        if not isinstance(note.get("version", note.get("dirty_reason")), str):
+            return cls()
+        return cls(**{name: note[name] for name in cls.__dataclass_fields__ if name in note})
+
+    def as_json(self) -> dict[str, Any]:
+        """The note: what is not empty."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+def read_states(
+    warehouse: Warehouse, nodes: Iterable[Node], notes: Mapping[str, Mapping[str, Any]] | None = None
+) -> Mapping[str, State]:
+    """The state of every relation in the target's schema and in those of the models, by its name there.
+
+    `notes` are those of the target's schema, if they are not to be read from the warehouse.
+    """
+    by_name = dict(warehouse.read_states() if notes is None else notes)
+    elsewhere: dict[str, list[Node]] = {}
+    for node in nodes:
+        if node.kind != Materialization.EPHEMERAL and node.name != node.identifier:
+            elsewhere.setdefault(node.schema, []).append(node)
+    for models in elsewhere.values():
+        there = warehouse_of(warehouse, models[0]).read_states()
+        by_name |= {node.name: there[node.identifier] for node in models if node.identifier in there}
+    return {name: State.from_json(note) for name, note in by_name.items()}
+
+
+def write_states(warehouse: Warehouse, states: Iterable[tuple[Node, State]]) -> None:
+    """Keep a state with the relation of each model that there is, in the place of the one it has."""
+    notes: dict[str, dict[str, dict[str, Any]]] = {}
+    schemas: dict[str, Warehouse] = {}
+    for node, state in states:
+        notes.setdefault(node.schema, {})[node.identifier] = state.as_json()
+        schemas[node.schema] = warehouse_of(warehouse, node)
+    for schema, there in schemas.items():
+        there.write_states(notes[schema])
+
+
+def warehouse_of(warehouse: Warehouse, node: Node) -> Warehouse:
+    """The warehouse, as of the schema that a model is built in."""
+    return warehouse.in_schema(node.database, node.schema)
+
+
+def rows_in(warehouse: Warehouse, database: str, schema: str, name: str) -> int:
+    """The number of rows of a relation, as dbt names it."""
+    return warehouse.in_schema(database, schema).row_count(name)
