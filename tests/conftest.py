@@ -42,7 +42,7 @@ ROOM_BYTES = 8 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the tests' files in memory where there is room: every fsync of a warehouse costs time on a disk."""
+    """Keep the tests' files in memory if there is room, as an fsync of a warehouse takes long on a disk."""
     is_worker = hasattr(config, "workerinput")
     if config.option.basetemp or is_worker or not os.access(MEMORY, os.W_OK):
         return
