@@ -1,8 +1,8 @@
 """Thirty days of a shop that runs by itself: it grows, corrects, re-dates, is away, and dates orders ahead.
 
-On each day on which the pipeline's machine is on, the sensor `source_updated` looks at the source, and what it
-launches is run. After each of them on which the source could be asked, the published tables equal what is
-worked out here from the source's own rows.
+On each day on which the pipeline's machine is on, the sensor `source_updated` looks at the source, and what
+it launches is run. After each of them on which the source could be asked, the published tables equal what
+is worked out here from the source's own rows.
 """
 
 import random
@@ -28,8 +28,8 @@ DAYS = 30
 RUNS_KEPT = 8
 # The share of days on which the machine is off.
 OFF = 0.4
-# How much the home may grow a run once as many runs are deleted as are made: by a record of a forecast, kept for
-# good, and a manifest.
+# How much the home may grow a run once as many runs are deleted as are made: by a record of a forecast, kept
+# for good, and a manifest.
 GROWTH_MIB_A_RUN = 0.5
 FUTURE = timedelta(days=200)
 
