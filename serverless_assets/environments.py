@@ -7,7 +7,6 @@ the protocol of its kind, and an entry here.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
 from typing import Generic, TypeVar
 
 from modal_forecast.code_version import versioned_app
@@ -30,8 +29,7 @@ EARLIEST_MONTH = date(2016, 1, 1)
 BRANCH_LIFETIME = timedelta(days=7)
 
 Part = TypeVar("Part")
-# From an artifact store to what publishes a warehouse with it.
-MakePublisher = Callable[[Artifacts | None], Publisher]
+Build = TypeVar("Build", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -68,25 +66,25 @@ class Preset:
 
 
 @dataclass(frozen=True)
-class Factory(Generic[Part]):
+class Factory(Generic[Build]):
     """A kind of part: how it is made from the settings, and the variables without which it cannot be.
 
     `needs` maps what to set to whether it is set.
     """
 
-    build: Callable[[Settings], Part]
+    build: Build
     needs: Callable[[Settings], Mapping[str, object]] = lambda settings: {}
 
 
 # The cloud's clients take seconds to import: only those who use them pay for it.
-def duckdb(settings: Settings) -> MakePublisher:
-    """A DuckDB file on this machine, published by releases."""
-    return partial(LocalPublisher, settings.home, settings.dbt_schema)
+def duckdb(settings: Settings, store: Artifacts | None) -> Publisher:
+    """A DuckDB file on this machine, published by releases, of which files are part without a store."""
+    return LocalPublisher(settings.home, settings.dbt_schema, store)
 
 
-def bigquery(settings: Settings) -> MakePublisher:
-    """A BigQuery dataset, in which each table is live once it is written."""
-    from serverless_assets.publishing.bigquery import BigQueryPublisher
+def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
+    """A BigQuery dataset, in which each table is live once it is written; a folder without a store."""
+    from serverless_assets.publishing.live import LivePublisher
     from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
     warehouse = BigQueryWarehouse(
@@ -97,9 +95,7 @@ def bigquery(settings: Settings) -> MakePublisher:
         lifetime=BRANCH_LIFETIME if settings.branch else None,
     )
     folder = settings.home / "artifacts"
-    return lambda store: BigQueryPublisher(
-        settings.home, warehouse, store or LocalArtifacts(folder, published=folder)
-    )
+    return LivePublisher(settings.home, warehouse, store or LocalArtifacts(folder, published=folder))
 
 
 def gcs(settings: Settings) -> Artifacts:
@@ -138,14 +134,14 @@ PRESETS: Mapping[str, Preset] = {
     "local": Preset(warehouse="duckdb", artifacts="folder", compute="subprocess"),
     "gcp": Preset(warehouse="bigquery", artifacts="gcs", compute="modal"),
 }
-WAREHOUSES: Mapping[str, Factory[MakePublisher]] = {
+WAREHOUSES: Mapping[str, Factory[Callable[[Settings, Artifacts | None], Publisher]]] = {
     "duckdb": Factory(duckdb),
     "bigquery": Factory(bigquery, _google_project),
 }
 # The target in dbt's profiles.yml for each warehouse.
 DBT_TARGETS: Mapping[str, str] = {"duckdb": "local", "bigquery": "gcp"}
 # None is a folder in SERVERLESS_HOME, which the publisher of the warehouse lays out.
-ARTIFACT_STORES: Mapping[str, Factory[Artifacts | None]] = {
+ARTIFACT_STORES: Mapping[str, Factory[Callable[[Settings], Artifacts | None]]] = {
     "folder": Factory(lambda settings: None),
     "gcs": Factory(
         gcs,
@@ -158,7 +154,7 @@ ARTIFACT_STORES: Mapping[str, Factory[Artifacts | None]] = {
         url, lambda settings: {"SERVERLESS_ARTIFACTS_URL, such as s3://my-bucket": settings.artifacts_url}
     ),
 }
-COMPUTES: Mapping[str, Factory[Compute]] = {
+COMPUTES: Mapping[str, Factory[Callable[[Settings], Compute]]] = {
     "subprocess": Factory(subprocess),
     "modal": Factory(
         modal,
@@ -184,7 +180,7 @@ def environment(settings: Settings) -> Environment:
     _refuse_missing(
         settings, {**warehouse.needs(settings), **store.needs(settings), **compute.needs(settings)}
     )
-    publisher = warehouse.build(settings)(store.build(settings))
+    publisher = warehouse.build(settings, store.build(settings))
     variables = {"SERVERLESS_ENV": DBT_TARGETS[warehouse_name], **publisher.warehouse.dbt_variables()}
     return Environment(
         source=_source(settings),

@@ -28,12 +28,10 @@ from serverless_assets.publishing.layout import (
     Layout,
     link_published,
     new_release_name,
-    prepare_work_folder,
     repair,
     stamp,
 )
-from serverless_assets.publishing.publisher import Published, Publisher, Scratch
-from serverless_assets.publishing.run_lock import RunLock
+from serverless_assets.publishing.publisher import Publisher, Storage
 from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
     Base,
@@ -54,29 +52,23 @@ RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
 class LocalPublisher(Publisher):
     """Runs write to a working copy; a green run becomes the next release."""
 
+    warehouse: DuckDBWarehouse
+
     def __init__(self, home: Path, dbt_schema: str, store: Artifacts | None = None) -> None:
         """`store` gets the artifacts, each live once it is written; None makes them part of the release."""
-        super().__init__(home)
-        self._store = store
-        self.layout = Layout(home)
+        self.layout = layout = Layout(home)
         self._dbt_schema = dbt_schema
-        self._lock: RunLock | None = None
-
-    @property
-    def warehouse(self) -> DuckDBWarehouse:
-        return DuckDBWarehouse(self.layout.working_warehouse, self._dbt_schema)
-
-    @property
-    def artifacts(self) -> Artifacts:
-        layout = self.layout
-        return self._store or LocalArtifacts(
-            layout.working_artifacts, layout.artifacts, layout.artifact_changes
+        self._store = store
+        super().__init__(
+            home,
+            DuckDBWarehouse(layout.working_warehouse, dbt_schema),
+            store or LocalArtifacts(layout.working_artifacts, layout.artifacts, layout.artifact_changes),
         )
 
     @property
-    def published(self) -> Published:
+    def published(self) -> Storage:
         warehouse, artifacts = self.layout.published()
-        return Published(
+        return Storage(
             DuckDBWarehouse(warehouse, self._dbt_schema, read_only=True),
             self._store or LocalArtifacts(artifacts, self.layout.artifacts),
         )
@@ -90,7 +82,7 @@ class LocalPublisher(Publisher):
         return "What was published before stays as it is."
 
     @contextmanager
-    def scratch(self) -> Iterator[Scratch]:
+    def scratch(self) -> Iterator[Storage]:
         # A copy: dbt writes to the file that it reads, and a file that is written to has no other reader.
         # It takes the place of a catalog, whose name is in the manifest: so its own name stays.
         warehouse, artifacts = self.layout.published()
@@ -99,18 +91,14 @@ class LocalPublisher(Publisher):
             if warehouse.exists():
                 copy_atomically(warehouse, copy.path)
             published = self._store or LocalArtifacts(artifacts, self.layout.artifacts)
-            yield Scratch(copy.schema, published, copy.dbt_variables())
+            yield Storage(copy, published)
 
-    def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        layout = self.layout
-        prepare_work_folder(layout)
-        self._lock = RunLock(layout.work, run_id, log)
-        repair(layout)
-        if self._store:
-            self._store.prepare()
-        start = open_working_copy(layout)
+    def prepare(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        repair(self.layout)
+        self.artifacts.prepare()
+        start = open_working_copy(self.layout)
         # After that: a release that somebody went back from tells that the working copy is of another.
-        remove_old_releases(layout)
+        remove_old_releases(self.layout)
         if start:
             log.info(start)
 
@@ -119,10 +107,6 @@ class LocalPublisher(Publisher):
             log.info(f"Published {self.layout.warehouse}.")
         else:
             log.info("Nothing changed, so nothing was published.")
-
-    def close(self) -> None:
-        if self._lock:
-            self._lock.release()
 
 
 def publish(layout: Layout, run_id: str) -> bool:

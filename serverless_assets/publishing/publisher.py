@@ -14,9 +14,10 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.files import remove_leftovers, write_atomically
+from serverless_assets.publishing.layout import Layout, prepare_work_folder
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, asset_outcomes
 from serverless_assets.publishing.run_history import prune_runs
-from serverless_assets.publishing.run_lock import registered
+from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse import Warehouse
@@ -80,20 +81,8 @@ OUTCOME_EVENTS = {
 
 
 @dataclass(frozen=True)
-class Scratch:
-    """A schema of its own to build in, beside the tables that people read, and their `artifacts`.
-
-    `variables` are the environment variables that point dbt's profile at it.
-    """
-
-    schema: str
-    artifacts: Artifacts
-    variables: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Published:
-    """The tables and files that people read now: to read, and never to write to."""
+class Storage:
+    """A warehouse for tables, and the store for files beside it."""
 
     warehouse: Warehouse
     artifacts: Artifacts
@@ -102,23 +91,16 @@ class Published:
 class Publisher(ABC):
     """Where a run writes to. Every asset asks for it, so that it wraps the whole run."""
 
-    def __init__(self, home: Path) -> None:
-        """`home` is SERVERLESS_HOME."""
+    def __init__(self, home: Path, warehouse: Warehouse, artifacts: Artifacts) -> None:
+        """`home` is SERVERLESS_HOME; a run reads and writes `warehouse` and `artifacts`."""
         self.home = home
+        self.warehouse = warehouse
+        self.artifacts = artifacts
+        self._lock: RunLock | None = None
 
     @property
     @abstractmethod
-    def warehouse(self) -> Warehouse:
-        """The warehouse to read from and write to in this run."""
-
-    @property
-    @abstractmethod
-    def artifacts(self) -> Artifacts:
-        """The artifact store to write to in this run."""
-
-    @property
-    @abstractmethod
-    def published(self) -> Published:
+    def published(self) -> Storage:
         """What people read now. Reading it neither keeps a run waiting nor waits for one."""
 
     @property
@@ -132,23 +114,36 @@ class Publisher(ABC):
         """What readers see after a run that was not published, as a sentence."""
 
     @abstractmethod
-    def scratch(self) -> AbstractContextManager[Scratch]:
+    def scratch(self) -> AbstractContextManager[Storage]:
         """A place to try things out in with the tables that people read, gone afterwards whatever happens.
 
-        Nothing that is done there changes those tables, or keeps anybody from them.
+        Its artifacts are those that people read. Nothing that is done in its warehouse changes the published
+        tables, or keeps anybody from them.
         """
 
     @abstractmethod
-    def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        """Make ready for a run. Raises with a sentence if the run cannot be given a place to write to."""
+    def prepare(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        """Make ready what a run writes to, which no other run does meanwhile.
+
+        Raises:
+            UserError: the run cannot be given a place to write to.
+        """
 
     @abstractmethod
     def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
         """Let people read what runs have written: all of it is sound."""
 
-    @abstractmethod
+    def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
+        """Wait until no other run is at work, and make ready for this one."""
+        layout = Layout(self.home)
+        prepare_work_folder(layout)
+        self._lock = RunLock(layout.work, run_id, log)
+        self.prepare(run_id, log)
+
     def close(self) -> None:
-        """Let go of what `open` took hold of."""
+        """Let the next run in."""
+        if self._lock:
+            self._lock.release()
 
     @property
     def scratch_places(self) -> Mapping[str, Callable[[], None]]:
@@ -184,17 +179,6 @@ class Publisher(ABC):
         self.publish(run_id, log)
         return True
 
-    def _published(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
-        try:
-            return self.end(run_id, outcomes, log)
-        except Exception as error:
-            # Dagster would record this as a failed teardown, which neither the UI nor the exit code shows.
-            log.error(
-                f"Not published: {error_sentence(error)} {self.if_not_published} "
-                "The next successful run publishes this work."
-            )
-            return False
-
     def as_resource(self, admit: Admit, existing: Collection[str], runs_kept: int) -> dg.ResourceDefinition:
         """The release for Dagster, with no config: the launchpad should not offer where to publish.
 
@@ -205,42 +189,38 @@ class Publisher(ABC):
         keeps at least.
         """
 
+        @contextmanager
         def around(context: dg.InitResourceContext) -> Iterator[Publisher]:
             if context.run is None or context.instance is None or context.log is None:
                 raise ValueError("a publisher belongs to a run")
-            log, run_inputs = context.log, context.resources.run_inputs
-            with self.around_run(
-                context.run,
-                context.instance,
-                log,
-                lambda planned: admit(planned, run_inputs.checked, log.info),
-                existing,
-            ):
+            run, instance, log = context.run, context.instance, context.log
+            run_inputs = context.resources.run_inputs
+            with ExitStack() as stack:
+                stack.callback(self.close)
+                self._begin_or_refuse(
+                    run,
+                    instance,
+                    log,
+                    lambda planned: admit(planned, run_inputs.checked, log.info),
+                    existing,
+                    stack,
+                )
                 yield self
-            _prune(context.instance, runs_kept, log)
+                outcomes = _outcomes(instance, run.run_id)
+                try:
+                    published = self.end(run.run_id, outcomes, log)
+                except Exception as error:
+                    published = False
+                    # Dagster would record this as a failed teardown, which neither the UI nor the exit code
+                    # shows.
+                    log.error(
+                        f"Not published: {error_sentence(error)} {self.if_not_published} "
+                        "The next successful run publishes this work."
+                    )
+                self._summarise(instance, run.run_id, outcomes, published, log)
+            _prune(instance, runs_kept, log)
 
-        return dg.ResourceDefinition(
-            contextmanager(around), description=self.__doc__, required_resource_keys={"run_inputs"}
-        )
-
-    @contextmanager
-    def around_run(
-        self,
-        run: dg.DagsterRun,
-        instance: dg.DagsterInstance,
-        log: dg.DagsterLogManager,
-        admit: Callable[[Sequence[str]], None],
-        existing: Collection[str],
-    ) -> Iterator[None]:
-        """Make ready before a run's first step, if it is admitted; publish and write the summary after its
-        last."""
-        with ExitStack() as stack:
-            stack.callback(self.close)
-            self._begin_or_refuse(run, instance, log, admit, existing, stack)
-            yield
-            outcomes = _outcomes(instance, run.run_id)
-            published = self._published(run.run_id, outcomes, log)
-            self._summarise(instance, run.run_id, outcomes, published, log)
+        return dg.ResourceDefinition(around, description=self.__doc__, required_resource_keys={"run_inputs"})
 
     def _begin_or_refuse(
         self,

@@ -113,14 +113,15 @@ def slim_ci(project: Project, publisher: Publisher) -> Checked:
         state, target = folder / "state", folder / "target"
         state.mkdir()
         (state / "manifest.json").write_text(json.dumps(production))
-        checked = Checked(scratch.schema)
+        variables = scratch.warehouse.dbt_variables()
+        checked = Checked(variables["DBT_SCHEMA"])
         checked.failure = dbt_runner.invoke(
             slim_arguments(state),
             project.directory,
             target,
             {
                 **project.variables,
-                **scratch.variables,
+                **variables,
                 "SERVERLESS_SOURCE_SCHEMA": project.variables["DBT_SCHEMA"],
             },
             on_event=checked.see,

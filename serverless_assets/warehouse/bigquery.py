@@ -83,6 +83,13 @@ class BigQueryWarehouse:
         beside._kept.extend(self._kept)
         return beside
 
+    @property
+    def is_scratch(self) -> bool:
+        return self.lifetime is not None
+
+    def for_run(self, run_id: str) -> "BigQueryWarehouse":
+        return replace(self, labels={"run": run_id})
+
     def prepare(self) -> None:
         """Create the dataset if there is none.
 
