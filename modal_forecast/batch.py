@@ -5,6 +5,7 @@ share (16 of its own and 8 of Stan), and a series 0.1 MiB as request and answer.
 """
 
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -225,6 +226,9 @@ def _serve(pipe: "Connection", inherited: "list[Connection]", work: Work) -> Non
     for other in inherited:
         other.close()
     FORKED.clear()
+    # A handler of the parent's, such as one that raises KeyboardInterrupt, would print a traceback when the
+    # parent terminates this process.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         while True:
             name = pipe.recv()

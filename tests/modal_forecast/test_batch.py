@@ -1,6 +1,7 @@
 """Many series in one call: each gets its answer, and parts add up to their total."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -182,6 +183,28 @@ def test_a_process_that_dies_is_an_error_that_names_its_series(batch, monkeypatc
         forecast_batch(batch, processes=2)
     assert not FORKED
     assert set(psutil.Process().children()) <= before
+
+
+def test_processes_that_are_terminated_print_nothing_whatever_handler_this_process_has(
+    batch, monkeypatch, capfd
+):
+    def break_the_first(request, log):
+        if request.history.equals(first):
+            # Give the other process the time to begin its own forecast.
+            time.sleep(0.3)
+            raise ZeroDivisionError
+        time.sleep(30)
+
+    first = next(iter(batch.requests.values())).history
+    monkeypatch.setattr(batch_module, "forecast", break_the_first)
+    monkeypatch.setattr(batch_module, "_warm_up", lambda country: None)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(SeriesFailed, match="ZeroDivisionError"):
+            forecast_batch(ForecastBatch(batch.histories, 30), processes=2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capfd.readouterr().err == ""
 
 
 def broken(monkeypatch, how):
