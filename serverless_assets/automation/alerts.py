@@ -8,8 +8,13 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.http import HttpError, printable, request, retry_after_seconds
-from serverless_assets.ingestion.http_errors import TRANSIENT_STATUS
+from serverless_assets.ingestion.http import (
+    TRANSIENT_STATUS,
+    HttpError,
+    printable,
+    request,
+    retry_after_seconds,
+)
 from serverless_assets.ingestion.limits import RetryPolicy
 from serverless_assets.secrets import without_secrets
 

@@ -1,6 +1,7 @@
 """The sensor `source_updated`: loads what changed at the source, once for each change."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import date
 from threading import Event
@@ -27,9 +28,7 @@ from serverless_assets.dagster_internals import (
 )
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import TABLES, Window
-from serverless_assets.ingestion.download import SourceError, TableSource
-from serverless_assets.ingestion.limits import map_in_threads
-from serverless_assets.ingestion.source import Source
+from serverless_assets.ingestion.source import HttpSource, Source, SourceError
 from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG
 
 SECONDS_BETWEEN_TICKS = 60
@@ -84,7 +83,7 @@ def month_tags(first: date, last: date) -> Mapping[str, str]:
     }
 
 
-def fetch_etags(source: TableSource, table_months: Iterable[TableMonth]) -> ETags:
+def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth]) -> ETags:
     """Ask the source for validators, several at a time, without downloading anything.
 
     Raises:
@@ -105,17 +104,20 @@ def fetch_etags(source: TableSource, table_months: Iterable[TableMonth]) -> ETag
         content = f"{validators.etag}\n{validators.last_modified}"
         return digest(content) if validators else ""
 
-    keys = list(table_months)
-    try:
-        etags = map_in_threads(fetch, keys, REQUESTS_AT_A_TIME)
-    finally:
-        # After one request failed, the others need not be waited for.
-        hasty.cancelled.set()
-    return {key: etag for key, etag in zip(keys, etags, strict=True) if etag}
+    with ThreadPoolExecutor(REQUESTS_AT_A_TIME) as pool:
+        futures = {key: pool.submit(fetch, key) for key in table_months}
+        try:
+            for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:
+                future.result()
+        finally:
+            # After one request failed, the others need not be waited for.
+            hasty.cancelled.set()
+            pool.shutdown(cancel_futures=True)
+    return {key: etag for key, future in futures.items() if (etag := future.result())}
 
 
 def _look(
-    instance: dg.DagsterInstance, state: SourceState, source: TableSource, months: Sequence[date]
+    instance: dg.DagsterInstance, state: SourceState, source: HttpSource, months: Sequence[date]
 ) -> tuple[Decision, Sequence[str]]:
     """Return what to launch, and the tables that cannot be watched."""
     if state.source != source.key:

@@ -11,11 +11,9 @@ import dagster as dg
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
-from serverless_assets.ingestion.audit import NO_ROWS
+from serverless_assets.ingestion.audit import NO_ROWS, row_loss_warning
 from serverless_assets.ingestion.catalog import TABLES, RawTable, Window
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
-from serverless_assets.ingestion.download import TableSource
-from serverless_assets.ingestion.expectations import row_loss_warning
 from serverless_assets.ingestion.fetch import Failed, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.source import HttpSource, Source
@@ -65,7 +63,7 @@ def ingestion_assets(
                 yield from _reuse(context, selected, checks)
             elif selected:
                 url = inputs.ingestion.address
-                opened = (HttpSource(url, source.limits) if url else source).open()
+                opened = (HttpSource(url, limits=source.limits) if url else source).open()
                 force = inputs.rebuild_all
                 with scratch_folder(publisher.home, "ingestion") as scratch:
                     yield from _reload(context, selected, opened, checks, months, scratch, force)
@@ -77,7 +75,7 @@ def ingestion_assets(
 def _reload(
     context: dg.AssetExecutionContext,
     tables: Sequence[RawTable],
-    source: AbstractContextManager[TableSource],
+    source: AbstractContextManager[HttpSource],
     checks: CheckRunner,
     months: dg.TimeWindowPartitionsDefinition,
     scratch: Path,

@@ -1,6 +1,6 @@
 """Check fetched rows before they may replace those of the table: keys, parents, months, content, number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from serverless_assets import sql
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.catalog import RawTable, Window, name_months
 from serverless_assets.ingestion.contract import ContractError, Problem, parquet, refuse
 from serverless_assets.ingestion.state import TableState, version_of
 from serverless_assets.warehouse import Warehouse
@@ -29,6 +29,8 @@ NO_ROWS = Part(0, "no rows")
 # A load that keeps a smaller share of the rows than this is refused. A few rows (a month of a small shop) may
 # well be half as many the day after: of those, only an empty table is refused.
 LEAST_KEPT, FEW_ROWS = 0.5, 10
+# A load that keeps a smaller share of the rows is warned of.
+USUALLY_KEPT = 0.9
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,20 @@ def refuse_row_loss(
             f"table. Fewer than {LEAST_KEPT:.0%} are refused, and the table stays as it was. If the source "
             "is right, run again with rebuild: all (--rebuild)."
         )
+
+
+def row_loss_warning(before: int | None, rows: int, emptied: Sequence[date]) -> str:
+    """Return what to warn of after a load, in sentences; empty if there is nothing.
+
+    before, rows: of the table; `before` is None for a first load.
+    emptied: months that have no rows any more.
+    """
+    sentences = []
+    if before is not None and rows < before * USUALLY_KEPT:
+        sentences.append(f"The last load left {rows:,} rows where there were {before:,}.")
+    if emptied:
+        sentences.append(f"The last load left no rows of {name_months(emptied)}.")
+    return " ".join(sentences)
 
 
 def _hashed(column: pa.Field) -> str:

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.catalog import RawTable, Window, name_months
 from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
-from serverless_assets.ingestion.download import Download, Log, NotModified, SourceError, TableSource
+from serverless_assets.ingestion.http import NO_VALIDATORS
 from serverless_assets.ingestion.limits import start_thread
+from serverless_assets.ingestion.source import Download, HttpSource, Log, NotModified, SourceError
 from serverless_assets.ingestion.state import CachedResponse, TableState, cached_response, window_to_load
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
@@ -68,7 +69,7 @@ FetchResult = AuditedTable | Unchanged | Failed
 
 def fetch_tables(
     tables: Sequence[RawTable],
-    source: TableSource,
+    source: HttpSource,
     warehouse: Warehouse,
     window: Window | None,
     scratch: Path,
@@ -177,7 +178,7 @@ class Fetch:
     is fetched unconditionally.
     """
 
-    source: TableSource
+    source: HttpSource
     window: Window | None
     scratch: Path
     log: Log
@@ -243,10 +244,8 @@ class Fetch:
         """Fetch the table's file in the types of its contract, unless it did not change."""
         path, window = self._path(table, "download"), self.window_of(table)
         cached = self._cached(table) if conditional else None
-        if cached is None:
-            response: Download | NotModified = self.source.fetch(table.name, window, path, self.log)
-        else:
-            response = self.source.fetch_if_modified(table.name, window, path, self.log, cached.validators)
+        validators = cached.validators if cached else NO_VALIDATORS
+        response = self.source.fetch(table.name, window, path, self.log, validators)
         if isinstance(response, NotModified):
             return response
         conformed = self._path(table, "conformed.parquet")

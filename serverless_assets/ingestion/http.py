@@ -1,4 +1,4 @@
-"""One HTTP request as this project makes it: addresses, proxies, credentials and redirects.
+"""One HTTP request as this project makes it: proxies, credentials, redirects, errors and validators.
 
 - Proxies and certificate authorities are those of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY,
   NO_PROXY, REQUESTS_CA_BUNDLE). This machine itself is never asked through a proxy.
@@ -6,23 +6,57 @@
 - Redirects are followed to http and https, and not from https to http.
 """
 
+import http.client
 import ipaddress
 import logging
 import re
+import socket
+import ssl
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 import requests
-from urllib3.exceptions import ReadTimeoutError
+import urllib3.exceptions as urllib3_errors
 
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.http_errors import CLIENT_ERRORS, explain
 from serverless_assets.settings import is_http_address
+
+# What a server or a proxy answers for a while only.
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+# An exception's own text holds the whole address, password and all: it is never repeated.
+CLIENT_ERRORS = (
+    requests.RequestException,
+    urllib3_errors.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+)
+# Causes of a missing answer, and whether the same request may succeed a little later. The first that fits
+# counts: a NewConnectionError, of a connection that was refused, is a ConnectTimeoutError by its class alone.
+FAULTS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
+    (
+        (urllib3_errors.DecodeError,),
+        "the body is not in the encoding that its Content-Encoding says",
+        False,
+    ),
+    ((TimeoutError, requests.Timeout, urllib3_errors.ReadTimeoutError), "no answer in time", True),
+    ((http.client.RemoteDisconnected,), "the connection was closed without an answer", True),
+    (
+        (urllib3_errors.IncompleteRead, http.client.IncompleteRead),
+        "the connection was cut in the middle of the file",
+        True,
+    ),
+    ((ConnectionResetError, BrokenPipeError), "the connection was reset", True),
+    ((urllib3_errors.InvalidHeader,), "the answer has contradictory Content-Length headers", False),
+    ((http.client.LineTooLong,), "the headers of the answer are too long", False),
+)
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_REDIRECTS = 10
@@ -30,6 +64,8 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 READ_BYTES = 1 << 20
 # The encodings that the client decodes although none is asked for: some servers compress whatever is asked.
 DECODED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+# An ETag may be of any length; a table's state has room for what people use.
+LONGEST_ETAG = 256
 
 # It logs the whole address, token and all, of an answer with a malformed header.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
@@ -128,7 +164,7 @@ def read_body(response: requests.Response) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.raw.read1(READ_BYTES, decode_content=True)
-        except (ReadTimeoutError, TimeoutError):
+        except (urllib3_errors.ReadTimeoutError, TimeoutError):
             raise HttpError("failed: the file stopped coming.", transient=True) from None
         except CLIENT_ERRORS as error:
             reason, transient = explain(error)
@@ -136,6 +172,77 @@ def read_body(response: requests.Response) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+def explain(error: BaseException) -> tuple[str, bool]:
+    """Return why an exception of the client means that there is no answer, and whether it is transient.
+
+    The text has no address in it.
+    """
+    causes = _causes(error)
+    if any(isinstance(cause, urllib3_errors.ProxyError) for cause in causes):
+        # A CONNECT that was refused has no type of its own, but this text.
+        for cause in causes:
+            if status := re.search(r"Tunnel connection failed: (\d{3})", str(cause)):
+                reason = f"the proxy refused the connection with status {status[1]}"
+                return reason, int(status[1]) in TRANSIENT_STATUS
+        return "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be reached", True
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            return _explain_tls(cause)
+        if isinstance(cause, socket.gaierror):
+            return "its host name cannot be resolved", cause.errno == socket.EAI_AGAIN
+    for kinds, reason, transient in FAULTS:
+        if any(isinstance(cause, kinds) for cause in causes):
+            return reason, transient
+    if any(isinstance(cause, http.client.HTTPException) for cause in causes):
+        if any("100 headers" in str(cause) for cause in causes):
+            return "the headers of the answer are too long", False
+        return "the answer is not HTTP/1.1: is another service at this port?", False
+    return _explain_connection(error, causes)
+
+
+def _explain_tls(error: ssl.SSLError) -> tuple[str, bool]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its TLS certificate could not be verified ({error.verify_message}). "
+            "REQUESTS_CA_BUNDLE names a file of other authorities to trust"
+        ), False
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "the connection was closed in the middle of TLS", True
+    reason = (error.reason or "unknown reason").replace("_", " ").lower()
+    return f"there is no TLS connection ({reason})", False
+
+
+def _explain_connection(error: BaseException, causes: list[BaseException]) -> tuple[str, bool]:
+    not_an_address = (urllib3_errors.LocationValueError, requests.exceptions.InvalidURL, UnicodeError)
+    if any(isinstance(cause, not_an_address) for cause in causes):
+        # `request` has checked the address itself.
+        return "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names is not an address", False
+    if isinstance(error, requests.exceptions.InvalidSchema):
+        return "it needs a proxy or a scheme that is not supported", False
+    if type(error) is OSError and "TLS" in str(error):
+        # The exception has no number and no type of its own.
+        return "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names a file that does not exist", False
+    reasons = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    if reasons:
+        return f"no connection ({reasons[-1].lower()})", True
+    if isinstance(error, requests.ConnectionError | urllib3_errors.ProtocolError):
+        return "no connection", True
+    # A mistake in the request stays one.
+    return f"the request cannot be made ({type(error).__name__})", False
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return the exception and all that it wraps: its arguments, its `reason`, what it was raised from."""
+    causes, waiting = dict[int, BaseException](), [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) not in causes:
+            causes[id(cause)] = cause
+            wrapped = (*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__)
+            waiting += [item for item in wrapped if isinstance(item, BaseException)]
+    return list(causes.values())
 
 
 def printable(text: str, longest: int = 60) -> str:
@@ -226,3 +333,44 @@ def parse_http_date(value: str) -> datetime | None:
         return None
     # "-0000", a time zone that is not known, is read without one: HTTP's dates are in GMT.
     return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Validators:
+    """The ETag and Last-Modified of a response, to request it only if it changed (RFC 9110, 8.8 and 13.1).
+
+    False if the server sent neither.
+    """
+
+    etag: str = ""
+    last_modified: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.etag or self.last_modified)
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> "Validators":
+        """Return those in a response's headers, as far as they tell one version of a file from the next.
+
+        A file that was modified in the very second in which it was served may be so again within it. What
+        is made of its time, as most servers' ETags are, would not tell.
+        """
+        # A folded header has a line break in it and cannot be sent back.
+        etag, last_modified = (
+            value if value.isprintable() and value.isascii() else ""
+            for value in (headers.get("ETag", ""), headers.get("Last-Modified", ""))
+        )
+        modified, served = parse_http_date(last_modified), parse_http_date(headers.get("Date", ""))
+        age = (served - modified).total_seconds() if served and modified else None
+        return cls(
+            etag if len(etag) <= LONGEST_ETAG and age != 0 else "",
+            last_modified if age is not None and age >= 1 else "",
+        )
+
+    def as_headers(self) -> dict[str, str]:
+        """Return the headers of a conditional request."""
+        headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in headers.items() if value}
+
+
+NO_VALIDATORS = Validators()

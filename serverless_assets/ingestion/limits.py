@@ -7,10 +7,8 @@ the process alive.
 """
 
 import math
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -66,29 +64,6 @@ class Exchange:
                 self.response.raw.shutdown()
 
 
-class Interrupted(Exception):
-    """The caller does not wait any longer."""
-
-
-class Cancelled(Interrupted):
-    """The request was cancelled."""
-
-
-class NoAnswer(Interrupted):
-    """No headers came in time."""
-
-
-class TooSlow(Interrupted):
-    """Fewer bytes came than the minimum rate asks for. Its text says how many."""
-
-    def __init__(self, received: int, seconds: float) -> None:
-        super().__init__(f"{received:,} bytes in {seconds:,.0f} s ({received / seconds:,.0f} bytes/s)")
-
-
-class DeadlinePassed(TooSlow):
-    """The table took longer than it may. Its text says how many bytes the last attempt brought."""
-
-
 def start_thread(
     work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> "Future[Result]":
@@ -103,67 +78,6 @@ def start_thread(
 
     Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
     return future
-
-
-def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], at_a_time: int) -> Sequence[Result]:
-    """Return the results of `work` for all items, in order; the first error is raised at once."""
-    waiting = deque(enumerate(items))
-    results: dict[int, Result] = {}
-
-    def work_off() -> None:
-        while True:
-            try:
-                number, item = waiting.popleft()
-            except IndexError:
-                return
-            results[number] = work(item)
-
-    threads = [start_thread(work_off) for _ in range(min(at_a_time, len(waiting)))]
-    for ended in wait(threads, return_when=FIRST_EXCEPTION).done:
-        ended.result()
-    return [results[number] for number in sorted(results)]
-
-
-def wait_for(
-    work: Callable[[Exchange], Result],
-    cancelled: Event,
-    limits: DownloadLimits,
-    deadline: float,
-    timeout_seconds: float,
-) -> Result:
-    """Return the result of `work`, which makes one HTTP request and keeps its `Exchange` up to date.
-
-    deadline: on the clock of `time.monotonic()`.
-    timeout_seconds: until the headers of the answer have come.
-
-    Raises:
-        Interrupted: `work` was abandoned.
-    """
-    exchange, started = Exchange(), time.monotonic()
-    if cancelled.is_set():
-        raise Cancelled
-    future = start_thread(work, exchange)
-    window_start, window_received = None, 0
-    try:
-        while not wait([future], STEP_SECONDS).done:
-            now, received = time.monotonic(), exchange.received
-            if cancelled.is_set():
-                raise Cancelled
-            if now >= deadline:
-                raise DeadlinePassed(received, now - started)
-            if exchange.response is None:
-                if now - started > timeout_seconds:
-                    raise NoAnswer
-            elif window_start is None:
-                window_start = now
-            elif (seconds := now - window_start) >= limits.rate_window_seconds:
-                if received - window_received < limits.minimum_rate * seconds:
-                    raise TooSlow(received - window_received, seconds)
-                window_start, window_received = now, received
-        return future.result()
-    finally:
-        if not future.done():
-            exchange.abandon()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable, Window
-from serverless_assets.ingestion.download import Validators
+from serverless_assets.ingestion.http import Validators
 
 # The whole history, and what else people ask for by turns; a note has room for these and 30 years of months.
 ANSWERS_REMEMBERED = 8
@@ -34,7 +34,7 @@ class TableState:
     built_by: the run that last changed it.
     definition: that of the table when it was last loaded whole, by `definition_of`.
     answers: the responses that its rows came from, by the key of the request.
-    source: identifies the source that all of its rows come from, as `TableSource.key`; empty if unknown.
+    source: identifies the source that all of its rows come from, as `HttpSource.key`; empty if unknown.
     """
 
     version: str = ""

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion.catalog import RAW_STORES
-from serverless_assets.ingestion.download import TableSource
 from serverless_assets.ingestion.fetch import Failed, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.faults.conftest import ROUNDS
@@ -72,7 +72,7 @@ ANSWERS: dict[str, Answer] = {
 
 def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> LoadResult | Failed:
     """Load one table as a run does."""
-    source = TableSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
+    source = HttpSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
     notes = warehouse.read_states()
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     (fetched,) = fetch_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states)

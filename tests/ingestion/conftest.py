@@ -6,10 +6,9 @@ import dagster as dg
 import pytest
 
 from serverless_assets.ingestion.catalog import Window
-from serverless_assets.ingestion.download import (
-    TableSource,
+from serverless_assets.ingestion.source import (
+    HttpSource,
 )
-from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import FIRST, Ingestion
 from tests.ingestion.shop import Shop, shop
@@ -24,8 +23,8 @@ def lines() -> list[str]:
 def source():
     """A source that is asked without pauses."""
 
-    def source(base_url: str, attempts: int = 3, **options: Any) -> TableSource:
-        return TableSource(
+    def source(base_url: str, attempts: int = 3, **options: Any) -> HttpSource:
+        return HttpSource(
             base_url, attempts, **{"first_pause_seconds": 0.0, "timeout_seconds": 10.0, **options}
         )
 

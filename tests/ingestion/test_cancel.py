@@ -11,8 +11,8 @@ from threading import Event, Thread
 
 import pytest
 
-from serverless_assets.ingestion.download import SourceError
 from serverless_assets.ingestion.limits import DownloadLimits
+from serverless_assets.ingestion.source import SourceError
 from tests.ingestion.scripted import GOOD, SLOW_BODY, SLOW_HEADERS, Answer, drip, shop, silence, status
 
 # Much longer than a test waits: what ends sooner did so because it was told to.
@@ -87,13 +87,13 @@ def test_cancelled_download_ends_whatever_it_waits_for(source, tmp_path, phase):
 INTERRUPTED = """
 import signal, sys, tempfile
 from pathlib import Path
-from serverless_assets.ingestion.download import TableSource
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with tempfile.TemporaryDirectory() as scratch:
-    source = TableSource(sys.argv[1], timeout_seconds=10_000)
+    source = HttpSource(sys.argv[1], timeout_seconds=10_000)
     warehouse = DuckDBWarehouse(Path(scratch) / "warehouse.duckdb", "dwh")
     tables = fetch_tables(TABLES, source, warehouse, None, Path(scratch), print)
     print("begun", flush=True)

@@ -11,9 +11,9 @@ import pytest
 
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.ingestion.catalog import RAW_ORDERS
-from serverless_assets.ingestion.checks import SourceObservation
-from serverless_assets.ingestion.expectations import (
+from serverless_assets.ingestion.checks import (
     Month,
+    SourceObservation,
     event_times,
     freshness,
     months_of,

@@ -7,13 +7,8 @@ from threading import Event
 import pytest
 
 from serverless_assets.ingestion.catalog import Window
-from serverless_assets.ingestion.download import (
-    Download,
-    NotModified,
-    SourceError,
-    TableSource,
-    Validators,
-)
+from serverless_assets.ingestion.http import Validators
+from serverless_assets.ingestion.source import Download, HttpSource, NotModified, SourceError
 from tests.ingestion.scripted import (
     OCTOBER,
     PARQUET,
@@ -50,8 +45,8 @@ def dated(etag: str | None = None, modified: str | None = None, date: str | None
 @pytest.fixture
 def ask(tmp_path: Path, lines: list[str]):
     def ask(base_url: str, held: Validators):
-        source = TableSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=10.0)
-        return source.fetch_if_modified("raw_orders", None, tmp_path / "file", lines.append, held)
+        source = HttpSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=10.0)
+        return source.fetch("raw_orders", None, tmp_path / "file", lines.append, held)
 
     return ask
 
@@ -115,22 +110,22 @@ def test_an_unconditional_request_that_is_answered_not_modified_is_refused(fetch
 
 
 def test_a_request_is_the_same_for_the_same_source_table_and_window():
-    source = TableSource("https://ann:p@shop.test?token=s3cret")
+    source = HttpSource("https://ann:p@shop.test?token=s3cret")
     keys = {
         source.request_key("raw_orders", None),
         source.request_key("raw_orders", OCTOBER),
         source.request_key("raw_items", None),
-        TableSource("https://bob:p@shop.test?token=s3cret").request_key("raw_orders", None),
-        TableSource("https://ann:p@shop.test?token=other").request_key("raw_orders", None),
+        HttpSource("https://bob:p@shop.test?token=s3cret").request_key("raw_orders", None),
+        HttpSource("https://ann:p@shop.test?token=other").request_key("raw_orders", None),
     }
     assert len(keys) == 5
     assert source.request_key("raw_orders", OCTOBER) in keys
-    named = [TableSource(f"http://127.0.0.1:{port}", identity="the shop") for port in (1, 2)]
+    named = [HttpSource(f"http://127.0.0.1:{port}", identity="the shop") for port in (1, 2)]
     assert len({one.request_key("raw_orders", None) for one in named}) == 1
 
 
 def validators(base_url: str, window: Window | None = None, timeout_seconds: float = 10.0) -> Validators:
-    source = TableSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=timeout_seconds)
+    source = HttpSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=timeout_seconds)
     return source.validators("raw_orders", window)
 
 
@@ -188,5 +183,5 @@ def test_a_source_that_gives_no_validators_to_ask_for_says_why(fault, words):
 
 def test_a_pause_that_a_server_asks_for_is_no_longer_than_there_is_time_for():
     with shop(status(503, Retry_After="3600"), status(200, ETag='"v1"')) as server:
-        source = TableSource(server.url, longest_pause_seconds=0.01)
+        source = HttpSource(server.url, longest_pause_seconds=0.01)
         assert source.validators("raw_orders", None) == Validators('"v1"')

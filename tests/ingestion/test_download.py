@@ -6,12 +6,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from serverless_assets.ingestion.download import (
-    SourceError,
-    TableSource,
-    table_url,
-)
 from serverless_assets.ingestion.http import without_credentials
+from serverless_assets.ingestion.source import HttpSource, SourceError, table_url
 from tests.ingestion.scripted import (
     GOOD,
     OCTOBER,
@@ -78,7 +74,7 @@ def test_a_server_that_is_not_there_is_asked_again_too(fetch, lines):
 def test_a_cancelled_download_is_not_asked_again(tmp_path):
     cancelled = Event()
     with shop(status(500)) as server:
-        source = TableSource(server.url, attempts=5, first_pause_seconds=60.0, cancelled=cancelled)
+        source = HttpSource(server.url, attempts=5, first_pause_seconds=60.0, cancelled=cancelled)
         # The minute's pause has begun when the line is logged: cancelling ends it.
         with pytest.raises(SourceError):
             source.fetch("raw_orders", None, tmp_path / "file", lambda _: cancelled.set())

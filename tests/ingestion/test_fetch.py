@@ -22,8 +22,8 @@ from serverless_assets.ingestion.catalog import (
     RawTable,
     Window,
 )
-from serverless_assets.ingestion.download import TableSource
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.services.listening import listening
 
@@ -114,7 +114,7 @@ def fetched(server: Server, log: list[str], tmp_path: Path):
     def fetched(
         tables: Sequence[RawTable] = TABLES, window: Window | None = None
     ) -> dict[RawTable, AuditedTable | Failed]:
-        source = TableSource(server.url, attempts=2, first_pause_seconds=0.0, timeout_seconds=10)
+        source = HttpSource(server.url, attempts=2, first_pause_seconds=0.0, timeout_seconds=10)
         results = list(fetch_tables(tables, source, warehouse, window, scratch, log.append))
         assert [result.table for result in results] == list(tables)
         return {result.table: result for result in results}

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from serverless_assets.ingestion.audit import Content, Part
 from serverless_assets.ingestion.catalog import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RawTable, Window
-from serverless_assets.ingestion.download import Download, NotModified, Validators
 from serverless_assets.ingestion.fetch import AuditedTable, Unchanged
+from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load
+from serverless_assets.ingestion.source import Download, NotModified
 from serverless_assets.ingestion.state import (
     CachedResponse,
     TableState,
