@@ -279,10 +279,12 @@ def verify(path: Path) -> str | None:
         with closing(duckdb.connect(str(path), config={**CONFIGURATION})) as connection:
             connection.execute("checkpoint")
             tables = connection.execute(
-                "select schema_name, table_name from duckdb_tables() where not internal and not temporary"
+                "select database_name, schema_name, table_name from duckdb_tables()"
+                " where not internal and not temporary"
             ).fetchall()
-            for schema, table in tables:
-                relation = sql.identifier(schema, table)
+            for names in tables:
+                # With the database's name, as a schema may have the same.
+                relation = sql.identifier(*names)
                 connection.execute(f"select bit_xor(hash(t)) from {relation} t").fetchall()
     except duckdb.Error as error:
         return None if LOCKED in str(error) else _first_line(error)

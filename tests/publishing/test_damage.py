@@ -13,6 +13,7 @@ import pytest
 from serverless_assets.publishing.layout import HomeError, Layout
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.warehouse.duckdb import verify
 from tests.publishing.damage import NOISE, copied, dangling, empty, file, folder, half, noise, remove
 
 LOG = dg.get_dagster_logger()
@@ -194,3 +195,10 @@ def test_the_work_of_a_failed_run_on_a_restored_backup_is_gone_on_from(layout):
 def test_a_release_names_the_one_before_it(layout):
     (earlier,) = (path for path in layout.releases.iterdir() if path != layout.release)
     assert json.loads((layout.current / "release.json").read_text())["previous"] == earlier.name
+
+
+def test_a_schema_with_the_name_of_the_database_is_no_damage(tmp_path):
+    path = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("create schema warehouse; create table warehouse.orders as select 1 as id")
+    assert verify(path) is None
