@@ -66,6 +66,12 @@ def place(name: str, found: StoredFile) -> dict[str, Any]:
     return shown
 
 
+def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.AssetMaterialization | None:
+    """Return the last materialization of an asset; None if there is none yet."""
+    event = instance.get_latest_materialization_event(key)
+    return event.asset_materialization if event else None
+
+
 def not_built(key: dg.AssetKey, status: Literal["failed", "skipped"], reason: str) -> dg.AssetObservation:
     """What to log for an asset that this run leaves as it was."""
     return dg.AssetObservation(key, metadata=outcome(status, reason), description=reason)

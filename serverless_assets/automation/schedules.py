@@ -7,6 +7,7 @@ import dagster as dg
 from serverless_assets.automation.jobs import DAILY_FORECAST, PREFILL, run_config
 from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.ingestion.catalog import TABLES
+from serverless_assets.metadata import latest_materialization
 from serverless_assets.names import MAIN_JOB, REASON_TAG
 
 NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline once."
@@ -27,7 +28,7 @@ def schedules(
     )
     def daily_forecast(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         names = [table.name for table in TABLES]
-        if not any(context.instance.get_latest_materialization_event(dg.AssetKey(name)) for name in names):
+        if not any(latest_materialization(context.instance, dg.AssetKey(name)) for name in names):
             return dg.SkipReason(NOTHING_YET)
         reason = "The daily forecast, from the raw tables as they are."
         return _request(context, run_config(DAILY_FORECAST).to_config_dict(), {REASON_TAG: reason})

@@ -1,15 +1,14 @@
 """What changed at the source since its tables were last loaded, and the run that loads it. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable
-
-MONTHS_NAMED = 6
+from serverless_assets.months import name_months
 
 
 @dataclass(frozen=True, order=True)
@@ -207,14 +206,9 @@ def _month_range(changes: Changes, tables: Sequence[RawTable]) -> tuple[date, da
 
 def _describe(changes: Changes) -> str:
     return "; ".join(
-        table if months is None else f"{table} {_month_names(months)}" for table, months in changes.items()
+        table if months is None else f"{table} {name_months(sorted(months))}"
+        for table, months in changes.items()
     )
-
-
-def _month_names(months: Iterable[date]) -> str:
-    names = [f"{month:%Y-%m}" for month in sorted(months)]
-    more = f" and {len(names) - MONTHS_NAMED} more" if len(names) > MONTHS_NAMED else ""
-    return ", ".join(names[:MONTHS_NAMED]) + more
 
 
 def _etags_from_json(etags: Mapping[str, Any]) -> ETags:

@@ -271,8 +271,7 @@ def _selected(
 
 def _last_preview(context: dg.AssetExecutionContext, version: str) -> dict[str, Any]:
     """Return the preview of the last materialization of the same version: drawing it takes a second."""
-    event = context.instance.get_latest_materialization_event(context.asset_key)
-    last = event.asset_materialization if event else None
+    last = metadata.latest_materialization(context.instance, context.asset_key)
     if last is None or (last.tags or {}).get(DATA_VERSION_TAG) != version:
         return {}
     return {"preview": last.metadata["preview"]} if "preview" in last.metadata else {}

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from serverless_assets import metadata
+from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import NO_ROWS, row_loss_warning
@@ -168,7 +169,7 @@ def _record_months(
                     key,
                     partition=month.isoformat(),
                     metadata=month_metadata,
-                    tags={"dagster/data_version": part.hash},
+                    tags={DATA_VERSION_TAG: part.hash},
                 )
             )
 
@@ -213,9 +214,8 @@ def _reuse(
         )
     for table in tables:
         observation = checks.last_observation(table)
-        event = context.instance.get_latest_materialization_event(dg.AssetKey(table.name))
-        materialization = event.asset_materialization if event else None
-        version = (materialization.tags or {}).get("dagster/data_version") if materialization else None
+        last = metadata.latest_materialization(context.instance, dg.AssetKey(table.name))
+        version = (last.tags or {}).get(DATA_VERSION_TAG) if last else None
         yield dg.MaterializeResult(
             asset_key=table.name,
             data_version=dg.DataVersion(version) if version else None,

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from serverless_assets import sql
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import RawTable, Window, name_months
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.contract import ContractError, Problem, parquet, refuse
 from serverless_assets.ingestion.state import TableState, version_of
+from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse
 
 

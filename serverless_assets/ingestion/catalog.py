@@ -1,11 +1,12 @@
 """The catalogue of raw tables, and the months that they are loaded by. To add a table, add its lines here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 import pyarrow as pa
 
+from serverless_assets.months import next_month
 from serverless_assets.warehouse import TableShape
 
 ID = pa.string()
@@ -22,7 +23,6 @@ EARLIEST, END_OF_TIME = datetime(1900, 1, 1), datetime(2200, 1, 1)
 LARGEST_INTEGER = 10**15
 # A model that repeats a text on each of its rows is as slow as the text is long.
 LONGEST_TEXT_BYTES = 4 * 1024
-MONTHS_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,15 @@ class Window:
 
     @classmethod
     def of_months(cls, first: date, last: date) -> "Window":
-        """The window from the month of `first` to the month of `last`, both included."""
+        """Return the window from the month of `first` to the month of `last`, both included."""
         return cls(first.replace(day=1), next_month(last))
 
     def months(self) -> list[date]:
-        """The first day of every month in the window."""
+        """Return the first day of every month in the window."""
         months = [self.start]
         while (month := next_month(months[-1])) < self.end:
             months.append(month)
         return months
-
-
-def name_months(months: Sequence[date]) -> str:
-    """Return the first few months, for a sentence."""
-    names = ", ".join(f"{month:%Y-%m}" for month in months[:MONTHS_NAMED])
-    more = len(months) - MONTHS_NAMED
-    return f"{names} and {more} more" if more > 0 else names
-
-
-def next_month(day: date) -> date:
-    """The first day of the month after that of `day`."""
-    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from typing import Any
 
 import dagster as dg
 
-from serverless_assets.ingestion.catalog import EARLIEST, END_OF_TIME, RawTable, next_month
+from serverless_assets.ingestion.catalog import EARLIEST, END_OF_TIME, RawTable
+from serverless_assets.metadata import latest_materialization
+from serverless_assets.months import next_month
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
 VOLUME, SCHEMA, FRESHNESS, EVENT_TIME = "volume", "schema", "freshness", "event_time"
@@ -166,8 +168,7 @@ class CheckRunner:
 
     def last_observation(self, table: RawTable) -> SourceObservation:
         """Return what the source served when the table was last materialized."""
-        event = self.context.instance.get_latest_materialization_event(dg.AssetKey(table.name))
-        materialization = event.asset_materialization if event else None
+        materialization = latest_materialization(self.context.instance, dg.AssetKey(table.name))
         return SourceObservation.in_metadata(materialization.metadata if materialization else {})
 
     def results(self, table: RawTable, observation: SourceObservation) -> list[dg.AssetCheckResult]:

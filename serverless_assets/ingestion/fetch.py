@@ -13,12 +13,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from serverless_assets.ingestion import audit
-from serverless_assets.ingestion.catalog import RawTable, Window, name_months
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
 from serverless_assets.ingestion.http import NO_VALIDATORS
 from serverless_assets.ingestion.limits import start_thread
 from serverless_assets.ingestion.source import Download, HttpSource, Log, NotModified, SourceError
 from serverless_assets.ingestion.state import CachedResponse, TableState, cached_response, window_to_load
+from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
 # A thread that waits for the source stops at once; one may be converting a large file.

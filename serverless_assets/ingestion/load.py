@@ -6,9 +6,10 @@ from datetime import date
 from typing import Any
 
 from serverless_assets.ingestion.audit import Part
-from serverless_assets.ingestion.catalog import RawTable, Window, name_months
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, FetchResult, Unchanged
 from serverless_assets.ingestion.state import TableState, answers_to_keep, definition_of
+from serverless_assets.months import name_months
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
 

@@ -9,11 +9,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from serverless_assets.hashing import json_digest
+from serverless_assets.months import name_months
 from serverless_assets.transformation.fingerprints import Materialization, Node
 from serverless_assets.transformation.relation_states import State
-
-# How many months a reason names: it is one line.
-MONTHS_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -149,10 +147,8 @@ def reason_to_build(
         elif name in decided:
             reasons.append(f"upstream rebuilt ({name})")
         else:
-            months = [m[:7] for m in changed_months(previous, state)] if inputs[name].months else []
-            some = ", ".join(months[:MONTHS_NAMED])
-            more = f" and {len(months) - MONTHS_NAMED} more" if len(months) > MONTHS_NAMED else ""
-            reasons.append(f"new data ({name}: {some}{more})" if months else f"new data ({name})")
+            months = name_months(changed_months(previous, state)) if inputs[name].months else ""
+            reasons.append(f"new data ({name}: {months})" if months else f"new data ({name})")
     reasons += [f"reads {name} no more" for name in previous.parents if name not in state.parents]
     return "; ".join(reasons)
 
