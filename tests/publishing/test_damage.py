@@ -200,5 +200,7 @@ def test_a_release_names_the_one_before_it(layout):
 def test_a_schema_with_the_name_of_the_database_is_no_damage(tmp_path):
     path = tmp_path / "warehouse.duckdb"
     with duckdb.connect(str(path)) as connection:
-        connection.execute("create schema warehouse; create table warehouse.orders as select 1 as id")
+        connection.execute(
+            "create schema warehouse; create table warehouse.warehouse.orders as select 1 as id"
+        )
     assert verify(path) is None
