@@ -51,7 +51,10 @@ def measured() -> Iterator[ResourceUsage]:
     usage.seconds = round(time.perf_counter() - started, 3)
     usage.cpu_seconds = round(_cpu_seconds() - cpu_before, 3)
     usage.peak_memory_children_mib = round(children.peak_mib, 1)
-    usage.peak_memory_mib = round(_own_peak_mib() + children.peak_mib, 1)
+    own_peak_mib = _peak_mib(SELF)
+    if own_peak_mib is None:
+        own_peak_mib = _rusage_mib(resource.RUSAGE_SELF)
+    usage.peak_memory_mib = round(own_peak_mib + children.peak_mib, 1)
 
 
 def _cpu_seconds() -> float:
@@ -59,20 +62,10 @@ def _cpu_seconds() -> float:
     return sum(used.ru_utime + used.ru_stime for used in both)
 
 
-def _own_peak_mib() -> float:
-    peak = _peak_mib(SELF)
-    return _rusage_mib(resource.RUSAGE_SELF) if peak is None else peak
-
-
 def _peak_mib(process: Path) -> float | None:
     """VmHWM of a process, or None if it is gone or the system does not say."""
-    try:
-        for line in (process / "status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return None
+    lines = _read(process / "status").splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _rusage_mib(who: int) -> float:
@@ -87,14 +80,14 @@ class _ChildWatch:
     def __init__(self) -> None:
         self.peak_mib = 0.0
         self.looks = 0
-        self.there_before = set(_children())
+        self.there_before = set(child_pids())
 
     def look(self) -> None:
         self.looks += 1
         if FORKED and self.looks % LOOKS_PER_LOOK_AT_FORKED == 0:
             self.peak_mib = max(self.peak_mib, sum(_held_by_forked(str(pid)) for pid in tuple(FORKED)))
         own_command = _read(SELF / "cmdline")
-        for pid in _children():
+        for pid in child_pids():
             child = SELF.parent / pid
             if pid not in self.there_before and _is_another_program(child, own_command):
                 self.peak_mib = max(self.peak_mib, _peak_mib(child) or 0.0)
@@ -108,8 +101,7 @@ def _watched_children() -> Iterator[_ChildWatch]:
         while not done.wait(POLL_SECONDS):
             watch.look()
 
-    # macOS has no /proc, and not every Linux kernel and sandbox lists the children of a task.
-    if not (SELF / "task" / str(threading.get_native_id()) / "children").exists():
+    if not lists_children():
         yield watch
         watch.peak_mib = _rusage_mib(resource.RUSAGE_CHILDREN)
         return
@@ -126,16 +118,26 @@ def _held_by_forked(pid: str) -> float:
     """MiB that a forked process and its children do not share with this one, or all that it holds."""
     process = SELF.parent / pid
     own_command = _read(process / "cmdline")
-    children = [SELF.parent / child for child in _children(process)]
+    children = [SELF.parent / child for child in child_pids(process)]
     programs = [child for child in children if _is_another_program(child, own_command)]
     lines = (_read(process / "smaps_rollup") or _read(process / "status")).splitlines()
     kib = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_", "VmRSS:")))
     return kib / 1024 + sum(_peak_mib(program) or 0.0 for program in programs)
 
 
-def _children(process: Path = SELF) -> list[str]:
-    """The ids of a process's children, whichever thread started them."""
-    return [child for task in _directories(process / "task") for child in _read(task / "children").split()]
+def lists_children() -> bool:
+    """Return whether the system has child_pids(): macOS has no /proc, and not every Linux kernel and sandbox
+    lists the children of a task."""
+    return (SELF / "task" / str(threading.get_native_id()) / "children").exists()
+
+
+def child_pids(process: Path = SELF) -> list[str]:
+    """Return the ids of the children of a process, a folder of /proc, whichever thread started them."""
+    try:
+        tasks = list((process / "task").iterdir())
+    except OSError:
+        return []
+    return [child for task in tasks for child in _read(task / "children").split()]
 
 
 def _is_another_program(process: Path, parents_command: str) -> bool:
@@ -151,10 +153,3 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _directories(path: Path) -> list[Path]:
-    try:
-        return list(path.iterdir())
-    except OSError:
-        return []

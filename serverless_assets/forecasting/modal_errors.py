@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from modal import exception
+
+# Outside Modal's public API; tests/forecasting/test_modal_internals.py checks it. A public address of the
+# server, or a time limit of the client for connecting, would replace it.
 from modal.config import config
 
 from serverless_assets.forecasting.compute import ComputeError, OutOfMemory, Size
