@@ -1,7 +1,7 @@
 """One forecast in a process of its own: `python -m modal_forecast.worker < request > answer`.
 
 Reads one request from stdin to its end and writes one answer to stdout; the log goes to stderr, line by line.
-Exits with 0 if there is an answer, which may be a refusal in words, and with another code if it crashed.
+Exits with 0 if there is an answer, which may be a refusal, and with another code if it crashed.
 """
 
 import os
@@ -26,7 +26,7 @@ def block_pandas() -> None:
     """Block the import of pandas in this process, and keep Arrow and OpenBLAS from reserving address space.
 
     Call it before anything imports numpy or pyarrow, and only in a process of its own: pandas cannot be
-    imported there afterwards. Arrow imports it wherever it meets an array. Peak memory of a worker that
+    imported there afterwards. Arrow imports it for every array that it converts. Peak memory of a worker that
     forecasts 180 days from 1,100, Stan's 8 MiB included, and its cpu seconds:
         126 MiB, 1.7 s    with pandas
          94 MiB, 0.9 s    without
