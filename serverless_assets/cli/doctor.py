@@ -10,7 +10,7 @@ from serverless_assets.transformation.project import Project
 
 @dataclass(frozen=True)
 class Finding:
-    """One part of an environment: what it uses, and what was found there or what is wrong, in words."""
+    """One part of an environment: what it uses, and what its check says: what it has, or what is wrong."""
 
     part: str
     uses: str

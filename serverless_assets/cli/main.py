@@ -47,7 +47,7 @@ def run(
     resume: bool,
 ) -> None:
     """Run JOB here and now: serverless_pipeline (the default), ingest, transform or forecast."""
-    # Whoever ends the command lets it clean up as Ctrl-C does.
+    # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.from_environ()
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
@@ -119,7 +119,7 @@ def doctor() -> None:
 def slim_ci() -> None:
     """Build and test the models that differ from production, beside it, and leave nothing."""
     settings = Settings.from_environ()
-    # Whoever ends the command, a CI's time limit, say, lets it clean up as Ctrl-C does.
+    # SIGTERM, such as at the time limit of a CI, cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from serverless_assets.environments import environment
     from serverless_assets.transformation.slim_ci import slim_ci as check
@@ -139,7 +139,7 @@ def replay(which: str | None, list_all: bool) -> None:
     WHICH: a run's id or its beginning, a forecast's key, or the day it was made; the newest by default.
     """
     settings = Settings.from_environ()
-    # Whoever ends the command ends the forecast, as Ctrl-C does.
+    # SIGTERM ends the forecast, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from serverless_assets.cli.replay import listed, replayed
     from serverless_assets.environments import environment
@@ -227,7 +227,7 @@ def _refuse_unusable_port(port: int) -> None:
 
 
 def _prepare_definitions(settings: Settings) -> None:
-    """Parse dbt once, so that the UI's processes find the manifest, and refuse settings in words."""
+    """Parse dbt once, so that the UI's processes find the manifest, and refuse settings with a message."""
     from serverless_assets.environments import environment
     from serverless_assets.transformation.dbt_runner import end_idle_processes
 
