@@ -10,7 +10,6 @@ Links can be derived and are made again. What somebody put in their place is mov
 """
 
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,49 +21,22 @@ class HomeError(UserError):
     """SERVERLESS_HOME cannot be used as it is; the message says which file and what to do."""
 
 
-@dataclass(frozen=True)
 class Layout:
-    """The paths below `home`."""
+    """The paths below `home`, which is SERVERLESS_HOME."""
 
-    home: Path
-
-    @property
-    def warehouse(self) -> Path:
-        return self.home / "warehouse.duckdb"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.home / "artifacts"
-
-    @property
-    def current(self) -> Path:
-        return self.home / "current"
-
-    @property
-    def releases(self) -> Path:
-        return self.home / "releases"
-
-    @property
-    def work(self) -> Path:
-        return self.home / "work"
-
-    @property
-    def working_warehouse(self) -> Path:
-        return self.work / "warehouse.duckdb"
-
-    @property
-    def working_artifacts(self) -> Path:
-        return self.work / "artifacts"
-
-    @property
-    def artifact_changes(self) -> Path:
-        """A file for each artifact that runs have written or deleted since the last publish."""
-        return self.work / "artifacts.changes"
-
-    @property
-    def base(self) -> Path:
-        """The record of the release that the working copy was made from."""
-        return self.work / "base.json"
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.warehouse = home / "warehouse.duckdb"
+        self.artifacts = home / "artifacts"
+        self.current = home / "current"
+        self.releases = home / "releases"
+        self.work = home / "work"
+        self.working_warehouse = self.work / "warehouse.duckdb"
+        self.working_artifacts = self.work / "artifacts"
+        # A file for each artifact that runs have written or deleted since the last publish.
+        self.artifact_changes = self.work / "artifacts.changes"
+        # The record of the release that the working copy was made from.
+        self.base = self.work / "base.json"
 
     @property
     def release(self) -> Path | None:
@@ -163,12 +135,8 @@ def _repair_current(layout: Layout) -> None:
 
 def _link_through_current(path: Path) -> None:
     if not _is_our_link(path):
-        link_atomically(_target(path), path)
+        link_atomically(Path("current", path.name), path)
 
 
 def _is_our_link(path: Path) -> bool:
-    return path.is_symlink() and path.readlink() == _target(path)
-
-
-def _target(path: Path) -> Path:
-    return Path("current", path.name)
+    return path.is_symlink() and path.readlink() == Path("current", path.name)

@@ -39,8 +39,7 @@ from serverless_assets.publishing.working_copy import (
     forget_changes,
     open_working_copy,
     read_base,
-    release_stamps,
-    working_stamps,
+    stamps,
     write_base,
 )
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -116,7 +115,7 @@ def publish(layout: Layout, run_id: str) -> bool:
         DuckDBWarehouse(layout.working_warehouse, schema="main").flush()
     base = read_base(layout)
     is_current = layout.release is not None and base == Base(
-        layout.release.name, release_stamps(layout), working_stamps(layout)
+        layout.release.name, stamps(layout.release), stamps(layout.work)
     )
     if not is_current:
         release = _new_release(layout, run_id, base)

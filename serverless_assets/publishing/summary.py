@@ -46,17 +46,14 @@ class RunSummary:
     def totals(self) -> Mapping[str, int | float]:
         """Numbers of the whole run. What nobody charges for, and no warehouse tells, is left out."""
         statuses = Counter(outcome.status for outcome in self.assets)
+        spent = {name: total(getattr(outcome, name) for outcome in self.assets) for name in SPENT}
         return {
             **{status: statuses[status] for status in get_args(Status)},
             "rows": sum(outcome.rows or 0 for outcome in self.assets),
             "bytes": sum(outcome.bytes or 0 for outcome in self.assets),
             "seconds": self.seconds,
-            **{name: spent for name, spent in self._spent.items() if spent is not None},
+            **{name: amount for name, amount in spent.items() if amount is not None},
         }
-
-    @property
-    def _spent(self) -> Mapping[str, int | float | None]:
-        return {name: total(getattr(outcome, name) for outcome in self.assets) for name in SPENT}
 
 
 def summary_path(home: Path) -> Path:

@@ -43,22 +43,17 @@ def read_base(layout: Layout) -> Base | None:
 
 def write_base(layout: Layout) -> None:
     """Record that the working copy is equal to what is published now."""
-    published = release_stamps(layout)
+    published = stamps(layout.release or layout.current)
     if is_replaced(layout.warehouse):
         published[WAREHOUSE] = stamp(layout.warehouse)
-    base = Base(layout.release.name if layout.release else None, published, working_stamps(layout))
+    base = Base(layout.release.name if layout.release else None, published, stamps(layout.work))
     write_atomically(layout.base, json.dumps(asdict(base)).encode())
 
 
-def working_stamps(layout: Layout) -> dict[str, object]:
-    """The stamps of the working copy's files."""
-    return _stamps(layout.working_warehouse, layout.working_artifacts)
-
-
-def release_stamps(layout: Layout) -> dict[str, object]:
-    """The stamps of the current release's files."""
-    release = layout.release or layout.current
-    return _stamps(release / WAREHOUSE, release / "artifacts")
+def stamps(folder: Path) -> dict[str, object]:
+    """The stamps of the warehouse and the artifacts in a folder: the working copy's, or a release's."""
+    files = {f"artifacts/{file.name}": stamp(file) for file in artifact_files(folder / "artifacts")}
+    return {WAREHOUSE: stamp(folder / WAREHOUSE), **files}
 
 
 def reason_to_replace(layout: Layout) -> str | None:
@@ -70,7 +65,7 @@ def reason_to_replace(layout: Layout) -> str | None:
     published, base, working = _published_warehouse(layout), read_base(layout), layout.working_warehouse
     if not os.path.lexists(working):
         return f"there is no {working}" if published else None
-    is_unchanged = base is not None and base.working == working_stamps(layout)
+    is_unchanged = base is not None and base.working == stamps(layout.work)
     # What was written since by a run that was killed, or by hand, is read in full.
     damage = damage_of(working) if is_unchanged else verify(working)
     if damage:
@@ -202,8 +197,3 @@ def _discard(path: Path) -> None:
 def _log_of(warehouse: Path) -> Path:
     """DuckDB's write-ahead log of a database file."""
     return warehouse.with_name(f"{warehouse.name}.wal")
-
-
-def _stamps(warehouse: Path, artifacts: Path) -> dict[str, object]:
-    files = {f"artifacts/{file.name}": stamp(file) for file in artifact_files(artifacts)}
-    return {WAREHOUSE: stamp(warehouse), **files}

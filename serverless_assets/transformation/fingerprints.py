@@ -38,68 +38,6 @@ def normalised(code: str) -> str:
     return _TOKENS.sub(lambda match: match["kept"] or " ", without).strip()
 
 
-@dataclass(frozen=True)
-class Macros:
-    """The macros of a manifest, and the values that variables have in them."""
-
-    macros: Mapping[str, Mapping[str, Any]]
-    variables: Mapping[str, Any]
-    environ: Mapping[str, str]
-    # By materialization: the macros of the project and its packages that take part in it.
-    own: dict[str, set[str]] = field(default_factory=dict)
-
-    def name(self, id: str) -> str:
-        _, package, name = id.split(".")
-        return f"{package}.{name}" if self.is_built_in(id) else name
-
-    def is_built_in(self, id: str) -> bool:
-        """Whether dbt or its adapter brings the macro."""
-        return id.split(".")[1] in BUILT_IN_PACKAGES
-
-    def sql(self, id: str) -> str:
-        return str(self.macros[id]["macro_sql"])
-
-    def used_by(self, called: Iterable[str], config: Mapping[str, Any]) -> list[str]:
-        """The macros called, those that they call, and so on; and the model's own incremental strategy's.
-
-        Of those that its materialization calls, the ones that are not dbt's own.
-        """
-        strategy = f".get_incremental_{config.get('incremental_strategy')}_sql"
-        materialization = f".materialization_{config.get('materialized')}_"
-        if materialization not in self.own:
-            builds = self._closure(id for id in self.macros if materialization in id)
-            self.own[materialization] = {id for id in builds if not self.is_built_in(id)}
-        return sorted(
-            self.own[materialization]
-            | self._closure([*called, *(id for id in self.macros if id.endswith(strategy))])
-        )
-
-    def _closure(self, called: Iterable[str]) -> set[str]:
-        waiting = list(called)
-        used: set[str] = set()
-        while waiting:
-            id = waiting.pop()
-            if id in self.macros and id not in used:
-                used.add(id)
-                waiting += self.macros[id]["depends_on"]["macros"]
-        return used
-
-    def variables_in(self, codes: Iterable[str]) -> dict[str, str]:
-        """A hash for each variable that the code reads; for all of them, if it does not say which."""
-        text = "\n".join(codes)
-        return {
-            **_values("var", _VARIABLE, text, self.variables),
-            **_values("variable", _ENVIRONMENT_VARIABLE, text, self.environ),
-        }
-
-
-def _values(kind: str, pattern: re.Pattern[str], text: str, known: Mapping[str, Any]) -> dict[str, str]:
-    names = {match["name"] for match in pattern.finditer(text)}
-    if None in names:
-        return {f"any {kind}": json_digest({k: v for k, v in known.items() if k not in IMMATERIAL_VARIABLES})}
-    return {f"{kind} {name}": json_digest(known.get(name)) for name in names - IMMATERIAL_VARIABLES}
-
-
 MODELS = ("model", "seed", "snapshot")
 # The macro that a model calls to be built month by month, and the meta key by which another says that its
 # rows of a month come from rows of the same month.
@@ -173,16 +111,10 @@ def nodes(
     `large_seeds` maps the ids of seeds whose rows dbt does not hash to a hash of them.
     """
     schema = environ.get("DBT_SCHEMA", "")
-    reader = _Reader(
-        manifest,
-        Macros(manifest["macros"], variables, environ),
-        {
-            **{id: relation_name(node, schema) for id, node in manifest["nodes"].items() if is_model(node)},
-            **{id: relation_name(source, schema) for id, source in manifest["sources"].items()},
-        },
-        large_seeds or {},
-    )
-    return _in_order(reader.node(node) for node in manifest["nodes"].values() if is_model(node))
+    models = {id: node for id, node in manifest["nodes"].items() if is_model(node)}
+    names = {id: relation_name(entry, schema) for id, entry in {**models, **manifest["sources"]}.items()}
+    reader = _Reader(manifest, names, variables, environ, large_seeds or {})
+    return _in_order(reader.node(node) for node in models.values())
 
 
 def is_model(node: Mapping[str, Any]) -> bool:
@@ -199,94 +131,141 @@ def relation_name(properties: Mapping[str, Any], schema: str) -> str:
 
 @dataclass(frozen=True)
 class _Reader:
+    """A manifest, the names of its relations by id, and the values that variables have in its code."""
+
     manifest: Mapping[str, Any]
-    macros: Macros
     names: Mapping[str, str]
+    variables: Mapping[str, Any]
+    environ: Mapping[str, str]
     large_seeds: Mapping[str, str]
+    # By materialization: the macros of the project and its packages that take part in it.
+    own_macros: dict[str, set[str]] = field(default_factory=dict)
 
     def node(self, node: Mapping[str, Any]) -> Node:
-        config = node["config"]
-        used = self.macros.used_by(node["depends_on"].get("macros", ()), config)
-        kind = _kind(node, {self.macros.name(id) for id in used})
-        ephemerals = {
-            f"ephemeral {self.names[id]}": json_digest(self.data_hashes(self.manifest["nodes"][id]))
-            for id in self._ephemerals(node)
-        }
+        """Return a model and what it is made of."""
+        models, config = self.manifest["nodes"], node["config"]
+        kind = _kind(node, {self._macro_name(id) for id in self._macros(node)})
+        upstream = list(self._upstream(node))
+        ephemerals = [id for id in upstream if self._is_ephemeral(id)]
         parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
+        filtered: list[str] = []
+        # With these words, a batch may read other batches, or a parent without dbt's filter.
+        if kind == Materialization.MICROBATCH and not re.search(
+            r"\bthis\b|\brender\b", node.get("raw_code") or ""
+        ):
+            filtered = [id for id in parents if id in models and models[id]["config"].get("event_time")]
         return Node(
             id=node["unique_id"],
             name=self.names[node["unique_id"]],
-            data_hashes=self.data_hashes(node) | ephemerals,
+            data_hashes={
+                **self._data_hashes(node),
+                **{
+                    f"ephemeral {self.names[id]}": json_digest(self._data_hashes(models[id]))
+                    for id in ephemerals
+                },
+            },
             parents=tuple(self.names[id] for id in parents),
-            reads=tuple(dict.fromkeys(self._reads(node))),
+            reads=tuple(
+                dict.fromkeys(self.names[id] for id in upstream if id in self.names and id not in ephemerals)
+            ),
             kind=kind,
-            follows_months=kind == Materialization.BY_MONTH
-            or kind == Materialization.MICROBATCH
+            follows_months=kind in (Materialization.BY_MONTH, Materialization.MICROBATCH)
             or bool((config.get("meta") or {}).get(FOLLOWS_MONTHS)),
             database=str(node.get("database") or ""),
             schema=str(node.get("schema") or ""),
             identifier=str(node.get("alias") or ""),
             begin=str(config.get("begin") or "")[:10],
-            filtered=self._filtered(node, parents) if kind == Materialization.MICROBATCH else frozenset(),
+            filtered=frozenset(self.names[id] for id in filtered),
         )
 
-    def data_hashes(self, node: Mapping[str, Any]) -> dict[str, str]:
+    def _is_ephemeral(self, id: str) -> bool:
+        node = self.manifest["nodes"].get(id)
+        return bool(node) and node["config"].get("materialized") == "ephemeral"
+
+    def _upstream(self, node: Mapping[str, Any]) -> Iterator[str]:
+        """The ids of what a model selects from, each ephemeral one followed by what that selects from."""
+        for id in node["depends_on"].get("nodes", ()):
+            yield id
+            if self._is_ephemeral(id):
+                yield from self._upstream(self.manifest["nodes"][id])
+
+    def _data_hashes(self, node: Mapping[str, Any]) -> dict[str, str]:
         """A hash of each part of a model, but for the ephemeral models that it selects from."""
         config = {key: value for key, value in node["config"].items() if key not in IMMATERIAL_CONFIG}
         contract = config.pop("contract", None) or {}
         where = {key: node.get(key) for key in ("database", "schema", "alias")}
-        code = {"SQL": self._source(node), "config": json_digest([config, where])}
+        hashes = {"config": json_digest([config, where])}
+        code = node.get("raw_code") or ""
         if node.get("language") == "python":
-            code["Python"] = code.pop("SQL")
+            # A comment of SQL may be an operator of Python.
+            hashes["Python"] = json_digest(code)
+        elif node["resource_type"] == "seed":
+            hashes["SQL"] = json_digest(self.large_seeds.get(node["unique_id"]) or node["checksum"])
+        else:
+            hashes["SQL"] = json_digest(normalised(code))
         if contract.get("enforced"):
             columns = {name: column.get("data_type") for name, column in node["columns"].items()}
             constraints = [node.get("constraints"), [c.get("constraints") for c in node["columns"].values()]]
-            code["contract"] = json_digest([columns, constraints])
-        used = self.macros.used_by(node["depends_on"].get("macros", ()), config)
-        code |= {f"macro {self.macros.name(id)}": json_digest(normalised(self.macros.sql(id))) for id in used}
+            hashes["contract"] = json_digest([columns, constraints])
+        macros = {id: str(self.manifest["macros"][id]["macro_sql"]) for id in self._macros(node)}
+        for id, sql in macros.items():
+            hashes[f"macro {self._macro_name(id)}"] = json_digest(normalised(sql))
         for id in node["depends_on"].get("nodes", ()):
             if function := (self.manifest.get("functions") or {}).get(id):
-                code[f"function {function['name']}"] = json_digest(function.get("raw_code"))
-        hooks = [hook["sql"] for key in ("pre-hook", "post-hook") for hook in config.get(key) or ()]
-        texts = [node.get("raw_code") or "", *hooks, *(self.macros.sql(id) for id in used)]
-        own_texts = [*texts[:1], *(self.macros.sql(id) for id in used if not self.macros.is_built_in(id))]
-        if any("meta" in text for text in own_texts):
+                hashes[f"function {function['name']}"] = json_digest(function.get("raw_code"))
+        own_macros = [sql for id, sql in macros.items() if not _is_built_in(id)]
+        if any("meta" in text for text in (code, *own_macros)):
             # Elsewhere, meta is documentation.
-            code["meta"] = json_digest(node["config"].get("meta"))
-        return code | self.macros.variables_in(texts)
+            hashes["meta"] = json_digest(node["config"].get("meta"))
+        hooks = [hook["sql"] for key in ("pre-hook", "post-hook") for hook in config.get(key) or ()]
+        text = "\n".join([code, *hooks, *macros.values()])
+        return {
+            **hashes,
+            **_values("var", _VARIABLE, text, self.variables),
+            **_values("variable", _ENVIRONMENT_VARIABLE, text, self.environ),
+        }
 
-    def _source(self, node: Mapping[str, Any]) -> str:
-        if node["resource_type"] == "seed":
-            return json_digest(self.large_seeds.get(node["unique_id"]) or node["checksum"])
-        code = node.get("raw_code") or ""
-        # A comment of SQL may be an operator of Python.
-        return json_digest(code if node.get("language") == "python" else normalised(code))
+    def _macros(self, node: Mapping[str, Any]) -> list[str]:
+        """The ids of the macros that a model calls, those that they call, and so on.
 
-    def _reads(self, node: Mapping[str, Any]) -> Iterator[str]:
-        for id in node["depends_on"].get("nodes", ()):
-            parent = self.manifest["nodes"].get(id)
-            if parent and parent["config"].get("materialized") == "ephemeral":
-                yield from self._reads(parent)
-            elif id in self.names:
-                yield self.names[id]
+        Its incremental strategy's are among them; of those that its materialization calls, the ones that are
+        not dbt's own.
+        """
+        macros, config = self.manifest["macros"], node["config"]
+        materialization = f".materialization_{config.get('materialized')}_"
+        if materialization not in self.own_macros:
+            builds = self._closure(id for id in macros if materialization in id)
+            self.own_macros[materialization] = {id for id in builds if not _is_built_in(id)}
+        strategy = f".get_incremental_{config.get('incremental_strategy')}_sql"
+        called = [*node["depends_on"].get("macros", ()), *(id for id in macros if id.endswith(strategy))]
+        return sorted(self.own_macros[materialization] | self._closure(called))
 
-    def _ephemerals(self, node: Mapping[str, Any]) -> Iterator[str]:
-        for id in node["depends_on"].get("nodes", ()):
-            parent = self.manifest["nodes"].get(id)
-            if parent and parent["config"].get("materialized") == "ephemeral":
-                yield id
-                yield from self._ephemerals(parent)
+    def _closure(self, called: Iterable[str]) -> set[str]:
+        macros, waiting = self.manifest["macros"], list(called)
+        used: set[str] = set()
+        while waiting:
+            id = waiting.pop()
+            if id in macros and id not in used:
+                used.add(id)
+                waiting += macros[id]["depends_on"]["macros"]
+        return used
 
-    def _filtered(self, node: Mapping[str, Any], parents: Iterable[str]) -> frozenset[str]:
-        """The parents of which a batch reads its own months alone: dbt filters them by their event_time."""
-        code = node.get("raw_code") or ""
-        if re.search(r"\bthis\b|\brender\b", code):
-            # It may read other batches, or a parent without the filter.
-            return frozenset()
-        models = self.manifest["nodes"]
-        return frozenset(
-            self.names[id] for id in parents if id in models and models[id]["config"].get("event_time")
-        )
+    def _macro_name(self, id: str) -> str:
+        _, package, name = id.split(".")
+        return f"{package}.{name}" if _is_built_in(id) else name
+
+
+def _is_built_in(macro: str) -> bool:
+    """Whether dbt or its adapter brings a macro, given by id."""
+    return macro.split(".")[1] in BUILT_IN_PACKAGES
+
+
+def _values(kind: str, pattern: re.Pattern[str], text: str, known: Mapping[str, Any]) -> dict[str, str]:
+    """A hash for each variable that the code reads; for all of them, if it does not say which."""
+    names = {match["name"] for match in pattern.finditer(text)}
+    if None in names:
+        return {f"any {kind}": json_digest({k: v for k, v in known.items() if k not in IMMATERIAL_VARIABLES})}
+    return {f"{kind} {name}": json_digest(known.get(name)) for name in names - IMMATERIAL_VARIABLES}
 
 
 def _kind(node: Mapping[str, Any], macros: Collection[str]) -> Materialization:
