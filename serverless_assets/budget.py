@@ -2,7 +2,7 @@
 
 What is counted: a forecast that takes until its deadline, and models that are built in full from tables as
 they are now. What is not: loads, tests and the other small queries of a run, and a second call in the place
-of one that crashed.
+of one that failed.
 """
 
 import math
@@ -52,7 +52,6 @@ class CostEstimate:
 def forecast_charge(
     usd: float,
     *,
-    calls: int = 1,
     cpu: float,
     most_cpu: float,
     memory: int,
@@ -60,16 +59,15 @@ def forecast_charge(
     compute: str,
     can_be_smaller: bool,
 ) -> Charge:
-    """The forecast's, of so many calls: for each, `cpu` cores were asked for, of which `most_cpu` may be
+    """Return the charge for the call to the compute: `cpu` cores were asked for, of which `most_cpu` may be
     used, and `memory` in MiB, for up to so many seconds."""
     cores = f"{cpu:g} cores" if cpu >= most_cpu else f"{cpu:g} cores, or {most_cpu:g} if there is one free,"
     size = f"{memory / 1024:g} GiB" if memory >= 1024 else f"{memory} MiB"
     length = f"{seconds / 60:.3g} min" if seconds >= 120 else f"{seconds:g} s"
-    times = f"{calls} times " if calls > 1 else ""
     smaller = ["less cpu or memory"] if can_be_smaller else []
     return Charge(
         usd,
-        f"for the forecast ({times}{cores} and {size} for up to {length} on {compute})",
+        f"for the forecast ({cores} and {size} for up to {length} on {compute})",
         [*smaller, "a shorter SERVERLESS_FORECAST_DEADLINE"],
     )
 
@@ -164,22 +162,21 @@ class BudgetGuard:
     def most(self, planned: Collection[str], inputs: RunInputs) -> CostEstimate:
         """What a run that means to write these assets may cost at most. What is free is not asked about."""
         charges: list[Charge] = []
-        calls = len({FORECAST, STORE_FORECAST} & set(planned))
-        if isinstance(inputs.forecast, RunForecast) and calls:
-            charges += self._forecast(inputs.forecast, calls)
+        # The total and the stores are one call.
+        if isinstance(inputs.forecast, RunForecast) and {FORECAST, STORE_FORECAST} & set(planned):
+            charges += self._forecast(inputs.forecast)
         if self.warehouse.price(0) is None:
             return CostEstimate(charges)
         built, uncounted = self._models(planned)
         return CostEstimate([*charges, *built], uncounted)
 
-    def _forecast(self, forecast: RunForecast, calls: int) -> Iterator[Charge]:
+    def _forecast(self, forecast: RunForecast) -> Iterator[Charge]:
         size = Size(forecast.cores, forecast.mib)
         most = self.compute.max_usage(size)
         price = self.compute.price(size, most)
         if price is not None:
             yield forecast_charge(
-                price * calls,
-                calls=calls,
+                price,
                 cpu=size.cpu,
                 most_cpu=most.cpu_seconds / most.seconds,
                 memory=size.memory,

@@ -1,6 +1,6 @@
-"""The assets of the forecast of daily order revenue, and of the report on it."""
+"""The assets of the forecasts, of all stores and of each, and of the report on them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
 from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
+from serverless_assets.forecasting import stores
 from serverless_assets.forecasting.accuracy import accuracy_asset, reported_accuracy
 from serverless_assets.forecasting.checks import (
     HISTORY,
@@ -29,12 +30,11 @@ from serverless_assets.forecasting.forecast_table import (
     read_forecast,
     reuse_forecast,
 )
-from serverless_assets.forecasting.history import History, Today, read_history
+from serverless_assets.forecasting.history import COUNTRY, History, Today, read_history
 from serverless_assets.forecasting.record import read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
-from serverless_assets.forecasting.run_forecast import ForecastRun
-from serverless_assets.forecasting.stores import reported_stores, store_asset
+from serverless_assets.forecasting.run_forecast import ForecastRun, StoreAnswers
 from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECASTING, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
@@ -65,7 +65,7 @@ def forecasting_assets(
     """
     single_run = dg.BackfillPolicy.single_run()
 
-    # A multi_asset, as only that can skip an asset together with its checks (can_subset).
+    # One step for both, so that a run that makes both makes one call.
     @dg.multi_asset(
         name=FORECAST,
         specs=[
@@ -77,7 +77,15 @@ def forecasting_assets(
                 skippable=True,
                 freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=fresh_hours)),
                 description=DESCRIPTION,
-            )
+            ),
+            dg.AssetSpec(
+                STORE_FORECAST,
+                group_name=FORECASTING,
+                kinds={"prophet"},
+                deps=[FORECAST, REVENUE],
+                skippable=True,
+                description=stores.DESCRIPTION,
+            ),
         ],
         check_specs=check_specs(),
         can_subset=True,
@@ -90,64 +98,27 @@ def forecasting_assets(
         publisher: dg.ResourceParam[Publisher],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        inputs, warehouse = run_inputs.checked(), publisher.warehouse
+        inputs = run_inputs.checked()
+        selected = {key.to_user_string() for key in context.selected_asset_keys}
         if isinstance(inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
+        run = ForecastRun(context, publisher, forecast_table, compute, inputs.forecast)
         with as_failure(ForecastRefused, MessageError):
-            with warehouse.connected():
-                history = read_history(warehouse, Today.of(timezone))
-                history_check = CheckResult(HISTORY, " ".join(history.warnings))
-                if not context.selected_asset_keys:
-                    # The checks were selected without the asset.
-                    if forecast_table in warehouse.tables():
-                        facts = warehouse.read_state(forecast_table)
-                        checks = check_forecast(query_forecast(warehouse, forecast_table), facts)
-                        yield from _selected(context, [*checks, history_check])
-                    return
-                for sentence in history.warnings:
-                    context.log.warning(sentence)
-                for sentence in history.notes:
-                    context.log.info(sentence)
-                decision = decide_forecast(
-                    warehouse, forecast_table, history, inputs.forecast.horizon, inputs.rebuild_all
+            store_answers = None
+            if FORECAST in selected:
+                store_answers = yield from _forecast_total(
+                    run, timezone, inputs.rebuild_all, with_stores=STORE_FORECAST in selected
                 )
-            checks = decision.checks
-            try:
-                if decision.state is not None and decision.reason is None:
-                    forecast_metadata = reuse_forecast(
-                        publisher,
-                        forecast_table,
-                        inputs.forecast.names_and_colors.forecast_file,
-                        decision.state,
-                        decision.request,
-                    )
-                else:
-                    run = ForecastRun(
-                        context, publisher, forecast_table, compute, inputs.forecast, decision.state
-                    )
-                    forecast_metadata, checks = run.run(
-                        decision.request, decision.fingerprint, str(decision.reason)
-                    )
-            except ForecastUnsound as error:
-                yield from _selected(context, [*error.results, history_check])
-                raise
-        sentences = [*history.warnings, *history.notes]
-        yield dg.MaterializeResult(
-            asset_key=context.asset_key,
-            data_version=dg.DataVersion(decision.fingerprint.key),
-            metadata={
-                **forecast_metadata,
-                "orders_left_out": history.left_out,
-                **({"history": " ".join(sentences)} if sentences else {}),
-            },
-        )
-        yield from _selected(context, [*checks, history_check])
+            elif context.selected_asset_check_keys:
+                yield from _check_stored_forecast(run, timezone)
+            if STORE_FORECAST in selected:
+                yield stores.forecast_stores(run, store_answers, inputs.rebuild_all)
 
     @dg.asset(
         group_name=FORECASTING,
         kinds={"html"},
-        deps=[order_forecast, STORE_FORECAST, FORECAST_ACCURACY, REVENUE],
+        deps=[FORECAST, STORE_FORECAST, FORECAST_ACCURACY, REVENUE],
         output_required=False,
         backfill_policy=single_run,
         pool=pool,
@@ -197,10 +168,64 @@ def forecasting_assets(
 
     return [
         order_forecast,
-        store_asset(FORECASTING, forecast_table, pool),
         accuracy_asset(FORECASTING, pool, timezone),
         forecast_report,
     ]
+
+
+def _forecast_total(
+    run: ForecastRun, timezone: str, rebuild_all: bool, with_stores: bool
+) -> Generator[dg.MaterializeResult | dg.AssetCheckResult, None, StoreAnswers | None]:
+    """Yield the results of `order_forecast` and its checks, and return the answers for the stores.
+
+    with_stores: also ask for the stores, if the total is forecast.
+    """
+    context, publisher, warehouse = run.context, run.publisher, run.publisher.warehouse
+    store_batch, stores_state, store_answers = None, None, None
+    with warehouse.connected():
+        history = read_history(warehouse, Today.of(timezone))
+        for sentence in history.warnings:
+            context.log.warning(sentence)
+        for sentence in history.notes:
+            context.log.info(sentence)
+        horizon = run.inputs.horizon
+        decision = decide_forecast(warehouse, run.table, history, horizon, rebuild_all)
+        if with_stores and decision.reason is not None:
+            store_histories, stores_state = stores.read_stores(warehouse, history.table)
+            store_batch = stores.batch_of(store_histories, horizon, COUNTRY)
+    history_check = CheckResult(HISTORY, " ".join(history.warnings))
+    try:
+        if decision.state is not None and decision.reason is None:
+            file, checks = run.inputs.names_and_colors.forecast_file, decision.checks
+            forecast_metadata = reuse_forecast(publisher, run.table, file, decision.state, decision.request)
+        else:
+            forecast_metadata, checks, store_answers = run.forecast_total(decision, store_batch, stores_state)
+    except ForecastUnsound as error:
+        yield from _selected(context, [*error.results, history_check])
+        raise
+    sentences = [*history.warnings, *history.notes]
+    yield dg.MaterializeResult(
+        asset_key=FORECAST,
+        data_version=dg.DataVersion(decision.fingerprint.key),
+        metadata={
+            **forecast_metadata,
+            "orders_left_out": history.left_out,
+            **({"history": " ".join(sentences)} if sentences else {}),
+        },
+    )
+    yield from _selected(context, [*checks, history_check])
+    return store_answers
+
+
+def _check_stored_forecast(run: ForecastRun, timezone: str) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of the checks that were selected without their asset, if there is a forecast."""
+    warehouse = run.publisher.warehouse
+    with warehouse.connected():
+        history_check = CheckResult(HISTORY, " ".join(read_history(warehouse, Today.of(timezone)).warnings))
+        if run.table in warehouse.tables():
+            facts = warehouse.read_state(run.table)
+            checks = check_forecast(query_forecast(warehouse, run.table), facts)
+            yield from _selected(run.context, [*checks, history_check])
 
 
 def decide_report(
@@ -224,7 +249,7 @@ def decide_report(
         style,
         read_details(publisher.artifacts, facts),
         reported_accuracy(publisher, history.table, warn),
-        reported_stores(warehouse, forecast),
+        stores.reported_stores(warehouse, forecast),
         [*history.warnings, *history.notes],
     )
     page, key = publisher.artifacts.read(style.html_report), report_key(report)
@@ -259,7 +284,8 @@ def table_owners(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _log_skipped(context: dg.AssetExecutionContext) -> None:
     context.log.info("Skipped as asked: the last forecast stays as it is.")
-    context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
+    for key in context.selected_asset_keys:
+        context.log_event(metadata.not_built(key, "skipped", SKIPPED_AS_ASKED))
 
 
 def _selected(

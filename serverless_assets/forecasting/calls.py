@@ -16,13 +16,14 @@ MAX_OBSERVATIONS = 100
 
 @dataclass(frozen=True)
 class RecordedCalls:
-    """`Calls` for the asset that is being materialized, from every run, as observations of the asset."""
+    """`Calls` for an asset that is being materialized, from every run, as observations of the asset."""
 
     context: dg.AssetExecutionContext
+    asset: str
 
     def in_flight(self, key: str) -> Call | None:
         ended = set()
-        records = self.context.instance.fetch_observations(self.context.asset_key, MAX_OBSERVATIONS).records
+        records = self.context.instance.fetch_observations(dg.AssetKey(self.asset), MAX_OBSERVATIONS).records
         for record in records:  # The newest first.
             if not record.asset_observation:
                 continue
@@ -44,7 +45,7 @@ class RecordedCalls:
     def _record(self, call: Call, state: State) -> None:
         self.context.log_event(
             dg.AssetObservation(
-                self.context.asset_key,
+                self.asset,
                 description=f"Remote call {call.id} {state}.",
                 metadata={
                     KEY: call.key,

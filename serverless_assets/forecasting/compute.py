@@ -40,7 +40,11 @@ class ComputeError(UserError):
     """The compute gave no answer; the message says why and what to do."""
 
 
-class OutOfMemory(ComputeError):
+class WorkerFailed(ComputeError):
+    """The worker began and ended without an answer: it crashed, or ran out of memory or time."""
+
+
+class OutOfMemory(WorkerFailed):
     """The work needed more memory than was asked for; `peak` is in MiB, where the compute knows it."""
 
     def __init__(self, size: Size, peak: float | None = None) -> None:

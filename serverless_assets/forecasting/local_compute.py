@@ -26,11 +26,11 @@ from modal_forecast.resources import child_pids, lists_children
 from serverless_assets.forecasting.compute import (
     Answered,
     Calls,
-    ComputeError,
     Log,
     OutOfMemory,
     Size,
     Usage,
+    WorkerFailed,
 )
 
 MIB = 1 << 20
@@ -85,7 +85,7 @@ class LocalCompute:
         finally:
             _end(process)
         if process.returncode != 0:
-            raise ComputeError(_crash_message(process.returncode, pipes.last_lines))
+            raise WorkerFailed(_crash_message(process.returncode, pipes.last_lines))
         return Answered(pipes.answer, time.monotonic() - started, peak)
 
     def price(self, size: Size, used: Usage) -> float | None:
@@ -105,7 +105,7 @@ class LocalCompute:
             if peak > size.memory:
                 raise OutOfMemory(size, peak)
             if time.monotonic() - started > self.deadline_seconds:
-                raise ComputeError(
+                raise WorkerFailed(
                     f"The forecast was stopped: no answer within {self.deadline_seconds:.0f} s. "
                     "Choose more cpu or fewer days."
                 )

@@ -1,6 +1,6 @@
 """Retry a forecast that runs out of memory with the next larger size, at most twice."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +31,9 @@ def run_with_memory_retry(
     return compute.run(request, size, log, calls), size
 
 
-def initial_size(requested: Size, last_state: Mapping[str, Any] | None, log: Log) -> Size:
-    """Return the size that was asked for, with more memory if the last forecast needed that."""
-    needed = int((last_state or {}).get(MEMORY_NEEDED, 0))
+def initial_size(requested: Size, last_states: Sequence[Mapping[str, Any] | None], log: Log) -> Size:
+    """Return the size that was asked for, with more memory if one of the last forecasts needed that."""
+    needed = max(int((state or {}).get(MEMORY_NEEDED, 0)) for state in last_states)
     if needed <= requested.memory:
         return requested
     log(

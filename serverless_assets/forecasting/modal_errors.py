@@ -12,7 +12,7 @@ from modal import exception
 # server, or a time limit of the client for connecting, would replace it.
 from modal.config import config
 
-from serverless_assets.forecasting.compute import ComputeError, OutOfMemory, Size
+from serverless_assets.forecasting.compute import ComputeError, OutOfMemory, Size, WorkerFailed
 
 DEPLOY = "`make deploy-modal`"
 # What Modal says of a container that reached its limit; the client gives the status as text alone.
@@ -27,7 +27,7 @@ class Unreachable(ComputeError):
     transient = True
 
 
-class Crashed(ComputeError):
+class Crashed(WorkerFailed):
     """The worker's container ended before there was an answer."""
 
     transient = True
@@ -95,23 +95,23 @@ def translate_call_errors(call_id: str, size: Size, deadline_seconds: float) -> 
     except exception.RemoteError as error:
         if any(sign in str(error).lower() for sign in OUT_OF_MEMORY_SIGNS):
             raise OutOfMemory(size) from None
-        raise ComputeError(f"Modal ended call {call_id}: {_text(error)}. Run again.") from None
+        raise WorkerFailed(f"Modal ended call {call_id}: {_text(error)}. Run again.") from None
     except UNREACHABLE as error:
         raise Unreachable(
             f"Modal cannot be reached ({_text(error)}). Call {call_id} goes on there: run again, and its "
             "answer is picked up instead of being paid for twice."
         ) from None
     except SystemExit as error:
-        raise ComputeError(f"The worker ended itself with exit code {error.code}.") from None
+        raise WorkerFailed(f"The worker ended itself with exit code {error.code}.") from None
     except (ComputeError, TimeoutError):
         raise
     except Exception as error:
-        raise ComputeError(f"The worker failed with {type(error).__name__}: {_text(error)}") from None
+        raise WorkerFailed(f"The worker failed with {type(error).__name__}: {_text(error)}") from None
 
 
-def deadline_passed(seconds: float) -> ComputeError:
-    """The error for a call that took too long."""
-    return ComputeError(
+def deadline_passed(seconds: float) -> WorkerFailed:
+    """Return the error for a call that took too long."""
+    return WorkerFailed(
         f"The forecast was stopped: no answer within {seconds:.0f} s. Choose more cpu or fewer days, or "
         "raise SERVERLESS_FORECAST_DEADLINE."
     )

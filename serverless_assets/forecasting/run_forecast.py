@@ -1,75 +1,157 @@
 """Run a forecast on the compute, check it, and store it if it passes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
-from modal_forecast.messages import ForecastAnswer, ForecastRequest
+from modal_forecast.messages import (
+    BatchAnswer,
+    ForecastAnswer,
+    ForecastBatch,
+    ForecastRefused,
+    ForecastRequest,
+)
 from serverless_assets import metadata
 from serverless_assets.forecasting.calls import RecordedCalls
 from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, check_forecast, failures
-from serverless_assets.forecasting.compute import Answered, Compute, Size, Usage
+from serverless_assets.forecasting.compute import (
+    Answered,
+    Compute,
+    ComputeError,
+    Size,
+    Usage,
+    WorkerFailed,
+)
 from serverless_assets.forecasting.forecast_file import forecast_rows
-from serverless_assets.forecasting.forecast_table import store_new_forecast
+from serverless_assets.forecasting.forecast_table import ForecastDecision, store_new_forecast
 from serverless_assets.forecasting.memory_retry import initial_size, memory_facts, run_with_memory_retry
 from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import backtest_picture
-from serverless_assets.forecasting.reuse import ForecastFingerprint
+from serverless_assets.names import FORECAST
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast
 
+# The name of the total among the stores of a batch.
+TOTAL = "total"
 # The scores of the back-test that are metadata of their own, to be plotted from run to run.
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95", "origins")
 
 
 @dataclass(frozen=True)
+class StoreAnswers:
+    """What the call for the total and the stores answered for the stores.
+
+    batch: the stores as they were asked for. answers: by store; none if there is an `error` instead.
+    facts: metadata of the call. memory: the memory facts of the call.
+    """
+
+    batch: ForecastBatch
+    answers: Mapping[str, ForecastAnswer | ForecastRefused]
+    facts: Mapping[str, Any]
+    memory: Mapping[str, int]
+    error: ComputeError | None = None
+
+
+@dataclass(frozen=True)
 class ForecastRun:
-    """The compute and size of a forecast, and where it goes. `last` is the state of the last one."""
+    """The compute and size of a run's forecasts, and where they go: `table` is that of the total."""
 
     context: dg.AssetExecutionContext
     publisher: Publisher
     table: str
     compute: Compute
     inputs: RunForecast
-    last: Mapping[str, Any] | None
 
-    def run(
-        self, request: ForecastRequest, basis: ForecastFingerprint, reason: str
-    ) -> tuple[dict[str, Any], Sequence[CheckResult]]:
-        """Return the metadata of the new forecast, and the results of its checks.
+    @property
+    def requested(self) -> Size:
+        return Size(self.inputs.cores, self.inputs.mib)
+
+    def call(
+        self, asset: str, request: bytes, *last_states: Mapping[str, Any] | None
+    ) -> tuple[Answered, Size]:
+        """Return the worker's answer and the size that it needed. The call is recorded with the asset.
+
+        last_states: of the forecasts that were last made of what the call is for.
+
+        Raises:
+            ComputeError: there is no answer.
+        """
+        log = self.context.log.info
+        size = initial_size(self.requested, last_states, log)
+        return run_with_memory_retry(self.compute, request, size, log, RecordedCalls(self.context, asset))
+
+    def end_call(self, asset: str, answered: Answered) -> None:
+        """Forget the call: its answer is stored, or of no use."""
+        if answered.call:
+            RecordedCalls(self.context, asset).ended(answered.call)
+
+    def forecast_total(
+        self,
+        decision: ForecastDecision,
+        stores: ForecastBatch | None,
+        stores_state: Mapping[str, Any] | None,
+    ) -> tuple[dict[str, Any], Sequence[CheckResult], StoreAnswers | None]:
+        """Make and store the total's forecast, in one call with those of `stores` if there are any.
+
+        Return the metadata of the total's forecast, the results of its checks, and the stores' answers. If
+        the call fails, perhaps because of a store, the total is forecast by itself.
 
         Raises:
             ForecastUnsound: a check failed; the last forecast stays.
             ComputeError: there is no answer.
+            ForecastRefused: the total cannot be forecast.
         """
-        calls, log, run_id = RecordedCalls(self.context), self.context.log.info, self.context.run.run_id
-        requested, message = Size(self.inputs.cores, self.inputs.mib), request.to_bytes()
-        size = initial_size(requested, self.last, log)
-        answered, used_size = run_with_memory_retry(self.compute, message, size, log, calls)
-        answer, made_at = ForecastAnswer.from_bytes(answered.content), datetime.now(UTC)
+        request, store_answers = decision.request, None
+        try:
+            if stores is None:
+                answered, used_size = self.call(FORECAST, request.to_bytes(), decision.state)
+                answer = ForecastAnswer.from_bytes(answered.content)
+            else:
+                both = replace(stores, histories={**stores.histories, TOTAL: request.history})
+                answered, used_size = self.call(FORECAST, both.to_bytes(), decision.state, stores_state)
+                answer, answers = _split(BatchAnswer.from_bytes(answered.content))
+                memory = memory_facts(self.requested, used_size)
+                store_answers = StoreAnswers(stores, answers, answered.facts, memory)
+        except WorkerFailed as error:
+            if stores is None:
+                raise
+            self.context.log.warning(f"{error} The total is forecast again, without the stores.")
+            stored, checks, _ = self.forecast_total(decision, None, None)
+            return stored, checks, StoreAnswers(stores, {}, {}, {}, error)
+        made_at, run_id = datetime.now(UTC), self.context.run.run_id
         rows = forecast_rows(answer, run_id, made_at)
         facts = {
-            **forecast_facts(request, answer, requested, used_size, self.compute, answered, run_id),
-            **basis.as_facts(),
+            **forecast_facts(request, answer, self.requested, used_size, self.compute, answered, run_id),
+            **decision.fingerprint.as_facts(),
             **record_facts(rows, made_at),
         }
         details = details_in(answer.diagnostics)
         checks = check_forecast(rows, facts, lambda: backtest_picture(request.history, details))
         if failures(checks):
             # Asked for again, the call would give the same answer.
-            if answered.call:
-                calls.ended(answered.call)
+            self.end_call(FORECAST, answered)
             raise ForecastUnsound(checks)
-        record = Record(rows, facts, message, details)
-        stored = store_new_forecast(
-            self.publisher, self.table, self.inputs.names_and_colors.forecast_file, record, reason
-        )
-        if answered.call:
-            calls.ended(answered.call)
-        return stored, checks
+        record = Record(rows, facts, request.to_bytes(), details)
+        file = self.inputs.names_and_colors.forecast_file
+        stored = store_new_forecast(self.publisher, self.table, file, record, str(decision.reason))
+        self.end_call(FORECAST, answered)
+        return stored, checks, store_answers
+
+
+def _split(batch: BatchAnswer) -> tuple[ForecastAnswer, Mapping[str, ForecastAnswer | ForecastRefused]]:
+    """Return the total's answer, with the diagnostics of the call, and those of the stores.
+
+    Raises:
+        ForecastRefused: the total cannot be forecast.
+    """
+    answers = dict(batch.answers)
+    total = answers.pop(TOTAL)
+    if isinstance(total, ForecastRefused):
+        raise total
+    return replace(total, diagnostics={**total.diagnostics, **batch.diagnostics}), answers
 
 
 def forecast_facts(
@@ -82,7 +164,14 @@ def forecast_facts(
     run_id: str,
 ) -> dict[str, Any]:
     """Return the metadata of a forecast: size, history, parameters, accuracy, usage and price."""
-    usage, diagnostics = _usage(answer, answered), answer.diagnostics
+    diagnostics = answer.diagnostics
+    # The larger of what the worker measured and of what the caller measured.
+    usage = Usage(
+        # A caller that resumes a call waits for less time than is charged.
+        seconds=max(answered.seconds, float(diagnostics.get("seconds", 0.0))),
+        cpu_seconds=float(diagnostics.get("cpu_seconds", 0.0)),
+        peak_memory=max(answered.peak_memory, float(diagnostics.get("peak_memory_mib", 0.0))),
+    )
     scores = diagnostics.get("backtest") or {}
     return {
         "compute": compute.name,
@@ -111,14 +200,3 @@ def details_in(diagnostics: Mapping[str, Any]) -> Mapping[str, Any]:
         for name, value in diagnostics.items()
         if isinstance(value, (dict, list)) and name != "versions"
     }
-
-
-def _usage(answer: ForecastAnswer, answered: Answered) -> Usage:
-    """The larger of what the worker measured and of what the caller measured."""
-    diagnostics = answer.diagnostics
-    return Usage(
-        # A caller that resumes a call waits for less time than is charged.
-        seconds=max(answered.seconds, float(diagnostics.get("seconds", 0.0))),
-        cpu_seconds=float(diagnostics.get("cpu_seconds", 0.0)),
-        peak_memory=max(answered.peak_memory, float(diagnostics.get("peak_memory_mib", 0.0))),
-    )

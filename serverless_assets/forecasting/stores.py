@@ -1,6 +1,6 @@
-"""The asset `store_forecast`: a forecast of each store, all in one call, scaled to the published total."""
+"""The rows of `store_forecast`: a forecast of each store, scaled to the published total."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -15,16 +15,12 @@ from modal_forecast.messages import (
     BatchAnswer,
     ForecastAnswer,
     ForecastBatch,
-    ForecastRefused,
     ForecastRequest,
-    MessageError,
 )
 from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
 from serverless_assets import metadata
-from serverless_assets.failures import as_failure
 from serverless_assets.forecasting import forecast_file
-from serverless_assets.forecasting.calls import RecordedCalls
-from serverless_assets.forecasting.compute import Compute, Size, Usage
+from serverless_assets.forecasting.compute import Usage
 from serverless_assets.forecasting.forecast_table import read_forecast
 from serverless_assets.forecasting.history import (
     COUNTRY,
@@ -33,13 +29,11 @@ from serverless_assets.forecasting.history import (
     isolated,
     read_history_until,
 )
-from serverless_assets.forecasting.memory_retry import initial_size, memory_facts, run_with_memory_retry
+from serverless_assets.forecasting.memory_retry import memory_facts
 from serverless_assets.forecasting.reuse import STORES_KEY, reason_to_forecast_stores
+from serverless_assets.forecasting.run_forecast import TOTAL, ForecastRun, StoreAnswers
 from serverless_assets.hashing import digest
-from serverless_assets.names import FORECAST, REVENUE, STORE_FORECAST
-from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
-from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import RunInputs, SkipForecast
+from serverless_assets.names import REVENUE, STORE_FORECAST
 from serverless_assets.warehouse import TableShape, Warehouse
 
 DESCRIPTION = (
@@ -59,8 +53,6 @@ DESCRIPTIONS = {
     "location_name": "Its name, which is its city.",
 }
 UNCHANGED = "unchanged: same total, stores and code"
-# The name of the total among the store ids of a batch.
-TOTAL = "total"
 DAYS_SUMMED = 30
 
 
@@ -90,63 +82,68 @@ class StoreDecision:
     reason: str | None
 
 
-def store_asset(group: str, forecast_table: str, pool: str) -> dg.AssetsDefinition:
-    """Return the asset, which follows the total in `forecast_table`."""
+def read_stores(
+    warehouse: Warehouse, history: pa.Table
+) -> tuple[list[StoreHistory], Mapping[str, Any] | None]:
+    """Return the stores, and what is kept with the table of their last forecasts; None if there is none.
 
-    @dg.asset(
-        name=STORE_FORECAST,
-        group_name=group,
-        kinds={"prophet"},
-        deps=[FORECAST, REVENUE],
-        output_required=False,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=pool,
-        description=DESCRIPTION,
+    history: of all stores, ds and y.
+    """
+    state = warehouse.read_state(STORE_FORECAST) if STORE_FORECAST in warehouse.tables() else None
+    return stores_in(_revenue(warehouse), history), state
+
+
+def forecast_stores(
+    run: ForecastRun, store_answers: StoreAnswers | None, rebuild_all: bool
+) -> dg.MaterializeResult:
+    """Scale the stores' forecasts to the published total and store them, unless they are still those of it.
+
+    store_answers: from the call for the total and the stores; without, the stores are a call of their own.
+
+    Raises:
+        ComputeError: there is no answer.
+        HistoryError: daily_revenue no longer ends where the total's history ended.
+    """
+    warehouse, compute = run.publisher.warehouse, run.compute
+    with warehouse.connected():
+        decision = decide_stores(warehouse, run.table, rebuild_all)
+        reused_rows = warehouse.row_count(STORE_FORECAST) if decision.reason is None else 0
+    version = dg.DataVersion(decision.key)
+    if decision.reason is None:
+        reused = metadata.outcome("reused", UNCHANGED, rows=reused_rows)
+        return dg.MaterializeResult(asset_key=STORE_FORECAST, data_version=version, metadata=reused)
+    answered = None
+    if store_answers is not None and store_answers.batch.to_bytes() == decision.request:
+        if store_answers.error:
+            raise store_answers.error
+        answers, facts, memory = store_answers.answers, store_answers.facts, store_answers.memory
+        # Time and price of the call are the total's.
+        seconds, cost = None, None
+    else:
+        answered, used_size = run.call(STORE_FORECAST, decision.request, decision.state)
+        answers, facts = BatchAnswer.from_bytes(answered.content).answers, answered.facts
+        memory, seconds = memory_facts(run.requested, used_size), answered.seconds
+        cost = compute.price(used_size, Usage(answered.seconds, 0.0, answered.peak_memory))
+    reconciled = adding_up_to(decision.total, decision.history, decision.batch, answers)
+    rows = store_rows(decision.stores, reconciled, run.context.run.run_id)
+    state = {STORES_KEY: decision.key, **memory}
+    work = warehouse.replace_rows(TableShape(STORE_FORECAST, SCHEMA, DESCRIPTION), rows, state)
+    if answered:
+        run.end_call(STORE_FORECAST, answered)
+    loaded = metadata.work(work, warehouse)
+    return dg.MaterializeResult(
+        asset_key=STORE_FORECAST,
+        data_version=version,
+        metadata={
+            **metadata.outcome("built", decision.reason, rows=rows.num_rows, seconds=seconds),
+            "stores": len(decision.stores),
+            "next_30_days": _sums(reported_stores(warehouse, decision.total)),
+            **loaded,
+            # Both to compute the forecasts and to load their rows.
+            **metadata.cost(cost, loaded.get(metadata.COST_USD)),
+            **metadata.facts(facts),
+        },
     )
-    def store_forecast(
-        context: dg.AssetExecutionContext,
-        run_inputs: RunInputs,
-        publisher: dg.ResourceParam[Publisher],
-        compute: dg.ResourceParam[Compute],
-    ) -> Iterator[dg.MaterializeResult]:
-        inputs = run_inputs.checked()
-        if isinstance(inputs.forecast, SkipForecast):
-            context.log_event(metadata.not_built(context.asset_key, "skipped", SKIPPED_AS_ASKED))
-            return
-        warehouse, requested = publisher.warehouse, Size(inputs.forecast.cores, inputs.forecast.mib)
-        with as_failure(ForecastRefused, MessageError):
-            with warehouse.connected():
-                decision = decide_stores(warehouse, forecast_table, inputs.rebuild_all)
-                reused_rows = warehouse.row_count(STORE_FORECAST) if decision.reason is None else 0
-            version = dg.DataVersion(decision.key)
-            if decision.reason is None:
-                reused = metadata.outcome("reused", UNCHANGED, rows=reused_rows)
-                yield dg.MaterializeResult(data_version=version, metadata=reused)
-                return
-            calls = RecordedCalls(context)
-            size = initial_size(requested, decision.state, context.log.info)
-            answered, took = run_with_memory_retry(compute, decision.request, size, context.log.info, calls)
-            answers = BatchAnswer.from_bytes(answered.content).answers
-            reconciled = adding_up_to(decision.total, decision.history, decision.batch, answers)
-            rows = store_rows(decision.stores, reconciled, context.run.run_id)
-            state = {STORES_KEY: decision.key, **memory_facts(requested, took)}
-            work = warehouse.replace_rows(TableShape(STORE_FORECAST, SCHEMA, DESCRIPTION), rows, state)
-            if answered.call:
-                calls.ended(answered.call)
-        used = Usage(answered.seconds, 0.0, answered.peak_memory)
-        yield dg.MaterializeResult(
-            data_version=version,
-            metadata={
-                **metadata.outcome("built", decision.reason, rows=rows.num_rows, seconds=answered.seconds),
-                "stores": len(decision.stores),
-                "next_30_days": _sums(reported_stores(warehouse, decision.total)),
-                **metadata.work(work, warehouse),
-                **metadata.cost(compute.price(took, used)),
-                **metadata.facts(answered.facts),
-            },
-        )
-
-    return store_forecast
 
 
 def decide_stores(warehouse: Warehouse, forecast_table: str, rebuild_all: bool) -> StoreDecision:
@@ -158,8 +155,7 @@ def decide_stores(warehouse: Warehouse, forecast_table: str, rebuild_all: bool) 
     total = read_forecast(warehouse, forecast_table)
     # Up to the total's last day and not to today, so that a run at midnight uses the same days for both.
     history = read_history_until(warehouse, _data_as_of(total))
-    stores = stores_in(_revenue(warehouse), history)
-    state = warehouse.read_state(STORE_FORECAST) if STORE_FORECAST in warehouse.tables() else None
+    stores, state = read_stores(warehouse, history)
     batch = batch_of(stores, total.num_rows, COUNTRY)
     request = batch.to_bytes()
     values = repr(total.drop_columns(["forecast_run", "forecast_made_on"]).to_pydict()).encode()

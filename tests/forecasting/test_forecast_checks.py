@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
+from modal_forecast.messages import FORECAST_SCHEMA, BatchAnswer, ForecastAnswer, ForecastBatch
 from serverless_assets.forecasting.checks import (
     DESCRIPTIONS,
     NO_WORSE,
@@ -131,8 +131,9 @@ def stored(pipeline: Pipeline) -> list[dict[str, object]]:
 
 def test_a_red_answer_leaves_the_last_forecast_its_file_and_its_report(pipeline, monkeypatch):
     def answer(self, asked: bytes, *_: object) -> Answered:
-        horizon = ForecastRequest.from_bytes(asked).horizon
-        return Answered(ForecastAnswer(forecast(horizon, yhat={4: math.nan})).to_bytes(), 1.0, 1.0)
+        batch = ForecastBatch.from_bytes(asked)
+        bad = ForecastAnswer(forecast(batch.horizon, yhat={4: math.nan}))
+        return Answered(BatchAnswer(dict.fromkeys(batch.histories, bad)).to_bytes(), 1.0, 1.0)
 
     artifacts = pipeline.home / "work" / "artifacts"
     before, files = stored(pipeline), {path: path.read_bytes() for path in artifacts.iterdir()}
@@ -162,9 +163,10 @@ def test_a_planted_bad_model_is_stopped_at_the_gate_and_the_last_good_forecast_s
     bad = {"first_ds": "2026-09-01", "actual": [100.0] * 30, "forecast": [900.0] * 30}
 
     def answer(self, asked: bytes, *_: object) -> Answered:
-        horizon = ForecastRequest.from_bytes(asked).horizon
+        batch = ForecastBatch.from_bytes(asked)
         told = {"beats_naive": False, "why": why, "skill": -0.4, "last_origin": bad}
-        return Answered(ForecastAnswer(forecast(horizon), told).to_bytes(), 1.0, 1.0)
+        worse = ForecastAnswer(forecast(batch.horizon), told)
+        return Answered(BatchAnswer(dict.fromkeys(batch.histories, worse)).to_bytes(), 1.0, 1.0)
 
     before = stored(pipeline)
     monkeypatch.setattr(COMPUTE, answer)

@@ -56,7 +56,7 @@ def test_two_sizes_up_is_the_end():
 def test_the_next_forecast_begins_with_what_the_last_one_took():
     asked, lines = Size(0.25, 256), []
     state = memory_facts(asked, Size(0.25, 512))
-    assert initial_size(asked, state, lines.append) == Size(0.25, 512)
+    assert initial_size(asked, [state], lines.append) == Size(0.25, 512)
     assert lines == [
         "256 MiB were asked for; the last forecast needed 512 MiB, so this one starts with that."
     ]
@@ -64,9 +64,9 @@ def test_the_next_forecast_begins_with_what_the_last_one_took():
 
 @pytest.mark.parametrize("state", [None, {}, memory_facts(Size(0.25, 256), Size(0.25, 256))])
 def test_nothing_is_remembered_of_a_forecast_that_fit(state):
-    assert initial_size(Size(0.25, 256), state, print) == Size(0.25, 256)
+    assert initial_size(Size(0.25, 256), [state], print) == Size(0.25, 256)
 
 
 def test_who_asks_for_more_gets_that():
     state = memory_facts(Size(0.25, 256), Size(0.25, 512))
-    assert initial_size(Size(0.25, 1024), state, print) == Size(0.25, 1024)
+    assert initial_size(Size(0.25, 1024), [state], print) == Size(0.25, 1024)

@@ -1,16 +1,21 @@
 """Each store has a forecast, and on every day the stores add up to the total that people read."""
 
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from modal_forecast.batch import forecast_batch
+from modal_forecast.messages import ForecastBatch
+from serverless_assets.forecasting.compute import Answered, WorkerFailed
+from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.forecasting.stores import adding_up_to, batch_of, store_rows, stores_in
-from serverless_assets.names import STORE_FORECAST
+from serverless_assets.names import FORECAST, STORE_FORECAST
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
+from tests.test_pipeline import change_work
 
 FIRST = date(2026, 1, 1)
 
@@ -114,3 +119,72 @@ def test_stores_are_not_forecast_twice_and_follow_a_new_total(pipeline):
 def test_a_skipped_forecast_skips_the_stores(pipeline):
     assert pipeline.run(RunInputs(forecast=SkipForecast()), job="forecast").success
     assert pipeline.summary["assets"][STORE_FORECAST]["status"] == "skipped"
+
+
+STORES = 6
+
+
+@pytest.fixture
+def requests(monkeypatch) -> list[ForecastBatch]:
+    """The requests that the compute gets."""
+    run, received = LocalCompute.run, []
+
+    def recorded(self, request: bytes, *rest: Any) -> Answered:
+        received.append(ForecastBatch.from_bytes(request))
+        return run(self, request, *rest)
+
+    monkeypatch.setattr(LocalCompute, "run", recorded)
+    return received
+
+
+def test_the_total_and_the_stores_are_one_call_that_answers_as_two_would(pipeline, requests):
+    before = pipeline.published("select * exclude (forecast_run) from dwh.store_forecast order by all")
+    total = pipeline.published("select * exclude (forecast_run) from dwh.order_forecast order by ds")
+    change_work(pipeline, "drop table dwh.store_forecast; drop table dwh.order_forecast")
+    assert pipeline.run(job="forecast").success
+    assert [len(request.histories) for request in requests] == [STORES + 1]
+    assert pipeline.reason(STORE_FORECAST) == "first forecast of stores"
+    assert pipeline.facts(STORE_FORECAST)["stores"] == STORES
+    # Each by itself.
+    for asset, series in ((FORECAST, 1), (STORE_FORECAST, STORES)):
+        requests.clear()
+        assert pipeline.run(RunInputs(rebuild="all"), assets=[asset]).success
+        assert [len(request.histories) for request in requests] == [series]
+        assert set(pipeline.summary["assets"]) == {asset}
+    made_on = "forecast_made_on"
+    after = pipeline.published("select * exclude (forecast_run) from dwh.order_forecast order by ds")
+    assert after.drop_columns([made_on]) == total.drop_columns([made_on])
+    assert (
+        pipeline.published("select * exclude (forecast_run) from dwh.store_forecast order by all") == before
+    )
+
+
+def test_stores_that_fail_leave_the_new_total_and_are_all_that_the_next_run_makes(
+    pipeline, requests, monkeypatch
+):
+    run = LocalCompute.run
+
+    def refuse_stores(self, request: bytes, *rest: Any) -> Answered:
+        if len(ForecastBatch.from_bytes(request).histories) > 1:
+            raise WorkerFailed("A store broke.")
+        return run(self, request, *rest)
+
+    thirty = RunInputs(forecast=RunForecast(style=CustomisedStyle(nr_days_fcst=30)))
+    with monkeypatch.context() as failing:
+        failing.setattr(LocalCompute, "run", refuse_stores)
+        assert not pipeline.run(thirty, job="forecast").success
+    assets = pipeline.summary["assets"]
+    assert (assets[FORECAST]["status"], assets[FORECAST]["rows"]) == ("built", 30)
+    assert (assets[STORE_FORECAST]["status"], assets[STORE_FORECAST]["reason"]) == (
+        "failed",
+        "A store broke.",
+    )
+    assert assets["forecast_report"]["status"] == "skipped"
+    # People still read the release before.
+    assert len(gaps(pipeline)) == 180
+    requests.clear()
+    assert pipeline.run(thirty, job="forecast").success
+    assert [len(request.histories) for request in requests] == [STORES]
+    assert pipeline.summary["assets"][FORECAST]["status"] == "reused"
+    assert len(gaps(pipeline)) == 30
+    assert max(gaps(pipeline)) < 1e-6
