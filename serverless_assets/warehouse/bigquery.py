@@ -273,7 +273,7 @@ class BigQueryWarehouse:
     def _jobs(
         self, subject: str, table: str | None = None, service: google_errors.Service = SERVICE
     ) -> Iterator[Jobs]:
-        """Jobs about a subject, for a table's sake; Google's errors come out in words."""
+        """Yield the calls and jobs for a table; Google's errors become `WarehouseError`s about `subject`."""
         labels = {**self.labels, **({"asset": table} if table else {})}
         labels = {key: sql.label(value) for key, value in labels.items()}
         with google_errors.translate_errors(service, subject, WarehouseError), self._client() as client:
@@ -291,7 +291,7 @@ class BigQueryWarehouse:
 
 
 def _naive(answer: pa.Table) -> pa.Table:
-    """The answer with timestamps as the rest of the project has them: UTC, and saying so nowhere."""
+    """Return the table with timestamps in UTC without a time zone, as everywhere in this project."""
     fields = [
         field.with_type(pa.timestamp("us")) if pa.types.is_timestamp(field.type) else field
         for field in answer.schema

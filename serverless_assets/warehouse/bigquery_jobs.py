@@ -1,4 +1,4 @@
-"""BigQuery's jobs: labelled, limited in what they may cost, and ended with whoever waits for them."""
+"""BigQuery jobs: labels, byte limits, and cancellation when the wait for them ends early."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -56,10 +56,10 @@ class Jobs:
 
     @contextmanager
     def description_put_aside(self, table: bigquery.Table, meanwhile: str, then: str) -> Iterator[None]:
-        """Have a table say something else while its rows change, and `then` once they have.
+        """Describe a table as `meanwhile` while its rows change, and as `then` once they have.
 
-        What it said comes back only if Google refused to change the rows. After anything else, such as
-        an answer that never came, nobody knows which rows there are.
+        Its description is restored only if Google refused to change the rows. After any other error, such
+        as an answer that never came, it is unknown which rows the table has.
         """
         if meanwhile != (table.description or ""):
             self.describe(table, meanwhile)
@@ -125,7 +125,7 @@ class Jobs:
         return job
 
     def _wait(self, job: bigquery.LoadJob | bigquery.QueryJob) -> None:
-        """Wait for a job; whatever ends the wait early (Ctrl-C, a cancelled run) ends the job too."""
+        """Wait for a job; cancel it if the wait ends early, by Ctrl-C or a cancelled run."""
         try:
             if isinstance(job, bigquery.QueryJob):
                 self.rows(job)

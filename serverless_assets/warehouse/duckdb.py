@@ -246,7 +246,7 @@ def _note(comment: str | None) -> Mapping[str, object]:
     try:
         note = json.loads(comment or "{}")
     except ValueError:
-        # Somebody's own words.
+        # A comment that this project did not write.
         return {}
     return note if isinstance(note, dict) else {}
 
@@ -260,7 +260,7 @@ def _parquet(path: Path) -> str:
 
 
 def damage_of(path: Path) -> str | None:
-    """Why a file cannot be opened as a DuckDB database, in DuckDB's words; None if it can."""
+    """Return DuckDB's message if a file cannot be opened as a DuckDB database; None if it can."""
     try:
         duckdb.connect(str(path), read_only=True, config={**CONFIGURATION}).close()
     except duckdb.Error as error:
@@ -270,7 +270,7 @@ def damage_of(path: Path) -> str | None:
 
 
 def verify(path: Path) -> str | None:
-    """Why not all of a DuckDB file can be read, in DuckDB's words; None if it can.
+    """Return DuckDB's message if not all of a DuckDB file can be read; None if it can.
 
     Reads every row, which has DuckDB compare the checksum of every block. Rows of a write-ahead log beside
     the file are written into it.
