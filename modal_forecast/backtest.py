@@ -166,8 +166,8 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
             "why": "The history is too short for a back-test: the accuracy of the forecast is unknown.",
         }
     name, naive = best_baseline(origins)
-    ours = mean_error(origins, forecasts)
-    skill = metrics.skill(ours, naive)
+    error = mean_error(origins, forecasts)
+    skill = metrics.skill(error, naive)
     wins = sum(
         origin.error(forecast) < origin.error(origin.baseline(name))
         for origin, forecast in zip(origins, forecasts, strict=True)
@@ -177,7 +177,7 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
     if naive == 0:
         compared = f"no smaller than that of repeating {repeats}, which was never wrong"
     days = len(origins[0].actual)
-    if ours == naive and naive > 0:
+    if error == naive and naive > 0:
         return {
             "skill": 0.0,
             "skill_margin": skill_margin(origins),
@@ -213,7 +213,7 @@ def naive_share(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> t
     name, naive = best_baseline(origins)
     repeated = [origin.baseline(name) for origin in origins]
     for share in NAIVE_SHARES:
-        mixed = [mix(ours, days, share) for ours, days in zip(forecasts, repeated, strict=True)]
+        mixed = [mix(error, days, share) for error, days in zip(forecasts, repeated, strict=True)]
         if mean_error(origins, mixed) <= naive * (1 + skill_margin(origins)):
             return name, share
     return name, 1.0

@@ -176,14 +176,14 @@ def _work_in_forks(
     waiting = iter(names)
     try:
         for _ in range(processes):
-            ours, theirs = fork.Pipe()
-            child = fork.Process(target=_serve, args=(theirs, [*children, ours], work), daemon=True)
+            our_end, their_end = fork.Pipe()
+            child = fork.Process(target=_serve, args=(their_end, [*children, our_end], work), daemon=True)
             child.start()
-            children[ours] = child
+            children[our_end] = child
             FORKED.add(child.pid or 0)
-            theirs.close()
-            busy[ours] = next(waiting)
-            ours.send(busy[ours])
+            their_end.close()
+            busy[our_end] = next(waiting)
+            our_end.send(busy[our_end])
         while busy:
             for pipe in wait(list(busy)):
                 assert isinstance(pipe, Connection)
@@ -216,8 +216,8 @@ def _work_in_forks(
 
 def _death_message(name: str, exit_code: int | None) -> str:
     by_signal = exit_code is not None and exit_code < 0
-    how = f"by signal {-(exit_code or 0)}" if by_signal else f"with exit code {exit_code}"
-    return f"The process that forecast {name!r} died {how}. If that is 9, memory ran out: ask for more of it."
+    end = f"by signal {-(exit_code or 0)}" if by_signal else f"with exit code {exit_code}"
+    return f"The process that forecast {name!r} died {end}. If that is 9, memory ran out: ask for more of it."
 
 
 def _serve(pipe: "Connection", inherited: "list[Connection]", work: Work) -> None:

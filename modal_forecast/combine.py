@@ -72,8 +72,8 @@ def combine(forecasts: Mapping[str, np.ndarray], weight: Mapping[str, float]) ->
     table = np.array([forecasts[name] for name in used])
     order = np.argsort(table, axis=0, kind="stable")
     ordered = np.take_along_axis(table, order, axis=0)
-    each = np.array([weight[name] for name in used])[order]
-    middle = (np.cumsum(each, axis=0) - each / 2) / each.sum(axis=0)
+    ordered_weights = np.array([weight[name] for name in used])[order]
+    middle = (np.cumsum(ordered_weights, axis=0) - ordered_weights / 2) / ordered_weights.sum(axis=0)
     upper = np.minimum((middle < 0.5).sum(axis=0), len(used) - 1)
     lower = np.maximum(upper - 1, 0)
     days = np.arange(table.shape[1])

@@ -50,7 +50,7 @@ def about_backtest(
         | {"weight": round(weight.get(name, 0.0), 4)}
         for name in tried
     }
-    ours: dict[str, Any] = score(origins, held_out)
+    backtest: dict[str, Any] = score(origins, held_out)
     if bounds:
         actual = np.concatenate([origin.actual for origin in origins])
         for level in ("80", "95"):
@@ -58,9 +58,9 @@ def about_backtest(
                 np.concatenate([bound[f"yhat_{side}_{level}"] for bound in bounds])
                 for side in ("lower", "upper")
             )
-            ours[f"coverage_{level}"] = rounded(metrics.coverage(actual, lower, upper))
-    ours["horizon_days"] = len(origins[0].actual) if origins else 0
-    return {**skill_of(origins, held_out), "backtest": ours, "candidates": scores}
+            backtest[f"coverage_{level}"] = rounded(metrics.coverage(actual, lower, upper))
+    backtest["horizon_days"] = len(origins[0].actual) if origins else 0
+    return {**skill_of(origins, held_out), "backtest": backtest, "candidates": scores}
 
 
 def last_origin(

@@ -39,7 +39,7 @@ class Charge:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a run may cost at most. `uncounted` names models of which nobody can tell beforehand."""
+    """What a run may cost at most. `uncounted` names the models whose cost is not known before they run."""
 
     charges: Sequence[Charge] = ()
     uncounted: Sequence[str] = ()
@@ -73,13 +73,13 @@ def forecast_charge(
 
 
 def models_charge(usd: float, models: int, warehouse: str) -> Charge:
-    """The warehouse's, for building so many models in full."""
+    """Return the warehouse's charge for building so many models in full."""
     noun = "model" if models == 1 else "models"
     return Charge(usd, f"for the warehouse ({models} {noun} in {warehouse})", ["fewer models"])
 
 
 def refusal(most: CostEstimate, budget: float) -> str | None:
-    """Why the run is refused and what to do, in words with the sum; None if the budget has room for it."""
+    """Return why the run is refused, with the sum and what to do; None if the budget has room for it."""
     if most.usd <= budget:
         return None
     digits = _digits(most, budget)
@@ -92,7 +92,7 @@ def refusal(most: CostEstimate, budget: float) -> str | None:
 
 
 def verdict(most: CostEstimate, budget: float) -> str:
-    """The refusal, or that the budget has room for the run."""
+    """Return the refusal, or that the budget has room for the run."""
     digits = _digits(most, budget)
     return refusal(most, budget) or (
         f"{_sum(most, digits)} The budget of {_dollars(budget, digits)} ({VARIABLE}) has room for that."
@@ -116,7 +116,7 @@ def _advice(cheaper: Iterable[str]) -> str:
 
 
 def _digits(most: CostEstimate, budget: float) -> int:
-    """As few as show the budget as it is, and something of each charge."""
+    """Return the fewest decimals that show the budget unrounded, and each charge as more than zero."""
     amounts = [charge.usd for charge in most.charges if charge.usd > 0]
     for digits in DIGITS:
         if round(budget, digits) == budget and all(usd >= 10**-digits for usd in amounts):
@@ -145,7 +145,7 @@ class BudgetGuard:
     def __call__(
         self, planned: Collection[str], inputs: Callable[[], RunInputs], log: Callable[[str], None]
     ) -> None:
-        """Let a run pass that means to write the `planned` assets.
+        """Check that the budget has room for a run that plans to write the `planned` assets.
 
         Raises:
             OverBudget: it may cost more than the budget.
@@ -160,7 +160,7 @@ class BudgetGuard:
         log(verdict(most, self.budget_usd))
 
     def most(self, planned: Collection[str], inputs: RunInputs) -> CostEstimate:
-        """What a run that means to write these assets may cost at most. What is free is not asked about."""
+        """Return what a run that writes these assets may cost at most. Free services are not asked."""
         charges: list[Charge] = []
         # The total and the stores are one call.
         if isinstance(inputs.forecast, RunForecast) and {FORECAST, STORE_FORECAST} & set(planned):
@@ -186,7 +186,7 @@ class BudgetGuard:
             )
 
     def _models(self, planned: Collection[str]) -> tuple[list[Charge], list[str]]:
-        """The charge for building the planned models in full, and those of which nobody can tell."""
+        """Return the charge for building the planned models, and the models whose cost is not known."""
         manifest = self.project.read_manifest()
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
         # Whatever the relations hold by now: built by force, a model is built in full.

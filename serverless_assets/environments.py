@@ -201,7 +201,7 @@ def _named(variable: str, name: str, known: Mapping[str, Part]) -> Part:
 
 
 def _refuse_missing(settings: Settings, needs: Mapping[str, object]) -> None:
-    missing = [what for what, found in needs.items() if not found]
+    missing = [name for name, setting in needs.items() if not setting]
     if missing:
         raise SettingsError(
             "\n".join([f"The environment {settings.environment!r} needs, and does not have:", *missing])

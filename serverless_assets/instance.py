@@ -53,11 +53,11 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
     """Make DAGSTER_HOME and point this process and its children at it. A dagster.yaml of yours is kept."""
     dagster_home = home / "dagster"
     config = dagster_home / "dagster.yaml"
-    wanted = DAGSTER_YAML.format(mark=MARK, deadline=run_deadline_seconds)
-    found = config.read_bytes() if config.exists() else b""
+    generated = DAGSTER_YAML.format(mark=MARK, deadline=run_deadline_seconds)
+    content = config.read_bytes() if config.exists() else b""
     # An empty file is what a full disk leaves: nobody's choice.
-    if (not found.strip() or found.startswith(MARK.encode())) and found != wanted.encode():
-        write_atomically(config, wanted.encode())
+    if (not content.strip() or content.startswith(MARK.encode())) and content != generated.encode():
+        write_atomically(config, generated.encode())
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     return dagster_home
 

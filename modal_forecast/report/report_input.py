@@ -128,14 +128,14 @@ def report_key(report: ReportInput) -> Mapping[str, str]:
     Pages with equal keys are equal. Every field of the input is in one of the parts.
     """
     parts: dict[str, list[Any]] = defaultdict(list)
-    for each in fields(report):
-        value = getattr(report, each.name)
-        if each.name == "stores":
+    for report_field in fields(report):
+        value = getattr(report, report_field.name)
+        if report_field.name == "stores":
             parts["data"].append([[store["name"], store["history"]] for store in value])
             value = [store["forecast"] for store in value]
-        elif each.name == "diagnostics":
+        elif report_field.name == "diagnostics":
             value = {name: value[name] for name in DIAGNOSTICS if name in value}
-        parts[KEY_PARTS.get(each.name, "forecast")].append([each.name, value])
+        parts[KEY_PARTS.get(report_field.name, "forecast")].append([report_field.name, value])
     hashes = {part: _hash(parts[part]) for part in ("data", "forecast", "style")}
     return {**hashes, "code": _code_hash(FOLDER)}
 

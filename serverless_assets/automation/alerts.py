@@ -60,7 +60,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Webhook:
-    """An address that takes JSON. It is a secret: whoever has it can write there."""
+    """An address that takes JSON. The address is a secret, as it alone allows to write there."""
 
     url: str
     first_pause_seconds: float = FIRST_PAUSE_SECONDS

@@ -221,7 +221,7 @@ def _unless_skipped(name: str, inputs: RunInputs, verdict: str, reason: str) -> 
 
 
 def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[str, Any]) -> str:
-    """What a forecast costs that takes as long as the last one, in words; empty where nothing is charged."""
+    """Return what a forecast costs that takes as long as the last one; empty if nothing is charged."""
     seconds = float(note.get("seconds") or 0.0)
     used = Usage(seconds, float(note.get("cpu_seconds") or 0.0))
     price = compute.price(Size(forecast.cores, forecast.mib), used)
@@ -229,7 +229,7 @@ def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[st
 
 
 def _budget(budget_guard: BudgetGuard, models: Sequence[str], inputs: RunInputs) -> Iterator[Planned]:
-    """What the run may cost at most, if there is a budget: more than what is planned would cost."""
+    """Return what the run may cost at most, if there is a budget."""
     if budget_guard.budget_usd is not None:
         most = budget_guard.most([*models, FORECAST, STORE_FORECAST], inputs)
         refused = refusal(most, budget_guard.budget_usd)

@@ -23,14 +23,14 @@ SendAlert = Callable[[dg.DagsterInstance, dg.DagsterRun, float, Alerts], str | N
 
 
 def run_failed(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Tells of each run that failed: its first error in words, and a link to it."""
+    """Send an alert for each run that failed, with its first error and a link to it."""
     return _sensor(
         "run_failed", DagsterEventType.RUN_FAILURE, _alert_failed, alerts, status, run_failed.__doc__
     )
 
 
 def recovered(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Tells that a job is well again after it failed, and how long it was broken."""
+    """Send an alert when a job succeeds after it failed, with how long it was failing."""
     return _sensor(
         "recovered", DagsterEventType.RUN_SUCCESS, _alert_recovered, alerts, status, recovered.__doc__
     )

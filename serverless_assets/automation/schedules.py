@@ -54,7 +54,7 @@ def schedules(
 
 
 def months_to_load(now: datetime, last_loaded: date | None, first_month: date) -> tuple[date, date] | None:
-    """The first and last month: from the last one that was loaded, or else yesterday's, to the current one.
+    """Return the first and last month to load: from the last one loaded (or yesterday's) to this one.
 
     So neither the last day of a month nor nights that were missed are lost. None: nothing was loaded yet, and
     the whole history is to be. Months begin in UTC, as partitions do, wherever the schedule's clock hangs.
@@ -70,14 +70,14 @@ def months_to_load(now: datetime, last_loaded: date | None, first_month: date) -
 def _request(
     context: dg.ScheduleEvaluationContext, config: dict[str, object], tags: dict[str, str]
 ) -> dg.RunRequest:
-    """One run a day: on the day that has the hour twice, too."""
+    """Return one run for a day, also when a change of the clock repeats the hour."""
     context.log.info(tags[REASON_TAG])
     day: datetime = context.scheduled_execution_time
     return dg.RunRequest(run_key=day.date().isoformat(), run_config=config, tags=tags)
 
 
 def _last_month_of_facts(instance: dg.DagsterInstance) -> date | None:
-    """The last month up to which every fact is loaded; None if one of them never was."""
+    """Return the last month up to which every fact is loaded; None if one of them was never loaded."""
     facts = [dg.AssetKey(table.name) for table in TABLES if table.event_time]
     loaded = [max(instance.get_materialized_partitions(fact), default="") for fact in facts]
     return date.fromisoformat(min(loaded)) if all(loaded) else None

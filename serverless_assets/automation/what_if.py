@@ -45,8 +45,8 @@ def what_if_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobD
         context.log.info(ABOUT)
         with as_failure(ForecastRefused, MessageError):
             environment.budget_guard([FORECAST], run_inputs.checked, context.log.info)
-            found = _imagined(context, environment, forecast_table, forecast)
-        context.add_output_metadata(found)
+            output_metadata = _imagined(context, environment, forecast_table, forecast)
+        context.add_output_metadata(output_metadata)
 
     @dg.job(name="what_if_forecast", config=prefill(ingestion="reuse"), description=what_if_job.__doc__)
     def job() -> None:

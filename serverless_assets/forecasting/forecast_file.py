@@ -28,8 +28,8 @@ FACTS = b"forecast"
 def forecast_rows(answer: ForecastAnswer, run_id: str, made_on: datetime) -> pa.Table:
     """The rows of SCHEMA: which run made the forecast and when, then the answer's columns."""
     count = answer.forecast.num_rows
-    made = [pa.array([run_id] * count, pa.string()), pa.array([made_on.date()] * count, pa.date32())]
-    return pa.table([*made, *answer.forecast.columns], schema=SCHEMA)
+    run_columns = [pa.array([run_id] * count, pa.string()), pa.array([made_on.date()] * count, pa.date32())]
+    return pa.table([*run_columns, *answer.forecast.columns], schema=SCHEMA)
 
 
 def as_file(rows: pa.Table, facts: Mapping[str, Any]) -> bytes:
@@ -45,7 +45,7 @@ def facts_in(file: bytes | None) -> Mapping[str, Any]:
     if file is None:
         return {}
     try:
-        found = json.loads((pq.read_schema(BytesIO(file)).metadata or {})[FACTS])
+        facts = json.loads((pq.read_schema(BytesIO(file)).metadata or {})[FACTS])
     except (pa.ArrowException, OSError, KeyError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return facts if isinstance(facts, dict) else {}

@@ -218,6 +218,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _crash_message(returncode: int, last_lines: list[str]) -> str:
-    how = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
+    end = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
     log = f" Its last log lines: {' / '.join(last_lines)}" if last_lines else ""
-    return f"The forecast's worker {how} without an answer.{log}"
+    return f"The forecast's worker {end} without an answer.{log}"

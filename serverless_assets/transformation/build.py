@@ -137,8 +137,8 @@ class Step:
             for event in dbt_runner.with_results(events):
                 results.see(event)
                 self._log(event)
-                for found in dagster_events(event, self.manifest, self.translator, self.context):
-                    yield self._with_outcome(found, event, by_id, table)
+                for result in dagster_events(event, self.manifest, self.translator, self.context):
+                    yield self._with_outcome(result, event, by_id, table)
             finished = True
         except dbt_runner.DbtError as error:
             finished, failure = True, error.words
@@ -153,33 +153,33 @@ class Step:
 
     def _with_outcome(
         self,
-        found: DagsterEvent,
+        result: DagsterEvent,
         event: dbt_runner.Event,
         decisions: Mapping[str, BuildDecision],
         table: dg.TableMetadataValue,
     ) -> DagsterEvent:
         spent = metadata.work(dbt_runner.work(event), self.warehouse)
-        if isinstance(found, dg.AssetCheckResult):
+        if isinstance(result, dg.AssetCheckResult):
             # Tests read, too, and that is charged for.
-            return found.with_metadata({**(found.metadata or {}), **spent})
-        if not isinstance(found, dg.Output):
-            return found
-        decision = decisions[str(found.metadata["unique_id"].value)]
+            return result.with_metadata({**(result.metadata or {}), **spent})
+        if not isinstance(result, dg.Output):
+            return result
+        decision = decisions[str(result.metadata["unique_id"].value)]
         described = metadata.outcome(
             "built",
             decision.reason,
             rows=event["data"].get("rows"),
-            seconds=cast("float", found.metadata["Execution Duration"].value),
+            seconds=cast("float", result.metadata["Execution Duration"].value),
         )
         if decision.months is not None:
             described["months"] = ", ".join(month[:7] for month in decision.months)
         described |= spent
         described |= self._lineage.of_built(decision.node.id, self.context.log.info)
         return dg.Output(
-            found.value,
-            output_name=found.output_name,
-            metadata={**found.metadata, **described, "plan": table},
-            tags=found.tags,
+            result.value,
+            output_name=result.output_name,
+            metadata={**result.metadata, **described, "plan": table},
+            tags=result.tags,
             data_version=dg.DataVersion(decision.state.version),
         )
 

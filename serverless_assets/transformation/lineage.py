@@ -73,7 +73,7 @@ class ColumnLineage:
     compiled: Path
 
     def of_built(self, id: str, log: Callable[[str], None]) -> Mapping[str, Any]:
-        """That of a model that dbt has just built: of the SQL that it ran. A riddle to sqlglot has none."""
+        """Return the lineage of a model from the SQL that dbt ran; empty if sqlglot cannot read it."""
         try:
             return self._read(id)
         except Exception as error:
@@ -84,7 +84,7 @@ class ColumnLineage:
     def of_reused(
         self, ids: Collection[str], instance: dg.DagsterInstance
     ) -> Mapping[str, Mapping[str, Any]]:
-        """That of models that stay as they are: what was said of each when it was built."""
+        """Return the lineage of reused models, as it was recorded when each was built."""
         keys = {id: self.translator.get_asset_key(self.manifest["nodes"][id]) for id in ids}
         records = instance.get_asset_records(list(keys.values())) if keys else []
         entries = [record.asset_entry for record in records]

@@ -143,9 +143,9 @@ def project_vars(directory: Path) -> Mapping[str, Any]:
         for name, value in (_settings(folder).get("vars") or {}).items():
             values.setdefault(name, []).append(value)
             # A mapping may hold the vars of the package of that name.
-            for inner, found in value.items() if isinstance(value, dict) else ():
-                values.setdefault(inner, []).append([name, found])
-    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+            for inner, inner_value in value.items() if isinstance(value, dict) else ():
+                values.setdefault(inner, []).append([name, inner_value])
+    return {name: declared[0] if len(declared) == 1 else declared for name, declared in values.items()}
 
 
 def _settings(directory: Path) -> Mapping[str, Any]:
