@@ -36,5 +36,5 @@ def at(place: Pipeline, instance: dg.DagsterInstance) -> Pipeline:
     pipeline.__dict__["definitions"] = place.definitions
     for path in place.home.iterdir():
         if path.name != "dbt":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return pipeline
