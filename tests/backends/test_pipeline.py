@@ -148,7 +148,7 @@ def test_a_first_run_over_the_budget_makes_no_dataset_and_says_what_nobody_can_t
     with dg.DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(tmp_path / "home", instance, variables)
         assert not pipeline.run().success
-        assert "$0.04 too much" in pipeline.reason("orders")
+        assert "$0.02 too much" in pipeline.reason("orders")
         assert re.search(r"what is not there yet: .*\borders\b", pipeline.reason("orders"))
         assert pipeline.warehouse.check() == "no dataset yet: the first run creates it"
 

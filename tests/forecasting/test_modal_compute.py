@@ -17,7 +17,7 @@ import pytest
 
 from modal_forecast.code_version import code_version, versioned_app
 from modal_forecast.messages import ForecastAnswer, ForecastRequest
-from serverless_assets.forecasting.compute import Call, ComputeError, OutOfMemory, Size
+from serverless_assets.forecasting.compute import Call, ComputeError, OutOfMemory, Size, WorkerFailed
 from serverless_assets.forecasting.modal_errors import Crashed
 from serverless_assets.settings import PROJECT_ROOT
 from tests.forecasting.calls_in_memory import CallsInMemory
@@ -162,7 +162,7 @@ def _refused(compute, calls, error=ComputeError, **asked):
 
 def test_an_exception_of_the_worker_is_told(compute, calls):
     assert (
-        _refused(compute, calls, request=b"raise:no such day")
+        _refused(compute, calls, WorkerFailed, request=b"raise:no such day")
         == "The worker failed with ValueError: no such day"
     )
 
@@ -178,7 +178,7 @@ def test_with_enough_memory_the_same_work_is_done(compute):
 
 
 def test_a_call_that_takes_too_long_is_cancelled(server, compute, calls, tmp_path):
-    said = _refused(compute, calls, request=f"wait:{tmp_path / 'never'}".encode(), deadline=2.0)
+    said = _refused(compute, calls, WorkerFailed, request=f"wait:{tmp_path / 'never'}".encode(), deadline=2.0)
     assert "no answer within 2 s" in said
     assert server.wait_finished(calls.begun[0].id).status in ("timeout", "cancelled")
 
@@ -188,7 +188,7 @@ def test_a_crash_is_told(compute, calls):
 
 
 def test_a_worker_that_ends_itself_is_told(compute, calls):
-    assert "exit code 7" in _refused(compute, calls, request=b"exit:7")
+    assert "exit code 7" in _refused(compute, calls, WorkerFailed, request=b"exit:7")
 
 
 def test_whoever_stops_waiting_stops_the_call(server, tmp_path):
