@@ -11,7 +11,8 @@ import requests
 
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "serverless_assets.definitions"}
 OVER = ("SUCCESS", "FAILURE", "CANCELED")
-FORECASTING = ("order_forecast", "store_forecast", "forecast_accuracy", "forecast_report")
+# The total and the stores are forecast in one step.
+FORECASTING = ("order_forecast", "forecast_accuracy", "forecast_report")
 NO_FORECAST = {"forecast": {"skip": {}}}
 
 LAUNCH = """
