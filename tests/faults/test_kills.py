@@ -100,7 +100,8 @@ def wait_until(command: Command, moment: Moment) -> None:
 def end(command: Command, number: signal.Signals, fault: Attempt) -> None:
     """Send the signal; a run that is asked to end does so soon, and says so."""
     printed = len(command.text)
-    is_over = command.process.exitcode is not None
+    # A run that has printed its result is over, though its process may still be about to end.
+    is_over = command.process.exitcode is not None or "\nSucceeded in " in command.text
     command.send(number)
     if number == signal.SIGKILL or is_over:
         command.exit_code()
@@ -112,7 +113,7 @@ def end(command: Command, number: signal.Signals, fault: Attempt) -> None:
         return
     since = command.text[printed:]
     if code and not since.strip():
-        fault.silent(f"it ends with {code} and prints nothing")
+        fault.silent(f"it ends with {code} and prints nothing after {command.text[-200:]!r}")
     if "Traceback" in since:
         fault.silent(f"it prints a traceback: {since[-600:]}")
 
