@@ -14,9 +14,9 @@ NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline on
 
 
 def schedules(
-    timezone: str, first_month: date = date.min, is_on: bool = False
+    timezone: str, first_month: date = date.min, is_on: bool = False, has_forecast: bool = True
 ) -> list[dg.ScheduleDefinition]:
-    """`nightly_refresh` at 02:00 and `daily_forecast` at 09:00."""
+    """`nightly_refresh` at 02:00 and, if `has_forecast`, `daily_forecast` at 09:00."""
     status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
@@ -50,7 +50,7 @@ def schedules(
         reason = f"The nightly refresh of {months[0]:%Y-%m} to {months[1]:%Y-%m}."
         return _request(context, PREFILL, {REASON_TAG: reason, **month_tags(*months)})
 
-    return [daily_forecast, nightly_refresh]
+    return [daily_forecast, nightly_refresh] if has_forecast else [nightly_refresh]
 
 
 def months_to_load(now: datetime, last_loaded: date | None, first_month: date) -> tuple[date, date] | None:

@@ -26,15 +26,20 @@ class WatchedEnvironment(Protocol):
     def first_month(self) -> date: ...
 
 
-def sensors(environment: WatchedEnvironment, settings: Settings) -> list[dg.SensorDefinition]:
-    """Return all sensors. Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION."""
+def sensors(
+    environment: WatchedEnvironment, settings: Settings, has_forecast: bool = True
+) -> list[dg.SensorDefinition]:
+    """Return all sensors. Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION.
+
+    has_forecast: whether there is a forecast, which may become stale.
+    """
     alerts = alerts_of(settings)
     on, off = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
     launching = on if settings.automation_is_on else off
     return [
         run_failed(alerts, on),
         recovered(alerts, on),
-        forecast_stale(alerts, settings.forecast_fresh_hours, on),
+        *([forecast_stale(alerts, settings.forecast_fresh_hours, on)] if has_forecast else []),
         dead_runs(settings.home, on),
         source_updated(environment.source, environment.first_month, alerts, launching),
     ]
