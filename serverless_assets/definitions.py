@@ -35,6 +35,7 @@ def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
     environment, table = build_environment(settings), settings.forecast_table
     manifest = environment.project.read_manifest()
+    raw_tables = environment.raw_tables
     has_forecast = has_revenue(manifest)
     forecasting: list[dg.AssetsDefinition] = []
     if has_forecast:
@@ -44,19 +45,19 @@ def build(settings: Settings) -> dg.Definitions:
         )
     what_if = [what_if_job(environment, table)] if has_forecast else []
     assets = [
-        ingestion_assets(environment.first_month, settings.pool),
+        ingestion_assets(raw_tables, environment.first_month, settings.pool),
         transformation_assets(environment.project, settings.pool),
         *forecasting,
     ]
     names = {key.to_user_string() for definition in assets for key in definition.keys}
-    annotated = annotate_assets(assets, settings, environment.publisher.warehouse, manifest)
+    annotated = annotate_assets(assets, settings, environment.publisher.warehouse, manifest, raw_tables)
     return dg.Definitions(
         assets=[*annotated, pipeline_runs(settings.owner)],
         jobs=[*jobs(has_forecast), plan_job(environment, table), *what_if],
         schedules=schedules(
-            settings.timezone, environment.first_month, settings.automation_is_on, has_forecast
+            raw_tables, settings.timezone, environment.first_month, settings.automation_is_on, has_forecast
         ),
-        sensors=sensors(environment, settings, has_forecast),
+        sensors=sensors(environment, raw_tables, settings, has_forecast),
         resources={**environment.resources(names), "run_inputs": RunInputs.configure_at_launch()},
         # One process a run: steps share the warehouse file, which admits one writing process, and a
         # process each would cost seconds a step.

@@ -25,7 +25,7 @@ from serverless_assets.forecasting.history import HistoryError, Today, has_reven
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.stores import UNCHANGED as STORES_UNCHANGED
 from serverless_assets.forecasting.stores import decide_stores
-from serverless_assets.ingestion.catalog import TABLES
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
 from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.source import HttpSource, Source
@@ -55,6 +55,8 @@ class PlannedEnvironment(Protocol):
     @property
     def project(self) -> Project: ...
     @property
+    def raw_tables(self) -> Sequence[RawTable]: ...
+    @property
     def budget_guard(self) -> BudgetGuard: ...
     @property
     def timezone(self) -> str: ...
@@ -83,7 +85,7 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
         refuse_owned_name(forecast_table, manifest)
     notes = dict(warehouse.read_states())
     for planned, note in _raw_tables(
-        environment.source, environment.publisher.home, inputs, warehouse, notes
+        environment.raw_tables, environment.source, environment.publisher.home, inputs, warehouse, notes
     ):
         yield planned
         notes[planned.asset] = note
@@ -106,6 +108,7 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
 
 
 def _raw_tables(
+    tables: Sequence[RawTable],
     source: Source,
     home: Path,
     inputs: RunInputs,
@@ -113,14 +116,14 @@ def _raw_tables(
     notes: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Planned, Mapping[str, Any]]]:
     if isinstance(inputs.ingestion, Reuse):
-        for table in TABLES:
+        for table in tables:
             yield Planned(table.name, "reuse", "ingestion: reuse"), notes.get(table.name, {})
         return
     url, force = inputs.ingestion.address, inputs.rebuild_all
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
         for fetched in fetch_tables(
-            TABLES, opened, warehouse, None, scratch, lambda line: None, states, force
+            tables, opened, warehouse, None, scratch, lambda line: None, states, force
         ):
             name = fetched.table.name
             note = notes.get(name, {})
