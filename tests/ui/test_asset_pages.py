@@ -77,7 +77,7 @@ def test_the_page_of_a_raw_table_says_whose_it_is_where_it_is_and_what_its_colum
     page.get_by_text("source_updated").first.wait_for()
     said = body.inner_text()
     for shown in (
-        "One row per order.",
+        "One row per order; money in cents.",
         "Owners\ndata",
         "128,090",
         "Id of the customer who ordered.",
