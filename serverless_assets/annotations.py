@@ -1,6 +1,6 @@
 """What the UI shows of every asset beside its runs: owner, kinds, table, columns and code."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from serverless_assets.forecasting import accuracy, forecast_file, stores
-from serverless_assets.ingestion import catalog
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.names import (
     CODE_REFERENCES,
     COLUMN_SCHEMA,
@@ -35,20 +35,27 @@ def annotate_assets(
     settings: Settings,
     warehouse: Warehouse,
     manifest: Mapping[str, Any],
+    tables: Sequence[RawTable],
 ) -> list[dg.AssetsDefinition]:
     """Return the assets with owner, kinds, table, columns and code references; what a spec sets itself stays.
 
     Args:
         manifest: that of the dbt project.
+        tables: the raw tables.
     """
+
+    raw_tables = {table.name: table for table in tables}
+    sources = {source["identifier"]: source for source in manifest["sources"].values()}
 
     def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:
         asset = spec.key.to_user_string()
-        metadata = {**_table(asset, settings, warehouse, manifest), **spec.metadata}
+        metadata = {**_table(asset, settings, warehouse, raw_tables, sources), **spec.metadata}
         declared = (
             _model_files(manifest["nodes"][spec.metadata[DBT_UNIQUE_ID]], settings.dbt_project)
             if DBT_UNIQUE_ID in spec.metadata
-            else _contract(asset)
+            else _contract(sources[asset], settings.dbt_project)
+            if asset in raw_tables
+            else ()
         )
         metadata[CODE_REFERENCES] = dg.CodeReferencesMetadataValue(code_references=list(declared))
         kinds = {*spec.kinds, *([warehouse.kind] if TABLE_NAME in metadata else [])}
@@ -76,21 +83,22 @@ def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.Tabl
 
 
 def _table(
-    asset: str, settings: Settings, warehouse: Warehouse, manifest: Mapping[str, Any]
+    asset: str,
+    settings: Settings,
+    warehouse: Warehouse,
+    raw_tables: Mapping[str, RawTable],
+    sources: Mapping[str, Mapping[str, Any]],
 ) -> Mapping[str, Any]:
     """Return the table and columns of an asset; dagster-dbt sets those of models."""
     if asset in FORECASTING_TABLES:
         schema, descriptions = FORECASTING_TABLES[asset]
         table = settings.forecast_table if asset == FORECAST else asset
+    elif asset in raw_tables:
+        schema, table = raw_tables[asset].schema, asset
+        columns = sources[asset]["columns"]
+        descriptions = {name: column["description"] for name, column in columns.items()}
     else:
-        raw_table = next((raw for raw in catalog.TABLES if raw.name == asset), None)
-        if raw_table is None:
-            return {}
-        schema, table = raw_table.schema, asset
-        # The dbt project describes the columns of its sources.
-        sources = (source for source in manifest["sources"].values() if source["identifier"] == asset)
-        source: Mapping[str, Any] = next(sources, {"columns": {}})
-        descriptions = {name: column["description"] for name, column in source["columns"].items()}
+        return {}
     return {
         TABLE_NAME: warehouse.qualified_name(table),
         COLUMN_SCHEMA: column_schema(schema, descriptions),
@@ -104,11 +112,11 @@ def _model_files(node: Mapping[str, Any], project: Path) -> Iterator[dg.LocalFil
         yield _file(path, 1, "its columns and tests")
 
 
-def _contract(asset: str) -> Iterator[dg.LocalFileCodeReference]:
+def _contract(source: Mapping[str, Any], project: Path) -> Iterator[dg.LocalFileCodeReference]:
     """Yield where a raw table is declared."""
-    path = Path(catalog.__file__)
+    path = project / source["original_file_path"]
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip() == f'"{asset}",':
+        if line.strip() == f"- name: {source['name']}":
             yield _file(path, number, "what the source must serve")
 
 

@@ -12,6 +12,7 @@ from serverless_assets.automation.sensors import sensors
 from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.environments import environment as build_environment
 from serverless_assets.forecasting.assets import forecasting_assets, refuse_owned_name
+from serverless_assets.forecasting.history import has_revenue
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.summary import pipeline_runs
 from serverless_assets.run_inputs import RunInputs
@@ -34,19 +35,29 @@ def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
     environment, table = build_environment(settings), settings.forecast_table
     manifest = environment.project.read_manifest()
-    refuse_owned_name(table, manifest)
+    raw_tables = environment.raw_tables
+    has_forecast = has_revenue(manifest)
+    forecasting: list[dg.AssetsDefinition] = []
+    if has_forecast:
+        refuse_owned_name(table, manifest)
+        forecasting = forecasting_assets(
+            table, settings.forecast_fresh_hours, settings.pool, settings.timezone
+        )
+    what_if = [what_if_job(environment, table)] if has_forecast else []
     assets = [
-        ingestion_assets(environment.first_month, settings.pool),
+        ingestion_assets(raw_tables, environment.first_month, settings.pool),
         transformation_assets(environment.project, settings.pool),
-        *forecasting_assets(table, settings.forecast_fresh_hours, settings.pool, settings.timezone),
+        *forecasting,
     ]
     names = {key.to_user_string() for definition in assets for key in definition.keys}
-    annotated = annotate_assets(assets, settings, environment.publisher.warehouse, manifest)
+    annotated = annotate_assets(assets, settings, environment.publisher.warehouse, manifest, raw_tables)
     return dg.Definitions(
         assets=[*annotated, pipeline_runs(settings.owner)],
-        jobs=[*jobs(), plan_job(environment, table), what_if_job(environment, table)],
-        schedules=schedules(settings.timezone, environment.first_month, settings.automation_is_on),
-        sensors=sensors(environment, settings),
+        jobs=[*jobs(has_forecast), plan_job(environment, table), *what_if],
+        schedules=schedules(
+            raw_tables, settings.timezone, environment.first_month, settings.automation_is_on, has_forecast
+        ),
+        sensors=sensors(environment, raw_tables, settings, has_forecast),
         resources={**environment.resources(names), "run_inputs": RunInputs.configure_at_launch()},
         # One process a run: steps share the warehouse file, which admits one writing process, and a
         # process each would cost seconds a step.

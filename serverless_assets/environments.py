@@ -15,6 +15,7 @@ from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.local_compute import LocalCompute
+from serverless_assets.ingestion.catalog import RawTable, read_catalogue
 from serverless_assets.ingestion.limits import DownloadLimits
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.publishing.local import LocalPublisher
@@ -44,6 +45,11 @@ class Environment:
     budget_usd: float | None
     timezone: str
     runs_kept: int
+
+    @property
+    def raw_tables(self) -> tuple[RawTable, ...]:
+        """The raw tables that the dbt project declares."""
+        return read_catalogue(self.project.read_manifest())
 
     @property
     def budget_guard(self) -> BudgetGuard:

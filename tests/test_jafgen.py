@@ -12,8 +12,8 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.catalog import TABLES
 from tests.conftest import NO_FORECAST, Pipeline
+from tests.raw_tables import TABLES
 from tests.services.listening import listening
 
 pytestmark = pytest.mark.slow

@@ -83,11 +83,15 @@ JOBS: Mapping[str, Job] = {
 }
 
 
-def jobs() -> list[Any]:
-    """The whole pipeline, each of its parts by itself, and presets."""
+def jobs(has_forecast: bool = True) -> list[Any]:
+    """The whole pipeline, each of its parts by itself, and presets.
+
+    has_forecast: whether there are assets of a forecast; without them, their jobs are left out.
+    """
     return [
         dg.define_asset_job(
             name, job.selection, description=job.description, config=dict(job.config), tags=job.tags
         )
         for name, job in JOBS.items()
+        if has_forecast or job.selection is not FORECAST_ASSETS
     ]

@@ -21,11 +21,11 @@ from serverless_assets.forecasting.assets import decide_report, refuse_owned_nam
 from serverless_assets.forecasting.compute import Compute, Size, Usage
 from serverless_assets.forecasting.forecast_table import UNCHANGED as FORECAST_UNCHANGED
 from serverless_assets.forecasting.forecast_table import decide_forecast
-from serverless_assets.forecasting.history import HistoryError, Today, read_history
+from serverless_assets.forecasting.history import HistoryError, Today, has_revenue, read_history
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.stores import UNCHANGED as STORES_UNCHANGED
 from serverless_assets.forecasting.stores import decide_stores
-from serverless_assets.ingestion.catalog import TABLES
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
 from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.source import HttpSource, Source
@@ -55,6 +55,8 @@ class PlannedEnvironment(Protocol):
     @property
     def project(self) -> Project: ...
     @property
+    def raw_tables(self) -> Sequence[RawTable]: ...
+    @property
     def budget_guard(self) -> BudgetGuard: ...
     @property
     def timezone(self) -> str: ...
@@ -78,10 +80,12 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     """Asset after asset, in the order of a run."""
     warehouse = environment.publisher.warehouse
     manifest = environment.project.read_manifest()
-    refuse_owned_name(forecast_table, manifest)
+    has_forecast = has_revenue(manifest)
+    if has_forecast:
+        refuse_owned_name(forecast_table, manifest)
     notes = dict(warehouse.read_states())
     for planned, note in _raw_tables(
-        environment.source, environment.publisher.home, inputs, warehouse, notes
+        environment.raw_tables, environment.source, environment.publisher.home, inputs, warehouse, notes
     ):
         yield planned
         notes[planned.asset] = note
@@ -96,11 +100,15 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     sizes, assets = bytes_to_read(environment.project, warehouse, decisions, manifest), asset_names(manifest)
     there = read_states(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
-    yield from _forecast(environment, inputs, forecast_table, decisions)
-    yield from _budget(environment.budget_guard, [assets[decision.node.id] for decision in decisions], inputs)
+    if has_forecast:
+        yield from _forecast(environment, inputs, forecast_table, decisions)
+    models = [assets[decision.node.id] for decision in decisions]
+    forecasts = [FORECAST, STORE_FORECAST] if has_forecast else []
+    yield from _budget(environment.budget_guard, [*models, *forecasts], inputs)
 
 
 def _raw_tables(
+    tables: Sequence[RawTable],
     source: Source,
     home: Path,
     inputs: RunInputs,
@@ -108,14 +116,14 @@ def _raw_tables(
     notes: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Planned, Mapping[str, Any]]]:
     if isinstance(inputs.ingestion, Reuse):
-        for table in TABLES:
+        for table in tables:
             yield Planned(table.name, "reuse", "ingestion: reuse"), notes.get(table.name, {})
         return
     url, force = inputs.ingestion.address, inputs.rebuild_all
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
         for fetched in fetch_tables(
-            TABLES, opened, warehouse, None, scratch, lambda line: None, states, force
+            tables, opened, warehouse, None, scratch, lambda line: None, states, force
         ):
             name = fetched.table.name
             note = notes.get(name, {})
@@ -159,7 +167,7 @@ def _forecast(
         yield from (Planned(name, *_unless_skipped(name, inputs, "as it comes", reason)) for name in names)
         return
     if REVENUE not in publisher.warehouse.tables():
-        reason = f"{REVENUE}, which it reads, is neither a model of the dbt project nor a table"
+        reason = f"{REVENUE}, which it reads, is a source of the dbt project, and not in the warehouse"
         yield from (Planned(name, *_unless_skipped(name, inputs, "fail", reason)) for name in names)
         return
     history = read_history(publisher.warehouse, Today.of(environment.timezone))
@@ -228,10 +236,10 @@ def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[st
     return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
 
 
-def _budget(budget_guard: BudgetGuard, models: Sequence[str], inputs: RunInputs) -> Iterator[Planned]:
+def _budget(budget_guard: BudgetGuard, assets: Sequence[str], inputs: RunInputs) -> Iterator[Planned]:
     """Return what the run may cost at most, if there is a budget."""
     if budget_guard.budget_usd is not None:
-        most = budget_guard.most([*models, FORECAST, STORE_FORECAST], inputs)
+        most = budget_guard.most(assets, inputs)
         refused = refusal(most, budget_guard.budget_usd)
         yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))
 

@@ -1,12 +1,13 @@
 """What runs by the clock: off, unless SERVERLESS_AUTOMATION is on or somebody turns it on in the UI."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
 from serverless_assets.automation.jobs import DAILY_FORECAST, PREFILL, run_config
 from serverless_assets.automation.source_updated import month_tags
-from serverless_assets.ingestion.catalog import TABLES
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.names import MAIN_JOB, REASON_TAG
 
@@ -14,9 +15,13 @@ NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline on
 
 
 def schedules(
-    timezone: str, first_month: date = date.min, is_on: bool = False
+    tables: Sequence[RawTable],
+    timezone: str,
+    first_month: date = date.min,
+    is_on: bool = False,
+    has_forecast: bool = True,
 ) -> list[dg.ScheduleDefinition]:
-    """`nightly_refresh` at 02:00 and `daily_forecast` at 09:00."""
+    """`nightly_refresh` at 02:00 and, if `has_forecast`, `daily_forecast` at 09:00."""
     status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
@@ -27,8 +32,8 @@ def schedules(
         description="Transform and forecast 90 days at 09:00 from the raw tables as they are.",
     )
     def daily_forecast(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        names = [table.name for table in TABLES]
-        if not any(latest_materialization(context.instance, dg.AssetKey(name)) for name in names):
+        names = [table.name for table in tables]
+        if names and not any(latest_materialization(context.instance, dg.AssetKey(name)) for name in names):
             return dg.SkipReason(NOTHING_YET)
         reason = "The daily forecast, from the raw tables as they are."
         return _request(context, run_config(DAILY_FORECAST).to_config_dict(), {REASON_TAG: reason})
@@ -41,7 +46,7 @@ def schedules(
         description="Load the current month and what is missing before it, transform and forecast, at 02:00.",
     )
     def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        loaded = _last_month_of_facts(context.instance)
+        loaded = _last_month_of_facts(context.instance, tables)
         months = months_to_load(context.scheduled_execution_time, loaded, first_month)
         if months is None:
             return _request(
@@ -50,7 +55,7 @@ def schedules(
         reason = f"The nightly refresh of {months[0]:%Y-%m} to {months[1]:%Y-%m}."
         return _request(context, PREFILL, {REASON_TAG: reason, **month_tags(*months)})
 
-    return [daily_forecast, nightly_refresh]
+    return [daily_forecast, nightly_refresh] if has_forecast else [nightly_refresh]
 
 
 def months_to_load(now: datetime, last_loaded: date | None, first_month: date) -> tuple[date, date] | None:
@@ -76,8 +81,8 @@ def _request(
     return dg.RunRequest(run_key=day.date().isoformat(), run_config=config, tags=tags)
 
 
-def _last_month_of_facts(instance: dg.DagsterInstance) -> date | None:
+def _last_month_of_facts(instance: dg.DagsterInstance, tables: Sequence[RawTable]) -> date | None:
     """Return the last month up to which every fact is loaded; None if one of them was never loaded."""
-    facts = [dg.AssetKey(table.name) for table in TABLES if table.event_time]
+    facts = [dg.AssetKey(table.name) for table in tables if table.event_time]
     loaded = [max(instance.get_materialized_partitions(fact), default="") for fact in facts]
-    return date.fromisoformat(min(loaded)) if all(loaded) else None
+    return date.fromisoformat(min(loaded)) if loaded and all(loaded) else None

@@ -1,5 +1,6 @@
 """All sensors, and which of them are on until somebody switches them in the UI."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from serverless_assets.automation.alerts import Alerts, Webhook
 from serverless_assets.automation.forecast_stale import forecast_stale
 from serverless_assets.automation.run_alerts import recovered, run_failed
 from serverless_assets.automation.source_updated import source_updated
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.source import Source
 from serverless_assets.publishing.run_lock import end_dead_runs
 from serverless_assets.settings import Settings
@@ -26,17 +28,25 @@ class WatchedEnvironment(Protocol):
     def first_month(self) -> date: ...
 
 
-def sensors(environment: WatchedEnvironment, settings: Settings) -> list[dg.SensorDefinition]:
-    """Return all sensors. Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION."""
+def sensors(
+    environment: WatchedEnvironment,
+    tables: Sequence[RawTable],
+    settings: Settings,
+    has_forecast: bool = True,
+) -> list[dg.SensorDefinition]:
+    """Return all sensors. Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION.
+
+    has_forecast: whether there is a forecast, which may become stale.
+    """
     alerts = alerts_of(settings)
     on, off = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
     launching = on if settings.automation_is_on else off
     return [
         run_failed(alerts, on),
         recovered(alerts, on),
-        forecast_stale(alerts, settings.forecast_fresh_hours, on),
+        *([forecast_stale(alerts, settings.forecast_fresh_hours, on)] if has_forecast else []),
         dead_runs(settings.home, on),
-        source_updated(environment.source, environment.first_month, alerts, launching),
+        source_updated(environment.source, tables, environment.first_month, alerts, launching),
     ]
 
 

@@ -27,7 +27,7 @@ from serverless_assets.dagster_internals import (
     ROOT_RUN_ID_TAG,
 )
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import TABLES, Window
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, Source, SourceError
 from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG
 
@@ -38,7 +38,11 @@ REQUESTS_AT_A_TIME = 8
 
 
 def source_updated(
-    source: Source, first_month: date, alerts: Alerts, status: dg.DefaultSensorStatus
+    source: Source,
+    tables: Sequence[RawTable],
+    first_month: date,
+    alerts: Alerts,
+    status: dg.DefaultSensorStatus,
 ) -> dg.SensorDefinition:
     """Return the sensor that launches `serverless_pipeline` when a validator of the source changed."""
 
@@ -54,7 +58,7 @@ def source_updated(
         months = Window.of_months(first_month, alerts.now().date()).months()
         try:
             with source.open() as opened:
-                decision, unwatched = _look(context.instance, state, opened, months)
+                decision, unwatched = _look(context.instance, state, opened, tables, months)
         except SourceError as error:
             state, alerted = _alert_down(state, source.name, str(error), alerts)
             return dg.SensorResult(skip_reason=f"{error} {alerted}", cursor=state.to_cursor())
@@ -70,7 +74,7 @@ def source_updated(
         context.log.info(message)
         if not decision.tables:
             return dg.SensorResult(skip_reason=message, cursor=state.to_cursor())
-        return dg.SensorResult(run_requests=[_request(context, decision)], cursor=state.to_cursor())
+        return dg.SensorResult(run_requests=[_request(context, decision, tables)], cursor=state.to_cursor())
 
     return sensor
 
@@ -83,12 +87,13 @@ def month_tags(first: date, last: date) -> Mapping[str, str]:
     }
 
 
-def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth]) -> ETags:
-    """Ask the source for validators, several at a time, without downloading anything.
+def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth], tables: Sequence[RawTable]) -> ETags:
+    """Ask the source for validators of tables, several at a time, without downloading anything.
 
     Raises:
         SourceError: of the first request that was not answered.
     """
+    locations = {table.name: table.location for table in tables}
     hasty = replace(
         source,
         attempts=ATTEMPTS,
@@ -100,7 +105,7 @@ def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth]) -> ETags
 
     def fetch(key: TableMonth) -> str:
         window = Window.of_months(key.month, key.month) if key.month else None
-        validators = hasty.validators(key.table, window)
+        validators = hasty.validators(locations[key.table], window)
         content = f"{validators.etag}\n{validators.last_modified}"
         return digest(content) if validators else ""
 
@@ -117,21 +122,26 @@ def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth]) -> ETags
 
 
 def _look(
-    instance: dg.DagsterInstance, state: SourceState, source: HttpSource, months: Sequence[date]
+    instance: dg.DagsterInstance,
+    state: SourceState,
+    source: HttpSource,
+    tables: Sequence[RawTable],
+    months: Sequence[date],
 ) -> tuple[Decision, Sequence[str]]:
     """Return what to launch, and the tables that cannot be watched."""
     if state.source != source.key:
         state = SourceState(source.key, down_since=state.down_since, is_alerted=state.is_alerted)
     outcome = _outcome(instance, state.run_key) if state.launched is not None else None
     state = settle(state, outcome)
-    of_tables = fetch_etags(source, [TableMonth(table.name) for table in TABLES])
+    of_tables = fetch_etags(source, [TableMonth(table.name) for table in tables], tables)
     # While a run is under way the months can wait: they may change once more.
     is_running = outcome is not None and outcome.status == "running"
-    facts = [] if is_running else changed_facts(state, of_tables, TABLES)
-    of_months = fetch_etags(source, [TableMonth(fact.name, month) for fact in facts for month in months])
+    facts = [] if is_running else changed_facts(state, of_tables, tables)
+    fact_months = [TableMonth(fact.name, month) for fact in facts for month in months]
+    of_months = fetch_etags(source, fact_months, tables)
     etags = merge_etags(state, of_tables, facts, of_months)
-    unwatched = [table.name for table in TABLES if TableMonth(table.name) not in of_tables]
-    return decide(state, etags, outcome, TABLES, months), unwatched
+    unwatched = [table.name for table in tables if TableMonth(table.name) not in of_tables]
+    return decide(state, etags, outcome, tables, months), unwatched
 
 
 def _outcome(instance: dg.DagsterInstance, run_key: str) -> RunOutcome:
@@ -148,10 +158,12 @@ def _outcome(instance: dg.DagsterInstance, run_key: str) -> RunOutcome:
     return RunOutcome("running", unfinished[0]) if unfinished else RunOutcome("failed", runs[0].run_id)
 
 
-def _request(context: dg.SensorEvaluationContext, decision: Decision) -> dg.RunRequest:
+def _request(
+    context: dg.SensorEvaluationContext, decision: Decision, tables: Sequence[RawTable]
+) -> dg.RunRequest:
     """Return the run of the changed tables and all that follows from them."""
     selection = None
-    if decision.months or len(decision.tables) < len(TABLES):
+    if decision.months or len(decision.tables) < len(tables):
         assert context.repository_def is not None
         downstream = dg.AssetSelection.assets(*decision.tables).downstream()
         selection = sorted(downstream.resolve(context.repository_def.asset_graph))

@@ -24,7 +24,7 @@ class Finding:
 def examine(parts: Environment) -> Iterator[Finding]:
     """Check part after part; one that cannot be used does not stop the others."""
     warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
-    yield _finding("source", parts.source.name, parts.source.check)
+    yield _finding("source", parts.source.name, lambda: parts.source.check(parts.raw_tables))
     yield _finding("warehouse", warehouse.name, warehouse.check)
     yield _finding("models", "dbt", lambda: _models(parts.project))
     yield _finding("compute", parts.compute.name, parts.compute.check)

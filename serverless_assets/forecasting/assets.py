@@ -35,7 +35,6 @@ from serverless_assets.forecasting.record import read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
 from serverless_assets.forecasting.run_forecast import ForecastRun, StoreAnswers
-from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECASTING, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
@@ -278,7 +277,6 @@ def table_owners(manifest: Mapping[str, Any]) -> Mapping[str, str]:
             owners |= {name.lower(): owner for name in (node["name"], node.get("alias")) if name}
     for source in manifest["sources"].values():
         owners[source["identifier"].lower()] = f"the source {source['source_name']}.{source['name']}"
-    owners |= {table.name.lower(): f"the raw table {table.name}" for table in TABLES}
     return owners | {name: f"the asset {name}" for name in (STORE_FORECAST, FORECAST_ACCURACY)}
 
 

@@ -1,8 +1,9 @@
 """The history to forecast from: which days of daily_revenue count, and warnings about those that do not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -13,6 +14,7 @@ from modal_forecast.messages import ForecastRequest
 from modal_forecast.validation import check_days, check_values
 from serverless_assets.errors import UserError
 from serverless_assets.names import REVENUE
+from serverless_assets.transformation.fingerprints import is_model
 from serverless_assets.warehouse import Warehouse
 
 # The country whose holidays the forecast uses.
@@ -82,6 +84,14 @@ class History:
         check_days(days)
         check_values(days, request.history["y"].to_numpy())
         return request
+
+
+def has_revenue(manifest: Mapping[str, Any]) -> bool:
+    """Whether the dbt project of this manifest has what is forecast: a model or a source daily_revenue."""
+    nodes = (node for node in manifest["nodes"].values() if is_model(node))
+    relations = [node.get("alias") or node["name"] for node in nodes]
+    relations += [source["identifier"] for source in manifest["sources"].values()]
+    return REVENUE in relations
 
 
 def read_history(warehouse: Warehouse, today: Today) -> History:

@@ -13,7 +13,7 @@ from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import NO_ROWS, row_loss_warning
-from serverless_assets.ingestion.catalog import TABLES, RawTable, Window
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
 from serverless_assets.ingestion.fetch import Failed, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
@@ -25,9 +25,7 @@ from serverless_assets.run_inputs import Reuse, RunInputs
 GROUP = "ingestion"
 
 
-def ingestion_assets(
-    first_month: date, pool: str, tables: Sequence[RawTable] = TABLES
-) -> dg.AssetsDefinition:
+def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -> dg.AssetsDefinition:
     """Return an asset for each table of the catalogue; facts are partitioned by month from `first_month`."""
     # The month that has begun is a partition too.
     months = dg.MonthlyPartitionsDefinition(start_date=f"{first_month:%Y-%m-01}", end_offset=1)

@@ -1,11 +1,14 @@
-"""The catalogue of raw tables, and the months that they are loaded by. To add a table, add its lines here."""
+"""The catalogue of raw tables, read from the sources of the dbt project, and the months of a load."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from serverless_assets.errors import UserError
 from serverless_assets.months import next_month
 from serverless_assets.warehouse import TableShape
 
@@ -67,7 +70,8 @@ class RawTable:
     A table with `event_time` is a fact, partitioned by month of that column. Where the source does
     not carry the column, `dated_by` says which parent's row gives it. `clustered_by` is a hint to the
     warehouse: columns that queries filter or join on. `longest_text` raises `LONGEST_TEXT_BYTES` for
-    single columns.
+    single columns. `path` leads from the source's address to the file, without `.parquet`, if that is not
+    the table's name.
     """
 
     name: str
@@ -78,6 +82,12 @@ class RawTable:
     dated_by: DatedBy | None = None
     clustered_by: tuple[str, ...] = ()
     longest_text: Mapping[str, int] = field(default_factory=dict, hash=False)
+    path: str = ""
+
+    @property
+    def location(self) -> str:
+        """The path of the table's file below the source's address, without `.parquet`."""
+        return self.path or self.name
 
     @property
     def text_columns(self) -> Mapping[str, int]:
@@ -103,58 +113,172 @@ class RawTable:
         return self.source_schema.append(pa.field(self.event_time, TIMESTAMP))
 
 
-RAW_CUSTOMERS = RawTable(
-    "raw_customers",
-    "Everybody who has an account with the shop.",
-    {"id": ID, "name": TEXT},
-)
-RAW_ORDERS = RawTable(
-    "raw_orders",
-    "One row per order; money in cents.",
-    {
-        "id": ID,
-        "customer": ID,
-        "ordered_at": TIMESTAMP,
-        "store_id": ID,
-        "subtotal": CENTS,
-        "tax_paid": CENTS,
-        "order_total": CENTS,
-    },
-    event_time="ordered_at",
-    clustered_by=("store_id", "customer"),
-)
-RAW_ITEMS = RawTable(
-    "raw_items",
-    "One row per product in an order, with the time of its order.",
-    {"id": ID, "order_id": ID, "sku": ID},
-    event_time="ordered_at",
-    dated_by=DatedBy(RAW_ORDERS, "order_id"),
-    clustered_by=("order_id", "sku"),
-)
-RAW_PRODUCTS = RawTable(
-    "raw_products",
-    "What the shop sells; price in cents.",
-    {"sku": ID, "name": TEXT, "type": TEXT, "price": CENTS, "description": TEXT},
-    key=("sku",),
-    longest_text={"description": 64 * 1024},
-)
-RAW_STORES = RawTable(
-    "raw_stores",
-    "The shop's locations and the sales tax rate of each.",
-    {"id": ID, "name": TEXT, "opened_at": TIMESTAMP, "tax_rate": RATE},
-)
-RAW_SUPPLIES = RawTable(
-    "raw_supplies",
-    "What it takes to make each product; cost in cents.",
-    {"id": ID, "name": TEXT, "cost": CENTS, "perishable": FLAG, "sku": ID},
-    key=("id", "sku"),
-)
+# The names that SQL and Arrow have for the types that both warehouses hold alike.
+TYPES: Mapping[str, pa.DataType] = {
+    **dict.fromkeys(("string", "text", "varchar"), TEXT),
+    **dict.fromkeys(("bigint", "int64", "integer"), pa.int64()),
+    **dict.fromkeys(("double", "float64"), pa.float64()),
+    **dict.fromkeys(("boolean", "bool"), FLAG),
+    **dict.fromkeys(("timestamp", "datetime"), TIMESTAMP),
+}
+# What `config.meta` of an entry says to ingestion; its other keys are other tools'.
+META_KEYS = ("key", "event_time", "parent", "path", "clustered_by", "longest_text")
 
-TABLES: tuple[RawTable, ...] = (
-    RAW_CUSTOMERS,
-    RAW_ORDERS,
-    RAW_ITEMS,
-    RAW_PRODUCTS,
-    RAW_STORES,
-    RAW_SUPPLIES,
-)
+
+class CatalogueError(UserError):
+    """An entry under `sources:` that does not describe a table; the message names the file and the entry."""
+
+
+def read_catalogue(manifest: Mapping[str, Any]) -> tuple[RawTable, ...]:
+    """Return the raw tables that a dbt project declares: its sources with a `key` under `config.meta`.
+
+    Args:
+        manifest: that of the dbt project.
+
+    Raises:
+        CatalogueError: an entry does not describe a table.
+    """
+    tables: dict[str, RawTable] = {}
+    waiting = {source["identifier"]: source for source in _entries(manifest)}
+    while waiting:
+        # A parent is read before the tables that it dates, wherever they are declared.
+        ready = [name for name, source in waiting.items() if _parent_name(source) not in waiting]
+        if not ready:
+            _refuse(next(iter(waiting.values())), "takes its event time from itself, by way of `parent`.")
+        for name in ready:
+            tables[name] = _read_entry(waiting.pop(name), tables)
+    return tuple(tables[source["identifier"]] for source in _entries(manifest))
+
+
+def is_raw_table(source: Mapping[str, Any]) -> bool:
+    """Return whether ingestion loads a source of the manifest."""
+    return "key" in source["config"].get("meta", {})
+
+
+def _entries(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the raw tables' sources; refuse those of which only the `key` is missing, or two of one name."""
+    seen = set[str]()
+    for source in manifest["sources"].values():
+        meta = source["config"].get("meta", {})
+        if not is_raw_table(source):
+            used = [name for name in META_KEYS if name in meta]
+            if used:
+                _refuse(source, f"has `{used[0]}` and no `key`. Add `key: [COLUMN]`, which identifies a row.")
+            continue
+        for name in meta:
+            likely = difflib.get_close_matches(name, META_KEYS, 1, 0.8)
+            if likely and name not in META_KEYS:
+                _refuse(source, f"has an unknown key {name!r}: did you mean {likely[0]!r}?")
+        if source["identifier"].lower() in seen:
+            _refuse(source, "has the name of another raw table. Rename one of them.")
+        seen.add(source["identifier"].lower())
+        yield source
+
+
+def _read_entry(source: Mapping[str, Any], tables: Mapping[str, RawTable]) -> RawTable:
+    meta = source["config"]["meta"]
+    columns = {name: _type(source, column) for name, column in source["columns"].items()}
+    if not columns:
+        _refuse(source, "has no columns. List each with its name, data_type and description.")
+    key = _column_names(source, "key", columns)
+    if not key:
+        _refuse(source, "has an empty `key`. Name the columns that identify a row.")
+    event_time = meta.get("event_time")
+    if event_time is not None:
+        _refuse_unknown_column(source, "event_time", event_time, columns)
+        if columns[event_time] != TIMESTAMP:
+            _refuse(source, f"has the event_time {event_time!r}, whose data_type is not timestamp.")
+    dated_by = _parent(source, columns, tables)
+    if dated_by:
+        # The parent's rows give it, not the source.
+        del columns[str(event_time)]
+    longest_text = meta.get("longest_text", {})
+    if not isinstance(longest_text, dict) or not all(
+        isinstance(size, int) and size > 0 for size in longest_text.values()
+    ):
+        _refuse(source, f"has the longest_text {longest_text!r}: expected {{COLUMN: BYTES}}.")
+    for name in longest_text:
+        _refuse_unknown_column(source, "longest_text", name, columns)
+    return RawTable(
+        source["identifier"],
+        source["description"].strip(),
+        columns,
+        key,
+        event_time,
+        dated_by,
+        _column_names(source, "clustered_by", columns),
+        longest_text,
+        _path(source),
+    )
+
+
+def _parent_name(source: Mapping[str, Any]) -> Any:
+    parent = source["config"]["meta"].get("parent")
+    name = parent.get("table") if isinstance(parent, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _parent(
+    source: Mapping[str, Any], columns: Mapping[str, pa.DataType], tables: Mapping[str, RawTable]
+) -> DatedBy | None:
+    meta = source["config"]["meta"]
+    if "parent" not in meta:
+        return None
+    parent, name = meta["parent"], _parent_name(source)
+    if not isinstance(parent, dict) or set(parent) != {"table", "column"}:
+        _refuse(source, f"has the parent {parent!r}: expected {{table: RAW_TABLE, column: COLUMN}}.")
+    if name not in tables:
+        known = ", ".join(sorted(tables)) or "none"
+        _refuse(source, f"has the parent {parent['table']!r}, which is no raw table. There are: {known}.")
+    _refuse_unknown_column(source, "parent", parent["column"], columns)
+    table = tables[name]
+    if not meta.get("event_time") or table.event_time != meta["event_time"]:
+        _refuse(
+            source,
+            f"has a parent, so its event_time must be that of {name}: {table.event_time!r}, "
+            f"not {meta.get('event_time')!r}.",
+        )
+    if len(table.key) != 1:
+        _refuse(source, f"has the parent {name}, whose key is {len(table.key)} columns: expected one.")
+    if parent["column"] == meta["event_time"] or meta["event_time"] in meta["key"]:
+        _refuse(source, f"uses {meta['event_time']!r} as a key, which its parent gives after keys are read.")
+    return DatedBy(table, parent["column"])
+
+
+def _type(source: Mapping[str, Any], column: Mapping[str, Any]) -> pa.DataType:
+    name = str(column["data_type"] or "")
+    if name.lower() not in TYPES:
+        found = f"the data_type {name!r}" if name else "no data_type"
+        _refuse(source, f"has a column {column['name']!r} of {found}: expected one of {', '.join(TYPES)}.")
+    return TYPES[name.lower()]
+
+
+def _column_names(
+    source: Mapping[str, Any], field: str, columns: Mapping[str, pa.DataType]
+) -> tuple[str, ...]:
+    value = source["config"]["meta"].get(field, [])
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list):
+        _refuse(source, f"has the {field} {value!r}: expected a column, or a list of columns.")
+    for name in names:
+        _refuse_unknown_column(source, field, name, columns)
+    return tuple(names)
+
+
+def _path(source: Mapping[str, Any]) -> str:
+    path = source["config"]["meta"].get("path", "")
+    if not isinstance(path, str) or "://" in path or ".." in path.split("/"):
+        _refuse(source, f"has the path {path!r}: expected one below the source's address.")
+    return path.strip("/").removesuffix(".parquet")
+
+
+def _refuse_unknown_column(
+    source: Mapping[str, Any], field: str, name: object, columns: Mapping[str, pa.DataType]
+) -> None:
+    if not isinstance(name, str) or name not in columns:
+        _refuse(source, f"has the {field} {name!r}, which is not one of its columns: {', '.join(columns)}.")
+
+
+def _refuse(source: Mapping[str, Any], problem: str) -> NoReturn:
+    entry = f"{source['source_name']}.{source['name']}"
+    raise CatalogueError(f"{source['original_file_path']}: the source {entry} {problem}")

@@ -246,7 +246,7 @@ class Fetch:
         path, window = self._path(table, "download"), self.window_of(table)
         cached = self._cached(table) if conditional else None
         validators = cached.validators if cached else NO_VALIDATORS
-        response = self.source.fetch(table.name, window, path, self.log, validators)
+        response = self.source.fetch(table.location, window, path, self.log, validators)
         if isinstance(response, NotModified):
             return response
         conformed = self._path(table, "conformed.parquet")
@@ -308,7 +308,7 @@ class Fetch:
         return cached_response(table, self.states.get(table.name), self._key(table))
 
     def _key(self, table: RawTable) -> str:
-        return self.source.request_key(table.name, self.window_of(table))
+        return self.source.request_key(table.location, self.window_of(table))
 
     def _path(self, table: RawTable, suffix: str) -> Path:
         return self.scratch / f"{table.name}.{suffix}"

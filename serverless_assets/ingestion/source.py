@@ -4,7 +4,7 @@ A download is complete on disk, unchanged, or an error that says why not.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ import requests
 
 from serverless_assets.errors import UserError
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import TABLES, Window
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.http import (
     NO_VALIDATORS,
     TRANSIENT_STATUS,
@@ -41,6 +41,7 @@ from serverless_assets.ingestion.limits import (
     start_thread,
 )
 from serverless_assets.sample_shop.api import create_app, serve
+from serverless_assets.sample_shop.catalogue import SCHEMAS
 from serverless_assets.sample_shop.shop import SampleShop
 
 PARQUET_MAGIC = b"PAR1"
@@ -97,8 +98,8 @@ class Source(Protocol):
     def name(self) -> str:
         """Return the name to show, without any secret."""
 
-    def check(self) -> str:
-        """Return what the source serves, without loading it.
+    def check(self, tables: Sequence[RawTable]) -> str:
+        """Return which of the tables the source serves, without loading them.
 
         Raises:
             SourceError: it cannot be used.
@@ -131,11 +132,11 @@ class HttpSource:
     def name(self) -> str:
         return without_credentials(self.base_url)
 
-    def check(self) -> str:
+    def check(self, tables: Sequence[RawTable]) -> str:
         with self.open() as source:
-            for table in TABLES:
-                replace(source, timeout_seconds=SECONDS_TO_CHECK).probe(table.name)
-        return f"serves all {len(TABLES)} tables"
+            for table in tables:
+                replace(source, timeout_seconds=SECONDS_TO_CHECK).probe(table.location)
+        return f"serves all {len(tables)} tables"
 
     @property
     def key(self) -> str:
@@ -310,8 +311,14 @@ class SampleSource:
     def name(self) -> str:
         return "the bundled sample shop"
 
-    def check(self) -> str:
-        return f"serves all {len(TABLES)} tables up to {self.end()}"
+    def check(self, tables: Sequence[RawTable]) -> str:
+        missing = [table.name for table in tables if table.location not in SCHEMAS]
+        if missing:
+            raise SourceError(
+                f"The bundled sample shop has no {', '.join(missing)}: set SERVERLESS_DATASET_URL to a "
+                "source that has."
+            )
+        return f"serves all {len(tables)} tables up to {self.end()}"
 
 
 def table_url(base_url: str, table: str, window: Window | None) -> str:

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from serverless_assets.failures import as_failure
+from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
@@ -20,7 +21,12 @@ from serverless_assets.transformation.rebuild_rules import BuildDecision
 
 
 class GroupByFolder(DagsterDbtTranslator):
-    """The folder below models/ is the group."""
+    """The folder below models/ is the group, and a raw table has the key that ingestion gives it."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        if dbt_resource_props["resource_type"] == "source" and is_raw_table(dbt_resource_props):
+            return dg.AssetKey(dbt_resource_props["identifier"])
+        return super().get_asset_key(dbt_resource_props)
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
         _, *folders, _ = dbt_resource_props["fqn"]

@@ -121,7 +121,9 @@ def _command(
             *("--project-dir", str(project_dir), "--profiles-dir", str(project_dir)),
             # By name: the profile's own default may follow a variable of the shell.
             *("--target", variables["SERVERLESS_ENV"]),
-            *("--target-path", str(target), "--log-path", str(target)),
+            # `dbt deps` writes nothing there, and refuses the option.
+            *(() if arguments[0] == "deps" else ("--target-path", str(target))),
+            *("--log-path", str(target)),
             *(("--partial-parse-file-path", str(parsed)) if parsed else ()),
         ],
         environ={

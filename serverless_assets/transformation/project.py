@@ -54,6 +54,11 @@ class Project:
         self.target.mkdir(parents=True, exist_ok=True)
         # Several processes of the UI load the definitions at once: one parses, the others wait.
         with FileLock(self.target / "manifest.lock"):
+            if _lacks_packages(self.directory):
+                failed = dbt_runner.invoke(["deps"], self.directory, self.target, self.variables)
+                if failed:
+                    raise ManifestError(f"The packages of the dbt project cannot be installed: {failed}")
+                state_hash = project_state(self.directory, self.variables)
             if not _is_current(path, state, state_hash):
                 failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
@@ -146,6 +151,17 @@ def project_vars(directory: Path) -> Mapping[str, Any]:
             for inner, inner_value in value.items() if isinstance(value, dict) else ():
                 values.setdefault(inner, []).append([name, inner_value])
     return {name: declared[0] if len(declared) == 1 else declared for name, declared in values.items()}
+
+
+def _lacks_packages(directory: Path) -> bool:
+    """Whether the project names packages, and `dbt deps` has not installed any."""
+    names_packages = any(
+        re.search(r"^packages\s*:", path.read_text(errors="replace"), re.MULTILINE)
+        for path in (directory / "packages.yml", directory / "dependencies.yml")
+        if path.is_file()
+    )
+    folder = _settings(directory).get("packages-install-path") or "dbt_packages"
+    return names_packages and not (directory / folder).exists()
 
 
 def _settings(directory: Path) -> Mapping[str, Any]:

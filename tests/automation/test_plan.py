@@ -120,10 +120,10 @@ def test_the_command_says_the_plan(pipeline):
     assert said.stdout.count("unchanged") == 21
 
 
-def test_a_plan_without_the_forecasts_model_says_what_is_missing(tmp_path):
+def test_a_plan_without_the_forecasts_table_says_what_is_missing(tmp_path):
     settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path)})
     planned = list(_forecast(environment(settings), RunInputs().checked(), "order_forecast", []))
     assert {(found.verdict, found.reason) for found in planned} == {
-        ("fail", "daily_revenue, which it reads, is neither a model of the dbt project nor a table")
+        ("fail", "daily_revenue, which it reads, is a source of the dbt project, and not in the warehouse")
     }
     assert len(planned) == 4

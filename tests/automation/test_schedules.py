@@ -8,6 +8,7 @@ import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from serverless_assets.automation.schedules import NOTHING_YET, months_to_load, schedules
+from tests.raw_tables import TABLES
 
 FIRST = date(2024, 11, 1)
 RANGE = "dagster/asset_partition_range_"
@@ -60,7 +61,7 @@ def facts():
 
 
 def tick(instance: dg.DagsterInstance, name: str, at: datetime, timezone: str = "UTC") -> dg.RunRequest | str:
-    (schedule,) = [one for one in schedules(timezone, FIRST) if one.name == name]
+    (schedule,) = [one for one in schedules(TABLES, timezone, FIRST) if one.name == name]
     data = schedule.evaluate_tick(dg.build_schedule_context(instance, at))
     return data.run_requests[0] if data.run_requests else str(data.skip_message)
 
@@ -98,7 +99,7 @@ def test_the_first_nightly_refresh_loads_everything_and_the_next_the_months_that
 def test_there_is_one_run_a_day_when_clocks_change(instance, facts, name, around):
     dg.materialize([facts], instance=instance, partition_key="2026-01-01")
     zone = ZoneInfo("Europe/Berlin")
-    (schedule,) = [one for one in schedules("Europe/Berlin", FIRST) if one.name == name]
+    (schedule,) = [one for one in schedules(TABLES, "Europe/Berlin", FIRST) if one.name == name]
     start = datetime.fromisoformat(around).replace(tzinfo=zone)
     times = schedule_execution_time_iterator(start.timestamp(), schedule.cron_schedule, "Europe/Berlin", True)
     keys = [tick(instance, name, next(times), "Europe/Berlin").run_key for _ in range(5)]
@@ -107,7 +108,7 @@ def test_there_is_one_run_a_day_when_clocks_change(instance, facts, name, around
 
 @pytest.mark.parametrize(("is_on", "status"), [(False, "STOPPED"), (True, "RUNNING")])
 def test_both_are_off_unless_automation_is_on(is_on, status):
-    found = schedules("Europe/Berlin", FIRST, is_on)
+    found = schedules(TABLES, "Europe/Berlin", FIRST, is_on)
     assert {(one.default_status.value, one.execution_timezone) for one in found} == {
         (status, "Europe/Berlin")
     }

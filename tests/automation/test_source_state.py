@@ -13,7 +13,7 @@ from serverless_assets.automation.source_state import (
     merge_etags,
     settle,
 )
-from serverless_assets.ingestion.catalog import TABLES
+from tests.raw_tables import TABLES
 
 MONTHS = [date(2026, month, 1) for month in (7, 8, 9, 10, 11)]
 FACTS = [table for table in TABLES if table.event_time]

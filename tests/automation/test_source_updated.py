@@ -12,12 +12,12 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from serverless_assets.automation.alerts import NOT_SET, Alerts
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
-from serverless_assets.ingestion.catalog import RAW_ITEMS, RAW_ORDERS, RAW_STORES, TABLES
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from tests.automation.conftest import at
 from tests.automation.hook import Hook
 from tests.conftest import Pipeline
 from tests.ingestion.shop import Shop, order, shop
+from tests.raw_tables import RAW_ITEMS, RAW_ORDERS, RAW_STORES, TABLES
 
 RAW = {table.name for table in TABLES}
 OFF = dg.DefaultSensorStatus.STOPPED
@@ -43,7 +43,9 @@ class World:
         self.open.enter_context(shop(self.shop))
 
     def tick(self) -> SensorExecutionData:
-        sensor = source_updated(self.source or HttpSource(self.shop.url), date(2026, 9, 1), self.alerts, OFF)
+        sensor = source_updated(
+            self.source or HttpSource(self.shop.url), TABLES, date(2026, 9, 1), self.alerts, OFF
+        )
         context = dg.build_sensor_context(
             self.pipeline.instance, self.cursor, definitions=self.pipeline.definitions
         )

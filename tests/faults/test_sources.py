@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.catalog import RAW_STORES
 from serverless_assets.ingestion.fetch import Failed, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.source import HttpSource
@@ -24,6 +23,7 @@ from tests.ingestion import scripted
 from tests.ingestion.http_faults import HTTP_FAULTS
 from tests.ingestion.scripted import Answer, body, shop, status
 from tests.ingestion.shop import Row
+from tests.raw_tables import RAW_STORES
 
 KIND = "faulty source"
 EXCEPTION = re.compile(r"\b\w+(Error|Exception|Warning)\b|Traceback|<class |0x[0-9a-f]{6}")

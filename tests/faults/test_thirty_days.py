@@ -22,6 +22,7 @@ from tests.conftest import Pipeline
 from tests.faults.tally import Tally
 from tests.faults.world import add_days, correct, small_shop, world
 from tests.ingestion.shop import Shop
+from tests.raw_tables import TABLES
 
 KIND = "thirty days by itself"
 DAYS = 30
@@ -70,7 +71,7 @@ class Days:
         alerts = Alerts(None, "json", "local", "http://ui.example")
         first_month = self.pipeline.parts.first_month
         sensor = source_updated(
-            HttpSource(self.source.url), first_month, alerts, dg.DefaultSensorStatus.STOPPED
+            HttpSource(self.source.url), TABLES, first_month, alerts, dg.DefaultSensorStatus.STOPPED
         )
         context = dg.build_sensor_context(
             self.pipeline.instance, self.cursor, definitions=self.pipeline.definitions

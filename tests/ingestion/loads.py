@@ -9,11 +9,11 @@ import duckdb
 
 from serverless_assets import metadata
 from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.ingestion.source import Source
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.shop import Shop, order
+from tests.raw_tables import TABLES
 
 NAMES = [table.name for table in TABLES]
 FACTS = ["raw_orders", "raw_items"]
@@ -38,7 +38,7 @@ class Ingestion:
         first, last = months or ("", "")
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         self.result = dg.materialize(
-            [ingestion_assets(date(2026, 1, 1), "dwh")],
+            [ingestion_assets(TABLES, date(2026, 1, 1), "dwh")],
             selection=[dg.AssetKey(name) for name in tables or NAMES],
             resources={
                 "run_inputs": inputs or RunInputs(),

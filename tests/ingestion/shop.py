@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serverless_assets.ingestion.catalog import (
+from tests.raw_tables import (
     RAW_CUSTOMERS,
     RAW_ITEMS,
     RAW_ORDERS,

@@ -9,15 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion import audit
-from serverless_assets.ingestion.catalog import (
-    RAW_CUSTOMERS,
-    RAW_ITEMS,
-    RAW_ORDERS,
-    RAW_SUPPLIES,
-    RawTable,
-    Window,
-)
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.contract import ContractError, audit_connection
+from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RAW_SUPPLIES
 
 SEPTEMBER, OCTOBER = date(2026, 9, 1), date(2026, 10, 1)
 LAST_OF_SEPTEMBER = datetime(2026, 9, 30, 23, 59, 59, 999_999)

@@ -89,7 +89,7 @@ import signal, sys, tempfile
 from pathlib import Path
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.fetch import fetch_tables
-from serverless_assets.ingestion.catalog import TABLES
+from tests.raw_tables import TABLES
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with tempfile.TemporaryDirectory() as scratch:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.ingestion.catalog import RAW_ORDERS
 from serverless_assets.ingestion.checks import (
     Month,
     SourceObservation,
@@ -25,6 +24,7 @@ from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.shop import Shop, order, shop
+from tests.raw_tables import RAW_ORDERS, TABLES
 
 NOW = datetime(2026, 11, 1, 9)
 
@@ -201,7 +201,7 @@ class World:
 
     def __init__(self, source: Shop, warehouse: DuckDBWarehouse, instance: dg.DagsterInstance) -> None:
         self.shop, self.warehouse, self.instance = source, warehouse, instance
-        self.assets = ingestion_assets(datetime(2026, 9, 1).date(), "dwh")
+        self.assets = ingestion_assets(TABLES, datetime(2026, 9, 1).date(), "dwh")
 
     def run(self, inputs: RunInputs | None = None, selection=None) -> dict[str, dg.AssetCheckEvaluation]:
         class Publisher:

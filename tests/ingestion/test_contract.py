@@ -13,15 +13,12 @@ from serverless_assets.ingestion.catalog import (
     LARGEST_INTEGER,
     LONGEST_TEXT_BYTES,
     RATE,
-    RAW_PRODUCTS,
-    RAW_STORES,
-    RAW_SUPPLIES,
-    TABLES,
     TEXT,
     TIMESTAMP,
     RawTable,
 )
 from serverless_assets.ingestion.contract import BATCH_ROWS, ContractError, conform
+from tests.raw_tables import RAW_PRODUCTS, RAW_STORES, RAW_SUPPLIES, TABLES
 
 NOON = datetime(2026, 10, 1, 12, 30)
 THING = RawTable(

@@ -11,7 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.catalog import (
+from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
+from serverless_assets.ingestion.source import HttpSource
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from tests.raw_tables import (
     RAW_CUSTOMERS,
     RAW_ITEMS,
     RAW_ORDERS,
@@ -19,12 +23,7 @@ from serverless_assets.ingestion.catalog import (
     RAW_STORES,
     RAW_SUPPLIES,
     TABLES,
-    RawTable,
-    Window,
 )
-from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
-from serverless_assets.ingestion.source import HttpSource
-from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.services.listening import listening
 
 SEPTEMBER, OCTOBER = date(2026, 9, 1), date(2026, 10, 1)

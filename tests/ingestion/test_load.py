@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.audit import Content, Part
-from serverless_assets.ingestion.catalog import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RawTable, Window
+from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.fetch import AuditedTable, Unchanged
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load
@@ -24,6 +24,7 @@ from serverless_assets.ingestion.state import (
     version_of,
     window_to_load,
 )
+from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS
 
 SEPTEMBER, OCTOBER, NOVEMBER = date(2026, 9, 1), date(2026, 10, 1), date(2026, 11, 1)
 OF_OCTOBER = Window.of_months(OCTOBER, OCTOBER)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serverless_assets.ingestion.catalog import TABLES
 from serverless_assets.sample_shop.catalogue import FACTS, SCHEMAS, STORES
 from serverless_assets.sample_shop.sales import sales, thanksgiving
 from serverless_assets.sample_shop.shop import SampleShop
+from tests.raw_tables import TABLES
 
 SHOP = SampleShop(end=date(2026, 11, 22))
 # By then every store is long open and growth has levelled off: what is left is seasons and luck.

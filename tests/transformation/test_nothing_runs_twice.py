@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.ingestion.catalog import RAW_ITEMS, RAW_ORDERS, RAW_PRODUCTS, RAW_STORES
 from tests.backends.parity import compare
+from tests.raw_tables import RAW_ITEMS, RAW_ORDERS, RAW_PRODUCTS, RAW_STORES
 from tests.transformation.world import (
     MONTHS,
     READS,

@@ -20,11 +20,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serverless_assets.ingestion.catalog import RAW_ITEMS, RAW_ORDERS, TABLES, RawTable
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.sample_shop.api import serve
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import NO_FORECAST, Pipeline
+from tests.raw_tables import RAW_ITEMS, RAW_ORDERS, TABLES
 from tests.test_pipeline import change_work
 
 MONTHS = [datetime(2026, month, 1) for month in range(3, 9)]

@@ -1,0 +1,88 @@
+"""The catalogue that is read from the sources of a dbt project."""
+
+from copy import deepcopy
+
+import pyarrow as pa
+import pytest
+
+from serverless_assets.ingestion.catalog import CatalogueError, RawTable, read_catalogue
+
+
+def entry(name: str, columns: dict[str, str | None], meta: dict) -> dict:
+    """Return a source as dbt's manifest has it."""
+    return {
+        "identifier": name,
+        "name": name,
+        "source_name": "raw",
+        "original_file_path": "models/raw.yml",
+        "description": f"The {name}.\n",
+        "columns": {
+            column: {"name": column, "data_type": kind, "description": ""} for column, kind in columns.items()
+        },
+        "config": {"meta": meta},
+    }
+
+
+VISITS = entry("visits", {"id": "string", "at": "timestamp"}, {"key": ["id"], "event_time": "at"})
+PAGES = entry(
+    "pages",
+    {"visit": "string", "n": "bigint", "at": "timestamp"},
+    {"key": ["visit", "n"], "event_time": "at", "parent": {"table": "visits", "column": "visit"}},
+)
+
+
+def catalogue(*entries: dict) -> tuple[RawTable, ...]:
+    return read_catalogue({"sources": {source["identifier"]: source for source in entries}})
+
+
+def test_a_parent_may_be_declared_after_the_table_that_it_dates():
+    pages, visits = catalogue(PAGES, VISITS)
+    assert pages.dated_by.parent is visits
+    assert pages.source_schema.names == ["visit", "n"]
+    assert pages.schema.field("at").type == pa.timestamp("us")
+    assert visits.description == "The visits."
+
+
+def test_a_source_without_a_key_is_not_loaded():
+    assert catalogue(entry("theirs", {"id": "int8"}, {"dagster": {"asset_key": ["theirs"]}})) == ()
+
+
+def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
+    moved = entry("visits", {"id": "string"}, {"key": "id", "path": "/v2/all_visits.parquet"})
+    assert [table.location for table in catalogue(VISITS)] == ["visits"]
+    assert [table.location for table in catalogue(moved)] == ["v2/all_visits"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "meta", "problem"),
+    [
+        ({"n": "money"}, {}, "has a column 'n' of the data_type 'money': expected one of string,"),
+        ({"n": None}, {}, "has a column 'n' of no data_type: expected one of"),
+        ({}, {"key": ["number"]}, "has the key 'number', which is not one of its columns: visit, n, at."),
+        ({}, {"key": []}, "has an empty `key`."),
+        ({}, {"event_time": "n", "parent": {}}, "has the event_time 'n', whose data_type is not timestamp."),
+        ({}, {"parent": "visits"}, "has the parent 'visits': expected {table: RAW_TABLE, column: COLUMN}."),
+        (
+            {},
+            {"parent": {"table": "views", "column": "visit"}},
+            "has the parent 'views', which is no raw table. There are: visits.",
+        ),
+        ({}, {"parent": {"table": "visits", "column": "v"}}, "has the parent 'v', which is not one of its"),
+        ({}, {"parent": {"table": "pages", "column": "visit"}}, "takes its event time from itself"),
+        ({}, {"event_tme": "at"}, "has an unknown key 'event_tme': did you mean 'event_time'?"),
+        ({}, {"path": "https://else.where/x"}, "has the path 'https://else.where/x': expected one below"),
+        ({}, {"longest_text": 5}, "has the longest_text 5: expected {COLUMN: BYTES}."),
+    ],
+)
+def test_an_entry_that_makes_no_sense_is_named_with_its_file(columns, meta, problem):
+    pages = deepcopy(PAGES)
+    pages["columns"] |= entry("pages", columns, {})["columns"]
+    pages["config"]["meta"] |= meta
+    with pytest.raises(CatalogueError) as refused:
+        catalogue(VISITS, pages)
+    assert str(refused.value).startswith(f"models/raw.yml: the source raw.pages {problem}")
+
+
+def test_an_entry_of_which_the_key_alone_is_missing_is_refused_rather_than_left_out():
+    with pytest.raises(CatalogueError, match="has `event_time` and no `key`"):
+        catalogue(entry("visits", {"at": "timestamp"}, {"event_time": "at"}))
