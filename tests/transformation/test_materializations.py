@@ -20,9 +20,14 @@ models:
   - name: orders
     config: {event_time: ordered_at, meta: {follows_months: true}}
 """,
-    "models/appended.sql": "{{ config(materialized='incremental') }} "
+    # Without a filter: what is run twice would be there twice.
+    "models/appended.sql": "{{ config(materialized='incremental', incremental_strategy='append') }} "
+    "select id, 1 * total as total from {{ ref('orders') }}",
+    "models/incremental.sql": "{{ config(materialized='incremental') }} "
     "select id, 1 * total as total, ordered_at from {{ ref('orders') }} " + INCREMENTAL,
-    "models/merged.sql": "{{ config(materialized='incremental', incremental_strategy='delete+insert', "
+    "models/replaced.sql": "{{ config(materialized='incremental', incremental_strategy='delete+insert', "
+    "unique_key='id') }} select id, 1 * total as total, ordered_at from {{ ref('orders') }} " + INCREMENTAL,
+    "models/merged.sql": "{{ config(materialized='incremental', incremental_strategy='merge', "
     "unique_key='id') }} select id, 1 * total as total, ordered_at from {{ ref('orders') }} " + INCREMENTAL,
     "models/batches.sql": "{{ config(materialized='incremental', incremental_strategy='microbatch', "
     "event_time='ordered_at', begin='2024-01-01', batch_size='month') }} "
@@ -42,7 +47,7 @@ snapshots:
     "models/keeps.sql": "{{ config(materialized='incremental', full_refresh=false) }} "
     "select id, total, ordered_at from {{ ref('orders') }} " + INCREMENTAL,
 }
-TABLES = ("appended", "merged", "batches", "outer")
+TABLES = ("appended", "incremental", "replaced", "merged", "batches", "outer")
 
 
 @pytest.fixture
@@ -90,13 +95,13 @@ def test_an_edit_of_the_code_reaches_rows_that_are_there_already(built: Team):
     def doubled(name: str, old: str = "1 * total", new: str = "2 * total") -> dict[str, str]:
         return {name: PROJECT[name].replace(old, new)}
 
-    for name in ("appended", "merged", "batches", "inner"):
+    for name in (*TABLES[:-1], "inner"):
         built.write(doubled(f"models/{name}.sql"))
     built.write(doubled("models/python.py", "k = 1", "k = 2"))
     built.write({"seeds/kept.csv": "id,n,more\n1,2,3\n"})
     reasons = {name: one["reason"] for name, one in built.run().items() if one["status"] == "built"}
     assert reasons == {
-        **dict.fromkeys(("appended", "merged", "batches", "kept"), "SQL changed"),
+        **dict.fromkeys((*TABLES[:-1], "kept"), "SQL changed"),
         "python": "Python changed",
         "outer": "ephemeral changed (inner)",
     }
@@ -108,7 +113,7 @@ def test_an_edit_of_the_code_reaches_rows_that_are_there_already(built: Team):
 def test_a_rebuild_of_all_ends_as_a_build_from_scratch_and_loses_no_history(built: Team, tmp_path):
     built.load([(1, datetime(2024, 11, 5), 11), *ROWS[1:]], tmp_path)
     built.run("orders", "history")
-    built.execute("insert into dwh.appended values (9, 9, timestamp '2026-01-01')")
+    built.execute("insert into dwh.appended values (9, 9)")
     built.run(rebuild="all")
     assert totals(built) == {name: [11, 20, 30] for name in TABLES}
     assert built.rows("select count(*) from dwh.history where id = 1") == [(2,)]

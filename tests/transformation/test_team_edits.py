@@ -34,6 +34,8 @@ EDITED = {
     "dbt_project.yml": "vars: {k: 1}",
     "macros/add.sql": "column }} + 1",
     "models/appended.sql": "1 * total",
+    "models/incremental.sql": "1 * total",
+    "models/replaced.sql": "1 * total",
     "models/merged.sql": "1 * total",
     "models/batches.sql": "1 * total",
     "models/inner.sql": "1 * total",
@@ -71,7 +73,7 @@ def change_rows(rows: Rows, chance: random.Random) -> str:
 
 
 def drop_a_relation(team: Team, chance: random.Random) -> str:
-    name = chance.choice(["appended", "merged", "batches", "python"])
+    name = chance.choice(["appended", "incremental", "replaced", "merged", "batches", "python"])
     team.execute(f"drop table dwh.{name}")
     return f"drop {name}"
 
