@@ -10,6 +10,7 @@ from serverless_assets.automation.plan import plan_job
 from serverless_assets.automation.schedules import schedules
 from serverless_assets.automation.sensors import sensors
 from serverless_assets.automation.what_if import what_if_job
+from serverless_assets.dagster_internals import keep_sqlite_engines
 from serverless_assets.environments import environment as build_environment
 from serverless_assets.forecasting.assets import forecasting_assets, refuse_owned_name
 from serverless_assets.forecasting.history import has_revenue
@@ -33,6 +34,7 @@ for api in BETA_APIS:
 
 def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
+    keep_sqlite_engines()
     environment, table = build_environment(settings), settings.forecast_table
     manifest = environment.project.read_manifest()
     raw_tables = environment.raw_tables

@@ -1,6 +1,7 @@
 """What is used of Dagster without being part of its public API is what this code takes it for."""
 
 import ast
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -22,6 +23,21 @@ def test_history_on_disk_is_in_the_sqlite_storage_that_is_pruned(tmp_path):
         storage = instance.event_log_storage
         assert isinstance(storage, dagster_internals.SqliteEventLogStorage)
         assert Path(storage.path_for_shard("index")).is_file()
+
+
+def test_storages_on_disk_use_one_engine_for_each_database(tmp_path):
+    dagster_internals.keep_sqlite_engines()
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        for connect in (
+            instance.event_log_storage.index_connection,
+            partial(instance.event_log_storage.run_connection, "a-run"),
+            instance.run_storage.connect,
+            instance.schedule_storage.connect,
+        ):
+            with connect() as first:
+                engine = first.engine
+            with connect() as second:
+                assert second.engine is engine
 
 
 def test_failed_run_carries_its_error_with_class_and_cause():
