@@ -46,7 +46,7 @@ def test_code_is_a_place_on_this_machine(specs):
             line = Path(place.file_path).read_text().splitlines()[place.line_number - 1]
             assert line.strip()
     [contract, _] = specs["raw_items"].metadata[CODE_REFERENCES].code_references
-    assert '"raw_items"' in Path(contract.file_path).read_text().splitlines()[contract.line_number - 1]
+    assert "name: raw_items" in Path(contract.file_path).read_text().splitlines()[contract.line_number - 1]
 
 
 def test_code_is_a_link_where_the_settings_say_where_it_is(green):

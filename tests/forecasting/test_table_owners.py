@@ -23,6 +23,7 @@ MANIFEST = {
     },
     "sources": {
         "source.shop.crm.people": {"source_name": "crm", "name": "people", "identifier": "crm_people"},
+        "source.shop.raw.orders": {"source_name": "raw", "name": "orders", "identifier": "raw_orders"},
     },
 }
 
@@ -36,7 +37,7 @@ MANIFEST = {
         ("rates", "the seed Rates"),
         ("Orders_Was", "the snapshot was"),
         ("CRM_people", "the source crm.people"),
-        ("raw_orders", "the raw table raw_orders"),
+        ("raw_orders", "the source raw.orders"),
         ("Store_Forecast", "the asset store_forecast"),
         ("forecast_accuracy", "the asset forecast_accuracy"),
     ],
