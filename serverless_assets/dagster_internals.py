@@ -10,6 +10,10 @@ from typing import Any
 # The tags are documented as strings; constants in `dagster` would replace these.
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
+# An output with this key in its metadata lets later steps begin, and is no materialization of its asset: an
+# `ObserveResult` of an asset that other runs materialize would replace it.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
 # Where the SQLite storages create their engines: an option of dagster.yaml to keep them would replace these.
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
@@ -30,6 +34,7 @@ __all__ = [
     "ASSET_PARTITION_RANGE_START_TAG",
     "DATA_VERSION_TAG",
     "ROOT_RUN_ID_TAG",
+    "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",
     "SerializableErrorInfo",
     "SqliteEventLogStorage",

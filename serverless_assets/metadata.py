@@ -14,6 +14,7 @@ STATUS, REASON, ROWS, BYTES, SECONDS = "status", "reason", "dagster/row_count", 
 PARTITION_ROWS = "dagster/partition_row_count"
 REPORT = "report"
 BUILT_BY = "built_by"
+OPTIONAL = "optional"
 SPENT = BYTES_BILLED, SLOT_SECONDS, COST_USD = "bytes_billed", "slot_seconds", "cost_usd"
 
 
@@ -72,9 +73,12 @@ def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg
     return event.asset_materialization if event else None
 
 
-def not_built(key: dg.AssetKey, status: Literal["failed", "skipped"], reason: str) -> dg.AssetObservation:
-    """What to log for an asset that this run leaves as it was."""
-    return dg.AssetObservation(key, metadata=outcome(status, reason), description=reason)
+def not_built(
+    key: dg.AssetKey, status: Literal["failed", "skipped"], reason: str, is_optional: bool = False
+) -> dg.AssetObservation:
+    """What to log for an asset that this run leaves as it was; without an optional one, it succeeds."""
+    values = outcome(status, reason) | ({OPTIONAL: True} if is_optional else {})
+    return dg.AssetObservation(key, metadata=values, description=reason)
 
 
 def plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:

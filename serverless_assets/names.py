@@ -9,8 +9,8 @@ REVENUE = "daily_revenue"
 # Asset groups.
 INGESTION, FORECASTING = "ingestion", "forecasting"
 
-# The job that runs all assets.
-MAIN_JOB = "serverless_pipeline"
+# The job that runs all assets, and its step that builds the models.
+MAIN_JOB, TRANSFORMATION = "serverless_pipeline", "transformation"
 
 # Run tags: the change at the source that a run loads, why it was launched, and `all` to rebuild everything.
 SOURCE_CHANGE_TAG, REASON_TAG, REBUILD_TAG = (

@@ -54,6 +54,21 @@ def test_failed_run_carries_its_error_with_class_and_cause():
     assert error.cause.cls_name == "ValueError" and "no such thing" in error.cause.message
 
 
+def test_an_output_can_let_later_steps_begin_without_being_a_materialization():
+    @dg.multi_asset(specs=[dg.AssetSpec("missing")])
+    def missing():
+        not_materialized = {dagster_internals.SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+        yield dg.Output(None, "missing", metadata=not_materialized)
+
+    @dg.asset(deps=["missing"])
+    def follows() -> None: ...
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize([missing, follows], instance=instance).success
+        assert instance.get_latest_materialization_event(dg.AssetKey("missing")) is None
+        assert instance.get_latest_materialization_event(dg.AssetKey("follows"))
+
+
 def test_only_one_file_imports_private_modules_of_dagster():
     private = [
         f"{path.relative_to(PROJECT_ROOT)}:{node.lineno}"

@@ -25,18 +25,20 @@ from serverless_assets.forecasting.history import HistoryError, Today, has_reven
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.stores import UNCHANGED as STORES_UNCHANGED
 from serverless_assets.forecasting.stores import decide_stores
+from serverless_assets.ingestion.assets import NOT_LOADED_YET
 from serverless_assets.ingestion.catalog import RawTable
-from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
+from serverless_assets.ingestion.fetch import AuditedTable, Failed, ends_run, fetch_tables
 from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECAST_REPORT, REVENUE, STORE_FORECAST
-from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
+from serverless_assets.publishing.outcome import NOT_REACHED, SKIPPED_AS_ASKED, AssetOutcome
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
 from serverless_assets.transformation.green_manifest import known_models
+from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import read_states, warehouse_of
@@ -62,6 +64,9 @@ class PlannedEnvironment(Protocol):
     def timezone(self) -> str: ...
 
 
+FORECASTS = (FORECAST_ACCURACY, FORECAST, STORE_FORECAST, FORECAST_REPORT)
+
+
 @dataclass(frozen=True)
 class Planned:
     """What would become of one asset. `rows` is how many it has now, or would be loaded; None if unknown."""
@@ -84,23 +89,48 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     if has_forecast:
         refuse_owned_name(forecast_table, manifest)
     notes = dict(warehouse.read_states())
-    for planned, note in _raw_tables(
+    failed = list[Failed]()
+    for planned, note, failure in _raw_tables(
         environment.raw_tables, environment.source, environment.publisher.home, inputs, warehouse, notes
     ):
         yield planned
-        notes[planned.asset] = note
+        if note is not None:
+            notes[planned.asset] = note
+        if failure:
+            failed.append(failure)
+    assets = asset_names(manifest)
+    required = [table for table in failed if not table.is_optional]
+    if required and ends_run(required, environment.raw_tables):
+        names = [*assets.values(), *(FORECASTS if has_forecast else ())]
+        yield from (Planned(name, "skip", NOT_REACHED) for name in names)
+        return
+    loads = [
+        AssetOutcome(
+            table.table.name,
+            "skipped" if table.is_optional else "failed",
+            table.reason,
+            optional=table.is_optional,
+        )
+        for table in failed
+    ]
+    left_out = models_left_out(manifest, environment.project.variables["DBT_SCHEMA"], notes, loads)
+    yield from (Planned(assets[id], "skip", model.reason) for id, model in left_out.items())
     decisions = decide_models(
         environment.project,
         manifest,
         warehouse,
+        assets.keys() - left_out.keys(),
         notes=notes,
         known_models=lambda: known_models(environment.publisher.artifacts),
         force=inputs.rebuild_all,
     )
-    sizes, assets = bytes_to_read(environment.project, warehouse, decisions, manifest), asset_names(manifest)
+    sizes = bytes_to_read(environment.project, warehouse, decisions, manifest)
     there = read_states(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
-    if has_forecast:
+    revenue = [model.reason for id, model in left_out.items() if assets[id] == REVENUE]
+    if has_forecast and revenue:
+        yield from (Planned(name, "skip", revenue[0]) for name in FORECASTS)
+    elif has_forecast:
         yield from _forecast(environment, inputs, forecast_table, decisions)
     models = [assets[decision.node.id] for decision in decisions]
     forecasts = [FORECAST, STORE_FORECAST] if has_forecast else []
@@ -114,10 +144,15 @@ def _raw_tables(
     inputs: RunInputs,
     warehouse: Warehouse,
     notes: Mapping[str, Mapping[str, Any]],
-) -> Iterator[tuple[Planned, Mapping[str, Any]]]:
+) -> Iterator[tuple[Planned, Mapping[str, Any] | None, Failed | None]]:
+    """Yield what would become of each table, the note that it then has, and why it is not loaded."""
     if isinstance(inputs.ingestion, Reuse):
         for table in tables:
-            yield Planned(table.name, "reuse", "ingestion: reuse"), notes.get(table.name, {})
+            if table.name in notes:
+                yield Planned(table.name, "reuse", "ingestion: reuse"), notes[table.name], None
+            else:
+                missing = Failed(table, NOT_LOADED_YET, table.optional)
+                yield _not_loaded(missing, None), None, missing
         return
     url, force = inputs.ingestion.address, inputs.rebuild_all
     states = {name: TableState.from_note(note) for name, note in notes.items()}
@@ -126,15 +161,20 @@ def _raw_tables(
             tables, opened, warehouse, None, scratch, lambda line: None, states, force
         ):
             name = fetched.table.name
-            note = notes.get(name, {})
+            note = notes.get(name)
             if isinstance(fetched, Failed):
-                yield Planned(name, "fail", fetched.reason), note
+                yield _not_loaded(fetched, note), note, fetched
                 continue
             decision = decide_load(fetched, states.get(name), "", force)
             rows = fetched.content.rows if isinstance(fetched, AuditedTable) else warehouse.row_count(name)
             verdict = "load" if decision.load else "reuse"
             after = decision.state.as_note() if decision.load and decision.state else note
-            yield Planned(name, verdict, decision.reason, rows), after
+            yield Planned(name, verdict, decision.reason, rows), after, None
+
+
+def _not_loaded(failed: Failed, note: Mapping[str, Any] | None) -> Planned:
+    verdict = "skip" if note is None else "reuse"
+    return Planned(failed.table.name, verdict if failed.is_optional else "fail", failed.reason)
 
 
 def _model(
@@ -161,14 +201,16 @@ def _forecast(
     decisions: Sequence[BuildDecision],
 ) -> Iterator[Planned]:
     """The assets that follow daily_revenue. What hangs on rows that do not exist yet comes as they come."""
-    publisher, names = environment.publisher, (FORECAST_ACCURACY, FORECAST, STORE_FORECAST, FORECAST_REPORT)
+    publisher = environment.publisher
     if any(decision.build and decision.node.name == REVENUE for decision in decisions):
         reason = f"upstream rebuilt ({REVENUE}): made anew if its rows differ"
-        yield from (Planned(name, *_unless_skipped(name, inputs, "as it comes", reason)) for name in names)
+        yield from (
+            Planned(name, *_unless_skipped(name, inputs, "as it comes", reason)) for name in FORECASTS
+        )
         return
     if REVENUE not in publisher.warehouse.tables():
         reason = f"{REVENUE}, which it reads, is a source of the dbt project, and not in the warehouse"
-        yield from (Planned(name, *_unless_skipped(name, inputs, "fail", reason)) for name in names)
+        yield from (Planned(name, *_unless_skipped(name, inputs, "fail", reason)) for name in FORECASTS)
         return
     history = read_history(publisher.warehouse, Today.of(environment.timezone))
     _, _, reason_to_score = decide_accuracy(publisher, history.table, inputs.rebuild_all)

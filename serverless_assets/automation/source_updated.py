@@ -28,13 +28,14 @@ from serverless_assets.dagster_internals import (
 )
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable, Window
-from serverless_assets.ingestion.source import HttpSource, Source, SourceError
+from serverless_assets.ingestion.source import HttpSource, MissingTable, Source, SourceError
 from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG
 
 SECONDS_BETWEEN_TICKS = 60
 # A tick has a minute for all requests: a source that is slow to answer is asked again at the next one.
 ATTEMPTS, TIMEOUT_SECONDS, PAUSE_SECONDS = 3, 5.0, 0.2
 REQUESTS_AT_A_TIME = 8
+MISSING = "missing"
 
 
 def source_updated(
@@ -105,7 +106,11 @@ def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth], tables: 
 
     def fetch(key: TableMonth) -> str:
         window = Window.of_months(key.month, key.month) if key.month else None
-        validators = hasty.validators(locations[key.table], window)
+        try:
+            validators = hasty.validators(locations[key.table], window)
+        except MissingTable:
+            # Once it is there, that is a change.
+            return MISSING
         content = f"{validators.etag}\n{validators.last_modified}"
         return digest(content) if validators else ""
 

@@ -1,28 +1,33 @@
 """The raw tables as assets: one step, so that all of them download at the same time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
 from serverless_assets import metadata
-from serverless_assets.dagster_internals import DATA_VERSION_TAG
+from serverless_assets.dagster_internals import (
+    DATA_VERSION_TAG,
+    SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
+)
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import NO_ROWS, row_loss_warning
 from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
-from serverless_assets.ingestion.fetch import Failed, fetch_tables
+from serverless_assets.ingestion.fetch import Failed, Missing, ends_run, failure_sentence, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
+from serverless_assets.names import TRANSFORMATION
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 
 GROUP = "ingestion"
+NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
 
 
 def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -> dg.AssetsDefinition:
@@ -53,7 +58,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         run_inputs: RunInputs,
         source: dg.ResourceParam[Source],
         publisher: dg.ResourceParam[Publisher],
-    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult | dg.Output[None]]:
         inputs = run_inputs.checked()
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
         checks = CheckRunner(context, publisher.warehouse, first_month.replace(day=1))
@@ -79,9 +84,9 @@ def _reload(
     months: dg.TimeWindowPartitionsDefinition,
     scratch: Path,
     force: bool,
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Load what changed at the source since it was last loaded; everything by `force`."""
-    window, reasons, warehouse = _window(context), list[str](), checks.warehouse
+    window, failed, warehouse = _window(context), list[Failed](), checks.warehouse
     notes = warehouse.read_states()
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with (
@@ -95,8 +100,9 @@ def _reload(
             table = fetched.table
             loaded = load_table(warehouse, fetched, notes.get(table.name), context.run.run_id, force)
             if isinstance(loaded, Failed):
-                reasons.append(loaded.reason)
-                context.log_event(metadata.not_built(dg.AssetKey(table.name), "failed", loaded.reason))
+                if not loaded.is_optional:
+                    failed.append(loaded)
+                yield from _not_loaded(context, loaded, notes, checks)
                 continue
             # Before the months are recorded, which say nothing of it.
             observation = _observe(loaded, checks)
@@ -105,14 +111,30 @@ def _reload(
             if table.event_time:
                 _record_months(context, loaded, window, months, checks)
             yield _materialized(loaded, observation, checks)
-    if reasons:
-        # A table that is dated by one that failed has the same reason.
-        raise dg.Failure(
-            f"{len(reasons)} of the raw tables could not be loaded and stay as they were. "
-            f"{' '.join(dict.fromkeys(reasons))}",
-            # What is transient was already requested several times.
-            allow_retries=False,
-        )
+    is_last = not context.job_def.has_node_named(TRANSFORMATION)
+    if failed and (is_last or ends_run(failed, tables)):
+        # What is transient was already requested several times.
+        raise dg.Failure(failure_sentence(table.reason for table in failed), allow_retries=False)
+
+
+def _not_loaded(
+    context: dg.AssetExecutionContext,
+    failed: Failed,
+    notes: Mapping[str, Mapping[str, Any]],
+    checks: CheckRunner,
+) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
+    """Record why a table stays as it was; without one that is missing, the next step may begin."""
+    name, key = failed.table.name, dg.AssetKey(failed.table.name)
+    if failed.is_optional:
+        context.log.warning(f"{name} is left out: {failed.reason}")
+        if name in notes:
+            yield _kept(context, failed.table, notes[name], checks, failed.reason)
+            return
+    status: Literal["failed", "skipped"] = "skipped" if failed.is_optional else "failed"
+    context.log_event(metadata.not_built(key, status, failed.reason, failed.is_optional))
+    if isinstance(failed, Missing):
+        not_materialized = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+        yield dg.Output(None, key.to_python_identifier(), metadata=not_materialized)
 
 
 def _window(context: dg.AssetExecutionContext) -> Window | None:
@@ -200,31 +222,44 @@ def _materialized(
 
 def _reuse(
     context: dg.AssetExecutionContext, tables: Sequence[RawTable], checks: CheckRunner
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Leave the tables as they are, with the data versions that they have."""
-    warehouse = checks.warehouse
-    notes = warehouse.read_states()
-    missing = [table.name for table in tables if table.name not in notes]
-    if missing:
+    notes = checks.warehouse.read_states()
+    missing = [table for table in tables if table.name not in notes]
+    required = [table.name for table in missing if not table.optional or len(missing) == len(tables)]
+    if required:
         raise dg.Failure(
-            f"There is nothing to reuse yet for {', '.join(missing)}: choose reload for ingestion.",
+            f"There is nothing to reuse yet for {', '.join(required)}: choose reload for ingestion.",
             allow_retries=False,
         )
     for table in tables:
-        observation = checks.last_observation(table)
-        last = metadata.latest_materialization(context.instance, dg.AssetKey(table.name))
-        version = (last.tags or {}).get(DATA_VERSION_TAG) if last else None
-        yield dg.MaterializeResult(
-            asset_key=table.name,
-            data_version=dg.DataVersion(version) if version else None,
-            metadata={
-                **metadata.outcome("reused", "ingestion: reuse", rows=warehouse.row_count(table.name)),
-                **_lineage(table),
-                **observation.as_metadata(table),
-                metadata.BUILT_BY: TableState.from_note(notes[table.name]).built_by,
-            },
-            check_results=checks.results(table, observation),
-        )
+        if table in missing:
+            yield from _not_loaded(context, Missing(table, NOT_LOADED_YET, True), notes, checks)
+        else:
+            yield _kept(context, table, notes[table.name], checks, "ingestion: reuse")
+
+
+def _kept(
+    context: dg.AssetExecutionContext,
+    table: RawTable,
+    note: Mapping[str, Any],
+    checks: CheckRunner,
+    reason: str,
+) -> dg.MaterializeResult:
+    observation = checks.last_observation(table)
+    last = metadata.latest_materialization(context.instance, dg.AssetKey(table.name))
+    version = (last.tags or {}).get(DATA_VERSION_TAG) if last else None
+    return dg.MaterializeResult(
+        asset_key=table.name,
+        data_version=dg.DataVersion(version) if version else None,
+        metadata={
+            **metadata.outcome("reused", reason, rows=checks.warehouse.row_count(table.name)),
+            **_lineage(table),
+            **observation.as_metadata(table),
+            metadata.BUILT_BY: TableState.from_note(note).built_by,
+        },
+        check_results=checks.results(table, observation),
+    )
 
 
 def _lineage(table: RawTable) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class RawTable:
     not carry the column, `dated_by` says which parent's row gives it. `clustered_by` is a hint to the
     warehouse: columns that queries filter or join on. `longest_text` raises `LONGEST_TEXT_BYTES` for
     single columns. `path` leads from the source's address to the file, without `.parquet`, if that is not
-    the table's name.
+    the table's name. Without an `optional` table, a run succeeds.
     """
 
     name: str
@@ -83,6 +83,7 @@ class RawTable:
     clustered_by: tuple[str, ...] = ()
     longest_text: Mapping[str, int] = field(default_factory=dict, hash=False)
     path: str = ""
+    optional: bool = False
 
     @property
     def location(self) -> str:
@@ -121,8 +122,8 @@ TYPES: Mapping[str, pa.DataType] = {
     **dict.fromkeys(("boolean", "bool"), FLAG),
     **dict.fromkeys(("timestamp", "datetime"), TIMESTAMP),
 }
-# What `config.meta` of an entry says to ingestion; its other keys are other tools'.
-META_KEYS = ("key", "event_time", "parent", "path", "clustered_by", "longest_text")
+# What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
+META_KEYS = ("key", "event_time", "parent", "path", "optional", "clustered_by", "longest_text")
 
 
 class CatalogueError(UserError):
@@ -165,10 +166,14 @@ def _entries(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             if used:
                 _refuse(source, f"has `{used[0]}` and no `key`. Add `key: [COLUMN]`, which identifies a row.")
             continue
-        for name in meta:
-            likely = difflib.get_close_matches(name, META_KEYS, 1, 0.8)
-            if likely and name not in META_KEYS:
-                _refuse(source, f"has an unknown key {name!r}: did you mean {likely[0]!r}?")
+        for name, value in meta.items():
+            likely = difflib.get_close_matches(str(name), META_KEYS, 1, 0.8)
+            if name not in META_KEYS and (likely or not isinstance(value, dict)):
+                _refuse(
+                    source,
+                    f"has an unknown key {name!r} under config.meta: expected one of {', '.join(META_KEYS)}, "
+                    "or a mapping of another tool.",
+                )
         if source["identifier"].lower() in seen:
             _refuse(source, "has the name of another raw table. Rename one of them.")
         seen.add(source["identifier"].lower())
@@ -209,6 +214,7 @@ def _read_entry(source: Mapping[str, Any], tables: Mapping[str, RawTable]) -> Ra
         _column_names(source, "clustered_by", columns),
         longest_text,
         _path(source),
+        _optional(source, dated_by),
     )
 
 
@@ -270,6 +276,14 @@ def _path(source: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or "://" in path or ".." in path.split("/"):
         _refuse(source, f"has the path {path!r}: expected one below the source's address.")
     return path.strip("/").removesuffix(".parquet")
+
+
+def _optional(source: Mapping[str, Any], dated_by: DatedBy | None) -> bool:
+    # Where there are no parents, nothing dates the rows.
+    optional = source["config"]["meta"].get("optional", dated_by is not None and dated_by.parent.optional)
+    if not isinstance(optional, bool):
+        _refuse(source, f"has the optional {optional!r}: expected true or false.")
+    return optional
 
 
 def _refuse_unknown_column(

@@ -4,7 +4,7 @@ A table is requested conditionally, by the validators of the responses that it w
 then made to conform to the contract, dated by its parent, cut to the window and audited.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,14 @@ from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
 from serverless_assets.ingestion.http import NO_VALIDATORS
 from serverless_assets.ingestion.limits import start_thread
-from serverless_assets.ingestion.source import Download, HttpSource, Log, NotModified, SourceError
+from serverless_assets.ingestion.source import (
+    Download,
+    HttpSource,
+    Log,
+    MissingTable,
+    NotModified,
+    SourceError,
+)
 from serverless_assets.ingestion.state import CachedResponse, TableState, cached_response, window_to_load
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse, WarehouseError
@@ -59,10 +66,34 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Failed:
-    """A table that cannot be loaded, and why in a sentence."""
+    """A table that cannot be loaded, and why in a sentence; without an optional one, a run succeeds."""
 
     table: RawTable
     reason: str
+    is_optional: bool = False
+
+
+@dataclass(frozen=True)
+class Missing(Failed):
+    """A table that the source does not have, or whose parent it does not have."""
+
+
+def ends_run(failed: Sequence[Failed], tables: Sequence[RawTable]) -> bool:
+    """Whether nothing is built from `tables`, given those that failed and are not optional.
+
+    Models that read none of the tables that are missing are built; that step then fails for the others.
+    """
+    return not all(isinstance(table, Missing) for table in failed) or len(failed) == len(tables)
+
+
+def failure_sentence(reasons: Iterable[str]) -> str:
+    """Return why a run fails, given the reason of each table that could not be loaded."""
+    each = list(reasons)
+    # A table that is dated by one that failed has the same reason.
+    return (
+        f"{len(each)} of the raw tables could not be loaded and stay as they were. "
+        f"{' '.join(dict.fromkeys(each))}"
+    )
 
 
 FetchResult = AuditedTable | Unchanged | Failed
@@ -129,7 +160,7 @@ class FetchRun:
         if table.dated_by and table.dated_by.parent in self.tables:
             parent = self.result(table.dated_by.parent)
             if isinstance(parent, Failed):
-                return Failed(table, parent.reason)
+                return replace(parent, table=table)
         fetch, state = self.fetch_of(table), self.states.get(table.name)
         try:
             response = fetch.response(table)
@@ -145,6 +176,8 @@ class FetchRun:
                     self.warehouse, table, audited.window, audited.content, audited.source, state
                 )
             return audited
+        except MissingTable as error:
+            return Missing(table, str(error), table.optional or error.is_sample)
         except (SourceError, ContractError, WarehouseError) as error:
             return Failed(table, str(error))
 

@@ -40,7 +40,7 @@ from serverless_assets.ingestion.limits import (
     RetryPolicy,
     start_thread,
 )
-from serverless_assets.sample_shop.api import create_app, serve
+from serverless_assets.sample_shop.api import SAMPLE_HEADER, create_app, serve
 from serverless_assets.sample_shop.catalogue import SCHEMAS
 from serverless_assets.sample_shop.shop import SampleShop
 
@@ -48,6 +48,7 @@ PARQUET_MAGIC = b"PAR1"
 # The magic bytes at both ends, and the length of the footer.
 SMALLEST_PARQUET_BYTES = 12
 SECONDS_TO_CHECK = 10.0
+MISSING_STATUS = (requests.codes.not_found, requests.codes.gone)
 
 Log = Callable[[str], None]
 Result = TypeVar("Result")
@@ -63,6 +64,14 @@ class SourceError(UserError):
         super().__init__(message)
         self.transient = transient
         self.retry_after = retry_after
+
+
+class MissingTable(SourceError):
+    """The source has no such table. `is_sample`: it is the sample shop, which stands in for another one."""
+
+    def __init__(self, message: str, is_sample: bool) -> None:
+        super().__init__(message)
+        self.is_sample = is_sample
 
 
 @dataclass(frozen=True)
@@ -133,10 +142,16 @@ class HttpSource:
         return without_credentials(self.base_url)
 
     def check(self, tables: Sequence[RawTable]) -> str:
+        missing = []
         with self.open() as source:
             for table in tables:
-                replace(source, timeout_seconds=SECONDS_TO_CHECK).probe(table.location)
-        return f"serves all {len(tables)} tables"
+                try:
+                    replace(source, timeout_seconds=SECONDS_TO_CHECK).probe(table.location)
+                except MissingTable as error:
+                    if not (table.optional or error.is_sample):
+                        raise
+                    missing.append(table.name)
+        return _format_served(tables, missing)
 
     @property
     def key(self) -> str:
@@ -313,12 +328,7 @@ class SampleSource:
 
     def check(self, tables: Sequence[RawTable]) -> str:
         missing = [table.name for table in tables if table.location not in SCHEMAS]
-        if missing:
-            raise SourceError(
-                f"The bundled sample shop has no {', '.join(missing)}: set SERVERLESS_DATASET_URL to a "
-                "source that has."
-            )
-        return f"serves all {len(tables)} tables up to {self.end()}"
+        return f"{_format_served(tables, missing)} up to {self.end()}"
 
 
 def table_url(base_url: str, table: str, window: Window | None) -> str:
@@ -329,6 +339,12 @@ def table_url(base_url: str, table: str, window: Window | None) -> str:
         query += [("start", window.start.isoformat()), ("end", window.end.isoformat())]
     path = f"{parts.path.rstrip('/')}/{table}.parquet"
     return urlunsplit(SplitResult(parts.scheme, parts.netloc, path, urlencode(query), ""))
+
+
+def _format_served(tables: Sequence[RawTable], missing: Sequence[str]) -> str:
+    if not missing:
+        return f"serves all {len(tables)} tables"
+    return f"serves {len(tables) - len(missing)} of {len(tables)} tables (not {', '.join(missing)})"
 
 
 def _format_rate(received: int, seconds: float) -> str:
@@ -346,8 +362,16 @@ def _refuse_bad_status(response: requests.Response, method: str, url: str, valid
     answer = f"{method} {address}{redirected} answered {status} {printable(response.reason or '')}".rstrip()
     if status in TRANSIENT_STATUS:
         raise SourceError(f"{answer}.", True, retry_after_seconds(response.headers))
+    if status in MISSING_STATUS:
+        is_sample = SAMPLE_HEADER in response.headers
+        cause = (
+            "The bundled sample shop has no such table: SERVERLESS_DATASET_URL leads to a source that has."
+            if is_sample
+            else "The source has no such table there: check SERVERLESS_DATASET_URL or dataset_url, and the "
+            "table's `path`. With `optional: true`, a run does without it."
+        )
+        raise MissingTable(f"{answer}. {cause}", is_sample)
     advice = {
-        404: " The source has no such table there: check SERVERLESS_DATASET_URL or dataset_url.",
         401: " Check the credentials in the dataset URL.",
         403: " Check the credentials in the dataset URL.",
         407: " Check the credentials in HTTP_PROXY.",

@@ -19,7 +19,7 @@ class AssetOutcome:
     """One asset: what the run did with it and why, and what that took, where it is known.
 
     `bytes_billed` and `slot_seconds` are the warehouse's; `cost_usd` is for all that was charged. All three
-    are those of its tests, too.
+    are those of its tests, too. Without an `optional` asset, a run succeeds.
     """
 
     asset: str
@@ -32,12 +32,23 @@ class AssetOutcome:
     bytes_billed: int | None = None
     slot_seconds: float | None = None
     cost_usd: float | None = None
+    optional: bool = False
 
     @property
     def is_settled(self) -> bool:
         """Whether the warehouse holds for this asset what the person asked for."""
-        return self.status in ("built", "reused") or self.reason == SKIPPED_AS_ASKED
+        return self.status in ("built", "reused") or self.reason == SKIPPED_AS_ASKED or self.optional
 
+
+# The events that tell what became of a run's assets.
+OUTCOME_EVENTS = {
+    Type.ASSET_MATERIALIZATION_PLANNED,
+    Type.ASSET_MATERIALIZATION,
+    Type.ASSET_OBSERVATION,
+    Type.ASSET_CHECK_EVALUATION,
+    Type.STEP_FAILURE,
+    Type.STEP_SKIPPED,
+}
 
 SKIPPED_AS_ASKED = "skipped as asked"
 STOPPED_BY_HAND = "stopped by hand"
@@ -86,6 +97,12 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
     return [_outcome(key, asset, step_errors, skipped_steps) for key, asset in seen.items()]
 
 
+def run_outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:
+    """The outcome of every asset of a run, as far as its events go by now."""
+    entries = instance.all_logs(run_id, of_type=OUTCOME_EVENTS)
+    return asset_outcomes(entry.dagster_event for entry in entries if entry.dagster_event)
+
+
 def _outcome(
     key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str], skipped_steps: set[str]
 ) -> AssetOutcome:
@@ -96,6 +113,7 @@ def _outcome(
         "bytes": values.get(metadata.BYTES),
         "seconds": values.get(metadata.SECONDS),
         "path": values.get(metadata.REPORT),
+        "optional": bool(values.get(metadata.OPTIONAL)),
         **{name: total(told.get(name) for told in (values, *seen.checks)) for name in metadata.SPENT},
     }
     if seen.failed_checks:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from dagster import DagsterEventType
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.files import remove_leftovers, write_atomically
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
-from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, asset_outcomes
+from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, run_outcomes
 from serverless_assets.publishing.run_history import prune_runs
 from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
@@ -68,16 +67,6 @@ class PendingAssets:
 
 # Raises a `UserError` if a run that means to write these assets, with these run inputs, may not begin.
 Admit = Callable[[Sequence[str], Callable[[], RunInputs], Callable[[str], None]], None]
-
-# The events that tell what became of a run's assets.
-OUTCOME_EVENTS = {
-    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
-    DagsterEventType.ASSET_MATERIALIZATION,
-    DagsterEventType.ASSET_OBSERVATION,
-    DagsterEventType.ASSET_CHECK_EVALUATION,
-    DagsterEventType.STEP_FAILURE,
-    DagsterEventType.STEP_SKIPPED,
-}
 
 
 @dataclass(frozen=True)
@@ -206,7 +195,7 @@ class Publisher(ABC):
                     stack,
                 )
                 yield self
-                outcomes = _outcomes(instance, run.run_id)
+                outcomes = run_outcomes(instance, run.run_id)
                 try:
                     published = self.end(run.run_id, outcomes, log)
                 except Exception as error:
@@ -232,7 +221,7 @@ class Publisher(ABC):
         stack: ExitStack,
     ) -> None:
         """Begin the run; or say in its summary and its failure why it cannot begin."""
-        planned = [outcome.asset for outcome in _outcomes(instance, run.run_id)]
+        planned = [outcome.asset for outcome in run_outcomes(instance, run.run_id)]
         try:
             stack.enter_context(registered(self.home, run.run_id))
             admit(planned)
@@ -267,11 +256,6 @@ class Publisher(ABC):
         except Exception as error:
             # A summary that cannot be written hides neither what the run did nor why it failed.
             log.error(f"The run's summary, runs/latest.json, was not written: {error_sentence(error)}")
-
-
-def _outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:
-    entries = instance.all_logs(run_id, of_type=OUTCOME_EVENTS)
-    return asset_outcomes(entry.dagster_event for entry in entries if entry.dagster_event)
 
 
 def _prune(instance: dg.DagsterInstance, runs_kept: int, log: dg.DagsterLogManager) -> None:

@@ -31,6 +31,8 @@ from serverless_assets.sample_shop.catalogue import FACTS, SCHEMAS
 from serverless_assets.sample_shop.shop import ONE_DAY, SampleShop
 
 PARQUET = "application/vnd.apache.parquet"
+# Set in an answer that there is no such table: the shop stands in for a source that may have it.
+SAMPLE_HEADER = "X-Sample-Shop"
 
 # Two facts by month over two years, the snapshots, and a few whole tables: some 10 MB.
 BODIES_REMEMBERED = 64
@@ -149,7 +151,8 @@ def _requested_window(name: str, query: Mapping[str, str]) -> tuple[date | None,
         HTTPException: 404 if there is no such table, 400 if the window makes no sense.
     """
     if name not in SCHEMAS:
-        raise HTTPException(404, f"There is no table {name}. There are {', '.join(SCHEMAS)}.")
+        known = ", ".join(SCHEMAS)
+        raise HTTPException(404, f"There is no table {name}. There are {known}.", {SAMPLE_HEADER: "yes"})
     start, end = _parse_day(query, "start"), _parse_day(query, "end")
     if name not in FACTS and (start or end):
         raise HTTPException(400, f"{name} is a snapshot, without a start or end.")

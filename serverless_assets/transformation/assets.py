@@ -2,20 +2,24 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
+from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.ingestion.catalog import is_raw_table
+from serverless_assets.names import TRANSFORMATION
+from serverless_assets.publishing.outcome import run_outcomes
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.fingerprints import is_model
 from serverless_assets.transformation.green_manifest import keep_manifest, known_models
+from serverless_assets.transformation.left_out import models_left_out, refuse_left_out
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 
@@ -45,11 +49,13 @@ def asset_names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     }
 
 
-def is_whole(decisions: Sequence[BuildDecision], manifest: Mapping[str, Any]) -> bool:
-    """Whether a run was about every model of the manifest that has a relation."""
+def is_whole(
+    decisions: Sequence[BuildDecision], manifest: Mapping[str, Any], left_out: Collection[str] = ()
+) -> bool:
+    """Whether a run was about every model of the manifest that has a relation, or was left out."""
     models = {id for id, node in manifest["nodes"].items() if is_model(node)}
     ephemeral = {id for id in models if manifest["nodes"][id]["config"].get("materialized") == "ephemeral"}
-    return {decision.node.id for decision in decisions} == models - ephemeral
+    return {decision.node.id for decision in decisions} == models - ephemeral - set(left_out)
 
 
 def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
@@ -59,9 +65,10 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
     content = manifest_path.read_bytes()
     manifest = json.loads(content)
     translator = GroupByFolder()
+    raw_tables = {source["identifier"] for source in manifest["sources"].values() if is_raw_table(source)}
 
     @dbt_assets(
-        name="transformation",
+        name=TRANSFORMATION,
         manifest=manifest,
         dagster_dbt_translator=translator,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -75,18 +82,27 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
             step = Step(context, project, manifest, translator, publisher.warehouse, variables)
+            selected, notes = step.selected(), publisher.warehouse.read_states()
+            loads = [o for o in run_outcomes(context.instance, run_id) if o.asset in raw_tables]
+            missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads)
+            left_out = {id: model for id, model in missing.items() if id in selected}
+            for id, model in left_out.items():
+                key = translator.get_asset_key(manifest["nodes"][id])
+                context.log_event(metadata.not_built(key, "skipped", model.reason, model.is_optional))
             decisions = decide_models(
                 project,
                 manifest,
                 publisher.warehouse,
-                step.selected(),
+                selected - left_out.keys(),
+                notes=notes,
                 known_models=lambda: known_models(publisher.artifacts),
                 force=inputs.rebuild_all,
                 run_id=run_id,
             )
             yield from step.carry_out(decisions)
+            refuse_left_out(loads, left_out.values())
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
-            if is_whole(decisions, manifest) and manifest_path.read_bytes() == content:
+            if is_whole(decisions, manifest, left_out) and manifest_path.read_bytes() == content:
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
                 keep_manifest(publisher.artifacts, manifest_path, accounts, run_id)

@@ -109,6 +109,15 @@ def test_a_source_that_refuses_head_is_watched_by_get(world, status):
     assert keys(request) & RAW == {RAW_STORES.name}
 
 
+def test_a_table_that_the_source_does_not_have_is_loaded_once_it_is_there(world):
+    world.shop.missing = {RAW_STORES.name}
+    world.settle()
+    assert world.tick().skip_message == NOTHING
+    world.shop.missing = set()
+    (request,) = world.tick().run_requests
+    assert keys(request) & RAW == {RAW_STORES.name}
+
+
 def test_a_late_order_launches_its_month_of_orders_and_items_and_all_that_follows_once(world):
     assert world.run(world.tick().run_requests[0]).success
     world.shop.rows[RAW_ORDERS.name].append(order("late", datetime(2026, 10, 3)))

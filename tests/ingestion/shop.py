@@ -36,7 +36,7 @@ def order(key: str, at: datetime, cents: int = 100) -> Row:
 class Shop:
     """Three months of orders. `etags` are sent and taken; without `windows` every answer is whole.
 
-    `more` names a further column of a table.
+    `more` names a further column of a table, and `missing` the tables that it does not have.
     """
 
     url: str = ""
@@ -48,6 +48,7 @@ class Shop:
     asked: list[str] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
     more: dict[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     rows: dict[str, list[Row]] = field(
         default_factory=lambda: {
             RAW_CUSTOMERS.name: [("c1", "ann")],
@@ -91,8 +92,9 @@ def shop(reopened: Shop | None = None) -> Iterator[Shop]:
             query, name = parse_qs(asked.query), asked.path.rpartition("/")[2].removesuffix(".parquet")
             found.asked.append(name)
             found.queries.append(asked.query)
-            if self.command == "HEAD" and found.head_status != 200:
-                self.send_response(found.head_status)
+            status = 404 if name in found.missing else found.head_status if self.command == "HEAD" else 200
+            if status != 200:
+                self.send_response(status)
                 self.end_headers()
                 return
             content = found.answer(name, (query["start"][0], query["end"][0]) if "start" in query else None)

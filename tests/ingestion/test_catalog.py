@@ -69,7 +69,13 @@ def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
         ),
         ({}, {"parent": {"table": "visits", "column": "v"}}, "has the parent 'v', which is not one of its"),
         ({}, {"parent": {"table": "pages", "column": "visit"}}, "takes its event time from itself"),
-        ({}, {"event_tme": "at"}, "has an unknown key 'event_tme': did you mean 'event_time'?"),
+        (
+            {},
+            {"owner": "x"},
+            "has an unknown key 'owner' under config.meta: expected one of key, event_time,",
+        ),
+        ({}, {"parnt": {"table": "visits"}}, "has an unknown key 'parnt' under config.meta: expected one of"),
+        ({}, {"optional": "yes"}, "has the optional 'yes': expected true or false."),
         ({}, {"path": "https://else.where/x"}, "has the path 'https://else.where/x': expected one below"),
         ({}, {"longest_text": 5}, "has the longest_text 5: expected {COLUMN: BYTES}."),
     ],
@@ -81,6 +87,19 @@ def test_an_entry_that_makes_no_sense_is_named_with_its_file(columns, meta, prob
     with pytest.raises(CatalogueError) as refused:
         catalogue(VISITS, pages)
     assert str(refused.value).startswith(f"models/raw.yml: the source raw.pages {problem}")
+
+
+def test_other_tools_have_mappings_of_their_own():
+    (table,) = catalogue(entry("visits", {"id": "string"}, {"key": "id", "datahub": {"owner": "x"}}))
+    assert table.name == "visits"
+
+
+def test_what_an_optional_table_dates_is_optional_unless_it_says_otherwise():
+    visits, pages = deepcopy(VISITS), deepcopy(PAGES)
+    visits["config"]["meta"]["optional"] = True
+    assert [table.optional for table in catalogue(visits, pages)] == [True, True]
+    pages["config"]["meta"]["optional"] = False
+    assert [table.optional for table in catalogue(visits, pages)] == [True, False]
 
 
 def test_an_entry_of_which_the_key_alone_is_missing_is_refused_rather_than_left_out():

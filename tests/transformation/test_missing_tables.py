@@ -1,0 +1,198 @@
+"""A raw table that the source does not have: it fails alone, or is left out if it is optional."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serverless_assets.automation.plan import dry_run
+from serverless_assets.definitions import build
+from serverless_assets.environments import environment
+from serverless_assets.names import MAIN_JOB
+from serverless_assets.publishing.summary import read_summary
+from serverless_assets.run_inputs import Reuse, RunInputs
+from serverless_assets.sample_shop.api import SAMPLE_HEADER
+from serverless_assets.settings import Settings
+from tests.services.listening import listening
+from tests.transformation.team import BASE, Team
+
+pytestmark = pytest.mark.slow
+
+SOURCES = """
+sources:
+  - name: raw
+    schema: "{{ target.schema }}"
+    tables:
+      - name: shops
+        config: {meta: {key: [id]}}
+        columns: [{name: id, data_type: string}]
+      - name: visits
+        config: {meta: {key: [id], optional: OPTIONAL}}
+        columns: [{name: id, data_type: string}]
+"""
+MODELS = {
+    "models/all_shops.sql": "select id from {{ source('raw', 'shops') }}",
+    "models/all_visits.sql": "select id from {{ source('raw', 'visits') }}",
+    "models/both.sql": "{{ config(materialized='table') }} select id from {{ ref('all_shops') }}"
+    " union all select id from {{ ref('all_visits') }}",
+}
+
+
+NO_VISITS = {
+    **dict.fromkeys(("shops", "all_shops"), "built"),
+    **dict.fromkeys(("visits", "all_visits", "both"), "skipped"),
+}
+
+
+class Folder(SimpleHTTPRequestHandler):
+    """A folder of parquet files; the sample shop says of itself that it is one."""
+
+    is_sample = False
+
+    def end_headers(self) -> None:
+        if self.is_sample:
+            self.send_header(SAMPLE_HEADER, "yes")
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@dataclass
+class World:
+    """A team's project, and the folder of files that it loads."""
+
+    team: Team
+    files: Path
+    url: str
+    handler: type[Folder]
+
+    def serve(self, *tables: str) -> None:
+        for path in self.files.iterdir():
+            path.unlink()
+        for table in tables:
+            pq.write_table(pa.table({"id": [f"{table} 1"]}), self.files / f"{table}.parquet")
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_environ(
+            {
+                "SERVERLESS_HOME": str(self.team.home),
+                "SERVERLESS_DBT_PROJECT": str(self.team.directory),
+                "SERVERLESS_DATASET_URL": self.url,
+                "SERVERLESS_FIRST_MONTH": "2026-01",
+            }
+        )
+
+    def plan(self) -> dict[str, str]:
+        return {
+            one.asset: one.verdict for one in dry_run(environment(self.settings), RunInputs(), "forecast")
+        }
+
+    def run(self, inputs: RunInputs | None = None, job: str = MAIN_JOB) -> Mapping[str, tuple[str, str]]:
+        self.result = (
+            build(self.settings)
+            .resolve_job_def(job)
+            .execute_in_process(
+                run_config=dg.RunConfig(resources={"run_inputs": inputs or RunInputs()}),
+                instance=self.team.instance,
+                raise_on_error=False,
+            )
+        )
+        self.summary = read_summary(self.team.home) or {}
+        return {name: (one["status"], one["reason"]) for name, one in self.summary["assets"].items()}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    files = tmp_path / "files"
+    files.mkdir()
+    handler = type("Handler", (Folder,), {})
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        listening(partial(handler, directory=str(files))) as server,
+    ):
+        team = Team(tmp_path / "project", tmp_path / "home", instance).write({**BASE, **MODELS})
+        team.write({"models/raw.yml": SOURCES.replace("OPTIONAL", "false")})
+        yield World(team, files, f"http://127.0.0.1:{server.server_port}", handler)
+
+
+def verdicts(outcomes: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    return {name: status for name, (status, _) in outcomes.items()}
+
+
+def test_only_what_depends_on_a_missing_table_is_left_out_and_the_run_says_so(world: World):
+    world.serve("shops")
+    assert world.plan() == {
+        "shops": "load", "visits": "fail", "all_shops": "build", "all_visits": "skip", "both": "skip",
+    }  # fmt: skip
+    outcomes = world.run()
+    assert verdicts(outcomes) == {**NO_VISITS, "visits": "failed"}
+    assert "/visits.parquet answered 404" in outcomes["visits"][1]
+    assert "check SERVERLESS_DATASET_URL" in outcomes["visits"][1]
+    assert outcomes["all_visits"][1] == outcomes["both"][1] == "skipped: upstream visits failed"
+    assert not world.result.success and not world.summary["published"]
+    (failure,) = world.result.get_step_failure_events()
+    assert "1 of the raw tables could not be loaded" in str(failure.step_failure_data.error_display_string)
+    assert world.team.instance.get_latest_materialization_event(dg.AssetKey("visits")) is None
+
+    world.serve("shops", "visits")
+    assert {status for status, _ in world.run().values()} == {"built", "reused"}
+    assert world.summary["published"]
+
+    world.serve("shops")
+    assert world.plan() == {
+        "shops": "reuse", "visits": "fail", "all_shops": "reuse", "all_visits": "skip", "both": "skip",
+    }  # fmt: skip
+    assert world.run()["both"] == ("skipped", "skipped: upstream visits failed")
+    assert not world.summary["published"]
+
+
+def test_a_run_succeeds_without_an_optional_table(world: World):
+    world.team.write({"models/raw.yml": SOURCES.replace("OPTIONAL", "true")})
+    world.serve("shops")
+    assert world.plan()["visits"] == "skip"
+    outcomes = world.run()
+    assert verdicts(outcomes) == NO_VISITS
+    assert outcomes["both"][1] == "skipped: visits is not in the warehouse"
+    assert world.result.success and world.summary["published"]
+    assert world.run(RunInputs(ingestion=Reuse()))["visits"][0] == "skipped"
+    assert world.summary["success"]
+
+    world.serve("shops", "visits")
+    assert {status for status, _ in world.run().values()} == {"built", "reused"}
+    world.serve("shops")
+    assert set(world.plan().values()) == {"reuse"}
+    assert {status for status, _ in world.run().values()} == {"reused"}
+    assert world.summary["published"]
+
+
+def test_the_sample_shop_does_without_tables_that_another_source_has(world: World):
+    world.handler.is_sample = True
+    world.serve("shops")
+    assert world.plan()["visits"] == "skip"
+    outcomes = world.run()
+    assert world.result.success and world.summary["published"]
+    assert outcomes["visits"][0] == "skipped"
+    assert "The bundled sample shop has no such table" in outcomes["visits"][1]
+
+
+def test_ingestion_by_itself_fails_for_a_missing_table(world: World):
+    world.serve("shops")
+    assert verdicts(world.run(job="ingest")) == {"shops": "built", "visits": "failed"}
+    assert not world.result.success
+
+
+def test_a_source_without_any_of_the_tables_stops_the_run(world: World):
+    assert world.plan() == {
+        "shops": "fail", "visits": "fail", "all_shops": "skip", "all_visits": "skip", "both": "skip",
+    }  # fmt: skip
+    world.run()
+    (failed,) = world.result.get_failed_step_keys()
+    assert failed == "ingestion"
