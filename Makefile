@@ -36,7 +36,7 @@ test-slow: .venv/dev ## test that nothing runs twice, by random edits, and that 
 	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not gcp"
 
 test-faults: .venv/dev ## test it with kills, faulty sources, damage, full disks (LONG=1 or ROUNDS=n: more)
-	FAULT_ROUNDS=$(or $(ROUNDS),$(if $(LONG),5,1)) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m faults tests/faults
+	FAULT_ROUNDS=$(or $(ROUNDS),$(if $(LONG),5,1)) $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/faults
 
 test-gcp: .venv/dev .venv-emulator/ready ## test the cloud's part against servers on this machine
 	$(BIN)/pytest -n 2 --dist loadfile -m gcp

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.tally import Table, Tally
-from tests.faults.world import World, world
+from tests.faults.world import EndState, World, end_state, world
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 SEED = int(os.environ.get("FAULT_SEED", date.today().toordinal()))
@@ -20,8 +20,8 @@ TABLE = Table()
 TALLY = pytest.StashKey[Tally]()
 
 
-# These take longest: begun first, they do not keep one process busy while the other has nothing to do.
-LONGEST = ("test_thirty_days", "test_damage", "test_ui_cancel", "test_crash_points")
+# The longest tests: begun first, they do not keep one process busy while the other has nothing to do.
+LONGEST = ("test_thirty_days", "test_ui_cancel", "test_full_disk", "test_readers", "test_together")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in own:
         item.add_marker("faults")
     if len(own) == len(items):
-        items.sort(key=lambda item: item.path.stem not in LONGEST)
+        order = {name: n for n, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture
@@ -60,6 +61,16 @@ def template(place: World) -> Path:
     code, output = place.run()
     assert code == 0, output
     return place.home.rename(place.home.with_name("template"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(place: World, template: Path) -> tuple[EndState, str]:
+    """The end of a run a week later that nobody disturbed, and what it printed."""
+    with place.a_week_later():
+        place.put(template)
+        code, output = place.run()
+    assert code == 0, output
+    return end_state(place.home), output
 
 
 @pytest.hookimpl(wrapper=True)

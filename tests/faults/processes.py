@@ -20,7 +20,16 @@ import psutil
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
-    ["serverless_assets.cli.main", "serverless_assets.cli.run", "dbt.cli.main", "dbt.adapters.duckdb"]
+    [
+        "serverless_assets.cli.main",
+        "serverless_assets.cli.run",
+        "dbt.cli.main",
+        "dbt.adapters.duckdb",
+        # What a run imports when it comes to it.
+        "pandas",
+        "pyarrow.parquet",
+        "upath",
+    ]
 )
 # How long a run of the small shop may take on a machine that is busy with other things.
 RUN_SECONDS = 240.0

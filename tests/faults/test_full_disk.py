@@ -12,7 +12,7 @@ import pytest
 from serverless_assets.settings import PROJECT_ROOT
 from tests.faults.conftest import ROUNDS
 from tests.faults.tally import Attempt, Tally
-from tests.faults.world import NEW_DAYS, World, add_days, end_state, left_overs
+from tests.faults.world import EndState, World, end_state, left_overs
 
 KIND = "full disk"
 KIB = 1024
@@ -32,14 +32,16 @@ def may_mount() -> None:
 
 @pytest.mark.usefixtures("may_mount")
 def test_a_full_disk_is_named_and_loses_nothing(
-    place: World, template: Path, attempt: Tally, chance: random.Random
+    place: World,
+    template: Path,
+    undisturbed: tuple[EndState, str],
+    attempt: Tally,
+    chance: random.Random,
 ) -> None:
     sizes = [*SPARE, *(chance.randrange(8192) * KIB for _ in range(4 * (ROUNDS - 1)))]
-    with place.restored():
-        add_days(place.source, *NEW_DAYS)
+    reference, _ = undisturbed
+    with place.a_week_later():
         place.put(template)
-        assert place.run()[0] == 0
-        reference = end_state(place.home)
         shutil.rmtree(place.home)
         words = [sys.executable, "-m", "tests.faults.full_disk", str(place.home), str(template)]
         with subprocess.Popen(

@@ -5,7 +5,7 @@ import re
 import signal
 import sqlite3
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 from tests.faults.conftest import ROUNDS
 from tests.faults.processes import STOP_SECONDS, Command, processes_of, started
 from tests.faults.tally import Attempt, Tally
-from tests.faults.world import LAST_DAY, NEW_DAYS, EndState, World, add_days, correct, end_state, left_overs
+from tests.faults.world import EndState, World, end_state, left_overs
 
 KIND = "kill or stop of a run"
 # Each phase begins with the line that has this text.
@@ -55,32 +55,21 @@ def moments(output: str, phase: str, chance: random.Random) -> Moment:
     return Moment(n + 1, chance.random() * max(0.1, (following or 0.0) - (times[n] or 0.0)))
 
 
-@pytest.fixture(scope="module")
-def changed(place: World, template: Path) -> Iterator[tuple[EndState, str]]:
-    """The source after a week of new orders and a correction, and the end of a run that nobody disturbed."""
-    with place.restored():
-        add_days(place.source, *NEW_DAYS)
-        correct(place.source, LAST_DAY.replace(month=5, day=9))
-        place.put(template)
-        code, output = place.run()
-        assert code == 0, output
-        yield end_state(place.home), output
-
-
 @pytest.mark.parametrize(("number", "phase"), ENDS, ids=[f"{number.name}-{phase}" for number, phase in ENDS])
 def test_a_run_after_one_that_was_ended_ends_as_if_nothing_had_happened(
     place: World,
     template: Path,
-    changed: tuple[EndState, str],
+    undisturbed: tuple[EndState, str],
     attempt: Tally,
     chance: random.Random,
     number: signal.Signals,
     phase: str,
 ) -> None:
-    reference, output = changed
+    reference, output = undisturbed
     for _ in range(ROUNDS):
         moment = moments(output, phase, chance)
-        with attempt(f"{number.name} {moment.seconds:.2f} s after line {moment.lines}, {phase}") as fault:
+        name = f"{number.name} {moment.seconds:.2f} s after line {moment.lines}, {phase}"
+        with place.a_week_later(), attempt(name) as fault:
             place.put(template)
             with started(["run"], place.variables, place.output) as command:
                 wait_until(command, moment)

@@ -145,6 +145,14 @@ class World:
         finally:
             self.source.rows = rows
 
+    @contextmanager
+    def a_week_later(self) -> Iterator[None]:
+        """Let the source have a week of new orders and a correction of an old one, and take both back."""
+        with self.restored():
+            add_days(self.source, *NEW_DAYS)
+            correct(self.source, LAST_DAY.replace(month=5, day=9))
+            yield
+
     def published(self, query: str) -> list[tuple[Any, ...]]:
         """The answer to a query on the published warehouse."""
         with duckdb.connect(str(self.home / "warehouse.duckdb"), read_only=True) as connection:
