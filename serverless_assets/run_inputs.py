@@ -101,6 +101,10 @@ class RunInputs(dg.ConfigurableResource):
         default="changed",
         description="changed: load, build and forecast what changed in code or data. all: everything.",
     )
+    deleted_models: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="Tables of models that were deleted from the dbt project: reported, or dropped.",
+    )
     ingestion: Reload | Reuse = Field(default=Reload(), discriminator="ingestion")
     forecast: RunForecast | SkipForecast = Field(default=RunForecast(), discriminator="forecast")
     _rebuild_by_tag: bool = PrivateAttr(default=False)
@@ -113,6 +117,11 @@ class RunInputs(dg.ConfigurableResource):
     def rebuild_all(self) -> bool:
         """Load, build and forecast everything, changed or not."""
         return self.rebuild == "all" or self._rebuild_by_tag
+
+    @property
+    def drop_deleted(self) -> bool:
+        """Drop the tables of models that were deleted from the dbt project."""
+        return self.deleted_models == "drop"
 
     def checked(self) -> Self:
         """Return these inputs.

@@ -25,6 +25,7 @@ def prefill(
     is to choose: an object of the same choices would leave out those without fields."""
     chosen: dict[str, Any] = {
         "rebuild": rebuild,
+        "deleted_models": "keep",
         "ingestion": {ingestion: {}},
         "forecast": {"run": {"cpu": cpu, "memory": memory, "style": {"default": {}}}},
     }

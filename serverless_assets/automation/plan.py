@@ -37,6 +37,7 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
+from serverless_assets.transformation.deleted_models import deleted_text, find_deleted
 from serverless_assets.transformation.green_manifest import known_models
 from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.project import Project
@@ -127,6 +128,9 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     sizes = bytes_to_read(environment.project, warehouse, decisions, manifest)
     there = read_states(warehouse, [decision.node for decision in decisions], notes)
     yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
+    for model in find_deleted(manifest, environment.publisher.artifacts, warehouse):
+        sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
+        yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
     revenue = [model.reason for id, model in left_out.items() if assets[id] == REVENUE]
     if has_forecast and revenue:
         yield from (Planned(name, "skip", revenue[0]) for name in FORECASTS)

@@ -35,6 +35,7 @@ def main() -> None:
 @click.option("--reuse", is_flag=True, help="Keep the raw tables as they are.")
 @click.option("--skip-forecast", is_flag=True, help="Run no forecast.")
 @click.option("--rebuild", is_flag=True, help="Load, build and forecast what did not change, too.")
+@click.option("--drop-deleted", is_flag=True, help="Drop the tables of models deleted from the dbt project.")
 @click.option("--months", metavar="FIRST..LAST", help="Load just these months, such as 2026-01..2026-03.")
 @click.option("--resume", is_flag=True, help="Go on with the last run of the job from where it failed.")
 def run(
@@ -43,6 +44,7 @@ def run(
     reuse: bool,
     skip_forecast: bool,
     rebuild: bool,
+    drop_deleted: bool,
     months: str | None,
     resume: bool,
 ) -> None:
@@ -54,7 +56,7 @@ def run(
     # Dagster takes seconds to import, which `serverless --help` should not.
     from serverless_assets.cli.run import Request, run_job
 
-    request = Request.read(job, config_file, reuse, skip_forecast, rebuild, months, resume)
+    request = Request.read(job, config_file, reuse, skip_forecast, rebuild, drop_deleted, months, resume)
     succeeded = run_job(request, settings)
     sys.exit(0 if succeeded else 1)
 
@@ -86,14 +88,15 @@ def ui(port: int) -> None:
 @click.option("--reuse", is_flag=True, help="As if the raw tables were kept as they are.")
 @click.option("--skip-forecast", is_flag=True, help="As if no forecast was asked for.")
 @click.option("--rebuild", is_flag=True, help="As if what did not change was asked for, too.")
-def plan(reuse: bool, skip_forecast: bool, rebuild: bool) -> None:
+@click.option("--drop-deleted", is_flag=True, help="As if the tables of deleted models were to be dropped.")
+def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> None:
     """Say what a run of everything would do and why. It changes nothing."""
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run
     from serverless_assets.cli.run import run_inputs
     from serverless_assets.environments import environment
 
-    inputs = run_inputs(reuse, skip_forecast, rebuild).checked()
+    inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted).checked()
     for planned in dry_run(environment(settings), inputs, settings.forecast_table):
         click.echo(planned)
 

@@ -53,6 +53,7 @@ class Request:
         reuse: bool,
         skip_forecast: bool,
         rebuild: bool,
+        drop_deleted: bool,
         months: str | None,
         resume: bool,
     ) -> "Request":
@@ -61,8 +62,10 @@ class Request:
         Raises:
             RunRefused: they do not make sense.
         """
-        if config_file and (reuse or skip_forecast or rebuild):
-            raise RunRefused("--config says it all: leave out --reuse, --skip-forecast and --rebuild.")
+        if config_file and (reuse or skip_forecast or rebuild or drop_deleted):
+            raise RunRefused(
+                "--config says it all: leave out --reuse, --skip-forecast, --rebuild and --drop-deleted."
+            )
         config = None
         if config_file:
             try:
@@ -71,6 +74,7 @@ class Request:
                 raise RunRefused(f"{config_file} is not YAML: {error}") from None
         choices = {
             **({"rebuild": "all"} if rebuild else {}),
+            **({"deleted_models": "drop"} if drop_deleted else {}),
             **({"ingestion": {"reuse": {}}} if reuse else {}),
             **({"forecast": {"skip": {}}} if skip_forecast else {}),
         }
@@ -86,10 +90,11 @@ class Request:
         return {"resources": {"run_inputs": {"config": {**form, **self.choices}}}}
 
 
-def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool) -> RunInputs:
+def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> RunInputs:
     """The choices that the command line offers; all others as they are by default."""
     return RunInputs(
         rebuild="all" if rebuild else "changed",
+        deleted_models="drop" if drop_deleted else "keep",
         ingestion=Reuse() if reuse else Reload(),
         forecast=SkipForecast() if skip_forecast else RunForecast(),
     )

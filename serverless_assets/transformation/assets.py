@@ -17,7 +17,7 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.fingerprints import is_model
+from serverless_assets.transformation.fingerprints import is_model, read_seeds
 from serverless_assets.transformation.green_manifest import keep_manifest, known_models
 from serverless_assets.transformation.left_out import models_left_out, refuse_left_out
 from serverless_assets.transformation.project import Project
@@ -63,7 +63,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
     manifest_path = project.manifest()
     # Given as a path, dagster-dbt would go on with the first one that this process has read.
     content = manifest_path.read_bytes()
-    manifest = json.loads(content)
+    manifest = read_seeds(json.loads(content))
     translator = GroupByFolder()
     raw_tables = {source["identifier"] for source in manifest["sources"].values() if is_raw_table(source)}
 
@@ -103,6 +103,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
             refuse_left_out(loads, left_out.values())
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
             if is_whole(decisions, manifest, left_out) and manifest_path.read_bytes() == content:
+                step.settle_deleted(publisher.artifacts, drop=inputs.drop_deleted)
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
                 keep_manifest(publisher.artifacts, manifest_path, accounts, run_id)

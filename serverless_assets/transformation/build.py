@@ -10,9 +10,16 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator
 
 from serverless_assets import metadata
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_message import DagsterEvent, dagster_events
-from serverless_assets.transformation.fingerprints import Materialization, is_model
+from serverless_assets.transformation.deleted_models import (
+    deleted_text,
+    drop_deleted,
+    find_deleted,
+    record_deleted,
+)
+from serverless_assets.transformation.fingerprints import Materialization, is_model, seeds_of_sources
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
 from serverless_assets.transformation.lineage import ColumnLineage
 from serverless_assets.transformation.project import Project
@@ -54,6 +61,15 @@ class Step:
         yield from self._reused_checks([*first, *last], results.names())
         if failure:
             raise dbt_runner.DbtError(results.summary() or failure)
+
+    def settle_deleted(self, artifacts: Artifacts, drop: bool) -> None:
+        """Report the tables of models that the project has no more, or drop them."""
+        deleted = find_deleted(self.manifest, artifacts, self.warehouse)
+        for model in deleted:
+            self.context.log.warning(deleted_text(model.qualified_name(self.warehouse), model.name, drop))
+        if drop:
+            drop_deleted(self.warehouse, deleted)
+        record_deleted(artifacts, () if drop else deleted)
 
     @property
     def _lineage(self) -> ColumnLineage:
@@ -131,6 +147,7 @@ class Step:
             self.project.partial_parse,
             partial(rows_in, self.warehouse),
             batches_of(building),
+            seeds_of_sources(self.manifest),
         )
         finished, failure = False, None
         try:
@@ -174,7 +191,7 @@ class Step:
         if decision.months is not None:
             described["months"] = ", ".join(month[:7] for month in decision.months)
         described |= spent
-        described |= self._lineage.of_built(decision.node.id, self.context.log.info)
+        described |= self._lineage.of_built(decision.node.id, self.context.log.debug)
         return dg.Output(
             result.value,
             output_name=result.output_name,
@@ -185,7 +202,12 @@ class Step:
 
     def _log(self, event: dbt_runner.Event) -> None:
         info = event["info"]
-        if info["level"] in ("warn", "error"):
+        if info["name"] in dbt_runner.REPETITIONS:
+            return
+        if info["name"] in dbt_runner.RESULTS and info["level"] in ("warn", "error"):
+            message = event["data"].get("run_result", {}).get("message") or ""
+            self.context.log.warning(f"{info['msg']}\n{message}".strip())
+        elif info["level"] in ("warn", "error"):
             self.context.log.warning(info["msg"])
         elif info["name"] in dbt_runner.MODEL_RESULTS:
             self.context.log.info(info["msg"])

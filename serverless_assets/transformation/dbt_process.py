@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -29,7 +29,8 @@ class Command:
     """A dbt command, the environment and folder to run it in, and whether to send its events.
 
     `options` are those that every command takes. `kept` are the unique ids of models that keep their rows
-    under --full-refresh. `count_rows` counts the rows of a relation, given by database, schema and name. It
+    under --full-refresh; `seeds` maps the ids of sources to those of the seeds that are their relations.
+    `count_rows` counts the rows of a relation, given by database, schema and name. It
     runs in dbt's process, because dbt keeps other processes out of a DuckDB file while it works.
     """
 
@@ -40,6 +41,7 @@ class Command:
     count_rows: CountRows | None
     send_events: bool
     kept: Sequence[str] = ()
+    seeds: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _run(command: Command, connection: Connection) -> None:
             connection.send(event)
 
     try:
-        manifest = _manifest(command) if command.kept else None
+        manifest = _manifest(command) if command.kept or command.seeds else None
         runner = dbtRunner(manifest, callbacks=[send] if command.send_events else [])
         result = runner.invoke([*command.arguments, *command.options])
     finally:
@@ -98,7 +100,7 @@ def _run(command: Command, connection: Connection) -> None:
 
 
 def _manifest(command: Command) -> Any:
-    """The parsed project, in which each of the `kept` models says so: no argument of dbt does for one model.
+    """The parsed project, with what no argument of dbt says: which models keep their rows and wait for seeds.
 
     None if it cannot be parsed, as the command itself will say.
     """
@@ -106,8 +108,13 @@ def _manifest(command: Command) -> Any:
 
     # dbt's types say less than its documentation: a parse gives a manifest.
     manifest: Any = dbtRunner().invoke(["parse", *command.options]).result
-    for id in command.kept if manifest else ():
+    if manifest is None:
+        return None
+    for id in command.kept:
         manifest.nodes[id].config.full_refresh = False
+    for node in manifest.nodes.values() if command.seeds else ():
+        parents = getattr(node.depends_on, "nodes", [])
+        parents += [command.seeds[id] for id in parents if id in command.seeds]
     return manifest
 
 

@@ -20,11 +20,17 @@ from threading import Lock
 
 from serverless_assets.errors import UserError
 from serverless_assets.transformation.dbt_process import MODEL_RESULTS, Command, CountRows, Event, Result
+from serverless_assets.transformation.profiles import write_profile
 from serverless_assets.warehouse import JobStats
 
 # How long dbt may take to cancel its queries (on BigQuery, by a call for each) before its process is killed.
 SECONDS_TO_CANCEL = 4.0
 RESULTS = (*MODEL_RESULTS, "LogTestResult")
+# What dbt says again at its end of nodes that failed or warned, whose own events have said it.
+REPETITIONS = (
+    "RunResultError", "RunResultErrorNoMessage", "RunResultFailure", "RunResultWarning",
+    "RunResultWarningMessage", "CheckNodeTestFailure", "SQLCompiledPath",
+)  # fmt: skip
 # Variables that only this project sets for dbt, one invocation at a time.
 INTERNAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID", "SERVERLESS_SOURCE_SCHEMA"})
 RUN_COMMANDS = "from serverless_assets.transformation.dbt_process import main; main()"
@@ -76,19 +82,22 @@ def stream(
     parsed: Path | None = None,
     count_rows: CountRows | None = None,
     kept: Collection[str] = (),
+    seeds: Mapping[str, str] | None = None,
 ) -> Generator[Event, None, None]:
     """Run a dbt command and yield its events as they happen.
 
-    `kept` are the unique ids of models that keep their rows under --full-refresh. `count_rows` counts the
-    rows of a relation, given by database, schema and name: the count of each model that dbt has built is
-    `rows` in the data of the event that tells of it, or `rows_error` says why there is none.
+    `kept` are the unique ids of models that keep their rows under --full-refresh. `seeds` maps the ids of
+    sources to those of the seeds that are their relations: what reads the source waits for the seed.
+    `count_rows` counts the rows of a relation, given by database, schema and name: the count of each model
+    that dbt has built is `rows` in the data of the event that tells of it, or `rows_error` says why there is
+    none.
 
     Closing the generator, or an interrupt, ends dbt within seconds.
 
     Raises:
         DbtError: dbt failed; after the last event.
     """
-    command = _command(arguments, project_dir, target, variables, parsed, count_rows, True, kept)
+    command = _command(arguments, project_dir, target, variables, parsed, count_rows, True, kept, seeds)
     with closing(_run(command)) as messages:
         for message in messages:
             if not isinstance(message, Result):
@@ -113,12 +122,14 @@ def _command(
     count_rows: CountRows | None,
     send_events: bool,
     kept: Collection[str] = (),
+    seeds: Mapping[str, str] | None = None,
 ) -> Command:
+    profile = write_profile(project_dir, target, variables["SERVERLESS_ENV"])
     return Command(
         arguments,
         options=[
             *("--quiet", "--log-level", "none", "--no-use-colors", "--no-send-anonymous-usage-stats"),
-            *("--project-dir", str(project_dir), "--profiles-dir", str(project_dir)),
+            *("--project-dir", str(project_dir), "--profiles-dir", str(target), "--profile", profile),
             # By name: the profile's own default may follow a variable of the shell.
             *("--target", variables["SERVERLESS_ENV"]),
             # `dbt deps` writes nothing there, and refuses the option.
@@ -134,6 +145,7 @@ def _command(
         count_rows=count_rows,
         send_events=send_events,
         kept=tuple(kept),
+        seeds=seeds or {},
     )
 
 

@@ -122,6 +122,31 @@ def is_model(node: Mapping[str, Any]) -> bool:
     return node["resource_type"] in MODELS
 
 
+def seeds_of_sources(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """The unique id of the seed that is the relation of a source, by the source's unique id.
+
+    Many a project keeps sample data as seeds and reads them as a source. dbt does not see that the one is
+    the other.
+    """
+
+    def relation(entry: Mapping[str, Any]) -> tuple[str, ...]:
+        name = entry.get("alias") or entry.get("identifier")
+        return tuple(str(part or "").lower() for part in (entry["database"], entry["schema"], name))
+
+    seeds = {relation(node): id for id, node in manifest["nodes"].items() if node["resource_type"] == "seed"}
+    sources = manifest["sources"].items()
+    return {id: seeds[relation(source)] for id, source in sources if relation(source) in seeds}
+
+
+def read_seeds(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest, in which what reads a source that is a seed reads that seed."""
+    seeds = seeds_of_sources(manifest)
+    for node in manifest["nodes"].values() if seeds else ():
+        parents = node["depends_on"].get("nodes", [])
+        parents[:] = dict.fromkeys(seeds.get(id, id) for id in parents)
+    return manifest
+
+
 def relation_name(properties: Mapping[str, Any], schema: str) -> str:
     """The name of a model's or a source's relation: with its schema, unless that is the target's `schema`."""
     name = str(properties.get("alias") or properties.get("identifier"))

@@ -102,7 +102,8 @@ class ColumnLineage:
 
     def _read(self, id: str) -> Mapping[str, Any]:
         node = self.manifest["nodes"][id]
-        if node.get("language") == "python":
+        if node["resource_type"] == "seed" or node.get("language") == "python":
+            # It has no SQL.
             return {}
         path = self.compiled / node["package_name"] / node["original_file_path"]
         nodes = {**self.manifest["sources"], **self.manifest["nodes"]}

@@ -10,13 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.fingerprints import read_seeds
+from serverless_assets.transformation.profiles import read_yaml
 
 
 class ManifestError(UserError):
@@ -54,10 +55,7 @@ class Project:
         self.target.mkdir(parents=True, exist_ok=True)
         # Several processes of the UI load the definitions at once: one parses, the others wait.
         with FileLock(self.target / "manifest.lock"):
-            if _lacks_packages(self.directory):
-                failed = dbt_runner.invoke(["deps"], self.directory, self.target, self.variables)
-                if failed:
-                    raise ManifestError(f"The packages of the dbt project cannot be installed: {failed}")
+            if self._install_packages():
                 state_hash = project_state(self.directory, self.variables)
             if not _is_current(path, state, state_hash):
                 failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
@@ -66,14 +64,36 @@ class Project:
                 write_atomically(state, f"{state_hash} {file_digest(path)}".encode())
         return path
 
+    def _install_packages(self) -> bool:
+        """Run `dbt deps` if the project's packages are not those that are installed, and say whether it ran.
+
+        What is installed is noted in the folder of the packages; a folder without the note was filled by
+        hand, and is taken to be up to date.
+        """
+        files = [self.directory / name for name in ("packages.yml", "dependencies.yml")]
+        contents = [path.read_bytes() for path in files if path.is_file()]
+        if not any(re.search(rb"^packages\s*:", content, re.MULTILINE) for content in contents):
+            return False
+        settings = read_yaml(self.directory / "dbt_project.yml")
+        folder = self.directory / (settings.get("packages-install-path") or "dbt_packages")
+        note, wanted = folder / ".installed", hashlib.sha256(b"\n".join(contents)).hexdigest()
+        to_install = note.read_text() != wanted if note.exists() else not folder.exists()
+        if to_install:
+            failed = dbt_runner.invoke(["deps"], self.directory, self.target, self.variables)
+            if failed:
+                raise ManifestError(f"The packages of the dbt project cannot be installed: {failed}")
+        if to_install or not note.exists():
+            folder.mkdir(exist_ok=True)
+            write_atomically(note, wanted.encode())
+        return to_install
+
     def read_manifest(self) -> Mapping[str, Any]:
         """The content of the manifest that is up to date.
 
         Raises:
             ManifestError: the project cannot be parsed.
         """
-        manifest: Mapping[str, Any] = json.loads(self.manifest().read_text())
-        return manifest
+        return read_seeds(json.loads(self.manifest().read_text()))
 
     def vars(self) -> Mapping[str, Any]:
         """The project's vars and those of its packages, by name."""
@@ -132,7 +152,7 @@ def project_state(directory: Path, variables: Mapping[str, str]) -> str:
 
 def project_files(directory: Path) -> set[Path]:
     """Every file that dbt may read: all in the project's folder, and in folders beside it that it names."""
-    settings = _settings(directory)
+    settings = read_yaml(directory / "dbt_project.yml")
     outside = [directory / path for key in PATHS for path in settings.get(key) or ()]
     return {
         *_walk(directory, WRITTEN_FOLDERS),
@@ -145,32 +165,12 @@ def project_vars(directory: Path) -> Mapping[str, Any]:
     folders = [directory, *sorted(path.parent for path in directory.glob("dbt_packages/*/dbt_project.yml"))]
     values: dict[str, list[Any]] = {}
     for folder in folders:
-        for name, value in (_settings(folder).get("vars") or {}).items():
+        for name, value in (read_yaml(folder / "dbt_project.yml").get("vars") or {}).items():
             values.setdefault(name, []).append(value)
             # A mapping may hold the vars of the package of that name.
             for inner, inner_value in value.items() if isinstance(value, dict) else ():
                 values.setdefault(inner, []).append([name, inner_value])
     return {name: declared[0] if len(declared) == 1 else declared for name, declared in values.items()}
-
-
-def _lacks_packages(directory: Path) -> bool:
-    """Whether the project names packages, and `dbt deps` has not installed any."""
-    names_packages = any(
-        re.search(r"^packages\s*:", path.read_text(errors="replace"), re.MULTILINE)
-        for path in (directory / "packages.yml", directory / "dependencies.yml")
-        if path.is_file()
-    )
-    folder = _settings(directory).get("packages-install-path") or "dbt_packages"
-    return names_packages and not (directory / folder).exists()
-
-
-def _settings(directory: Path) -> Mapping[str, Any]:
-    """The content of dbt_project.yml; empty if it cannot be read, which dbt says better."""
-    try:
-        settings = yaml.safe_load((directory / "dbt_project.yml").read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def _walk(root: Path, ignored_in_root: frozenset[str]) -> Iterator[Path]:

@@ -145,6 +145,9 @@ class Warehouse(Protocol):
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         """Keep notes with relations that there are, in the place of those they have."""
 
+    def drop_relation(self, table: str) -> None:
+        """Drop a table or view, if it is there."""
+
     def row_count(self, table: str) -> int:
         """The number of rows now."""
 

@@ -218,6 +218,10 @@ class BigQueryWarehouse:
                     words = sql.words_in(table.description)
                     jobs.describe(table, sql.description_with_note(words, notes[table.table_id]))
 
+    def drop_relation(self, table: str) -> None:
+        with self._jobs(self.qualified_name(table)) as jobs:
+            jobs.client.delete_table(self._reference(table), not_found_ok=True, **jobs.call)
+
     def row_count(self, table: str) -> int:
         with self._jobs(self.qualified_name(table)) as jobs:
             existing = jobs.client.get_table(self._reference(table), **jobs.call)

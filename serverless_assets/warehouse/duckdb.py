@@ -153,6 +153,12 @@ class DuckDBWarehouse:
             for name in notes.keys() & kinds.keys():
                 connection.execute(_comment(kinds[name], self.quoted_name(name), notes[name]))
 
+    def drop_relation(self, table: str) -> None:
+        kinds = {name: kind for name, kind, _ in self._relations()}
+        if table in kinds:
+            with self._transaction() as connection:
+                connection.execute(f"drop {kinds[table]} {self.quoted_name(table)}")
+
     def _relations(self) -> list[tuple[str, str, Mapping[str, object]]]:
         """Name, kind (table or view) and note of every relation."""
         if not self.path.exists():

@@ -14,7 +14,14 @@ def form(job: str) -> dict:
 
 
 def request(job: str, **flags: bool) -> Request:
-    given = {"reuse": False, "skip_forecast": False, "rebuild": False, "resume": False, **flags}
+    given = {
+        "reuse": False,
+        "skip_forecast": False,
+        "rebuild": False,
+        "drop_deleted": False,
+        "resume": False,
+        **flags,
+    }
     return Request.read(job, None, months=None, **given)
 
 
@@ -71,8 +78,9 @@ def test_from_a_shell_a_job_opens_on_its_own_form_and_flags_change_that(green, j
         "ingestion": {"reuse": {}},
         "forecast": {"skip": {}},
     }
-    rebuilt = request(job, rebuild=True).run_config(found)
+    rebuilt = request(job, rebuild=True, drop_deleted=True).run_config(found)
     assert rebuilt["resources"]["run_inputs"]["config"]["rebuild"] == "all"
+    assert rebuilt["resources"]["run_inputs"]["config"]["deleted_models"] == "drop"
 
 
 def test_transform_takes_every_model_in_whatever_folder_it_is():

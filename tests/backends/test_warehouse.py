@@ -290,6 +290,13 @@ def test_tables_are_told_by_name(stocked: Backend) -> None:
     assert stocked.warehouse.tables() == {"orders", "kinds"}
 
 
+def test_a_dropped_table_or_view_is_gone_and_may_be_dropped_again(stocked: Backend) -> None:
+    make_view(stocked)
+    for name in ("some_orders", "orders", "orders"):
+        stocked.warehouse.drop_relation(name)
+    assert stocked.warehouse.tables() == set()
+
+
 def test_rows_are_counted(stocked: Backend) -> None:
     assert stocked.warehouse.row_count("orders") == 5
     stocked.warehouse.replace_rows(ORDERS, stocked.file(orders(*STOCK[:2])), {})

@@ -107,7 +107,7 @@ class Team:
         PendingAssets(self.home).add(())
         self.warehouse.replace_rows(ORDERS, path, {"version": version, "months": versions})
 
-    def run(self, *assets: str, rebuild: str = "changed") -> dict[str, dict[str, Any]]:
+    def run(self, *assets: str, rebuild: str = "changed", deleted: str = "keep") -> dict[str, dict[str, Any]]:
         """Run the step for these assets, or all; what became of each by its summary."""
         definition = transformation_assets(self.project, "pool")
         defs = dg.Definitions(
@@ -121,6 +121,7 @@ class Team:
                 ),
                 "run_inputs": RunInputs(
                     rebuild=rebuild,  # type: ignore[arg-type]
+                    deleted_models=deleted,  # type: ignore[arg-type]
                     ingestion=Reuse(),
                     forecast=SkipForecast(),
                 ),

@@ -111,6 +111,11 @@ def test_each_model_has_its_own_error_and_a_skipped_one_names_what_failed(team: 
     assert told["untested"][0] == "failed"
     assert "unique_untested_one" in told["untested"][1]
     assert told["later"] == ("skipped", "skipped: tests of upstream untested failed")
+    (run,) = team.instance.get_runs()
+    said = [entry.user_message for entry in team.instance.all_logs(run.run_id) if not entry.is_dagster_event]
+    for words, name in (("nowhere does not exist", "broken"), ("configured to fail", "unique_untested_one")):
+        (sentence,) = [one for one in said if words in one]
+        assert name in sentence
 
 
 def test_a_failed_test_of_several_models_fails_each_of_them(team: Team):

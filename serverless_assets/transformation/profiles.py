@@ -1,0 +1,88 @@
+"""The dbt profile that every command gets: the project's own, pointed at this environment's warehouse."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serverless_assets.errors import UserError
+from serverless_assets.files import write_atomically
+
+# What the environment decides, by target. An output of the project's profiles.yml keeps its other keys.
+DECIDED: Mapping[str, Mapping[str, Any]] = {
+    "local": {
+        "type": "duckdb",
+        "path": "{{ env_var('SERVERLESS_DUCKDB_PATH') }}",
+        "schema": "{{ env_var('DBT_SCHEMA') }}",
+    },
+    "gcp": {
+        "type": "bigquery",
+        "project": "{{ env_var('GOOGLE_CLOUD_PROJECT', '') }}",
+        "dataset": "{{ env_var('DBT_SCHEMA') }}",
+        "location": "{{ env_var('SERVERLESS_LOCATION', 'US') }}",
+        # BigQuery refuses a query that would read more, before it costs.
+        "maximum_bytes_billed": "{{ env_var('SERVERLESS_MAX_BYTES_BILLED', '10737418240') | as_number }}",
+    },
+}
+# What applies where the project's profiles.yml says nothing.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "local": {"threads": 2},
+    "gcp": {"method": "oauth", "threads": 4, "job_retries": 1, "job_execution_timeout_seconds": 1800},
+}
+# Other names of keys that the environment decides.
+SYNONYMS = ("database", "dbname", "schema", "dataset", "project")
+# Connections of one process to one file must agree on their configuration: this lets dbt's process count a
+# model's rows while dbt is at work (serverless_assets/warehouse/duckdb.py).
+CONFIG_OPTIONS = {"custom_user_agent": "dagster"}
+
+
+class ProfileError(UserError):
+    """The profiles.yml of the dbt project cannot be used; the message says why."""
+
+
+def write_profile(project_dir: Path, folder: Path, target: str) -> str:
+    """Write the profiles.yml for dbt's commands into a folder, and return the name of the profile.
+
+    Args:
+        project_dir: the dbt project. Of its own profiles.yml, the output of this target is taken, or else
+            the default one, or any other, if it is for the same warehouse.
+        target: `local` or `gcp`.
+
+    Raises:
+        ProfileError: the project's profiles.yml is not YAML.
+    """
+    project = read_yaml(project_dir / "dbt_project.yml")
+    name = str(project.get("profile") or "serverless")
+    output = {**DEFAULTS[target], **_own_output(project_dir / "profiles.yml", name, target)}
+    output = {key: value for key, value in output.items() if key not in SYNONYMS} | dict(DECIDED[target])
+    if target == "local":
+        output["config_options"] = {**(output.get("config_options") or {}), **CONFIG_OPTIONS}
+    path, content = folder / "profiles.yml", {name: {"target": target, "outputs": {target: output}}}
+    text = yaml.safe_dump(content, sort_keys=True).encode()
+    if not path.exists() or path.read_bytes() != text:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    return name
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """The mapping in a file; empty if there is none, or none that can be read: dbt says better why."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _own_output(path: Path, name: str, target: str) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        profile = (yaml.safe_load(path.read_text()) or {}).get(name) or {}
+        outputs = profile.get("outputs") or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        raise ProfileError(f"{path} cannot be read: {error}") from None
+    candidates = [outputs.get(target), outputs.get(profile.get("target")), *outputs.values()]
+    kind = DECIDED[target]["type"]
+    return next((one for one in candidates if isinstance(one, dict) and one.get("type") == kind), {})

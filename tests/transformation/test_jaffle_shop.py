@@ -1,0 +1,76 @@
+"""A project like dbt-labs' jaffle-shop is plugged in by two settings, and changed by nothing."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from serverless_assets.automation.plan import dry_run
+from serverless_assets.definitions import build
+from serverless_assets.environments import environment
+from serverless_assets.names import MAIN_JOB
+from serverless_assets.publishing.summary import read_summary
+from serverless_assets.run_inputs import RunInputs
+from serverless_assets.settings import Settings
+from tests.transformation.jaffle_shop import JAFFLE_SHOP
+from tests.transformation.team import Team
+
+pytestmark = pytest.mark.slow
+
+RELATIONS = {
+    *("raw/raw_customers", "raw/raw_orders", "raw/raw_supplies"),
+    *("stg_customers", "stg_orders", "stg_supplies", "metricflow_time_spine"),
+    *("orders", "customers", "supplies"),
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Team]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Team(tmp_path / "jaffle-shop", tmp_path / "home", instance).write(JAFFLE_SHOP)
+
+
+def settings(shop: Team) -> Settings:
+    return Settings.from_environ(
+        {"SERVERLESS_HOME": str(shop.home), "SERVERLESS_DBT_PROJECT": str(shop.directory)}
+    )
+
+
+def run(shop: Team, inputs: RunInputs | None = None) -> dict[str, dict[str, object]]:
+    """Run the main job; what became of each asset by the run's summary."""
+    job = build(settings(shop)).resolve_job_def(MAIN_JOB)
+    run_config = dg.RunConfig(resources={"run_inputs": inputs or RunInputs()})
+    assert job.execute_in_process(run_config=run_config, instance=shop.instance).success
+    summary = read_summary(shop.home)
+    assert summary["published"]
+    return summary["assets"]
+
+
+def test_it_runs_publishes_and_is_reused(shop: Team):
+    outcomes = run(shop)
+    assert {name: one["status"] for name, one in outcomes.items()} == dict.fromkeys(RELATIONS, "built")
+    with closing(duckdb.connect(str(shop.home / "warehouse.duckdb"), read_only=True)) as published:
+        counts = published.execute("select count_lifetime_orders from dwh.customers order by 1").fetchall()
+    assert counts == [(0,), (2,)]
+    # Its own profile has another file, and settings that stay.
+    assert not list(shop.directory.rglob("*.duckdb"))
+    assert "TimeZone" in (shop.home / "dbt" / "profiles.yml").read_text()
+    planned = {(one.verdict, one.reason) for one in dry_run(environment(settings(shop)), RunInputs(), "")}
+    assert planned == {("reuse", "unchanged")}
+    assert {one["reason"] for one in run(shop).values()} == {"unchanged"}
+
+
+def test_packages_are_installed_again_when_packages_yml_changed(shop: Team):
+    project = environment(settings(shop)).project
+    assert "macro.dbt_utils.generate_surrogate_key" in project.read_manifest()["macros"]
+    shop.write(
+        {
+            "packages.yml": JAFFLE_SHOP["packages.yml"] + "  - local: packages/helper\n",
+            "packages/helper/dbt_project.yml": "name: helper\nversion: '1.0.0'\n",
+            "packages/helper/models/helping.sql": "select 1 as one",
+        }
+    )
+    assert "model.helper.helping" in project.read_manifest()["nodes"]
