@@ -101,6 +101,27 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
         click.echo(planned)
 
 
+@main.command("add-table")
+@click.argument("url")
+@click.option("--name", help="The name of the table; by default that of the file.")
+def add_table(url: str, name: str | None) -> None:
+    """Declare the raw table that a parquet file at URL is a sample of, with a staging model."""
+    settings = Settings.from_environ()
+    from serverless_assets.environments import environment
+    from serverless_assets.files import scratch_folder
+    from serverless_assets.ingestion import add_table as command
+    from serverless_assets.ingestion.source import HttpSource
+
+    parts = environment(settings)
+    source = parts.source if isinstance(parts.source, HttpSource) else None
+    with scratch_folder(settings.home, "add-table") as folder:
+        project = parts.project
+        for sentence in command.add_table(
+            url, name, project.directory, project.read_manifest(), source, folder
+        ):
+            click.echo(sentence)
+
+
 @main.command()
 def doctor() -> None:
     """Say what a run would use, check each part of it, and say what is wrong."""

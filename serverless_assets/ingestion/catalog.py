@@ -122,6 +122,38 @@ TYPES: Mapping[str, pa.DataType] = {
     **dict.fromkeys(("boolean", "bool"), FLAG),
     **dict.fromkeys(("timestamp", "datetime"), TIMESTAMP),
 }
+# Any whole number of so many digits is within the bounds of a bigint.
+DIGITS_OF_INTEGER = 15
+
+
+def declared_type(served: pa.DataType) -> str | None:
+    """Return the `data_type` that holds all values of a type that a source serves; None if none does."""
+    kind = served.value_type if pa.types.is_dictionary(served) else served
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "timestamp"
+    if pa.types.is_floating(kind):
+        return "double"
+    if pa.types.is_integer(kind):
+        return "bigint"
+    if pa.types.is_decimal(kind) and kind.scale > 0:
+        return "double"
+    if pa.types.is_decimal(kind) and kind.precision <= DIGITS_OF_INTEGER:
+        return "bigint"
+    return "string" if is_text(kind) or has_text_form(kind) else None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def has_text_form(kind: pa.DataType) -> bool:
+    """Whether values of a type can be loaded as text: those that the warehouses have other types for."""
+    is_whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+    return is_whole or pa.types.is_time(kind) or isinstance(kind, pa.UuidType)
+
+
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
 META_KEYS = ("key", "event_time", "parent", "path", "optional", "clustered_by", "longest_text")
 

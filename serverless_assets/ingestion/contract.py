@@ -11,7 +11,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.ingestion.catalog import EARLIEST, END_OF_TIME, LARGEST_INTEGER, RawTable
+from serverless_assets.ingestion.catalog import (
+    EARLIEST,
+    END_OF_TIME,
+    LARGEST_INTEGER,
+    RawTable,
+    declared_type,
+    has_text_form,
+    is_text,
+)
 
 # A batch has as many rows as fit, whatever the length of their texts.
 BATCH_ROWS, BATCH_BYTES = 64 * 1024, 32 << 20
@@ -103,7 +111,10 @@ def schema_problems(table: RawTable, served: pa.Schema) -> list[Problem]:
         elif (times := served.names.count(name)) > 1:
             problems.append(Problem(table.name, name, str(expected), f"{times} columns of that name"))
         elif not is_convertible(served.field(name).type, expected):
-            problems.append(Problem(table.name, name, str(expected), str(served.field(name).type)))
+            found = str(served.field(name).type)
+            if declared_type(served.field(name).type) is None:
+                found += ", which cannot be loaded (serve it as text, or leave the column out of the entry)"
+            problems.append(Problem(table.name, name, str(expected), found))
     return problems
 
 
@@ -114,7 +125,7 @@ def is_convertible(served: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_null(served) or served == expected:
         return True
     if pa.types.is_string(expected):
-        return _is_text(served) or pa.types.is_integer(served)
+        return is_text(served) or has_text_form(served)
     if pa.types.is_integer(expected) or pa.types.is_floating(expected):
         return pa.types.is_integer(served) or pa.types.is_floating(served) or pa.types.is_decimal(served)
     if pa.types.is_timestamp(expected):
@@ -137,7 +148,7 @@ def _rows_per_batch(source: Path, table: RawTable, served: pa.Schema, scratch: P
     Raises:
         ContractError: a text is too long.
     """
-    limits = {name: most for name, most in table.text_columns.items() if _is_text(_plain(served, name))}
+    limits = {name: most for name, most in table.text_columns.items() if is_text(_plain(served, name))}
     if not limits:
         return BATCH_ROWS
     positions = [served.names.index(name) + 1 for name in limits]
@@ -168,10 +179,6 @@ def _plain(served: pa.Schema, column: str) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
 def _cast(array: pa.Array, table: RawTable, column: str) -> pa.Array:
     expected, served = table.columns[column], array.type
     try:
@@ -180,6 +187,10 @@ def _cast(array: pa.Array, table: RawTable, column: str) -> pa.Array:
         if pa.types.is_timestamp(served) and served.tz is not None:
             # An instant means the same in every zone; the warehouse holds it in UTC.
             array = array.cast(pa.timestamp(served.unit, "UTC")).cast(pa.timestamp(served.unit))
+        if isinstance(served, pa.UuidType):
+            array = pa.array(
+                [None if value is None else str(value) for value in array.to_pylist()], pa.string()
+            )
         converted = array.cast(expected, safe=True)
         # Text of the expected type is not looked at by a cast: it may be no UTF-8.
         converted.validate(full=True)

@@ -1,7 +1,8 @@
-"""A raw table that the source does not have: it fails alone, or is left out if it is optional."""
+"""Raw tables that a team declares: one that it adds, and those that the source does not have."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -10,8 +11,10 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from serverless_assets.automation.plan import dry_run
+from serverless_assets.cli.main import main
 from serverless_assets.definitions import build
 from serverless_assets.environments import environment
 from serverless_assets.names import MAIN_JOB
@@ -80,15 +83,17 @@ class World:
             pq.write_table(pa.table({"id": [f"{table} 1"]}), self.files / f"{table}.parquet")
 
     @property
+    def variables(self) -> Mapping[str, str]:
+        return {
+            "SERVERLESS_HOME": str(self.team.home),
+            "SERVERLESS_DBT_PROJECT": str(self.team.directory),
+            "SERVERLESS_DATASET_URL": self.url,
+            "SERVERLESS_FIRST_MONTH": "2026-01",
+        }
+
+    @property
     def settings(self) -> Settings:
-        return Settings.from_environ(
-            {
-                "SERVERLESS_HOME": str(self.team.home),
-                "SERVERLESS_DBT_PROJECT": str(self.team.directory),
-                "SERVERLESS_DATASET_URL": self.url,
-                "SERVERLESS_FIRST_MONTH": "2026-01",
-            }
-        )
+        return Settings.from_environ(self.variables)
 
     def plan(self) -> dict[str, str]:
         return {
@@ -196,3 +201,26 @@ def test_a_source_without_any_of_the_tables_stops_the_run(world: World):
     world.run()
     (failed,) = world.result.get_failed_step_keys()
     assert failed == "ingestion"
+
+
+def test_a_table_and_its_model_are_added_by_the_command_and_loaded_by_the_next_run(world: World, monkeypatch):
+    world.serve("shops", "visits")
+    times = pa.array([datetime(2026, 3, day) for day in (1, 2)])
+    sales = pa.table({"shop": ["s1", "s1"], "sale_id": [1, 2], "sold_at": times, "tags": [["a"], []]})
+    pq.write_table(sales, world.files / "raw_sales.parquet")
+    for name, value in world.variables.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(main, ["add-table", f"{world.url}/raw_sales.parquet"])
+    assert done.exit_code == 0, done.output
+    assert "key: sale_id, a guess" in done.output
+    assert "tags is left out: list<" in done.output
+    outcomes = world.run()
+    assert outcomes["raw_sales"] == ("built", "loaded from the source: first load")
+    assert outcomes["stg_sales"] == ("built", "new")
+    assert set(world.plan().values()) == {"reuse"}
+    assert world.team.rows("select * exclude (sold_at) from dwh.stg_sales order by all") == [
+        ("s1", 1), ("s1", 2),
+    ]  # fmt: skip
+    again = CliRunner().invoke(main, ["add-table", f"{world.url}/raw_sales.parquet"])
+    assert again.exit_code == 1
+    assert "The dbt project has a raw_sales already: choose another name with --name." in again.output

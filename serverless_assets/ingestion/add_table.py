@@ -1,0 +1,283 @@
+"""`serverless add-table`: declare a raw table from a sample file, with a staging model that reads it."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from serverless_assets.errors import UserError
+from serverless_assets.files import write_atomically
+from serverless_assets.ingestion.catalog import declared_type, is_raw_table
+from serverless_assets.ingestion.http import without_credentials
+from serverless_assets.ingestion.source import HttpSource
+
+SAMPLE_ROWS = 10_000
+# A pair of columns is looked for among the first ones alone.
+COLUMNS_OF_A_PAIR = 8
+NEW_SOURCE = """sources:
+  - name: raw
+    schema: "{{ env_var('SERVERLESS_SOURCE_SCHEMA', target.schema) }}"
+    tables:
+"""
+
+
+class AddTableError(UserError):
+    """A table that cannot be declared; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a file says of a table. `columns` maps names to data types; those of `others` cannot be loaded."""
+
+    columns: Mapping[str, str]
+    others: Mapping[str, str]
+    key: Sequence[str]
+    event_time: str | None
+    rows: int
+
+
+def add_table(
+    url: str,
+    name: str | None,
+    directory: Path,
+    manifest: Mapping[str, Any],
+    source: HttpSource | None,
+    folder: Path,
+) -> Iterator[str]:
+    """Write an entry under `sources:` and a staging model. Yields what was done, in sentences.
+
+    Args:
+        url: the address of a parquet file.
+        name: of the table; that of the file, if None.
+        directory: of the dbt project, and `manifest` is its.
+        source: the one that runs load from, if it is not the sample shop.
+        folder: for the sample file.
+
+    Raises:
+        UserError: nothing was written.
+    """
+    base, location = _split(url, source)
+    table = name or location.rpartition("/")[2].lower()
+    model = f"stg_{table.removeprefix('raw_')}"
+    _refuse_name(table, model, manifest)
+    path = folder / "sample.parquet"
+    replace(source or HttpSource(base), base_url=base).fetch(location, None, path, lambda line: None)
+    sample = read_sample(path, table)
+    file, source_name = _sources_file(directory, manifest)
+    entry = _entry(table, location, sample)
+    text = file.read_text() if file.exists() else NEW_SOURCE
+    content = _with_entry(text, source_name, table, entry, file)
+    sql, yml = (file.parent / f"{model}.{suffix}" for suffix in ("sql", "yml"))
+    if existing := [path for path in (sql, yml) if path.exists()]:
+        raise AddTableError(f"{existing[0]} exists: choose another name with --name.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(sql, _model_sql(table, source_name, sample).encode())
+    write_atomically(yml, _model_yml(model, table, sample).encode())
+    write_atomically(file, content.encode())
+    yield f"Read {sample.rows:,} rows of {without_credentials(url)}."
+    yield f"Added {table} to {file}, with {len(sample.columns)} columns."
+    yield f"  key: {', '.join(sample.key)}, a guess: no two rows of the sample have the same."
+    if sample.event_time:
+        yield f"  event_time: {sample.event_time}, a guess: delete it if no row is an event."
+    for column, kind in sample.others.items():
+        yield f"  {column} is left out: {kind} cannot be loaded. Have the source serve it as text."
+    yield f"Added the model {model} in {sql} and {yml.name}."
+    if source is None:
+        yield f"Runs load the sample shop: set SERVERLESS_DATASET_URL to {without_credentials(base)}."
+    yield "Next: check the guesses and write the descriptions, then `serverless plan` and `serverless run`."
+
+
+def read_sample(path: Path, table: str) -> Sample:
+    """Return what the schema and the first rows of a file say of a table.
+
+    Raises:
+        AddTableError: the file cannot be read, or no columns identify its rows.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            kinds = {field.name: declared_type(field.type) for field in file.schema_arrow}
+            others = {field.name: str(field.type) for field in file.schema_arrow if not kinds[field.name]}
+            columns = {name: kind for name, kind in kinds.items() if kind}
+            batch = next(file.iter_batches(SAMPLE_ROWS, columns=list(columns)), None)
+    except (pa.ArrowException, OSError) as error:
+        raise AddTableError(f"The file of {table} cannot be read as parquet ({error}).") from None
+    if batch is None or not batch.num_rows or not columns:
+        raise AddTableError(f"The file of {table} has no rows or columns to load: give one that has some.")
+    rows = pa.Table.from_batches([batch])
+    filled = [name for name in columns if not rows[name].null_count]
+    key = _guess_key([name for name in filled if columns[name] in ("string", "bigint")], rows, table)
+    times = [name for name in filled if columns[name] == "timestamp" and name not in key]
+    return Sample(columns, others, key, times[0] if times else None, rows.num_rows)
+
+
+def _guess_key(columns: Sequence[str], rows: pa.Table, table: str) -> Sequence[str]:
+    """Return the column, or else the pair, of which no two rows have the same values."""
+    likely = sorted(
+        columns, key=lambda name: (name.lower() != "id", not re.search(r"_?(id|key)$", name, re.I))
+    )
+    groups: list[tuple[str, ...]] = [(name,) for name in likely]
+    groups += combinations(columns[:COLUMNS_OF_A_PAIR], 2)
+    for group in groups:
+        if rows.group_by(list(group)).aggregate([]).num_rows == rows.num_rows:
+            return group
+    raise AddTableError(
+        f"No column of {table}, nor two of them, identifies its rows. Add the entry by hand, with the `key` "
+        "that does: docs/your-own.md shows one."
+    )
+
+
+def _split(url: str, source: HttpSource | None) -> tuple[str, str]:
+    """Return the base URL and the location of the table below it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.path.endswith(".parquet"):
+        raise AddTableError(
+            f"{without_credentials(url)!r} is not the address of a parquet file, such as "
+            "https://example.com/data/raw_visits.parquet."
+        )
+    if source is None:
+        folder, _, file = parts.path.rpartition("/")
+        return parts._replace(path=folder).geturl(), unquote(file).removesuffix(".parquet")
+    base = urlsplit(source.base_url)
+    below = f"{base.path.rstrip('/')}/"
+    if (parts.scheme, parts.hostname, parts.port) != (base.scheme, base.hostname, base.port) or (
+        not parts.path.startswith(below)
+    ):
+        raise AddTableError(
+            f"{without_credentials(url)} is not below {source.name} (SERVERLESS_DATASET_URL), which all raw "
+            "tables are loaded from."
+        )
+    return source.base_url, unquote(parts.path.removeprefix(below)).removesuffix(".parquet")
+
+
+def _refuse_name(table: str, model: str, manifest: Mapping[str, Any]) -> None:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", table):
+        raise AddTableError(
+            f"{table!r} is no name of a table: expected lower-case letters, digits and underscores. "
+            "Choose one with --name."
+        )
+    taken = {source["identifier"].lower() for source in manifest["sources"].values()}
+    taken |= {str(node["name"]).lower() for node in manifest["nodes"].values()}
+    for name in (table, model):
+        if name in taken:
+            raise AddTableError(f"The dbt project has a {name} already: choose another name with --name.")
+
+
+def _sources_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return the file that declares the project's raw tables, and the name of their source."""
+    for source in manifest["sources"].values():
+        if is_raw_table(source) and source["package_name"] == manifest["metadata"]["project_name"]:
+            return directory / source["original_file_path"], source["source_name"]
+    return directory / "models" / "staging" / "raw.yml", "raw"
+
+
+def _entry(table: str, location: str, sample: Sample) -> str:
+    """Return the table as YAML, indented as an item of a list."""
+    meta = [f"key: [{', '.join(map(_yaml, sample.key))}]  # a guess, from {sample.rows:,} rows"]
+    if sample.event_time:
+        meta.append(f"event_time: {_yaml(sample.event_time)}  # a guess")
+    if location != table:
+        meta.append(f"path: {_yaml(location)}")
+    lines = [f"- name: {table}", '  description: ""', "  config:", "    meta:"]
+    lines += [f"      {line}" for line in meta]
+    lines.append("  columns:")
+    for name, kind in sample.columns.items():
+        lines += [f"    - name: {_yaml(name)}", '      description: ""', f"      data_type: {kind}"]
+    return "\n".join(lines)
+
+
+def _with_entry(text: str, source_name: str, table: str, entry: str, file: Path) -> str:
+    """Return a sources file with one entry more, and otherwise to the letter as it was."""
+    try:
+        tables = _tables_node(yaml.compose(text), source_name)
+    except yaml.YAMLError as error:
+        raise AddTableError(f"{file} cannot be read as YAML: {error}") from None
+    lines = text.splitlines()
+    if tables is None and text != NEW_SOURCE:
+        raise AddTableError(
+            f"{file} has no list `tables:` of several lines under the source {source_name}. Add the entry by "
+            f"hand:\n\n{entry}"
+        )
+    last = max(_ends(tables)) if tables else len(lines) - 1
+    # A list begins at its first dash.
+    indent = " " * (tables.start_mark.column if tables else 6)
+    added = [indent + line for line in entry.splitlines()]
+    space = [""] if tables and not lines[tables.value[-1].start_mark.line - 1].strip() else []
+    result = "\n".join([*lines[: last + 1], *space, *added, *lines[last + 1 :]]) + "\n"
+    written = [item["name"] for item in _load_tables(result, source_name)]
+    if table not in written or len(written) != (len(tables.value) if tables else 0) + 1:
+        raise AddTableError(f"{file} is written in a way that cannot be added to. Add it by hand:\n\n{entry}")
+    return result
+
+
+def _tables_node(document: Any, source_name: str) -> Any:
+    """Return the node of the tables of a source; None if there is none that can be added to."""
+    for source in _value(document, "sources").value if _value(document, "sources") else ():
+        name, tables = _value(source, "name"), _value(source, "tables")
+        if name and name.value == source_name and isinstance(tables, yaml.SequenceNode):
+            return None if tables.flow_style or not tables.value else tables
+    return None
+
+
+def _value(node: Any, key: str) -> Any:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((value for name, value in pairs if name.value == key), None)
+
+
+def _ends(node: Any) -> Iterator[int]:
+    """Yield the last line of each value; that of a block itself may be after comments that follow it."""
+    if isinstance(node, yaml.ScalarNode) or node.flow_style:
+        yield node.end_mark.line - (1 if node.end_mark.column == 0 and node.end_mark.line else 0)
+        return
+    for child in node.value:
+        for one in child if isinstance(child, tuple) else (child,):
+            yield from _ends(one)
+
+
+def _load_tables(text: str, source_name: str) -> Sequence[Mapping[str, Any]]:
+    try:
+        sources = yaml.safe_load(text)["sources"]
+        return [table for source in sources if source["name"] == source_name for table in source["tables"]]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
+def _model_sql(table: str, source_name: str, sample: Sample) -> str:
+    columns = ",\n".join(f"            {_column(name)}" for name in sample.columns)
+    return f"""with
+    {table} as (select * from {{{{ source("{source_name}", "{table}") }}}}),
+
+    final as (
+        select
+{columns}
+        from {table}
+    )
+
+select *
+from final
+"""
+
+
+def _model_yml(model: str, table: str, sample: Sample) -> str:
+    tests = "[unique, not_null]" if len(sample.key) == 1 else "[not_null]"
+    lines = ["models:", f"  - name: {model}", f"    description: The rows of {table}.", "    columns:"]
+    for name in sample.columns:
+        lines += [f"      - name: {_yaml(name)}", '        description: ""']
+        if name in sample.key:
+            lines.append(f"        data_tests: {tests}")
+    return "\n".join(lines) + "\n"
+
+
+def _column(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else f"{{{{ adapter.quote('{name}') }}}}"
+
+
+def _yaml(text: str) -> str:
+    """Return text as YAML, quoted where it must be."""
+    return yaml.safe_dump(text, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,79 @@
+"""The types that a source may serve: each is loaded alike by both warehouses, or refused in words."""
+
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serverless_assets.ingestion.audit import content_of
+from serverless_assets.ingestion.catalog import TYPES, RawTable, declared_type
+from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+
+SOME_ID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
+LARGE = Decimal(10**37 + 1)
+DAY = datetime(2026, 10, 1)
+
+LOADED = [
+    (pa.uuid(), SOME_ID.bytes, "string", str(SOME_ID)),
+    (pa.decimal128(38, 0), LARGE, "string", str(LARGE)),
+    (pa.decimal128(9, 0), Decimal(7), "bigint", 7),
+    (pa.decimal128(12, 2), Decimal("1.25"), "double", 1.25),
+    (pa.time64("us"), time(23, 59, 1), "string", "23:59:01.000000"),
+    (pa.time32("ms"), time(7, 0), "string", "07:00:00.000"),
+    (pa.int32(), 7, "bigint", 7),
+    (pa.float32(), 0.5, "double", 0.5),
+    (pa.date32(), date(2026, 10, 1), "timestamp", DAY),
+    (pa.timestamp("ms", "Europe/Berlin"), datetime(2026, 10, 1, 0), "timestamp", DAY),
+    (pa.large_string(), "x", "string", "x"),
+    (pa.dictionary(pa.int8(), pa.string()), "x", "string", "x"),
+    (pa.bool_(), True, "boolean", True),
+]
+REFUSED = [
+    (pa.binary(), b"x"),
+    (pa.list_(pa.string()), ["x"]),
+    (pa.struct({"a": pa.int64()}), {"a": 1}),
+    (pa.map_(pa.string(), pa.string()), [("a", "b")]),
+]
+
+
+def table_of(data_type: str) -> RawTable:
+    return RawTable("raw", "A table.", {"id": pa.string(), "value": TYPES[data_type]})
+
+
+def serve(path: Path, kind: pa.DataType, value: object) -> Path:
+    pq.write_table(pa.table({"id": ["a", "b"], "value": pa.array([value, None], kind)}), path)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "value", "data_type", "loaded"), LOADED, ids=lambda item: str(item)[:20])
+def test_a_type_is_loaded_as_what_both_warehouses_hold(tmp_path, kind, value, data_type, loaded):
+    source = serve(tmp_path / "source.parquet", kind, value)
+    assert declared_type(pq.read_schema(source).field("value").type) == data_type
+    table, target = table_of(data_type), tmp_path / "conformed.parquet"
+    conform(source, table, target)
+    with audit_connection(tmp_path) as connection:
+        first = content_of(connection, table, target)
+        conform(source, table, target)
+        assert content_of(connection, table, target).hash == first.hash
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+    warehouse.replace_rows(table.shape, target, {})
+    rows = warehouse.query(f"select value from {warehouse.quoted_name('raw')} order by id")
+    assert rows["value"].to_pylist() == [loaded, None]
+
+
+@pytest.mark.parametrize(("kind", "value"), REFUSED, ids=lambda item: str(item)[:20])
+def test_another_type_is_refused_with_its_column_and_what_to_do(tmp_path, kind, value):
+    assert declared_type(kind) is None
+    source = serve(tmp_path / "source.parquet", kind, value)
+    with pytest.raises(ContractError) as refused:
+        conform(source, table_of("string"), tmp_path / "conformed.parquet")
+    served = pq.read_schema(source).field("value").type
+    assert str(refused.value) == (
+        f"raw.value: expected string, found {served}, which cannot be loaded (serve it as text, or leave the "
+        "column out of the entry)."
+    )
