@@ -124,12 +124,13 @@ def summary_text(document: Mapping[str, Any]) -> str:
     verdict = "Succeeded" if document["success"] else "Failed"
     lines = [f"{verdict} in {document['seconds']:.1f} s: {counts}.", ""]
     lines += _not_done(assets)
-    raw = {asset: outcome for asset, outcome in assets.items() if asset.startswith("raw_")}
-    if raw:
-        loaded = ", ".join(
-            f"{asset} {outcome['rows']:,}" for asset, outcome in raw.items() if outcome["rows"]
-        )
-        lines.append(f"  Tables    {loaded}")
+    loaded = [
+        f"{asset} {outcome['rows']:,}"
+        for asset, outcome in assets.items()
+        if asset.startswith("raw_") and outcome["rows"]
+    ]
+    if loaded:
+        lines.append(f"  Tables    {', '.join(loaded)}")
     horizon = assets.get(FORECAST, {}).get("rows")
     if horizon:
         lines.append(f"  Forecast  {horizon} days ahead")

@@ -160,8 +160,11 @@ class Publisher(ABC):
         pending_assets.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
         waiting = pending_assets.read()
         if waiting:
+            failed = waiting & {outcome.asset for outcome in outcomes if outcome.status == "failed"}
+            named = failed or waiting
+            others = f", and {len(waiting - named)} more are not finished" if waiting - named else ""
             log.warning(
-                f"Not published: {', '.join(sorted(waiting))} did not succeed. {self.if_not_published} "
+                f"Not published: {', '.join(sorted(named))} did not succeed{others}. {self.if_not_published} "
                 "The next run continues from what this one finished."
             )
             return False

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from serverless_assets.environments import environment
-from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.settings import Settings
 
@@ -30,3 +30,16 @@ def test_a_run_whose_tests_failed_says_what_readers_see(tmp_path, caplog, variab
     assert not publisher.end("run-1", [failed], logging.getLogger("run"))
     assert "Not published: customers did not succeed." in caplog.text
     assert sentence in caplog.text
+
+
+def test_a_run_that_is_not_published_names_what_failed_and_counts_what_waits_for_it(tmp_path, caplog):
+    publisher = environment(Settings.from_environ({"SERVERLESS_HOME": str(tmp_path)})).publisher
+    (tmp_path / "work").mkdir()
+    PendingAssets(tmp_path).add(["raw_orders", "orders", "customers"])
+    outcomes = [
+        AssetOutcome("raw_orders", "failed", "no connection"),
+        AssetOutcome("orders", "skipped", NOT_REACHED),
+        AssetOutcome("customers", "skipped", NOT_REACHED),
+    ]
+    assert not publisher.end("run-1", outcomes, logging.getLogger("run"))
+    assert "Not published: raw_orders did not succeed, and 2 more are not finished." in caplog.text
