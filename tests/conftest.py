@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,11 +18,13 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner, Result
 
 from modal_forecast.code_version import versioned_app
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.automation.jobs import run_config
+from serverless_assets.cli import main
 from serverless_assets.definitions import build
 from serverless_assets.environments import Environment, environment
 from serverless_assets.publishing.summary import read_summary
@@ -166,6 +168,34 @@ def pipeline(template: Path, green: Pipeline) -> Iterator[Pipeline]:
     shutil.copytree(template, home, symlinks=True)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(home, instance, green.variables)
+
+
+@pytest.fixture
+def empty(template: Path, green: Pipeline) -> Iterator[Pipeline]:
+    """A pipeline before its first run, in a home where dbt has parsed the project: that takes seconds."""
+    home = template.with_name("home")
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(template / "dbt", home / "dbt", ignore=shutil.ignore_patterns("runs"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Pipeline(home, instance, green.variables)
+
+
+@pytest.fixture
+def serverless(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process: one of its own takes seconds to import Dagster.
+
+    tests/test_cli.py has the command as a process.
+    """
+    monkeypatch.setenv("DAGSTER_HOME", "")
+
+    def run(pipeline: Pipeline, *words: str) -> Result:
+        variables = {**pipeline.variables, "SERVERLESS_HOME": str(pipeline.home)}
+        return CliRunner().invoke(main, words, env=variables)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

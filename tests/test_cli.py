@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -12,63 +13,54 @@ from serverless_assets.cli import main
 from serverless_assets.cli.run import RunRefused, range_tags
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
+NO_SOURCE = {"SERVERLESS_DATASET_URL": "http://127.0.0.1:9"}
 
 
-def serverless(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [SERVERLESS, *words], env={**os.environ, **variables}, capture_output=True, text=True
-    )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> dict[str, str]:
-    return {"SERVERLESS_HOME": str(tmp_path / "home")}
-
-
-def test_an_unknown_environment_is_refused_with_those_that_are_known(home):
-    refused = serverless("run", SERVERLESS_ENV="staging", **home)
+def test_an_unknown_environment_is_refused_with_those_that_are_known(tmp_path):
+    variables = {**os.environ, "SERVERLESS_HOME": str(tmp_path), "SERVERLESS_ENV": "staging"}
+    refused = subprocess.run([SERVERLESS, "run"], env=variables, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "Unknown SERVERLESS_ENV 'staging'" in refused.stderr
     assert "expected one of gcp, local" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
-def test_an_unknown_job_is_refused_with_those_that_there_are(home):
-    refused = serverless("run", "everything", **home)
-    assert refused.returncode == 1
+def test_an_unknown_job_is_refused_with_those_that_there_are(empty, serverless):
+    refused = serverless(empty, "run", "everything")
+    assert refused.exit_code == 1
     assert "serverless_pipeline, ingest, transform, forecast" in refused.stderr
 
 
-def test_a_run_config_that_makes_no_sense_is_refused_before_the_run(home, tmp_path):
+def test_a_run_config_that_makes_no_sense_is_refused_before_the_run(empty, serverless, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text('resources: {run_inputs: {config: {forecast: {run: {cpu: "3.0"}}}}}')
-    refused = serverless("run", "--config", str(config), **home)
-    assert refused.returncode == 1
+    refused = serverless(empty, "run", "--config", str(config))
+    assert refused.exit_code == 1
     assert "cpu" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
-def test_a_run_ends_with_a_summary_and_a_failed_one_is_gone_on_with(home):
-    failed = serverless("run", "ingest", SERVERLESS_DATASET_URL="http://127.0.0.1:9", **home)
-    assert failed.returncode == 1
+def test_a_run_ends_with_a_summary_and_a_failed_one_is_gone_on_with(empty, serverless):
+    failed = serverless(replace(empty, variables={**empty.variables, **NO_SOURCE}), "run", "ingest")
+    assert failed.exit_code == 1
     assert "Failed in" in failed.stdout
     assert "--resume" in failed.stdout
-    resumed = serverless("run", "--resume", **home)
+    variables = {**os.environ, **empty.variables, "SERVERLESS_HOME": str(empty.home)}
+    resumed = subprocess.run([SERVERLESS, "run", "--resume"], env=variables, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "Succeeded in" in resumed.stdout
     assert "6 built" in resumed.stdout
-    again = serverless("run", "--resume", **home)
-    assert "nothing to resume" in again.stderr
+    assert "nothing to resume" in serverless(empty, "run", "--resume").stderr
 
 
 @pytest.mark.parametrize("command", ["ui", "sample-api"])
-def test_a_port_that_is_taken_is_refused_at_once(home, command):
+def test_a_port_that_is_taken_is_refused_at_once(empty, serverless, command):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        refused = serverless(command, "--port", str(port), **home)
-    assert refused.returncode == 1
+        refused = serverless(empty, command, "--port", str(port))
+    assert refused.exit_code == 1
     assert refused.stderr == (
         f"Error: Port {port} on 127.0.0.1 cannot be used: Address already in use. "
         "Choose another one with --port.\n"
@@ -121,28 +113,30 @@ def test_a_job_that_loads_months_takes_them(green, job):
     assert range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
 
 
-def test_months_that_are_refused_leave_no_run_and_publish_nothing(home):
-    refused = serverless("run", "ingest", "--months", "2031-01", **home)
-    assert refused.returncode == 1
+def test_months_that_are_refused_leave_no_run_and_publish_nothing(empty, serverless):
+    refused = serverless(empty, "run", "ingest", "--months", "2031-01")
+    assert refused.exit_code == 1
     assert "--months is '2031-01'; choose from " in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert not list(Path(home["SERVERLESS_HOME"]).glob("runs/*"))
-    assert not Path(home["SERVERLESS_HOME"], "warehouse.duckdb").exists()
+    assert not list(empty.home.glob("runs/*"))
+    assert not (empty.home / "warehouse.duckdb").exists()
 
 
-def test_a_run_that_cannot_begin_for_an_unexpected_reason_says_so_and_where_the_traceback_is(home):
-    (Path(home["SERVERLESS_HOME"]) / "work" / "lock").mkdir(parents=True)
-    failed = serverless("run", "ingest", SERVERLESS_DATASET_URL="http://127.0.0.1:9", **home)
-    assert failed.returncode == 1
+def test_a_run_that_cannot_begin_for_an_unexpected_reason_says_so_and_where_the_traceback_is(
+    empty, serverless
+):
+    (empty.home / "work" / "lock").mkdir(parents=True)
+    failed = serverless(empty, "run", "ingest")
+    assert failed.exit_code == 1
     assert "work/lock cannot be used: Is a directory." in failed.stdout
     assert "The full traceback is in " in failed.stdout
-    (file,) = Path(home["SERVERLESS_HOME"], "logs").iterdir()
+    (file,) = (empty.home / "logs").iterdir()
     assert "IsADirectoryError" in file.read_text()
-    assert '"success": false' in Path(home["SERVERLESS_HOME"], "runs", "latest.json").read_text()
+    assert '"success": false' in (empty.home / "runs" / "latest.json").read_text()
 
 
 def test_clean_leaves_a_folder_alone_that_it_did_not_make(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    refused = serverless("clean", "--yes", SERVERLESS_HOME=str(tmp_path))
-    assert refused.returncode == 1
+    refused = CliRunner().invoke(main, ["clean", "--yes"], env={"SERVERLESS_HOME": str(tmp_path)})
+    assert refused.exit_code == 1
     assert (tmp_path / "precious.txt").exists()

@@ -142,6 +142,11 @@ def closed_on_sundays(refunds):
     return values
 
 
+@pytest.fixture(scope="module")
+def without_refunds():
+    return predict(closed_on_sundays({}), horizon=28)
+
+
 SUNDAY = 1 + 7 * 18  # Nine months before the last day.
 
 
@@ -158,12 +163,12 @@ SUNDAY = 1 + 7 * 18  # Nine months before the last day.
     ],
     ids=["small", "huge", "on an open day", "first", "last Sunday", "last day", "on every third Sunday"],
 )
-def test_a_few_refunds_change_neither_closed_days_nor_the_bounds_at_zero(refunds):
-    without, answer = (predict(closed_on_sundays(given), horizon=28) for given in ({}, refunds))
+def test_a_few_refunds_change_neither_closed_days_nor_the_bounds_at_zero(without_refunds, refunds):
+    answer = predict(closed_on_sundays(refunds), horizon=28)
     assert columns(answer, BOUNDS).min() == 0
     sundays = (np.arange(400, 428) % 7) == 1
     assert (columns(answer, ["yhat"])[0][sundays] == 0).all()
-    [expected], [made] = columns(without, ["yhat"]), columns(answer, ["yhat"])
+    [expected], [made] = columns(without_refunds, ["yhat"]), columns(answer, ["yhat"])
     assert made == pytest.approx(expected, rel=0.05)
     assert "Closed on Sunday: forecast as zero." in answer.diagnostics["fallbacks"]
     assert any("below zero" in sentence for sentence in answer.diagnostics["fallbacks"])
@@ -284,28 +289,29 @@ def test_a_shop_with_seasons_beats_the_seasonal_naives(answer):
     assert of["skill"] == pytest.approx(1 - of["backtest"]["mase"] / naive, abs=0.01)
 
 
-def test_random_walks_are_not_said_to_be_forecast_much_better_than_by_repeating_them():
-    skills = []
-    for seed in range(8):
-        walk = 1e4 + np.cumsum(np.random.default_rng(seed).normal(0, 10, 500))
-        answer = predict(walk, horizon=60)
+@pytest.fixture(scope="module")
+def random_walks():
+    """Walks and the answers to them."""
+    walks = [1e4 + np.cumsum(np.random.default_rng(seed).normal(0, 10, 500)) for seed in range(8)]
+    return [(walk, predict(walk, horizon=60)) for walk in walks]
+
+
+def test_random_walks_are_not_said_to_be_forecast_much_better_than_by_repeating_them(random_walks):
+    for _, answer in random_walks:
         assert answer.diagnostics["beats_naive"] is (answer.diagnostics["skill"] > 0)
-        skills.append(answer.diagnostics["skill"])
-    assert np.mean(skills) < 0.1
+    assert np.mean([answer.diagnostics["skill"] for _, answer in random_walks]) < 0.1
 
 
-def test_where_nothing_beats_repeating_last_week_the_forecast_repeats_it():
-    walks = [1e4 + np.cumsum(np.random.default_rng(seed).normal(0, 10, 500)) for seed in range(12)]
-    answers = [predict(walk, horizon=60) for walk in walks]
-    beaten = [number for number, answer in enumerate(answers) if answer.diagnostics["skill"] == 0]
+def test_where_nothing_beats_repeating_last_week_the_forecast_repeats_it(random_walks):
+    beaten = [(walk, answer) for walk, answer in random_walks if answer.diagnostics["skill"] == 0]
     assert beaten
-    for number in beaten:
-        of, made = answers[number].diagnostics, answers[number].forecast["yhat"].to_numpy()
+    for walk, answer in beaten:
+        of, made = answer.diagnostics, answer.forecast["yhat"].to_numpy()
         period = {"seasonal_naive_7": 7, "seasonal_naive_364": 364}[of["best_naive"]]
         assert of["weights"] == {of["best_naive"]: 1.0}
-        assert made == pytest.approx(np.resize(walks[number][-period:], 60))
+        assert made == pytest.approx(np.resize(walk[-period:], 60))
         assert "that is the forecast" in of["why"]
-    assert min(answer.diagnostics["skill"] for answer in answers) >= 0
+    assert min(answer.diagnostics["skill"] for _, answer in random_walks) >= 0
 
 
 def test_a_history_too_short_to_tell_is_not_made_to_repeat_itself_by_a_little_bad_luck():
@@ -379,9 +385,10 @@ def test_zeros_before_the_first_sale_do_not_count():
     ).all()
 
 
-def test_bounds_hold_what_comes_about_as_often_as_they_say():
+@pytest.mark.parametrize("shops", [4, pytest.param(12, marks=pytest.mark.slow)])
+def test_bounds_hold_what_comes_about_as_often_as_they_say(shops):
     inside_80, inside_95 = [], []
-    for seed in range(12):
+    for seed in range(shops):
         values, horizon = season_and_noise(seed), 120
         answer = predict(values[:-horizon], horizon)
         lower_95, lower_80, _, upper_80, upper_95 = columns(answer, BOUNDS)

@@ -125,11 +125,11 @@ def test_the_history_does_not_grow_with_the_number_of_runs(instance, tmp_path):
     def size() -> int:
         return sum(path.stat().st_size for path in tmp_path.rglob("*.db"))
 
-    for _ in range(6):
+    for _ in range(3):
         run(instance, orders)
-    prune_runs(instance, 3)
+    prune_runs(instance, 2)
     before = size()
-    for _ in range(6):
+    for _ in range(3):
         run(instance, orders)
-        prune_runs(instance, 3)
+        prune_runs(instance, 2)
     assert size() <= before * 1.1

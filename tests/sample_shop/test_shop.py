@@ -13,19 +13,19 @@ from serverless_assets.sample_shop.shop import SampleShop
 from tests.raw_tables import TABLES
 
 SHOP = SampleShop(end=date(2026, 11, 22))
-# By then every store is long open and growth has levelled off: what is left is seasons and luck.
-GROWN_UP = SampleShop(end=date(2040, 12, 31))
+# By its end every store is long open and growth has levelled off: what is left is seasons and luck.
+GROWN_UP = SampleShop(end=date(2039, 12, 31))
 
 days_around = st.dates(SHOP.start - timedelta(days=40), SHOP.end + timedelta(days=40))
 
 
-def orders_by_day(shop: SampleShop) -> Counter[date]:
-    days = shop.table("raw_orders")["ordered_at"].cast(pa.date32()).value_counts()
+def orders_by_day(shop: SampleShop, start: date | None = None, end: date | None = None) -> Counter[date]:
+    days = shop.table("raw_orders", start, end)["ordered_at"].cast(pa.date32()).value_counts()
     return Counter({day["values"]: day["counts"] for day in days.to_pylist()})
 
 
 def mean_orders(shop: SampleShop, days: list[date]) -> float:
-    by_day = orders_by_day(shop)
+    by_day = orders_by_day(shop, min(days), max(days) + timedelta(days=1))
     return sum(by_day[day] for day in days) / len(days)
 
 
@@ -83,7 +83,8 @@ def test_a_day_is_drawn_the_same_whatever_was_drawn_before_it():
 
 def test_another_seed_is_another_shop():
     other = SampleShop(seed=8, end=SHOP.end)
-    assert not other.table("raw_orders").equals(SHOP.table("raw_orders"))
+    last_week = SHOP.end - timedelta(days=6)
+    assert not other.table("raw_orders", last_week).equals(SHOP.table("raw_orders", last_week))
     assert not other.table("raw_customers").equals(SHOP.table("raw_customers"))
 
 
@@ -98,7 +99,7 @@ def test_another_seed_is_another_shop():
 def test_history_begins_with_the_month_two_years_before_its_end(end, start):
     shop = SampleShop(end=end)
     assert shop.start == start
-    assert min(orders_by_day(shop)) in (start, start + timedelta(days=1))
+    assert min(orders_by_day(shop, end=start + timedelta(days=7))) in (start, start + timedelta(days=1))
 
 
 def test_history_ends_with_its_last_day():
@@ -108,7 +109,7 @@ def test_history_ends_with_its_last_day():
 @pytest.mark.parametrize("year", [2012, 2015, 2020, 2040, 2100])
 def test_there_is_trade_of_a_sane_size_in_any_year(year):
     shop = SampleShop(end=date(year, 12, 31))
-    assert 8_000 < shop.table("raw_orders").num_rows < 280_000
+    assert 1_000 < shop.table("raw_orders", date(year, 10, 1)).num_rows < 35_000
     assert shop.table("raw_stores").num_rows >= 1
 
 
@@ -123,7 +124,7 @@ def test_before_its_founding_there_is_nothing(name):
 
 @pytest.mark.parametrize("name", sorted(FACTS))
 @given(days=st.tuples(days_around, days_around, days_around).map(sorted))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 def test_any_split_of_a_window_gives_the_same_rows(name, days):
     start, middle, end = days
     parts = [SHOP.table(name, start, middle), SHOP.table(name, middle, end)]
@@ -131,14 +132,14 @@ def test_any_split_of_a_window_gives_the_same_rows(name, days):
 
 
 @given(middle=days_around)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 def test_an_open_window_reaches_as_far_as_history(middle):
     parts = [SHOP.table("raw_orders", end=middle), SHOP.table("raw_orders", start=middle)]
     assert pa.concat_tables(parts).equals(SHOP.table("raw_orders"))
 
 
 @given(days=st.tuples(days_around, days_around).map(sorted))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 def test_a_window_holds_only_its_own_days_and_the_items_of_its_orders(days):
     start, end = days
     orders, items = SHOP.table("raw_orders", start, end), SHOP.table("raw_items", start, end)
@@ -215,9 +216,10 @@ def test_money_adds_up_to_the_cent():
     prices = {row["sku"]: row["price"] for row in SHOP.table("raw_products").to_pylist()}
     tax_rates = {row["id"]: row["tax_rate"] for row in SHOP.table("raw_stores").to_pylist()}
     in_items: Counter[str] = Counter()
-    for item in SHOP.table("raw_items").to_pylist():
+    since = date(2026, 9, 1)
+    for item in SHOP.table("raw_items", since).to_pylist():
         in_items[item["order_id"]] += prices[item["sku"]]
-    for order in SHOP.table("raw_orders").to_pylist():
+    for order in SHOP.table("raw_orders", since).to_pylist():
         assert order["subtotal"] == in_items[order["id"]] > 0
         assert abs(order["tax_paid"] - order["subtotal"] * tax_rates[order["store_id"]]) <= 0.5 + 1e-9
         assert order["order_total"] == order["subtotal"] + order["tax_paid"]
