@@ -83,6 +83,11 @@ def _request(
 
 def _last_month_of_facts(instance: dg.DagsterInstance, tables: Sequence[RawTable]) -> date | None:
     """Return the last month up to which every fact is loaded; None if one of them was never loaded."""
-    facts = [dg.AssetKey(table.name) for table in tables if table.event_time]
-    loaded = [max(instance.get_materialized_partitions(fact), default="") for fact in facts]
+    months = {
+        table: max(instance.get_materialized_partitions(dg.AssetKey(table.name)), default="")
+        for table in tables
+        if table.has_months
+    }
+    # The source may never have an optional one.
+    loaded = [month for table, month in months.items() if month or not table.optional]
     return date.fromisoformat(min(loaded)) if loaded and all(loaded) else None

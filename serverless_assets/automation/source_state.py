@@ -110,7 +110,7 @@ def settle(state: SourceState, outcome: RunOutcome | None) -> SourceState:
 
 def changed_facts(state: SourceState, of_tables: ETags, tables: Sequence[RawTable]) -> list[RawTable]:
     """Return the facts with other validators than before: those whose months are worth asking for."""
-    facts = [table for table in tables if table.event_time and TableMonth(table.name) in of_tables]
+    facts = [table for table in tables if table.has_months and TableMonth(table.name) in of_tables]
     return [
         fact for fact in facts if of_tables[TableMonth(fact.name)] != state.latest.get(TableMonth(fact.name))
     ]
@@ -179,7 +179,7 @@ def _changed_months(
     state: SourceState, etags: ETags, table: RawTable, months: Sequence[date]
 ) -> frozenset[date] | None:
     """Return the months that changed; None if all did, or if the source does not tell."""
-    if not table.event_time:
+    if not table.has_months:
         return None
     of_months = {month: etags.get(TableMonth(table.name, month)) for month in months}
     # A source without windows gives the whole table whatever month is asked for.
@@ -199,7 +199,7 @@ def _month_range(changes: Changes, tables: Sequence[RawTable]) -> tuple[date, da
 
     Snapshots are loaded whole in a run over months, too. Of months in between, ingestion loads what changed.
     """
-    of_facts = [changes[table.name] for table in tables if table.event_time and table.name in changes]
+    of_facts = [changes[table.name] for table in tables if table.has_months and table.name in changes]
     months = [month for changed in of_facts for month in changed or ()]
     return None if None in of_facts or not months else (min(months), max(months))
 

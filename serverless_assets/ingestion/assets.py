@@ -43,7 +43,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
                 description=table.description,
                 group_name=GROUP,
                 kinds={"parquet"},
-                partitions_def=months if table.event_time else None,
+                partitions_def=months if table.has_months else None,
             )
             for table in tables
         ],
@@ -108,7 +108,7 @@ def _reload(
             observation = _observe(loaded, checks)
             if loaded.served and (columns := observation.not_loaded(table)):
                 context.log.info(f"{table.name}: not loaded, as the catalogue does not have them: {columns}.")
-            if table.event_time:
+            if table.has_months:
                 _record_months(context, loaded, window, months, checks)
             yield _materialized(loaded, observation, checks)
     is_last = not context.job_def.has_node_named(TRANSFORMATION)

@@ -67,7 +67,8 @@ class DatedBy:
 class RawTable:
     """One table of the source: what it must hold (its contract) and how it is loaded.
 
-    A table with `event_time` is a fact, partitioned by month of that column. Where the source does
+    A table with `event_time` is a fact, partitioned by month of that column unless its `grain` is none, with
+    which it is always loaded whole. Where the source does
     not carry the column, `dated_by` says which parent's row gives it. `clustered_by` is a hint to the
     warehouse: columns that queries filter or join on. `longest_text` raises `LONGEST_TEXT_BYTES` for
     single columns. `path` leads from the source's address to the file, without `.parquet`, if that is not
@@ -84,6 +85,12 @@ class RawTable:
     longest_text: Mapping[str, int] = field(default_factory=dict, hash=False)
     path: str = ""
     optional: bool = False
+    grain: str = "month"
+
+    @property
+    def has_months(self) -> bool:
+        """Whether months are loaded each by itself."""
+        return self.event_time is not None and self.grain == "month"
 
     @property
     def location(self) -> str:
@@ -155,7 +162,8 @@ def has_text_form(kind: pa.DataType) -> bool:
 
 
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
-META_KEYS = ("key", "event_time", "parent", "path", "optional", "clustered_by", "longest_text")
+META_KEYS = ("key", "event_time", "parent", "path", "grain", "optional", "clustered_by", "longest_text")
+GRAINS = ("month", "none")
 
 
 class CatalogueError(UserError):
@@ -247,6 +255,7 @@ def _read_entry(source: Mapping[str, Any], tables: Mapping[str, RawTable]) -> Ra
         longest_text,
         _path(source),
         _optional(source, dated_by),
+        _grain(source, dated_by),
     )
 
 
@@ -316,6 +325,16 @@ def _optional(source: Mapping[str, Any], dated_by: DatedBy | None) -> bool:
     if not isinstance(optional, bool):
         _refuse(source, f"has the optional {optional!r}: expected true or false.")
     return optional
+
+
+def _grain(source: Mapping[str, Any], dated_by: DatedBy | None) -> str:
+    of_parent = dated_by.parent.grain if dated_by else None
+    grain = source["config"]["meta"].get("grain", of_parent or GRAINS[0])
+    if grain not in GRAINS:
+        _refuse(source, f"has the grain {grain!r}: expected one of {', '.join(GRAINS)}.")
+    if of_parent and grain != of_parent:
+        _refuse(source, f"has the grain {grain!r}, and its parent {of_parent!r}: expected the same.")
+    return str(grain)
 
 
 def _refuse_unknown_column(

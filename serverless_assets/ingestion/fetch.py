@@ -152,7 +152,7 @@ class FetchRun:
 
     def fetch_of(self, table: RawTable) -> "Fetch":
         """Return the fetch over the window that is to be loaded of the table."""
-        requested = self.fetch.window if table.event_time else None
+        requested = self.fetch.window if table.has_months else None
         window = window_to_load(table, self.states.get(table.name), self.fetch.source.key, requested)
         return self.fetch if window == requested else self.fetch.over(window)
 
@@ -265,7 +265,7 @@ class Fetch:
         return self.audits[table.name]
 
     def window_of(self, table: RawTable) -> Window | None:
-        return self.window if table.event_time else None
+        return self.window if table.has_months else None
 
     def threads(self) -> list[Future[Any]]:
         """Return all threads that were started, over this window and the others."""

@@ -129,8 +129,8 @@ def window_to_load(
     Some months may replace only those of a table that holds this source's rows. Beside the rows of another
     source, or of an unknown one, they would make a table that no source has.
     """
-    if window is None or not table.event_time or state is None:
-        return window if table.event_time else None
+    if window is None or not table.has_months or state is None:
+        return window if table.has_months else None
     return window if state.is_of(source) else None
 
 

@@ -1,5 +1,6 @@
 """The raw tables' assets on a warehouse of their own, run against a small shop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import duckdb
 
 from serverless_assets import metadata
 from serverless_assets.ingestion.assets import ingestion_assets
+from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.source import Source
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -30,6 +32,7 @@ class Ingestion:
     warehouse: DuckDBWarehouse
     instance: dg.DagsterInstance
     source: Source
+    tables: Sequence[RawTable] = TABLES
 
     def run(
         self, *tables: str, months: tuple[str, str] | None = None, inputs: RunInputs | None = None
@@ -38,7 +41,7 @@ class Ingestion:
         first, last = months or ("", "")
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         self.result = dg.materialize(
-            [ingestion_assets(TABLES, date(2026, 1, 1), "dwh")],
+            [ingestion_assets(self.tables, date(2026, 1, 1), "dwh")],
             selection=[dg.AssetKey(name) for name in tables or NAMES],
             resources={
                 "run_inputs": inputs or RunInputs(),

@@ -75,6 +75,8 @@ def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
             "has an unknown key 'owner' under config.meta: expected one of key, event_time,",
         ),
         ({}, {"parnt": {"table": "visits"}}, "has an unknown key 'parnt' under config.meta: expected one of"),
+        ({}, {"grain": "day"}, "has the grain 'day': expected one of month, none."),
+        ({}, {"grain": "none"}, "has the grain 'none', and its parent 'month': expected the same."),
         ({}, {"optional": "yes"}, "has the optional 'yes': expected true or false."),
         ({}, {"path": "https://else.where/x"}, "has the path 'https://else.where/x': expected one below"),
         ({}, {"longest_text": 5}, "has the longest_text 5: expected {COLUMN: BYTES}."),

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, datetime
 
 import dagster as dg
 import duckdb
 import pytest
 
+from serverless_assets.ingestion.catalog import DatedBy
 from serverless_assets.ingestion.source import HttpSource, SampleSource
 from serverless_assets.run_inputs import Reload, Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -23,6 +25,7 @@ from tests.ingestion.loads import (
     reasons,
 )
 from tests.ingestion.shop import Shop, order, shop
+from tests.raw_tables import RAW_ITEMS, RAW_ORDERS, RAW_STORES
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +33,27 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def source(open_shop: Shop) -> Shop:
     return open_shop
+
+
+def test_a_fact_of_grain_none_is_loaded_whole_whatever_months_a_run_is_for(ingestion, source):
+    orders = replace(RAW_ORDERS, grain="none")
+    ingestion.tables = [
+        orders,
+        replace(RAW_ITEMS, grain="none", dated_by=DatedBy(orders, "order_id")),
+        RAW_STORES,
+    ]
+    assert set(reasons(ingestion.run(*FACTS)).values()) == {FIRST}
+    assert ingestion.shown() == []
+    # One order comes late, one is gone.
+    source.rows["raw_orders"] = [*source.rows["raw_orders"][1:], order("late", datetime(2026, 11, 2))]
+    source.rows["raw_items"] = source.rows["raw_items"][1:]
+    assert reasons(ingestion.run(*FACTS)) == {
+        "raw_orders": "loaded from the source: 2026-09, 2026-11",
+        "raw_items": "loaded from the source: 2026-09",
+    }
+    assert [row["id"] for row in ingestion.rows("raw_orders")] == ["late", "o10", "o11"]
+    assert not any("start=" in query for query in source.queries)
+    assert set(reasons(ingestion.run(*FACTS)).values()) == {NOT_DOWNLOADED}
 
 
 # ---- nothing changed
