@@ -1,8 +1,6 @@
 """A run that may cost more than the budget is refused before its first step, and nothing is written."""
 
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from tests.conftest import Pipeline
 from tests.publishing.test_run_metrics import records
 from tests.services.modal.harness import Server
 
-SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 LARGE = RunForecast(cpu="32.0", memory="32768")
 MODELS = ["orders", "customers", "stg_orders"]
 NAME = "BigQuery, shop.dwh in EU"
@@ -185,14 +182,11 @@ def test_a_senseless_choice_is_refused_in_words_by_a_run_with_a_budget_too(on_a_
     assert "nr_days_fcst is 0" in on_a_budget.reason("order_forecast")
 
 
-def test_the_command_says_the_refusal_once(on_a_budget, tmp_path):
+def test_the_command_says_the_refusal_once(on_a_budget, serverless, tmp_path):
     config = tmp_path / "large.yaml"
     config.write_text("resources: {run_inputs: {config: {forecast: {run: {cpu: '32.0', memory: '32768'}}}}}")
-    variables = {**os.environ, **on_a_budget.variables, "SERVERLESS_HOME": str(on_a_budget.home)}
-    told = subprocess.run(
-        [SERVERLESS, "run", "--config", str(config)], env=variables, capture_output=True, text=True
-    )
-    assert told.returncode == 1
+    told = serverless(on_a_budget, "run", "--config", str(config))
+    assert told.exit_code == 1
     assert told.stdout.count(SAID) == 1
     assert told.stdout.endswith("Next: nothing was begun: do as it says, then run again.\n")
     assert "Traceback" not in told.stdout + told.stderr
