@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series bench-many-models lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -55,6 +55,9 @@ bench-forecast: .venv-bench/ready ## how good the forecast is, beside its peers 
 
 bench-many-series: .venv/run ## what many series cost in one call, and one by one
 	@$(BIN)/python benchmarks/many_series.py
+
+bench-many-models: .venv/run ## what a large dbt project costs when nothing or one model changed
+	@$(BIN)/python benchmarks/many_models.py
 
 lint: .venv/dev ## check format, style, types and definitions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/sqlfmt --check -q dbt_project

@@ -8,7 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 # The tags are documented as strings; constants in `dagster` would replace these.
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    INPUT_DATA_VERSION_TAG_PREFIX,
+)
 
 # An output with this key in its metadata lets later steps begin, and is no materialization of its asset: an
 # `ObserveResult` of an asset that other runs materialize would replace it.
@@ -32,7 +37,10 @@ from sqlalchemy import Engine, Pool, create_engine
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
+    "CODE_VERSION_TAG",
+    "DATA_VERSION_IS_USER_PROVIDED_TAG",
     "DATA_VERSION_TAG",
+    "INPUT_DATA_VERSION_TAG_PREFIX",
     "ROOT_RUN_ID_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",

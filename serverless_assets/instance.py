@@ -1,5 +1,6 @@
 """The Dagster instance of this project: DAGSTER_HOME below SERVERLESS_HOME, made when first needed."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ run_monitoring:
   # SERVERLESS_RUN_DEADLINE. A run of its own tag `dagster/max_runtime` has another.
   max_runtime_seconds: {deadline}
   cancel_timeout_seconds: 60
+event_log_storage:
+  module: serverless_assets.event_log
+  class: EventLogStorage
+  config:
+    base_dir: {event_log}
 freshness:
   enabled: true
 # Days. Runs are deleted by SERVERLESS_KEEP_RUNS.
@@ -53,12 +59,15 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
     """Make DAGSTER_HOME and point this process and its children at it. A dagster.yaml of yours is kept."""
     dagster_home = home / "dagster"
     config = dagster_home / "dagster.yaml"
-    generated = DAGSTER_YAML.format(mark=MARK, deadline=run_deadline_seconds)
+    event_log = json.dumps(str((dagster_home / "history" / "runs").absolute()))
+    generated = DAGSTER_YAML.format(mark=MARK, deadline=run_deadline_seconds, event_log=event_log)
     content = config.read_bytes() if config.exists() else b""
     # An empty file is what a full disk leaves: nobody's choice.
     if (not content.strip() or content.startswith(MARK.encode())) and content != generated.encode():
         write_atomically(config, generated.encode())
     os.environ["DAGSTER_HOME"] = str(dagster_home)
+    # What a run is to write is logged in batches of so many events, not event by event.
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     return dagster_home
 
 

@@ -12,6 +12,9 @@ from serverless_assets.settings import PROJECT_ROOT
 
 def test_tags_have_the_documented_names():
     assert dagster_internals.DATA_VERSION_TAG == "dagster/data_version"
+    assert dagster_internals.CODE_VERSION_TAG == "dagster/code_version"
+    assert dagster_internals.DATA_VERSION_IS_USER_PROVIDED_TAG == "dagster/data_version_is_user_provided"
+    assert dagster_internals.INPUT_DATA_VERSION_TAG_PREFIX == "dagster/input_data_version"
     assert dagster_internals.ROOT_RUN_ID_TAG == "dagster/root_run_id"
     assert dagster_internals.WILL_RETRY_TAG == "dagster/will_retry"
     assert dagster_internals.ASSET_PARTITION_RANGE_START_TAG == "dagster/asset_partition_range_start"

@@ -42,7 +42,7 @@ from serverless_assets.transformation.green_manifest import known_models
 from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
-from serverless_assets.transformation.relation_states import read_states, warehouse_of
+from serverless_assets.transformation.relation_states import State, read_states
 from serverless_assets.warehouse import Warehouse
 
 
@@ -127,7 +127,9 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     )
     sizes = bytes_to_read(environment.project, warehouse, decisions, manifest)
     there = read_states(warehouse, [decision.node for decision in decisions], notes)
-    yield from (_model(decision, assets[decision.node.id], warehouse, there, sizes) for decision in decisions)
+    for decision in decisions:
+        rows = there.get(decision.node.name, State()).rows
+        yield _model(decision, assets[decision.node.id], warehouse, rows, sizes)
     for model in find_deleted(manifest, environment.publisher.artifacts, warehouse):
         sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
         yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
@@ -185,13 +187,11 @@ def _model(
     decision: BuildDecision,
     asset: str,
     warehouse: Warehouse,
-    notes: Mapping[str, object],
+    rows: int | None,
     sizes: Mapping[str, int],
 ) -> Planned:
     name = decision.node.name
     months = "" if decision.months is None else f", {len(decision.months)} months"
-    place = warehouse_of(warehouse, decision.node)
-    rows = place.row_count(decision.node.identifier) if name in notes else None
     reason = decision.reason
     if name in sizes:
         reason += f"; reads {sizes[name]:,} bytes, about ${warehouse.price(sizes[name]) or 0.0:.6f}"

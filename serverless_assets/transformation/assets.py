@@ -1,12 +1,10 @@
 """The dbt models as assets, and dbt's tests as their checks."""
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
@@ -16,11 +14,12 @@ from serverless_assets.publishing.outcome import run_outcomes
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
+from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.fingerprints import is_model, read_seeds
+from serverless_assets.transformation.fingerprints import is_model
 from serverless_assets.transformation.green_manifest import keep_manifest, known_models
 from serverless_assets.transformation.left_out import models_left_out, refuse_left_out
-from serverless_assets.transformation.project import Project
+from serverless_assets.transformation.project import Project, parsed_manifest
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 
 
@@ -63,7 +62,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
     manifest_path = project.manifest()
     # Given as a path, dagster-dbt would go on with the first one that this process has read.
     content = manifest_path.read_bytes()
-    manifest = read_seeds(json.loads(content))
+    manifest = parsed_manifest(content)
     translator = GroupByFolder()
     raw_tables = {source["identifier"] for source in manifest["sources"].values() if is_raw_table(source)}
 

@@ -3,15 +3,22 @@
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator
 
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
+from serverless_assets.dagster_internals import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    INPUT_DATA_VERSION_TAG_PREFIX,
+)
+from serverless_assets.event_log import one_transaction
 from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator
 from serverless_assets.transformation.dbt_message import DagsterEvent, dagster_events
 from serverless_assets.transformation.deleted_models import (
     deleted_text,
@@ -26,6 +33,31 @@ from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, in_turns
 from serverless_assets.transformation.relation_states import State, rows_in, warehouse_of, write_states
 from serverless_assets.warehouse import Warehouse
+
+
+class Plan:
+    """What was decided, as a table for people to find beside each model."""
+
+    def __init__(self, decisions: Iterable[BuildDecision]) -> None:
+        self._decisions = {decision.node.name: decision for decision in decisions}
+
+    def of(self, decision: BuildDecision) -> dg.TableMetadataValue:
+        """Return what was decided on a model and on those that it reads: on all, it would grow with each."""
+        names = dict.fromkeys([*decision.node.reads, decision.node.name])
+        return dg.MetadataValue.table(
+            [_record(self._decisions[name]) for name in names if name in self._decisions]
+        )
+
+
+def _record(decision: BuildDecision) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "model": decision.node.name,
+            "verdict": "built" if decision.build else "reused",
+            "months": "" if decision.months is None else len(decision.months),
+            "reason": decision.reason,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -50,15 +82,15 @@ class Step:
         self.context.log.info(plan_text(decisions))
         # Dagster takes a model after its parents only: what hangs on one that is built comes last.
         first, building, last = in_turns(decisions)
-        table = _table(decisions)
+        plan = Plan(decisions)
         results = Results(self.manifest)
-        yield from self._reused(first, table)
-        failure = (yield from self._build(decisions, building, results, table)) if building else None
+        yield from self._reused(first, plan)
+        failure = (yield from self._build(decisions, building, results, plan)) if building else None
         causes = {decision.node.id: results.reason(decision.node.id) for decision in [*building, *last]}
         yield from self._not_built([*building, *last], results, causes)
         last = [decision for decision in last if causes[decision.node.id] is None]
-        yield from self._reused(last, table)
-        yield from self._reused_checks([*first, *last], results.names())
+        yield from self._reused(last, plan)
+        self._log_reused_checks([*first, *last], results.names())
         if failure:
             raise dbt_runner.DbtError(results.summary() or failure)
 
@@ -71,48 +103,88 @@ class Step:
             drop_deleted(self.warehouse, deleted)
         record_deleted(artifacts, () if drop else deleted)
 
-    @property
+    @cached_property
     def _lineage(self) -> ColumnLineage:
         return ColumnLineage(self.manifest, self.translator, self.project.runs / "compiled")
 
     def _key(self, decision: BuildDecision) -> dg.AssetKey:
         return self.translator.get_asset_key(self.manifest["nodes"][decision.node.id])
 
-    def _reused(
-        self, decisions: Sequence[BuildDecision], table: dg.TableMetadataValue
-    ) -> Iterator[dg.MaterializeResult]:
-        """The models that stay as they are, on record as such."""
-        lineages = self._lineage.of_reused([d.node.id for d in decisions], self.context.instance)
-        with self.warehouse.connected():
-            places = [warehouse_of(self.warehouse, decision.node) for decision in decisions]
-            rows = [place.row_count(d.node.identifier) for place, d in zip(places, decisions, strict=True)]
-        for decision, place, count in zip(decisions, places, rows, strict=True):
-            yield dg.MaterializeResult(
-                asset_key=self._key(decision),
-                data_version=dg.DataVersion(decision.state.version),
-                metadata={
-                    **metadata.outcome("reused", decision.reason, rows=count),
-                    metadata.BUILT_BY: decision.state.built_by,
-                    "dagster/table_name": place.qualified_name(decision.node.identifier),
-                    **lineages[decision.node.id],
-                    "plan": table,
-                },
-            )
+    def _reused(self, decisions: Sequence[BuildDecision], plan: Plan) -> Iterator[dg.MaterializeResult]:
+        """The models that stay as they are, on record as such.
 
-    def _reused_checks(
-        self, decisions: Iterable[BuildDecision], done: Collection[str]
-    ) -> Iterator[dg.AssetCheckResult]:
-        """What the tests of reused models said when these were built; but for those that ran again."""
+        A model is an output of the step only if another step waits for it: Dagster takes longer for each
+        output, the more of them there are.
+        """
+        assets = self.context.job_def.asset_layer
+        keys = {decision.node.id: self._key(decision) for decision in decisions}
+        parents = {key: assets.get(key).parent_keys for key in keys.values()}
+        last = self._last_materializations({*keys.values(), *(key for of in parents.values() for key in of)})
+        versions = {key: (event.tags or {}).get(DATA_VERSION_TAG) for key, event in last.items()}
+        versions |= {keys[decision.node.id]: decision.state.version for decision in decisions}
+        awaited: list[dg.MaterializeResult] = []
+        with one_transaction(self.context.instance, self.context.run.run_id):
+            for decision in decisions:
+                key = keys[decision.node.id]
+                facts = {
+                    **metadata.outcome("reused", decision.reason, rows=decision.state.rows),
+                    metadata.BUILT_BY: decision.state.built_by,
+                    "dagster/table_name": warehouse_of(self.warehouse, decision.node).qualified_name(
+                        decision.node.identifier
+                    ),
+                    **self._lineage.of_reused(decision.node.id, last.get(key)),
+                    "plan": plan.of(decision),
+                }
+                if assets.get(key).child_keys - self.context.selected_asset_keys:
+                    awaited.append(
+                        dg.MaterializeResult(
+                            asset_key=key, data_version=dg.DataVersion(decision.state.version), metadata=facts
+                        )
+                    )
+                    continue
+                # As Dagster does for an output: the UI compares these with what is there now.
+                tags = {
+                    CODE_VERSION_TAG: str(assets.get(key).code_version),
+                    DATA_VERSION_TAG: decision.state.version,
+                    DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+                    **{
+                        f"{INPUT_DATA_VERSION_TAG_PREFIX}/{parent.to_user_string()}": version
+                        for parent in parents[key]
+                        if (version := versions.get(parent))
+                    },
+                }
+                self.context.log_event(dg.AssetMaterialization(key, metadata=facts, tags=tags))
+        yield from awaited
+
+    def _last_materializations(
+        self, keys: Collection[dg.AssetKey]
+    ) -> Mapping[dg.AssetKey, dg.AssetMaterialization]:
+        entries = [record.asset_entry for record in self.context.instance.get_asset_records([*keys])]
+        return {
+            entry.asset_key: entry.last_materialization.asset_materialization
+            for entry in entries
+            if entry.last_materialization and entry.last_materialization.asset_materialization
+        }
+
+    def _log_reused_checks(self, decisions: Iterable[BuildDecision], done: Collection[str]) -> None:
+        """Log what the tests of reused models said when these were built; but for those that ran again."""
         reused = {self._key(decision): decision for decision in decisions}
-        for check in sorted(self.context.selected_asset_check_keys):
-            decision = reused.get(check.asset_key)
-            if decision and check.name not in done:
-                yield dg.AssetCheckResult(
-                    asset_key=check.asset_key,
-                    check_name=check.name,
-                    passed=check.name not in decision.state.warnings,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    metadata={metadata.STATUS: "reused", metadata.BUILT_BY: decision.state.built_by},
+        with one_transaction(self.context.instance, self.context.run.run_id):
+            for check in sorted(self.context.selected_asset_check_keys):
+                decision = reused.get(check.asset_key)
+                if decision is None or check.name in done:
+                    continue
+                self.context.log_event(
+                    dg.AssetCheckEvaluation(
+                        asset_key=check.asset_key,
+                        check_name=check.name,
+                        passed=check.name not in decision.state.warnings,
+                        severity=dg.AssetCheckSeverity.WARN,
+                        metadata={
+                            metadata.STATUS: dg.TextMetadataValue("reused"),
+                            metadata.BUILT_BY: dg.TextMetadataValue(decision.state.built_by),
+                        },
+                    )
                 )
 
     def _not_built(
@@ -130,7 +202,7 @@ class Step:
         decisions: Sequence[BuildDecision],
         building: Sequence[BuildDecision],
         results: Results,
-        table: dg.TableMetadataValue,
+        plan: Plan,
     ) -> Generator[DagsterEvent, None, str | None]:
         """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
@@ -155,7 +227,7 @@ class Step:
                 results.see(event)
                 self._log(event)
                 for result in dagster_events(event, self.manifest, self.translator, self.context):
-                    yield self._with_outcome(result, event, by_id, table)
+                    yield self._with_outcome(result, event, by_id, plan)
             finished = True
         except dbt_runner.DbtError as error:
             finished, failure = True, error.words
@@ -173,7 +245,7 @@ class Step:
         result: DagsterEvent,
         event: dbt_runner.Event,
         decisions: Mapping[str, BuildDecision],
-        table: dg.TableMetadataValue,
+        plan: Plan,
     ) -> DagsterEvent:
         spent = metadata.work(dbt_runner.work(event), self.warehouse)
         if isinstance(result, dg.AssetCheckResult):
@@ -195,7 +267,7 @@ class Step:
         return dg.Output(
             result.value,
             output_name=result.output_name,
-            metadata={**result.metadata, **described, "plan": table},
+            metadata={**result.metadata, **described, "plan": plan.of(decision)},
             tags=result.tags,
             data_version=dg.DataVersion(decision.state.version),
         )
@@ -214,23 +286,6 @@ class Step:
         if "rows_error" in event["data"]:
             node = event["data"]["node_info"]["node_name"]
             self.context.log.warning(f"The rows of {node} were not counted: {event['data']['rows_error']}")
-
-
-def _table(decisions: Iterable[BuildDecision]) -> dg.TableMetadataValue:
-    """The whole plan, for people to find beside each model of it."""
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "model": decision.node.name,
-                    "verdict": "built" if decision.build else "reused",
-                    "months": "" if decision.months is None else len(decision.months),
-                    "reason": decision.reason,
-                }
-            )
-            for decision in decisions
-        ]
-    )
 
 
 def plan_text(decisions: Sequence[BuildDecision]) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
 
 from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator, DbtCliEventMessage
 
 DagsterEvent = (
     dg.Output | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult | dg.AssetCheckEvaluation

@@ -134,13 +134,17 @@ def _set_environment(environ: Mapping[str, str]) -> None:
 
 
 def _add_row_count(event: Event, count_rows: CountRows | None) -> None:
-    """Add `rows`, or `rows_error`, to the data of an event that tells of a model's success."""
+    """Add `rows`, or `rows_error`, to the data of an event that tells of a model's success.
+
+    To count the rows of a view, all of its query is run.
+    """
     if count_rows is None or event["info"]["name"] not in MODEL_RESULTS:
         return
-    if event["data"]["status"].lower().startswith("error"):
+    node = event["data"]["node_info"]
+    if event["data"]["status"].lower().startswith("error") or node.get("materialized") == "view":
         return
     try:
-        relation = event["data"]["node_info"]["node_relation"]
+        relation = node["node_relation"]
         event["data"]["rows"] = count_rows(relation["database"], relation["schema"], relation["alias"])
     except Exception as error:
         # The model is built all the same.

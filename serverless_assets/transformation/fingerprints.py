@@ -165,6 +165,8 @@ class _Reader:
     large_seeds: Mapping[str, str]
     # By materialization: the macros of the project and its packages that take part in it.
     own_macros: dict[str, set[str]] = field(default_factory=dict)
+    # By id: a hash of the macro's code. Most models use the same ones.
+    macro_hashes: dict[str, str] = field(default_factory=dict)
 
     def node(self, node: Mapping[str, Any]) -> Node:
         """Return a model and what it is made of."""
@@ -234,7 +236,9 @@ class _Reader:
             hashes["contract"] = json_digest([columns, constraints])
         macros = {id: str(self.manifest["macros"][id]["macro_sql"]) for id in self._macros(node)}
         for id, sql in macros.items():
-            hashes[f"macro {self._macro_name(id)}"] = json_digest(normalised(sql))
+            if id not in self.macro_hashes:
+                self.macro_hashes[id] = json_digest(normalised(sql))
+            hashes[f"macro {self._macro_name(id)}"] = self.macro_hashes[id]
         for id in node["depends_on"].get("nodes", ()):
             if function := (self.manifest.get("functions") or {}).get(id):
                 hashes[f"function {function['name']}"] = json_digest(function.get("raw_code"))

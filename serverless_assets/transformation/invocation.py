@@ -71,14 +71,17 @@ STOPPED = "last build was stopped before its tests"
 
 @dataclass
 class Results:
-    """The status and dbt's message of each node that dbt came to the end of."""
+    """The status, dbt's message and the rows of each node that dbt came to the end of."""
 
     manifest: Mapping[str, Any]
     statuses: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
     def see(self, event: Event) -> None:
         """Note what an event tells."""
+        if "rows" in event["data"]:
+            self.rows[event["data"]["node_info"]["unique_id"]] = event["data"]["rows"]
         if event["info"]["name"] == "NodeFinished":
             node, result = event["data"]["node_info"]["unique_id"], event["data"]["run_result"]
             self.statuses[node] = str(result["status"])
@@ -178,4 +181,5 @@ class Results:
             return State(dirty_reason=f"last tests failed: {', '.join(failed)}")
         if not finished and not all(test in self.statuses for test in tests):
             return State(dirty_reason=STOPPED)
-        return replace(decision.state, warnings=those("warn"))
+        rows = self.rows.get(decision.node.id)
+        return replace(decision.state, warnings=those("warn"), rows=rows)

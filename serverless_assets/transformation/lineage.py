@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator
 
 # dagster-dbt imports sqlglot too, so that this costs nothing.
 from sqlglot import MappingSchema, exp, to_table
 from sqlglot.lineage import lineage
+
+from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator
 
 LINEAGE = "dagster/column_lineage"
 
@@ -50,14 +51,14 @@ def column_sources(sql: str, parents: Iterable[Properties], dialect: str) -> Sou
     return sources
 
 
-def _relations(node: Properties, known: Mapping[str, Properties]) -> Iterator[Properties]:
+def _relations(node: Properties, manifest: Mapping[str, Any]) -> Iterator[Properties]:
     """What a model's query reads: its parents, and through the ephemeral ones theirs."""
     for id in node["depends_on"].get("nodes", ()):
-        parent = known.get(id)
+        parent = manifest["nodes"].get(id) or manifest["sources"].get(id)
         if parent and parent.get("relation_name"):
             yield parent
         elif parent:
-            yield from _relations(parent, known)
+            yield from _relations(parent, manifest)
 
 
 def _name(relation: exp.Table) -> tuple[str, str]:
@@ -81,24 +82,11 @@ class ColumnLineage:
             log(f"No column lineage for {name}: {words[0] if words else type(error).__name__}")
             return {}
 
-    def of_reused(
-        self, ids: Collection[str], instance: dg.DagsterInstance
-    ) -> Mapping[str, Mapping[str, Any]]:
-        """Return the lineage of reused models, as it was recorded when each was built."""
-        keys = {id: self.translator.get_asset_key(self.manifest["nodes"][id]) for id in ids}
-        records = instance.get_asset_records(list(keys.values())) if keys else []
-        entries = [record.asset_entry for record in records]
-        last = {entry.asset_key: entry.last_materialization for entry in entries}
-        lineages = {}
-        for id, key in keys.items():
-            event = last.get(key)
-            before = event.asset_materialization if event else None
-            lineage_before = before.metadata.get(LINEAGE) if before else None
-            # Dagster's history may be gone; what dbt compiled may still be there.
-            lineages[id] = (
-                {LINEAGE: lineage_before} if lineage_before else self.of_built(id, lambda words: None)
-            )
-        return lineages
+    def of_reused(self, id: str, before: dg.AssetMaterialization | None) -> Mapping[str, Any]:
+        """Return the lineage of a reused model, as it was recorded when that was last built or reused."""
+        lineage_before = before.metadata.get(LINEAGE) if before else None
+        # Dagster's history may be gone; what dbt compiled may still be there.
+        return {LINEAGE: lineage_before} if lineage_before else self.of_built(id, lambda words: None)
 
     def _read(self, id: str) -> Mapping[str, Any]:
         node = self.manifest["nodes"][id]
@@ -106,8 +94,7 @@ class ColumnLineage:
             # It has no SQL.
             return {}
         path = self.compiled / node["package_name"] / node["original_file_path"]
-        nodes = {**self.manifest["sources"], **self.manifest["nodes"]}
-        parents = list(_relations(node, nodes))
+        parents = list(_relations(node, self.manifest))
         sources = column_sources(path.read_text(), parents, self.manifest["metadata"]["adapter_type"])
         keys = {parent["unique_id"]: self.translator.get_asset_key(parent) for parent in parents}
         return {

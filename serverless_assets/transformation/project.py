@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,18 @@ class Project:
         Raises:
             ManifestError: the project cannot be parsed.
         """
-        return read_seeds(json.loads(self.manifest().read_text()))
+        return parsed_manifest(self.manifest().read_bytes())
 
     def vars(self) -> Mapping[str, Any]:
         """The project's vars and those of its packages, by name."""
         return project_vars(self.directory)
+
+
+# A command asks for it a few times, and a manifest of 1,000 models takes half a second.
+@lru_cache(maxsize=1)
+def parsed_manifest(content: bytes) -> Mapping[str, Any]:
+    """Return what a manifest.json says. Callers share it, so it is for reading alone."""
+    return read_seeds(json.loads(content))
 
 
 def _is_current(manifest: Path, state: Path, state_hash: str) -> bool:

@@ -18,7 +18,7 @@ class State:
     `version` is empty if that is not known. `inputs` is that of the code and the parents that a model with a
     state of its own was last run with. `months` maps the first day of each month to the version of its rows,
     if it has months. `dirty_reason` says why the relation cannot be relied on; `warnings` names the tests
-    that warned of it.
+    that warned of it. `rows` is the number of rows, None if they were not counted, as those of a view.
     """
 
     version: str = ""
@@ -29,6 +29,7 @@ class State:
     dirty_reason: str = ""
     warnings: Sequence[str] = ()
     inputs: str = ""
+    rows: int | None = None
 
     @classmethod
     def from_json(cls, note: Mapping[str, Any]) -> "State":
@@ -39,7 +40,7 @@ class State:
 
     def as_json(self) -> dict[str, Any]:
         """The note: what is not empty."""
-        return {name: value for name, value in asdict(self).items() if value}
+        return {name: value for name, value in asdict(self).items() if value or value == 0}
 
 
 def read_states(
