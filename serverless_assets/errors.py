@@ -1,6 +1,7 @@
 """Errors as sentences: those that a user can cause, those of the machine, and those that nobody expected."""
 
 import errno
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -42,6 +43,17 @@ def error_sentence(error: BaseException) -> str:
             return sentence
     first, *_ = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def machine_sentence(text: str) -> str | None:
+    """What an error that the machine caused means and what to do about it; None for any other error.
+
+    Args:
+        text: its class and message. Of an error that Dagster has recorded nothing else is known.
+    """
+    if matched := re.search(r"\[Errno (\d+)\] ([^:]+)(?:: '(.+)')?$", text):
+        return _of_machine(OSError(int(matched[1]), matched[2], matched[3]))
+    return _of_machine(sqlite3.OperationalError(text)) if "sqlite3." in text else None
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

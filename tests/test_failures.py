@@ -1,5 +1,7 @@
 """What a step makes of an error: a sentence, and another try only where that may help."""
 
+import sqlite3
+
 import dagster as dg
 import pytest
 
@@ -82,3 +84,21 @@ def test_pauses_grow_and_differ_from_run_to_run(attempts_before, shortest, longe
     monkeypatch.setattr(failures, "FIRST_PAUSE_SECONDS", 20.0)
     assert seconds_to_wait(attempts_before, chance=0) == shortest
     assert seconds_to_wait(attempts_before, chance=1) == longest
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            "The disk is full: No space left on device. Free space there",
+        ),
+        (OSError(28, "No space left on device", "/data/x"), "The disk is full at /data/x: No space left"),
+        (sqlite3.OperationalError("disk I/O error"), "Dagster's history cannot be read or written: the disk"),
+    ],
+)
+def test_what_the_machine_refused_is_said_in_a_sentence_also_of_a_step(error, sentence):
+    with dg.instance_for_test() as instance:
+        result = Step(error).run(instance)
+        [failed] = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        assert failure_in_words(failed.dagster_event).startswith(sentence)

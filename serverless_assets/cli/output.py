@@ -19,9 +19,11 @@ from serverless_assets.names import FORECAST
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_in_words, run_failure_sentence
 
 NAMES_IN_A_LINE = 6
-# Dagster's warnings about the outputs of a step that was skipped as asked.
+# Dagster's messages about steps that were skipped, as asked or because one before them failed: the summary
+# says so of each asset, with the reason.
 SKIPPED_STEP_WARNING = re.compile(
     r"op '\w+' did not yield or return expected outputs|Blocking asset check '|Skipping step "
+    r"|Dependencies for step "
 )
 
 
@@ -121,7 +123,9 @@ def summary_text(document: Mapping[str, Any]) -> str:
     """Return the summary of `runs/latest.json` as text: what there is now, and what to do next."""
     assets, totals = document["assets"], document["totals"]
     counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
-    verdict = "Succeeded" if document["success"] else "Failed"
+    verdict = "Failed"
+    if document["success"]:
+        verdict = "Succeeded" if document["published"] else "Finished, but not published,"
     lines = [f"{verdict} in {document['seconds']:.1f} s: {counts}.", ""]
     lines += _not_done(assets)
     loaded = [
@@ -184,6 +188,10 @@ def _next_step(document: Mapping[str, Any]) -> str:
         return "nothing was begun: do as it says, then run again."
     if not document["success"]:
         return "mend what failed, then `serverless run --resume` goes on from there; `make ui` shows more."
+    if not document["published"]:
+        return (
+            "see above why it was not published. `serverless run` finishes what is left, and publishes all."
+        )
     if not document["report"]:
         return "type `make ui` for the graph, the launchpad and the schedules."
     return "open the report in a browser, or type `make ui` for the graph, the launchpad and the schedules."

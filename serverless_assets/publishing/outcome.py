@@ -10,6 +10,7 @@ from dagster import DagsterEventType as Type
 
 from serverless_assets import metadata
 from serverless_assets.dagster_internals import SerializableErrorInfo
+from serverless_assets.errors import machine_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.metadata import Status
 
@@ -172,4 +173,5 @@ def _in_words(error: SerializableErrorInfo) -> str:
     if error.cls_name == dg.RetryRequested.__name__ and error.cause:
         # Raised about the failure that a person is told of.
         return error.cause.message.partition(": ")[2].strip()
-    return (error.cause or error).message.strip().splitlines()[-1]
+    last_line = (error.cause or error).message.strip().splitlines()[-1]
+    return machine_sentence(last_line) or last_line

@@ -160,11 +160,8 @@ class Publisher(ABC):
         pending_assets.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
         waiting = pending_assets.read()
         if waiting:
-            failed = waiting & {outcome.asset for outcome in outcomes if outcome.status == "failed"}
-            named = failed or waiting
-            others = f", and {len(waiting - named)} more are not finished" if waiting - named else ""
             log.warning(
-                f"Not published: {', '.join(sorted(named))} did not succeed{others}. {self.if_not_published} "
+                f"Not published: {_unfinished(waiting, outcomes)}. {self.if_not_published} "
                 "The next run continues from what this one finished."
             )
             return False
@@ -270,3 +267,14 @@ def _prune(instance: dg.DagsterInstance, runs_kept: int, log: dg.DagsterLogManag
     else:
         if pruned:
             log.info(f"Deleted {pruned} old runs from Dagster's history (SERVERLESS_KEEP_RUNS).")
+
+
+def _unfinished(waiting: Collection[str], outcomes: Sequence[AssetOutcome]) -> str:
+    """Say which assets keep a run from being published: those that failed in it, those that it did not reach,
+    or those that an earlier run left unfinished."""
+    own = [outcome for outcome in outcomes if outcome.asset in waiting]
+    if not own:
+        return f"an earlier run did not finish {', '.join(sorted(waiting))}"
+    named = sorted(outcome.asset for outcome in own if outcome.status == "failed") or sorted(waiting)
+    others = len(waiting) - len(named)
+    return f"{', '.join(named)} did not succeed" + (f", and {others} more are not finished" if others else "")

@@ -12,6 +12,7 @@ def document(**outcomes):
     statuses = [outcome[0] for outcome in outcomes.values()]
     return {
         "success": not {"failed", "skipped"} & set(statuses),
+        "published": not {"failed", "skipped"} & set(statuses),
         "seconds": 1.0,
         "report": None,
         "warehouse": None,
@@ -48,6 +49,13 @@ def test_a_run_that_is_refused_as_a_whole_is_told_in_one_line():
     text = summary_text(document(a=("failed", "the disk is full"), b=("failed", "the disk is full")))
     assert "failed  all 2 assets: the disk is full" in text
     assert "nothing was begun" in text
+
+
+def test_a_run_that_is_not_published_is_not_said_to_have_succeeded():
+    text = summary_text({**document(raw_orders=("reused", "unchanged")), "published": False})
+    assert "Succeeded" not in text
+    assert text.startswith("Finished, but not published, in 1.0 s: 0 built, 1 reused")
+    assert "Next: see above why it was not published. `serverless run` finishes what is left" in text
 
 
 def test_a_warehouse_that_is_not_there_yet_is_not_named():

@@ -43,3 +43,15 @@ def test_a_run_that_is_not_published_names_what_failed_and_counts_what_waits_for
     ]
     assert not publisher.end("run-1", outcomes, logging.getLogger("run"))
     assert "Not published: raw_orders did not succeed, and 2 more are not finished." in caplog.text
+
+
+def test_a_run_that_succeeds_beside_what_an_earlier_one_left_says_whose_assets_are_unfinished(
+    tmp_path, caplog
+):
+    publisher = environment(Settings.from_environ({"SERVERLESS_HOME": str(tmp_path)})).publisher
+    (tmp_path / "work").mkdir()
+    PendingAssets(tmp_path).add(["order_forecast"])
+    assert not publisher.end(
+        "run-2", [AssetOutcome("raw_orders", "reused", "unchanged")], logging.getLogger("run")
+    )
+    assert "Not published: an earlier run did not finish order_forecast." in caplog.text
