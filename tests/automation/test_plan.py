@@ -1,7 +1,3 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import dagster as dg
 import pytest
 
@@ -17,12 +13,6 @@ from tests.test_pipeline import change_work
 def planned(pipeline: Pipeline, inputs: RunInputs | None = None) -> dict[str, tuple[str, str]]:
     found = dry_run(pipeline.parts, (inputs or RunInputs()).checked(), "order_forecast")
     return {one.asset: (one.verdict, one.reason) for one in found}
-
-
-@pytest.fixture
-def empty(tmp_path, sample_variables):
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Pipeline(tmp_path / "home", instance, sample_variables)
 
 
 def test_before_the_first_run_everything_is_to_be_done_and_no_warehouse_is_made(empty):
@@ -63,7 +53,7 @@ def test_a_plan_of_the_forecasts_is_what_the_run_then_does(pipeline, statement, 
     plan = planned(pipeline)
     assert {name for name in FORECASTING if plan[name][0] in DO} == planned_work
     assert {name for name in FORECASTING if plan[name][0] in LEAVE} == {*FORECASTING} - planned_work
-    assert pipeline.run().success
+    assert pipeline.run(job="forecast").success
     for name in FORECASTING:
         outcome = pipeline.summary["assets"][name]
         verdict, reason = plan[name]
@@ -111,13 +101,11 @@ def test_the_job_shows_the_plan_as_a_table(pipeline):
     assert {record.data["verdict"] for record in records} == {"reuse"}
 
 
-def test_the_command_says_the_plan(pipeline):
-    variables = {**pipeline.variables, "SERVERLESS_HOME": str(pipeline.home)}
-    serverless = str(Path(sys.executable).with_name("serverless"))
-    said = subprocess.run([serverless, "plan"], env=variables, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    assert len(said.stdout.splitlines()) == 21
-    assert said.stdout.count("unchanged") == 21
+def test_the_command_says_the_plan(pipeline, serverless):
+    told = serverless(pipeline, "plan")
+    assert told.exit_code == 0, told.output
+    assert len(told.stdout.splitlines()) == 21
+    assert told.stdout.count("unchanged") == 21
 
 
 def test_a_plan_without_the_forecasts_table_says_what_is_missing(tmp_path):
