@@ -18,7 +18,8 @@ def webhook() -> Iterator[Hook]:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
+    # In memory: in files, a run takes twice as long.
+    with dg.DagsterInstance.ephemeral() as made:
         yield made
 
 

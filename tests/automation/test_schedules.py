@@ -1,5 +1,6 @@
 """What runs by the clock, in which months and time zones, and once a day."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
@@ -42,6 +43,13 @@ def day(text: str) -> date:
 def test_the_months_go_from_the_last_one_loaded_to_the_current_one(now, last_loaded, months):
     found = months_to_load(datetime.fromisoformat(now), last_loaded and day(last_loaded), FIRST)
     assert found == (months and tuple(map(day, months)))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    # In files: a schedule's context opens it anew.
+    with dg.instance_for_test() as made:
+        yield made
 
 
 @pytest.fixture
