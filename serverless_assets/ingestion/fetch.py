@@ -89,7 +89,7 @@ def ends_run(failed: Sequence[Failed], tables: Sequence[RawTable]) -> bool:
 def failure_sentence(reasons: Iterable[str]) -> str:
     """Return why a run fails, given the reason of each table that could not be loaded."""
     each = list(reasons)
-    # A table that is dated by one that failed has the same reason.
+    # Several tables have one reason if it is the machine's, such as a full disk.
     return (
         f"{len(each)} of the raw tables could not be loaded and stay as they were. "
         f"{' '.join(dict.fromkeys(each))}"
@@ -160,7 +160,8 @@ class FetchRun:
         if table.dated_by and table.dated_by.parent in self.tables:
             parent = self.result(table.dated_by.parent)
             if isinstance(parent, Failed):
-                return replace(parent, table=table)
+                reason = f"{table.name} is dated by {parent.table.name}, which could not be loaded."
+                return replace(parent, table=table, reason=reason)
         fetch, state = self.fetch_of(table), self.states.get(table.name)
         try:
             response = fetch.response(table)
