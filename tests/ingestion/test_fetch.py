@@ -277,7 +277,7 @@ def test_items_fail_with_their_orders_and_say_that_it_is_the_orders(fetched, ser
         RAW_ORDERS,
         RAW_ITEMS,
     }
-    assert "raw_items is dated by raw_orders, which could not be loaded." == results[RAW_ITEMS].reason
+    assert results[RAW_ITEMS].reason == "raw_items is dated by raw_orders, which could not be loaded."
 
 
 def test_orders_that_come_twice_do_not_double_their_items(fetched, server):
