@@ -1,5 +1,6 @@
 """The commands. Each is a thin shell: what takes thought is in the layers."""
 
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,17 @@ PORT = click.IntRange(1, 65535)
 @click.version_option(package_name="serverless-assets", prog_name="serverless")
 def main() -> None:
     """Run the serverless pipeline, or open its UI."""
+    log = logging.getLogger("serverless_assets")
+    if not log.handlers:
+        log.setLevel(logging.INFO)
+        log.addHandler(_Echo())
+
+
+class _Echo(logging.Handler):
+    """Prints what takes long before a command has anything to print."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
 
 
 @main.command()
@@ -48,7 +60,7 @@ def run(
     months: str | None,
     resume: bool,
 ) -> None:
-    """Run JOB here and now: serverless_pipeline (the default), ingest, transform or forecast."""
+    """Run JOB here and now: serverless_pipeline (the default), ingest, transform, forecast or others."""
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.from_environ()

@@ -33,11 +33,13 @@ class Progress:
 
     The traceback of an error that nobody expected is kept below `home`. `failed` says whether something
     failed outside of the run's steps, such as closing a resource, which Dagster does not count. `refusal` is
-    why the run could not begin: the summary says it, so that no line does.
+    why the run could not begin: the summary says it, so that no line does. `first_month` is that of a run of
+    a range of months, in which Dagster has an event for each month and none for the asset.
     """
 
     echo: Callable[[str], None]
     home: Path
+    first_month: str | None = None
     failed: bool = False
     refusal: str = ""
     started: float = field(default_factory=time.monotonic)
@@ -59,7 +61,8 @@ class Progress:
         if event.event_type == Type.STEP_UP_FOR_RETRY:
             retry = event.step_retry_data
             return f"{event.step_key} in {retry.seconds_to_wait or 0:.0f} s again: {failure_in_words(event)}"
-        if event.event_type == Type.ASSET_MATERIALIZATION and event.partition is None and event.asset_key:
+        is_asset = event.partition is None or event.partition == self.first_month
+        if event.event_type == Type.ASSET_MATERIALIZATION and is_asset and event.asset_key:
             outcome = metadata.plain(event.step_materialization_data.materialization.metadata)
             return "    " + outcome_line(event.asset_key.to_user_string(), outcome)
         if error := _error_outside_of_steps(event):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import read_seeds
 from serverless_assets.transformation.profiles import read_yaml
+
+log = logging.getLogger(__name__)
 
 
 class ManifestError(UserError):
@@ -59,6 +62,7 @@ class Project:
             if self._install_packages():
                 state_hash = project_state(self.directory, self.variables)
             if not _is_current(path, state, state_hash):
+                log.info(f"Parsing the dbt project {self.directory}, which is new or changed.")
                 failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")

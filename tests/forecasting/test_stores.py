@@ -15,7 +15,7 @@ from serverless_assets.forecasting.stores import adding_up_to, batch_of, store_r
 from serverless_assets.names import FORECAST, STORE_FORECAST
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from tests.conftest import Pipeline
-from tests.test_pipeline import change_work
+from tests.test_pipeline import change_work, forget_old_revenue
 
 FIRST = date(2026, 1, 1)
 
@@ -109,6 +109,7 @@ def test_the_report_shows_each_store(green):
 def test_stores_are_not_forecast_twice_and_follow_a_new_total(pipeline):
     assert pipeline.run(job="forecast").success
     assert pipeline.reason(STORE_FORECAST) == "unchanged: same total, stores and code"
+    forget_old_revenue(pipeline)
     thirty = RunInputs(forecast=RunForecast(style=CustomisedStyle(nr_days_fcst=30)))
     assert pipeline.run(thirty, job="forecast").success
     assert pipeline.reason(STORE_FORECAST) == "new total, stores or code"
@@ -137,32 +138,37 @@ def requests(monkeypatch) -> list[ForecastBatch]:
     return received
 
 
-def test_the_total_and_the_stores_are_one_call_that_answers_as_two_would(pipeline, requests):
-    before = pipeline.published("select * exclude (forecast_run) from dwh.store_forecast order by all")
-    total = pipeline.published("select * exclude (forecast_run) from dwh.order_forecast order by ds")
+def test_the_total_and_the_stores_are_one_call_that_answers_as_two_would(short, requests):
+    pipeline = short
+
+    def forecasts() -> list[pa.Table]:
+        return [
+            pipeline.published(f"select * exclude ({columns}) from dwh.{name} order by all")
+            for name, columns in (
+                (FORECAST, "forecast_run, forecast_made_on"),
+                (STORE_FORECAST, "forecast_run"),
+            )
+        ]
+
     change_work(pipeline, "drop table dwh.store_forecast; drop table dwh.order_forecast")
     assert pipeline.run(job="forecast").success
     assert [len(request.histories) for request in requests] == [STORES + 1]
     assert pipeline.reason(STORE_FORECAST) == "first forecast of stores"
     assert pipeline.facts(STORE_FORECAST)["stores"] == STORES
+    together = forecasts()
     # Each by itself.
     for asset, series in ((FORECAST, 1), (STORE_FORECAST, STORES)):
         requests.clear()
         assert pipeline.run(RunInputs(rebuild="all"), assets=[asset]).success
         assert [len(request.histories) for request in requests] == [series]
         assert set(pipeline.summary["assets"]) == {asset}
-    made_on = "forecast_made_on"
-    after = pipeline.published("select * exclude (forecast_run) from dwh.order_forecast order by ds")
-    assert after.drop_columns([made_on]) == total.drop_columns([made_on])
-    assert (
-        pipeline.published("select * exclude (forecast_run) from dwh.store_forecast order by all") == before
-    )
+    assert forecasts() == together
 
 
 def test_stores_that_fail_leave_the_new_total_and_are_all_that_the_next_run_makes(
-    pipeline, requests, monkeypatch
+    short, requests, monkeypatch
 ):
-    run = LocalCompute.run
+    pipeline, run = short, LocalCompute.run
 
     def refuse_stores(self, request: bytes, *rest: Any) -> Answered:
         if len(ForecastBatch.from_bytes(request).histories) > 1:

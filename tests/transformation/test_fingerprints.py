@@ -34,10 +34,14 @@ def project(before: dict[str, Node], target: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(PROJECT_DIR, tmp_path / "dbt_project", ignore=ignored))
 
 
-def parsed(project: Path, target: Path, variables=None, environ=None) -> dict[str, Node]:
-    assert dbt_runner.invoke(["parse"], project, target, VARIABLES) is None
+def parsed(project: Path, target: Path, environ=VARIABLES) -> dict[str, Node]:
+    assert dbt_runner.invoke(["parse"], project, target, environ) is None
+    return nodes_in(target, environ=environ)
+
+
+def nodes_in(target: Path, variables=None, environ=VARIABLES) -> dict[str, Node]:
     manifest = json.loads((target / "manifest.json").read_text())
-    return {node.name: node for node in nodes(manifest, variables or {}, environ or VARIABLES)}
+    return {node.name: node for node in nodes(manifest, variables or {}, environ)}
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -116,25 +120,21 @@ def test_a_description_a_tag_and_a_test_change_nothing(before, project, tmp_path
 
 def test_another_schema_is_another_target(before, tmp_path):
     variables = {**VARIABLES, "DBT_SCHEMA": "elsewhere"}
-    assert dbt_runner.invoke(["parse"], PROJECT_DIR, tmp_path, variables) is None
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    found = {node.name: node for node in nodes(manifest, {}, variables)}
+    found = parsed(PROJECT_DIR, tmp_path, variables)
     assert changed(before, found).keys() == before.keys()
 
 
 def test_a_var_counts_for_what_reads_it(before, project, tmp_path):
     edit(project / "models/marts/customers.sql", "> 1", "> {{ var('returning', 1) }}")
-    one = parsed(project, tmp_path / "target", {"returning": 1, "other": 1})
-    two = parsed(project, tmp_path / "target", {"returning": 2, "other": 2})
+    parsed(project, tmp_path / "target")
+    one = nodes_in(tmp_path / "target", {"returning": 1, "other": 1})
+    two = nodes_in(tmp_path / "target", {"returning": 2, "other": 2})
     assert changed(one, two) == {"customers": {"var returning"}}
 
 
-def test_which_months_are_asked_for_is_no_part_of_the_code(before, tmp_path):
+def test_which_months_are_asked_for_is_no_part_of_the_code(before, project, tmp_path):
     environ = {**VARIABLES, "SERVERLESS_MONTHS": "orders=2026-10-01", "SERVERLESS_RUN_ID": "run-1"}
-    assert dbt_runner.invoke(["parse"], PROJECT_DIR, tmp_path, environ) is None
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    found = {node.name: node for node in nodes(manifest, {}, environ)}
-    assert changed(before, found) == {}
+    assert changed(before, parsed(project, tmp_path / "target", environ)) == {}
 
 
 def test_a_seed_is_its_rows(project, tmp_path):

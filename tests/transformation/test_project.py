@@ -1,5 +1,6 @@
 """The manifest of a dbt project is out of date when anything that dbt reads for it is another."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def test_vars_of_packages_count_too(project):
         "own": ["team", 3],
         "theirs": 4,
     }
+
+
+def test_a_parse_is_told_before_it_begins_and_what_is_parsed_is_not_parsed_again(team, caplog):
+    caplog.set_level(logging.INFO, "serverless_assets")
+    team.write({"models/a.sql": "select 1 as one"})
+    team.project.manifest()
+    team.project.manifest()
+    [record] = [record for record in caplog.records if record.name.startswith("serverless_assets")]
+    assert (
+        record.getMessage() == f"Parsing the dbt project {team.project.directory}, which is new or changed."
+    )
