@@ -1,5 +1,6 @@
 """`serverless add-table`: declare a raw table from a sample file, with a staging model that reads it."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,9 +79,10 @@ def add_table(
     if existing := [path for path in (sql, yml) if path.exists()]:
         raise AddTableError(f"{existing[0]} exists: choose another name with --name.")
     file.parent.mkdir(parents=True, exist_ok=True)
+    # The model last: without the entry that it reads, dbt could not parse the project.
+    write_atomically(file, content.encode())
     write_atomically(sql, _model_sql(table, source_name, sample).encode())
     write_atomically(yml, _model_yml(model, table, sample).encode())
-    write_atomically(file, content.encode())
     yield f"Read {sample.rows:,} rows of {without_credentials(url)}."
     yield f"Added {table} to {file}, with {len(sample.columns)} columns."
     yield f"  key: {', '.join(sample.key)}, a guess: no two rows of the sample have the same."
@@ -110,6 +112,11 @@ def read_sample(path: Path, table: str) -> Sample:
         raise AddTableError(f"The file of {table} cannot be read as parquet ({error}).") from None
     if batch is None or not batch.num_rows or not columns:
         raise AddTableError(f"The file of {table} has no rows or columns to load: give one that has some.")
+    if quoted := [name for name in columns if '"' in name or "`" in name]:
+        raise AddTableError(
+            f"The column {quoted[0]!r} of {table} has a quotation mark in its name, which dbt does not "
+            "quote: have the source serve it under another name."
+        )
     rows = pa.Table.from_batches([batch])
     filled = [name for name in columns if not rows[name].null_count]
     key = _guess_key([name for name in filled if columns[name] in ("string", "bigint")], rows, table)
@@ -275,7 +282,9 @@ def _model_yml(model: str, table: str, sample: Sample) -> str:
 
 
 def _column(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else f"{{{{ adapter.quote('{name}') }}}}"
+    """Return a column for a query, quoted if its name is not plain: as text, whatever Jinja has in it."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    return name if plain else f"{{{{ adapter.quote({json.dumps(name)}) }}}}"
 
 
 def _yaml(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from jinja2 import Template
 
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.add_table import add_table
@@ -86,7 +88,7 @@ def test_two_columns_are_the_key_where_no_single_one_is(tmp_path):
 def test_names_that_yaml_or_sql_would_take_for_something_else_are_quoted(tmp_path):
     text = add(tmp_path, parquet(id=["a"], **{"no": ["x"], "a b: c": [True]}))
     assert [column["name"] for column in entry(text, "visits")["columns"]] == ["id", "no", "a b: c"]
-    assert "{{ adapter.quote('a b: c') }}" in (tmp_path / "models/staging/stg_visits.sql").read_text()
+    assert '{{ adapter.quote("a b: c") }}' in (tmp_path / "models/staging/stg_visits.sql").read_text()
 
 
 @pytest.mark.parametrize(
@@ -117,3 +119,17 @@ def test_a_file_beside_the_source_of_all_other_tables_is_refused(tmp_path):
         list(add_table("https://example.org/data/x.parquet", None, tmp_path, MANIFEST, base, tmp_path))
     with pytest.raises(UserError, match="is not the address of a parquet file"):
         list(add_table("https://example.com/data/x.csv", None, tmp_path, MANIFEST, base, tmp_path))
+
+
+def test_a_name_with_jinja_in_it_stays_a_name(tmp_path):
+    add(tmp_path, parquet(id=[1], **{"') }}{{ 1/0 }}": [2]}))
+    sql = (tmp_path / "models/staging/stg_visits.sql").read_text()
+    context = {"source": lambda *names: names[1], "adapter": SimpleNamespace(quote='"{}"'.format)}
+    assert '"\') }}{{ 1/0 }}"' in Template(sql).render(context)
+
+
+def test_a_name_that_dbt_cannot_quote_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(UserError, match="has a quotation mark in its name"):
+        add(tmp_path, parquet(id=[1], **{'a", 1 as "b': [2]}))
+    assert (tmp_path / "models/staging/raw.yml").read_text() == RAW
+    assert not (tmp_path / "models/staging/stg_visits.sql").exists()
