@@ -165,6 +165,8 @@ def claimed_file(path: Path) -> tuple[Path, int]:
 
 
 FOLDER = "scratch"
+# The scratch folders of this process that are in use, and the descriptors by which they are locked.
+_in_use: dict[Path, int] = {}
 # A purpose and mkdtemp's eight characters.
 NAME = re.compile(r"[a-z-]+-[a-z0-9_]{8}")
 
@@ -175,9 +177,26 @@ def scratch_folder(home: Path, purpose: str) -> Iterator[Path]:
     root = home / FOLDER
     root.mkdir(parents=True, exist_ok=True)
     folder, handle = _claimed_folder(root, purpose)
+    _in_use[folder] = handle
     try:
         yield folder
     finally:
+        _give_up(folder)
+
+
+def remove_scratch_folders() -> None:
+    """Remove the scratch folders of this process, at the end of its run.
+
+    Dagster does not close the generator of a step that is cancelled, so that what its blocks would remove
+    stays until the process ends, which may be after the next run began.
+    """
+    for folder in list(_in_use):
+        _give_up(folder)
+
+
+def _give_up(folder: Path) -> None:
+    handle = _in_use.pop(folder, None)
+    if handle is not None:
         # What cannot be removed now is abandoned, and removed by the next run.
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)

@@ -125,3 +125,16 @@ def test_a_folder_in_the_place_of_a_file_is_moved_aside_and_not_deleted(tmp_path
 def test_to_move_aside_what_is_not_there_does_nothing(tmp_path):
     assert move_aside(tmp_path / "nothing") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_closes_leaves_no_scratch_folder_of_a_step_that_was_never_closed(tmp_path):
+    def step() -> Iterator[Path]:
+        with scratch_folder(tmp_path, "ingestion") as folder:
+            (folder / "raw_orders.parquet").touch()
+            yield folder
+
+    cancelled = step()
+    folder = next(cancelled)
+    LocalPublisher(tmp_path, "dwh").close()
+    assert not folder.exists()
+    cancelled.close()

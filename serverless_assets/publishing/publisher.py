@@ -12,7 +12,7 @@ import dagster as dg
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
-from serverless_assets.files import remove_leftovers, write_atomically
+from serverless_assets.files import remove_leftovers, remove_scratch_folders, write_atomically
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, run_outcomes
 from serverless_assets.publishing.run_history import prune_runs
@@ -131,6 +131,7 @@ class Publisher(ABC):
 
     def close(self) -> None:
         """Let the next run in."""
+        remove_scratch_folders()
         if self._lock:
             self._lock.release()
 
