@@ -231,13 +231,14 @@ def test_columns_beyond_the_catalogue_are_named_whenever_the_source_serves_them(
     assert capfd.readouterr().err.count(logged) == 2
 
 
-def test_an_order_of_the_year_9999_fails_the_orders_and_what_they_date_in_one_sentence(loaded, source):
+def test_an_order_of_the_year_9999_fails_the_orders_and_what_they_date(loaded, source):
     move(source, "o9", datetime(9999, 12, 31))
     source.rows["raw_customers"].append(("c2", "bob"))
     found = loaded.run()
     assert loaded.failure() == (
         "2 of the raw tables could not be loaded and stay as they were. raw_orders.ordered_at: expected "
-        "times from 1900-01-01 up to 2200-01-01, found 9999-12-31 00:00:00.000000."
+        "times from 1900-01-01 up to 2200-01-01, found 9999-12-31 00:00:00.000000. raw_items is "
+        "dated by raw_orders, which could not be loaded."
     )
     assert set(found) == {"raw_customers", "raw_products", "raw_stores", "raw_supplies"}
     assert ids(loaded, "raw_customers") == ["c1", "c2"]

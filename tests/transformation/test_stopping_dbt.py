@@ -160,8 +160,9 @@ def test_one_process_runs_one_command_after_another_and_lets_go_of_the_file(smal
     assert dbt_processes() == []
 
 
-def test_events_tell_the_rows_of_what_was_built(small):
-    small.write(**{"a.sql": "select * from range(3)"})
+def test_events_tell_the_rows_of_tables_that_were_built_and_run_no_view_to_count_them(small):
+    table = "{{ config(materialized='table') }} select * from range(3)"
+    small.write(**{"a.sql": table, "b.sql": "select * from range(3)"})
     events = [*dbt_runner.stream(*small.arguments, count_rows=partial(rows_in, small.warehouse))]
-    [built] = [event["data"] for event in events if event["info"]["name"] == "LogModelResult"]
-    assert built["rows"] == 3
+    built = [event["data"] for event in events if event["info"]["name"] == "LogModelResult"]
+    assert {data["node_info"]["node_name"]: data.get("rows") for data in built} == {"a": 3, "b": None}
