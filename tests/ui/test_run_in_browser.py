@@ -17,7 +17,8 @@ def test_a_run_launched_by_a_click_is_watched_until_it_succeeds(ui, page, pictur
     run = ui.run(page.url.split("/runs/")[1].split("?")[0])
     assert set(steps(run)) == {"ingestion", "transformation", *FORECASTING}
     assert set(steps(run).values()) == {"SUCCESS"}
-    page.get_by_text("forecast_report").first.wait_for()
+    # Which steps and events are in view depends on how long each took.
+    page.get_by_text("No steps are executing").wait_for()
     picture("run")
 
 
