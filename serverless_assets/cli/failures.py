@@ -20,7 +20,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            # The last is for click, too: a reader such as `head` has what it wanted.
             raise
         except UserError as error:
             raise click.ClickException(str(error)) from None

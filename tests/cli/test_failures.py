@@ -135,3 +135,8 @@ def test_an_error_without_a_message_is_said_by_its_class():
 def test_an_io_error_of_the_history_names_the_disk():
     error = error_sentence(sqlite3.OperationalError("disk I/O error"))
     assert error.startswith("Dagster's history cannot be read or written: the disk is full or fails.")
+
+
+def test_a_reader_that_has_what_it_wanted_is_no_error():
+    result = command(fail(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert (result.exit_code, result.output) == (1, "")
