@@ -149,3 +149,21 @@ def test_clean_leaves_a_folder_alone_that_it_did_not_make(tmp_path):
     refused = CliRunner().invoke(main, ["clean", "--yes"], env={"SERVERLESS_HOME": str(tmp_path)})
     assert refused.exit_code == 1
     assert (tmp_path / "precious.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_model_that_failed_and_was_deleted_keeps_nothing_from_being_published(pipeline, serverless):
+    model = pipeline.parts.project.directory / "models" / "marts" / "broken.sql"
+    model.write_text("select no_such_column from {{ ref('orders') }}")
+    try:
+        failed = serverless(pipeline, "run", "transform")
+    finally:
+        model.unlink()
+    assert failed.exit_code == 1, failed.output
+    assert "broken did not succeed" in failed.output
+    resumed = serverless(pipeline, "run", "transform", "--resume")
+    assert resumed.exit_code == 1
+    assert "There is nothing to resume" in resumed.output
+    published = serverless(pipeline, "run", "transform")
+    assert published.exit_code == 0, published.output
+    assert "Succeeded in" in published.output
