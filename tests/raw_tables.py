@@ -1,6 +1,7 @@
 """The raw tables of a small shop, as tests declare them: a new table of the project changes none of them."""
 
-from serverless_assets.ingestion.catalog import CENTS, FLAG, ID, RATE, TEXT, TIMESTAMP, DatedBy, RawTable
+from serverless_assets.ingestion.catalog import DatedBy, RawTable
+from serverless_assets.ingestion.column_types import CENTS, FLAG, ID, RATE, TEXT, TIMESTAMP
 
 RAW_CUSTOMERS = RawTable(
     "raw_customers",

@@ -3,29 +3,15 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from serverless_assets.errors import UserError
+from serverless_assets.ingestion.column_types import LONGEST_TEXT_BYTES, TIMESTAMP, TYPES
 from serverless_assets.months import next_month
 from serverless_assets.warehouse import TableShape
-
-ID = pa.string()
-TEXT = pa.string()
-CENTS = pa.int64()
-RATE = pa.float64()
-FLAG = pa.bool_()
-TIMESTAMP = pa.timestamp("us")
-
-# The values that every column of a type may have; a table with any other is refused. Times beyond these are
-# placeholders (0001-01-01, 9999-12-31) or mistakes, and pandas, Python and the warehouses each hold others.
-EARLIEST, END_OF_TIME = datetime(1900, 1, 1), datetime(2200, 1, 1)
-# Ten trillion dollars in cents: sums over billions of rows stay within the marts' decimals.
-LARGEST_INTEGER = 10**15
-# A model that repeats a text on each of its rows is as slow as the text is long.
-LONGEST_TEXT_BYTES = 4 * 1024
 
 
 @dataclass(frozen=True)
@@ -67,12 +53,12 @@ class DatedBy:
 class RawTable:
     """One table of the source: what it must hold (its contract) and how it is loaded.
 
-    A table with `event_time` is a fact, partitioned by month of that column unless its `grain` is none, with
-    which it is always loaded whole. Where the source does
-    not carry the column, `dated_by` says which parent's row gives it. `clustered_by` is a hint to the
-    warehouse: columns that queries filter or join on. `longest_text` raises `LONGEST_TEXT_BYTES` for
-    single columns. `path` leads from the source's address to the file, without `.parquet`, if that is not
-    the table's name. Without an `optional` table, a run succeeds.
+    A table with `event_time` is a fact: it is partitioned by month of that column, unless its `grain` is
+    none, with which it is always loaded whole. Where the source does not carry the column, `dated_by` says
+    which parent's row gives it. `clustered_by` is a hint to the warehouse: columns that queries filter or
+    join on. `longest_text` raises `LONGEST_TEXT_BYTES` for single columns. `path` leads from the source's
+    address to the file, without `.parquet`, if that is not the table's name. A run succeeds also without an
+    `optional` table.
     """
 
     name: str
@@ -119,46 +105,6 @@ class RawTable:
         if self.dated_by is None or self.event_time is None:
             return self.source_schema
         return self.source_schema.append(pa.field(self.event_time, TIMESTAMP))
-
-
-# The names that SQL and Arrow have for the types that both warehouses hold alike.
-TYPES: Mapping[str, pa.DataType] = {
-    **dict.fromkeys(("string", "text", "varchar"), TEXT),
-    **dict.fromkeys(("bigint", "int64", "integer"), pa.int64()),
-    **dict.fromkeys(("double", "float64"), pa.float64()),
-    **dict.fromkeys(("boolean", "bool"), FLAG),
-    **dict.fromkeys(("timestamp", "datetime"), TIMESTAMP),
-}
-# Any whole number of so many digits is within the bounds of a bigint.
-DIGITS_OF_INTEGER = 15
-
-
-def declared_type(served: pa.DataType) -> str | None:
-    """Return the `data_type` that holds all values of a type that a source serves; None if none does."""
-    kind = served.value_type if pa.types.is_dictionary(served) else served
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return "timestamp"
-    if pa.types.is_floating(kind):
-        return "double"
-    if pa.types.is_integer(kind):
-        return "bigint"
-    if pa.types.is_decimal(kind) and kind.scale > 0:
-        return "double"
-    if pa.types.is_decimal(kind) and kind.precision <= DIGITS_OF_INTEGER:
-        return "bigint"
-    return "string" if is_text(kind) or has_text_form(kind) else None
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def has_text_form(kind: pa.DataType) -> bool:
-    """Whether values of a type can be loaded as text: those that the warehouses have other types for."""
-    is_whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
-    return is_whole or pa.types.is_time(kind) or isinstance(kind, pa.UuidType)
 
 
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.

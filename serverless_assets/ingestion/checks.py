@@ -12,7 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from serverless_assets.ingestion.catalog import EARLIEST, END_OF_TIME, RawTable
+from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.column_types import EARLIEST, END_OF_TIME
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.months import next_month
 from serverless_assets.warehouse import Warehouse, WarehouseError

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.ingestion.catalog import (
+from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.column_types import (
     EARLIEST,
     END_OF_TIME,
     LARGEST_INTEGER,
-    RawTable,
     declared_type,
     has_text_form,
     is_text,

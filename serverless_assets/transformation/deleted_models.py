@@ -1,12 +1,12 @@
 """Models that were deleted from the dbt project, and whose tables are still in the warehouse."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.transformation.fingerprints import is_model
+from serverless_assets.transformation.fingerprints import is_model, relation_key
 from serverless_assets.transformation.green_manifest import last_green
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
@@ -44,7 +44,7 @@ def find_deleted(
         ArtifactError: what green builds had cannot be read.
         WarehouseError: the warehouse cannot be asked.
     """
-    taken = {*_relations(manifest["nodes"].values()), *_relations(manifest["sources"].values())}
+    taken = {*map(relation_key, manifest["nodes"].values()), *map(relation_key, manifest["sources"].values())}
     past = (last_green(artifacts) or {"nodes": {}})["nodes"]
     recorded = _recorded(artifacts)
     past_models = [
@@ -100,12 +100,6 @@ def _recorded(artifacts: Artifacts) -> Sequence[DeletedModel]:
     except (ValueError, TypeError):
         # Not what `record_deleted` wrote.
         return []
-
-
-def _relations(nodes: Collection[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
-    for node in nodes:
-        name = node.get("alias") or node.get("identifier")
-        yield tuple(str(part or "").lower() for part in (node["database"], node["schema"], name))
 
 
 def _is_ours(model: DeletedModel, warehouse: Warehouse) -> bool:

@@ -128,14 +128,16 @@ def seeds_of_sources(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     Many a project keeps sample data as seeds and reads them as a source. dbt does not see that the one is
     the other.
     """
+    nodes, sources = manifest["nodes"].items(), manifest["sources"].items()
+    seeds = {relation_key(node): id for id, node in nodes if node["resource_type"] == "seed"}
+    return {id: seeds[relation_key(source)] for id, source in sources if relation_key(source) in seeds}
 
-    def relation(entry: Mapping[str, Any]) -> tuple[str, ...]:
-        name = entry.get("alias") or entry.get("identifier")
-        return tuple(str(part or "").lower() for part in (entry["database"], entry["schema"], name))
 
-    seeds = {relation(node): id for id, node in manifest["nodes"].items() if node["resource_type"] == "seed"}
-    sources = manifest["sources"].items()
-    return {id: seeds[relation(source)] for id, source in sources if relation(source) in seeds}
+def relation_key(properties: Mapping[str, Any]) -> tuple[str, ...]:
+    """Database, schema and name of a relation in lower case, as DuckDB ignores case."""
+    name = properties.get("alias") or properties.get("identifier")
+    parts = (properties["database"], properties["schema"], name)
+    return tuple(str(part or "").lower() for part in parts)
 
 
 def read_seeds(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion import contract
-from serverless_assets.ingestion.catalog import (
+from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.column_types import (
     CENTS,
     ID,
     LARGEST_INTEGER,
@@ -15,7 +16,6 @@ from serverless_assets.ingestion.catalog import (
     RATE,
     TEXT,
     TIMESTAMP,
-    RawTable,
 )
 from serverless_assets.ingestion.contract import BATCH_ROWS, ContractError, conform
 from tests.raw_tables import RAW_PRODUCTS, RAW_STORES, RAW_SUPPLIES, TABLES

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion.audit import content_of
-from serverless_assets.ingestion.catalog import TYPES, RawTable, declared_type
+from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.column_types import TYPES, declared_type
 from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
