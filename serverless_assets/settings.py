@@ -1,11 +1,12 @@
 """What an operator sets with environment variables. What a person picks per run is in `run_inputs`."""
 
 import datetime as dt
+import difflib
 import ipaddress
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from serverless_assets.errors import UserError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30
+PREFIX = "SERVERLESS_"
 # Names that DuckDB or BigQuery keeps for itself.
 SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog", "system", "temp"})
 
@@ -249,6 +251,7 @@ class Settings(BaseModel):
         values: dict[str, Any] = {name: value for name, value in variables.items() if name in aliases}
         values.setdefault("SERVERLESS_HOME", str(_default_home(values.get("SERVERLESS_ENV", "local"))))
         values["has_modal_token"] = _has_modal_token(variables)
+        _refuse_misspelt(variables.keys() - aliases, [alias for alias in aliases if alias])
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -262,6 +265,24 @@ class Settings(BaseModel):
         schema = f"{settings.dbt_schema}_{settings.branch.replace('-', '_')}"
         home = settings.home.with_name(f"{settings.home.name}-{settings.branch}")
         return settings.model_copy(update={"home": home, "dbt_schema": schema})
+
+
+def _refuse_misspelt(names: Collection[str], aliases: Collection[str]) -> None:
+    """Refuse variables that look like a setting but are none; a dbt project may read others of this prefix.
+
+    Raises:
+        SettingsError: for each of them.
+    """
+    known = {alias.removeprefix(PREFIX) for alias in aliases if alias.startswith(PREFIX)}
+    problems = []
+    for variable in sorted(name for name in names if name.startswith(PREFIX)):
+        name = variable.removeprefix(PREFIX)
+        likely = [alias for alias in sorted(known) if alias.startswith(name) or name.startswith(alias)]
+        likely += difflib.get_close_matches(name, sorted(known), 1, 0.8)
+        if likely:
+            problems.append(f"{variable} is not a setting. Did you mean {PREFIX}{likely[0]}?")
+    if problems:
+        raise SettingsError("\n".join(problems))
 
 
 def yesterday() -> dt.date:

@@ -167,3 +167,44 @@ def test_a_model_that_failed_and_was_deleted_keeps_nothing_from_being_published(
     published = serverless(pipeline, "run", "transform")
     assert published.exit_code == 0, published.output
     assert "Succeeded in" in published.output
+
+
+def test_the_help_lists_every_command_with_a_whole_sentence():
+    lines = CliRunner().invoke(main, ["--help"]).stdout.partition("Commands:")[2].strip().splitlines()
+    assert len(lines) == len(main.commands)
+    assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_the_words_of_a_command_are_completed():
+    environ = {"_SERVERLESS_COMPLETE": "bash_complete", "COMP_WORDS": "serverless sl", "COMP_CWORD": "1"}
+    completed = subprocess.run([SERVERLESS], env={**os.environ, **environ}, capture_output=True, text=True)
+    assert completed.stdout == "plain,slim-ci\n"
+
+
+def test_why_compares_what_a_model_was_built_from_with_what_it_is(pipeline, serverless):
+    unchanged = serverless(pipeline, "why", "orders").stdout
+    assert "orders: is reused: unchanged" in unchanged
+    assert "differs" not in unchanged
+    warehouse = pipeline.parts.publisher.warehouse
+    state = dict(warehouse.read_state("orders"))
+    warehouse.write_states(
+        {"orders": {**state, "version": "old", "data_hashes": {**state["data_hashes"], "SQL": "0ld"}}}
+    )
+    changed = serverless(pipeline, "why", "orders").stdout
+    assert "orders: would be built: SQL changed" in changed
+    assert [line.split()[:2] for line in changed.splitlines() if "differs" in line] == [["SQL", "0ld"]]
+
+
+def test_why_of_an_unknown_model_names_those_that_are_like_it(empty, serverless):
+    refused = serverless(empty, "why", "order")
+    assert refused.exit_code == 1
+    assert "no model 'order' that has a relation. It has orders, stg_orders." in refused.stderr
+
+
+def test_the_published_report_is_opened(green, empty, serverless, monkeypatch):
+    opened = []
+    # No browser of a person is opened by a test: what click does with the address stays unproven.
+    monkeypatch.setattr("click.launch", opened.append)
+    assert serverless(green, "open").exit_code == 0
+    assert [Path(address).name for address in opened] == ["forecast.html"]
+    assert "No report was published yet" in serverless(empty, "open").stderr

@@ -261,3 +261,26 @@ def test_a_bad_address_is_refused_without_repeating_it(url):
     message = str(raised.value)
     assert message.startswith("SERVERLESS_DATASET_URL is not")
     assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("SERVERLESS_ENVIRONMENT", "SERVERLESS_ENV"),
+        ("SERVERLESS_BUDGET", "SERVERLESS_BUDGET_USD"),
+        ("SERVERLESS_DATASETURL", "SERVERLESS_DATASET_URL"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_name_that_was_meant(misspelt, meant):
+    with pytest.raises(SettingsError, match=f"{misspelt} is not a setting. Did you mean {meant}[?]"):
+        Settings.from_environ({misspelt: "x"})
+
+
+def test_variables_that_a_dbt_project_may_read_are_left_alone():
+    others = (
+        "SERVERLESS_SOURCE_SCHEMA",
+        "SERVERLESS_MONTHS",
+        "SERVERLESS_RUN_ID",
+        "SERVERLESS_LIVE_LOCATION",
+    )
+    Settings.from_environ(dict.fromkeys(others, "x"))

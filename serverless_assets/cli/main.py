@@ -60,7 +60,10 @@ def run(
     months: str | None,
     resume: bool,
 ) -> None:
-    """Run JOB here and now: serverless_pipeline (the default), ingest, transform, forecast or others."""
+    """Run JOB in this process.
+
+    JOB is serverless_pipeline (the default), ingest, transform, forecast or another one.
+    """
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.from_environ()
@@ -102,22 +105,56 @@ def ui(port: int) -> None:
 @click.option("--rebuild", is_flag=True, help="As if what did not change was asked for, too.")
 @click.option("--drop-deleted", is_flag=True, help="As if the tables of deleted models were to be dropped.")
 def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> None:
-    """Say what a run of everything would do and why. It changes nothing."""
+    """Say what a run would do and why, and change nothing."""
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run
     from serverless_assets.cli.run import run_inputs
     from serverless_assets.environments import environment
 
     inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted).checked()
+    click.echo(f"{'asset':<24}{'what':<16}{'rows':>12}  why")
     for planned in dry_run(environment(settings), inputs, settings.forecast_table):
         click.echo(planned)
+
+
+@main.command()
+@click.argument("model")
+def why(model: str) -> None:
+    """Say why MODEL would be built or reused.
+
+    Each part of its fingerprint is shown as of when it was built, and as of now.
+    """
+    settings = Settings.from_environ()
+    from serverless_assets.cli.why import explain
+    from serverless_assets.environments import environment
+
+    for line in explain(environment(settings), model):
+        click.echo(line)
+
+
+@main.command("open")
+def open_report() -> None:
+    """Open the published report in a browser."""
+    settings = Settings.from_environ()
+    from serverless_assets.environments import environment
+
+    artifacts = environment(settings).publisher.published.artifacts
+    reports = [name for name in artifacts.names("") if name.endswith(".html")]
+    if not reports:
+        raise click.ClickException("No report was published yet: `serverless run` writes one.")
+    for report in map(artifacts.place, reports):
+        click.echo(report.address)
+        click.launch(report.link or report.address)
 
 
 @main.command("add-table")
 @click.argument("url")
 @click.option("--name", help="The name of the table; by default that of the file.")
 def add_table(url: str, name: str | None) -> None:
-    """Declare the raw table that a parquet file at URL is a sample of, with a staging model."""
+    """Declare the raw table of the parquet file at URL.
+
+    A staging model that reads it is written, too.
+    """
     settings = Settings.from_environ()
     from serverless_assets.environments import environment
     from serverless_assets.files import scratch_folder
@@ -136,7 +173,7 @@ def add_table(url: str, name: str | None) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Say what a run would use, check each part of it, and say what is wrong."""
+    """Check each part of the environment."""
     settings = Settings.from_environ()
     from serverless_assets.cli.doctor import examine
     from serverless_assets.environments import environment
@@ -153,7 +190,10 @@ def doctor() -> None:
 
 @main.command("slim-ci")
 def slim_ci() -> None:
-    """Build and test the models that differ from production, beside it, and leave nothing."""
+    """Build and test the models that differ from production.
+
+    They are built in a scratch schema, which is removed at the end.
+    """
     settings = Settings.from_environ()
     # SIGTERM, such as at the time limit of a CI, cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -170,7 +210,7 @@ def slim_ci() -> None:
 @click.argument("which", required=False)
 @click.option("--list", "list_all", is_flag=True, help="List the forecasts that there are, the newest first.")
 def replay(which: str | None, list_all: bool) -> None:
-    """Make a published forecast again from its record, and say whether it comes out the same.
+    """Compute a published forecast again, and compare.
 
     WHICH: a run's id or its beginning, a forecast's key, or the day it was made; the newest by default.
     """
@@ -192,7 +232,10 @@ def replay(which: str | None, list_all: bool) -> None:
 
 @main.command("deploy-modal")
 def deploy_modal() -> None:
-    """Deploy the forecast's worker to Modal, beside the workers of other versions of its code."""
+    """Deploy the worker of the forecast to Modal.
+
+    Workers of other versions of its code stay as they are.
+    """
     settings = Settings.from_environ()
     from modal_forecast.code_version import versioned_app
     from serverless_assets.forecasting.modal_compute import deploy
@@ -205,7 +248,7 @@ def deploy_modal() -> None:
 @main.command("sample-api")
 @click.option("--port", type=PORT, default=8080, show_default=True)
 def sample_api(port: int) -> None:
-    """Serve the sample shop's REST API on 127.0.0.1 until Ctrl-C."""
+    """Serve the sample shop's API until Ctrl-C."""
     settings = Settings.from_environ()
     _refuse_unusable_port(port)
     import uvicorn
@@ -222,7 +265,10 @@ def sample_api(port: int) -> None:
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(yes: bool) -> None:
-    """Delete all state on this machine: warehouse, artifacts, runs; of a branch, its scratch places too."""
+    """Delete all state on this machine.
+
+    That is the warehouse, artifacts and runs; of a branch, its dataset and folder in the cloud too.
+    """
     settings = Settings.from_environ()
     home, scratch = settings.home, _scratch_places(settings)
     places = [*([str(home)] if home.exists() else []), *scratch]
