@@ -19,7 +19,12 @@ from dagster._core.definitions.data_version import (
 # `ObserveResult` of an asset that other runs materialize would replace it.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-# Where the SQLite storages create their engines: an option of dagster.yaml to keep them would replace these.
+# What event_log.py writes many events with: batches in Dagster's own storage would replace these.
+# And where the SQLite storages create their engines: an option of dagster.yaml to keep them would.
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecordStatus as AssetCheckStatus,
+)
+from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
@@ -44,7 +49,9 @@ __all__ = [
     "ROOT_RUN_ID_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",
+    "AssetCheckStatus",
     "SerializableErrorInfo",
+    "SqlEventLogStorageMetadata",
     "SqliteEventLogStorage",
     "keep_sqlite_engines",
 ]

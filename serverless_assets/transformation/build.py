@@ -16,7 +16,7 @@ from serverless_assets.dagster_internals import (
     DATA_VERSION_TAG,
     INPUT_DATA_VERSION_TAG_PREFIX,
 )
-from serverless_assets.event_log import one_transaction
+from serverless_assets.event_log import one_batch
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator
 from serverless_assets.transformation.dbt_message import DagsterEvent, dagster_events
@@ -123,7 +123,7 @@ class Step:
         versions = {key: (event.tags or {}).get(DATA_VERSION_TAG) for key, event in last.items()}
         versions |= {keys[decision.node.id]: decision.state.version for decision in decisions}
         awaited: list[dg.MaterializeResult] = []
-        with one_transaction(self.context.instance, self.context.run.run_id):
+        with one_batch(self.context.instance):
             for decision in decisions:
                 key = keys[decision.node.id]
                 facts = {
@@ -169,7 +169,7 @@ class Step:
     def _log_reused_checks(self, decisions: Iterable[BuildDecision], done: Collection[str]) -> None:
         """Log what the tests of reused models said when these were built; but for those that ran again."""
         reused = {self._key(decision): decision for decision in decisions}
-        with one_transaction(self.context.instance, self.context.run.run_id):
+        with one_batch(self.context.instance):
             for check in sorted(self.context.selected_asset_check_keys):
                 decision = reused.get(check.asset_key)
                 if decision is None or check.name in done:

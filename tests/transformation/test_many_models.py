@@ -5,12 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import dagster as dg
 import duckdb
 import pytest
 
 from serverless_assets.dagster_internals import SqliteEventLogStorage
-from serverless_assets.event_log import EventLogStorage, one_transaction
 from serverless_assets.instance import open_instance, prepare_dagster_home
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -85,27 +83,6 @@ def test_queries_and_transactions_of_a_run_do_not_grow_with_the_number_of_models
     assert costs[0] == costs[1]
     # The rows are those that were counted when it was built.
     assert (outcomes["table_0"]["rows"], outcomes["view_0"]["rows"]) == (3, None)
-
-
-def test_events_of_a_transaction_are_stored_together_or_not_at_all(tmp_path):
-    config = {"module": "serverless_assets.event_log", "class": "EventLogStorage"}
-    overrides = {"event_log_storage": {**config, "config": {"base_dir": str(tmp_path / "history" / "runs")}}}
-    with dg.instance_for_test(overrides, temp_dir=str(tmp_path)) as instance:
-        assert isinstance(instance.event_log_storage, EventLogStorage)
-        run = instance.create_run_for_job(dg.job(name="j")(lambda: None))
-
-        def log(asset: str) -> None:
-            instance.report_runless_asset_event(dg.AssetMaterialization(asset))
-
-        with one_transaction(instance, ""):
-            log("a")
-            log("b")
-        with pytest.raises(ZeroDivisionError), one_transaction(instance, ""):
-            log("c")
-            raise ZeroDivisionError
-        log("d")
-        assert {key.to_user_string() for key in instance.all_asset_keys()} == {"a", "b", "d"}
-        assert instance.get_run_by_id(run.run_id)
 
 
 def test_commands_do_not_import_dbt():
