@@ -13,6 +13,7 @@ from modal_forecast.candidates import Fit, HarmonicFit, Inputs
 from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR
 from modal_forecast.candidates.prophet import MIN_DAYS as PROPHET_DAYS
 from modal_forecast.daily import MAX_DAYS, DailySeries
+from modal_forecast.intervals import about_sums
 
 OWN_GROUPS = ("week", "year", "week in year", "turn of year")
 
@@ -41,7 +42,7 @@ def about_backtest(
     """skill, skill_margin, beats_naive, best_naive and why, as scores.skill_of() gives them, and
 
     backtest: mase, wape, bias, coverage_80, coverage_95 of the forecast, with the number of origins, and the
-        days tested from each (horizon_days).
+        days tested from each (horizon_days), and `sums` as from intervals.about_sums().
     candidates: for each, the two seasonal naives among them, mase, wape, bias, origins and weight.
     """
     tried = [*names, *(name for origin in origins[:1] for name in origin.forecasts if name not in names)]
@@ -60,6 +61,7 @@ def about_backtest(
             )
             backtest[f"coverage_{level}"] = rounded(metrics.coverage(actual, lower, upper))
     backtest["horizon_days"] = len(origins[0].actual) if origins else 0
+    backtest["sums"] = about_sums(origins, held_out, bounds)
     return {**skill_of(origins, held_out), "backtest": backtest, "candidates": scores}
 
 

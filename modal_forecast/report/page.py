@@ -14,7 +14,8 @@ from modal_forecast.report import formats
 from modal_forecast.report.report_input import FOLDER, ReportInput, check_color, report_key
 from modal_forecast.report.sections.accuracy import accuracy, track_record
 from modal_forecast.report.sections.data_quality import data_quality
-from modal_forecast.report.sections.outlook import main_window, outlook, window_totals
+from modal_forecast.report.sections.outlook import main_window, measured_widths, outlook, window_totals
+from modal_forecast.report.sections.periods import by_period
 from modal_forecast.report.sections.reasons import reasons
 from modal_forecast.report.sections.stores import SPARK_HEIGHT, by_store
 from modal_forecast.report.values import Daily, read_daily
@@ -50,7 +51,8 @@ def render(report: ReportInput) -> str:
     data = ChartData.of(report)
     history, forecast = data.history, data.columns["yhat"]
     amounts = formats.Amounts.of(report.unit, data.decimals, data.largest)
-    windows = window_totals(history, data.columns)
+    widths = measured_widths(report.diagnostics)
+    windows = window_totals(history, data.columns, widths)
     components, country = report.diagnostics.get("components"), report.diagnostics.get("country")
     history_color, prediction_color = check_color(report.color_history), check_color(report.color_prediction)
     colors = f":root {{ --chosen-history: {history_color}; --chosen-prediction: {prediction_color}; }}\n"
@@ -71,6 +73,7 @@ def render(report: ReportInput) -> str:
         payload=data.payload(),
         spark_height=SPARK_HEIGHT,
         outlook=outlook(history, windows, amounts),
+        periods=by_period(history, data.columns, widths, amounts),
         accuracy=accuracy(report.diagnostics, amounts),
         reasons=reasons(components, forecast, country, amounts),
         track_record=track_record(report.track_record, amounts),

@@ -5,7 +5,7 @@ from modal_forecast.backtest import Origin, choose_origins, run_backtest
 from modal_forecast.calendars import calendar_columns, holidays_of
 from modal_forecast.combine import combine, held_out_forecasts, relative_errors, weights
 from modal_forecast.daily import DailySeries
-from modal_forecast.intervals import COVERAGES, calibrate
+from modal_forecast.intervals import COVERAGES, about_sums, calibrate
 
 FIRST = np.datetime64("2021-01-01")
 HORIZON = 60
@@ -117,3 +117,33 @@ def test_errors_that_grow_with_the_horizon_and_the_size_widen_the_bounds_likewis
     calibration = calibrate(origins, [size] * 6, 200, positive=True)
     assert calibration.exponent == 1.0
     assert 0.8 < calibration.growth < 3
+
+
+def sums_of(errors):
+    """What is said of the sums of forecasts of 100, 90 to 110, that missed by these errors at each origin."""
+    origins = [origin(100 * number, np.full(60, 100.0) + error) for number, error in enumerate(errors)]
+    forecasts = [np.full(60, 100.0) for _ in errors]
+    bounds = [{"yhat_lower_80": forecast - 10, "yhat_upper_80": forecast + 10} for forecast in forecasts]
+    return about_sums(origins, forecasts, bounds)
+
+
+def test_the_bounds_of_a_sum_are_narrow_where_good_and_bad_days_cancel_out():
+    alternating = np.tile([10.0, -10.0], 30)
+    by_days = sums_of([alternating, alternating, -alternating])
+    # Of 30 days none remains, of 7 days one.
+    assert by_days["30"] == {"error": 0.0, "width": 0.0}
+    assert by_days["7"]["error"] == pytest.approx(1 / 70, abs=2e-4)
+    assert by_days["7"]["width"] == pytest.approx(1 / 7, rel=0.05)
+
+
+def test_the_bounds_of_a_sum_are_wide_where_days_miss_in_one_direction():
+    assert sums_of([np.full(60, -10.0)] * 3)["30"]["width"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_missing_day_is_no_error_and_too_few_sums_tell_nothing():
+    missing = np.zeros(60)
+    missing[3] = np.nan
+    assert sums_of([missing] * 3)["7"] == {"error": 0.0, "width": 0.0}
+    # Two origins of 60 days have four sums of 30 days and none of 90; one has two.
+    assert sums_of([np.zeros(60)] * 2).keys() == {"7", "30"}
+    assert sums_of([np.zeros(60)]).keys() == {"7"}

@@ -21,6 +21,7 @@ ATTACK = "</script><script>document.title='owned'</script>\"'><img src=x onerror
 SECTIONS = [
     "What should I expect?",
     "How does it look, day by day?",
+    "What about each week and month?",
     "How sure is it?",
     "Why does it say so?",
     "How good were earlier forecasts?",
@@ -234,14 +235,14 @@ def test_a_forecast_that_does_not_beat_naive_says_so_at_the_top(tab, tmp_path, r
             "It errs 20% more than repeating last week's same days."
         )
         tab.get_by_role("link", name="How sure is it?").click()
-        expect(section(tab, SECTIONS[2]).locator(".warning")).to_be_in_viewport()
+        expect(section(tab, SECTIONS[3]).locator(".warning")).to_be_in_viewport()
 
 
 def test_what_was_not_given_is_left_out_or_said_to_be_unknown(tab, tmp_path, report):
     bare = ReportInput(report.history, report.forecast, track_record={"vintages": []})
     with quietly_open(tab, written(tmp_path / "bare.html", bare)):
         assert tab.get_by_role("heading", level=2).all_text_contents() == [
-            question for index, question in enumerate(SECTIONS) if index not in (3, 5)
+            question for index, question in enumerate(SECTIONS) if index not in (4, 6)
         ]
         expect(section(tab, "How sure is it?")).to_contain_text("Not known: no back-test")
         expect(section(tab, "How good were earlier forecasts?")).to_contain_text("Nothing to compare yet")
@@ -255,7 +256,7 @@ def test_names_with_markup_are_text_wherever_they_come_from(tab, tmp_path, repor
         expect(tab.locator("img")).to_have_count(0)
         expect(tab.locator("script")).to_have_count(2)
         expect(section(tab, "What about each store?")).to_contain_text(ATTACK)
-        expect(section(tab, "How sure is it?").get_by_text(ATTACK.capitalize()).first).to_be_visible()
+        expect(section(tab, "What does it rest on?").get_by_text(ATTACK.capitalize()).first).to_be_visible()
         expect(section(tab, "What does it rest on?")).to_contain_text(ATTACK)
 
 

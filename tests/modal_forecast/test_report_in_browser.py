@@ -186,16 +186,31 @@ def test_on_a_phone_it_opens_on_a_range_whose_days_can_be_told_apart(page):
 def test_on_paper_the_table_is_open_and_the_buttons_are_gone(page):
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    expect(page.get_by_role("row")).to_have_count(HORIZON + 1)
+    expect(page.locator("#days tr:visible")).to_have_count(HORIZON + 1)
     expect(button(page, "All")).to_be_hidden()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     expect(page.locator("details")).not_to_have_attribute("open", "")
 
 
 def test_the_link_under_the_chart_opens_the_table_of_all_days(page):
-    expect(page.get_by_role("table")).to_have_count(0)
+    rows = page.locator("#days").get_by_role("row")
+    expect(rows).to_have_count(0)
     page.get_by_role("link", name="All days as a table").press("Enter")
-    expect(page.get_by_role("row")).to_have_count(HORIZON + 1)
+    expect(rows).to_have_count(HORIZON + 1)
+
+
+def test_the_table_of_all_days_is_saved_as_csv(page):
+    page.get_by_role("link", name="All days as a table").press("Enter")
+    with page.expect_download() as download:
+        button(page, "Download as CSV").click()
+    assert download.value.suggested_filename == "forecast.csv"
+    header, first, *others = Path(download.value.path()).read_text().splitlines()
+    assert header == "ds,yhat,yhat_lower_80,yhat_upper_80,yhat_lower_95,yhat_upper_95"
+    assert len(others) == HORIZON - 1
+    day, *numbers = first.split(",")
+    assert day == "2025-05-15"
+    shown = page.locator("#days tbody tr").first.locator("td").all_text_contents()
+    assert [f"{float(number):,.2f}" for number in numbers] == shown
 
 
 def test_the_chosen_colour_is_kept_on_a_light_screen_and_made_lighter_on_a_dark_one(page):

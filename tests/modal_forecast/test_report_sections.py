@@ -52,7 +52,7 @@ def test_skill_is_said_in_words():
     view = accuracy(DIAGNOSTICS, DOLLARS)
     assert view is not None and view.warning == ""
     assert view.answer.startswith(
-        "It errs 28% less than repeating last year's same days. To find out, it was"
+        "It is off by 8.6% on a typical day. It errs 28% less than repeating last year's same days. To find"
     )
     assert [(card.label, card.value) for card in view.cards] == [
         ("Days inside the 80% bounds", "79%"),
@@ -73,7 +73,14 @@ def test_a_forecast_that_does_not_beat_naive_is_warned_of():
 
 def test_a_skill_too_small_to_matter_is_none():
     view = accuracy(DIAGNOSTICS | {"skill": 0.001}, DOLLARS)
-    assert view is not None and view.answer.startswith("It errs about as much as repeating last year's")
+    assert view is not None and "typical day. It errs about as much as repeating last year's" in view.answer
+
+
+def test_the_error_over_a_month_is_said_if_the_back_test_tells_it():
+    sums = {"sums": {"30": {"error": 0.052, "width": 0.6}}}
+    view = accuracy(DIAGNOSTICS | {"backtest": DIAGNOSTICS["backtest"] | sums}, DOLLARS)
+    assert view is not None
+    assert view.answer.startswith("It is off by 8.6% on a typical day, and by 5.2% over 30 days.")
 
 
 def test_a_score_that_is_not_known_has_no_card():
@@ -249,7 +256,7 @@ def stores_of(*stores: tuple[str, list[float | None], list[float]], total: float
     columns = ("yhat", "yhat_lower_80", "yhat_upper_80")
     past = read_daily(history([10.0] * 400), "y")
     ahead = {column: read_daily(forecast([total] * 30), column) for column in columns}
-    return by_store(tables, past, ahead, window_total(past, ahead, 30), DOLLARS)
+    return by_store(tables, past, ahead, window_total(past, ahead, 30, {}), DOLLARS)
 
 
 def test_stores_that_add_up_to_the_total_are_said_to_and_come_largest_first():

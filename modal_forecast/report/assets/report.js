@@ -146,6 +146,22 @@ addEventListener("afterprint", () => {
 // The link to the table opens it: a closed one would be an empty place to arrive at.
 document.querySelector(".to-days").addEventListener("click", () => (tableDetails.open = true));
 
+// The table as a file, for a spreadsheet: numbers without separators, an unknown one empty.
+const csvButton = document.getElementById("csv");
+csvButton.hidden = false;
+csvButton.addEventListener("click", () => {
+  const header = [...tableDetails.querySelectorAll("[data-column]")].map(({ dataset }) => dataset.column);
+  const rows = [...tableDetails.querySelectorAll("tbody tr")].map(({ cells }) =>
+    [...cells].map(({ textContent }) => textContent.replaceAll(",", "").replace("n/a", "")),
+  );
+  const text = [header, ...rows].map((row) => `${row.join(",")}\r\n`).join("");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = "forecast.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+
 container.setAttribute("aria-valuemax", chart.lastDay);
 chart.resize(container.clientWidth);
 new ResizeObserver(() => chart.resize(container.clientWidth)).observe(container);

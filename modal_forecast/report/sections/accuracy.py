@@ -19,12 +19,12 @@ VINTAGES_SHOWN = 12
 NO_TRACK_RECORD = "Nothing to compare yet: no day of an earlier forecast has come and been counted."
 MODELS = {
     "prophet": "Prophet",
-    "linear_straight": "Week, year and holidays on a straight trend",
-    "linear_bending": "Week, year and holidays on a bending trend",
-    "linear_flat": "Week, year and holidays without a trend",
-    "log_straight": "The same in factors, straight trend",
-    "log_bending": "The same in factors, bending trend",
-    "log_flat": "The same in factors, without a trend",
+    "linear_straight": "Week, year and holidays, straight trend",
+    "linear_bending": "Week, year and holidays, bending trend",
+    "linear_flat": "Week, year and holidays, no trend",
+    "log_straight": "Week, year and holidays in percent, straight trend",
+    "log_bending": "Week, year and holidays in percent, bending trend",
+    "log_flat": "Week, year and holidays in percent, no trend",
     "recent_8_weeks": "The last 8 weeks on average",
     "recent_26_weeks": "The last 26 weeks on average",
     "last_years": "Earlier years at today's level",
@@ -89,7 +89,18 @@ def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts) -> Accuracy | Non
             "The last back-test, day by day",
             amounts,
         )
-    return Accuracy(f"{skill} {method}", warning, _cards(diagnostics), _models(diagnostics), comparison)
+    answer = f"{_errors_sentence(backtest)}{skill} {method}"
+    return Accuracy(answer, warning, _cards(diagnostics), _models(diagnostics), comparison)
+
+
+def _errors_sentence(backtest: Mapping[str, Any]) -> str:
+    """It is off by 13% on a typical day, and by 5% over 30 days. ; empty if the error is unknown"""
+    error = number_in(backtest, "wape")
+    if error is None:
+        return ""
+    over_month = number_in((backtest.get("sums") or {}).get("30"), "error")
+    over = "" if over_month is None else f", and by {formats.share(over_month)} over 30 days"
+    return f"It is off by {formats.share(error)} on a typical day{over}. "
 
 
 def skill_sentence(diagnostics: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
+from typing import Any
 
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
@@ -14,6 +16,7 @@ WINDOWS = (7, 30, 90)
 MAIN_WINDOW = 30
 # 52 weeks rather than a calendar year: a Saturday is then compared with a Saturday.
 YEAR = timedelta(weeks=52)
+BOUNDED = ("yhat", "yhat_lower_80", "yhat_upper_80")
 WIDEST = "“At the widest” adds up each day's 80% bounds. Good and bad days partly cancel out: less is likely."
 BOUNDS = "“Between” holds the total in about 80 of 100 cases."
 LAST_YEAR = "Last year means 52 weeks earlier, so that the same weekdays are compared."
@@ -23,7 +26,7 @@ LAST_YEAR = "Last year means 52 weeks earlier, so that the same weekdays are com
 class WindowTotal:
     """The point forecast summed over the first `days` days, beside the actuals of the same days last year.
 
-    lower, upper: sums of the daily 80% bounds, which are too wide for a sum of more than one day.
+    lower, upper: 80% bounds; if `adds_bounds`, sums of the daily ones, which are too wide for several days.
     A sum is None when one of its days is unknown: a sum of fewer days would look like a fall.
     """
 
@@ -34,6 +37,7 @@ class WindowTotal:
     upper: float | None
     last_year: float | None
     days_known_last_year: int
+    adds_bounds: bool
 
     @property
     def change(self) -> float | None:
@@ -52,26 +56,73 @@ class Outlook:
     notes: tuple[str, ...]
 
 
-def window_totals(history: Daily, forecast: Mapping[str, Daily]) -> list[WindowTotal]:
+def window_totals(
+    history: Daily, forecast: Mapping[str, Daily], widths: Mapping[int, float]
+) -> list[WindowTotal]:
     """Return a total for each window that the forecast fills, or one for the whole of a shorter forecast."""
     horizon = len(forecast["yhat"].values)
     windows = [days for days in WINDOWS if days <= horizon] or [horizon]
-    return [window_total(history, forecast, days) for days in windows]
+    return [window_total(history, forecast, days, widths) for days in windows]
 
 
-def window_total(history: Daily, forecast: Mapping[str, Daily], days: int) -> WindowTotal:
+def window_total(
+    history: Daily, forecast: Mapping[str, Daily], days: int, widths: Mapping[int, float]
+) -> WindowTotal:
+    """Return the total of the first `days` days of the forecast; widths: see sum_width()."""
     window = [forecast["yhat"].day(index) for index in range(days)]
-    last_year = [history.at(day - YEAR) for day in window]
-    sums = {name: total(forecast[name].at(day) for day in window) for name in forecast}
+    return total_of(window, [day - YEAR for day in window], history, forecast, widths)
+
+
+def total_of(
+    days: Sequence[date],
+    last_year: Sequence[date],
+    history: Daily,
+    forecast: Mapping[str, Daily],
+    widths: Mapping[int, float],
+) -> WindowTotal:
+    """Return the total of days, of which some may be past, beside the actuals of the days `last_year`."""
+    first = forecast["yhat"].start
+    came = total(history.at(day) for day in days if day < first)
+    ahead = [day for day in days if day >= first]
+    sums = {name: total(forecast[name].at(day) for day in ahead) for name in BOUNDED}
+    expected, lower, upper = (sums[name] for name in BOUNDED)
+    width = sum_width(len(ahead), widths)
+    if expected is not None and lower is not None and upper is not None and width is not None:
+        lower, upper = expected - width * (expected - lower), expected + width * (upper - expected)
+    expected, lower, upper = (total([came, value]) for value in (expected, lower, upper))
+    actuals = [history.at(day) for day in last_year]
     return WindowTotal(
-        days=days,
-        last_day=window[-1],
-        total=sums["yhat"],
-        lower=sums["yhat_lower_80"],
-        upper=sums["yhat_upper_80"],
-        last_year=total(last_year),
-        days_known_last_year=sum(value is not None for value in last_year),
+        days=len(days),
+        last_day=days[-1],
+        total=expected,
+        lower=lower,
+        upper=upper,
+        last_year=total(actuals),
+        days_known_last_year=sum(value is not None for value in actuals),
+        adds_bounds=width is None,
     )
+
+
+def sum_width(days: int, widths: Mapping[int, float]) -> float | None:
+    """Return the bounds of a sum of so many days as a share of their added bounds; None if it is unknown.
+
+    widths: those that the back-test measured, by number of days; between them the share changes evenly.
+    """
+    if days <= 1:
+        return 1.0
+    if not widths:
+        return None
+    known = [(1, 1.0), *sorted(widths.items())]
+    for (fewer, of_fewer), (more, of_more) in pairwise(known):
+        if days <= more:
+            return of_fewer + (of_more - of_fewer) * (days - fewer) / (more - fewer)
+    return known[-1][1]
+
+
+def measured_widths(diagnostics: Mapping[str, Any]) -> dict[int, float]:
+    """Return the widths that sum_width() takes from the back-test of a forecast."""
+    sums = (diagnostics.get("backtest") or {}).get("sums") or {}
+    return {int(days): measured["width"] for days, measured in sums.items()}
 
 
 def main_window(windows: Sequence[WindowTotal]) -> WindowTotal:
@@ -85,9 +136,9 @@ def outlook(history: Daily, windows: Sequence[WindowTotal], amounts: Amounts) ->
     )
     last = Card("Last actual day", amounts(last_value), formats.day(last_day))
     notes = []
-    if any(window.days == 1 for window in windows):
+    if not all(window.adds_bounds for window in windows):
         notes.append(BOUNDS)
-    if any(window.days > 1 for window in windows):
+    if any(window.adds_bounds for window in windows):
         notes.append(WIDEST)
     if any(window.days_known_last_year for window in windows):
         notes.append(LAST_YEAR)
@@ -125,8 +176,8 @@ def _card(window: WindowTotal, amounts: Amounts) -> Card:
 
 
 def _bounds(window: WindowTotal, amounts: Amounts) -> str:
-    """at the widest between $80,100 and $96,500; empty if the bounds are unknown"""
+    """between $80,100 and $96,500; empty if the bounds are unknown"""
     if window.lower is None or window.upper is None:
         return ""
     between = f"between {amounts(window.lower)} and {amounts(window.upper)}"
-    return between if window.days == 1 else f"at the widest {between}"
+    return f"at the widest {between}" if window.adds_bounds else between

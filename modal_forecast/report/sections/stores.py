@@ -15,7 +15,7 @@ from modal_forecast.report.values import Daily, read_daily, total
 
 # Half a percent: a smaller difference cannot be seen in the amounts shown.
 SUM_TOLERANCE = 0.005
-WIDEST = "Bounds add up each day's 80% bounds, where nothing better is known: less is likely."
+WIDEST = "The bounds of a store add up each day's 80% bounds: less is likely."
 SPARK_HEIGHT = 26
 WEEKS_BACK, WEEKS_AHEAD = 26, 9
 COLUMNS = ("yhat", "yhat_lower_80", "yhat_upper_80")
@@ -65,7 +65,7 @@ def by_store(
     for store in stores:
         past = daily(store["history"], "y")
         ahead = {column: daily(store["forecast"], column) for column in COLUMNS}
-        windows.append(window_total(past, ahead, main.days))
+        windows.append(window_total(past, ahead, main.days, {}))
         rows.append(_row(str(store["name"]), past, ahead["yhat"], windows[-1], amounts))
     ranked = sorted(range(len(rows)), key=lambda index: -(windows[index].total or 0))
     return Stores(
