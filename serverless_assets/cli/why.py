@@ -35,11 +35,13 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
         yield f"Last built by run {previous.built_by}."
     yield ""
     rows = [*_rows(previous.data_hashes, decision.state.data_hashes)]
-    rows += _rows(previous.parents, decision.state.parents, "content of ")
+    # Where it is known which columns the model reads, the content is theirs.
+    then, now = previous.read or previous.parents, decision.state.read or decision.state.parents
+    rows += _rows(then, now, "content of ")
     width = max(len(part) for part, *_ in rows)
     yield f"  {'part':<{width}}  {'when built':<12}now"
-    for part, then, now in rows:
-        yield f"  {part:<{width}}  {then:<12}{now:<12}{'' if then == now else 'differs'}".rstrip()
+    for part, before, after in rows:
+        yield f"  {part:<{width}}  {before:<12}{after:<12}{'' if before == after else 'differs'}".rstrip()
 
 
 def _rows(

@@ -1,7 +1,7 @@
 """One run of the transformation: reuse what is the same, build and test the rest, and keep account of it."""
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, cast
@@ -28,9 +28,9 @@ from serverless_assets.transformation.deleted_models import (
 )
 from serverless_assets.transformation.fingerprints import Materialization, is_model, seeds_of_sources
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
-from serverless_assets.transformation.lineage import ColumnLineage
+from serverless_assets.transformation.lineage import ColumnLineage, CompiledQueries
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.rebuild_rules import BuildDecision, in_turns
+from serverless_assets.transformation.rebuild_rules import BuildDecision, columns_of, in_turns, settled_state
 from serverless_assets.transformation.relation_states import State, rows_in, warehouse_of, write_states
 from serverless_assets.warehouse import Warehouse
 
@@ -84,6 +84,7 @@ class Step:
         first, building, last = in_turns(decisions)
         plan = Plan(decisions)
         results = Results(self.manifest)
+        write_states(self.warehouse, [(d.node, d.state) for d in decisions if d.is_renewed])
         yield from self._reused(first, plan)
         failure = (yield from self._build(decisions, building, results, plan)) if building else None
         causes = {decision.node.id: results.reason(decision.node.id) for decision in [*building, *last]}
@@ -106,6 +107,12 @@ class Step:
     @cached_property
     def _lineage(self) -> ColumnLineage:
         return ColumnLineage(self.manifest, self.translator, self.project.runs / "compiled")
+
+    @cached_property
+    def _queries(self) -> CompiledQueries:
+        return CompiledQueries(
+            self.manifest, self.project.variables["DBT_SCHEMA"], self.project.runs / "compiled"
+        )
 
     def _key(self, decision: BuildDecision) -> dg.AssetKey:
         return self.translator.get_asset_key(self.manifest["nodes"][decision.node.id])
@@ -206,6 +213,7 @@ class Step:
     ) -> Generator[DagsterEvent, None, str | None]:
         """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
+        settled: dict[str, State] = {}
         # Rows are replaced in place: until all is done, the relation is not what its state says.
         in_place = [
             d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
@@ -226,6 +234,7 @@ class Step:
             for event in dbt_runner.with_results(events):
                 results.see(event)
                 self._log(event)
+                self._settle(event, by_id, settled)
                 for result in dagster_events(event, self.manifest, self.translator, self.context):
                     yield self._with_outcome(result, event, by_id, plan)
             finished = True
@@ -234,11 +243,23 @@ class Step:
         finally:
             # However it ended: what was built and found sound need not be built again.
             events.close()
-            states = results.states(decisions, finished)
+            states = results.states([by_id.get(d.node.id, d) for d in decisions], finished)
             write_states(
                 self.warehouse, [(d.node, states[d.node.name]) for d in decisions if d.node.name in states]
             )
         return failure
+
+    def _settle(
+        self, event: dbt_runner.Event, building: dict[str, BuildDecision], settled: dict[str, State]
+    ) -> None:
+        """Set the state of a model that dbt has built, as its query is known only now."""
+        decision = building.get(event["data"].get("node_info", {}).get("unique_id", ""))
+        if decision is None or event["info"]["name"] not in dbt_runner.MODEL_RESULTS:
+            return
+        columns = columns_of({name: settled.get(name, state) for name, state in decision.inputs.items()})
+        query = self._queries.read(decision.node, columns) if decision.months is None else None
+        state = settled[decision.node.name] = settled_state(decision, settled, query)
+        building[decision.node.id] = replace(decision, state=state)
 
     def _with_outcome(
         self,

@@ -1,7 +1,9 @@
 """Decide which models of a manifest are rebuilt, with what the warehouse says of their relations."""
 
 import json
+import logging
 import os
+import shutil
 import string
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from serverless_assets.errors import UserError
-from serverless_assets.hashing import file_digest
+from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import Materialization, Node, nodes, relation_name
 from serverless_assets.transformation.invocation import full_name, months_variable
+from serverless_assets.transformation.lineage import CompiledQueries
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.rebuild_rules import BuildDecision, decide_builds
+from serverless_assets.transformation.query_columns import QueryColumns
+from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds
 from serverless_assets.transformation.relation_states import State, read_states, warehouse_of
 from serverless_assets.warehouse import Warehouse, WarehouseError
+
+log = logging.getLogger(__name__)
 
 
 class PlanningError(UserError):
@@ -65,8 +71,66 @@ def decide_models(
         current_month=f"{datetime.now(UTC):%Y-%m}",
     )
     decisions = decide()
+    to_compile = [] if force else models_to_compile(decisions, states)
+    if to_compile:
+        decide = partial(decide, read_query=_compile(project, manifest, to_compile))
+        decisions = decide()
     restated = _months_to_restate(decisions, models, states, manifest, warehouse, environ["DBT_SCHEMA"])
     return decide(months_to_restate=restated) if restated else decisions
+
+
+def models_to_compile(
+    decisions: Sequence[BuildDecision], states: Mapping[str, State]
+) -> Sequence[BuildDecision]:
+    """Return the models whose queries tell whether some that read them, too, have to be built. Pure.
+
+    Of a model that was edited or dropped it is not known what it reads. What reads it has to be built,
+    unless it reads none of the columns that changed.
+    """
+    unknown: dict[str, BuildDecision] = {}
+    is_asked = False
+    for decision in decisions:
+        node, previous = decision.node, states.get(decision.node.name, State())
+        is_below = bool(unknown.keys() & {*node.reads})
+        is_unread = not decision.state.columns and bool(node.build_hash)
+        if decision.build and (is_below or is_unread):
+            unknown[node.name] = decision
+            own = {part for part in node.data_hashes.items() if not part[0].startswith("ephemeral ")}
+            is_edited = not own <= previous.data_hashes.items()
+            is_asked = is_asked or (bool(previous.columns) and not is_edited)
+    return [*unknown.values()] if is_asked else []
+
+
+def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[BuildDecision]) -> ReadQuery:
+    """Have dbt compile models as for a build of all rows, and return what reads their queries."""
+    target, ids = project.target / "decide", {decision.node.id for decision in decisions}
+    shutil.rmtree(target / "compiled", ignore_errors=True)
+    failed = dbt_runner.invoke(
+        [
+            *("compile", "--full-refresh", "--indirect-selection", "empty"),
+            *("--select", *(full_name(decision, manifest) for decision in decisions)),
+        ],
+        project.directory,
+        target,
+        {**project.variables, "SERVERLESS_MONTHS": ""},
+        project.partial_parse,
+    )
+    if failed:
+        # The build will say so, of each model.
+        log.info(
+            f"The models that changed are built with all that read them, as dbt cannot compile: {failed}"
+        )
+        return lambda node, columns: {}
+    queries = CompiledQueries(manifest, project.variables["DBT_SCHEMA"], target / "compiled")
+    known: dict[str, QueryColumns] = {}
+
+    def read_query(node: Node, columns: Mapping[str, Sequence[str]]) -> QueryColumns:
+        key = json_digest([node.id, columns])
+        if node.id in ids and key not in known:
+            known[key] = queries.read(node, columns)
+        return known.get(key, {})
+
+    return read_query
 
 
 def _large_seeds(manifest: Mapping[str, Any]) -> Mapping[str, str]:

@@ -43,6 +43,12 @@ MODELS = ("model", "seed", "snapshot")
 # rows of a month come from rows of the same month.
 BY_MONTH_MACRO, FOLLOWS_MONTHS = "incremental_by_month", "follows_months"
 
+# Code that asks the warehouse or the clock while it is compiled: the same code may give another query.
+_ASKS_WHEN_COMPILED = re.compile(
+    r"\b(run_query|statement|load_result|execute|graph|star|run_started_at|invocation_id|now|utcnow|today"
+    r"|adapter\s*\.(?!\s*(dispatch|quote)\b)|\w*get_\w*(column|relation|value|field|query)\w*)\b"
+)
+
 # Config that says how a model is documented or found, or which months of it a build is about: none of it
 # changes what a full build gives.
 IMMATERIAL_CONFIG = frozenset(
@@ -77,7 +83,8 @@ class Node:
     `reads` those of the relations among them and behind the ephemeral ones. `follows_months` says that rows
     of one month come from rows of the same month in every parent that has months. Of a microbatch model,
     `begin` is the day of the first batch, and `filtered` are the parents of which dbt has a batch read the
-    rows of its own time alone.
+    rows of its own time alone. `build_hash` is a hash of what decides on the rows beside the query that dbt
+    compiles: how it is run. It is empty if the compiled query does not tell what the model reads.
     """
 
     id: str
@@ -92,6 +99,7 @@ class Node:
     identifier: str = ""
     begin: str = ""
     filtered: frozenset[str] = frozenset()
+    build_hash: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -177,6 +185,7 @@ class _Reader:
         upstream = list(self._upstream(node))
         ephemerals = [id for id in upstream if self._is_ephemeral(id)]
         parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
+        own_hashes = self._data_hashes(node)
         filtered: list[str] = []
         # With these words, a batch may read other batches, or a parent without dbt's filter.
         if kind == Materialization.MICROBATCH and not re.search(
@@ -187,7 +196,7 @@ class _Reader:
             id=node["unique_id"],
             name=self.names[node["unique_id"]],
             data_hashes={
-                **self._data_hashes(node),
+                **own_hashes,
                 **{
                     f"ephemeral {self.names[id]}": json_digest(self._data_hashes(models[id]))
                     for id in ephemerals
@@ -205,6 +214,40 @@ class _Reader:
             identifier=str(node.get("alias") or ""),
             begin=str(config.get("begin") or "")[:10],
             filtered=frozenset(self.names[id] for id in filtered),
+            build_hash=self._build_hash(node, kind, ephemerals, own_hashes),
+        )
+
+    def _build_hash(
+        self,
+        node: Mapping[str, Any],
+        kind: Materialization,
+        ephemerals: Sequence[str],
+        own_hashes: Mapping[str, str],
+    ) -> str:
+        config, macros = node["config"], self.manifest["macros"]
+        code = [node, *(self.manifest["nodes"][id] for id in ephemerals)]
+        called = self._closure(id for part in code for id in part["depends_on"].get("macros", ()))
+        texts = [
+            *(part.get("raw_code") or "" for part in code),
+            *(macros[id]["macro_sql"] for id in called if not _is_built_in(id)),
+        ]
+        if (
+            kind not in (Materialization.VIEW, Materialization.WHOLE, Materialization.BY_MONTH)
+            or node["resource_type"] != "model"
+            or node.get("language") != "sql"
+            or any(config.get(key) for key in ("pre-hook", "post-hook", "sql_header"))
+            or any(_ASKS_WHEN_COMPILED.search(text) for text in texts)
+        ):
+            return ""
+        builders = {f"macro {self._macro_name(id)}" for id in self._building_macros(config)}
+        # What the macros read that run the query is not told apart from what those read that are in it.
+        in_query = ("SQL", "contract", "macro ", *(() if builders else ("var", "any var", "meta")))
+        return json_digest(
+            {
+                part: hash
+                for part, hash in own_hashes.items()
+                if part in builders or not part.startswith(in_query)
+            }
         )
 
     def _is_ephemeral(self, id: str) -> bool:
@@ -262,14 +305,16 @@ class _Reader:
         Its incremental strategy's are among them; of those that its materialization calls, the ones that are
         not dbt's own.
         """
-        macros, config = self.manifest["macros"], node["config"]
-        materialization = f".materialization_{config.get('materialized')}_"
+        called = self._closure(node["depends_on"].get("macros", ()))
+        return sorted(called | self._building_macros(node["config"]))
+
+    def _building_macros(self, config: Mapping[str, Any]) -> set[str]:
+        macros, materialization = self.manifest["macros"], f".materialization_{config.get('materialized')}_"
         if materialization not in self.own_macros:
             builds = self._closure(id for id in macros if materialization in id)
             self.own_macros[materialization] = {id for id in builds if not _is_built_in(id)}
         strategy = f".get_incremental_{config.get('incremental_strategy')}_sql"
-        called = [*node["depends_on"].get("macros", ()), *(id for id in macros if id.endswith(strategy))]
-        return sorted(self.own_macros[materialization] | self._closure(called))
+        return self.own_macros[materialization] | self._closure(id for id in macros if id.endswith(strategy))
 
     def _closure(self, called: Iterable[str]) -> set[str]:
         macros, waiting = self.manifest["macros"], list(called)

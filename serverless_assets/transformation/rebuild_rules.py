@@ -1,24 +1,31 @@
 """Which models are rebuilt and why, from the code, the raw tables, and what each relation was built from.
 
 Pure. A version says what a relation holds: the version of a model is a hash of its own code and of the
-versions of its parents, down to the content of the raw tables. The warehouse keeps with each relation the
+versions of what it reads, down to the content of the raw tables. It reads columns of its parents, where
+column lineage is sure, and else all of them: a column's version is a hash of the code that computes it
+and of the versions of the columns that it is computed from. The warehouse keeps with each relation the
 version that it was built as. What is the same need not be built again.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from serverless_assets.hashing import json_digest
 from serverless_assets.months import name_months
 from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.query_columns import ROWS, UNSURE, QueryColumns
 from serverless_assets.transformation.relation_states import State
+
+# Reads the query of a model whose parents have these columns, by name; empty if it is not compiled.
+ReadQuery = Callable[[Node, Mapping[str, Sequence[str]]], QueryColumns]
 
 
 @dataclass(frozen=True)
 class BuildDecision:
     """What becomes of a model: built, as a whole or for some `months` alone, or reused; and why.
 
-    `state` is what to keep with the relation once it is built; that of a reused one is what is kept with it.
+    `state` is what to keep with the relation once it is built, from relations with the states `inputs`. A
+    reused one keeps its own, unless that `is_renewed`: a parent is new, and what it reads of it is the same.
     """
 
     node: Node
@@ -26,6 +33,8 @@ class BuildDecision:
     reason: str
     state: State
     months: tuple[str, ...] | None = None
+    inputs: Mapping[str, State] = field(default_factory=dict)
+    is_renewed: bool = False
 
 
 def decide_builds(
@@ -38,6 +47,7 @@ def decide_builds(
     months_to_restate: Mapping[str, Collection[str] | None] | None = None,
     run_id: str = "",
     current_month: str = "9999-12",
+    read_query: ReadQuery = lambda node, columns: {},
 ) -> Sequence[BuildDecision]:
     """Decide on each selected model, parents first.
 
@@ -51,6 +61,7 @@ def decide_builds(
             None if the query cannot be run yet, and all months may have to be built.
         run_id: the run that builds.
         current_month: the month that it is now, as in 2026-01.
+        read_query: reads the query of a model of which it is not known.
     """
     # What each relation will hold when its turn has passed, and months of it that are written anew.
     expected: dict[str, State] = {}
@@ -61,7 +72,10 @@ def decide_builds(
         inputs = {
             name: expected.get(name) or states.get(name, State()) for name in (*node.parents, *node.reads)
         }
-        state = expected_state(node, inputs, run_id)
+        query = known_query(node, previous, inputs)
+        if query is None:
+            query = read_query(node, columns_of(inputs))
+        state = expected_state(node, inputs, query, run_id)
         if node.kind == Materialization.EPHEMERAL:
             # It has no relation: it is what its code and its parents say.
             expected[node.name] = state
@@ -70,12 +84,8 @@ def decide_builds(
             expected[node.name] = previous or State()
             if node.kind == Materialization.VIEW and previous is not None and previous.version:
                 # A view holds what its parents hold now, by the query that it was made with.
-                now = replace(previous, version=state.version, months=state.months)
-                expected[node.name] = now if previous.data_hashes == node.data_hashes else State()
+                expected[node.name] = state if previous.data_hashes == node.data_hashes else State()
             continue
-        if node.kind == Materialization.STATEFUL:
-            # Its rows follow from all its runs: none gives what another gave.
-            state = replace(state, version=json_digest([state.version, run_id]), inputs=state.version)
         reason = reason_to_build(
             state,
             previous,
@@ -86,8 +96,15 @@ def decide_builds(
         )
         if reason is None:
             assert previous is not None
-            expected[node.name] = previous if node.kind == Materialization.STATEFUL else state
-            decisions.append(BuildDecision(node, False, "unchanged", previous))
+            kept = previous
+            if node.kind != Materialization.STATEFUL:
+                kept = replace(
+                    state, built_by=previous.built_by, warnings=previous.warnings, rows=previous.rows
+                )
+            expected[node.name] = kept
+            decisions.append(
+                BuildDecision(node, False, "unchanged", kept, inputs=inputs, is_renewed=kept != previous)
+            )
             continue
         expected[node.name] = state
         months = None
@@ -97,7 +114,7 @@ def decide_builds(
             months = months_to_build(node, state, previous, restated, rewritten_above, current_month)
         if months is not None:
             rewritten[node.name] = months
-        decisions.append(BuildDecision(node, True, reason, state, months))
+        decisions.append(BuildDecision(node, True, reason, state, months, inputs))
     # dbt is given one range of batches for all microbatch models: if one is built as a whole, all are.
     batches = [d for d in decisions if d.build and d.node.kind == Materialization.MICROBATCH]
     if any(decision.months is None for decision in batches):
@@ -139,11 +156,16 @@ def reason_to_build(
         if previous.data_hashes.get(part) != state.data_hashes.get(part):
             kind, _, name = part.partition(" ")
             reasons.append(f"{kind} changed ({name})" if name else f"{kind} changed")
-    for name, version in state.parents.items():
-        if not version:
+    changed = [
+        name
+        for name, version in state.parents.items()
+        if not version or previous.parents.get(name) != version
+    ]
+    read = [name for name in changed if not state.read or previous.read.get(name) != state.read.get(name)]
+    # If it reads the same columns of all of them, these are in another order.
+    for name in read or ([] if reasons else changed):
+        if not state.parents[name]:
             reasons.append(f"{name} replaced: its content is not known")
-        elif previous.parents.get(name) == version:
-            continue
         elif name in decided:
             reasons.append(f"upstream rebuilt ({name})")
         else:
@@ -153,18 +175,42 @@ def reason_to_build(
     return "; ".join(reasons)
 
 
-def expected_state(node: Node, inputs: Mapping[str, State], run_id: str) -> State:
-    """Return what a model holds if it is built from parents that hold what `inputs` says."""
-    fingerprint = node.fingerprint
+def known_query(node: Node, previous: State | None, inputs: Mapping[str, State]) -> QueryColumns | None:
+    """Return what a model computes its columns from, if it is known from when it was built; else None."""
+    if previous is None or not previous.version or previous.data_hashes != node.data_hashes:
+        return None
+    if previous.columns and previous.parent_columns != json_digest(columns_of(inputs)):
+        # A star may stand for other columns.
+        return None
+    return previous.query
+
+
+def columns_of(inputs: Mapping[str, State]) -> Mapping[str, Sequence[str]]:
+    """Return the columns of each relation, in order, where they are known."""
+    return {name: [*state.columns][1:] for name, state in inputs.items() if state.columns}
+
+
+def expected_state(node: Node, inputs: Mapping[str, State], query: QueryColumns, run_id: str) -> State:
+    """Return what a model holds if it is built from relations that hold what `inputs` says."""
     versions = {name: inputs[name].version for name in node.parents}
-    read = {name: inputs[name].version for name in node.reads}
+    parents = {name: inputs[name].version for name in node.reads}
     if not all(versions.values()):
         # Never the same as anything: what a parent holds is not known.
-        return State(f"unknown {run_id}", None, node.data_hashes, read, run_id)
+        return State(f"unknown {run_id}", None, node.data_hashes, parents, run_id)
+    read: Mapping[str, str] = {}
+    code = node.fingerprint
+    if query:
+        read = versions = {
+            name: json_digest({column: inputs[name].version_of(column) for column in columns})
+            for name, columns in columns_read(query).items()
+        }
+        # The ephemeral models that it selects from are in its query, as far as it reads them.
+        own = {part: hash for part, hash in node.data_hashes.items() if not part.startswith("ephemeral ")}
+        code = json_digest([own, [*query.items()]])
     # The parents of which rows of one month are read for the rows of that month.
     months_by_parent = {
         name: months
-        for name in node.parents
+        for name in versions
         if (months := inputs[name].months) is not None
         and (node.kind != Materialization.MICROBATCH or name in node.filtered)
     }
@@ -173,15 +219,51 @@ def expected_state(node: Node, inputs: Mapping[str, State], run_id: str) -> Stat
         others = {name: version for name, version in versions.items() if name not in months_by_parent}
         months = {
             month: json_digest(
-                [
-                    fingerprint,
-                    others,
-                    {name: hashes.get(month, "") for name, hashes in months_by_parent.items()},
-                ]
+                [code, others, {name: hashes.get(month, "") for name, hashes in months_by_parent.items()}]
             )
             for month in sorted(set().union(*months_by_parent.values()))
         }
-    return State(json_digest([fingerprint, versions]), months, node.data_hashes, read, run_id)
+    version = json_digest([code, versions])
+    state = State(version, months, node.data_hashes, parents, run_id)
+    if node.kind == Materialization.STATEFUL:
+        # Its rows follow from all its runs: none gives what another gave.
+        return replace(state, version=json_digest([version, run_id]), inputs=version)
+    if not query:
+        return state
+    columns = {
+        column: [_column_version(node, column, query, inputs), code, reads]
+        for column, (code, reads) in query.items()
+    }
+    return replace(state, read=read, columns=columns, parent_columns=json_digest(columns_of(inputs)))
+
+
+def columns_read(query: QueryColumns) -> Mapping[str, Sequence[str]]:
+    """Return the columns that a query reads of each relation, ROWS among them."""
+    columns: dict[str, set[str]] = {}
+    for _, reads in query.values():
+        for name, of_relation in reads.items():
+            columns.setdefault(name, {ROWS}).update(of_relation)
+    return {name: sorted(of_relation) for name, of_relation in sorted(columns.items())}
+
+
+def _column_version(node: Node, column: str, query: QueryColumns, inputs: Mapping[str, State]) -> str:
+    code, reads = query[column]
+    if code.startswith(UNSURE):
+        return ""
+    values = columns_read({ROWS: query[ROWS], column: (code, reads)})
+    versions = {name: [inputs[name].version_of(value) for value in of] for name, of in values.items()}
+    return json_digest([node.build_hash, code, versions])
+
+
+def settled_state(decision: BuildDecision, states: Mapping[str, State], query: QueryColumns | None) -> State:
+    """Return the state of a model that was built, now that `states` and its `query` are known.
+
+    None stands for the query that it was built with before, as it was built for some months alone.
+    """
+    inputs = {name: states.get(name, state) for name, state in decision.inputs.items()}
+    if query is None:
+        query = known_query(decision.node, decision.state, inputs) or {}
+    return expected_state(decision.node, inputs, query, decision.state.built_by)
 
 
 def months_to_build(
@@ -202,6 +284,8 @@ def months_to_build(
     if previous is None or not previous.version or previous.dirty_reason:
         return None
     if state.months is None or previous.months is None or previous.data_hashes != state.data_hashes:
+        return None
+    if previous.query != state.query:
         return None
     changed = {*changed_months(previous, state), *restated, *rewritten_above}
     if node.kind == Materialization.MICROBATCH and not all(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.query_columns import QueryColumns
 from serverless_assets.warehouse import Warehouse
 
 
@@ -19,6 +20,12 @@ class State:
     state of its own was last run with. `months` maps the first day of each month to the version of its rows,
     if it has months. `dirty_reason` says why the relation cannot be relied on; `warnings` names the tests
     that warned of it. `rows` is the number of rows, None if they were not counted, as those of a view.
+
+    `parents` maps what it reads to the versions that that had, and `read` to the versions of the columns
+    that it reads. `columns` maps each of its own columns, in order, to the version of the values, and to
+    the code and the reads that its query has for it (`QueryColumns`); `parent_columns` is a hash of the
+    columns that the parents had when the query was read. All three are empty where column lineage is not
+    sure.
     """
 
     version: str = ""
@@ -29,7 +36,19 @@ class State:
     dirty_reason: str = ""
     warnings: Sequence[str] = ()
     inputs: str = ""
+    read: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    parent_columns: str = ""
     rows: int | None = None
+
+    @property
+    def query(self) -> QueryColumns:
+        """What its query computes each column from; empty if that is not sure."""
+        return {name: (code, reads) for name, (_, code, reads) in self.columns.items()}
+
+    def version_of(self, column: str) -> str:
+        """The version of a column's values; that of the whole relation where lineage is not sure."""
+        return str(self.columns.get(column, ("",))[0]) or self.version
 
     @classmethod
     def from_json(cls, note: Mapping[str, Any]) -> "State":

@@ -17,6 +17,7 @@ from tests.raw_tables import RAW_ITEMS, RAW_ORDERS, RAW_PRODUCTS, RAW_STORES
 from tests.transformation.world import (
     MONTHS,
     READS,
+    UNREAD,
     World,
     above,
     cents,
@@ -38,6 +39,20 @@ SEEDS = [int(os.environ["NOTHING_TWICE_SEED"])] if "NOTHING_TWICE_SEED" in os.en
 def edit_a_model(world: World, chance: random.Random):
     path = next(world.project.rglob(f"{chance.choice(sorted(READS))}.sql"))
     edit(path, lambda text: re.sub(r"\nfrom final.*", f"\nfrom final where {chance.randrange(9)} < 9", text))
+    return set(), {}
+
+
+def add_an_unread_column(world: World, chance: random.Random):
+    path = next(world.project.rglob(f"{chance.choice(sorted(READS))}.sql"))
+    if UNREAD not in path.read_text():
+        column = f"      - {{name: {UNREAD}, data_type: integer}}\n"
+        edit(
+            path, lambda text: text.replace("select *\nfrom final", f"select 7 as {UNREAD}, *\nfrom final", 1)
+        )
+        edit(
+            path.with_suffix(".yml"),
+            lambda text: text.replace("    columns:\n", f"    columns:\n{column}", 1),
+        )
     return set(), {}
 
 
@@ -115,8 +130,8 @@ def replace_a_relation(world: World, chance: random.Random):
 
 
 EDITS = [
-    edit_a_model, edit_a_macro, edit_a_comment, add_a_late_order, add_a_late_order, correct_an_order,
-    empty_a_month, change_the_menu, rename_a_store, drop_a_relation, replace_a_relation,
+    edit_a_model, add_an_unread_column, edit_a_macro, edit_a_comment, add_a_late_order, add_a_late_order,
+    correct_an_order, empty_a_month, change_the_menu, rename_a_store, drop_a_relation, replace_a_relation,
 ]  # fmt: skip
 
 
@@ -241,5 +256,5 @@ def check_reasons(here: World, outcomes, reasons, gone, told) -> None:
                 )
                 assert changed or f"new data ({parent}" not in reason, f"{told}: {name}: {reason}"
             else:
-                differs = here.inputs(parent) != here.sound_with[parent]
+                differs = here.inputs(parent, of_reader=True) != here.read_then[parent]
                 assert differs == (f"upstream rebuilt ({parent})" in reason), f"{told}: {name}: {reason}"

@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 
 from serverless_assets.transformation.fingerprints import Materialization, Node
-from serverless_assets.transformation.rebuild_rules import BuildDecision, decide_builds, in_turns
+from serverless_assets.transformation.query_columns import UNSURE
+from serverless_assets.transformation.rebuild_rules import (
+    BuildDecision,
+    decide_builds,
+    in_turns,
+    settled_state,
+)
 from serverless_assets.transformation.relation_states import State
 
 MENU, ORDERS = "raw_menu", "raw_orders"
@@ -297,3 +303,72 @@ def test_microbatch_models_are_built_as_a_whole_together_with_a_new_one():
 def test_a_months_query_that_cannot_be_asked_has_all_of_the_model_built():
     data = {**after(), ORDERS: State("orders-2", {OCTOBER: "o1", NOVEMBER: "n2"})}
     assert decided(found=data, months_to_restate={"orders": None})["orders"].months is None
+
+
+# ---- models of which it is known what they read: `orders` has two columns, `revenue` reads one of them
+
+READS = {
+    "orders": {
+        "": ("rows", {"stg_orders": []}), "id": ("id", {"stg_orders": ["id"]}),
+        "total": ("total", {"stg_orders": ["total"], MENU: ["price"]}),
+    },
+    "revenue": {"": ("rows", {"orders": []}), "revenue": ("sum", {"orders": ["total"]})},
+    "cities": {"": ("rows", {"orders": []}), "n": ("count", {})},
+}  # fmt: skip
+
+
+def reader(**edits):
+    """Reads the queries above, with another code for some columns of `orders`."""
+    query = {name: (code + edits.get(name, ""), reads) for name, (code, reads) in READS["orders"].items()}
+    queries = {**READS, "orders": query}
+    return lambda node, columns: queries.get(node.name, {})
+
+
+def edited_then(**edits) -> dict[str, BuildDecision]:
+    """The decisions after `orders` was edited."""
+    known = after(read_query=reader())
+    return decided(changed(GRAPH, "orders", SQL="2"), known, read_query=reader(**edits))
+
+
+def test_an_edit_reaches_those_that_read_what_it_changes():
+    assert built(edited_then()) == built(edited_then(id="another")) == {"orders"}
+    assert built(edited_then(total="another")) == {"orders", "revenue"}
+    found = edited_then(**{"": "fewer", "id": "fewer", "total": "fewer"})
+    assert built(found) == {"orders", "revenue", "cities"}
+    assert found["cities"].reason == "upstream rebuilt (orders)"
+
+
+def test_a_column_that_is_not_sure_changes_with_its_model():
+    queries = {**READS, "orders": {**READS["orders"], "total": (f"{UNSURE}total", {MENU: ["price"]})}}
+
+    def read(node, columns):
+        return queries.get(node.name, {})
+
+    found = decided(changed(GRAPH, "orders", SQL="2"), after(read_query=read), read_query=read)
+    assert built(found) == {"orders", "revenue"}
+
+
+def test_new_data_reaches_all_that_read_it_by_the_queries_that_are_kept():
+    known = after(read_query=reader())
+    assert built(decided(found={**known, MENU: State("menu-2")})) == {"orders", "revenue"}
+    assert built(decided(found={**known, ORDERS: State("2", {OCTOBER: "o1", NOVEMBER: "n2"})})) == {
+        one.name for one in GRAPH
+    }
+
+
+def test_a_model_that_is_left_alone_is_built_by_month_afterwards():
+    graph, read = changed(GRAPH, "orders", SQL="2"), reader(id="another")
+    found = decided(graph, after(read_query=reader()), read_query=read)
+    assert (found["revenue"].build, found["revenue"].is_renewed) == (False, True)
+    kept = {**RAW, **{name: one.state for name, one in found.items()}}
+    assert kept == {**kept, **after(graph, kept, read_query=read)}
+    data = {**kept, ORDERS: State("orders-2", {OCTOBER: "o1", NOVEMBER: "n2"})}
+    assert decided(graph, data)["revenue"].months == (NOVEMBER,)
+
+
+def test_states_that_are_settled_after_a_build_are_those_that_the_next_run_expects():
+    settled: dict[str, State] = {}
+    for name, decision in decided(run_id="run-1").items():
+        settled[name] = settled_state(decision, settled, READS.get(name, {}))
+    assert built(decided(found={**RAW, **settled}, run_id="run-2")) == set()
+    assert settled["revenue"].query == READS["revenue"]

@@ -51,6 +51,10 @@ FOLDER = {
 }
 
 
+# A column that no other model reads.
+UNREAD = "unread_by_all"
+
+
 def above(model: str) -> set[str]:
     """Everything that a model is made from, raw tables included."""
     found = set(READS.get(model, ()))
@@ -128,13 +132,14 @@ class World:
     project: Path
     pipeline: Pipeline
     sound_with: dict[str, object] = field(default_factory=dict)
+    read_then: dict[str, object] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
         return {**self.pipeline.variables, "SERVERLESS_HOME": str(self.pipeline.home)}
 
-    def inputs(self, model: str) -> object:
-        """Everything that a model's rows follow from: text and rows, no hashes."""
+    def inputs(self, model: str, of_reader: bool = False) -> object:
+        """Everything that a model's rows follow from, or what is read of them: text and rows, no hashes."""
         made_from = {model, *above(model)}
         raw = {
             name: sorted(map(repr, self.source.rows[name])) for name in made_from if name in self.source.rows
@@ -142,7 +147,11 @@ class World:
         # An item has the month of its order, and so the orders are in the items too.
         if RAW_ITEMS.name in raw:
             raw["dates"] = sorted(repr((row[0], row[2])) for row in self.source.rows[RAW_ORDERS.name])
-        return raw, {name: self.text(name) for name in made_from if name in READS}
+        texts = {name: self.text(name) for name in made_from if name in READS}
+        return raw, {
+            name: text if name == model and not of_reader else text.replace(f"7 as {UNREAD}, ", "")
+            for name, text in texts.items()
+        }
 
     def text(self, model: str) -> str:
         """The SQL of a model and of the macros whose names stand in it, and in those."""
@@ -177,6 +186,7 @@ class World:
     def settle(self, sound: set[str]) -> None:
         for name in sound:
             self.sound_with[name] = self.inputs(name)
+            self.read_then[name] = self.inputs(name, of_reader=True)
 
     def kill_a_run(self, lines: int) -> None:
         """Start a run in a process of its own and kill it once it has said so many lines."""
