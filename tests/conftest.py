@@ -10,7 +10,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give the tests of the green pipeline to one process, which makes it once, and others file by file."""
+    if "faults" not in item.path.parts:
+        item.add_marker(pytest.mark.xdist_group("green" if _is_of_green(item) else item.path.stem))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Tests of the whole are in this folder and take longest: begun first, none is left for one process alone.
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    # Begun first, as it takes half of the time: nothing is then left for one process alone.
+    items.sort(key=lambda item: not _is_of_green(item))
+
+
+def _is_of_green(item: pytest.Item) -> bool:
+    return "green" in getattr(item, "fixturenames", ())
+
+
+@cache
+def code_location(settings: Settings) -> dg.Definitions:
+    """The definitions, loaded once for all tests with these settings, as in a Dagster process."""
+    return build(settings)
 
 
 @dataclass
@@ -73,7 +89,7 @@ class Pipeline:
 
     @cached_property
     def definitions(self) -> dg.Definitions:
-        return build(self.settings)
+        return code_location(self.settings)
 
     @cached_property
     def parts(self) -> Environment:
