@@ -97,14 +97,14 @@ def as_table(compared: Sequence[WindowComparison]) -> dg.TableMetadataValue:
         [
             dg.TableRecord(
                 {
-                    "window": one.window,
-                    "days": one.days,
-                    "what if, USD": one.what_if,
-                    "published, USD": one.published,
-                    "change, %": one.change_percent,
+                    "window": window.window,
+                    "days": window.days,
+                    "what if, USD": window.what_if,
+                    "published, USD": window.published,
+                    "change, %": window.change_percent,
                 }
             )
-            for one in compared
+            for window in compared
         ]
     )
 
