@@ -3,8 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-# Without it, every process of the tests compiles all of them anew, for ten seconds.
-unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series bench-many-models lint format lock clean
 
 help: ## what there is to do
@@ -29,7 +27,7 @@ deploy-modal: .venv/run ## deploy the forecast's worker to Modal
 	@$(BIN)/serverless deploy-modal
 
 test: .venv/dev ## test it
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-ui: .venv/dev ## test the Dagster UI in a browser, if there is chromium
 	$(BIN)/pytest -n 2 --dist loadfile -m "ui and not gcp"

@@ -14,8 +14,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 REQUEST, ANSWER, REFUSAL = "forecast request", "forecast answer", "forecast refusal"
+# What a request may ask for: the combination that the back-test weighs, or one candidate alone.
+AUTOMATIC, MODELS = "automatic", ("harmonic", "recent_levels", "prophet")
+PARAMETERS = ("horizon", "country", "total", "cpus", "memory_mib", "model")
 # The name that the series of a ForecastRequest has in its message.
 ONLY_SERIES = "series"
 
@@ -68,6 +71,7 @@ class ForecastRequest:
         are put in order of `ds`, other columns are dropped, other types are cast if nothing is lost.
     horizon: days to forecast after the last `ds`.
     country: whose holidays to use, a two-letter ISO 3166 code, or None for no holidays.
+    model: AUTOMATIC, or one of MODELS.
 
     Raises MessageError if the history has no such columns. validation.py checks whether it can be forecast.
     """
@@ -75,18 +79,21 @@ class ForecastRequest:
     history: pa.Table
     horizon: int = 180
     country: str | None = "US"
+    model: str = AUTOMATIC
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", _conform(self.history, HISTORY_SCHEMA, "The history"))
 
     def to_bytes(self) -> bytes:
-        return ForecastBatch({ONLY_SERIES: self.history}, self.horizon, self.country).to_bytes()
+        return ForecastBatch(
+            {ONLY_SERIES: self.history}, self.horizon, self.country, model=self.model
+        ).to_bytes()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Raises MessageError if `raw` is not the request of one series."""
         batch = ForecastBatch.from_bytes(raw)
-        return cls(_only_series(batch.histories), batch.horizon, batch.country)
+        return cls(_only_series(batch.histories), batch.horizon, batch.country, batch.model)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class ForecastBatch:
     """Many histories to forecast in one call.
 
     histories: by the name of the series, each as in a ForecastRequest; put in order of the names.
-    horizon, country: of all series, as in a ForecastRequest.
+    horizon, country, model: of all series, as in a ForecastRequest.
     total: the name of the series that all others add up to, or None if they are independent of each other.
         A history that ends before the total's is forecast from the total's last day on, as if the days
         between were missing: fill them with 0 if nothing was sold.
@@ -111,6 +118,7 @@ class ForecastBatch:
     total: str | None = None
     cpus: int | None = None
     memory_mib: int | None = None
+    model: str = AUTOMATIC
 
     def __post_init__(self) -> None:
         if not self.histories:
@@ -130,21 +138,19 @@ class ForecastBatch:
     def requests(self) -> dict[str, ForecastRequest]:
         """The request of each series by itself."""
         return {
-            name: ForecastRequest(history, self.horizon, self.country)
+            name: ForecastRequest(history, self.horizon, self.country, self.model)
             for name, history in self.histories.items()
         }
 
     def to_bytes(self) -> bytes:
-        names = ("horizon", "country", "total", "cpus", "memory_mib")
-        parameters = {name: getattr(self, name) for name in names}
+        parameters = {name: getattr(self, name) for name in PARAMETERS}
         return _pack(REQUEST, self.histories, HISTORY_SCHEMA, parameters)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Raises MessageError if `raw` is anything else."""
         histories, parameters = _unpack(raw, REQUEST, HISTORY_SCHEMA)
-        names = ("horizon", "country", "total", "cpus", "memory_mib")
-        return cls(histories, *(_parameter(parameters, name) for name in names))
+        return cls(histories, *(_parameter(parameters, name) for name in PARAMETERS))
 
 
 @dataclass(frozen=True)
@@ -193,20 +199,14 @@ class BatchAnswer:
         object.__setattr__(self, "answers", dict(sorted(self.answers.items())))
 
     def to_bytes(self) -> bytes:
-        answered = {
-            name: answer for name, answer in self.answers.items() if isinstance(answer, ForecastAnswer)
-        }
-        refused = {
-            name: answer.reason
-            for name, answer in self.answers.items()
-            if isinstance(answer, ForecastRefused)
-        }
+        answered = {name: one for name, one in self.answers.items() if isinstance(one, ForecastAnswer)}
+        refused = {name: one.reason for name, one in self.answers.items() if isinstance(one, ForecastRefused)}
         parameters = {
             "diagnostics": dict(self.diagnostics),
-            "series_diagnostics": {name: dict(answer.diagnostics) for name, answer in answered.items()},
+            "series_diagnostics": {name: dict(one.diagnostics) for name, one in answered.items()},
             "refused": refused,
         }
-        forecasts = {name: answer.forecast for name, answer in answered.items()}
+        forecasts = {name: one.forecast for name, one in answered.items()}
         return _pack(ANSWER, forecasts, FORECAST_SCHEMA, parameters)
 
     @classmethod

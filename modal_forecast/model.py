@@ -16,6 +16,7 @@ import pyarrow as pa
 from modal_forecast.backtest import Origin, inputs_at, mix, naive_share, run_backtest
 from modal_forecast.calendars import calendar_columns, holidays_of
 from modal_forecast.candidates import (
+    BASELINES,
     CANDIDATES,
     CandidateFailed,
     Fit,
@@ -35,7 +36,13 @@ from modal_forecast.diagnostics import (
     naive_taken,
 )
 from modal_forecast.intervals import COVERAGES, bounds_from_backtest, calibrate_or_default
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
+from modal_forecast.messages import (
+    AUTOMATIC,
+    FORECAST_SCHEMA,
+    ForecastAnswer,
+    ForecastRefused,
+    ForecastRequest,
+)
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
@@ -69,14 +76,12 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
         f"history: {about['n_history']:,} days with a value, {about['first_ds']} to {about['last_ds']}, "
         f"{about['n_missing']:,} missing, {about['n_zero']:,} zero, {about['n_negative']:,} negative"
     )
-    # From the day after the last row of the history, whether or not that row has a value.
-    first = request.history["ds"].to_numpy()[-1] + 1
-    days = np.arange(first, first + request.horizon)
+    days = _days_to_forecast(request)
     series = daily_series(request.history)
     if np.nanmin(series.values) == np.nanmax(series.values):
         values, method = _repeat(float(series.values[-1]), days, log)
     else:
-        values, method = _combine(series, days, request.country, log)
+        values, method = _combine(series, days, request.country, request.model, log)
     values, clipping = _clip(values, series.is_signed(), log)
     return ForecastAnswer(
         pa.table({"ds": days, **values}, schema=FORECAST_SCHEMA),
@@ -91,13 +96,19 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     )
 
 
+def _days_to_forecast(request: ForecastRequest) -> np.ndarray:
+    """datetime64[D], starting the day after the last row of the history, whether or not that has a value."""
+    first = request.history["ds"].to_numpy()[-1] + 1
+    return np.arange(first, first + request.horizon)
+
+
 def _repeat(value: float, days: np.ndarray, log: Log) -> tuple[Values, Mapping[str, Any]]:
     log(f"every day of the history is {value:g}: the forecast repeats it, with intervals of no width")
     return {name: np.full(len(days), value) for name in ("yhat", *BOUNDS)}, {"model": "constant"}
 
 
 def _combine(
-    series: DailySeries, days: np.ndarray, country: str | None, log: Log
+    series: DailySeries, days: np.ndarray, country: str | None, model: str, log: Log
 ) -> tuple[Values, Mapping[str, Any]]:
     # Uncertainty grows from the last day with a value, also if the history ends with missing ones.
     horizon = int((days[-1] - series.days[-1]).astype(int))
@@ -113,17 +124,21 @@ def _combine(
         f"back-test: {len(fits)} forecasts from {len(origins)} earlier days, "
         f"{f'the holidays of {country}' if country else 'no holidays'}, {time.perf_counter() - started:.2f} s"
     )
-    for name, candidate in CANDIDATES.items():
-        if candidate.slow:
-            origins, fits = _try_slow(name, inputs, origins, fits, log)
+    if model == AUTOMATIC:
+        for name, candidate in CANDIDATES.items():
+            if candidate.slow:
+                origins, fits = _try_slow(name, inputs, origins, fits, log)
+    else:
+        origins, fits = _take_only(model, inputs, origins, fits, log)
     weight = weights(origins, list(fits))
     forecasts = {name: fit.forecast for name, fit in fits.items()}
     held_out = held_out_forecasts(origins, list(forecasts))
     # Better something plain than something clever that is worse.
     naive, share = naive_share(origins, held_out)
+    if model != AUTOMATIC:
+        share = 0.0
     held_out = [
-        mix(forecast, origin.baseline(naive), share)
-        for forecast, origin in zip(held_out, origins, strict=True)
+        mix(ours, origin.baseline(naive), share) for ours, origin in zip(held_out, origins, strict=True)
     ]
     combined = mix(combine(forecasts, weight), forecasts[naive], share)
     yhat = np.where(inputs.closed_ahead, 0.0, combined)
@@ -144,6 +159,31 @@ def _combine(
         "components": about_components(inputs, fits, weight),
         "fallbacks": [*fallbacks(inputs, fits, origins), *naive_taken(naive, share)],
     }
+
+
+def _take_only(
+    model: str, inputs: Inputs, origins: Sequence[Origin], fits: Mapping[str, Fit], log: Log
+) -> tuple[Sequence[Origin], Mapping[str, Fit]]:
+    """Return origins and fits with those of this candidate and the seasonal naives alone.
+
+    Raises ForecastRefused if the candidate fails.
+    """
+    candidate, naives = CANDIDATES[model], {name: fits[name] for name in BASELINES if name in fits}
+    try:
+        chosen = fit_candidate(candidate, inputs)
+        tested = []
+        for origin in origins:
+            days = len(origin.actual)
+            at_origin = inputs_at(inputs.series, origin.index, days, inputs.calendar, inputs.holidays)
+            kept = {name: origin.forecasts[name] for name in BASELINES if name in origin.forecasts}
+            ahead = {name: fit.forecast[-days:] for name, fit in fit_candidate(candidate, at_origin).items()}
+            tested.append(replace(origin, forecasts={**kept, **ahead}))
+    except CandidateFailed as failure:
+        raise ForecastRefused(
+            f"{candidate.title}, the model that was asked for, failed: {failure}. Choose {AUTOMATIC}."
+        ) from failure
+    log(f"{candidate.title} alone, as asked")
+    return tested, {**naives, **chosen}
 
 
 def _try_slow(

@@ -6,6 +6,7 @@ methods to expedite product line forecasting", 1990.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def align_to_total(
             changes[name] = f"The history ends on {days[-1]}: it is forecast from {last} on, as its total is."
             end = pa.table({"ds": np.array([last]), "y": pa.nulls(1, pa.float64())}, schema=HISTORY_SCHEMA)
             history = pa.concat_tables([history, end])
-        aligned[name] = ForecastRequest(history, request.horizon, request.country)
+        aligned[name] = replace(request, history=history)
     return aligned, changes
 
 

@@ -4,7 +4,7 @@ from datetime import date
 
 import numpy as np
 
-from modal_forecast.messages import ForecastRefused, ForecastRequest
+from modal_forecast.messages import AUTOMATIC, MODELS, ForecastRefused, ForecastRequest
 
 # Two weeks: with less, a weekend cannot be told from a trend.
 MIN_OBSERVATIONS = 14
@@ -19,6 +19,10 @@ def check(request: ForecastRequest) -> None:
     """Raises ForecastRefused for the first rule that the request breaks."""
     check_horizon(request.horizon)
     check_country(request.country)
+    if request.model not in (AUTOMATIC, *MODELS):
+        raise ForecastRefused(
+            f"There is no model {request.model!r}: choose {AUTOMATIC}, or one of {', '.join(MODELS)}."
+        )
     check_days(request.history["ds"].to_numpy())
     check_values(request.history["ds"].to_numpy(), request.history["y"].to_numpy())
 

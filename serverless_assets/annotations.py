@@ -7,27 +7,21 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from serverless_assets.forecasting import accuracy, forecast_file, stores
+from serverless_assets.forecasting import accuracy, forecast_file
+from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.parts import describe_parts, part_schema
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.names import (
     CODE_REFERENCES,
     COLUMN_SCHEMA,
     DBT_UNIQUE_ID,
-    FORECAST,
-    FORECAST_ACCURACY,
-    STORE_FORECAST,
     TABLE_NAME,
 )
 from serverless_assets.settings import PROJECT_ROOT, Settings
 from serverless_assets.warehouse import Warehouse
 
+ForecastTable = tuple[str, pa.Schema, Mapping[str, str]]
 CodeReference = dg.LocalFileCodeReference | dg.UrlCodeReference
-
-FORECASTING_TABLES = {
-    FORECAST: (forecast_file.SCHEMA, forecast_file.DESCRIPTIONS),
-    FORECAST_ACCURACY: (accuracy.SCHEMA, accuracy.DESCRIPTIONS),
-    STORE_FORECAST: (stores.SCHEMA, stores.DESCRIPTIONS),
-}
 
 
 def annotate_assets(
@@ -36,6 +30,7 @@ def annotate_assets(
     warehouse: Warehouse,
     manifest: Mapping[str, Any],
     tables: Sequence[RawTable],
+    forecasts: Sequence[ForecastDeclaration],
 ) -> list[dg.AssetsDefinition]:
     """Return the assets with owner, kinds, table, columns and code references; what a spec sets itself stays.
 
@@ -44,12 +39,15 @@ def annotate_assets(
         tables: the raw tables.
     """
 
+    forecast_tables = {
+        asset: table for forecast in forecasts for asset, table in _forecast_tables(forecast).items()
+    }
     raw_tables = {table.name: table for table in tables}
     sources = {source["identifier"]: source for source in manifest["sources"].values()}
 
     def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:
         asset = spec.key.to_user_string()
-        metadata = {**_table(asset, settings, warehouse, raw_tables, sources), **spec.metadata}
+        metadata = {**_table(asset, forecast_tables, warehouse, raw_tables, sources), **spec.metadata}
         declared = (
             _model_files(manifest["nodes"][spec.metadata[DBT_UNIQUE_ID]], settings.dbt_project)
             if DBT_UNIQUE_ID in spec.metadata
@@ -82,17 +80,31 @@ def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.Tabl
     )
 
 
+def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, ForecastTable]:
+    """Return the table, columns and their descriptions of each asset of a forecast."""
+    tables: dict[str, ForecastTable] = {
+        forecast.asset: (
+            forecast.table,
+            forecast_file.SCHEMA,
+            forecast_file.describe_columns(forecast),
+        ),
+        forecast.accuracy: (forecast.accuracy, accuracy.SCHEMA, accuracy.DESCRIPTIONS),
+    }
+    if parts := forecast.parts:
+        tables[parts.asset] = parts.asset, part_schema(parts), describe_parts(forecast, parts)[1]
+    return tables
+
+
 def _table(
     asset: str,
-    settings: Settings,
+    forecast_tables: Mapping[str, ForecastTable],
     warehouse: Warehouse,
     raw_tables: Mapping[str, RawTable],
     sources: Mapping[str, Mapping[str, Any]],
 ) -> Mapping[str, Any]:
     """Return the table and columns of an asset; dagster-dbt sets those of models."""
-    if asset in FORECASTING_TABLES:
-        schema, descriptions = FORECASTING_TABLES[asset]
-        table = settings.forecast_table if asset == FORECAST else asset
+    if asset in forecast_tables:
+        table, schema, descriptions = forecast_tables[asset]
     elif asset in raw_tables:
         schema, table = raw_tables[asset].schema, asset
         columns = sources[asset]["columns"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Compute, Size
-from serverless_assets.names import FORECAST, STORE_FORECAST
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
 from serverless_assets.transformation.fingerprints import Materialization
@@ -140,6 +140,7 @@ class BudgetGuard:
     compute: Compute
     project: Project
     warehouse: Warehouse
+    forecasts: Sequence[ForecastDeclaration] = ()
 
     def __call__(
         self, planned: Collection[str], inputs: Callable[[], RunInputs], log: Callable[[str], None]
@@ -161,9 +162,10 @@ class BudgetGuard:
     def most(self, planned: Collection[str], inputs: RunInputs) -> CostEstimate:
         """Return what a run that writes these assets may cost at most. Free services are not asked."""
         charges: list[Charge] = []
-        # The total and the stores are one call.
-        if isinstance(inputs.forecast, RunForecast) and {FORECAST, STORE_FORECAST} & set(planned):
-            charges += self._forecast(inputs.forecast)
+        for forecast in self.forecasts:
+            # The total and its parts are one call.
+            if isinstance(inputs.forecast, RunForecast) and set(forecast.forecasts) & set(planned):
+                charges += self._forecast(inputs.forecast)
         if self.warehouse.price(0) is None:
             return CostEstimate(charges)
         built, uncounted = self._models(planned)

@@ -4,22 +4,26 @@ Nothing else in the code asks which environment it is in. Another implementation
 the protocol of its kind, and an entry here.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from modal_forecast.code_version import versioned_app
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.budget import BudgetGuard
+from serverless_assets.forecasting.component import read_forecasts
 from serverless_assets.forecasting.compute import Compute
+from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.catalog import RawTable, read_catalogue
 from serverless_assets.ingestion.limits import DownloadLimits
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.run_inputs import RunInputs
 from serverless_assets.sample_shop.shop import SampleShop
 from serverless_assets.settings import Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
@@ -45,6 +49,12 @@ class Environment:
     budget_usd: float | None
     timezone: str
     runs_kept: int
+    forecast_table: str
+
+    @cached_property
+    def forecasts(self) -> Sequence[ForecastDeclaration]:
+        """The forecasts that are declared, of relations that the dbt project has."""
+        return read_forecasts(self.project.read_manifest(), self.forecast_table)
 
     @property
     def raw_tables(self) -> tuple[RawTable, ...]:
@@ -54,11 +64,24 @@ class Environment:
     @property
     def budget_guard(self) -> BudgetGuard:
         """Whether a run may begin. What it may cost is asked of the warehouse that it would write to."""
-        return BudgetGuard(self.budget_usd, self.compute, self.project, self.publisher.warehouse)
+        return BudgetGuard(
+            self.budget_usd,
+            self.compute,
+            self.project,
+            self.publisher.warehouse,
+            self.forecasts if self.budget_usd is not None else (),
+        )
+
+    def admit(
+        self, planned: Collection[str], inputs: Callable[[], RunInputs], log: Callable[[str], None]
+    ) -> None:
+        """Raise a `UserError` if a run that plans to write these assets may not begin."""
+        refuse_shared_files(self.forecasts, planned, inputs)
+        self.budget_guard(planned, inputs, log)
 
     def resources(self, assets: Collection[str]) -> Mapping[str, object]:
         """The parts that assets ask for by name. `assets` are the names of all that runs can write."""
-        publisher = self.publisher.as_resource(self.budget_guard, assets, self.runs_kept)
+        publisher = self.publisher.as_resource(self.admit, assets, self.runs_kept)
         return {"source": self.source, "publisher": publisher, "compute": self.compute}
 
 
@@ -197,6 +220,7 @@ def environment(settings: Settings) -> Environment:
         budget_usd=settings.budget_usd,
         timezone=settings.timezone,
         runs_kept=settings.runs_kept,
+        forecast_table=settings.forecast_table,
     )
 
 

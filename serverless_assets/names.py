@@ -1,10 +1,7 @@
 """Names that several modules, and people in the UI, refer to: assets, jobs, tags and metadata keys."""
 
-# Assets that are not models of the dbt project or raw tables.
-FORECAST, STORE_FORECAST, FORECAST_REPORT = "order_forecast", "store_forecast", "forecast_report"
-FORECAST_ACCURACY, PIPELINE_RUNS = "forecast_accuracy", "pipeline_runs"
-# The model that is forecast.
-REVENUE = "daily_revenue"
+# The asset of the runs themselves.
+PIPELINE_RUNS = "pipeline_runs"
 
 # Asset groups.
 INGESTION, FORECASTING = "ingestion", "forecasting"
@@ -18,6 +15,9 @@ SOURCE_CHANGE_TAG, REASON_TAG, REBUILD_TAG = (
     "serverless/reason",
     "serverless/rebuild",
 )
+
+# The asset tag of the total of a forecast, with the forecast's name.
+FORECAST_TAG = "serverless/forecast"
 
 # Metadata keys of assets that the UI shows in its own way.
 COLUMN_SCHEMA, TABLE_NAME = "dagster/column_schema", "dagster/table_name"

@@ -19,8 +19,8 @@ Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", 
 Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 
 LONGEST_HORIZON_DAYS = 730
-# The files of the records of all forecasts begin so.
-RECORD_PREFIX = "forecast-record-"
+# In the names of the records of all forecasts.
+RECORD = "-record-"
 
 
 class Reload(dg.Config):
@@ -45,7 +45,7 @@ class Reuse(dg.Config):
 
 
 class DefaultStyle(dg.Config):
-    """180 days ahead, history in blue and forecast in red."""
+    """As many days ahead as the forecast declares, history in blue and forecast in red."""
 
     style: Literal["default"] = "default"
 
@@ -76,16 +76,6 @@ class RunForecast(dg.Config):
     @property
     def mib(self) -> int:
         return int(self.memory)
-
-    @property
-    def names_and_colors(self) -> CustomisedStyle:
-        """The style with a value for every choice: those of the default style are the defaults."""
-        return self.style if isinstance(self.style, CustomisedStyle) else CustomisedStyle()
-
-    @property
-    def horizon(self) -> int:
-        """Days to forecast."""
-        return self.names_and_colors.nr_days_fcst
 
 
 class SkipForecast(dg.Config):
@@ -130,8 +120,8 @@ class RunInputs(dg.ConfigurableResource):
             dagster.Failure: with every choice that cannot be used, not to be retried.
         """
         problems = []
-        if isinstance(self.forecast, RunForecast):
-            problems += _style_problems(self.forecast.names_and_colors)
+        if isinstance(self.forecast, RunForecast) and isinstance(self.forecast.style, CustomisedStyle):
+            problems += _style_problems(self.forecast.style)
         if isinstance(self.ingestion, Reload):
             problems += _url_problems(self.ingestion.address or "")
         if problems:
@@ -155,10 +145,10 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
             problems.append(
                 f"{field} is {name!r:.100}; choose a file name, not a path, that ends in {ending}."
             )
-        elif name.lower().startswith(RECORD_PREFIX):
+        elif RECORD in name.lower():
             problems.append(
-                f"{field} is {name!r}; choose another: a name that begins with {RECORD_PREFIX} is that of "
-                "the record of an earlier forecast."
+                f"{field} is {name!r}; choose another: a name with {RECORD} is that of the record of an "
+                "earlier forecast."
             )
     return problems
 

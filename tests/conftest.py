@@ -10,7 +10,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from modal_forecast.code_version import versioned_app
@@ -27,17 +28,19 @@ from serverless_assets.automation.jobs import run_config
 from serverless_assets.cli import main
 from serverless_assets.definitions import build
 from serverless_assets.environments import Environment, environment
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs, SkipForecast
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.sample_shop.shop import SampleShop
-from serverless_assets.settings import Settings
+from serverless_assets.settings import PROJECT_ROOT, Settings
 from serverless_assets.warehouse import Warehouse
 from tests.services.modal.harness import Server, modal_server
 
 SAMPLE_END = "2026-10-31"
 NO_FORECAST = RunInputs(forecast=SkipForecast())
-
+DECLARED = PROJECT_ROOT / "serverless_assets" / "defs" / "forecast" / "defs.yaml"
+SHOP = ForecastDeclaration(**yaml.safe_load(DECLARED.read_text())["attributes"])
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 8 << 30
@@ -54,25 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give the tests of the green pipeline to one process, which makes it once, and others file by file."""
-    if "faults" not in item.path.parts:
-        item.add_marker(pytest.mark.xdist_group("green" if _is_of_green(item) else item.path.stem))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Begun first, as it takes half of the time: nothing is then left for one process alone.
-    items.sort(key=lambda item: not _is_of_green(item))
-
-
-def _is_of_green(item: pytest.Item) -> bool:
-    return "green" in getattr(item, "fixturenames", ())
-
-
-@cache
-def code_location(settings: Settings) -> dg.Definitions:
-    """The definitions, loaded once for all tests with these settings, as in a Dagster process."""
-    return build(settings)
+    # Tests of the whole are in this folder and take longest: begun first, none is left for one process alone.
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @dataclass
@@ -89,7 +76,7 @@ class Pipeline:
 
     @cached_property
     def definitions(self) -> dg.Definitions:
-        return code_location(self.settings)
+        return build(self.settings)
 
     @cached_property
     def parts(self) -> Environment:

@@ -16,7 +16,7 @@ from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.fingerprints import Materialization
 from tests.automation.test_what_if import content
-from tests.conftest import Pipeline
+from tests.conftest import SHOP, Pipeline
 from tests.publishing.test_run_metrics import records
 from tests.services.modal.harness import Server
 
@@ -64,7 +64,7 @@ def budget_guard(
         return {name: sizes[name] for name in names if name in sizes}
 
     monkeypatch.setattr("serverless_assets.budget.bytes_to_read", bytes_to_read)
-    return BudgetGuard(5.0, PricedCompute(usd), pipeline.parts.project, PricedWarehouse(sizes))
+    return BudgetGuard(5.0, PricedCompute(usd), pipeline.parts.project, PricedWarehouse(sizes), [SHOP])
 
 
 # ---- what is counted
@@ -101,7 +101,7 @@ def test_without_a_budget_nothing_is_asked(green):
 
 def test_what_is_free_is_not_asked_about(green, monkeypatch):
     monkeypatch.setattr("serverless_assets.budget.bytes_to_read", None)
-    local = BudgetGuard(0.0, green.parts.compute, green.parts.project, green.warehouse)
+    local = BudgetGuard(0.0, green.parts.compute, green.parts.project, green.warehouse, [SHOP])
     said: list[str] = []
     local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).checked, said.append)
     assert said == ["This run costs nothing. The budget of $0.00 (SERVERLESS_BUDGET_USD) has room for that."]
@@ -171,7 +171,7 @@ def test_a_run_over_the_budget_fails_in_words_and_writes_nothing(on_a_budget, jo
 
 
 def test_what_does_not_forecast_runs_on_any_budget(on_a_budget):
-    assert on_a_budget.run(RunInputs(forecast=SkipForecast()), job="forecast").success
+    assert on_a_budget.run(RunInputs(forecast=SkipForecast())).success
     assert on_a_budget.run(RunInputs(forecast=LARGE), job="transform").success
     assert on_a_budget.summary["totals"]["failed"] == 0
 
@@ -193,9 +193,9 @@ def test_the_command_says_the_refusal_once(on_a_budget, serverless, tmp_path):
 
 
 def test_a_plan_ends_with_whether_the_budget_has_room(on_a_budget):
-    found = list(dry_run(on_a_budget.parts, RunInputs(forecast=LARGE).checked(), "order_forecast"))
+    found = list(dry_run(on_a_budget.parts, RunInputs(forecast=LARGE).checked()))
     assert (found[-1].asset, found[-1].verdict, found[-1].reason) == ("budget", "refuse", SAID)
-    found = list(dry_run(on_a_budget.parts, RunInputs().checked(), "order_forecast"))
+    found = list(dry_run(on_a_budget.parts, RunInputs().checked()))
     assert (found[-1].asset, found[-1].verdict) == ("budget", "admit")
     assert found[-1].reason.startswith("This run may cost up to $0.03 for the forecast (0.25 cores,")
 

@@ -9,6 +9,7 @@ from serverless_assets.run_inputs import (
     RunInputs,
     SkipForecast,
 )
+from tests.conftest import SHOP
 
 
 def customised(**choices: object) -> RunInputs:
@@ -28,8 +29,8 @@ def refused(inputs: RunInputs) -> str:
 def test_the_defaults_load_everything_and_forecast_180_days():
     inputs = RunInputs().checked()
     assert inputs.ingestion.address is None
-    assert (inputs.forecast.cores, inputs.forecast.mib, inputs.forecast.horizon) == (0.25, 256, 180)
-    style = inputs.forecast.names_and_colors
+    style = SHOP.style_of(inputs.forecast)
+    assert (inputs.forecast.cores, inputs.forecast.mib, style.nr_days_fcst) == (0.25, 256, 180)
     assert (style.forecast_file, style.html_report) == ("forecast.parquet", "forecast.html")
     assert (style.color_history, style.color_prediction) == ("blue", "red")
     assert not inputs.rebuild_all
@@ -49,8 +50,8 @@ def test_what_a_person_chose_is_what_is_done():
         forecast=RunForecast(cpu="1.5", memory="1024", style=style),
     ).checked()
     assert inputs.ingestion.address == "https://shop.test/data"
-    assert (inputs.forecast.cores, inputs.forecast.mib, inputs.forecast.horizon) == (1.5, 1024, 30)
-    assert inputs.forecast.names_and_colors == style
+    assert (inputs.forecast.cores, inputs.forecast.mib) == (1.5, 1024)
+    assert SHOP.style_of(inputs.forecast) == style
     assert inputs.rebuild_all
 
 
@@ -61,7 +62,7 @@ def test_reusing_and_skipping_are_choices_too():
 
 @pytest.mark.parametrize("days", [1, 730])
 def test_the_first_and_the_last_horizon_can_be_chosen(days):
-    assert customised(nr_days_fcst=days).checked().forecast.horizon == days
+    assert customised(nr_days_fcst=days).checked().forecast.style.nr_days_fcst == days
 
 
 @pytest.mark.parametrize("color", ["Red", "#ABC", "#a1B2c3", "DarkSlateGrey"])
@@ -117,7 +118,7 @@ def test_a_path_or_an_odd_name_is_refused_by_its_field(field, name):
 
 def test_the_name_of_a_record_is_refused():
     message = refused(customised(forecast_file="Forecast-Record-20260105T093000Z-x.parquet"))
-    assert "begins with forecast-record- is that of the record of an earlier forecast" in message
+    assert "a name with -record- is that of the record of an earlier forecast" in message
 
 
 @pytest.mark.parametrize(
@@ -229,4 +230,4 @@ def test_a_launchpads_config_becomes_the_run_inputs():
     (inputs,) = checked
     assert isinstance(inputs.ingestion, Reuse)
     assert isinstance(inputs.forecast, RunForecast)
-    assert (inputs.forecast.mib, inputs.forecast.horizon) == (512, 7)
+    assert (inputs.forecast.mib, inputs.forecast.style.nr_days_fcst) == (512, 7)

@@ -15,9 +15,9 @@ from modal_forecast.report.report_input import FOLDER, ReportInput, check_color,
 from modal_forecast.report.sections.accuracy import accuracy, track_record
 from modal_forecast.report.sections.data_quality import data_quality
 from modal_forecast.report.sections.outlook import main_window, measured_widths, outlook, window_totals
+from modal_forecast.report.sections.parts import SPARK_HEIGHT, by_part
 from modal_forecast.report.sections.periods import by_period
 from modal_forecast.report.sections.reasons import reasons
-from modal_forecast.report.sections.stores import SPARK_HEIGHT, by_store
 from modal_forecast.report.values import Daily, read_daily
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def render(report: ReportInput) -> str:
         accuracy=accuracy(report.diagnostics, amounts),
         reasons=reasons(components, forecast, country, amounts),
         track_record=track_record(report.track_record, amounts),
-        stores=by_store(report.stores, history, data.columns, main_window(windows), amounts),
+        parts=by_part(report.parts, report.part_noun, history, data.columns, main_window(windows), amounts),
         data_quality=data_quality(history, report.notes, report.diagnostics),
     )
 
@@ -116,12 +116,13 @@ class ChartData:
 
     history: Daily
     columns: dict[str, Daily]
+    chosen_decimals: int | None = None
 
     @classmethod
     def of(cls, report: ReportInput) -> ChartData:
         names = [name for layer in FORECAST for name in layer.headings]
         columns = {name: read_daily(report.forecast, name) for name in names}
-        return cls(read_daily(report.history, "y"), columns)
+        return cls(read_daily(report.history, "y"), columns, report.decimals)
 
     @property
     def start(self) -> date:
@@ -134,7 +135,9 @@ class ChartData:
 
     @cached_property
     def decimals(self) -> int:
-        """Cents for money, none for counts and for amounts in the millions, more for fractions of one."""
+        """As chosen; else cents for money, none for counts and amounts in the millions, or what it takes."""
+        if self.chosen_decimals is not None:
+            return self.chosen_decimals
         largest = self.largest
         if largest >= 1e7 or (largest >= 100 and all(value.is_integer() for value in self.history.known())):
             return 0

@@ -25,6 +25,8 @@ KEY_PARTS = {
     "history": "data",
     "title": "style",
     "unit": "style",
+    "decimals": "style",
+    "part_noun": "style",
     "color_history": "style",
     "color_prediction": "style",
 }
@@ -90,7 +92,8 @@ class ReportInput:
     unit: of the series; a currency such as USD or $ is written before its amounts.
     facts: label to value, shown under "How it was made" in this order.
     diagnostics: of the forecast, as model.forecast() returns them; the page reads those named in DIAGNOSTICS.
-    stores: each {name, history, forecast}, with tables as above.
+    decimals: of values in tables; None for as many as the values need.
+    parts: of the series, each {name, history, forecast}, with tables as above. part_noun: what one is.
     track_record: how earlier forecasts did; None if there was none.
         vintages: [{made_on, days, wape, bias, mase, coverage_80, coverage_95}], where `days` counts the days
             that were scored.
@@ -105,11 +108,13 @@ class ReportInput:
     forecast: pa.Table
     title: str = "Forecast"
     unit: str = ""
+    decimals: int | None = None
     color_history: str = "blue"
     color_prediction: str = "red"
     facts: Mapping[str, str] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    stores: Sequence[Mapping[str, Any]] = ()
+    parts: Sequence[Mapping[str, Any]] = ()
+    part_noun: str = "part"
     track_record: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
 
@@ -130,9 +135,9 @@ def report_key(report: ReportInput) -> Mapping[str, str]:
     parts: dict[str, list[Any]] = defaultdict(list)
     for report_field in fields(report):
         value = getattr(report, report_field.name)
-        if report_field.name == "stores":
-            parts["data"].append([[store["name"], store["history"]] for store in value])
-            value = [store["forecast"] for store in value]
+        if report_field.name == "parts":
+            parts["data"].append([[part["name"], part["history"]] for part in value])
+            value = [part["forecast"] for part in value]
         elif report_field.name == "diagnostics":
             value = {name: value[name] for name in DIAGNOSTICS if name in value}
         parts[KEY_PARTS.get(report_field.name, "forecast")].append([report_field.name, value])

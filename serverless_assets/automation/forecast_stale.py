@@ -1,4 +1,4 @@
-"""The sensor `forecast_stale`: one alert that the forecast is old, and one that it is fresh again."""
+"""The sensor of a forecast: one alert that the forecast is old, and one that it is fresh again."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import dagster as dg
 
 from serverless_assets.automation.alerts import AlertError, Alerts, format_duration
-from serverless_assets.names import FORECAST
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 
 SECONDS_BETWEEN_TICKS = 300
 MATERIALIZATIONS_A_PAGE = 25
@@ -35,29 +35,31 @@ def judge(made: datetime, now: datetime, hours: int, is_alerted: bool) -> Freshn
     return Freshness("forecast_fresh" if is_alerted else None, f"The forecast is fresh: of {since}.")
 
 
-def forecast_stale(alerts: Alerts, hours: int, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def forecast_stale(
+    forecast: ForecastDeclaration, alerts: Alerts, hours: int, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
     """Tells when the published forecast is older than its policy allows, and when it is fresh again."""
 
     @dg.sensor(
-        name="forecast_stale",
+        name=f"{forecast.name}_stale",
         minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
         default_status=status,
         description=forecast_stale.__doc__,
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         is_alerted = context.cursor == TOLD
-        made_at = next(_times_made(context.instance), None)
-        if made_at is None:
+        made = next(_times_made(context.instance, forecast.asset), None)
+        if made is None:
             return dg.SensorResult(
                 skip_reason="There is no forecast yet: run serverless_pipeline once.", cursor=context.cursor
             )
-        alert, sentence = judge(made_at, alerts.now(), hours, is_alerted)
+        alert, sentence = judge(made, alerts.now(), hours, is_alerted)
         outcome = " People know of it." if is_alerted and alert is None else ""
         if alert:
             is_stale = alert == "forecast_stale"
-            title = "The forecast is stale" if is_stale else "The forecast is fresh again"
+            title = f"{forecast.asset} is {'stale' if is_stale else 'fresh again'}"
             try:
-                alerts.tell(alert, title, sentence, f"assets/{FORECAST}")
+                alerts.tell(alert, title, sentence, f"assets/{forecast.asset}")
                 is_alerted, outcome = is_stale, " People were told."
             except AlertError as error:
                 outcome = f" {error}"
@@ -66,13 +68,13 @@ def forecast_stale(alerts: Alerts, hours: int, status: dg.DefaultSensorStatus) -
     return sensor
 
 
-def _times_made(instance: dg.DagsterInstance) -> Iterator[datetime]:
-    """Yield when successful runs made the forecast or confirmed it, the newest first. What a failed run made
+def _times_made(instance: dg.DagsterInstance, asset: str) -> Iterator[datetime]:
+    """Yield when successful runs made the asset or confirmed it, the newest first. What a failed run made
     is not published."""
     cursor, more = None, True
     while more:
         page = instance.fetch_materializations(
-            dg.AssetKey(FORECAST), limit=MATERIALIZATIONS_A_PAGE, cursor=cursor
+            dg.AssetKey(asset), limit=MATERIALIZATIONS_A_PAGE, cursor=cursor
         )
         cursor, more = page.cursor, page.has_more
         run_ids = list({record.run_id for record in page.records})

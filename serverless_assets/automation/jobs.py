@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from serverless_assets.names import FORECASTING, INGESTION, MAIN_JOB, REBUILD_TAG
+from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.names import INGESTION, MAIN_JOB, REBUILD_TAG
 from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs
 
 
@@ -44,7 +45,6 @@ DAILY_FORECAST = RunInputs(
 )
 
 EVERYTHING = dg.AssetSelection.all()
-FORECAST_ASSETS = dg.AssetSelection.groups(FORECASTING)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ JOBS: Mapping[str, Job] = {
         "Build and test the dbt models from the raw tables as they are.",
         PREFILL,
     ),
-    "forecast": Job(FORECAST_ASSETS, "Forecast and report from the models as they are.", PREFILL),
     # What people do often.
     "full_rebuild": Job(
         EVERYTHING,
@@ -75,24 +74,28 @@ JOBS: Mapping[str, Job] = {
         prefill(rebuild="all"),
         {REBUILD_TAG: "all"},
     ),
-    "forecast_on_a_bigger_machine": Job(
-        FORECAST_ASSETS,
-        "Forecast and report with 4 cores and 4 GiB: after a forecast ran out of memory or time, or for a "
-        "horizon of years. A forecast that there is already is not made again.",
-        prefill(cpu="4.0", memory="4096"),
-    ),
 }
 
 
-def jobs(has_forecast: bool = True) -> list[Any]:
-    """The whole pipeline, each of its parts by itself, and presets.
+def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
+    """Return the jobs of a forecast by name."""
+    assets = dg.AssetSelection.assets(*forecast.assets)
+    return {
+        forecast.name: Job(assets, "Forecast and report from the models as they are.", PREFILL),
+        f"{forecast.name}_on_a_bigger_machine": Job(
+            assets,
+            "Forecast and report with 4 cores and 4 GiB: after a forecast ran out of memory or time, or for "
+            "a horizon of years. A forecast that there is already is not made again.",
+            prefill(cpu="4.0", memory="4096"),
+        ),
+    }
 
-    has_forecast: whether there are assets of a forecast; without them, their jobs are left out.
-    """
+
+def define_jobs(jobs: Mapping[str, Job]) -> list[Any]:
+    """Return the definitions of these jobs."""
     return [
         dg.define_asset_job(
             name, job.selection, description=job.description, config=dict(job.config), tags=job.tags
         )
-        for name, job in JOBS.items()
-        if has_forecast or job.selection is not FORECAST_ASSETS
+        for name, job in jobs.items()
     ]

@@ -17,21 +17,21 @@ from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
-from serverless_assets.forecasting.assets import decide_report, refuse_owned_name
+from serverless_assets.forecasting.assets import decide_report
 from serverless_assets.forecasting.compute import Compute, Size, Usage
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_table import UNCHANGED as FORECAST_UNCHANGED
 from serverless_assets.forecasting.forecast_table import decide_forecast
-from serverless_assets.forecasting.history import HistoryError, Today, has_revenue, read_history
+from serverless_assets.forecasting.history import HistoryError, Today, read_history
+from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
+from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.forecasting.stores import UNCHANGED as STORES_UNCHANGED
-from serverless_assets.forecasting.stores import decide_stores
 from serverless_assets.ingestion.assets import NOT_LOADED_YET
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, ends_run, fetch_tables
 from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
-from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECAST_REPORT, REVENUE, STORE_FORECAST
 from serverless_assets.publishing.outcome import NOT_REACHED, SKIPPED_AS_ASKED, AssetOutcome
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
@@ -60,12 +60,11 @@ class PlannedEnvironment(Protocol):
     @property
     def raw_tables(self) -> Sequence[RawTable]: ...
     @property
+    def forecasts(self) -> Sequence[ForecastDeclaration]: ...
+    @property
     def budget_guard(self) -> BudgetGuard: ...
     @property
     def timezone(self) -> str: ...
-
-
-FORECASTS = (FORECAST_ACCURACY, FORECAST, STORE_FORECAST, FORECAST_REPORT)
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,10 @@ class Planned:
         return f"{self.asset:<24}{self.verdict:<16}{rows:>12}  {self.reason}"
 
 
-def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: str) -> Iterator[Planned]:
+def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
-    warehouse = environment.publisher.warehouse
+    warehouse, forecasts = environment.publisher.warehouse, environment.forecasts
     manifest = environment.project.read_manifest()
-    has_forecast = has_revenue(manifest)
-    if has_forecast:
-        refuse_owned_name(forecast_table, manifest)
     notes = dict(warehouse.read_states())
     failed = list[Failed]()
     for planned, note, failure in _raw_tables(
@@ -102,7 +98,7 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     assets = asset_names(manifest)
     required = [table for table in failed if not table.is_optional]
     if required and ends_run(required, environment.raw_tables):
-        names = [*assets.values(), *(FORECASTS if has_forecast else ())]
+        names = [*assets.values(), *(name for forecast in forecasts for name in forecast.assets)]
         yield from (Planned(name, "skip", NOT_REACHED) for name in names)
         return
     loads = [
@@ -133,14 +129,15 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs, forecast_table: 
     for model in find_deleted(manifest, environment.publisher.artifacts, warehouse):
         sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
         yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
-    revenue = [model.reason for id, model in left_out.items() if assets[id] == REVENUE]
-    if has_forecast and revenue:
-        yield from (Planned(name, "skip", revenue[0]) for name in FORECASTS)
-    elif has_forecast:
-        yield from _forecast(environment, inputs, forecast_table, decisions)
-    models = [assets[decision.node.id] for decision in decisions]
-    forecasts = [FORECAST, STORE_FORECAST] if has_forecast else []
-    yield from _budget(environment.budget_guard, [*models, *forecasts], inputs)
+    for forecast in forecasts:
+        reasons = [model.reason for id, model in left_out.items() if assets[id] == forecast.relation]
+        if reasons:
+            yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
+        else:
+            yield from _forecast(environment, inputs, forecast, decisions)
+    charged = [assets[decision.node.id] for decision in decisions]
+    charged += [name for forecast in forecasts for name in forecast.forecasts]
+    yield from _budget(environment.budget_guard, charged, inputs)
 
 
 def _raw_tables(
@@ -201,77 +198,69 @@ def _model(
 def _forecast(
     environment: PlannedEnvironment,
     inputs: RunInputs,
-    forecast_table: str,
+    declaration: ForecastDeclaration,
     decisions: Sequence[BuildDecision],
 ) -> Iterator[Planned]:
-    """The assets that follow daily_revenue. What hangs on rows that do not exist yet comes as they come."""
-    publisher = environment.publisher
-    if any(decision.build and decision.node.name == REVENUE for decision in decisions):
-        reason = f"upstream rebuilt ({REVENUE}): made anew if its rows differ"
-        yield from (
-            Planned(name, *_unless_skipped(name, inputs, "as it comes", reason)) for name in FORECASTS
-        )
+    """The assets of a forecast. What hangs on rows that do not exist yet comes as they come."""
+    publisher, relation, parts = environment.publisher, declaration.relation, declaration.parts
+    total, report_asset = declaration.asset, declaration.report
+    after_accuracy = [name for name in declaration.assets if name != declaration.accuracy]
+    verdict, reason = "", ""
+    if any(decision.build and decision.node.name == relation for decision in decisions):
+        verdict, reason = "as it comes", f"upstream rebuilt ({relation}): made anew if its rows differ"
+    elif relation not in publisher.warehouse.tables():
+        verdict = "fail"
+        reason = f"{relation}, which it reads, is a source of the dbt project, and not in the warehouse"
+    if verdict:
+        yield Planned(declaration.accuracy, verdict, reason)
+        if isinstance(inputs.forecast, SkipForecast):
+            verdict, reason = "skip", SKIPPED_AS_ASKED
+        yield from (Planned(name, verdict, reason) for name in after_accuracy)
         return
-    if REVENUE not in publisher.warehouse.tables():
-        reason = f"{REVENUE}, which it reads, is a source of the dbt project, and not in the warehouse"
-        yield from (Planned(name, *_unless_skipped(name, inputs, "fail", reason)) for name in FORECASTS)
-        return
-    history = read_history(publisher.warehouse, Today.of(environment.timezone))
-    _, _, reason_to_score = decide_accuracy(publisher, history.table, inputs.rebuild_all)
+    history = read_history(declaration, publisher.warehouse, Today.of(environment.timezone))
+    _, _, reason_to_score = decide_accuracy(declaration, publisher, history.table, inputs.rebuild_all)
     yield Planned(
-        FORECAST_ACCURACY,
+        declaration.accuracy,
         "score" if reason_to_score else "reuse",
         reason_to_score or ACCURACY_UNCHANGED,
     )
     if isinstance(inputs.forecast, SkipForecast):
-        yield from (
-            Planned(name, "skip", SKIPPED_AS_ASKED) for name in (FORECAST, STORE_FORECAST, FORECAST_REPORT)
-        )
+        yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in after_accuracy)
         return
+    rows = declaration.style_of(inputs.forecast).nr_days_fcst
     try:
-        forecast = decide_forecast(
-            publisher.warehouse, forecast_table, history, inputs.forecast.horizon, inputs.rebuild_all
-        )
+        forecast = decide_forecast(publisher.warehouse, history, rows, inputs.rebuild_all)
     except (HistoryError, ForecastRefused) as error:
-        yield from (Planned(name, "fail", str(error)) for name in (FORECAST, STORE_FORECAST, FORECAST_REPORT))
+        yield from (Planned(name, "fail", str(error)) for name in after_accuracy)
         return
-    rows = inputs.forecast.horizon
     if forecast.reason is not None:
         cost = _cost_as_last_time(environment.compute, inputs.forecast, forecast.state or {})
-        yield Planned(FORECAST, "forecast", forecast.reason + cost, rows)
-        # The same history gives the same rows, and then the stores stay.
-        yield Planned(
-            STORE_FORECAST, "as it comes", f"upstream rebuilt ({FORECAST}): forecast anew if its rows differ"
-        )
-        yield Planned(FORECAST_REPORT, "write", f"upstream rebuilt ({FORECAST})")
+        yield Planned(total, "forecast", forecast.reason + cost, rows)
+        if parts:
+            # The same history gives the same rows, and then the parts stay.
+            reason = f"upstream rebuilt ({total}): forecast anew if its rows differ"
+            yield Planned(parts.asset, "as it comes", reason)
+        yield Planned(report_asset, "write", f"upstream rebuilt ({total})")
         return
-    yield Planned(FORECAST, "reuse", FORECAST_UNCHANGED, rows)
-    stores = decide_stores(publisher.warehouse, forecast_table, inputs.rebuild_all)
-    yield Planned(STORE_FORECAST, "forecast" if stores.reason else "reuse", stores.reason or STORES_UNCHANGED)
-    rebuilt = [
-        name for name, why in ((STORE_FORECAST, stores.reason), (FORECAST_ACCURACY, reason_to_score)) if why
-    ]
+    yield Planned(total, "reuse", FORECAST_UNCHANGED, rows)
+    rebuilt = []
+    if parts:
+        part_reason = decide_parts(declaration, parts, publisher.warehouse, inputs.rebuild_all).reason
+        unchanged = PARTS_UNCHANGED.format(parts.noun)
+        yield Planned(parts.asset, "forecast" if part_reason else "reuse", part_reason or unchanged)
+        if part_reason:
+            rebuilt.append(parts.asset)
+    if reason_to_score:
+        rebuilt.append(declaration.accuracy)
     if rebuilt:
         yield Planned(
-            FORECAST_REPORT,
+            report_asset,
             "as it comes",
             f"upstream rebuilt ({', '.join(rebuilt)}): written anew if rows differ",
         )
         return
-    report = decide_report(
-        publisher,
-        forecast_table,
-        inputs.forecast.names_and_colors,
-        history,
-        inputs.rebuild_all,
-        lambda line: None,
-    )
-    yield Planned(FORECAST_REPORT, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
-
-
-def _unless_skipped(name: str, inputs: RunInputs, verdict: str, reason: str) -> tuple[str, str]:
-    is_skipped = isinstance(inputs.forecast, SkipForecast) and name != FORECAST_ACCURACY
-    return ("skip", SKIPPED_AS_ASKED) if is_skipped else (verdict, reason)
+    report = decide_report(publisher, inputs.forecast, history, inputs.rebuild_all, lambda line: None)
+    yield Planned(report_asset, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
 
 
 def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[str, Any]) -> str:
@@ -290,13 +279,13 @@ def _budget(budget_guard: BudgetGuard, assets: Sequence[str], inputs: RunInputs)
         yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))
 
 
-def plan_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobDefinition:
+def plan_job(environment: PlannedEnvironment) -> dg.JobDefinition:
     """A job that says what `serverless_pipeline` would do with the same run inputs, and does none of it."""
 
     @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
-            planned = list(dry_run(environment, run_inputs.checked(), forecast_table))
+            planned = list(dry_run(environment, run_inputs.checked()))
         context.log.info("\n".join(map(str, planned)))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.verdict, "rows": p.rows or 0, "reason": p.reason})

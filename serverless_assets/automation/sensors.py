@@ -8,7 +8,6 @@ from typing import Protocol
 import dagster as dg
 
 from serverless_assets.automation.alerts import Alerts, Webhook
-from serverless_assets.automation.forecast_stale import forecast_stale
 from serverless_assets.automation.run_alerts import recovered, run_failed
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.ingestion.catalog import RawTable
@@ -32,11 +31,10 @@ def sensors(
     environment: WatchedEnvironment,
     tables: Sequence[RawTable],
     settings: Settings,
-    has_forecast: bool = True,
 ) -> list[dg.SensorDefinition]:
-    """Return all sensors. Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION.
+    """Return all sensors but those of forecasts, which come with them.
 
-    has_forecast: whether there is a forecast, which may become stale.
+    Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION.
     """
     alerts = alerts_of(settings)
     on, off = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
@@ -44,7 +42,6 @@ def sensors(
     return [
         run_failed(alerts, on),
         recovered(alerts, on),
-        *([forecast_stale(alerts, settings.forecast_fresh_hours, on)] if has_forecast else []),
         dead_runs(settings.home, on),
         source_updated(environment.source, tables, environment.first_month, alerts, launching),
     ]

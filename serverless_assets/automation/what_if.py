@@ -1,11 +1,10 @@
-"""The job `what_if_forecast`: a forecast to look at, which is not published."""
+"""The job of a what-if: a forecast to look at, which is not published."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageError
 from modal_forecast.report.page import render
@@ -16,15 +15,14 @@ from serverless_assets.failures import as_failure
 from serverless_assets.files import write_atomically
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Size
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_table import query_forecast
-from serverless_assets.forecasting.history import COUNTRY, Today, read_history
+from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.memory_retry import run_with_memory_retry
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.run_forecast import details_in, forecast_facts
 from serverless_assets.forecasting.what_if import WindowComparison, as_text, compare
-from serverless_assets.names import FORECAST
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
-from serverless_assets.warehouse import Warehouse
 
 REPORTS_KEPT = 10
 ABOUT = (
@@ -33,7 +31,7 @@ ABOUT = (
 )
 
 
-def what_if_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobDefinition:
+def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaration) -> dg.JobDefinition:
     """Forecast with another size, horizon or style and compare with what is published: to try before you
     change anything. Nothing is published, and no other run is kept waiting."""
 
@@ -44,11 +42,15 @@ def what_if_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobD
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
         context.log.info(ABOUT)
         with as_failure(ForecastRefused, MessageError):
-            environment.budget_guard([FORECAST], run_inputs.checked, context.log.info)
-            output_metadata = _imagined(context, environment, forecast_table, forecast)
+            environment.budget_guard([declaration.asset], run_inputs.checked, context.log.info)
+            output_metadata = _imagined(context, environment, declaration, forecast)
         context.add_output_metadata(output_metadata)
 
-    @dg.job(name="what_if_forecast", config=prefill(ingestion="reuse"), description=what_if_job.__doc__)
+    @dg.job(
+        name=f"what_if_{declaration.name}",
+        config=prefill(ingestion="reuse"),
+        description=what_if_job.__doc__,
+    )
     def job() -> None:
         imagine()
 
@@ -56,55 +58,60 @@ def what_if_job(environment: PlannedEnvironment, forecast_table: str) -> dg.JobD
 
 
 def _imagined(
-    context: dg.OpExecutionContext, environment: PlannedEnvironment, table: str, forecast: RunForecast
+    context: dg.OpExecutionContext,
+    environment: PlannedEnvironment,
+    declaration: ForecastDeclaration,
+    forecast: RunForecast,
 ) -> dict[str, Any]:
     """Have the forecast computed, write the report on it, and return what there is to see."""
     warehouse, size = environment.publisher.published.warehouse, Size(forecast.cores, forecast.mib)
-    history = read_history(warehouse, Today.of(environment.timezone))
-    request = history.request(forecast.horizon, COUNTRY)
-    published = _published(warehouse, table)
+    style = declaration.style_of(forecast)
+    history = read_history(declaration, warehouse, Today.of(environment.timezone))
+    request = history.request(style.nr_days_fcst)
+    table = declaration.table
+    published = query_forecast(warehouse, table) if table in warehouse.tables() else None
     answered, took = run_with_memory_retry(
         environment.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
     )
     answer = ForecastAnswer.from_bytes(answered.content)
     facts = forecast_facts(request, answer, size, took, environment.compute, answered, context.run_id)
     report = report_input(
+        declaration,
         request.history,
         answer.forecast,
         facts,
-        forecast.names_and_colors,
+        style,
         details_in(answer.diagnostics),
         notes=[*history.warnings, *history.notes],
     )
     path = keep_report(environment.publisher.home / "what-if", context.run_id, render(report).encode())
     compared = compare(answer.forecast, published)
-    context.log.info("\n".join(["Order revenue in USD:", *as_text(compared), f"The report: {path}"]))
+    unit = f" in {declaration.unit}" if declaration.unit else ""
+    lines = [f"{declaration.title}{unit}:", *as_text(compared), f"The report: {path}"]
+    context.log.info("\n".join(lines))
     return {
-        "comparison": as_table(compared),
+        "comparison": as_table(compared, declaration.unit),
         "preview": preview(report),
         metadata.REPORT: dg.MetadataValue.path(str(path)),
         **metadata.facts(facts),
     }
 
 
-def _published(warehouse: Warehouse, table: str) -> pa.Table | None:
-    return query_forecast(warehouse, table) if table in warehouse.tables() else None
-
-
-def as_table(compared: Sequence[WindowComparison]) -> dg.TableMetadataValue:
+def as_table(compared: Sequence[WindowComparison], unit: str) -> dg.TableMetadataValue:
     """The comparison as the UI shows it."""
+    of_unit = f", {unit}" if unit else ""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
                 {
-                    "window": window.window,
-                    "days": window.days,
-                    "what if, USD": window.what_if,
-                    "published, USD": window.published,
-                    "change, %": window.change_percent,
+                    "window": one.window,
+                    "days": one.days,
+                    f"what if{of_unit}": one.what_if,
+                    f"published{of_unit}": one.published,
+                    "change, %": one.change_percent,
                 }
             )
-            for window in compared
+            for one in compared
         ]
     )
 

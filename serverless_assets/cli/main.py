@@ -113,7 +113,7 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
 
     inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted).checked()
     click.echo(f"{'asset':<24}{'what':<16}{'rows':>12}  why")
-    for planned in dry_run(environment(settings), inputs, settings.forecast_table):
+    for planned in dry_run(environment(settings), inputs):
         click.echo(planned)
 
 

@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from serverless_assets import metadata
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
-from serverless_assets.names import FORECAST
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_in_words, run_failure_sentence
 
 NAMES_IN_A_LINE = 6
@@ -122,8 +121,11 @@ def size_text(size: int) -> str:
     return f"{size / 1024**2:.1f} MiB"
 
 
-def summary_text(document: Mapping[str, Any]) -> str:
-    """Return the summary of `runs/latest.json` as text: what there is now, and what to do next."""
+def summary_text(document: Mapping[str, Any], forecasts: Collection[str] = ()) -> str:
+    """Return the summary of `runs/latest.json` as text: what there is now, and what to do next.
+
+    forecasts: the assets whose rows are days ahead.
+    """
     assets, totals = document["assets"], document["totals"]
     counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
     verdict = "Failed"
@@ -138,9 +140,11 @@ def summary_text(document: Mapping[str, Any]) -> str:
     ]
     if loaded:
         lines.append(f"  Tables    {', '.join(loaded)}")
-    horizon = assets.get(FORECAST, {}).get("rows")
-    if horizon:
-        lines.append(f"  Forecast  {horizon} days ahead")
+    horizons = {asset: outcome["rows"] for asset, outcome in assets.items() if asset in forecasts}
+    for asset, horizon in horizons.items():
+        if horizon:
+            of_asset = f" ({asset})" if len(horizons) > 1 else ""
+            lines.append(f"  Forecast  {horizon} days ahead{of_asset}")
     if document["report"]:
         lines.append(f"  Report    {document['report']}")
     if document["warehouse"]:

@@ -27,7 +27,7 @@ def replayed(parts: Environment, which: str | None, echo: Callable[[str], None])
     name = find_record(list_records(artifacts), which)
     record = read_record(artifacts, name)
     facts = record.facts
-    echo(f"The forecast of {facts['horizon_days']} days after {facts['data_as_of']},")
+    echo(f"{name.forecast}: the forecast of {facts['horizon_days']} days after {facts['data_as_of']},")
     echo(f"made {_minute(name)} UTC on {facts['compute']} by run {name.run_id},")
     echo(f"again on {parts.compute.name} with {facts['cpu']:g} cores and {facts['memory_mib']} MiB:")
     return replay(record, code_version(), parts.compute, lambda line: echo(f"    {line}"))

@@ -1,4 +1,4 @@
-"""The asset `forecast_accuracy`: each published forecast scored on those of its days that have passed since.
+"""The asset of accuracy: each published forecast scored on those of its days that have passed since.
 
 Each published version of the forecast is a vintage, scored by itself and by how many days ahead it saw.
 """
@@ -17,10 +17,10 @@ from modal_forecast import metrics
 from serverless_assets import metadata, sql
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
 from serverless_assets.hashing import digest
-from serverless_assets.names import FORECAST_ACCURACY, REVENUE
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse import TableShape
@@ -60,9 +60,9 @@ HORIZONS: Sequence[tuple[int, int, str]] = (
     (91, 10_000, "over 90 days"),
 )
 ALL = "all days"
-# The state key of the table, which holds a hash of the scored forecasts and the revenue.
+# The state key of the table, which holds a hash of the scored forecasts and the history.
 KEY = "accuracy_basis"
-UNCHANGED = "unchanged: same forecasts and revenue"
+UNCHANGED = "unchanged: same forecasts and history"
 PARALLEL_READS = 8
 REPORTED_VINTAGES = 12
 # The report draws the vintage with the number of scored days nearest to the first, and at least the second.
@@ -82,13 +82,15 @@ class Vintage:
     rows: pa.Table
 
 
-def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
+def accuracy_asset(
+    declaration: ForecastDeclaration, group: str, pool: str, timezone: str
+) -> dg.AssetsDefinition:
     """Return the asset; it scores days that are over both in UTC and in `timezone`."""
 
     @dg.asset(
-        name=FORECAST_ACCURACY,
+        name=declaration.accuracy,
         group_name=group,
-        deps=[REVENUE],
+        deps=[declaration.relation],
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=pool,
         description=DESCRIPTION,
@@ -99,16 +101,15 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
         warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
         with as_failure():
             with warehouse.connected():
-                actual = read_history(warehouse, Today.of(timezone)).table
-                names, key, reason = decide_accuracy(publisher, actual, rebuild)
+                actual = read_history(declaration, warehouse, Today.of(timezone)).table
+                names, key, reason = decide_accuracy(declaration, publisher, actual, rebuild)
                 if reason is None:
-                    reused = metadata.outcome(
-                        "reused", UNCHANGED, rows=warehouse.row_count(FORECAST_ACCURACY)
-                    )
+                    rows = warehouse.row_count(declaration.accuracy)
+                    reused = metadata.outcome("reused", UNCHANGED, rows=rows)
                     return dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=reused)
             vintages = read_vintages(publisher.artifacts, names, context.log.warning)
             scores = score(vintages, actual)
-            shape = TableShape(FORECAST_ACCURACY, SCHEMA, DESCRIPTION)
+            shape = TableShape(declaration.accuracy, SCHEMA, DESCRIPTION)
             work = warehouse.replace_rows(shape, scores, {KEY: key})
         # The scores of the latest vintage with a month of scored days are plotted from run to run.
         mature = [
@@ -128,12 +129,12 @@ def accuracy_asset(group: str, pool: str, timezone: str) -> dg.AssetsDefinition:
 
 
 def decide_accuracy(
-    publisher: Publisher, actual: pa.Table, rebuild_all: bool
+    declaration: ForecastDeclaration, publisher: Publisher, actual: pa.Table, rebuild_all: bool
 ) -> tuple[Sequence[RecordName], str, str | None]:
     """Decide whether to score again.
 
     Args:
-        actual: ds date32 and y float64, the daily revenue.
+        actual: ds date32 and y float64, the history.
 
     Returns:
         the records of forecasts of which a day has passed, a hash of these and `actual`, and the reason to
@@ -141,10 +142,13 @@ def decide_accuracy(
     """
     warehouse = publisher.warehouse
     last_day = actual["ds"][-1].as_py() if actual.num_rows else date.min
-    names = [name for name in list_records(publisher.artifacts) if name.data_as_of < last_day]
+    names = [
+        name for name in list_records(publisher.artifacts, declaration.name) if name.data_as_of < last_day
+    ]
     content = "\n".join([SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())])
     key = digest(content)
-    state = warehouse.read_state(FORECAST_ACCURACY) if FORECAST_ACCURACY in warehouse.tables() else None
+    table = declaration.accuracy
+    state = warehouse.read_state(table) if table in warehouse.tables() else None
     if rebuild_all:
         reason: str | None = "forced: rebuild all"
     elif state is None:
@@ -229,13 +233,13 @@ def _score(passed: pa.Table, scale: float) -> dict[str, object]:
 
 
 def reported_accuracy(
-    publisher: Publisher, actual: pa.Table, warn: Callable[[str], None]
+    declaration: ForecastDeclaration, publisher: Publisher, actual: pa.Table, warn: Callable[[str], None]
 ) -> Mapping[str, Any] | None:
     """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet."""
     warehouse = publisher.warehouse
-    if FORECAST_ACCURACY not in warehouse.tables():
+    if declaration.accuracy not in warehouse.tables():
         return None
-    table, all_days = warehouse.quoted_name(FORECAST_ACCURACY), sql.literal(ALL)
+    table, all_days = warehouse.quoted_name(declaration.accuracy), sql.literal(ALL)
     rows = warehouse.query(f"select * from {table} where horizon = {all_days} order by made_at").to_pylist()
     if not rows:
         return None
@@ -246,7 +250,7 @@ def reported_accuracy(
         ]
     }
     run_id = vintage_to_draw(rows)
-    names = [name for name in list_records(publisher.artifacts) if name.run_id == run_id]
+    names = [name for name in list_records(publisher.artifacts, declaration.name) if name.run_id == run_id]
     for vintage in read_vintages(publisher.artifacts, names[-1:], warn):
         passed = matured(vintage, actual)
         accuracy["compared"] = {

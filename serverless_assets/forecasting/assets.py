@@ -1,6 +1,6 @@
-"""The assets of the forecasts, of all stores and of each, and of the report on them."""
+"""The assets of a forecast: the total and its parts, their accuracy, and the report on them."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,6 @@ from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
 from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
-from serverless_assets.forecasting import stores
 from serverless_assets.forecasting.accuracy import accuracy_asset, reported_accuracy
 from serverless_assets.forecasting.checks import (
     HISTORY,
@@ -23,22 +22,30 @@ from serverless_assets.forecasting.checks import (
     check_specs,
 )
 from serverless_assets.forecasting.compute import Compute
+from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.forecast_table import (
-    DESCRIPTION,
     decide_forecast,
+    describe_table,
     query_forecast,
     read_forecast,
     reuse_forecast,
 )
-from serverless_assets.forecasting.history import COUNTRY, History, Today, read_history
-from serverless_assets.forecasting.record import read_details
+from serverless_assets.forecasting.history import History, Today, read_history
+from serverless_assets.forecasting.parts import (
+    batch_of,
+    describe_parts,
+    forecast_parts,
+    read_parts,
+    reported_parts,
+)
+from serverless_assets.forecasting.record import FIRST_FORECAST, read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.report import preview, reason_to_report, report_input
-from serverless_assets.forecasting.run_forecast import ForecastRun, StoreAnswers
-from serverless_assets.names import FORECAST, FORECAST_ACCURACY, FORECASTING, REVENUE, STORE_FORECAST
+from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
+from serverless_assets.names import FORECAST_TAG, FORECASTING
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import CustomisedStyle, RunInputs, SkipForecast
+from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from serverless_assets.settings import SettingsError
 
 
@@ -53,45 +60,49 @@ class ReportDecision:
 
 
 def forecasting_assets(
-    forecast_table: str, fresh_hours: int, pool: str, timezone: str
+    declaration: ForecastDeclaration, fresh_hours: int, pool: str, timezone: str
 ) -> list[dg.AssetsDefinition]:
     """Return the assets of the forecast.
 
     Args:
-        forecast_table: the name of the forecast's table in the warehouse.
         fresh_hours: the forecast is stale if it was not made for so long.
         timezone: of the business; a day belongs to the history once it is over there and in UTC.
     """
-    single_run = dg.BackfillPolicy.single_run()
+    single_run, parts = dg.BackfillPolicy.single_run(), declaration.parts
+    specs = [
+        dg.AssetSpec(
+            declaration.asset,
+            group_name=FORECASTING,
+            kinds={"prophet"},
+            deps=[declaration.relation],
+            skippable=True,
+            tags={FORECAST_TAG: declaration.name},
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=fresh_hours)),
+            description=describe_table(declaration),
+        )
+    ]
+    if parts:
+        specs.append(
+            dg.AssetSpec(
+                parts.asset,
+                group_name=FORECASTING,
+                kinds={"prophet"},
+                deps=[declaration.asset, declaration.relation],
+                skippable=True,
+                description=describe_parts(declaration, parts)[0],
+            )
+        )
 
     # One step for both, so that a run that makes both makes one call.
     @dg.multi_asset(
-        name=FORECAST,
-        specs=[
-            dg.AssetSpec(
-                FORECAST,
-                group_name=FORECASTING,
-                kinds={"prophet"},
-                deps=[REVENUE],
-                skippable=True,
-                freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=fresh_hours)),
-                description=DESCRIPTION,
-            ),
-            dg.AssetSpec(
-                STORE_FORECAST,
-                group_name=FORECASTING,
-                kinds={"prophet"},
-                deps=[FORECAST, REVENUE],
-                skippable=True,
-                description=stores.DESCRIPTION,
-            ),
-        ],
-        check_specs=check_specs(),
+        name=declaration.asset,
+        specs=specs,
+        check_specs=check_specs(declaration),
         can_subset=True,
         backfill_policy=single_run,
         pool=pool,
     )
-    def order_forecast(
+    def forecast(
         context: dg.AssetExecutionContext,
         run_inputs: RunInputs,
         publisher: dg.ResourceParam[Publisher],
@@ -102,43 +113,41 @@ def forecasting_assets(
         if isinstance(inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
-        run = ForecastRun(context, publisher, forecast_table, compute, inputs.forecast)
+        run = ForecastRun(context, publisher, declaration, compute, inputs.forecast)
         with as_failure(ForecastRefused, MessageError):
-            store_answers = None
-            if FORECAST in selected:
-                store_answers = yield from _forecast_total(
-                    run, timezone, inputs.rebuild_all, with_stores=STORE_FORECAST in selected
-                )
+            part_answers = None
+            selected_parts = parts if parts and parts.asset in selected else None
+            if declaration.asset in selected:
+                part_answers = yield from _forecast_total(run, timezone, inputs.rebuild_all, selected_parts)
             elif context.selected_asset_check_keys:
                 yield from _check_stored_forecast(run, timezone)
-            if STORE_FORECAST in selected:
-                yield stores.forecast_stores(run, store_answers, inputs.rebuild_all)
+            if selected_parts:
+                yield forecast_parts(run, selected_parts, part_answers, inputs.rebuild_all)
 
     @dg.asset(
+        name=declaration.report,
         group_name=FORECASTING,
         kinds={"html"},
-        deps=[FORECAST, STORE_FORECAST, FORECAST_ACCURACY, REVENUE],
+        deps=[*declaration.forecasts, declaration.accuracy, declaration.relation],
         output_required=False,
         backfill_policy=single_run,
         pool=pool,
         description="The forecast as one interactive HTML file that works offline.",
     )
-    def forecast_report(
+    def report(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[dg.MaterializeResult]:
         inputs, warehouse = run_inputs.checked(), publisher.warehouse
         if isinstance(inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
-        style = inputs.forecast.names_and_colors
-        name = style.html_report
+        name = declaration.style_of(inputs.forecast).html_report
         with as_failure():
             with warehouse.connected():
                 decision = decide_report(
                     publisher,
-                    forecast_table,
-                    style,
-                    read_history(warehouse, Today.of(timezone)),
+                    inputs.forecast,
+                    read_history(declaration, warehouse, Today.of(timezone)),
                     inputs.rebuild_all,
                     context.log.warning,
                 )
@@ -165,111 +174,121 @@ def forecasting_assets(
             },
         )
 
-    return [
-        order_forecast,
-        accuracy_asset(FORECASTING, pool, timezone),
-        forecast_report,
-    ]
+    return [forecast, accuracy_asset(declaration, FORECASTING, pool, timezone), report]
 
 
 def _forecast_total(
-    run: ForecastRun, timezone: str, rebuild_all: bool, with_stores: bool
-) -> Generator[dg.MaterializeResult | dg.AssetCheckResult, None, StoreAnswers | None]:
-    """Yield the results of `order_forecast` and its checks, and return the answers for the stores.
+    run: ForecastRun, timezone: str, rebuild_all: bool, parts: Parts | None
+) -> Generator[dg.MaterializeResult | dg.AssetCheckResult, None, PartAnswers | None]:
+    """Yield the results of the total and its checks, and return the answers for the parts.
 
-    with_stores: also ask for the stores, if the total is forecast.
+    parts: also to be asked for, if the total is forecast.
     """
     context, publisher, warehouse = run.context, run.publisher, run.publisher.warehouse
-    store_batch, stores_state, store_answers = None, None, None
+    declaration, style = run.declaration, run.declaration.style_of(run.inputs)
+    part_batch, parts_state, part_answers = None, None, None
     with warehouse.connected():
-        history = read_history(warehouse, Today.of(timezone))
+        history = read_history(declaration, warehouse, Today.of(timezone))
         for sentence in history.warnings:
             context.log.warning(sentence)
         for sentence in history.notes:
             context.log.info(sentence)
-        horizon = run.inputs.horizon
-        decision = decide_forecast(warehouse, run.table, history, horizon, rebuild_all)
-        if with_stores and decision.reason is not None:
-            store_histories, stores_state = stores.read_stores(warehouse, history.table)
-            store_batch = stores.batch_of(store_histories, horizon, COUNTRY)
-    history_check = CheckResult(HISTORY, " ".join(history.warnings))
+        decision = decide_forecast(warehouse, history, style.nr_days_fcst, rebuild_all)
+        if parts and decision.reason is not None:
+            part_histories, parts_state = read_parts(declaration, parts, warehouse, history.table)
+            part_batch = batch_of(declaration, part_histories, style.nr_days_fcst)
+    history_check = CheckResult(declaration.asset, HISTORY, " ".join(history.warnings))
     try:
         if decision.state is not None and decision.reason is None:
-            file, checks = run.inputs.names_and_colors.forecast_file, decision.checks
-            forecast_metadata = reuse_forecast(publisher, run.table, file, decision.state, decision.request)
+            file, checks = style.forecast_file, decision.checks
+            forecast_metadata = reuse_forecast(
+                publisher, declaration.table, file, decision.state, decision.request
+            )
         else:
-            forecast_metadata, checks, store_answers = run.forecast_total(decision, store_batch, stores_state)
+            forecast_metadata, checks, part_answers = run.forecast_total(decision, part_batch, parts_state)
     except ForecastUnsound as error:
         yield from _selected(context, [*error.results, history_check])
         raise
     sentences = [*history.warnings, *history.notes]
     yield dg.MaterializeResult(
-        asset_key=FORECAST,
+        asset_key=declaration.asset,
         data_version=dg.DataVersion(decision.fingerprint.key),
         metadata={
             **forecast_metadata,
-            "orders_left_out": history.left_out,
+            f"{declaration.counted}s_left_out": history.left_out,
             **({"history": " ".join(sentences)} if sentences else {}),
         },
     )
     yield from _selected(context, [*checks, history_check])
-    return store_answers
+    return part_answers
 
 
 def _check_stored_forecast(run: ForecastRun, timezone: str) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks that were selected without their asset, if there is a forecast."""
-    warehouse = run.publisher.warehouse
+    declaration, warehouse = run.declaration, run.publisher.warehouse
     with warehouse.connected():
-        history_check = CheckResult(HISTORY, " ".join(read_history(warehouse, Today.of(timezone)).warnings))
-        if run.table in warehouse.tables():
-            facts = warehouse.read_state(run.table)
-            checks = check_forecast(query_forecast(warehouse, run.table), facts)
+        history = read_history(declaration, warehouse, Today.of(timezone))
+        history_check = CheckResult(declaration.asset, HISTORY, " ".join(history.warnings))
+        if declaration.table in warehouse.tables():
+            facts = warehouse.read_state(declaration.table)
+            checks = check_forecast(declaration, query_forecast(warehouse, declaration.table), facts)
             yield from _selected(run.context, [*checks, history_check])
 
 
 def decide_report(
     publisher: Publisher,
-    forecast_table: str,
-    style: CustomisedStyle,
+    run: RunForecast,
     history: History,
     rebuild_all: bool,
     warn: Callable[[str], None],
 ) -> ReportDecision:
-    """Decide whether to render the report in this style on the forecast in `forecast_table`.
+    """Decide whether to render the report in the style of the run on the forecast in the warehouse.
 
     warn: called with a sentence for each earlier forecast whose record cannot be read.
     """
-    warehouse = publisher.warehouse
-    forecast, facts = read_forecast(warehouse, forecast_table), warehouse.read_state(forecast_table)
+    declaration, warehouse = history.declaration, publisher.warehouse
+    style = declaration.style_of(run)
+    forecast, facts = read_forecast(declaration, warehouse), warehouse.read_state(declaration.table)
     report = report_input(
+        declaration,
         history.not_empty(),
         forecast,
         facts,
         style,
         read_details(publisher.artifacts, facts),
-        reported_accuracy(publisher, history.table, warn),
-        stores.reported_stores(warehouse, forecast),
+        reported_accuracy(declaration, publisher, history.table, warn),
+        reported_parts(declaration, warehouse, forecast),
         [*history.warnings, *history.notes],
     )
     page, key = publisher.artifacts.read(style.html_report), report_key(report)
     return ReportDecision(report, key, page, reason_to_report(key_in(page), key, rebuild_all))
 
 
-def refuse_owned_name(table: str, manifest: Mapping[str, Any]) -> None:
-    """Raise SettingsError if the forecast's table would replace one that something else writes.
+def refuse_owned_tables(
+    forecasts: Sequence[ForecastDeclaration], manifest: Mapping[str, Any], other_assets: Iterable[str] = ()
+) -> None:
+    """Raise SettingsError if the table of a forecast would replace one that something else writes.
 
-    manifest: of the dbt project.
+    manifest: of the dbt project. other_assets: that write a table of their own name.
     """
-    owner = table_owners(manifest).get(table.lower())
-    if owner:
-        raise SettingsError(
-            f"SERVERLESS_FORECAST_TABLE is {table!r}, which is the table of {owner}. Set it to a name that "
-            "no model, seed, snapshot, source or other asset has, such as order_forecast."
-        )
+    owners = dict(table_owners(manifest))
+    owners |= {name.lower(): f"the asset {name}" for name in other_assets}
+    for forecast in forecasts:
+        for asset, table in forecast.tables.items():
+            owner = owners.setdefault(table.lower(), f"the asset {asset}")
+            if owner == f"the asset {asset}":
+                continue
+            setting = f"In defs.yaml of the forecast {forecast.name}, the table of {asset}"
+            if forecast.name == FIRST_FORECAST and asset == forecast.asset:
+                setting = "SERVERLESS_FORECAST_TABLE"
+            raise SettingsError(
+                f"{setting} is {table!r}, which is the table of {owner}. Set it to a name that no model, "
+                "seed, snapshot, source or other asset has, such as order_forecast."
+            )
 
 
 def table_owners(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return who writes each table, by its name in lower case, as names in DuckDB ignore case."""
+    """Return who in the dbt project writes each table, by its name in lower case, as DuckDB ignores case."""
     owners: dict[str, str] = {}
     for node in manifest["nodes"].values():
         if node["resource_type"] in ("model", "seed", "snapshot"):
@@ -277,7 +296,7 @@ def table_owners(manifest: Mapping[str, Any]) -> Mapping[str, str]:
             owners |= {name.lower(): owner for name in (node["name"], node.get("alias")) if name}
     for source in manifest["sources"].values():
         owners[source["identifier"].lower()] = f"the source {source['source_name']}.{source['name']}"
-    return owners | {name: f"the asset {name}" for name in (STORE_FORECAST, FORECAST_ACCURACY)}
+    return owners
 
 
 def _log_skipped(context: dg.AssetExecutionContext) -> None:

@@ -14,19 +14,20 @@ import dagster as dg
 import pyarrow as pa
 
 from serverless_assets.errors import UserError
-from serverless_assets.names import FORECAST
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 
+NOT_NEGATIVE = "forecast_is_not_negative"
 NO_WORSE = "forecast_is_no_worse_than_naive"
 DESCRIPTIONS = {
     "forecast_is_complete": "A row for each day of the horizon, from the day after the history on.",
     "forecast_is_finite": "Every value and bound is a number.",
-    "forecast_is_not_negative": "No value and no bound is below zero: revenue cannot be, but for refunds.",
+    NOT_NEGATIVE: "No value and no bound is below zero.",
     "forecast_bounds_in_order": "The 95% bounds enclose the 80% bounds, and these the value.",
     NO_WORSE: "In the back-test it errs no more than repeating last week's or last year's days.",
 }
 # Warnings: the forecast may be used all the same.
 HISTORY = "forecast_history_is_plausible"
-WARNINGS = {HISTORY: "No order is dated in the future or far from all others, and the history is not old."}
+WARNINGS = {HISTORY: "Nothing is dated in the future or far from all else, and the history is not old."}
 # The columns of values, from the lowest to the highest.
 VALUES = ("yhat_lower_95", "yhat_lower_80", "yhat", "yhat_upper_80", "yhat_upper_95")
 
@@ -37,6 +38,7 @@ Row = Mapping[str, Any]
 class CheckResult:
     """The result of one check: `fault` is a sentence about the first bad day, empty if the check passed."""
 
+    asset: str
     name: str
     fault: str
     picture: dg.MarkdownMetadataValue | None = None
@@ -46,7 +48,7 @@ class CheckResult:
         """The result as Dagster shows it; an error stops the assets that follow the forecast."""
         return dg.AssetCheckResult(
             passed=not self.fault,
-            asset_key=FORECAST,
+            asset_key=self.asset,
             check_name=self.name,
             severity=dg.AssetCheckSeverity.WARN if self.name in WARNINGS else dg.AssetCheckSeverity.ERROR,
             description=self.fault or {**DESCRIPTIONS, **WARNINGS}[self.name],
@@ -62,20 +64,22 @@ class ForecastUnsound(UserError):
         self.results = results
 
 
-def check_specs() -> list[dg.AssetCheckSpec]:
+def check_specs(declaration: ForecastDeclaration) -> list[dg.AssetCheckSpec]:
     """Return the specs of all checks on the forecast."""
     return [
-        dg.AssetCheckSpec(name, asset=FORECAST, description=text, blocking=name in DESCRIPTIONS)
+        dg.AssetCheckSpec(name, asset=declaration.asset, description=text, blocking=name in DESCRIPTIONS)
         for name, text in {**DESCRIPTIONS, **WARNINGS}.items()
+        if name != NOT_NEGATIVE or declaration.sign == "non-negative"
     ]
 
 
 def check_forecast(
+    declaration: ForecastDeclaration,
     rows: pa.Table,
     facts: Mapping[str, Any],
     draw_backtest: Callable[[], dg.MarkdownMetadataValue | None] = lambda: None,
 ) -> Sequence[CheckResult]:
-    """Return the result of each check in DESCRIPTIONS.
+    """Return the result of each blocking check in check_specs().
 
     Args:
         rows: `ds` date32 and VALUES float64, one row a day in any order.
@@ -89,16 +93,23 @@ def check_forecast(
         # A history with many negative days gives a forecast with some.
         negative += (
             f" {facts['n_negative']:,} of the {facts['n_history']:,} days of the history are negative: "
-            "see daily_revenue."
+            f"see {declaration.relation}."
         )
     # A history that is too short for a back-test has no skill, and passes.
     is_worse = (facts.get("skill") or 0) < -(facts.get("skill_margin") or 0)
+    faults = {
+        "forecast_is_complete": _incomplete([row["ds"] for row in by_day], last_day, horizon),
+        "forecast_is_finite": _first_fault(by_day, _not_finite),
+        NOT_NEGATIVE: negative,
+        "forecast_bounds_in_order": _first_fault(by_day, _out_of_order),
+        NO_WORSE: facts["why"] if is_worse else "",
+    }
+    if declaration.sign == "any":
+        del faults[NOT_NEGATIVE]
+    picture = draw_backtest() if is_worse else None
     return [
-        CheckResult("forecast_is_complete", _incomplete([row["ds"] for row in by_day], last_day, horizon)),
-        CheckResult("forecast_is_finite", _first_fault(by_day, _not_finite)),
-        CheckResult("forecast_is_not_negative", negative),
-        CheckResult("forecast_bounds_in_order", _first_fault(by_day, _out_of_order)),
-        CheckResult(NO_WORSE, facts["why"], draw_backtest()) if is_worse else CheckResult(NO_WORSE, ""),
+        CheckResult(declaration.asset, name, fault, picture if name == NO_WORSE else None)
+        for name, fault in faults.items()
     ]
 
 

@@ -10,19 +10,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 
 SCHEMA = pa.schema([("forecast_run", pa.string()), ("forecast_made_on", pa.date32()), *FORECAST_SCHEMA])
-DESCRIPTIONS = {
-    "forecast_run": "The run that made the forecast.",
-    "forecast_made_on": "The day on which it was made, in UTC.",
-    "ds": "The day that is forecast.",
-    "yhat": "Expected revenue of the day, in USD.",
-    "yhat_lower_80": "With 80% probability the revenue is not below this, nor above the upper bound.",
-    "yhat_upper_80": "The upper bound of the 80% interval.",
-    "yhat_lower_95": "With 95% probability the revenue is not below this, nor above the upper bound.",
-    "yhat_upper_95": "The upper bound of the 95% interval.",
-}
 FACTS = b"forecast"
+
+
+def describe_columns(declaration: ForecastDeclaration) -> Mapping[str, str]:
+    """Return the description of each column of a forecast."""
+    unit = f", in {declaration.unit}" if declaration.unit else ""
+    return {
+        "forecast_run": "The run that made the forecast.",
+        "forecast_made_on": "The day on which it was made, in UTC.",
+        "ds": "The day that is forecast.",
+        "yhat": f"The expected value of the day{unit}.",
+        "yhat_lower_80": "With 80% probability the value is not below this, nor above the upper bound.",
+        "yhat_upper_80": "The upper bound of the 80% interval.",
+        "yhat_lower_95": "With 95% probability the value is not below this, nor above the upper bound.",
+        "yhat_upper_95": "The upper bound of the 95% interval.",
+    }
 
 
 def forecast_rows(answer: ForecastAnswer, run_id: str, made_on: datetime) -> pa.Table:

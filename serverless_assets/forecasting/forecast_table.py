@@ -11,14 +11,14 @@ from modal_forecast.code_version import code_version
 from modal_forecast.messages import ForecastRequest
 from serverless_assets import metadata
 from serverless_assets.forecasting.checks import CheckResult, check_forecast, failures
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in
-from serverless_assets.forecasting.history import COUNTRY, History
+from serverless_assets.forecasting.history import History
 from serverless_assets.forecasting.record import Record, RecordName
 from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.warehouse import TableShape, Warehouse
 
-DESCRIPTION = "Daily order revenue for the coming days, with 80% and 95% bounds."
 UNCHANGED = "unchanged: same history, parameters and code"
 
 
@@ -37,33 +37,39 @@ class ForecastDecision:
     reason: str | None
 
 
+def describe_table(declaration: ForecastDeclaration) -> str:
+    """Return the description of the total and its table."""
+    return f"{declaration.title} for the coming days, with 80% and 95% bounds."
+
+
 def decide_forecast(
-    warehouse: Warehouse, table: str, history: History, horizon: int, rebuild_all: bool
+    warehouse: Warehouse, history: History, horizon: int, rebuild_all: bool
 ) -> ForecastDecision:
-    """Decide whether to make the forecast in `table`, of `horizon` days after `history`.
+    """Decide whether to make the forecast of `horizon` days after `history`.
 
     Raises:
         HistoryError: there is no day to forecast from.
         ForecastRefused: the history cannot be forecast.
     """
+    table = history.declaration.table
     state = warehouse.read_state(table) if table in warehouse.tables() else None
-    request = history.request(horizon, COUNTRY)
+    request = history.request(horizon)
     fingerprint = ForecastFingerprint.of(request, code_version())
     reason = reason_to_forecast(state, fingerprint, rebuild_all)
     checks: Sequence[CheckResult] = ()
     if state is not None and reason is None:
-        checks = check_forecast(query_forecast(warehouse, table), state)
+        checks = check_forecast(history.declaration, query_forecast(warehouse, table), state)
         # Rows that were changed by hand and fail a check are replaced.
         reason = failures(checks)
     return ForecastDecision(request, fingerprint, state, checks, reason)
 
 
 def store_new_forecast(
-    publisher: Publisher, table: str, file: str, record: Record, reason: str
+    declaration: ForecastDeclaration, publisher: Publisher, file: str, record: Record, reason: str
 ) -> dict[str, Any]:
     """Write the table, the file and the record of a new forecast, and return its metadata."""
     warehouse, content = publisher.warehouse, as_file(record.rows, record.facts)
-    shape = TableShape(table, SCHEMA, DESCRIPTION)
+    shape = TableShape(declaration.table, SCHEMA, describe_table(declaration))
     work = warehouse.replace_rows(shape, record.rows.cast(SCHEMA), record.facts)
     publisher.artifacts.write(file, content)
     publisher.artifacts.write(record.name, record.to_bytes())
@@ -76,7 +82,7 @@ def store_new_forecast(
             size=len(content),
             seconds=float(record.facts["seconds"]),
         ),
-        **_location_metadata(publisher, table, file, record.facts),
+        **_location_metadata(publisher, declaration.table, file, record.facts),
         **loaded,
         # Both to compute the forecast and to load its rows.
         **metadata.cost(record.facts.get(metadata.COST_USD), loaded.get(metadata.COST_USD)),
@@ -119,11 +125,11 @@ def query_forecast(warehouse: Warehouse, table: str) -> pa.Table:
     return warehouse.query(f"select * from {warehouse.quoted_name(table)} order by ds")
 
 
-def read_forecast(warehouse: Warehouse, table: str) -> pa.Table:
+def read_forecast(declaration: ForecastDeclaration, warehouse: Warehouse) -> pa.Table:
     """Return the rows of the forecast's table. Raises dg.Failure if there is no table."""
-    if table not in warehouse.tables():
-        raise dg.Failure("There is no forecast yet: run order_forecast first.", allow_retries=False)
-    return query_forecast(warehouse, table)
+    if declaration.table not in warehouse.tables():
+        raise dg.Failure(f"There is no forecast yet: run {declaration.asset} first.", allow_retries=False)
+    return query_forecast(warehouse, declaration.table)
 
 
 def _location_metadata(

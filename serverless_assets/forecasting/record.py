@@ -23,9 +23,11 @@ from serverless_assets.errors import UserError
 from serverless_assets.forecasting.forecast_file import FACTS
 from serverless_assets.forecasting.reuse import KEY, ForecastFingerprint
 from serverless_assets.hashing import digest
-from serverless_assets.run_inputs import RECORD_PREFIX
+from serverless_assets.run_inputs import RECORD
 
-MADE_AT, FORECAST_HASH = "made_at", "forecast_hash"
+MADE_AT, FORECAST_HASH, FORECAST = "made_at", "forecast_hash", "forecast"
+# The name of the only forecast that earlier versions made, which their records do not say.
+FIRST_FORECAST = "forecast"
 REQUEST, DETAILS = b"forecast_request", b"forecast_details"
 # The facts without which a forecast cannot be computed again.
 REQUIRED_FACTS = (
@@ -43,8 +45,8 @@ REQUIRED_FACTS = (
 )
 TIME_FORMAT, DAY_FORMAT = "%Y%m%dT%H%M%SZ", "%Y%m%d"
 NAME_PATTERN = re.compile(
-    re.escape(RECORD_PREFIX)
-    + r"(?P<made_at>\d{8}T\d{6}Z)-(?P<data_as_of>\d{8})-(?P<key>[0-9a-f]{16})-(?P<run_id>.+)\.parquet"
+    rf"(?P<forecast>\w+){RECORD}"
+    r"(?P<made_at>\d{8}T\d{6}Z)-(?P<data_as_of>\d{8})-(?P<key>[0-9a-f]{16})-(?P<run_id>.+)\.parquet"
 )
 # The error for each fact that does not match the content of the record.
 MISMATCHES = {
@@ -63,7 +65,7 @@ class RecordError(UserError):
 
 @dataclass(frozen=True)
 class RecordName:
-    """The file name of a record; names sort in order of time.
+    """The file name of a record; those of one forecast sort in order of time.
 
     data_as_of: the last day of the history, the day before the first day of the forecast.
     """
@@ -72,10 +74,11 @@ class RecordName:
     data_as_of: date
     key: str
     run_id: str
+    forecast: str = FIRST_FORECAST
 
     def __str__(self) -> str:
         made_at, data_as_of = f"{self.made_at:{TIME_FORMAT}}", f"{self.data_as_of:{DAY_FORMAT}}"
-        return f"{RECORD_PREFIX}{made_at}-{data_as_of}-{self.key}-{self.run_id}.parquet"
+        return f"{self.forecast}{RECORD}{made_at}-{data_as_of}-{self.key}-{self.run_id}.parquet"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "RecordName | None":
@@ -83,7 +86,8 @@ class RecordName:
         if MADE_AT not in facts:
             return None
         made_at, data_as_of = datetime.fromisoformat(facts[MADE_AT]), date.fromisoformat(facts["data_as_of"])
-        return cls(made_at, data_as_of, facts[KEY], facts["run_id"])
+        forecast = facts.get(FORECAST, FIRST_FORECAST)
+        return cls(made_at, data_as_of, facts[KEY], facts["run_id"], forecast)
 
     @classmethod
     def parse(cls, name: str) -> "RecordName | None":
@@ -96,7 +100,7 @@ class RecordName:
             data_as_of = datetime.strptime(match["data_as_of"], DAY_FORMAT).date()
         except ValueError:
             return None
-        return cls(made_at, data_as_of, match["key"], match["run_id"])
+        return cls(made_at, data_as_of, match["key"], match["run_id"], match["forecast"])
 
 
 @dataclass(frozen=True)
@@ -173,19 +177,20 @@ def forecast_hash(rows: pa.Table) -> str:
     return digest(ForecastAnswer(rows).to_bytes())
 
 
-def record_facts(rows: pa.Table, made_at: datetime) -> Mapping[str, Any]:
-    """Return the facts that a record adds to those of how the forecast was made."""
-    return {MADE_AT: f"{made_at:%Y-%m-%dT%H:%M:%SZ}", FORECAST_HASH: forecast_hash(rows)}
+def record_facts(rows: pa.Table, made_at: datetime, forecast: str = FIRST_FORECAST) -> Mapping[str, Any]:
+    """Return the facts that a record adds to those of how the forecast of this name was made."""
+    return {FORECAST: forecast, MADE_AT: f"{made_at:%Y-%m-%dT%H:%M:%SZ}", FORECAST_HASH: forecast_hash(rows)}
 
 
-def list_records(artifacts: Artifacts) -> Sequence[RecordName]:
-    """Return the names of all records in the store, the oldest first.
+def list_records(artifacts: Artifacts, forecast: str | None = None) -> Sequence[RecordName]:
+    """Return the names of the records of a forecast, or of all forecasts, the oldest first.
 
     Raises:
         ArtifactError: the store cannot be listed.
     """
-    parsed = (RecordName.parse(name) for name in artifacts.names(RECORD_PREFIX))
-    return [name for name in parsed if name]
+    names = artifacts.names(f"{forecast}{RECORD}" if forecast else "")
+    parsed = [record for record in map(RecordName.parse, names) if record]
+    return sorted(parsed, key=lambda record: record.made_at)
 
 
 def read_record(artifacts: Artifacts, name: RecordName) -> Record:

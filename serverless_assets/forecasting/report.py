@@ -11,11 +11,10 @@ import pyarrow as pa
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.run_inputs import CustomisedStyle
 
 UNCHANGED = "unchanged: same forecast, history, style and code"
-TITLE = "Daily order revenue"
-UNIT = "USD"
 
 # What "How it was made" lists: label -> the fact that is stored with the forecast.
 FACTS = {
@@ -35,32 +34,35 @@ FACTS = {
 
 
 def report_input(
+    declaration: ForecastDeclaration,
     history: pa.Table,
     forecast: pa.Table,
     facts: Mapping[str, Any],
     style: CustomisedStyle,
     details: Mapping[str, Any],
     track_record: Mapping[str, Any] | None = None,
-    stores: Sequence[Mapping[str, Any]] = (),
+    parts: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> ReportInput:
     """Return the input of the report on `forecast`.
 
     facts, details: the diagnostics of the forecast, as they were stored with its table and in its record.
-    track_record, stores: see ReportInput.
+    track_record, parts: see ReportInput.
     notes: sentences on the history.
     """
     diagnostics = {**facts, **details}
     return ReportInput(
         history=history,
         forecast=forecast.select(FORECAST_SCHEMA.names),
-        title=TITLE,
-        unit=UNIT,
+        title=declaration.title,
+        unit=declaration.unit,
+        decimals=declaration.decimals,
         color_history=style.color_history,
         color_prediction=style.color_prediction,
         facts={label: _fact_text(facts[name]) for label, name in FACTS.items() if name in facts},
         diagnostics={name: diagnostics[name] for name in DIAGNOSTICS if name in diagnostics},
-        stores=stores,
+        parts=parts,
+        part_noun=declaration.parts.noun if declaration.parts else "part",
         track_record=track_record,
         notes=notes,
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from modal_forecast.messages import ForecastRequest
+from modal_forecast.messages import AUTOMATIC, ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA
 from serverless_assets.hashing import digest
 
-KEY, STORES_KEY = "forecast_key", "store_forecast_key"
+KEY, PARTS_KEY = "forecast_key", "store_forecast_key"
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,19 @@ class ForecastFingerprint:
     history: str
     horizon: int
     holidays: str | None
+    model: str
     code: str
 
     @classmethod
     def of(cls, request: ForecastRequest, code: str, columns: pa.Schema = SCHEMA) -> "ForecastFingerprint":
         """Return the fingerprint of a request to this version of the code, for a table of these columns."""
-        history_only = replace(request, horizon=0, country=None)
+        history_only = replace(request, horizon=0, country=None, model=AUTOMATIC)
         return cls(
             key=digest(f"{code}\n{columns.to_string()}\n".encode() + request.to_bytes()),
             history=digest(history_only.to_bytes()),
             horizon=request.horizon,
             holidays=request.country,
+            model=request.model,
             code=code,
         )
 
@@ -49,6 +51,7 @@ class ForecastFingerprint:
             "history_hash": self.history,
             "horizon_days": self.horizon,
             "holidays": self.holidays,
+            "asked_model": self.model,
             "forecast_code": self.code,
         }
 
@@ -68,10 +71,13 @@ def reason_to_forecast(
         return "forecast replaced: it is not known what it was made from"
     if state[KEY] == fingerprint.key:
         return None
+    # Forecasts of earlier versions were made by what is automatic now.
+    state = {"asked_model": AUTOMATIC, **state}
     changes = {
         "history_hash": "new data",
         "horizon_days": f"horizon changed ({state.get('horizon_days')} to {fingerprint.horizon} days)",
         "holidays": f"holidays changed ({state.get('holidays')} to {fingerprint.holidays})",
+        "asked_model": f"model changed ({state.get('asked_model')} to {fingerprint.model})",
         "forecast_code": "code changed",
     }
     facts = fingerprint.as_facts()
@@ -79,13 +85,14 @@ def reason_to_forecast(
     return "; ".join(changed) or "columns changed"
 
 
-def reason_to_forecast_stores(state: Mapping[str, Any] | None, key: str, force: bool) -> str | None:
-    """Return why to forecast the stores; None if the stored forecasts have the same key.
+def reason_to_forecast_parts(state: Mapping[str, Any] | None, key: str, noun: str, force: bool) -> str | None:
+    """Return why to forecast the parts; None if the stored forecasts have the same key.
 
     state: stored with their table; None if there is no such table. key: a hash of what they are made from.
+    noun: what a part is.
     """
     if force:
         return "forced: rebuild all"
     if state is None:
-        return "first forecast of stores"
-    return None if state.get(STORES_KEY) == key else "new total, stores or code"
+        return f"first forecast of {noun}s"
+    return None if state.get(PARTS_KEY) == key else f"new total, {noun}s or code"

@@ -25,26 +25,26 @@ from serverless_assets.forecasting.compute import (
     Usage,
     WorkerFailed,
 )
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.forecast_table import ForecastDecision, store_new_forecast
 from serverless_assets.forecasting.memory_retry import initial_size, memory_facts, run_with_memory_retry
 from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import backtest_picture
-from serverless_assets.names import FORECAST
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast
 
-# The name of the total among the stores of a batch.
+# The name of the total among the parts of a batch.
 TOTAL = "total"
 # The scores of the back-test that are metadata of their own, to be plotted from run to run.
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95", "origins")
 
 
 @dataclass(frozen=True)
-class StoreAnswers:
-    """What the call for the total and the stores answered for the stores.
+class PartAnswers:
+    """What the call for the total and its parts answered for the parts.
 
-    batch: the stores as they were asked for. answers: by store; none if there is an `error` instead.
+    batch: the parts as they were asked for. answers: by part; none if there is an `error` instead.
     facts: metadata of the call. memory: the memory facts of the call.
     """
 
@@ -57,11 +57,11 @@ class StoreAnswers:
 
 @dataclass(frozen=True)
 class ForecastRun:
-    """The compute and size of a run's forecasts, and where they go: `table` is that of the total."""
+    """The compute and size of a run's forecasts, and where they go."""
 
     context: dg.AssetExecutionContext
     publisher: Publisher
-    table: str
+    declaration: ForecastDeclaration
     compute: Compute
     inputs: RunForecast
 
@@ -91,58 +91,61 @@ class ForecastRun:
     def forecast_total(
         self,
         decision: ForecastDecision,
-        stores: ForecastBatch | None,
-        stores_state: Mapping[str, Any] | None,
-    ) -> tuple[dict[str, Any], Sequence[CheckResult], StoreAnswers | None]:
-        """Make and store the total's forecast, in one call with those of `stores` if there are any.
+        parts: ForecastBatch | None,
+        parts_state: Mapping[str, Any] | None,
+    ) -> tuple[dict[str, Any], Sequence[CheckResult], PartAnswers | None]:
+        """Make and store the total's forecast, in one call with those of `parts` if there are any.
 
-        Return the metadata of the total's forecast, the results of its checks, and the stores' answers. If
-        the call fails, perhaps because of a store, the total is forecast by itself.
+        Return the metadata of the total's forecast, the results of its checks, and the parts' answers. If
+        the call fails, perhaps because of a part, the total is forecast by itself.
 
         Raises:
             ForecastUnsound: a check failed; the last forecast stays.
             ComputeError: there is no answer.
             ForecastRefused: the total cannot be forecast.
         """
-        request, store_answers = decision.request, None
+        request, part_answers = decision.request, None
+        asset = self.declaration.asset
         try:
-            if stores is None:
-                answered, used_size = self.call(FORECAST, request.to_bytes(), decision.state)
+            if parts is None:
+                answered, used_size = self.call(asset, request.to_bytes(), decision.state)
                 answer = ForecastAnswer.from_bytes(answered.content)
             else:
-                both = replace(stores, histories={**stores.histories, TOTAL: request.history})
-                answered, used_size = self.call(FORECAST, both.to_bytes(), decision.state, stores_state)
+                both = replace(parts, histories={**parts.histories, TOTAL: request.history})
+                answered, used_size = self.call(asset, both.to_bytes(), decision.state, parts_state)
                 answer, answers = _split(BatchAnswer.from_bytes(answered.content))
                 memory = memory_facts(self.requested, used_size)
-                store_answers = StoreAnswers(stores, answers, answered.facts, memory)
+                part_answers = PartAnswers(parts, answers, answered.facts, memory)
         except WorkerFailed as error:
-            if stores is None:
+            if parts is None:
                 raise
-            self.context.log.warning(f"{error} The total is forecast again, without the stores.")
+            self.context.log.warning(f"{error} The total is forecast again, without the parts.")
             stored, checks, _ = self.forecast_total(decision, None, None)
-            return stored, checks, StoreAnswers(stores, {}, {}, {}, error)
+            return stored, checks, PartAnswers(parts, {}, {}, {}, error)
         made_at, run_id = datetime.now(UTC), self.context.run.run_id
         rows = forecast_rows(answer, run_id, made_at)
         facts = {
             **forecast_facts(request, answer, self.requested, used_size, self.compute, answered, run_id),
             **decision.fingerprint.as_facts(),
-            **record_facts(rows, made_at),
+            **record_facts(rows, made_at, self.declaration.name),
         }
         details = details_in(answer.diagnostics)
-        checks = check_forecast(rows, facts, lambda: backtest_picture(request.history, details))
+        checks = check_forecast(
+            self.declaration, rows, facts, lambda: backtest_picture(request.history, details)
+        )
         if failures(checks):
             # Asked for again, the call would give the same answer.
-            self.end_call(FORECAST, answered)
+            self.end_call(asset, answered)
             raise ForecastUnsound(checks)
         record = Record(rows, facts, request.to_bytes(), details)
-        file = self.inputs.names_and_colors.forecast_file
-        stored = store_new_forecast(self.publisher, self.table, file, record, str(decision.reason))
-        self.end_call(FORECAST, answered)
-        return stored, checks, store_answers
+        file = self.declaration.style_of(self.inputs).forecast_file
+        stored = store_new_forecast(self.declaration, self.publisher, file, record, str(decision.reason))
+        self.end_call(asset, answered)
+        return stored, checks, part_answers
 
 
 def _split(batch: BatchAnswer) -> tuple[ForecastAnswer, Mapping[str, ForecastAnswer | ForecastRefused]]:
-    """Return the total's answer, with the diagnostics of the call, and those of the stores.
+    """Return the total's answer, with the diagnostics of the call, and those of the parts.
 
     Raises:
         ForecastRefused: the total cannot be forecast.

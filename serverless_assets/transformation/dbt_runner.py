@@ -139,8 +139,7 @@ def _command(
         ],
         environ={
             **{name: value for name, value in os.environ.items() if name not in INTERNAL_VARIABLES},
-            # dbt parses what reads a variable again, which takes seconds, if it is empty now and was unset.
-            **{name: value for name, value in variables.items() if value or name not in INTERNAL_VARIABLES},
+            **variables,
         },
         folder=os.getcwd(),
         count_rows=count_rows,
@@ -154,15 +153,15 @@ class _Process:
     """A process that runs dbt commands, one at a time."""
 
     def __init__(self) -> None:
-        self._connection, child_connection = Pipe()
+        self._connection, theirs = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-W", NO_WARNING, "-c", RUN_COMMANDS, str(child_connection.fileno())],
+            [sys.executable, "-P", "-W", NO_WARNING, "-c", RUN_COMMANDS, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
-            pass_fds=[child_connection.fileno()],
+            pass_fds=[theirs.fileno()],
             # A group of its own: Ctrl-C in a terminal reaches the run, and the run ends dbt.
             start_new_session=True,
         )
-        child_connection.close()
+        theirs.close()
 
     def run(self, command: Command) -> Iterator[Event | Result]:
         """Yield what the command answers; the last is its result."""

@@ -135,9 +135,9 @@ class ColumnLineage:
         return {
             LINEAGE: dg.TableColumnLineage(
                 {
-                    column: [dg.TableColumnDep(keys[id], name) for id, name in columns]
-                    for column, columns in sources.items()
-                    if columns
+                    column: [dg.TableColumnDep(keys[id], name) for id, name in found]
+                    for column, found in sources.items()
+                    if found
                 }
             )
         }

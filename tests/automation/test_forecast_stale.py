@@ -10,6 +10,7 @@ from serverless_assets.automation.alerts import NOT_SET, Alerts
 from serverless_assets.automation.forecast_stale import forecast_stale, judge
 from serverless_assets.forecasting.assets import forecasting_assets
 from tests.automation.hook import NOW, Hook
+from tests.conftest import SHOP
 
 ON = dg.DefaultSensorStatus.RUNNING
 
@@ -33,7 +34,7 @@ class World:
         dg.materialize([order_forecast, forecast_report], instance=self.instance, raise_on_error=False)
 
     def tick(self) -> str:
-        data = forecast_stale(self.alerts, 36, ON).evaluate_tick(
+        data = forecast_stale(SHOP, self.alerts, 36, ON).evaluate_tick(
             dg.build_sensor_context(self.instance, self.cursor)
         )
         self.cursor = data.cursor
@@ -109,6 +110,6 @@ def test_it_is_stale_beyond_its_hours_and_told_on_the_change(age, is_alerted, al
 
 
 def test_the_policy_is_one_that_dagster_shows():
-    order_forecast, *_ = forecasting_assets("order_forecast", fresh_hours=36, pool="dwh", timezone="UTC")
+    order_forecast, *_ = forecasting_assets(SHOP, fresh_hours=36, pool="dwh", timezone="UTC")
     policy = order_forecast.specs_by_key[dg.AssetKey("order_forecast")].freshness_policy
     assert policy.fail_window.to_timedelta() == timedelta(hours=36)

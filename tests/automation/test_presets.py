@@ -3,14 +3,16 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.jobs import JOBS, jobs
+from serverless_assets.automation.jobs import JOBS, define_jobs, forecast_jobs
 from serverless_assets.cli.run import Request
 from serverless_assets.run_inputs import RunInputs
-from tests.conftest import Pipeline
+from tests.conftest import SHOP, Pipeline
+
+ALL_JOBS = {**JOBS, **forecast_jobs(SHOP)}
 
 
 def form(job: str) -> dict:
-    return JOBS[job].config["resources"]["run_inputs"]["config"]
+    return ALL_JOBS[job].config["resources"]["run_inputs"]["config"]
 
 
 def request(job: str, **flags: bool) -> Request:
@@ -31,9 +33,11 @@ def assets(green: Pipeline, job: str) -> set[str]:
 
 
 def test_every_job_says_when_to_use_it_and_opens_on_every_choice():
-    for job in jobs():
+    for job in define_jobs(ALL_JOBS):
         assert job.description
-        assert set(JOBS[job.name].config["resources"]["run_inputs"]["config"]) == set(RunInputs.model_fields)
+        assert set(ALL_JOBS[job.name].config["resources"]["run_inputs"]["config"]) == set(
+            RunInputs.model_fields
+        )
 
 
 def test_a_full_rebuild_is_the_main_job_with_everything_done_again(green):

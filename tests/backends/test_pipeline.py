@@ -125,7 +125,7 @@ def test_a_second_run_reuses_everything(on_gcp, modal):
 def test_a_plan_says_what_each_model_would_read(on_gcp):
     """The emulator says 0 bytes of anything: that BigQuery is asked, and answers, is what is seen here."""
     choices = RunInputs(rebuild="all", ingestion=Reuse()).checked()
-    found = {one.asset: one.reason for one in dry_run(on_gcp.parts, choices, "order_forecast")}
+    found = {one.asset: one.reason for one in dry_run(on_gcp.parts, choices)}
     for model in ("orders", "customers", "daily_revenue"):
         assert re.fullmatch(r"forced: rebuild all; reads [\d,]+ bytes, about \$0\.\d{6}", found[model])
     assert found["stg_orders"] == "forced: rebuild all"

@@ -3,13 +3,12 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
 from serverless_assets.forecasting.accuracy import ALL, UNCHANGED, vintage_to_draw
 from serverless_assets.forecasting.record import Record
-from serverless_assets.names import FORECAST_ACCURACY
-from serverless_assets.run_inputs import RECORD_PREFIX
 from tests.conftest import Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
@@ -18,7 +17,7 @@ MADE = datetime(2026, 10, 1, 6, tzinfo=UTC)
 
 def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
     """A forecast as it was published then: today's, moved to the days that followed."""
-    [name] = [name for name in pipeline.artifacts.names(RECORD_PREFIX) if "planted" not in name][:1]
+    [name] = [name for name in pipeline.artifacts.names("forecast-record-") if "planted" not in name][:1]
     now = Record.from_bytes(pipeline.artifacts.read(name))
     as_of = made_at.date() - timedelta(days=1)
     days = pa.array([as_of + timedelta(days=n) for n in range(1, now.rows.num_rows + 1)], pa.date32())
@@ -30,11 +29,11 @@ def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
 
 
 def scores(pipeline: Pipeline) -> list[dict[str, object]]:
-    relation = pipeline.warehouse.quoted_name(FORECAST_ACCURACY)
+    relation = pipeline.warehouse.quoted_name("forecast_accuracy")
     return pipeline.warehouse.query(f"select * from {relation} where horizon = '{ALL}'").to_pylist()
 
 
-def test_a_forecast_made_a_month_ago_is_scored_plotted_and_reported_on_the_days_that_came(pipeline):
+def test_a_forecast_made_a_month_ago_is_scored_on_the_days_that_came(pipeline):
     then = plant(pipeline, MADE, "planted")
     assert pipeline.run(job="forecast").success
     [row] = scores(pipeline)
@@ -47,19 +46,32 @@ def test_a_forecast_made_a_month_ago_is_scored_plotted_and_reported_on_the_days_
     made = dict(zip(then.rows["ds"].to_pylist(), then.rows["yhat"].to_pylist(), strict=True))
     errors = [abs(made[day] - came) for day, came in actual.items()]
     assert row["wape"] == pytest.approx(sum(errors) / sum(actual.values()))
-    assert pipeline.facts(FORECAST_ACCURACY)["wape"] == pytest.approx(row["wape"], abs=1e-4)
+
+
+def test_the_report_shows_how_that_forecast_did(pipeline):
+    plant(pipeline, MADE, "planted")
+    assert pipeline.run(job="forecast").success
     page = ReportPage((pipeline.home / "artifacts" / "forecast.html").read_text())
-    [shown] = page.tables["Earlier forecasts"]
-    assert shown[:2] == ["Thu 1 Oct 2026", "31"]
-    assert number(shown[2]) == pytest.approx(row["wape"], abs=0.006)
-    assert number(shown[4]) == pytest.approx(row["coverage_80"], abs=0.006)
-    assert number(shown[5]) == pytest.approx(row["coverage_95"], abs=0.006)
+    [row], [score] = page.tables["Earlier forecasts"], scores(pipeline)
+    assert row[:2] == ["Thu 1 Oct 2026", "31"]
+    assert number(row[2]) == pytest.approx(score["wape"], abs=0.006)
+    assert number(row[4]) == pytest.approx(score["coverage_80"], abs=0.006)
+    assert number(row[5]) == pytest.approx(score["coverage_95"], abs=0.006)
+
+
+def test_the_latest_forecast_that_had_a_month_to_mature_is_plotted(pipeline):
+    plant(pipeline, MADE, "planted")
+    assert pipeline.run(job="forecast").success
+    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey("forecast_accuracy"))
+    assert event.asset_materialization.metadata["wape"].value == pytest.approx(
+        scores(pipeline)[0]["wape"], abs=1e-4
+    )
 
 
 def test_nothing_new_is_nothing_to_score_again(pipeline):
     assert pipeline.run(job="forecast").success
     assert pipeline.run(job="forecast").success
-    assert pipeline.reason(FORECAST_ACCURACY) == UNCHANGED
+    assert pipeline.reason("forecast_accuracy") == UNCHANGED
 
 
 def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):

@@ -10,9 +10,8 @@ from modal_forecast.messages import ForecastRefused
 from serverless_assets.forecasting.checks import HISTORY
 from serverless_assets.forecasting.forecast_table import UNCHANGED
 from serverless_assets.forecasting.history import History, HistoryError, Today, history_of
-from serverless_assets.forecasting.stores import stores_in
-from serverless_assets.names import FORECAST_ACCURACY
-from tests.conftest import Pipeline
+from serverless_assets.forecasting.parts import parts_in
+from tests.conftest import SHOP, Pipeline
 from tests.test_pipeline import change_work
 
 LAST = date(2026, 11, 26)
@@ -29,7 +28,7 @@ def revenue(orders: Mapping[date, int]) -> pa.Table:
         {
             "ds": pa.array(list(orders), pa.date32()),
             "y": [12.5 * count for count in orders.values()],
-            "orders": list(orders.values()),
+            "events": list(orders.values()),
         }
     )
 
@@ -38,7 +37,7 @@ USUAL = dict.fromkeys(days_until(LAST, 500), 10)
 
 
 def history(extra: Mapping[date, int], usual: Mapping[date, int] = USUAL, today: Today = TODAY) -> History:
-    return history_of(revenue({**usual, **extra}), today)
+    return history_of(SHOP, revenue({**usual, **extra}), today)
 
 
 # ---- days that are over
@@ -140,15 +139,15 @@ def test_a_history_that_ends_long_before_today_is_warned_of():
 
 def test_no_revenue_is_said_in_a_sentence():
     for orders in ({}, {date(2027, 6, 1): 3}):
-        with pytest.raises(HistoryError, match="There is no revenue to forecast from: daily_revenue has"):
-            history(orders, {}).request(180, "US")
+        with pytest.raises(HistoryError, match="There is nothing to forecast from: daily_revenue has"):
+            history(orders, {}).request(180)
     with pytest.raises(HistoryError, match="3 orders dated 2027-06-01 are left out"):
-        history({date(2027, 6, 1): 3}, {}).request(180, "US")
+        history({date(2027, 6, 1): 3}, {}).request(180)
 
 
 def test_too_few_days_are_refused_before_a_worker_is_asked():
     with pytest.raises(ForecastRefused, match="The history has 13 days with a value"):
-        history({}, dict.fromkeys(days_until(LAST, 13), 10)).request(180, "US")
+        history({}, dict.fromkeys(days_until(LAST, 13), 10)).request(180)
 
 
 # ---- stores
@@ -156,7 +155,7 @@ def test_too_few_days_are_refused_before_a_worker_is_asked():
 
 def test_days_that_the_total_leaves_out_are_left_out_of_the_stores():
     rows = [
-        {"ds": day, "location_id": id, "location_name": id.upper(), "y": 5.0, "orders": 10}
+        {"ds": day, "id": id, "name": id.upper(), "y": 5.0, "events": 10}
         for id, days in {
             "a": days_until(LAST, 500),
             # A mistyped date within the history of all, and orders that are not over or have not come.
@@ -164,8 +163,8 @@ def test_days_that_the_total_leaves_out_are_left_out_of_the_stores():
         }.items()
         for day in days
     ]
-    rows[500]["orders"] = 1
-    [a, b] = stores_in(pa.Table.from_pylist(rows), history({}).table)
+    rows[500]["events"] = 1
+    [a, b] = parts_in(pa.Table.from_pylist(rows), history({}).table)
     assert a.history["ds"].to_pylist() == days_until(LAST, 500)
     assert b.history["ds"].to_pylist() == days_until(LAST, 100)
 
@@ -184,7 +183,7 @@ def test_orders_of_today_and_of_next_year_change_neither_the_forecast_nor_its_sc
         )
     result = pipeline.run(job="forecast")
     assert result.success, pipeline.summary
-    for asset in ("order_forecast", "store_forecast", FORECAST_ACCURACY):
+    for asset in ("order_forecast", "store_forecast", "forecast_accuracy"):
         assert pipeline.summary["assets"][asset]["status"] == "reused", pipeline.reason(asset)
     assert pipeline.reason("order_forecast") == UNCHANGED
     [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == HISTORY]
@@ -204,7 +203,7 @@ def test_an_empty_daily_revenue_leaves_the_last_forecast_and_says_why(pipeline: 
     before = pipeline.published("select * from dwh.order_forecast order by ds")
     change_work(pipeline, "delete from dwh.daily_revenue")
     assert not pipeline.run(job="forecast").success
-    assert "There is no revenue to forecast from: daily_revenue has no order" in pipeline.reason(
+    assert "There is nothing to forecast from: daily_revenue has no order" in pipeline.reason(
         "order_forecast"
     )
     assert pipeline.published("select * from dwh.order_forecast order by ds") == before

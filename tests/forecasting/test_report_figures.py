@@ -20,7 +20,7 @@ from serverless_assets.forecasting.report import report_input
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.forecasting.run_forecast import details_in
 from serverless_assets.run_inputs import CustomisedStyle
-from tests.conftest import Pipeline
+from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -73,7 +73,11 @@ def record() -> Record:
 def page_of(record: Record, facts: Any = None, details: Any = None) -> ReportPage:
     style = CustomisedStyle()
     return ReportPage(
-        render(report_input(history(), record.rows, facts or record.facts, style, details or record.details))
+        render(
+            report_input(
+                SHOP, history(), record.rows, facts or record.facts, style, details or record.details
+            )
+        )
     )
 
 

@@ -11,11 +11,10 @@ from modal_forecast.batch import forecast_batch
 from modal_forecast.messages import ForecastBatch
 from serverless_assets.forecasting.compute import Answered, WorkerFailed
 from serverless_assets.forecasting.local_compute import LocalCompute
-from serverless_assets.forecasting.stores import adding_up_to, batch_of, store_rows, stores_in
-from serverless_assets.names import FORECAST, STORE_FORECAST
+from serverless_assets.forecasting.parts import adding_up_to, batch_of, part_rows, parts_in
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
-from tests.conftest import Pipeline
-from tests.test_pipeline import change_work
+from tests.conftest import SHOP, Pipeline
+from tests.test_pipeline import change_work, forget_old_revenue
 
 FIRST = date(2026, 1, 1)
 
@@ -25,10 +24,10 @@ def revenue(**sold: list[float | None]) -> pa.Table:
     rows = [
         {
             "ds": FIRST + timedelta(days=n),
-            "location_id": name,
-            "location_name": name.upper(),
+            "id": name,
+            "name": name.upper(),
             "y": value,
-            "orders": 10,
+            "events": 10,
         }
         for name, values in sold.items()
         for n, value in enumerate(values)
@@ -43,7 +42,7 @@ def calendar(days: int) -> pa.Table:
 
 
 def test_a_day_without_a_row_is_one_on_which_the_store_sold_nothing():
-    [a, b] = stores_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]), calendar(4))
+    [a, b] = parts_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]), calendar(4))
     assert (a.id, a.name, a.history["y"].to_pylist()) == ("a", "A", [1.0, 0.0, 3.0, 0.0])
     # It had not opened.
     assert b.history["ds"][0].as_py() == FIRST + timedelta(days=1)
@@ -52,7 +51,7 @@ def test_a_day_without_a_row_is_one_on_which_the_store_sold_nothing():
 
 def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
     days = 60
-    stores = stores_in(
+    stores = parts_in(
         revenue(
             a=[100.0 + 10 * (n % 7) for n in range(days)],
             b=[50.0 + 9 * (n % 5) for n in range(days)],
@@ -69,13 +68,13 @@ def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
             "y": sum(np.pad(s.history["y"].to_numpy(), (days - s.history.num_rows, 0)) for s in stores),
         }
     )
-    batch = batch_of(stores, 14, None)
+    batch = batch_of(SHOP, stores, 14)
     made = adding_up_to(total, history, batch, forecast_batch(batch).answers)
     assert set(made) == {"a", "b", "new"}
     assert sum(made[name].forecast["yhat"].to_numpy() for name in made) == pytest.approx([250.0] * 14)
     # Too short to be forecast by itself.
     assert "share of the total" in made["new"].diagnostics["fallbacks"][0]
-    rows = store_rows(stores, made, "run")
+    rows = part_rows(SHOP.parts, stores, made, "run")
     assert rows["location_name"].unique().to_pylist() == ["A", "B", "NEW"]
     assert rows.num_rows == 3 * 14
 
@@ -106,9 +105,20 @@ def test_the_report_shows_each_store(green):
         assert name in page
 
 
+def test_stores_are_not_forecast_twice_and_follow_a_new_total(pipeline):
+    assert pipeline.run(job="forecast").success
+    assert pipeline.reason("store_forecast") == "unchanged: same total, stores and code"
+    forget_old_revenue(pipeline)
+    thirty = RunInputs(forecast=RunForecast(style=CustomisedStyle(nr_days_fcst=30)))
+    assert pipeline.run(thirty, job="forecast").success
+    assert pipeline.reason("store_forecast") == "new total, stores or code"
+    assert len(gaps(pipeline)) == 30
+    assert max(gaps(pipeline)) < 1e-6
+
+
 def test_a_skipped_forecast_skips_the_stores(pipeline):
     assert pipeline.run(RunInputs(forecast=SkipForecast()), job="forecast").success
-    assert pipeline.summary["assets"][STORE_FORECAST]["status"] == "skipped"
+    assert pipeline.summary["assets"]["store_forecast"]["status"] == "skipped"
 
 
 STORES = 6
@@ -134,21 +144,19 @@ def test_the_total_and_the_stores_are_one_call_that_answers_as_two_would(short, 
         return [
             pipeline.published(f"select * exclude ({columns}) from dwh.{name} order by all")
             for name, columns in (
-                (FORECAST, "forecast_run, forecast_made_on"),
-                (STORE_FORECAST, "forecast_run"),
+                ("order_forecast", "forecast_run, forecast_made_on"),
+                ("store_forecast", "forecast_run"),
             )
         ]
 
     change_work(pipeline, "drop table dwh.store_forecast; drop table dwh.order_forecast")
     assert pipeline.run(job="forecast").success
     assert [len(request.histories) for request in requests] == [STORES + 1]
-    # What was dropped by hand is made again.
-    assert pipeline.reason(FORECAST) == "first forecast"
-    assert pipeline.reason(STORE_FORECAST) == "first forecast of stores"
-    assert pipeline.facts(STORE_FORECAST)["stores"] == STORES
+    assert pipeline.reason("store_forecast") == "first forecast of stores"
+    assert pipeline.facts("store_forecast")["stores"] == STORES
     together = forecasts()
     # Each by itself.
-    for asset, series in ((FORECAST, 1), (STORE_FORECAST, STORES)):
+    for asset, series in (("order_forecast", 1), ("store_forecast", STORES)):
         requests.clear()
         assert pipeline.run(RunInputs(rebuild="all"), assets=[asset]).success
         assert [len(request.histories) for request in requests] == [series]
@@ -171,8 +179,8 @@ def test_stores_that_fail_leave_the_new_total_and_are_all_that_the_next_run_make
         failing.setattr(LocalCompute, "run", refuse_stores)
         assert not pipeline.run(thirty, job="forecast").success
     assets = pipeline.summary["assets"]
-    assert (assets[FORECAST]["status"], assets[FORECAST]["rows"]) == ("built", 30)
-    assert (assets[STORE_FORECAST]["status"], assets[STORE_FORECAST]["reason"]) == (
+    assert (assets["order_forecast"]["status"], assets["order_forecast"]["rows"]) == ("built", 30)
+    assert (assets["store_forecast"]["status"], assets["store_forecast"]["reason"]) == (
         "failed",
         "A store broke.",
     )
@@ -182,7 +190,6 @@ def test_stores_that_fail_leave_the_new_total_and_are_all_that_the_next_run_make
     requests.clear()
     assert pipeline.run(thirty, job="forecast").success
     assert [len(request.histories) for request in requests] == [STORES]
-    assert pipeline.summary["assets"][FORECAST]["status"] == "reused"
-    assert pipeline.reason(STORE_FORECAST) == "new total, stores or code"
+    assert pipeline.summary["assets"]["order_forecast"]["status"] == "reused"
     assert len(gaps(pipeline)) == 30
     assert max(gaps(pipeline)) < 1e-6

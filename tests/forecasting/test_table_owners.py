@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from serverless_assets.definitions import build
-from serverless_assets.forecasting.assets import refuse_owned_name, table_owners
+from serverless_assets.forecasting.assets import refuse_owned_tables, table_owners
 from serverless_assets.settings import Settings, SettingsError
+from tests.conftest import SHOP
 
 
 def node(kind: str, name: str, alias: str, path: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ MANIFEST = {
 )
 def test_a_name_that_something_else_owns_is_refused_with_its_owner(table, owner):
     with pytest.raises(SettingsError) as raised:
-        refuse_owned_name(table, MANIFEST)
+        refuse_owned_tables([SHOP.model_copy(update={"table": table})], MANIFEST)
     assert str(raised.value).startswith(
         f"SERVERLESS_FORECAST_TABLE is {table!r}, which is the table of {owner}"
     )
@@ -52,7 +53,7 @@ def test_a_name_that_something_else_owns_is_refused_with_its_owner(table, owner)
 
 @pytest.mark.parametrize("table", ["order_forecast", "unique_orders", "orders_forecast"])
 def test_any_other_name_is_taken(table):
-    refuse_owned_name(table, MANIFEST)
+    refuse_owned_tables([SHOP.model_copy(update={"table": table})], MANIFEST)
 
 
 def test_the_default_has_no_owner_in_the_project_and_the_definitions_do_not_load_with_an_owned_name(green):

@@ -92,7 +92,8 @@ def demo(**changes: Any) -> ReportInput:
         "unit": "USD",
         "facts": FACTS,
         "diagnostics": {**backtest(values, start), "components": components(values, start), "country": "US"},
-        "stores": [
+        "part_noun": "store",
+        "parts": [
             {
                 "name": name,
                 "history": _trimmed(start, by_store[name]),

@@ -1,6 +1,7 @@
 """The report on the sample shop in a real browser: its answers equal figures worked out here anew."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
 from tests.modal_forecast.report_demo import END, demo
-from tests.modal_forecast.report_tab import needs_chromium, quietly_open
+from tests.modal_forecast.report_tab import needs_chromium, offline_tab, quietly_open
 
 pytestmark = needs_chromium
 ATTACK = "</script><script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">"
@@ -37,6 +38,18 @@ def report() -> ReportInput:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, report: ReportInput) -> Path:
     return written(tmp_path_factory.mktemp("demo") / "forecast.html", report)
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Page]:
+    with offline_tab() as page:
+        yield page
+
+
+@pytest.fixture
+def page(tab: Page, file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with quietly_open(tab, file, width=getattr(request, "param", 1200)):
+        yield tab
 
 
 def written(path: Path, report: ReportInput) -> Path:
@@ -113,11 +126,11 @@ def test_earlier_forecasts_are_listed_with_what_came_of_them(page, report):
 
 def test_the_rows_of_the_stores_are_their_sums_and_their_total_is_that_of_the_page(page, report):
     stores = section(page, "What about each store?")
-    for store in report.stores:
+    for store in report.parts:
         row = stores.get_by_role("row").filter(has_text=store["name"])
         expect(row).to_contain_text(dollars(sum_of(store["history"], END - timedelta(days=29), 30)))
         expect(row).to_contain_text(dollars(store["forecast"]["yhat"].to_numpy()[:30].sum()))
-    total = dollars(sum(store["forecast"]["yhat"].to_numpy()[:30].sum() for store in report.stores))
+    total = dollars(sum(store["forecast"]["yhat"].to_numpy()[:30].sum() for store in report.parts))
     expect(stores).to_contain_text(f"The 6 stores add up to the total: {total}")
 
 
@@ -252,7 +265,7 @@ def hostile(report: ReportInput) -> ReportInput:
     return replace(
         report,
         diagnostics={**report.diagnostics, "candidates": candidates},
-        stores=[{**store, "name": ATTACK} for store in report.stores],
+        parts=[{**store, "name": ATTACK} for store in report.parts],
         notes=[ATTACK],
     )
 
@@ -263,5 +276,5 @@ def test_fifty_stores_of_three_years_stay_small(report):
     values = np.random.default_rng(1).normal(1_000, 100, count)
     past = pa.table({"ds": pa.array(days, pa.date32()), "y": values})
     stores = [{"name": f"Store {i}", "history": past, "forecast": report.forecast} for i in range(50)]
-    assert len(render(replace(report, stores=stores)).encode()) < 250_000
+    assert len(render(replace(report, parts=stores)).encode()) < 250_000
     assert len(render(report).encode()) < 150_000

@@ -38,7 +38,7 @@ def test_a_change_shows_in_just_its_part_of_the_key(part, change):
 def test_a_store_shows_in_the_part_that_its_table_belongs_to():
     def key(past: float, ahead: float) -> Mapping[str, str]:
         store = {"name": "Austin", "history": history([past]), "forecast": forecast([ahead])}
-        return report_key(replace(report(), stores=[store]))
+        return report_key(replace(report(), parts=[store]))
 
     before = key(1.0, 1.0)
     assert before == key(1.0, 1.0)

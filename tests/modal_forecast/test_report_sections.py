@@ -18,8 +18,8 @@ from modal_forecast.report.sections.accuracy import (
 )
 from modal_forecast.report.sections.data_quality import data_quality
 from modal_forecast.report.sections.outlook import window_total
+from modal_forecast.report.sections.parts import by_part
 from modal_forecast.report.sections.reasons import reasons, trend_text
-from modal_forecast.report.sections.stores import by_store
 from modal_forecast.report.values import Daily, read_daily
 from tests.modal_forecast.test_report import LAST_ACTUAL, forecast, history
 
@@ -256,7 +256,7 @@ def stores_of(*stores: tuple[str, list[float | None], list[float]], total: float
     columns = ("yhat", "yhat_lower_80", "yhat_upper_80")
     past = read_daily(history([10.0] * 400), "y")
     ahead = {column: read_daily(forecast([total] * 30), column) for column in columns}
-    return by_store(tables, past, ahead, window_total(past, ahead, 30, {}), DOLLARS)
+    return by_part(tables, "store", past, ahead, window_total(past, ahead, 30, {}), DOLLARS)
 
 
 def test_stores_that_add_up_to_the_total_are_said_to_and_come_largest_first():

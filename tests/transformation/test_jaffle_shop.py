@@ -58,7 +58,7 @@ def test_it_runs_publishes_and_is_reused(shop: Team):
     # Its own profile has another file, and settings that stay.
     assert not list(shop.directory.rglob("*.duckdb"))
     assert "TimeZone" in (shop.home / "dbt" / "profiles.yml").read_text()
-    planned = {(one.verdict, one.reason) for one in dry_run(environment(settings(shop)), RunInputs(), "")}
+    planned = {(one.verdict, one.reason) for one in dry_run(environment(settings(shop)), RunInputs())}
     assert planned == {("reuse", "unchanged")}
     assert {one["reason"] for one in run(shop).values()} == {"unchanged"}
 

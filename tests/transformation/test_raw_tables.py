@@ -96,9 +96,7 @@ class World:
         return Settings.from_environ(self.variables)
 
     def plan(self) -> dict[str, str]:
-        return {
-            one.asset: one.verdict for one in dry_run(environment(self.settings), RunInputs(), "forecast")
-        }
+        return {one.asset: one.verdict for one in dry_run(environment(self.settings), RunInputs())}
 
     def run(self, inputs: RunInputs | None = None, job: str = MAIN_JOB) -> Mapping[str, tuple[str, str]]:
         self.result = (

@@ -27,7 +27,7 @@ def test_a_project_without_daily_revenue_plans_runs_and_publishes(team: Team, fo
         }
     )
     inputs = RunInputs(forecast=forecast)
-    planned = {one.asset: one.verdict for one in dry_run(environment(settings), inputs, "order_forecast")}
+    planned = {one.asset: one.verdict for one in dry_run(environment(settings), inputs)}
     assert planned["order_forecast"] == "build"
     assert not {"store_forecast", "forecast_accuracy", "forecast_report"} & planned.keys()
     definitions = build(settings)

@@ -1,4 +1,4 @@
-"""What each store may expect, and whether the stores add up to the total."""
+"""What each part may expect, and whether the parts add up to the total."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = ("yhat", "yhat_lower_80", "yhat_upper_80")
 
 
 @dataclass(frozen=True)
-class StoreRow:
+class PartRow:
     """last: the actuals, and of how many days if some are unknown; spark: weekly sums of both series."""
 
     name: str
@@ -34,64 +34,67 @@ class StoreRow:
 
 
 @dataclass(frozen=True)
-class Stores:
+class PartsSection:
+    noun: str
     answer: str
     days: int
-    rows: tuple[StoreRow, ...]
-    total: StoreRow
+    rows: tuple[PartRow, ...]
+    total: PartRow
     note: str
 
 
-def by_store(
-    stores: Sequence[Mapping[str, Any]],
+def by_part(
+    parts: Sequence[Mapping[str, Any]],
+    noun: str,
     history: Daily,
     forecast: Mapping[str, Daily],
     main: WindowTotal,
     amounts: Amounts,
-) -> Stores | None:
-    """Return the stores in descending order of what they are expected to bring; None if there are none.
+) -> PartsSection | None:
+    """Return the parts in descending order of what they are expected to bring; None if there are none.
 
-    history, forecast: of the total; main: the window shown of it.
+    noun: what a part is. history, forecast: of the total; main: the window shown of it.
     """
-    if not stores:
+    if not parts:
         return None
     first = forecast["yhat"].start
 
     def daily(table: Any, column: str) -> Daily:
-        # A store that opens soon has no history, and one that is too young no forecast.
+        # A part that begins soon has no history, and one that is too young no forecast.
         return read_daily(table, column) if table.num_rows else Daily(first, ())
 
     windows, rows = [], []
-    for store in stores:
-        past = daily(store["history"], "y")
-        ahead = {column: daily(store["forecast"], column) for column in COLUMNS}
+    for part in parts:
+        past = daily(part["history"], "y")
+        ahead = {column: daily(part["forecast"], column) for column in COLUMNS}
         windows.append(window_total(past, ahead, main.days, {}))
-        rows.append(_row(str(store["name"]), past, ahead["yhat"], windows[-1], amounts))
+        rows.append(_row(str(part["name"]), past, ahead["yhat"], windows[-1], amounts))
     ranked = sorted(range(len(rows)), key=lambda index: -(windows[index].total or 0))
-    return Stores(
-        answer=_sum_text([window.total for window in windows], main, amounts),
+    return PartsSection(
+        noun=noun,
+        answer=_sum_text(noun, [window.total for window in windows], main, amounts),
         days=main.days,
         rows=tuple(rows[index] for index in ranked),
-        total=_row("All stores", history, forecast["yhat"], main, amounts),
+        total=_row(f"All {noun}s", history, forecast["yhat"], main, amounts),
         note="" if main.days == 1 else WIDEST,
     )
 
 
-def _sum_text(totals: Sequence[float | None], main: WindowTotal, amounts: Amounts) -> str:
-    stores = formats.counted(len(totals), "store")
-    of_stores, period = total(totals), f"the next {formats.days(main.days)}"
+def _sum_text(noun: str, totals: Sequence[float | None], main: WindowTotal, amounts: Amounts) -> str:
+    parts = formats.counted(len(totals), noun)
+    of_parts, period = total(totals), f"the next {formats.days(main.days)}"
     add = "adds" if len(totals) == 1 else "add"
-    if of_stores is None or main.total is None:
-        return f"{stores}; not every one has a forecast for each of {period}."
-    if abs(of_stores - main.total) <= SUM_TOLERANCE * max(abs(main.total), 1e-9):
-        return f"The {stores} {add} up to the total: {amounts(main.total)} in {period}."
+    if of_parts is None or main.total is None:
+        return f"{parts}; not every one has a forecast for each of {period}."
+    if abs(of_parts - main.total) <= SUM_TOLERANCE * max(abs(main.total), 1e-9):
+        return f"The {parts} {add} up to the total: {amounts(main.total)} in {period}."
     return (
-        f"The {stores} {add} up to {amounts(of_stores)} in {period}; the total was forecast on its own "
+        f"The {parts} {add} up to {amounts(of_parts)} in {period}; the total was forecast on its own "
         f"and says {amounts(main.total)}."
     )
 
 
-def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amounts: Amounts) -> StoreRow:
+def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amounts: Amounts) -> PartRow:
     first, days = forecast.start, window.days
     recent = [history.at(first - timedelta(days=back)) for back in range(1, days + 1)]
     actuals = [value for value in recent if value is not None]
@@ -101,7 +104,7 @@ def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amount
     else:
         is_new = history.start > first - timedelta(weeks=52)
         last_year = "opened since" if is_new else formats.UNKNOWN
-    return StoreRow(
+    return PartRow(
         name=name,
         last=f"{last} in {formats.days(len(actuals))}" if 0 < len(actuals) < days else last,
         expected=amounts(window.total),

@@ -1,0 +1,84 @@
+"""The Dagster component `serverless_assets.Forecast`, and the instances that the defs folder holds."""
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import dagster as dg
+
+import serverless_assets.defs
+from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.record import FIRST_FORECAST
+from serverless_assets.settings import PROJECT_ROOT, SettingsError
+
+Build = Callable[[ForecastDeclaration], dg.Definitions]
+# Dagster calls build_defs() with no more than the file's place; what is built depends on the environment.
+_build: ContextVar[Build] = ContextVar("build")
+TEMPLATE = """\
+# What a forecast may declare: `dg list components`, docs/your-own.md.
+type: serverless_assets.Forecast
+
+attributes:
+  name: {name}
+  title: Daily {words}
+  # The dbt model or source with the history, its column of days, and the column to sum and forecast.
+  relation: {name}
+  date: ds
+  value: y
+  # A currency, or what is counted.
+  unit: ""
+  # Whose holidays count.
+  # country: US
+  # The series that add up to the total, each with a forecast of its own.
+  # parts: {{id: location_id, name: location_name, noun: store}}
+"""
+
+
+class ForecastScaffolder(dg.Scaffolder):
+    """Writes a defs.yaml with the attributes that every forecast needs."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        name = request.target_path.name
+        content = TEMPLATE.format(name=name, words=name.replace("_", " "))
+        (request.target_path / "defs.yaml").write_text(content)
+
+
+@dg.scaffold_with(ForecastScaffolder)
+class Forecast(dg.Component, ForecastDeclaration, dg.Resolvable):
+    """A forecast of the daily sums of a column, with its checks, accuracy, report, jobs and sensor."""
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        return _build.get()(self)
+
+
+def defs_folder() -> dg.ComponentTree:
+    """Return what `serverless_assets/defs/` declares."""
+    # Not for_project(), which takes a sixth of a second to read pyproject.toml.
+    return dg.ComponentTree.from_module(serverless_assets.defs, PROJECT_ROOT)
+
+
+def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[ForecastDeclaration, ...]:
+    """Return the forecasts of the defs folder whose relation the dbt project of this manifest has.
+
+    first_table: the table of the forecast that is named FIRST_FORECAST.
+    """
+    declared = defs_folder().get_all_components(of_type=Forecast)
+    names = [forecast.name for forecast in declared]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise SettingsError(f"Several forecasts are named {', '.join(twice)}: give each a name of its own.")
+    return tuple(
+        forecast.model_copy(update={"table": first_table}) if forecast.name == FIRST_FORECAST else forecast
+        for forecast in declared
+        if forecast.is_in(manifest)
+    )
+
+
+def build_defs_folder(build: Build) -> dg.Definitions:
+    """Return the definitions of the defs folder. `build` returns those of a forecast."""
+    tree = defs_folder()
+    token = _build.set(build)
+    try:
+        # The whole tree would list the components of every package, which imports all of them.
+        return tree.build_defs(tree.defs_module_path)
+    finally:
+        _build.reset(token)

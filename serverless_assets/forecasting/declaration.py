@@ -1,0 +1,183 @@
+"""What a person declares of a forecast: the attributes of `serverless_assets/defs/<name>/defs.yaml`."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import dagster as dg
+from pydantic import BeforeValidator, Field, model_validator
+
+from serverless_assets.errors import UserError
+from serverless_assets.run_inputs import LONGEST_HORIZON_DAYS, CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.transformation.fingerprints import is_model
+
+Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Noun = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z ]*$", max_length=30)]
+NAME = r"[a-z_][a-z0-9_]{0,62}"
+OptionalName = Annotated[str, Field(pattern=rf"^({NAME})?$")]
+FILE = r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
+
+
+def _refuse_other_grains(grain: Any) -> Any:
+    if grain != "day":
+        raise ValueError(
+            f"a grain of {grain!r} is not supported, and such a series is never forecast as days: choose "
+            "day, and a relation with values by day"
+        )
+    return grain
+
+
+class Count(dg.Model, dg.Resolvable):
+    """What the rows of the relation count, by which a mistyped day is told from a busy one."""
+
+    column: Column
+    noun: Annotated[Noun, Field(description="What is counted, in the singular, such as order.")]
+
+
+class Parts(dg.Model, dg.Resolvable):
+    """The series that add up to the total. Each has a forecast of its own."""
+
+    id: Annotated[Column, Field(description="The column that tells the series apart.")]
+    name: Annotated[Column, Field(description="The column with the name of a series.")]
+    noun: Annotated[Noun, Field(description="What a series is, in the singular, such as store.")]
+    asset: Annotated[
+        OptionalName,
+        Field(description="The asset and table. Default: that of the total, _by_, and the noun."),
+    ] = ""
+
+
+class ForecastDeclaration(dg.Model):
+    """A forecast of the daily sums of a column, and of the parts that they consist of.
+
+    Fields that are empty in defs.yaml are filled in here.
+    """
+
+    name: Annotated[
+        str,
+        Field(pattern=f"^{NAME}$", description="The forecast, its job, and the beginning of other names."),
+    ]
+    title: Annotated[str, Field(min_length=1, description="Of the report, such as Daily order revenue.")]
+    relation: Annotated[str, Field(min_length=1, description="The dbt model or source with the history.")]
+    date: Annotated[Column, Field(description="Its column of days.")]
+    value: Annotated[Column, Field(description="Its column that is summed by day and forecast.")]
+    count: Annotated[Count | None, Field(description="What its rows count. Default: the rows.")] = None
+    parts: Annotated[Parts | None, Field(description="The series of the total. Default: none.")] = None
+    country: Annotated[
+        str | None, Field(pattern="^[A-Z]{2}$", description="Whose holidays count: US, DE. Default: none.")
+    ] = None
+    unit: Annotated[
+        str, Field(max_length=20, description="A currency such as EUR, or what is counted. Default: none.")
+    ] = ""
+    decimals: Annotated[
+        int | None, Field(ge=0, le=6, description="Of values in the report. Default: as the values need.")
+    ] = None
+    sign: Annotated[
+        Literal["non-negative", "any"],
+        Field(description="non-negative: a forecast below zero is refused. any: it may be below zero."),
+    ] = "non-negative"
+    horizon: Annotated[
+        int, Field(ge=1, le=LONGEST_HORIZON_DAYS, description="Days ahead, unless a run chooses others.")
+    ] = 180
+    grain: Annotated[
+        Literal["day"], BeforeValidator(_refuse_other_grains), Field(description="The relation's.")
+    ] = "day"
+    method: Annotated[
+        Literal["automatic", "harmonic", "recent_levels", "prophet"],
+        Field(description="automatic: all of them, weighed by the back-test. Else that one alone."),
+    ] = "automatic"
+    asset: Annotated[OptionalName, Field(description="The asset of the total. Default: the name.")] = ""
+    table: Annotated[str, Field(description="The table of the total. Default: as the asset.")] = ""
+    file: Annotated[
+        str,
+        Field(pattern=rf"^({FILE}\.parquet)?$", description="The total as a file. Default: name.parquet."),
+    ] = ""
+    page: Annotated[
+        str, Field(pattern=rf"^({FILE}\.html)?$", description="The report's file. Default: name.html.")
+    ] = ""
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> "ForecastDeclaration":
+        self.asset = self.asset or self.name
+        self.table = self.table or self.asset
+        self.file = self.file or f"{self.name}.parquet"
+        self.page = self.page or f"{self.name}.html"
+        if self.parts:
+            noun = re.sub("[^a-z]+", "_", self.parts.noun.lower())
+            self.parts.asset = self.parts.asset or f"{self.asset}_by_{noun}"
+        return self
+
+    @property
+    def accuracy(self) -> str:
+        """The asset and table of the scores of earlier forecasts."""
+        return f"{self.name}_accuracy"
+
+    @property
+    def report(self) -> str:
+        """The asset of the report."""
+        return f"{self.name}_report"
+
+    @property
+    def assets(self) -> list[str]:
+        """All assets, in the order of a run."""
+        return [self.accuracy, *self.forecasts, self.report]
+
+    @property
+    def forecasts(self) -> list[str]:
+        """The assets of the total and of the parts, which one step makes."""
+        return [self.asset, *([self.parts.asset] if self.parts else [])]
+
+    @property
+    def tables(self) -> Mapping[str, str]:
+        """The table of each asset that has one."""
+        parts = {self.parts.asset: self.parts.asset} if self.parts else {}
+        return {**parts, self.accuracy: self.accuracy, self.asset: self.table}
+
+    @property
+    def counted(self) -> str:
+        """What is counted, in the singular."""
+        return self.count.noun if self.count else "row"
+
+    def style_of(self, run: RunForecast) -> CustomisedStyle:
+        """Return the files, colours and days ahead of a run: what it does not choose is as declared."""
+        defaults, style = CustomisedStyle(), run.style
+        if not isinstance(style, CustomisedStyle):
+            style = CustomisedStyle(nr_days_fcst=self.horizon)
+        file, page = style.forecast_file, style.html_report
+        return style.model_copy(
+            update={
+                "forecast_file": self.file if file == defaults.forecast_file else file,
+                "html_report": self.page if page == defaults.html_report else page,
+            }
+        )
+
+    def is_in(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the dbt project of this manifest has the relation, as a model or as a source."""
+        nodes = (node for node in manifest["nodes"].values() if is_model(node))
+        relations = [node.get("alias") or node["name"] for node in nodes]
+        return self.relation in [
+            *relations,
+            *(source["identifier"] for source in manifest["sources"].values()),
+        ]
+
+
+def refuse_shared_files(
+    forecasts: Sequence[ForecastDeclaration], planned: Collection[str], inputs: Callable[[], RunInputs]
+) -> None:
+    """Raise UserError if a run of several forecasts chose one file for all of them.
+
+    planned: the assets that the run writes. inputs: called if there are several forecasts among them.
+    """
+    made = [forecast for forecast in forecasts if set(forecast.assets) & set(planned)]
+    if len(made) < 2:
+        return
+    run = inputs().forecast
+    if not isinstance(run, RunForecast):
+        return
+    styles = [forecast.style_of(run) for forecast in made]
+    for field in ("forecast_file", "html_report"):
+        if len({getattr(style, field) for style in styles}) < len(made):
+            jobs = " or ".join(forecast.name for forecast in made)
+            raise UserError(
+                f"{field} is {getattr(styles[0], field)!r}, and this run makes {len(made)} forecasts: "
+                f"leave it at its default, so that each has its own file, or run the job {jobs}."
+            )

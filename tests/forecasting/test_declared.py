@@ -1,0 +1,149 @@
+"""A forecast is declared: another one on another table, in another country and unit, is one file."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from serverless_assets.errors import UserError
+from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
+from serverless_assets.forecasting.history import HistoryError, Today, history_of
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.settings import PROJECT_ROOT
+from tests.conftest import SHOP
+from tests.forecasting.test_history import LAST, TODAY, revenue
+
+GUESTS = {
+    "name": "guests",
+    "title": "Daily guests",
+    "relation": "daily_guests",
+    "date": "day",
+    "value": "guests",
+}
+# A year of two regions; on DuckDB, so that no source is needed.
+MODEL = """
+select
+    cast(day as date) as day,
+    region,
+    'Region ' || region as region_name,
+    100 * region + 10 * isodow(day) as guests
+from
+    range(timestamp '2025-01-01', timestamp '2026-01-01', interval 1 day) as days(day),
+    range(1, 3) as regions(region)
+"""
+
+
+def test_names_follow_from_the_one_that_is_declared():
+    guests = ForecastDeclaration(**GUESTS, parts={"id": "r", "name": "n", "noun": "sales region"})
+    assert guests.assets == ["guests_accuracy", "guests", "guests_by_sales_region", "guests_report"]
+    style = guests.style_of(RunForecast(style=CustomisedStyle(color_history="teal")))
+    assert (style.forecast_file, style.html_report, style.color_history) == (
+        "guests.parquet",
+        "guests.html",
+        "teal",
+    )
+
+
+def test_the_names_of_the_shops_forecast_stay():
+    assert SHOP.assets == ["forecast_accuracy", "order_forecast", "store_forecast", "forecast_report"]
+    assert (SHOP.file, SHOP.page, SHOP.table) == ("forecast.parquet", "forecast.html", "order_forecast")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        (
+            {"grain": "month"},
+            "a grain of 'month' is not supported, and such a series is never forecast as days",
+        ),
+        ({"country": "Germany"}, "country"),
+        ({"value": "sum(guests)"}, "value"),
+        ({"horizon": 1000}, "less than or equal to 730"),
+        ({"method": "arima"}, "'automatic', 'harmonic', 'recent_levels' or 'prophet'"),
+        ({"sing": "any"}, "sing"),
+        ({"page": "../x.html"}, "page"),
+    ],
+)
+def test_what_cannot_be_declared_is_refused_by_its_attribute(attributes, said):
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        ForecastDeclaration(**{**GUESTS, **attributes})
+
+
+@pytest.mark.parametrize("step", [7, 30])
+def test_a_series_by_week_or_month_is_not_forecast_as_days(step):
+    rows = revenue({LAST.fromordinal(LAST.toordinal() - step * n): 10 for n in range(40)})
+    history = history_of(SHOP, rows, Today(TODAY.last_complete, TODAY.latest))
+    with pytest.raises(HistoryError, match=f"for every {step} days or fewer: a series by week or month"):
+        history.request(30)
+
+
+def test_one_file_for_several_forecasts_is_refused_before_the_run():
+    forecasts = [SHOP, ForecastDeclaration(**GUESTS)]
+    inputs = RunInputs(forecast=RunForecast(style=CustomisedStyle(html_report="mine.html")))
+    with pytest.raises(UserError, match=r"html_report is 'mine.html', and this run makes 2 forecasts"):
+        refuse_shared_files(forecasts, ["guests_report", "forecast_report"], lambda: inputs)
+    refuse_shared_files(forecasts, ["guests_report"], lambda: inputs)
+    refuse_shared_files(forecasts, ["guests_report", "forecast_report"], RunInputs)
+
+
+@pytest.mark.slow
+def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path: Path):
+    project, home = tmp_path / "project", tmp_path / "home"
+    for folder in ("serverless_assets", "modal_forecast"):
+        shutil.copytree(PROJECT_ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT_ROOT / "pyproject.toml", project)
+    (project / "dbt_project" / "models").mkdir(parents=True)
+    (project / "dbt_project" / "dbt_project.yml").write_text("name: team\nprofile: team\n")
+    (project / "dbt_project" / "models" / "daily_guests.sql").write_text(
+        "{{ config(materialized='table') }}" + MODEL
+    )
+    commands = Path(sys.executable).parent
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(project),
+        "SERVERLESS_HOME": str(home),
+        "DAGSTER_HOME": "",
+        "PATH": f"{commands}:{os.environ['PATH']}",
+    }
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, cwd=project, env=environ, capture_output=True, text=True, check=False)
+
+    page = (PROJECT_ROOT / "docs" / "your-own.md").read_text()
+    [scaffold] = re.findall(r"^    \\.venv/bin/(dg scaffold .+)$", page, re.MULTILINE)
+    assert (done := run(*scaffold.split())).returncode == 0, done.stdout + done.stderr
+    declared = project / "serverless_assets" / "defs" / "guest_forecast" / "defs.yaml"
+    assert yaml.safe_load(declared.read_text())["attributes"]["name"] == "guest_forecast"
+    [attributes] = re.findall(r"^    type: serverless_assets.Forecast\n\n(?:    .+\n)+", page, re.MULTILINE)
+    text = re.sub("^    ", "", attributes, flags=re.MULTILINE)
+    declared.write_text(text.replace("country: DE", "country: 5"))
+    mistake = run("dg", "check", "yaml")
+    assert mistake.returncode != 0 and "defs.yaml:10" in mistake.stdout + mistake.stderr
+    declared.write_text(text)
+    assert (done := run("dg", "check", "yaml")).returncode == 0, done.stdout + done.stderr
+    assert "guest_forecast_by_region" in run("dg", "list", "defs", "--json").stdout
+    done = run("serverless", "run")
+    # The model ends with the year: a warning, and no reason not to forecast.
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = (home / "artifacts" / "guest_forecast.html").read_text()
+    assert (
+        "Daily guests" in report
+        and "What about each region?" in report
+        and "$" not in report.split("<script")[0]
+    )
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as warehouse:
+        [(days, low)] = warehouse.sql(
+            "select count(*), min(yhat_lower_95) from dwh.guest_forecast"
+        ).fetchall()
+        [(regions,)] = warehouse.sql(
+            "select count(distinct region) from dwh.guest_forecast_by_region"
+        ).fetchall()
+    assert (days, regions) == (60, 2) and low >= 0
+    assert "unchanged: same history, parameters and code" in run("serverless", "run").stdout
