@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-second-run bench-forecast bench-many-series bench-many-models lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-load bench-second-run bench-forecast bench-many-series bench-many-models lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -46,6 +46,9 @@ test-live: .venv/dev ## test the cloud's part with your accounts, if their varia
 
 try-gcp: .venv/dev .venv-emulator/ready ## run the pipeline as in the cloud, against servers on this machine
 	@$(BIN)/python -m tests.services $(BIN)/serverless run
+
+bench-load: .venv/run ## what loading raw tables costs beside curl and DuckDB alone
+	@$(BIN)/python benchmarks/loading.py
 
 bench-second-run: .venv/run ## what a run costs when nothing changed
 	@$(BIN)/python benchmarks/second_run.py

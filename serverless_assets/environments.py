@@ -239,7 +239,11 @@ def _refuse_missing(settings: Settings, needs: Mapping[str, object]) -> None:
 
 
 def _source(settings: Settings) -> Source:
-    limits = DownloadLimits(settings.download_deadline_seconds, settings.download_minimum_rate)
+    limits = DownloadLimits(
+        settings.download_deadline_seconds,
+        settings.download_minimum_rate,
+        memory_mib=settings.load_memory_mib,
+    )
     if settings.dataset_url:
         return HttpSource(settings.dataset_url, limits=limits)
     return SampleSource(settings.sample_seed, lambda: settings.sample_end or yesterday(), limits)

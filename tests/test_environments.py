@@ -29,9 +29,13 @@ def test_a_laptop_needs_nothing(parts):
 
 @pytest.mark.parametrize("source", [{}, {"SERVERLESS_DATASET_URL": "https://shop.test"}])
 def test_downloads_are_held_to_the_limits_of_the_settings(parts, source):
-    limits = {"SERVERLESS_DOWNLOAD_DEADLINE": "600", "SERVERLESS_DOWNLOAD_MIN_RATE": "0"}
+    limits = {
+        "SERVERLESS_DOWNLOAD_DEADLINE": "600",
+        "SERVERLESS_DOWNLOAD_MIN_RATE": "0",
+        "SERVERLESS_LOAD_MEMORY": "256",
+    }
     found = parts(**limits, **source).source
-    assert found.limits == DownloadLimits(600, 0)
+    assert found.limits == DownloadLimits(600, 0, memory_mib=256)
     with found.open() as opened:
         assert opened.limits == found.limits
 

@@ -161,7 +161,7 @@ def _raw_tables(
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
         for fetched in fetch_tables(
-            tables, opened, warehouse, None, scratch, lambda line: None, states, force
+            tables, opened, warehouse, None, scratch, lambda line: None, states, force, to_load=False
         ):
             name = fetched.table.name
             note = notes.get(name)

@@ -1,20 +1,33 @@
-"""Check fetched rows before they may replace those of the table: keys, parents, months, content, number."""
+"""Stage fetched rows, and check them before they replace those of a table: keys, parents, content, number.
+
+A file is read once, into a table of DuckDB; each check is one query over that.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from serverless_assets import sql
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable, Window
-from serverless_assets.ingestion.contract import ContractError, Problem, parquet, refuse
+from serverless_assets.ingestion.contract import (
+    ContractError,
+    Problem,
+    explain,
+    read_schema,
+    refuse,
+    rows_query,
+)
 from serverless_assets.ingestion.state import TableState, version_of
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse
+from serverless_assets.warehouse.staging import StagedRows
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,8 @@ NO_ROWS = Part(0, "no rows")
 LEAST_KEPT, FEW_ROWS = 0.5, 10
 # A load that keeps a smaller share of the rows is warned of.
 USUALLY_KEPT = 0.9
+# Hashes of keys that are sorted at a time: 8 bytes each.
+KEYS_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -43,105 +58,157 @@ class Content:
     months: Mapping[date, Part]
 
 
-def check_keys(connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path) -> None:
+def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | None = None) -> pa.Schema:
+    """Write the rows of a file to a staged table, each with its parent's event time as a last column.
+
+    A row that has no parent has no time.
+
+    Returns:
+        The columns of the file itself.
+
+    Raises:
+        ContractError: it is not readable as parquet, a column is missing, or a value does not convert or lies
+            beyond the contract's bounds.
+    """
+    served = read_schema(table, path)
+    with rows.area.cursor() as connection:
+        try:
+            file = connection.sql(f"from read_parquet({sql.literal(str(path))}) limit 0")
+            query = rows_query(table, path, served, file.types)
+            if parent:
+                query = _dated(table, query, parent)
+            (staged,) = connection.execute(f"create table {rows.relation} as {query}").fetchone() or (0,)
+        except duckdb.OutOfMemoryException:
+            longest = max(table.text_columns.values(), default=0)
+            raise ContractError(
+                f"{table.name}: expected texts of at most {longest:,} bytes, found rows that do not fit into "
+                f"{rows.area.memory_mib:,} MiB of memory. SERVERLESS_LOAD_MEMORY allows more."
+            ) from None
+        except duckdb.Error as error:
+            raise ContractError(explain(connection, table, path, served, error)) from None
+    if staged != (promised := pq.read_metadata(path).num_rows):
+        raise ContractError(f"{table.name}: the file promises {promised:,} rows and holds {staged:,}.")
+    return served
+
+
+def check_keys(rows: StagedRows, table: RawTable) -> None:
     """Raise `ContractError` unless the key is unique and key and event time are never null."""
     required = list(table.key)
     if table.event_time in table.columns:
         required.append(str(table.event_time))
     counts = ", ".join(f"count(*) - count({sql.identifier(name)})" for name in required)
-    key = ", ".join(map(sql.identifier, table.key))
-    nulls = connection.execute(f"select {counts} from {parquet(path)}").fetchone() or ()
-    problems = [
-        Problem(table.name, name, "no nulls", f"{count:,} rows without a value")
-        for name, count in zip(required, nulls, strict=True)
-        if count
-    ]
-    repeated = connection.execute(
-        f"select {key}, count(*) as times from {parquet(path)} group by all having times > 1 limit 1"
-    ).fetchone()
-    if repeated and not problems:
-        *value, times = repeated
-        repetition = f"{', '.join(map(repr, value))} {times} times"
-        problems.append(Problem(table.name, "+".join(table.key), "unique values", repetition))
-    refuse(problems)
+    with rows.area.cursor() as connection:
+        total, *nulls = connection.execute(f"select count(*), {counts} from {rows.relation}").fetchone() or ()
+        refuse(
+            [
+                Problem(table.name, name, "no nulls", f"{count:,} rows without a value")
+                for name, count in zip(required, nulls, strict=True)
+                if count
+            ]
+        )
+        key = ", ".join(map(sql.identifier, table.key))
+        parts = total // KEYS_AT_ONCE + 1
+        for part in range(parts):
+            of_part = f" where hash({key}) % {parts} = {part}" if parts > 1 else ""
+            query = f"select hash({key}) as hash from {rows.relation}{of_part}"
+            hashes = np.asarray(connection.execute(query).fetchnumpy()["hash"])
+            hashes.sort()
+            repeated = hashes[1:][hashes[1:] == hashes[:-1]]
+            if len(repeated) == 0:
+                continue
+            # Keys of one hash need not be the same.
+            connection.register("repeated", pa.table({"hash": repeated}))
+            duplicate = connection.execute(
+                f"select {key}, count(*) as times from {rows.relation}"
+                f" where hash({key}) in (select hash from repeated) group by all having times > 1 limit 1"
+            ).fetchone()
+            if duplicate:
+                *value, times = duplicate
+                repetition = f"{', '.join(map(repr, value))} {times} times"
+                refuse([Problem(table.name, "+".join(table.key), "unique values", repetition)])
 
 
-def add_event_time(
-    connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, parent_path: Path, target: Path
-) -> int:
-    """Write the rows of `path` that have a parent, with the parent's event time as a last column.
-
-    Returns:
-        The number of rows that have no parent in `parent_path`, and are not written.
-    """
-    joined, key = _joined(table, path, parent_path)
-    time = f"parent.{sql.identifier(str(table.event_time))}"
-    _write(connection, f"select child.*, {time} from {joined} where {key} is not null", target)
-    (orphans,) = connection.execute(f"select count(*) from {joined} where {key} is null").fetchone() or (0,)
+def count_orphans(rows: StagedRows, table: RawTable) -> int:
+    """Return how many staged rows have no parent, and so no event time."""
+    time = sql.identifier(str(table.event_time))
+    with rows.area.cursor() as connection:
+        query = f"select count(*) - count({time}) from {rows.relation}"
+        (orphans,) = connection.execute(query).fetchone() or (0,)
     return int(orphans)
 
 
-def check_parents(
-    connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, parent_path: Path
-) -> None:
-    """Raise `ContractError` unless every row of `path` has a parent in `parent_path`."""
-    joined, key = _joined(table, path, parent_path)
-    assert table.dated_by is not None
-    child = f"child.{sql.identifier(table.dated_by.column)}"
-    orphans, example = connection.execute(
-        f"select count(*), min({child}) from {joined} where {key} is null"
-    ).fetchone() or (0, None)
-    if orphans:
+def check_parents(rows: StagedRows, table: RawTable, every_parent: StagedRows) -> None:
+    """Raise `ContractError` unless the rows without an event time have a parent in `every_parent`."""
+    child_key, parent_key = _parent_columns(table)
+    with rows.area.cursor() as connection:
+        orphans, example = connection.execute(
+            f"select count(*), min(child.{child_key}) from {rows.relation} as child"
+            f" anti join {every_parent.relation} as parent on child.{child_key} = parent.{parent_key}"
+            f" where child.{sql.identifier(str(table.event_time))} is null"
+        ).fetchone() or (0, None)
+    if orphans and table.dated_by:
         parent = table.dated_by.parent.name
         others = f"{orphans:,} rows of others, such as {example!r}"
         refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", others)])
 
 
-def _joined(table: RawTable, path: Path, parent_path: Path) -> tuple[str, str]:
-    """Return children beside their parents in SQL, and the parent's key, null where there is none."""
-    if table.dated_by is None or table.event_time is None:
-        raise ValueError(f"{table.name} has its own event time, or none")
-    (parent_key,) = table.dated_by.parent.key
-    key = f"parent.{sql.identifier(parent_key)}"
-    return (
-        f"{parquet(path)} as child left join {parquet(parent_path)} as parent"
-        f" on child.{sql.identifier(table.dated_by.column)} = {key}"
-    ), key
-
-
-def keep_window(
-    connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, window: Window, target: Path
-) -> None:
-    """Write the rows of `path` whose event time lies in the window."""
+def within(rows: StagedRows, table: RawTable, window: Window) -> StagedRows:
+    """Return the rows whose event time lies in the window."""
     event_time = sql.identifier(str(table.event_time))
-    _write(
-        connection,
-        f"select * from {parquet(path)}"
-        f" where {event_time} >= date '{window.start}' and {event_time} < date '{window.end}'",
-        target,
-    )
+    condition = f"{event_time} >= date '{window.start}' and {event_time} < date '{window.end}'"
+    return replace(rows, condition=condition)
 
 
-def content_of(connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path) -> Content:
+def content_of(rows: StagedRows, table: RawTable) -> Content:
     """Count and hash the rows, month by month for a fact."""
-    columns = ", ".join(map(_hashed, table.schema))
+    columns = ", ".join(map(sql.identifier, table.schema.names))
     month = (
         f"cast(date_trunc('month', {sql.identifier(table.event_time)}) as date)"
         if table.event_time
         else "null"
     )
-    rows = connection.execute(
-        f"select {month} as month, count(*), sum(md5_number_lower(concat_ws(chr(31), {columns})))"
-        f" from {parquet(path)} group by month order by month"
-    ).fetchall()
-    # The sum does not depend on the order of rows; the names make a renamed column new content.
+    # The sum does not depend on the order of rows.
+    query = (
+        f"select {month} as month, count(*), sum(hash({columns})) {rows.query} group by month order by month"
+    )
+    with rows.area.cursor() as connection:
+        counts = connection.execute(query).fetchall()
+    # The names make a renamed column new content.
     schema = f"{table.schema.names} {table.schema.types}"
-    parts = {month: Part(count, digest(f"{schema} {count} {total}")) for month, count, total in rows}
+    parts = {month: Part(count, digest(f"{schema} {count} {total}")) for month, count, total in counts}
     return Content(
         rows=sum(part.rows for part in parts.values()),
         hash=version_of(table.schema, {str(month or ""): part.hash for month, part in parts.items()}),
         months=parts if table.event_time else {},
     )
+
+
+def _dated(table: RawTable, query: str, parent: StagedRows) -> str:
+    """Return a query for the rows of another one beside their parents' event times."""
+    child_key, parent_key = _parent_columns(table)
+    time = sql.identifier(str(table.event_time))
+    columns = f"{parent_key} as key"
+    condition = f"child.{child_key} = parent.key"
+    assert table.dated_by is not None
+    parent_type = table.dated_by.parent.columns[table.dated_by.parent.key[0]]
+    if pa.types.is_string(parent_type) and table.columns[table.dated_by.column] == parent_type:
+        # Texts of ids take several times the memory, and on disk several times the time. Two hashes of 64
+        # bits stand for each: of 10 million parents, one passes for that of a stray row with a probability
+        # of 10^-31, and a second parent of a row would show in the number of rows.
+        columns = f"hash({parent_key}) as key, hash('~' || {parent_key}) as second"
+        condition = f"hash(child.{child_key}) = parent.key and hash('~' || child.{child_key}) = parent.second"
+    return (
+        f"select child.*, parent.{time} from ({query}) as child"
+        f" left join (select {columns}, {time} from {parent.relation}) as parent on {condition}"
+    )
+
+
+def _parent_columns(table: RawTable) -> tuple[str, str]:
+    """Return the column of a child that holds its parent's key, and the parent's key, quoted."""
+    if table.dated_by is None or table.event_time is None:
+        raise ValueError(f"{table.name} has its own event time, or none")
+    (parent_key,) = table.dated_by.parent.key
+    return sql.identifier(table.dated_by.column), sql.identifier(parent_key)
 
 
 def refuse_row_loss(
@@ -188,22 +255,3 @@ def row_loss_warning(before: int | None, rows: int, emptied: Sequence[date]) -> 
     if emptied:
         sentences.append(f"The last load left no rows of {name_months(emptied)}.")
     return " ".join(sentences)
-
-
-def _hashed(column: pa.Field) -> str:
-    """Return SQL for a value as text that differs from the text of any other value.
-
-    A text begins with its length, so that no character in it can pass for the end of a column or for null.
-    """
-    name = sql.identifier(column.name)
-    text = (
-        f"strlen({name}) || ':' || {name}" if pa.types.is_string(column.type) else f"cast({name} as varchar)"
-    )
-    return f"coalesce({text}, '')"
-
-
-def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
-    try:
-        connection.execute(f"copy ({query}) to {sql.literal(str(target))} (format parquet, compression zstd)")
-    except duckdb.Error as error:
-        raise ContractError(f"{target.name} could not be written ({error}).") from None

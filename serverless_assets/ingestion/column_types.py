@@ -57,5 +57,10 @@ def is_text(kind: pa.DataType) -> bool:
 
 def has_text_form(kind: pa.DataType) -> bool:
     """Whether values of a type can be loaded as text: those that the warehouses have other types for."""
-    is_whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+    is_whole = pa.types.is_integer(kind) or (is_exact_decimal(kind) and kind.scale == 0)
     return is_whole or pa.types.is_time(kind) or isinstance(kind, pa.UuidType)
+
+
+def is_exact_decimal(kind: pa.DataType) -> bool:
+    """Whether DuckDB reads a decimal as one; it makes a double of more than 38 digits."""
+    return pa.types.is_decimal(kind) and kind.precision <= 38

@@ -1,13 +1,15 @@
-"""Check a downloaded parquet file against its table's contract and write it in the catalogue's types."""
+"""Check a file against its table's contract, and read it in the catalogue's types.
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+DuckDB reads the file once: one query casts each value, refuses the first that would change or that the
+contract does not allow, and writes the rows.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
@@ -18,14 +20,15 @@ from serverless_assets.ingestion.column_types import (
     LARGEST_INTEGER,
     declared_type,
     has_text_form,
+    is_exact_decimal,
     is_text,
 )
 
-# A batch has as many rows as fit, whatever the length of their texts.
-BATCH_ROWS, BATCH_BYTES = 64 * 1024, 32 << 20
-BUFFER_BYTES = 1 << 20
 LONGEST_FOUND = 500
-MEMORY_LIMIT = "512MB"
+# What an error that a query raises itself begins with: the rest is a sentence.
+REFUSAL = "refused: "
+SQL_TYPES = {"string": "varchar", "int64": "bigint", "double": "double", "bool": "boolean"}
+DIGITS_OF_SECOND = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
 class ContractError(Exception):
@@ -47,58 +50,38 @@ class Problem:
         return f"{self.table}.{self.column}: expected {self.expected}, found {shortened}"
 
 
-@contextmanager
-def audit_connection(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield an in-memory DuckDB that spills into `scratch`, so that it can query large files."""
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": MEMORY_LIMIT,
-        "temp_directory": str(scratch),
-        # Keeping the order of rows would hold them in memory, and tables have no order.
-        "preserve_insertion_order": "false",
-    }
-    with closing(duckdb.connect(config=config)) as connection:
-        yield connection
-
-
-def parquet(path: Path) -> str:
-    """Return a parquet file as a table in SQL."""
-    return f"read_parquet({sql.literal(str(path))})"
-
-
-def conform(source: Path, table: RawTable, target: Path) -> int:
-    """Rewrite `source` as `target` with exactly the table's source columns and types.
-
-    Streams batch by batch, so that memory does not grow with the table. Types that convert without
-    loss are taken, columns beyond the contract are left out.
-
-    Returns:
-        The number of rows, the same in both files.
+def read_schema(table: RawTable, path: Path) -> pa.Schema:
+    """Return the columns of a parquet file, if the table's can be read from them.
 
     Raises:
-        ContractError: not readable as parquet, a column is missing, or a value does not convert or lies
-            beyond the contract's bounds.
+        ContractError: it is not readable as parquet, or a column is missing or of another type.
     """
     try:
-        # Pre-buffering would hold whole row groups, which may be as large as the table.
-        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise ContractError(f"{table.name}: the file cannot be read as parquet ({error}).") from None
-    with file:
-        refuse(schema_problems(table, file.schema_arrow))
-        rows, batch_rows = 0, _rows_per_batch(source, table, file.schema_arrow, target.parent)
-        with pq.ParquetWriter(target, table.source_schema, compression="zstd") as writer:
-            try:
-                for batch in file.iter_batches(batch_rows, columns=table.source_schema.names):
-                    columns = [_cast(batch.column(name), table, name) for name in table.columns]
-                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.source_schema))
-                    rows += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                raise ContractError(f"{table.name}: the file is damaged or encrypted ({error}).") from None
-    if rows != file.metadata.num_rows:
-        raise ContractError(
-            f"{table.name}: the file promises {file.metadata.num_rows:,} rows and holds {rows:,}."
-        )
-    return rows
+    refuse(schema_problems(table, schema))
+    return schema
+
+
+def rows_query(table: RawTable, path: Path, served: pa.Schema, types: Sequence[object]) -> str:
+    """Return a query for the rows of a file with exactly the table's source columns and types.
+
+    Types that convert without loss are taken, columns beyond the contract are left out. The query fails for
+    a value that does not convert or lies beyond the contract's bounds; `explain` says which.
+
+    Args:
+        types: DuckDB's types of the file's columns.
+    """
+    positions = {name: served.names.index(name) for name in table.columns}
+    columns = [_column(table, name, served.field(n).type, n, types[n]) for name, n in positions.items()]
+    return f"select {', '.join(columns)} from {_file(path, served)}"
+
+
+def _file(path: Path, served: pa.Schema) -> str:
+    # By position: names that differ in their case alone are one to DuckDB.
+    columns = ", ".join(f"c{position}" for position in range(len(served.names)))
+    return f"read_parquet({sql.literal(str(path))}) as file({columns})"
 
 
 def schema_problems(table: RawTable, served: pa.Schema) -> list[Problem]:
@@ -127,7 +110,10 @@ def is_convertible(served: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_string(expected):
         return is_text(served) or has_text_form(served)
     if pa.types.is_integer(expected) or pa.types.is_floating(expected):
-        return pa.types.is_integer(served) or pa.types.is_floating(served) or pa.types.is_decimal(served)
+        is_decimal = (
+            pa.types.is_decimal(served) if pa.types.is_floating(expected) else is_exact_decimal(served)
+        )
+        return pa.types.is_integer(served) or pa.types.is_floating(served) or is_decimal
     if pa.types.is_timestamp(expected):
         return pa.types.is_timestamp(served) or pa.types.is_date(served)
     return False
@@ -139,83 +125,86 @@ def refuse(problems: list[Problem]) -> None:
         raise ContractError("; ".join(map(str, problems)) + ".")
 
 
-def _rows_per_batch(source: Path, table: RawTable, served: pa.Schema, scratch: Path) -> int:
-    """Return how many rows of the file to read at a time, once none of its texts is too long.
+def _column(table: RawTable, name: str, served: pa.DataType, position: int, type: object) -> str:
+    """Return SQL for a column in its type by the contract, which fails for a value that may not be loaded."""
+    expected, kind, value = table.columns[name], _value_type(served), f"c{position}"
+    if pa.types.is_timestamp(kind) and kind.unit == "ns" and kind.tz:
+        # DuckDB casts an instant in nanoseconds in two steps.
+        value, type = f"cast({value} as timestamp_ns)", "timestamp_ns"
+    converted, loss = value, ""
+    if pa.types.is_null(kind):
+        converted = f"cast(null as {_sql_type(expected)})"
+    elif pa.types.is_time(kind):
+        # A time as Arrow writes it: with all digits of its unit.
+        converted, digits = f"cast({value} as varchar)", DIGITS_OF_SECOND[kind.unit]
+        point = f"case when contains({converted}, '.') then '' else '.' end"
+        converted = f"rpad({converted} || {point}, {9 + digits}, '0')" if digits else converted
+    elif kind != expected and not (is_text(kind) and is_text(expected)):
+        converted = f"try_cast({value} as {_sql_type(expected)})"
+        loss = f"{converted} is null"
+        # Digits that a double has not are given up for a decimal, and nothing else is.
+        if not (is_text(expected) or (pa.types.is_decimal(kind) and pa.types.is_floating(expected))):
+            loss = f"try_cast({converted} as {type}) is distinct from {value}"
+        loss = f"{value} is not null and {loss}"
+    text = f"left(cast({value} as varchar), {LONGEST_FOUND})"
+    cases = []
+    if loss:
+        found = (f"{served} that does not convert (", text, " would change, or is out of bounds)")
+        cases.append((loss, str(expected), found))
+    if pa.types.is_timestamp(expected):
+        first, end = (f"timestamp '{at:%Y-%m-%d}'" for at in (EARLIEST, END_OF_TIME))
+        allowed = f"times from {EARLIEST:%Y-%m-%d} up to {END_OF_TIME:%Y-%m-%d}"
+        cases.append((f"{converted} < {first} or {converted} >= {end}", allowed, ("", text, "")))
+    elif pa.types.is_integer(expected):
+        allowed = f"numbers from -{LARGEST_INTEGER:,} to {LARGEST_INTEGER:,}"
+        cases.append((f"abs({converted}) > {LARGEST_INTEGER}", allowed, ("", text, "")))
+    elif pa.types.is_floating(expected):
+        cases.append((f"not isfinite({converted})", "finite numbers", ("", text, "")))
+    elif is_text(kind):
+        allowed = f"texts of at most {table.text_columns[name]:,} bytes"
+        length = f"format('{{:,}}', strlen({value}))"
+        cases.append(
+            (f"strlen({value}) > {table.text_columns[name]}", allowed, ("one of ", length, " bytes"))
+        )
+    refusals = ""
+    for condition, allowed, (before, found_value, after) in cases:
+        sentence = REFUSAL + str(Problem(table.name, name, allowed, before))
+        error = f"{sql.literal(sentence)} || {found_value} || {sql.literal(after + '.')}"
+        refusals += f" when {condition} then error({error})"
+    column = f"case{refusals} else {converted} end" if refusals else converted
+    return f"{column} as {sql.identifier(name)}"
 
-    DuckDB measures texts without copying those that repeat, and within its memory limit: a single value may
-    be larger than memory, and a small file may repeat a large one on each of its rows.
 
-    Raises:
-        ContractError: a text is too long.
-    """
-    limits = {name: most for name, most in table.text_columns.items() if is_text(_plain(served, name))}
-    if not limits:
-        return BATCH_ROWS
-    positions = [served.names.index(name) + 1 for name in limits]
-    lengths = ", ".join(f"max(strlen(#{position}))" for position in positions)
-    try:
-        with audit_connection(scratch) as connection:
-            longest = connection.execute(f"select {lengths} from {parquet(source)}").fetchone() or ()
-    except duckdb.OutOfMemoryException:
-        expected = f"texts of at most {max(limits.values()):,} bytes"
-        raise ContractError(
-            f"{table.name}: expected {expected}, found one that does not fit into {MEMORY_LIMIT} of memory."
-        ) from None
-    except duckdb.Error:
-        # A file that DuckDB cannot read is judged where it is read, few rows at a time.
-        return BATCH_ROWS // 64
-    refuse(
-        [
-            Problem(table.name, name, f"texts of at most {most:,} bytes", f"one of {length:,} bytes")
-            for (name, most), length in zip(limits.items(), longest, strict=True)
-            if (length or 0) > most
-        ]
-    )
-    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, sum(length or 0 for length in longest))))
+def _sql_type(kind: pa.DataType) -> str:
+    return SQL_TYPES.get(str(kind), "timestamp")
 
 
-def _plain(served: pa.Schema, column: str) -> pa.DataType:
-    kind = served.field(column).type
+def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _cast(array: pa.Array, table: RawTable, column: str) -> pa.Array:
-    expected, served = table.columns[column], array.type
-    try:
-        if pa.types.is_dictionary(served):
-            array = array.dictionary_decode()
-        if pa.types.is_timestamp(served) and served.tz is not None:
-            # An instant means the same in every zone; the warehouse holds it in UTC.
-            array = array.cast(pa.timestamp(served.unit, "UTC")).cast(pa.timestamp(served.unit))
-        if isinstance(served, pa.UuidType):
-            array = pa.array(
-                [None if value is None else str(value) for value in array.to_pylist()], pa.string()
-            )
-        converted = array.cast(expected, safe=True)
-        # Text of the expected type is not looked at by a cast: it may be no UTF-8.
-        converted.validate(full=True)
-    except pa.ArrowException as error:
-        problem = Problem(table.name, column, str(expected), f"{served} that does not convert ({error})")
-        raise ContractError(f"{problem}.") from None
-    beyond = beyond_bounds(converted)
-    if beyond:
-        raise ContractError(f"{Problem(table.name, column, *beyond)}.")
-    return converted
+def explain(
+    connection: duckdb.DuckDBPyConnection, table: RawTable, path: Path, served: pa.Schema, error: duckdb.Error
+) -> str:
+    """Return why a file could not be read, in a sentence that names the column if it is the values of one."""
+    _, refusal, sentence = str(error).partition(REFUSAL)
+    if refusal:
+        return sentence
+    for name, expected in table.columns.items():
+        try:
+            values = f"c{served.names.index(name)}"
+            connection.execute(f"select bit_xor(hash({values})) from {_file(path, served)}")
+        except (duckdb.ConversionException, duckdb.InvalidInputException) as cause:
+            if isinstance(cause, duckdb.ConversionException) or "not valid UTF8" in str(cause):
+                kind = served.field(name).type
+                found = "text that is not UTF-8" if is_text(_value_type(kind)) else "a value out of bounds"
+                problem = Problem(table.name, name, str(expected), f"{kind} that does not convert ({found})")
+                return f"{problem}."
+            return f"{table.name}: the file is damaged or encrypted ({_first_line(cause)})."
+        except duckdb.Error as cause:
+            return f"{table.name}: the file is damaged or encrypted ({_first_line(cause)})."
+    return f"{table.name}: its rows could not be written ({_first_line(error)})."
 
 
-def beyond_bounds(values: pa.Array) -> tuple[str, str] | None:
-    """Return what is allowed, and the first value that is not; None if there is no such value."""
-    if pa.types.is_timestamp(values.type):
-        first, end = (pa.scalar(at, values.type) for at in (EARLIEST, END_OF_TIME))
-        allowed = f"times from {EARLIEST:%Y-%m-%d} up to {END_OF_TIME:%Y-%m-%d}"
-        within = pc.and_(pc.greater_equal(values, first), pc.less(values, end))
-    elif pa.types.is_integer(values.type):
-        allowed = f"numbers from -{LARGEST_INTEGER:,} to {LARGEST_INTEGER:,}"
-        within = pc.and_(pc.greater_equal(values, -LARGEST_INTEGER), pc.less_equal(values, LARGEST_INTEGER))
-    elif pa.types.is_floating(values.type):
-        allowed, within = "finite numbers", pc.is_finite(values)
-    else:
-        return None
-    # A null is neither within nor beyond.
-    beyond = values.filter(pc.invert(within))
-    return (allowed, str(beyond[:1].cast(pa.string())[0])) if len(beyond) else None
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,21 +1,22 @@
-"""Fetch what changed of the raw tables into audited files: all tables download at the same time.
+"""Fetch what changed of the raw tables, and stage and audit it: all tables at the same time.
 
 A table is requested conditionally, by the validators of the responses that it was loaded from. Its file is
-then made to conform to the contract, dated by its parent, cut to the window and audited.
+then read once into a staged table: in the types of the contract, dated by its parent. The audit follows.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
-import pyarrow.parquet as pq
+import duckdb
 
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.catalog import RawTable, Window
-from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
-from serverless_assets.ingestion.http import NO_VALIDATORS
+from serverless_assets.ingestion.contract import ContractError
+from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.limits import start_thread
 from serverless_assets.ingestion.source import (
     Download,
@@ -25,17 +26,26 @@ from serverless_assets.ingestion.source import (
     NotModified,
     SourceError,
 )
-from serverless_assets.ingestion.state import CachedResponse, TableState, cached_response, window_to_load
+from serverless_assets.ingestion.state import (
+    CachedResponse,
+    TableState,
+    cached_response,
+    must_load,
+    window_to_load,
+)
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse, WarehouseError
+from serverless_assets.warehouse.staging import StagedRows, StagingArea
 
 # A thread that waits for the source stops at once; one may be converting a large file.
 SECONDS_TO_STOP = 5.0
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class AuditedTable:
-    """A table's rows, checked and in the warehouse's columns and types, ready to be loaded.
+    """A table's rows, staged in the warehouse's columns and types, and checked.
 
     key: identifies the request, and `response` what to keep to make it conditional the next time.
     source: identifies the source.
@@ -44,7 +54,7 @@ class AuditedTable:
     """
 
     table: RawTable
-    path: Path
+    rows: StagedRows
     content: audit.Content
     download: Download
     key: str
@@ -108,6 +118,7 @@ def fetch_tables(
     log: Log,
     states: Mapping[str, TableState] | None = None,
     force: bool = False,
+    to_load: bool = True,
 ) -> Generator[FetchResult, None, None]:
     """Fetch and audit `tables`, each by itself: one that fails stops only those that it dates.
 
@@ -118,43 +129,70 @@ def fetch_tables(
     Args:
         states: what each table holds; what did not change since is not downloaded, unless by `force`.
         force: also take rows that are far fewer than before.
+        to_load: what is staged may be loaded until the next result is asked for.
     """
     states = states or {}
     parents = [table.dated_by.parent for table in tables if table.dated_by]
-    fetch = Fetch(source, window, scratch, log, {} if force else states)
-    run = FetchRun(tables, warehouse, fetch, states, force)
-    try:
-        for table in dict.fromkeys([*tables, *parents]):
-            run.fetch_of(table).start([table])
-        for table in tables:
-            yield run.result(table)
-    finally:
-        source.cancelled.set()
-        # They write into `scratch`, which may be removed next.
-        wait(fetch.threads(), SECONDS_TO_STOP)
+    with warehouse.staging(scratch, source.limits.memory_mib, to_load) as area:
+        threads = Threads()
+        fetch = Fetch(source, window, scratch, log, {} if force else states, area, threads)
+        run = FetchRun(tables, warehouse, fetch, states, force)
+        try:
+            for table in dict.fromkeys([*tables, *parents]):
+                run.fetch_of(table).request(table)
+            for table in tables:
+                run.start(table)
+            for table in tables:
+                # A parent is not taken away from the area before its children are dated.
+                for child in run.children(table):
+                    run.result(child)
+                yield run.result(table)
+        finally:
+            source.cancelled.set()
+            area.stop()
+            # They write into `scratch`, which may be removed next.
+            wait(threads.futures.values(), SECONDS_TO_STOP)
+
+
+@dataclass
+class Threads:
+    """Threads by what they find out; each is started once."""
+
+    futures: dict[Hashable, Future[Any]] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock)
+
+    def start(self, work: Callable[[RawTable], Result], table: RawTable, *key: Hashable) -> Future[Result]:
+        with self._lock:
+            key = (work.__name__, table.name, *key)
+            if key not in self.futures:
+                self.futures[key] = start_thread(work, table)
+            return self.futures[key]
 
 
 @dataclass
 class FetchRun:
-    """The results for `tables`, given what they hold; each is found once."""
+    """The results for `tables`, given what they hold."""
 
     tables: Sequence[RawTable]
     warehouse: Warehouse
     fetch: "Fetch"
     states: Mapping[str, TableState]
     force: bool
-    results: dict[RawTable, FetchResult] = field(default_factory=dict)
+
+    def start(self, table: RawTable) -> Future[FetchResult]:
+        return self.fetch.threads.start(self._find_result, table)
 
     def result(self, table: RawTable) -> FetchResult:
-        if table not in self.results:
-            self.results[table] = self._find_result(table)
-        return self.results[table]
+        return self.start(table).result()
+
+    def children(self, table: RawTable) -> list[RawTable]:
+        return [child for child in self.tables if child.dated_by and child.dated_by.parent == table]
 
     def fetch_of(self, table: RawTable) -> "Fetch":
         """Return the fetch over the window that is to be loaded of the table."""
         requested = self.fetch.window if table.has_months else None
         window = window_to_load(table, self.states.get(table.name), self.fetch.source.key, requested)
-        return self.fetch if window == requested else self.fetch.over(window)
+        return self.fetch.over(window)
 
     def _find_result(self, table: RawTable) -> FetchResult:
         if table.dated_by and table.dated_by.parent in self.tables:
@@ -166,10 +204,11 @@ class FetchRun:
         try:
             response = fetch.response(table)
             if isinstance(response, NotModified) and fetch.is_current(table):
-                children = [
-                    child for child in self.tables if child.dated_by and child.dated_by.parent == table
-                ]
-                if not any(self.fetch_of(child) is fetch and fetch.is_needed(child) for child in children):
+                children = self.children(table)
+                if not any(
+                    self.fetch_of(child).window == fetch.window and fetch.is_needed(child)
+                    for child in children
+                ):
                     return Unchanged(table, response, fetch.source.key, fetch.window_of(table))
             audited = self._without_repeated_keys(fetch.audited(table))
             if state is not None and not self.force:
@@ -181,6 +220,10 @@ class FetchRun:
             return Missing(table, str(error), table.optional or error.is_sample)
         except (SourceError, ContractError, WarehouseError) as error:
             return Failed(table, str(error))
+        except duckdb.Error as error:
+            # The disk is full, say.
+            reason = str(error).strip().splitlines()[0]
+            return Failed(table, f"{table.name} could not be audited ({reason}).")
 
     def _without_repeated_keys(self, audited: AuditedTable) -> AuditedTable:
         """Return the rows over as many months as it takes for no key to be in the table twice.
@@ -192,7 +235,7 @@ class FetchRun:
         windows = 0
         while state and window and state.within(table, window) != audited.content.hash:
             months = self.warehouse.months_with_keys(
-                table.shape, table.key, audited.path, window.start, window.end
+                table.shape, table.key, audited.rows, window.start, window.end
             )
             if not months:
                 break
@@ -205,12 +248,12 @@ class FetchRun:
         return audited
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fetch:
-    """The responses of the source over one window, and over others where that one is not enough.
+    """The responses of the source over one window, and the audits of what they bring.
 
-    Each table is requested once for a window. `states` are what the tables hold; a table that is not in it
-    is fetched unconditionally.
+    Each table is requested once for a window, and audited once. `states` are what the tables hold; a table
+    that is not in it is fetched unconditionally.
     """
 
     source: HttpSource
@@ -218,32 +261,19 @@ class Fetch:
     scratch: Path
     log: Log
     states: Mapping[str, TableState]
-    responses: dict[str, Future[Download | NotModified]] = field(default_factory=dict)
-    files: dict[str, Future[Download]] = field(default_factory=dict)
-    audits: dict[str, AuditedTable] = field(default_factory=dict)
-    served: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    windows: dict[Window | None, "Fetch"] = field(default_factory=dict)
+    area: StagingArea
+    threads: Threads
 
     def over(self, window: Window | None) -> "Fetch":
         """Return the responses over another window."""
-        self.windows.setdefault(self.window, self)
-        if window not in self.windows:
-            scratch = self.scratch / f"{len(self.windows)}"
-            scratch.mkdir()
-            self.windows[window] = Fetch(
-                self.source, window, scratch, self.log, self.states, windows=self.windows
-            )
-        return self.windows[window]
+        return replace(self, window=window)
 
-    def start(self, tables: Sequence[RawTable]) -> None:
-        """Request the tables in threads, unless they have been."""
-        for table in tables:
-            if table.name not in self.responses:
-                self.responses[table.name] = start_thread(self._request, table)
+    def request(self, table: RawTable) -> Future[Download | NotModified]:
+        """Request the table in a thread, unless it has been."""
+        return self.threads.start(self._request, table, self.window_of(table))
 
     def response(self, table: RawTable) -> Download | NotModified:
-        self.start([table])
-        return self.responses[table.name].result()
+        return self.request(table).result()
 
     def is_current(self, table: RawTable) -> bool:
         """Whether the table holds what the source would answer, dated by what its parent would."""
@@ -261,73 +291,47 @@ class Fetch:
 
     def audited(self, table: RawTable) -> AuditedTable:
         """Return the table's audited rows, downloaded if they have not been."""
-        if table.name not in self.audits:
-            self.audits[table.name] = self._audit(table)
-        return self.audits[table.name]
+        return self.threads.start(self._audit, table, self.window_of(table)).result()
 
     def window_of(self, table: RawTable) -> Window | None:
         return self.window if table.has_months else None
 
-    def threads(self) -> list[Future[Any]]:
-        """Return all threads that were started, over this window and the others."""
-        threads: list[Future[Any]] = []
-        for fetch in self.windows.values() or [self]:
-            threads += [*fetch.responses.values(), *fetch.files.values()]
-        return threads
+    def _request(self, table: RawTable) -> Download | NotModified:
+        """Fetch the table's file, unless it did not change."""
+        cached = self._cached(table)
+        return self._download(table, cached.validators if cached else NO_VALIDATORS)
 
-    def _request(self, table: RawTable, conditional: bool = True) -> Download | NotModified:
-        """Fetch the table's file in the types of its contract, unless it did not change."""
-        path, window = self._path(table, "download"), self.window_of(table)
-        cached = self._cached(table) if conditional else None
-        validators = cached.validators if cached else NO_VALIDATORS
-        response = self.source.fetch(table.location, window, path, self.log, validators)
-        if isinstance(response, NotModified):
-            return response
-        conformed = self._path(table, "conformed.parquet")
-        conform(path, table, conformed)
-        self.served[table.name] = {column.name: str(column.type) for column in pq.read_schema(path)}
-        path.unlink()
-        return replace(response, path=conformed)
-
-    def _file(self, table: RawTable) -> Future[Download]:
-        """Return the table's file, fetched now if the source had answered that it did not change."""
-        if table.name not in self.files:
-            self.start([table])
-            file: Future[Any] = self.responses[table.name]
-            if file.exception() is None and isinstance(file.result(), NotModified):
-                file = start_thread(self._request, table, conditional=False)
-            self.files[table.name] = file
-        return self.files[table.name]
+    def _download(self, table: RawTable, validators: Validators) -> Download | NotModified:
+        path = self.scratch / f"{self._name(table)}.download"
+        return self.source.fetch(table.location, self.window_of(table), path, self.log, validators)
 
     def _audit(self, table: RawTable) -> AuditedTable:
-        parent = table.dated_by.parent if table.dated_by else None
-        file, parent_file = self._file(table), self._file(parent) if parent else None
-        download, window = file.result(), self.window_of(table)
-        path = download.path
-        # A parent that came twice would double the child's rows.
-        dated_by = self.audited(parent).content.hash if parent else ""
-        with audit_connection(self.scratch) as connection:
-            audit.check_keys(connection, table, path)
-            if parent and parent_file:
-                dated = self._path(table, "dated.parquet")
-                orphans = audit.add_event_time(connection, table, path, parent_file.result().path, dated)
-                if orphans:
-                    # A source may cut the parents to the window and not the children. Whether these rows
-                    # belong to parents of other months, or to none at all, all of the parents tell.
-                    every_parent = self.over(None)._file(parent).result().path
-                    audit.check_parents(connection, table, path, every_parent)
-                    self.log(
-                        f"{table.name}: {orphans:,} rows belong to other months than {self.window}: left out."
-                    )
-                path = dated
-            if window:
-                cut = self._path(table, "window.parquet")
-                audit.keep_window(connection, table, path, window, cut)
-                path = cut
-            content = audit.content_of(connection, table, path)
-        key, response = self._key(table), CachedResponse(download.validators, dated_by)
-        served = self.served[table.name]
-        return AuditedTable(table, path, content, download, key, response, self.source.key, window, served)
+        parent = self.audited(table.dated_by.parent) if table.dated_by else None
+        download, window = self.response(table), self.window_of(table)
+        if isinstance(download, NotModified):
+            # It did not change, but what dates it did.
+            download = self._download(table, NO_VALIDATORS)
+        assert isinstance(download, Download)
+        # A table that may turn out to be unchanged is not written to the warehouse for that.
+        is_loaded = window is None and must_load(table, self.states.get(table.name))
+        rows = self.area.rows(self._name(table), for_warehouse=is_loaded)
+        served = audit.stage(rows, table, download.path, parent.rows if parent else None)
+        download.path.unlink()
+        audit.check_keys(rows, table)
+        if parent and (orphans := audit.count_orphans(rows, table)):
+            # A source may cut the parents to the window and not the children. Whether these rows belong to
+            # parents of other months, or to none at all, all of the parents tell.
+            audit.check_parents(rows, table, self.over(None).audited(parent.table).rows)
+            self.log(f"{table.name}: {orphans:,} rows belong to other months than {self.window}: left out.")
+        if window:
+            rows = audit.within(rows, table, window)
+        content = audit.content_of(rows, table)
+        # The child's rows follow from the parent's, too.
+        response = CachedResponse(download.validators, parent.content.hash if parent else "")
+        columns = {column.name: str(column.type) for column in served}
+        return AuditedTable(
+            table, rows, content, download, self._key(table), response, self.source.key, window, columns
+        )
 
     def _dated_by(self, table: RawTable) -> str:
         """Return the version of the parent's rows as the source would answer them."""
@@ -344,5 +348,7 @@ class Fetch:
     def _key(self, table: RawTable) -> str:
         return self.source.request_key(table.location, self.window_of(table))
 
-    def _path(self, table: RawTable, suffix: str) -> Path:
-        return self.scratch / f"{table.name}.{suffix}"
+    def _name(self, table: RawTable) -> str:
+        """Return a name for the table's rows over the window."""
+        window = self.window_of(table)
+        return f"{table.name}_{window.start}_{window.end}" if window else table.name

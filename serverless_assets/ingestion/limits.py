@@ -34,14 +34,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """How long a table may take, over all attempts, and how slowly its bytes may come.
+    """How long a table may take, over all attempts, how slowly its bytes may come, and its memory.
 
     minimum_rate: bytes per second, on average over each `rate_window_seconds`; 0 allows any.
+    memory_mib: for the rows of all tables that are audited at a time; what is beyond goes to disk.
     """
 
     deadline_seconds: float = 3600.0
     minimum_rate: int = 1000
     rate_window_seconds: float = RATE_WINDOW_SECONDS
+    memory_mib: int = 768
 
 
 DEFAULT_LIMITS = DownloadLimits()

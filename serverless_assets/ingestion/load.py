@@ -8,7 +8,7 @@ from typing import Any
 from serverless_assets.ingestion.audit import Part
 from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, FetchResult, Unchanged
-from serverless_assets.ingestion.state import TableState, answers_to_keep, definition_of
+from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
@@ -81,7 +81,7 @@ def load_table(
         if isinstance(fetched, AuditedTable) and decision.load:
             rows_before = None if state is None else warehouse.row_count(table.name)
             days = (window.start, window.end) if window else None
-            work = warehouse.replace_rows(table.shape, fetched.path, kept, days)
+            work = warehouse.replace_rows(table.shape, fetched.rows, kept, days)
         elif kept:
             warehouse.write_states({table.name: kept})
         if isinstance(fetched, AuditedTable) and window is None:
@@ -136,7 +136,7 @@ def decide_load(
     # A window leaves a table laid out as it is, whatever the catalogue now says.
     as_defined = window is not None or before.definition == loaded.definition
     if before.within(table, window) == content.hash and as_defined and not force:
-        renewed = replace(before.with_answer(key, response), source=source)
+        renewed = replace(before.with_answer(key, response), source=source, hashed_by=HASHED_BY)
         kept = None if renewed == before else renewed
         return LoadDecision(False, "unchanged content: not loaded", content.hash, kept)
     months_before = before.months or {}
@@ -149,6 +149,8 @@ def decide_load(
         cause = "first load"
     elif not state.version:
         cause = "it was not known what the table held"
+    elif before.hashed_by != HASHED_BY:
+        cause = f"its rows were hashed by {before.hashed_by}, and are now by {HASHED_BY}"
     elif not as_defined:
         cause = "its definition changed"
     else:

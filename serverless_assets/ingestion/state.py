@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from serverless_assets.ingestion.http import Validators
 
 # The whole history, and what else people ask for by turns; a note has room for these and 30 years of months.
 ANSWERS_REMEMBERED = 8
+# Another version of DuckDB may hash the same rows in another way.
+HASHED_BY = f"DuckDB {version('duckdb')}"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class TableState:
     definition: that of the table when it was last loaded whole, by `definition_of`.
     answers: the responses that its rows came from, by the key of the request.
     source: identifies the source that all of its rows come from, as `HttpSource.key`; empty if unknown.
+    hashed_by: what the versions were made with; they are compared with those of the same alone.
     """
 
     version: str = ""
@@ -43,6 +47,7 @@ class TableState:
     definition: str = ""
     answers: Mapping[str, CachedResponse] = field(default_factory=dict)
     source: str = ""
+    hashed_by: str = HASHED_BY
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> "TableState":
@@ -57,6 +62,7 @@ class TableState:
             definition=str(note.get("definition", "")),
             answers=_parse_answers(answers if isinstance(answers, dict) else {}),
             source=str(note.get("source", "")),
+            hashed_by=str(note.get("hashed_by", "an earlier version")),
         )
 
     def as_note(self) -> dict[str, Any]:
@@ -77,6 +83,7 @@ class TableState:
             "built_by": self.built_by,
             "definition": self.definition,
             **({"source": self.source} if self.source else {}),
+            "hashed_by": self.hashed_by,
             "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in answers.items()},
         }
 
@@ -89,7 +96,8 @@ class TableState:
 
     def is_of(self, source: str) -> bool:
         """Whether all of its rows are known to be this source's."""
-        return bool(self.version) and self.months is not None and self.source == source
+        is_known = bool(self.version) and self.months is not None and self.hashed_by == HASHED_BY
+        return is_known and self.source == source
 
     def with_answer(self, key: str, response: CachedResponse) -> "TableState":
         """Return the state of the same rows, known to be this response too."""
@@ -114,11 +122,18 @@ class TableState:
 
 def cached_response(table: RawTable, state: TableState | None, key: str) -> CachedResponse | None:
     """Return the response to a request that the table was loaded from, if it may be made conditionally."""
-    if state is None or state.definition != definition_of(table):
+    if state is None or must_load(table, state):
         return None
     response = state.answers.get(key)
     # Rows that a parent dates are known only with that parent's.
     return response if response and (response.dated_by or not table.dated_by) else None
+
+
+def must_load(table: RawTable, state: TableState | None) -> bool:
+    """Whether the table is loaded whatever its rows are, unless only some months are requested."""
+    if state is None or not state.version or state.hashed_by != HASHED_BY:
+        return True
+    return state.definition != definition_of(table)
 
 
 def window_to_load(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets.errors import UserError
+from serverless_assets.warehouse.staging import StagedRows, StagingArea
 
 
 class WarehouseError(UserError):
@@ -50,7 +51,7 @@ class JobStats:
         )
 
 
-def refuse_other_columns(table: TableShape, rows: Path | pa.Table) -> None:
+def refuse_other_columns(table: TableShape, rows: Path | pa.Table | StagedRows) -> None:
     """Raise `WarehouseError` unless the rows have just the table's columns, in order and of their types.
 
     Left to themselves, one warehouse fills a missing column with nulls, and another takes any file.
@@ -91,14 +92,15 @@ class Warehouse(Protocol):
     def replace_rows(
         self,
         table: TableShape,
-        rows: Path | pa.Table,
+        rows: Path | pa.Table | StagedRows,
         note: Mapping[str, object],
         window: tuple[date, date] | None = None,
     ) -> JobStats:
         """Replace the rows of the table, all of them or those of a window; create it if there is none.
 
         Args:
-            rows: a parquet file or a table, with exactly the columns of `table.schema`, in that order.
+            rows: a parquet file, a table or staged rows, with exactly the columns of `table.schema`, in that
+                order. Staged rows are gone afterwards if they lie in the warehouse.
             note: kept with the relation itself, in the place of the last one. It never claims more than the
                 table holds: where it cannot be written in the same step, there is none until the rows are in.
             window: replace just the rows with `start <= partitioned_by < end`.
@@ -108,11 +110,20 @@ class Warehouse(Protocol):
         """
 
     def months_with_keys(
-        self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
+        self, table: TableShape, key: Sequence[str], rows: Path | StagedRows, start: date, end: date
     ) -> Sequence[date]:
-        """The months before `start` and from `end` on in which the table has keys of a parquet file's rows.
+        """The months before `start` and from `end` on in which the table has keys of other rows.
 
-        The file is as for `replace_rows`; `key` are the columns that make a key together.
+        They are as for `replace_rows`; `key` are the columns that make a key together.
+        """
+
+    def staging(
+        self, scratch: Path, memory_mib: int, to_load: bool = True
+    ) -> AbstractContextManager[StagingArea]:
+        """Open the database in which rows are audited before `replace_rows` takes them.
+
+        Args:
+            to_load: otherwise it never does, and nothing is written to the warehouse.
         """
 
     def connected(self) -> AbstractContextManager[None]:

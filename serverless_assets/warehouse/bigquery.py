@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import duckdb
 import pyarrow as pa
 from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
@@ -21,10 +22,10 @@ from serverless_assets import google_errors
 from serverless_assets.warehouse import JobStats, TableShape, WarehouseError, refuse_other_columns
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery_jobs import Jobs, work
+from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea
 
 # BigQuery's list price on demand, for an estimate: a project may have another.
 USD_PER_TIB, TIB = 6.25, 1 << 40
-STAGING_PREFIX = "_staging_"
 STAGING_LIFETIME = timedelta(hours=1)
 SCRATCH_LIFETIME = timedelta(days=1)
 # What BigQuery knows of a table takes a call of some 0.1 s, and costs nothing. One query would tell it of all
@@ -135,10 +136,12 @@ class BigQueryWarehouse:
     def replace_rows(
         self,
         table: TableShape,
-        rows: Path | pa.Table,
+        rows: Path | pa.Table | StagedRows,
         note: Mapping[str, object],
         window: tuple[date, date] | None = None,
     ) -> JobStats:
+        if isinstance(rows, StagedRows):
+            rows = rows.parquet()
         refuse_other_columns(table, rows)
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
@@ -156,14 +159,19 @@ class BigQueryWarehouse:
                 return loaded + work(jobs.run(create(*names, table, described, jobs.labels)))
 
     def months_with_keys(
-        self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
+        self, table: TableShape, key: Sequence[str], rows: Path | StagedRows, start: date, end: date
     ) -> Sequence[date]:
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
             statement = sql.months_with_keys_statement(*names, table, key, start, end)
-            with jobs.staged(staging, rows):
+            with jobs.staged(staging, rows.parquet() if isinstance(rows, StagedRows) else rows):
                 return sorted(row["month"] for row in jobs.rows(jobs.run(statement)))
+
+    @contextmanager
+    def staging(self, scratch: Path, memory_mib: int, to_load: bool = True) -> Iterator[StagingArea]:
+        with closing(duckdb.connect()) as connection:
+            yield StagingArea(connection, scratch, memory_mib)
 
     @contextmanager
     def connected(self) -> Iterator[None]:

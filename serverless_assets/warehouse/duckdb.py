@@ -16,6 +16,7 @@ import pyarrow as pa
 from serverless_assets import sql
 from serverless_assets.files import is_writable
 from serverless_assets.warehouse import JobStats, TableShape, WarehouseError, refuse_other_columns
+from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea, drop_staged
 
 # How long to wait for another process to close the file. Runs take turns: it is a person's, as a rule.
 SECONDS_TO_WAIT_FOR_FILE = 60.0
@@ -67,19 +68,20 @@ class DuckDBWarehouse:
     def replace_rows(
         self,
         table: TableShape,
-        rows: Path | pa.Table,
+        rows: Path | pa.Table | StagedRows,
         note: Mapping[str, object],
         window: tuple[date, date] | None = None,
     ) -> JobStats:
         refuse_other_columns(table, rows)
         relation, bound = self.quoted_name(table.name), sql.identifier(str(table.partitioned_by))
         with self._transaction() as connection:
-            if isinstance(rows, Path):
-                new_rows = _parquet(rows)
-            else:
-                new_rows = "new_rows"
-                connection.register(new_rows, rows)
-            if window is None:
+            if isinstance(rows, pa.Table):
+                connection.register("new_rows", rows)
+            new_rows = "new_rows" if isinstance(rows, pa.Table) else _relation(rows)
+            if window is None and isinstance(rows, StagedRows) and rows.in_warehouse:
+                connection.execute(f"drop table if exists {relation}")
+                connection.execute(f"alter table {rows.relation} rename to {sql.identifier(table.name)}")
+            elif window is None:
                 connection.execute(f"create or replace table {relation} as from {new_rows}")
             else:
                 start, end = window
@@ -92,17 +94,31 @@ class DuckDBWarehouse:
         return JobStats()
 
     def months_with_keys(
-        self, table: TableShape, key: Sequence[str], rows: Path, start: date, end: date
+        self, table: TableShape, key: Sequence[str], rows: Path | StagedRows, start: date, end: date
     ) -> Sequence[date]:
         bound = sql.identifier(str(table.partitioned_by))
         with self._connection() as connection:
             rows_found = connection.execute(
                 f"select distinct cast(date_trunc('month', {bound}) as date)"
-                f" from {self.quoted_name(table.name)} semi join {_parquet(rows)}"
+                f" from {self.quoted_name(table.name)} semi join {_relation(rows)}"
                 f" using ({', '.join(map(sql.identifier, key))})"
                 f" where {bound} < date '{start}' or {bound} >= date '{end}' order by 1"
             ).fetchall()
         return [month for (month,) in rows_found]
+
+    @contextmanager
+    def staging(self, scratch: Path, memory_mib: int, to_load: bool = True) -> Iterator[StagingArea]:
+        if self.read_only or not to_load:
+            with closing(duckdb.connect()) as connection:
+                yield StagingArea(connection, scratch, memory_mib)
+            return
+        schema = sql.identifier(self.database, self.schema)
+        with self._connection() as connection:
+            connection.execute(f"create schema if not exists {schema}")
+            try:
+                yield StagingArea(connection, scratch, memory_mib, schema)
+            finally:
+                drop_staged(connection)
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -136,8 +152,9 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             rows = connection.execute(
                 "select table_name from information_schema.tables"
-                " where table_catalog = ? and lower(table_schema) = lower(?)",
-                [self.database, self.schema],
+                " where table_catalog = ? and lower(table_schema) = lower(?)"
+                " and not starts_with(table_name, ?)",
+                [self.database, self.schema, STAGING_PREFIX],
             ).fetchall()
         return {name for (name,) in rows}
 
@@ -168,10 +185,11 @@ class DuckDBWarehouse:
             rows = connection.execute(
                 "select table_name, 'table', comment from duckdb_tables()"
                 " where database_name = $database and lower(schema_name) = lower($schema)"
+                " and not starts_with(table_name, $staging)"
                 " union all"
                 " select view_name, 'view', comment from duckdb_views()"
                 " where database_name = $database and lower(schema_name) = lower($schema)",
-                {"database": self.database, "schema": self.schema},
+                {"database": self.database, "schema": self.schema, "staging": STAGING_PREFIX},
             ).fetchall()
         return [(name, kind, _note(comment)) for name, kind, comment in rows]
 
@@ -261,8 +279,10 @@ def _comment(kind: str, relation: str, note: Mapping[str, object]) -> str:
     return f"comment on {kind} {relation} is {sql.literal(json.dumps(dict(note)))}"
 
 
-def _parquet(path: Path) -> str:
-    return f"read_parquet({sql.literal(str(path))})"
+def _relation(rows: Path | StagedRows) -> str:
+    if isinstance(rows, StagedRows):
+        return f"({rows.query})"
+    return f"read_parquet({sql.literal(str(rows))})"
 
 
 def damage_of(path: Path) -> str | None:
@@ -283,6 +303,7 @@ def verify(path: Path) -> str | None:
     """
     try:
         with closing(duckdb.connect(str(path), config={**CONFIGURATION})) as connection:
+            drop_staged(connection)
             connection.execute("checkpoint")
             tables = connection.execute(
                 "select database_name, schema_name, table_name from duckdb_tables()"

@@ -4,6 +4,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -75,8 +76,10 @@ def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> LoadResult | Fa
     source = HttpSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
     notes = warehouse.read_states()
     states = {name: TableState.from_note(note) for name, note in notes.items()}
-    (fetched,) = fetch_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states)
-    return load_table(warehouse, fetched, notes.get(RAW_STORES.name), None, "run")
+    tables = fetch_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states)
+    # What is staged is gone at the end.
+    with closing(tables):
+        return load_table(warehouse, next(tables), notes.get(RAW_STORES.name), "run")
 
 
 def rows_of(warehouse: DuckDBWarehouse) -> str:

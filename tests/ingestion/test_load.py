@@ -17,6 +17,7 @@ from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load
 from serverless_assets.ingestion.source import Download, NotModified
 from serverless_assets.ingestion.state import (
+    HASHED_BY,
     CachedResponse,
     TableState,
     cached_response,
@@ -24,6 +25,7 @@ from serverless_assets.ingestion.state import (
     version_of,
     window_to_load,
 )
+from serverless_assets.warehouse.staging import StagedRows
 from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS
 
 SEPTEMBER, OCTOBER, NOVEMBER = date(2026, 9, 1), date(2026, 10, 1), date(2026, 11, 1)
@@ -65,9 +67,9 @@ def decided_of(
     source: str = SHOP,
     force: bool = False,
 ) -> LoadDecision:
-    path = Path(f"{table.name}.parquet")
-    download, key = Download(path, "http://shop", 0, 0.0), "window" if window else "whole"
-    audited = AuditedTable(table, path, rows, download, key, response, source, window)
+    download, key = Download(Path(), "http://shop", 0, 0.0), "window" if window else "whole"
+    staged: StagedRows = None  # type: ignore[assignment]
+    audited = AuditedTable(table, staged, rows, download, key, response, source, window)
     return decide_load(audited, state, "this run", force)
 
 
@@ -79,6 +81,7 @@ def decided_unchanged(state: TableState, window: Window | None, source: str) -> 
 BEFORE = {SEPTEMBER: "s", OCTOBER: "o"}
 LOADED = state_of(BEFORE)
 OTHER_DEFINITION = replace(LOADED, definition="another")
+OTHER_HASHES = replace(LOADED, hashed_by="DuckDB 1.5.0")
 DECADE = {date(2016 + n // 12, n % 12 + 1, 1): "x" for n in range(25)}
 
 
@@ -99,6 +102,13 @@ DECADE = {date(2016 + n // 12, n % 12 + 1, 1): "x" for n in range(25)}
         (LOADED, {}, None, True, "loaded from the source: 2026-09, 2026-10"),
         (OTHER_DEFINITION, BEFORE, None, True, "loaded from the source: its definition changed"),
         (OTHER_DEFINITION, {OCTOBER: "o"}, OF_OCTOBER, False, "unchanged content: not loaded"),
+        (
+            OTHER_HASHES,
+            {SEPTEMBER: "s3", OCTOBER: "o3"},
+            None,
+            True,
+            f"loaded from the source: its rows were hashed by DuckDB 1.5.0, and are now by {HASHED_BY}",
+        ),
         (
             state_of({}),
             DECADE,
@@ -127,7 +137,14 @@ def test_a_snapshot_is_compared_as_a_whole_whatever_the_window():
     assert not decided_of(RAW_CUSTOMERS, state, same, OF_OCTOBER).load
     changed = decided_of(RAW_CUSTOMERS, state, replace(same, hash="other"))
     assert changed.reason == "loaded from the source: new content"
-    assert changed.state.as_note().keys() == {"version", "built_by", "definition", "source", "validators"}
+    assert changed.state.as_note().keys() == {
+        "version",
+        "built_by",
+        "definition",
+        "source",
+        "hashed_by",
+        "validators",
+    }
 
 
 # ---- what is kept
@@ -188,6 +205,7 @@ def test_a_window_load_ends_as_a_whole_load_of_the_same_rows_does(before, after,
         (replace(LOADED, source=""), SHOP, None),
         (UNKNOWN, SHOP, None),
         (replace(LOADED, months=None), SHOP, None),
+        (OTHER_HASHES, SHOP, None),
     ],
 )
 def test_months_are_loaded_by_themselves_only_beside_rows_of_the_same_source(state, source, window):
@@ -214,6 +232,7 @@ def test_the_same_rows_from_another_source_are_then_that_sources():
         (UNKNOWN, None),
         (LOADED, KNOWN),
         (OTHER_DEFINITION, None),
+        (OTHER_HASHES, None),
         (replace(LOADED, answers={"another url": KNOWN}), None),
     ],
 )

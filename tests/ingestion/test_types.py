@@ -5,15 +5,17 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.audit import content_of
+from serverless_assets.ingestion.audit import content_of, stage
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.column_types import TYPES, declared_type
-from serverless_assets.ingestion.contract import ContractError, audit_connection, conform
+from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from serverless_assets.warehouse.staging import StagingArea
 
 SOME_ID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 LARGE = Decimal(10**37 + 1)
@@ -39,6 +41,7 @@ REFUSED = [
     (pa.list_(pa.string()), ["x"]),
     (pa.struct({"a": pa.int64()}), {"a": 1}),
     (pa.map_(pa.string(), pa.string()), [("a", "b")]),
+    (pa.decimal256(50, 0), LARGE),
 ]
 
 
@@ -55,24 +58,24 @@ def serve(path: Path, kind: pa.DataType, value: object) -> Path:
 def test_a_type_is_loaded_as_what_both_warehouses_hold(tmp_path, kind, value, data_type, loaded):
     source = serve(tmp_path / "source.parquet", kind, value)
     assert declared_type(pq.read_schema(source).field("value").type) == data_type
-    table, target = table_of(data_type), tmp_path / "conformed.parquet"
-    conform(source, table, target)
-    with audit_connection(tmp_path) as connection:
-        first = content_of(connection, table, target)
-        conform(source, table, target)
-        assert content_of(connection, table, target).hash == first.hash
-    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
-    warehouse.replace_rows(table.shape, target, {})
-    rows = warehouse.query(f"select value from {warehouse.quoted_name('raw')} order by id")
-    assert rows["value"].to_pylist() == [loaded, None]
+    table, warehouse = table_of(data_type), DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+    with warehouse.staging(tmp_path, 512) as area:
+        staged = area.rows("raw", for_warehouse=True)
+        again = area.rows("again")
+        for rows in (staged, again):
+            stage(rows, table, source)
+        assert content_of(staged, table).hash == content_of(again, table).hash
+        warehouse.replace_rows(table.shape, staged, {})
+    answer = warehouse.query(f"select value from {warehouse.quoted_name('raw')} order by id")
+    assert answer["value"].to_pylist() == [loaded, None]
 
 
 @pytest.mark.parametrize(("kind", "value"), REFUSED, ids=lambda item: str(item)[:20])
 def test_another_type_is_refused_with_its_column_and_what_to_do(tmp_path, kind, value):
     assert declared_type(kind) is None
     source = serve(tmp_path / "source.parquet", kind, value)
-    with pytest.raises(ContractError) as refused:
-        conform(source, table_of("string"), tmp_path / "conformed.parquet")
+    with duckdb.connect() as connection, pytest.raises(ContractError) as refused:
+        stage(StagingArea(connection, tmp_path, 512).rows("raw"), table_of("string"), source)
     served = pq.read_schema(source).field("value").type
     assert str(refused.value) == (
         f"raw.value: expected string, found {served}, which cannot be loaded (serve it as text, or leave the "
