@@ -25,6 +25,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus as AssetCheckStatus,
 )
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
@@ -51,6 +52,7 @@ __all__ = [
     "WILL_RETRY_TAG",
     "AssetCheckStatus",
     "SerializableErrorInfo",
+    "SqlEventLogStorage",
     "SqlEventLogStorageMetadata",
     "SqliteEventLogStorage",
     "keep_sqlite_engines",

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType as Type
+from sqlalchemy import func, select
 
-from serverless_assets.dagster_internals import SqliteEventLogStorage
+from serverless_assets.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
+from serverless_assets.event_log import CHECKS, EVENTS
 
 # So that a history of years does not hold up the run that first prunes it.
 RUNS_AT_ONCE = 50
-EVENTS_AT_ONCE = 500
 # SQLite reuses the room of deleted rows; only a file that is mostly empty is worth being written anew.
 WORTH_A_VACUUM = 0.5
 
@@ -26,43 +27,35 @@ def prune_runs(instance: dg.DagsterInstance, newest: int) -> int:
         return 0
     records = instance.get_run_records()
     old = [record.dagster_run for record in records[newest:] if record.dagster_run.is_finished]
-    needed = _runs_of_newest_asset_events(instance) if old else set()
+    needed = _runs_of_newest_events(instance) if old else set()
     # The oldest first: what is stopped in the middle goes on from there.
-    candidates = [run.run_id for run in reversed(old) if run.run_id not in needed]
-    deleted = 0
-    for run_id in candidates:
-        if deleted == RUNS_AT_ONCE:
-            break
-        if not _has_newest_check(instance, run_id):
-            _delete(instance, run_id)
-            deleted += 1
+    deleted = [run.run_id for run in reversed(old) if run.run_id not in needed][:RUNS_AT_ONCE]
+    for run_id in deleted:
+        _delete(instance, run_id)
     if deleted and isinstance(instance.event_log_storage, SqliteEventLogStorage):
         _shrink(Path(instance.event_log_storage.path_for_shard("index")))
-    return deleted
+    return len(deleted)
 
 
-def _runs_of_newest_asset_events(instance: dg.DagsterInstance) -> set[str]:
-    """The runs of the newest materialization and observation of each asset and of each of its partitions."""
-    storage, runs = instance.event_log_storage, set()
-    for key in instance.all_asset_keys():
-        for event_type, fetch in (
-            (Type.ASSET_MATERIALIZATION, instance.fetch_materializations),
-            (Type.ASSET_OBSERVATION, instance.fetch_observations),
-        ):
-            runs |= {record.run_id for record in fetch(key, limit=1).records}
-            ids = sorted(storage.get_latest_storage_id_by_partition(key, event_type).values())
-            for start in range(0, len(ids), EVENTS_AT_ONCE):
-                some = ids[start : start + EVENTS_AT_ONCE]
-                records = fetch(dg.AssetRecordsFilter(asset_key=key, storage_ids=some), limit=len(some))
-                runs |= {record.run_id for record in records.records}
-    return runs
-
-
-def _has_newest_check(instance: dg.DagsterInstance, run_id: str) -> bool:
-    events = (entry.dagster_event for entry in instance.all_logs(run_id, of_type=Type.ASSET_CHECK_EVALUATION))
-    keys = {event.asset_check_evaluation_data.asset_check_key for event in events if event}
-    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys)) if keys else {}
-    return any(execution.run_id == run_id for execution in newest.values())
+def _runs_of_newest_events(instance: dg.DagsterInstance) -> set[str]:
+    """The runs of the newest materialization and observation of each asset and of each of its partitions, and
+    of the newest evaluation of each check: a query for all, as there are thousands."""
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        raise TypeError(f"the newest events of a {type(storage).__name__} are not known")
+    of_assets = EVENTS.c.dagster_event_type.in_(
+        [Type.ASSET_MATERIALIZATION.value, Type.ASSET_OBSERVATION.value]
+    )
+    by_partition = (EVENTS.c.asset_key, EVENTS.c.dagster_event_type, EVENTS.c.partition)
+    by_check = (CHECKS.c.asset_key, CHECKS.c.check_name, CHECKS.c.partition)
+    newest_events = select(func.max(EVENTS.c.id)).where(of_assets).group_by(*by_partition)
+    newest_checks = select(func.max(CHECKS.c.id)).group_by(*by_check)
+    with storage.index_connection() as connection:
+        return {
+            str(run_id)
+            for table, ids in ((EVENTS, newest_events), (CHECKS, newest_checks))
+            for (run_id,) in connection.execute(select(table.c.run_id).where(table.c.id.in_(ids)).distinct())
+        }
 
 
 def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
