@@ -98,10 +98,25 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
     return [_outcome(key, asset, step_errors, skipped_steps) for key, asset in seen.items()]
 
 
-def run_outcomes(instance: dg.DagsterInstance, run_id: str) -> Sequence[AssetOutcome]:
-    """The outcome of every asset of a run, as far as its events go by now."""
-    entries = instance.all_logs(run_id, of_type=OUTCOME_EVENTS)
-    return asset_outcomes(entry.dagster_event for entry in entries if entry.dagster_event)
+class RunEvents:
+    """The events of a run that tell what becomes of its assets.
+
+    Those that this process logs are kept as they come: to read a thousand of them back takes a second.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._events: list[dg.DagsterEvent] = []
+        for entry in instance.all_logs(run_id, of_type=OUTCOME_EVENTS):
+            self._add(entry)
+        instance.add_event_listener(run_id, self._add)
+
+    def _add(self, entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event and entry.dagster_event.event_type in OUTCOME_EVENTS:
+            self._events.append(entry.dagster_event)
+
+    def outcomes(self) -> Sequence[AssetOutcome]:
+        """The outcome of every asset of the run, as far as its events go by now."""
+        return asset_outcomes(self._events)
 
 
 def _outcome(

@@ -14,7 +14,7 @@ from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.files import remove_leftovers, remove_scratch_folders, write_atomically
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
-from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, run_outcomes
+from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, RunEvents
 from serverless_assets.publishing.run_history import prune_runs
 from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
@@ -86,6 +86,11 @@ class Publisher(ABC):
         self.warehouse = warehouse
         self.artifacts = artifacts
         self._lock: RunLock | None = None
+        self._events: RunEvents | None = None
+
+    def outcomes(self) -> Sequence[AssetOutcome]:
+        """What has become by now of each asset of the run that this wraps."""
+        return self._events.outcomes() if self._events else ()
 
     @property
     @abstractmethod
@@ -185,6 +190,7 @@ class Publisher(ABC):
                 raise ValueError("a publisher belongs to a run")
             run, instance, log = context.run, context.instance, context.log
             run_inputs = context.resources.run_inputs
+            self._events = RunEvents(instance, run.run_id)
             with ExitStack() as stack:
                 stack.callback(self.close)
                 self._begin_or_refuse(
@@ -196,7 +202,7 @@ class Publisher(ABC):
                     stack,
                 )
                 yield self
-                outcomes = run_outcomes(instance, run.run_id)
+                outcomes = self.outcomes()
                 try:
                     published = self.end(run.run_id, outcomes, log)
                 except Exception as error:
@@ -222,7 +228,7 @@ class Publisher(ABC):
         stack: ExitStack,
     ) -> None:
         """Begin the run; or say in its summary and its failure why it cannot begin."""
-        planned = [outcome.asset for outcome in run_outcomes(instance, run.run_id)]
+        planned = [outcome.asset for outcome in self.outcomes()]
         try:
             stack.enter_context(registered(self.home, run.run_id))
             admit(planned)

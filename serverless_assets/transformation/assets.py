@@ -10,7 +10,6 @@ from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import TRANSFORMATION
-from serverless_assets.publishing.outcome import run_outcomes
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
@@ -82,7 +81,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
         with as_failure():
             step = Step(context, project, manifest, translator, publisher.warehouse, variables)
             selected, notes = step.selected(), publisher.warehouse.read_states()
-            loads = [o for o in run_outcomes(context.instance, run_id) if o.asset in raw_tables]
+            loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
             missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads)
             left_out = {id: model for id, model in missing.items() if id in selected}
             for id, model in left_out.items():
