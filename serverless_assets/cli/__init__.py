@@ -1,5 +1,6 @@
 """The command line: `serverless --help`."""
 
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -16,6 +17,8 @@ def entry_point() -> NoReturn:
     Without Python's own shutdown, which takes a second after a run, and in which DuckDB's bindings print
     pages on objects that they call leaked.
     """
+    # By default Python looks for garbage after every 700 objects, and imports alone make a million: a second.
+    gc.set_threshold(200_000, 50, 50)
     code: object = 0
     try:
         main()
