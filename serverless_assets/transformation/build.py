@@ -41,12 +41,16 @@ class Plan:
     def __init__(self, decisions: Iterable[BuildDecision]) -> None:
         self._decisions = {decision.node.name: decision for decision in decisions}
 
-    def of(self, decision: BuildDecision) -> dg.TableMetadataValue:
-        """Return what was decided on a model and on those that it reads: on all, it would grow with each."""
+    def of(self, decision: BuildDecision) -> Mapping[str, dg.TableMetadataValue]:
+        """Return what was decided on a model and on those that it reads: on all, it would grow with each.
+
+        Where all of them are reused, the model's own reason says so.
+        """
         names = dict.fromkeys([*decision.node.reads, decision.node.name])
-        return dg.MetadataValue.table(
-            [_record(self._decisions[name]) for name in names if name in self._decisions]
-        )
+        decisions = [self._decisions[name] for name in names if name in self._decisions]
+        if not any(other.build for other in decisions):
+            return {}
+        return {"plan": dg.MetadataValue.table([_record(other) for other in decisions])}
 
 
 def _record(decision: BuildDecision) -> dg.TableRecord:
@@ -91,6 +95,7 @@ class Step:
         yield from self._not_built([*building, *last], results, causes)
         last = [decision for decision in last if causes[decision.node.id] is None]
         yield from self._reused(last, plan)
+        self._lineage.save()
         self._log_reused_checks([*first, *last], results.names())
         if failure:
             raise dbt_runner.DbtError(results.summary() or failure)
@@ -106,7 +111,8 @@ class Step:
 
     @cached_property
     def _lineage(self) -> ColumnLineage:
-        return ColumnLineage(self.manifest, self.translator, self.project.runs / "compiled")
+        folder = self.project.runs
+        return ColumnLineage(self.manifest, self.translator, folder / "compiled", folder / "lineage.json")
 
     @cached_property
     def _queries(self) -> CompiledQueries:
@@ -126,7 +132,13 @@ class Step:
         assets = self.context.job_def.asset_layer
         keys = {decision.node.id: self._key(decision) for decision in decisions}
         parents = {key: assets.get(key).parent_keys for key in keys.values()}
-        last = self._last_materializations({*keys.values(), *(key for of in parents.values() for key in of)})
+        others = {key for of in parents.values() for key in of} - set(keys.values())
+        unrecorded = {
+            keys[decision.node.id]
+            for decision in decisions
+            if not self._lineage.is_recorded(decision.node.id, decision.state.version)
+        }
+        last = self._last_materializations(others | unrecorded)
         versions = {key: (event.tags or {}).get(DATA_VERSION_TAG) for key, event in last.items()}
         versions |= {keys[decision.node.id]: decision.state.version for decision in decisions}
         awaited: list[dg.MaterializeResult] = []
@@ -139,8 +151,8 @@ class Step:
                     "dagster/table_name": warehouse_of(self.warehouse, decision.node).qualified_name(
                         decision.node.identifier
                     ),
-                    **self._lineage.of_reused(decision.node.id, last.get(key)),
-                    "plan": plan.of(decision),
+                    **self._lineage.of_reused(decision.node.id, decision.state.version, last.get(key)),
+                    **plan.of(decision),
                 }
                 if assets.get(key).child_keys - self.context.selected_asset_keys:
                     awaited.append(
@@ -166,6 +178,8 @@ class Step:
     def _last_materializations(
         self, keys: Collection[dg.AssetKey]
     ) -> Mapping[dg.AssetKey, dg.AssetMaterialization]:
+        if not keys:
+            return {}
         entries = [record.asset_entry for record in self.context.instance.get_asset_records([*keys])]
         return {
             entry.asset_key: entry.last_materialization.asset_materialization
@@ -284,11 +298,11 @@ class Step:
         if decision.months is not None:
             described["months"] = ", ".join(month[:7] for month in decision.months)
         described |= spent
-        described |= self._lineage.of_built(decision.node.id, self.context.log.debug)
+        described |= self._lineage.of_built(decision.node.id, decision.state.version, self.context.log.debug)
         return dg.Output(
             result.value,
             output_name=result.output_name,
-            metadata={**result.metadata, **described, "plan": plan.of(decision)},
+            metadata={**result.metadata, **described, **plan.of(decision)},
             tags=result.tags,
             data_version=dg.DataVersion(decision.state.version),
         )
