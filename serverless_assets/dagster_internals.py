@@ -19,6 +19,9 @@ from dagster._core.definitions.data_version import (
 # `ObserveResult` of an asset that other runs materialize would replace it.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+# Asks a run for its partition: a check of Dagster's own, whether the run has one, would replace this.
+from dagster._core.execution.context.system import StepExecutionContext
+
 # What event_log.py writes many events with: batches in Dagster's own storage would replace these.
 # And where the SQLite storages create their engines: an option of dagster.yaml to keep them would.
 from dagster._core.storage.asset_check_execution_record import (
@@ -55,8 +58,24 @@ __all__ = [
     "SqlEventLogStorage",
     "SqlEventLogStorageMetadata",
     "SqliteEventLogStorage",
+    "allow_runs_without_partition",
     "keep_sqlite_engines",
 ]
+
+
+_has_partitions_for_input = StepExecutionContext.has_asset_partitions_for_input
+
+
+def allow_runs_without_partition() -> None:
+    """Have a step with partitioned assets that reads other ones run without a partition: it reads them whole.
+
+    By itself, Dagster asks the run for its partition, to note the versions of what the step reads, and fails.
+    """
+
+    def has_partitions_for_input(context: StepExecutionContext, input_name: str) -> bool:
+        return context.has_partitions and _has_partitions_for_input(context, input_name)
+
+    setattr(StepExecutionContext, _has_partitions_for_input.__name__, has_partitions_for_input)
 
 
 def keep_sqlite_engines() -> None:

@@ -11,7 +11,7 @@ from serverless_assets.automation.plan import plan_job
 from serverless_assets.automation.schedules import schedules
 from serverless_assets.automation.sensors import alerts_of, sensors
 from serverless_assets.automation.what_if import what_if_job
-from serverless_assets.dagster_internals import keep_sqlite_engines
+from serverless_assets.dagster_internals import allow_runs_without_partition, keep_sqlite_engines
 from serverless_assets.environments import environment as build_environment
 from serverless_assets.forecasting.assets import forecasting_assets, refuse_owned_tables
 from serverless_assets.forecasting.component import build_defs_folder
@@ -40,6 +40,7 @@ warnings.filterwarnings("ignore", "Function `load_definitions_from_modules?`", d
 def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
     keep_sqlite_engines()
+    allow_runs_without_partition()
     environment = build_environment(settings)
     manifest, raw_tables = environment.project.read_manifest(), environment.raw_tables
     forecasts = {forecast.name: forecast for forecast in environment.forecasts}
@@ -58,7 +59,7 @@ def build(settings: Settings) -> dg.Definitions:
     declared = build_defs_folder(forecast_definitions)
     assets = [
         ingestion_assets(raw_tables, environment.first_month, settings.pool),
-        transformation_assets(environment.project, settings.pool),
+        transformation_assets(environment.project, environment.first_month, settings.pool),
         *(asset for asset in declared.assets or () if isinstance(asset, dg.AssetsDefinition)),
     ]
     external = [asset for asset in declared.assets or () if not isinstance(asset, dg.AssetsDefinition)]

@@ -111,13 +111,13 @@ def test_what_is_no_month_is_refused(months):
         range_tags(months, "ingest", MONTHS)
 
 
-@pytest.mark.parametrize("job", ["transform", "forecast", "plan", "what_if_forecast"])
+@pytest.mark.parametrize("job", ["forecast", "plan", "what_if_forecast"])
 def test_months_for_a_job_without_months_are_refused(green, job):
     with pytest.raises(RunRefused, match=f"--months is for jobs that load months: '{job}' has none"):
         range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
 
 
-@pytest.mark.parametrize("job", ["serverless_pipeline", "ingest", "full_rebuild"])
+@pytest.mark.parametrize("job", ["serverless_pipeline", "ingest", "transform", "full_rebuild"])
 def test_a_job_that_loads_months_takes_them(green, job):
     assert range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
 

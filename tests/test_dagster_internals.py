@@ -43,6 +43,18 @@ def test_storages_on_disk_use_one_engine_for_each_database(tmp_path):
                 assert second.engine is engine
 
 
+def test_a_step_of_partitioned_assets_that_reads_others_runs_without_a_partition():
+    months = dg.MonthlyPartitionsDefinition("2026-01-01", end_date="2026-04-01")
+    above = dg.asset(name="above", partitions_def=months)(lambda: None)
+    below = dg.asset(name="below", partitions_def=months, deps=[above])(lambda: None)
+    dagster_internals.allow_runs_without_partition()
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize([above], instance=instance).success
+        assert dg.materialize([above, below], instance=instance, selection=[below]).success
+        of_a_month = dg.materialize([above, below], instance=instance, partition_key="2026-02-01")
+        assert of_a_month.asset_materializations_for_node("below")[0].partition == "2026-02-01"
+
+
 def test_failed_run_carries_its_error_with_class_and_cause():
     @dg.asset
     def broken() -> None:

@@ -30,10 +30,25 @@ GROUP = "ingestion"
 NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
 
 
+def partitions_by_month(first_month: date) -> dg.MonthlyPartitionsDefinition:
+    """Return the partitions from `first_month` to the month that has begun."""
+    return dg.MonthlyPartitionsDefinition(start_date=f"{first_month:%Y-%m-01}", end_offset=1)
+
+
+def window_of_run(context: dg.AssetExecutionContext) -> Window | None:
+    """Return the months that a run is for; None means all."""
+    if context.has_partition_key_range:
+        keys = context.partition_key_range
+        return Window.of_months(date.fromisoformat(keys.start), date.fromisoformat(keys.end))
+    if context.has_partition_key:
+        month = date.fromisoformat(context.partition_key)
+        return Window.of_months(month, month)
+    return None
+
+
 def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -> dg.AssetsDefinition:
     """Return an asset for each table of the catalogue; facts are partitioned by month from `first_month`."""
-    # The month that has begun is a partition too.
-    months = dg.MonthlyPartitionsDefinition(start_date=f"{first_month:%Y-%m-01}", end_offset=1)
+    months = partitions_by_month(first_month)
 
     @dg.multi_asset(
         name=GROUP,
@@ -86,7 +101,7 @@ def _reload(
     force: bool,
 ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Load what changed at the source since it was last loaded; everything by `force`."""
-    window, failed, warehouse = _window(context), list[Failed](), checks.warehouse
+    window, failed, warehouse = window_of_run(context), list[Failed](), checks.warehouse
     notes = warehouse.read_states()
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with (
@@ -135,17 +150,6 @@ def _not_loaded(
     if isinstance(failed, Missing):
         not_materialized = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
         yield dg.Output(None, key.to_python_identifier(), metadata=not_materialized)
-
-
-def _window(context: dg.AssetExecutionContext) -> Window | None:
-    """Return the months that the run is for; None means the whole history that the source has."""
-    if context.has_partition_key_range:
-        keys = context.partition_key_range
-        return Window.of_months(date.fromisoformat(keys.start), date.fromisoformat(keys.end))
-    if context.has_partition_key:
-        month = date.fromisoformat(context.partition_key)
-        return Window.of_months(month, month)
-    return None
 
 
 def _observe(loaded: LoadResult, checks: CheckRunner) -> SourceObservation:

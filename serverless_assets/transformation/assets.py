@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
+from serverless_assets.ingestion.assets import partitions_by_month, window_of_run
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import TRANSFORMATION
 from serverless_assets.publishing.publisher import Publisher
@@ -15,15 +17,29 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.fingerprints import is_model
+from serverless_assets.transformation.fingerprints import is_model, models_by_month
 from serverless_assets.transformation.green_manifest import keep_manifest, known_models
 from serverless_assets.transformation.left_out import models_left_out, refuse_left_out
 from serverless_assets.transformation.project import Project, parsed_manifest
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 
 
-class GroupByFolder(DagsterDbtTranslator):
-    """The folder below models/ is the group, and a raw table has the key that ingestion gives it."""
+class Translator(DagsterDbtTranslator):
+    """The folder below models/ is the group, and a raw table has the key that ingestion gives it.
+
+    Models that are built month by month have the partitions of `months`.
+    """
+
+    def __init__(
+        self, by_month: Collection[str] = (), months: dg.TimeWindowPartitionsDefinition | None = None
+    ) -> None:
+        super().__init__()
+        self._by_month, self._months = by_month, months
+
+    def get_partitions_def(
+        self, dbt_resource_props: Mapping[str, Any]
+    ) -> dg.TimeWindowPartitionsDefinition | None:
+        return self._months if dbt_resource_props["unique_id"] in self._by_month else None
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         if dbt_resource_props["resource_type"] == "source" and is_raw_table(dbt_resource_props):
@@ -39,7 +55,7 @@ class GroupByFolder(DagsterDbtTranslator):
 
 def asset_names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     """The name of the asset of each model of a manifest, by dbt's unique id."""
-    translator = GroupByFolder()
+    translator = Translator()
     return {
         id: translator.get_asset_key(node).to_user_string()
         for id, node in manifest["nodes"].items()
@@ -56,13 +72,17 @@ def is_whole(
     return {decision.node.id for decision in decisions} == models - ephemeral - set(left_out)
 
 
-def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
-    """An asset for each model of the dbt project, all in one step."""
+def transformation_assets(project: Project, first_month: date, pool: str) -> dg.AssetsDefinition:
+    """An asset for each model of the dbt project, all in one step.
+
+    first_month: the first partition of the models that are built month by month.
+    """
     manifest_path = project.manifest()
     # Given as a path, dagster-dbt would go on with the first one that this process has read.
     content = manifest_path.read_bytes()
     manifest = parsed_manifest(content)
-    translator = GroupByFolder()
+    months = partitions_by_month(first_month)
+    translator = Translator(models_by_month(manifest), months)
     raw_tables = {source["identifier"] for source in manifest["sources"].values() if is_raw_table(source)}
 
     @dbt_assets(
@@ -79,7 +99,10 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
         run_id = context.run.run_id
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
-            step = Step(context, project, manifest, translator, publisher.warehouse, variables)
+            window = window_of_run(context)
+            step = Step(
+                context, project, manifest, translator, publisher.warehouse, variables, months, window
+            )
             selected, notes = step.selected(), publisher.warehouse.read_states()
             loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
             missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads)
@@ -95,6 +118,7 @@ def transformation_assets(project: Project, pool: str) -> dg.AssetsDefinition:
                 notes=notes,
                 known_models=lambda: known_models(publisher.artifacts),
                 force=inputs.rebuild_all,
+                forced_months=[month.isoformat() for month in window.months()] if window else None,
                 run_id=run_id,
             )
             yield from step.carry_out(decisions)

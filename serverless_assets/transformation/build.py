@@ -17,6 +17,7 @@ from serverless_assets.dagster_internals import (
     INPUT_DATA_VERSION_TAG_PREFIX,
 )
 from serverless_assets.event_log import one_batch
+from serverless_assets.ingestion.catalog import Window
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator
 from serverless_assets.transformation.dbt_message import DagsterEvent, dagster_events
@@ -74,6 +75,9 @@ class Step:
     translator: DagsterDbtTranslator
     warehouse: Warehouse
     variables: Mapping[str, str]
+    partitions: dg.TimeWindowPartitionsDefinition
+    # The months that the run is for; None means all.
+    window: Window | None
 
     def selected(self) -> set[str]:
         """The unique ids of the models that the run is about."""
@@ -145,6 +149,7 @@ class Step:
         with one_batch(self.context.instance):
             for decision in decisions:
                 key = keys[decision.node.id]
+                self._record_months(decision)
                 facts = {
                     **metadata.outcome("reused", decision.reason, rows=decision.state.rows),
                     metadata.BUILT_BY: decision.state.built_by,
@@ -174,6 +179,30 @@ class Step:
                 }
                 self.context.log_event(dg.AssetMaterialization(key, metadata=facts, tags=tags))
         yield from awaited
+
+    def _record_months(self, decision: BuildDecision) -> None:
+        """Show as materialized each month of a model built by month that was built, or was not on record.
+
+        Dagster does so itself for the months that the run is for, of a model that is built.
+        """
+        months = decision.state.months
+        if decision.node.kind != Materialization.BY_MONTH or months is None:
+            return
+        key = self._key(decision)
+        recorded = self.context.instance.get_materialized_partitions(key)
+        built = (months if decision.months is None else decision.months) if decision.build else ()
+        partitions = {*self.partitions.get_partition_keys()}
+        for month in sorted({*built, *(months.keys() - recorded)} & partitions):
+            if decision.build and self.window and month in self.window:
+                continue
+            self.context.log_event(
+                dg.AssetMaterialization(
+                    key,
+                    partition=month,
+                    metadata=metadata.outcome("built" if decision.build else "reused", decision.reason),
+                    tags={DATA_VERSION_TAG: months.get(month, "")},
+                )
+            )
 
     def _last_materializations(
         self, keys: Collection[dg.AssetKey]
@@ -289,6 +318,7 @@ class Step:
         if not isinstance(result, dg.Output):
             return result
         decision = decisions[str(result.metadata["unique_id"].value)]
+        self._record_months(decision)
         described = metadata.outcome(
             "built",
             decision.reason,

@@ -39,6 +39,7 @@ def decide_models(
     notes: Mapping[str, Mapping[str, Any]] | None = None,
     known_models: Callable[[], Collection[str]] = set,
     force: bool = False,
+    forced_months: Collection[str] | None = None,
     run_id: str = "",
 ) -> Sequence[BuildDecision]:
     """Decide on each of the `selected` models, parents first.
@@ -49,6 +50,7 @@ def decide_models(
         known_models: returns the ids of models that the last green build had; it is called only if a relation
             is missing.
         force: build every selected model, whatever its relation holds.
+        forced_months: the months to which `force` goes in models built by month; None means all.
         run_id: the run that builds.
 
     Raises:
@@ -67,6 +69,7 @@ def decide_models(
         selected=None if selected is None else {model.name for model in models if model.id in selected},
         known_models={model.name for model in models if model.id in known_ids},
         force=force,
+        forced_months=forced_months,
         run_id=run_id,
         current_month=f"{datetime.now(UTC):%Y-%m}",
     )

@@ -130,6 +130,18 @@ def is_model(node: Mapping[str, Any]) -> bool:
     return node["resource_type"] in MODELS
 
 
+def models_by_month(manifest: Mapping[str, Any]) -> Collection[str]:
+    """The unique ids of the models that are built month by month."""
+    reader = _Reader(manifest, {}, {}, {}, {})
+    incremental = {
+        id: node
+        for id, node in manifest["nodes"].items()
+        if is_model(node) and node["config"].get("materialized") == "incremental"
+    }
+    kinds = {id: _kind(node, reader.macro_names(node)) for id, node in incremental.items()}
+    return {id for id, kind in kinds.items() if kind == Materialization.BY_MONTH}
+
+
 def seeds_of_sources(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     """The unique id of the seed that is the relation of a source, by the source's unique id.
 
@@ -181,7 +193,7 @@ class _Reader:
     def node(self, node: Mapping[str, Any]) -> Node:
         """Return a model and what it is made of."""
         models, config = self.manifest["nodes"], node["config"]
-        kind = _kind(node, {self._macro_name(id) for id in self._macros(node)})
+        kind = _kind(node, self.macro_names(node))
         upstream = list(self._upstream(node))
         ephemerals = [id for id in upstream if self._is_ephemeral(id)]
         parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
@@ -216,6 +228,10 @@ class _Reader:
             filtered=frozenset(self.names[id] for id in filtered),
             build_hash=self._build_hash(node, kind, ephemerals, own_hashes),
         )
+
+    def macro_names(self, node: Mapping[str, Any]) -> Collection[str]:
+        """The names of the macros that a model uses."""
+        return {self._macro_name(id) for id in self._macros(node)}
 
     def _build_hash(
         self,

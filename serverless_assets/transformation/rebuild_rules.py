@@ -44,6 +44,7 @@ def decide_builds(
     selected: Collection[str] | None = None,
     known_models: Collection[str] = (),
     force: bool = False,
+    forced_months: Collection[str] | None = None,
     months_to_restate: Mapping[str, Collection[str] | None] | None = None,
     run_id: str = "",
     current_month: str = "9999-12",
@@ -57,6 +58,7 @@ def decide_builds(
         selected: names of the models that the run is about; None means all. Others are taken as they are.
         known_models: names of models that were there once.
         force: build every selected model, whatever its relation holds.
+        forced_months: the months to which `force` goes in models built by month; None means all.
         months_to_restate: further months that the query `restated_months` of a model built by months names;
             None if the query cannot be run yet, and all months may have to be built.
         run_id: the run that builds.
@@ -108,8 +110,10 @@ def decide_builds(
             continue
         expected[node.name] = state
         months = None
-        if not force:
+        if not force or forced_months is not None:
             restated = (months_to_restate or {}).get(node.name, ())
+            if restated is not None and force:
+                restated = {*restated, *(forced_months or ())}
             rewritten_above = set().union(*(rewritten.get(name, ()) for name in node.parents))
             months = months_to_build(node, state, previous, restated, rewritten_above, current_month)
         if months is not None:

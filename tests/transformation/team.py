@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ ORDERS = TableShape(
     pa.schema({"id": pa.int64(), "ordered_at": pa.timestamp("us"), "total": pa.int64()}),
     partitioned_by="ordered_at",
 )
+
+FIRST_MONTH = date(2024, 1, 1)
 
 BASE = {
     "dbt_project.yml": "name: team\nversion: '1.0.0'\nprofile: team\n",
@@ -107,9 +109,15 @@ class Team:
         PendingAssets(self.home).add(())
         self.warehouse.replace_rows(ORDERS, path, {"version": version, "months": versions})
 
-    def run(self, *assets: str, rebuild: str = "changed", deleted: str = "keep") -> dict[str, dict[str, Any]]:
+    def run(
+        self,
+        *assets: str,
+        rebuild: str = "changed",
+        deleted: str = "keep",
+        tags: Mapping[str, str] | None = None,
+    ) -> dict[str, dict[str, Any]]:
         """Run the step for these assets, or all; what became of each by its summary."""
-        definition = transformation_assets(self.project, "pool")
+        definition = transformation_assets(self.project, FIRST_MONTH, "pool")
         defs = dg.Definitions(
             assets=[definition],
             jobs=[dg.define_asset_job("all", dg.AssetSelection.all())],
@@ -130,6 +138,7 @@ class Team:
         )
         defs.resolve_job_def("all").execute_in_process(
             instance=self.instance,
+            tags=dict(tags or {}),
             asset_selection=[dg.AssetKey.from_user_string(asset) for asset in assets] or None,
             raise_on_error=False,
         )

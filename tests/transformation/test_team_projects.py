@@ -1,12 +1,14 @@
 """Projects of other teams: schemas of their own, relations dropped by hand, failures and odd names."""
 
+import dagster as dg
 import pytest
 
 from serverless_assets.automation.jobs import JOBS
+from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.green_manifest import last_green
 from tests.transformation.conftest import ROWS
-from tests.transformation.team import Team
+from tests.transformation.team import FIRST_MONTH, Team
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +22,7 @@ SCHEMAS = {
 
 def test_models_in_other_schemas_and_odd_folders_are_built_reused_and_missed(team: Team, tmp_path):
     team.write(SCHEMAS)
-    definition = transformation_assets(team.project, "pool")
+    definition = transformation_assets(team.project, FIRST_MONTH, "pool")
     assert JOBS["transform"].selection.resolve([definition]) == definition.keys
     first = team.run()
     assert {name: one["status"] for name, one in first.items()} == {"other/in_other": "built", "top": "built"}
@@ -85,6 +87,32 @@ def test_a_dropped_view_that_a_query_for_months_reads_is_a_missing_relation(team
     assert outcomes["view"]["reason"] == "relation missing"
     assert {one["status"] for one in outcomes.values()} == {"built"}
     assert team.rows("select id, total from dwh.mart order by id") == [(1, 1010), (2, 20), (3, 30)]
+
+
+def test_a_forced_run_for_months_builds_those_of_the_models_by_month_alone(team: Team):
+    filtered = (
+        "{% if months() %} where strftime(ordered_at, '%Y-%m-01') in ('{{ months() | join(\"', '\") }}')"
+    )
+    files = {**MONTHS, "models/mart.yml": "models: [{name: mart}]\n"}
+    files["models/mart.sql"] += f" {filtered} {{% endif %}}"
+    team.write(files).run()
+    key = dg.AssetKey("mart")
+    months = {"2024-11-01", "2026-09-01", "2026-10-01"}
+    assert team.instance.get_materialized_partitions(key) == months
+    team.execute("update dwh.mart set total = -1")
+    of_september = {
+        ASSET_PARTITION_RANGE_START_TAG: "2026-09-01",
+        ASSET_PARTITION_RANGE_END_TAG: "2026-09-01",
+    }
+    # Nothing changed, so nothing is built again but by force.
+    assert team.run("mart", tags=of_september)["mart"]["reason"] == "unchanged"
+    assert team.run("mart", rebuild="all", tags=of_september)["mart"]["status"] == "built"
+    assert team.rows("select id, total from dwh.mart order by id") == [(1, -1), (2, 20), (3, -1)]
+    assert team.run()["mart"]["reason"] == "unchanged"
+    # Dagster's history may be gone: what the relation holds is shown again.
+    team.instance.wipe_assets([key])
+    team.run()
+    assert team.instance.get_materialized_partitions(key) == months
 
 
 FAILURES = {
