@@ -1,8 +1,10 @@
 """What every warehouse promises."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -69,6 +71,7 @@ EVERY_KIND = [
 ]
 
 AWKWARD = 'it\'s "quoted", `ticked`, {braced} %s \\ \\n\n\r\ttwo lines; -- serverless-assets: ünï 😀 \u2028'
+AS_FEBRUARY = """"at" >= date '2026-02-01' and "at" < date '2026-03-01'"""
 
 
 @pytest.fixture
@@ -88,6 +91,30 @@ def test_a_table_in_memory_is_stored_as_a_file_is(backend: Backend) -> None:
     backend.warehouse.replace_rows(KINDS, pa.Table.from_pylist(EVERY_KIND, SCHEMA), {"content": "first"})
     assert kept(backend, "kinds") == sorted(EVERY_KIND, key=lambda row: row["id"])
     assert backend.warehouse.read_state("kinds") == {"content": "first"}
+
+
+def test_staged_rows_are_stored_as_a_file_is_whole_or_by_a_window(stocked: Backend, tmp_path: Path) -> None:
+    with stocked.warehouse.staging(tmp_path, 256) as area:
+        for name, for_warehouse in (("whole", True), ("month", False)):
+            staged = area.rows(name, for_warehouse)
+            with area.cursor() as connection:
+                connection.register("stock", orders(*STOCK))
+                connection.execute(f"create table {staged.relation} as from stock")
+            whole = name == "whole"
+            rows = staged if whole else replace(staged, condition=AS_FEBRUARY)
+            if not whole:
+                assert stocked.warehouse.months_with_keys(ORDERS, ["id"], rows, FEBRUARY, MARCH) == []
+            stocked.warehouse.replace_rows(
+                ORDERS, rows, {"content": name}, None if whole else (FEBRUARY, MARCH)
+            )
+            assert kept_orders(stocked) == STOCK
+            assert stocked.warehouse.read_state("orders") == {"content": name}
+        refused = area.rows("refused", for_warehouse=True)
+        area.connection.execute(f"create table {refused.relation} as select 1 as other")
+        with pytest.raises(WarehouseError, match="orders: the file has the columns"):
+            stocked.warehouse.replace_rows(ORDERS, refused, {})
+    assert stocked.warehouse.tables() == {"orders"}
+    assert kept_orders(stocked) == STOCK
 
 
 def test_an_answer_has_the_types_of_the_table(backend: Backend) -> None:
