@@ -59,7 +59,7 @@ class Environment:
     @property
     def raw_tables(self) -> tuple[RawTable, ...]:
         """The raw tables that the dbt project declares."""
-        return read_catalogue(self.project.read_manifest())
+        return read_catalogue(self.project.read_manifest(), self.project.variables["DBT_SCHEMA"])
 
     @property
     def budget_guard(self) -> BudgetGuard:

@@ -121,10 +121,14 @@ def size_text(size: int) -> str:
     return f"{size / 1024**2:.1f} MiB"
 
 
-def summary_text(document: Mapping[str, Any], forecasts: Collection[str] = ()) -> str:
+def summary_text(
+    document: Mapping[str, Any], raw_tables: Collection[str] = (), forecasts: Collection[str] = ()
+) -> str:
     """Return the summary of `runs/latest.json` as text: what there is now, and what to do next.
 
-    forecasts: the assets whose rows are days ahead.
+    Args:
+        raw_tables: the assets that were loaded from the source.
+        forecasts: the assets whose rows are days ahead.
     """
     assets, totals = document["assets"], document["totals"]
     counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
@@ -136,7 +140,7 @@ def summary_text(document: Mapping[str, Any], forecasts: Collection[str] = ()) -
     loaded = [
         f"{asset} {outcome['rows']:,}"
         for asset, outcome in assets.items()
-        if asset.startswith("raw_") and outcome["rows"]
+        if asset in raw_tables and outcome["rows"]
     ]
     if loaded:
         lines.append(f"  Tables    {', '.join(loaded)}")

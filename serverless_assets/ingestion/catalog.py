@@ -116,17 +116,26 @@ class CatalogueError(UserError):
     """An entry under `sources:` that does not describe a table; the message names the file and the entry."""
 
 
-def read_catalogue(manifest: Mapping[str, Any]) -> tuple[RawTable, ...]:
+def read_catalogue(manifest: Mapping[str, Any], schema: str | None = None) -> tuple[RawTable, ...]:
     """Return the raw tables that a dbt project declares: its sources with a `key` under `config.meta`.
 
     Args:
         manifest: that of the dbt project.
+        schema: the schema that raw tables are loaded into; None accepts any.
 
     Raises:
         CatalogueError: an entry does not describe a table.
     """
     tables: dict[str, RawTable] = {}
     waiting = {source["identifier"]: source for source in _entries(manifest)}
+    for source in waiting.values():
+        if schema is not None and source["schema"].lower() != schema.lower():
+            _refuse(
+                source,
+                f"is in the schema {source['schema']!r}, and raw tables are loaded into {schema!r}, that of "
+                'DBT_SCHEMA. Give it the schema "{{ target.schema }}", or remove its `key` if another tool '
+                "loads it.",
+            )
     while waiting:
         # A parent is read before the tables that it dates, wherever they are declared.
         ready = [name for name, source in waiting.items() if _parent_name(source) not in waiting]

@@ -45,6 +45,13 @@ def test_a_long_list_of_assets_is_shortened():
     assert "model_6" not in text
 
 
+def test_the_rows_of_raw_tables_are_listed_whatever_their_names():
+    document_of_run = document(visits=("built", "new"), raw_material=("built", "new"))
+    for outcome in document_of_run["assets"].values():
+        outcome["rows"] = 1200
+    assert "  Tables    visits 1,200\n" in summary_text(document_of_run, raw_tables={"visits"})
+
+
 def test_a_run_that_is_refused_as_a_whole_is_told_in_one_line():
     text = summary_text(document(a=("failed", "the disk is full"), b=("failed", "the disk is full")))
     assert "failed  all 2 assets: the disk is full" in text

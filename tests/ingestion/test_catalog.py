@@ -47,6 +47,18 @@ def test_a_source_without_a_key_is_not_loaded():
     assert catalogue(entry("theirs", {"id": "int8"}, {"dagster": {"asset_key": ["theirs"]}})) == ()
 
 
+def test_a_table_in_another_schema_than_that_of_raw_tables_is_refused():
+    of_schema = {"sources": {"visits": {**VISITS, "schema": "DWH"}}}
+    assert len(read_catalogue(of_schema, "dwh")) == 1
+    with pytest.raises(CatalogueError) as refused:
+        read_catalogue(of_schema, "production")
+    assert str(refused.value) == (
+        "models/raw.yml: the source raw.visits is in the schema 'DWH', and raw tables are loaded into "
+        "'production', that of DBT_SCHEMA. Give it the schema \"{{ target.schema }}\", or remove its `key`"
+        " if another tool loads it."
+    )
+
+
 def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
     moved = entry("visits", {"id": "string"}, {"key": "id", "path": "/v2/all_visits.parquet"})
     assert [table.location for table in catalogue(VISITS)] == ["visits"]
