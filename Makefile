@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
+# Without it, every process of the tests compiles all of them anew, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-load bench-second-run bench-forecast bench-many-series bench-many-models lint format lock clean
 
 help: ## what there is to do

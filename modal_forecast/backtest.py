@@ -112,7 +112,11 @@ def score(origins: Sequence[Origin], forecasts: Forecasts) -> dict[str, float | 
     bias: mean of forecast less actual, as a share of the mean absolute value.
     None where a denominator is zero.
     """
-    pairs = [(origin, one) for origin, one in zip(origins, forecasts, strict=True) if one is not None]
+    pairs = [
+        (origin, forecast)
+        for origin, forecast in zip(origins, forecasts, strict=True)
+        if forecast is not None
+    ]
     if not pairs:
         return {"mase": None, "wape": None, "bias": None, "origins": 0}
     by_origin = [metrics.mase(origin.actual, forecast, origin.scale) for origin, forecast in pairs]

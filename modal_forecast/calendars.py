@@ -66,7 +66,7 @@ def _holidays(country: str, first_year: int, last_year: int) -> tuple[tuple[np.d
     return tuple(
         (np.datetime64(day), name)
         for day, names in sorted(entries.items())
-        for name in sorted({_REMARK.sub("", one.strip()) for one in names.split(";")})
+        for name in sorted({_REMARK.sub("", name.strip()) for name in names.split(";")})
     )
 
 
@@ -157,7 +157,10 @@ def calendar_columns(days: np.ndarray, holidays: Mapping[str, np.ndarray]) -> Ca
         ("turn of year", turn, np.full(turn.shape[1], TURN_SPREAD)),
     ]
     around = np.array([HOLIDAY_SPREAD, NEAR_HOLIDAY_SPREAD, NEAR_HOLIDAY_SPREAD])
-    parts += [(name, _around(days, when), around) for name, when in holidays.items()]
+    for name, when in holidays.items():
+        # The holiday, the day before it, the day after it.
+        columns = [np.isin(days, when + shift) for shift in (0, -1, 1)]
+        parts.append((name, np.stack(columns, axis=1).astype(float), around))
     ends = np.cumsum([part.shape[1] for _, part, _ in parts])
     groups = {
         name: slice(int(end) - part.shape[1], int(end))
@@ -173,8 +176,3 @@ def _waves(days: np.ndarray) -> np.ndarray:
     phase = 2 * np.pi * (days.astype(int) / DAYS_OF_A_YEAR)
     angles = phase[:, None] * np.arange(1, YEARLY_WAVES + 1)
     return np.stack([np.cos(angles), np.sin(angles)], axis=2).reshape(len(days), -1)
-
-
-def _around(days: np.ndarray, when: np.ndarray) -> np.ndarray:
-    """A holiday, the day before it, the day after it."""
-    return np.stack([np.isin(days, when + shift) for shift in (0, -1, 1)], axis=1).astype(float)

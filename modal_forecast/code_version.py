@@ -26,7 +26,10 @@ def code_version(package: Path = PACKAGE) -> str:
     for path in sorted(package.rglob("*")):
         if path.is_file() and is_worker_file(Path(PACKAGE.name) / path.relative_to(package)):
             text = path.read_text()
-            code = _syntax_tree(text) if path.suffix == ".py" else _without_comments(text)
+            if path.suffix == ".py":
+                code = _syntax_tree(text)
+            else:
+                code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
             digest.update(f"{path.relative_to(package)}\0{code}\0".encode())
     return digest.hexdigest()[:12]
 
@@ -50,7 +53,3 @@ def _syntax_tree(source: str) -> str:
             if hasattr(node, "type_params"):  # New in Python 3.12, and empty.
                 del node.type_params
     return ast.dump(tree)
-
-
-def _without_comments(lock: str) -> str:
-    return "\n".join(line for line in lock.splitlines() if not line.lstrip().startswith("#"))

@@ -199,14 +199,20 @@ class BatchAnswer:
         object.__setattr__(self, "answers", dict(sorted(self.answers.items())))
 
     def to_bytes(self) -> bytes:
-        answered = {name: one for name, one in self.answers.items() if isinstance(one, ForecastAnswer)}
-        refused = {name: one.reason for name, one in self.answers.items() if isinstance(one, ForecastRefused)}
+        answered = {
+            name: answer for name, answer in self.answers.items() if isinstance(answer, ForecastAnswer)
+        }
+        refused = {
+            name: answer.reason
+            for name, answer in self.answers.items()
+            if isinstance(answer, ForecastRefused)
+        }
         parameters = {
             "diagnostics": dict(self.diagnostics),
-            "series_diagnostics": {name: dict(one.diagnostics) for name, one in answered.items()},
+            "series_diagnostics": {name: dict(answer.diagnostics) for name, answer in answered.items()},
             "refused": refused,
         }
-        forecasts = {name: one.forecast for name, one in answered.items()}
+        forecasts = {name: answer.forecast for name, answer in answered.items()}
         return _pack(ANSWER, forecasts, FORECAST_SCHEMA, parameters)
 
     @classmethod

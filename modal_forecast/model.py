@@ -76,7 +76,9 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
         f"history: {about['n_history']:,} days with a value, {about['first_ds']} to {about['last_ds']}, "
         f"{about['n_missing']:,} missing, {about['n_zero']:,} zero, {about['n_negative']:,} negative"
     )
-    days = _days_to_forecast(request)
+    # From the day after the last row of the history, whether or not that row has a value.
+    first = request.history["ds"].to_numpy()[-1] + 1
+    days = np.arange(first, first + request.horizon)
     series = daily_series(request.history)
     if np.nanmin(series.values) == np.nanmax(series.values):
         values, method = _repeat(float(series.values[-1]), days, log)
@@ -94,12 +96,6 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
             **clipping,
         },
     )
-
-
-def _days_to_forecast(request: ForecastRequest) -> np.ndarray:
-    """datetime64[D], starting the day after the last row of the history, whether or not that has a value."""
-    first = request.history["ds"].to_numpy()[-1] + 1
-    return np.arange(first, first + request.horizon)
 
 
 def _repeat(value: float, days: np.ndarray, log: Log) -> tuple[Values, Mapping[str, Any]]:
@@ -138,7 +134,8 @@ def _combine(
     if model != AUTOMATIC:
         share = 0.0
     held_out = [
-        mix(ours, origin.baseline(naive), share) for ours, origin in zip(held_out, origins, strict=True)
+        mix(forecast, origin.baseline(naive), share)
+        for forecast, origin in zip(held_out, origins, strict=True)
     ]
     combined = mix(combine(forecasts, weight), forecasts[naive], share)
     yhat = np.where(inputs.closed_ahead, 0.0, combined)

@@ -59,12 +59,12 @@ def facts(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def place(name: str, found: StoredFile) -> dict[str, Any]:
+def place(name: str, file: StoredFile) -> dict[str, Any]:
     """Metadata that leads to a file: where it is, and the page that shows it, if there is one."""
-    shown: dict[str, Any] = {name: dg.MetadataValue.path(found.address)}
-    if found.link:
-        shown[f"{name}_link"] = dg.MetadataValue.url(found.link)
-    return shown
+    values: dict[str, Any] = {name: dg.MetadataValue.path(file.address)}
+    if file.link:
+        values[f"{name}_link"] = dg.MetadataValue.url(file.link)
+    return values
 
 
 def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.AssetMaterialization | None:

@@ -5,12 +5,13 @@ command and the UI start keep them in files.
 """
 
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 import yaml
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from click.testing import CliRunner, Result
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 from modal_forecast.code_version import versioned_app
 from serverless_assets import metadata
@@ -57,9 +61,32 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
+class OneForGreen(LoadFileScheduling):
+    """Give a process file by file, but all files of the green pipeline to one, which then makes it once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "green" if uses_green(self.config.rootpath / file) else file
+
+
+@cache
+def uses_green(file: Path) -> bool:
+    return bool(re.search(r"^def \w+\([^)]*\b(green|pipeline)\b", file.read_text(), re.MULTILINE))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return OneForGreen(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Tests of the whole are in this folder and take longest: begun first, none is left for one process alone.
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    # Begun first, as it takes half of the time: nothing is then left for one process alone.
+    items.sort(key=lambda item: not uses_green(item.path))
+
+
+@cache
+def code_location(settings: Settings) -> dg.Definitions:
+    """The definitions, loaded once for all tests with these settings, as in a Dagster process."""
+    return build(settings)
 
 
 @dataclass
@@ -76,7 +103,7 @@ class Pipeline:
 
     @cached_property
     def definitions(self) -> dg.Definitions:
-        return build(self.settings)
+        return code_location(self.settings)
 
     @cached_property
     def parts(self) -> Environment:
@@ -214,6 +241,23 @@ def modal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
         deploy(versioned_app("serverless-forecast"), None)
         yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations_read_once() -> Iterator[None]:
+    """Alembic loads Dagster's 90 migrations twice for each new instance, which is most of what one costs."""
+    read = ScriptDirectory.from_config
+    directories: dict[str | None, ScriptDirectory] = {}
+
+    def read_once(config: Config) -> ScriptDirectory:
+        location = config.get_main_option("script_location")
+        if location not in directories:
+            directories[location] = read(config)
+        return directories[location]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -68,17 +68,17 @@ def last_years(values: np.ndarray, horizon: int, share: float) -> np.ndarray:
     lags = [YEAR * back for back in (1, 2) if len(filled) >= YEAR * back + 28]
     if not lags:
         return recent_weeks(values, horizon, 8)
-    now = float(filled[-LEVEL_DAYS:].mean())
+    level = float(filled[-LEVEL_DAYS:].mean())
     forecasts = []
     for lag in lags:
         start = len(filled) - lag
-        then = float(filled[max(0, start - LEVEL_DAYS) : start].mean())
+        level_before = float(filled[max(0, start - LEVEL_DAYS) : start].mean())
         days = filled[start + np.arange(horizon) % YEAR]
-        if now > 0 and then > 0:
-            ratio = min(max(now / then, 1 / LARGEST_RATIO), LARGEST_RATIO)
+        if level > 0 and level_before > 0:
+            ratio = min(max(level / level_before, 1 / LARGEST_RATIO), LARGEST_RATIO)
             forecasts.append(days * ratio**share)
         else:
-            forecasts.append(days + (now - then) * share)
+            forecasts.append(days + (level - level_before) * share)
     return np.average(forecasts, axis=0, weights=YEARS_BACK[: len(forecasts)])
 
 

@@ -83,7 +83,8 @@ class GcsArtifacts:
             blob = client.bucket(self.bucket).blob(self.folder + name)
             # The name stays and the content changes: a browser has to ask whether it has the latest.
             blob.cache_control = "no-cache"
-            self._upload(blob, content, self._generation(blob))
+            stored = blob.bucket.get_blob(blob.name, **self._call)
+            self._upload(blob, content, stored.generation if stored else 0)
         return place
 
     def read(self, name: str) -> bytes | None:
@@ -141,10 +142,6 @@ class GcsArtifacts:
                     f"gs://{self.bucket}/{blob.name}: somebody else wrote it meanwhile, and that stays. "
                     "Run again to replace it."
                 ) from error
-
-    def _generation(self, blob: storage.Blob) -> int:
-        stored = blob.bucket.get_blob(blob.name, **self._call)
-        return stored.generation if stored else 0
 
     @property
     def _call(self) -> dict[str, Any]:

@@ -48,12 +48,12 @@ def forecast_stale(
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         is_alerted = context.cursor == TOLD
-        made = next(_times_made(context.instance, forecast.asset), None)
-        if made is None:
+        made_at = next(_times_made(context.instance, forecast.asset), None)
+        if made_at is None:
             return dg.SensorResult(
                 skip_reason="There is no forecast yet: run serverless_pipeline once.", cursor=context.cursor
             )
-        alert, sentence = judge(made, alerts.now(), hours, is_alerted)
+        alert, sentence = judge(made_at, alerts.now(), hours, is_alerted)
         outcome = " People know of it." if is_alerted and alert is None else ""
         if alert:
             is_stale = alert == "forecast_stale"

@@ -59,10 +59,11 @@ def schedules(
 
 
 def months_to_load(now: datetime, last_loaded: date | None, first_month: date) -> tuple[date, date] | None:
-    """Return the first and last month to load: from the last one loaded (or yesterday's) to this one.
+    """Return the first and last month to load, or None to load the whole history: nothing was loaded yet.
 
-    So neither the last day of a month nor nights that were missed are lost. None: nothing was loaded yet, and
-    the whole history is to be. Months begin in UTC, as partitions do, wherever the schedule's clock hangs.
+    The last is the current month. The first is the last month that was loaded, so that missed nights are made
+    up for, or the month of yesterday if that is earlier, so that the last day of a month is loaded once it is
+    complete. Months begin at midnight UTC, as partitions do, in whatever time zone the schedule runs.
     """
     today = now.astimezone(UTC).date()
     current = today.replace(day=1)

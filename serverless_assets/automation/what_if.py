@@ -104,14 +104,14 @@ def as_table(compared: Sequence[WindowComparison], unit: str) -> dg.TableMetadat
         [
             dg.TableRecord(
                 {
-                    "window": one.window,
-                    "days": one.days,
-                    f"what if{of_unit}": one.what_if,
-                    f"published{of_unit}": one.published,
-                    "change, %": one.change_percent,
+                    "window": window.window,
+                    "days": window.days,
+                    f"what if{of_unit}": window.what_if,
+                    f"published{of_unit}": window.published,
+                    "change, %": window.change_percent,
                 }
             )
-            for one in compared
+            for window in compared
         ]
     )
 

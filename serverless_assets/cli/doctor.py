@@ -14,11 +14,11 @@ class Finding:
 
     part: str
     uses: str
-    found: str
+    result: str
     is_well: bool
 
     def __str__(self) -> str:
-        return f"  {'ok' if self.is_well else 'NOT OK':<7}{self.part:<11}{self.uses}\n{'':20}{self.found}"
+        return f"  {'ok' if self.is_well else 'NOT OK':<7}{self.part:<11}{self.uses}\n{'':20}{self.result}"
 
 
 def examine(parts: Environment) -> Iterator[Finding]:

@@ -61,9 +61,9 @@ def reason_not_to_replay(record: Record, code: str) -> str | None:
 
 def compare_answer(record: Record, answer: ForecastAnswer) -> ReplayResult:
     """Compare an answer to the record's request with the recorded forecast."""
-    then, now = ForecastAnswer(record.rows).forecast, answer.forecast
-    if forecast_hash(now) == record.facts[FORECAST_HASH]:
-        return ReplayResult(True, f"Reproduced: all {then.num_rows} days identical.")
+    recorded, replayed = ForecastAnswer(record.rows).forecast, answer.forecast
+    if forecast_hash(replayed) == record.facts[FORECAST_HASH]:
+        return ReplayResult(True, f"Reproduced: all {recorded.num_rows} days identical.")
     versions_then = record.facts.get("versions") or {}
     versions_now = answer.diagnostics.get("versions") or {}
     changes = [
@@ -72,16 +72,16 @@ def compare_answer(record: Record, answer: ForecastAnswer) -> ReplayResult:
         if versions_then.get(name) != versions_now.get(name)
     ]
     changed = f" It was made with {', '.join(changes)}." if changes else ""
-    if then["ds"] != now["ds"]:
+    if recorded["ds"] != replayed["ds"]:
         days_then, days_now = (
             f"{forecast.num_rows} days from {forecast['ds'][0]}" if forecast.num_rows else "no days"
-            for forecast in (then, now)
+            for forecast in (recorded, replayed)
         )
         return ReplayResult(
             False, f"Not reproduced: it is of {days_now} now, and was of {days_then}.{changed}"
         )
-    difference, day, column = largest_difference(then, now)
-    at = f"{now['ds'][day]}, {column}: {now[column][day]} now, {then[column][day]} then"
+    difference, day, column = largest_difference(recorded, replayed)
+    at = f"{replayed['ds'][day]}, {column}: {replayed[column][day]} now, {recorded[column][day]} then"
     if difference <= TOLERANCE:
         return ReplayResult(
             True, f"Reproduced within {difference:.1e} of each value (at most: {at}).{changed}"
@@ -89,9 +89,11 @@ def compare_answer(record: Record, answer: ForecastAnswer) -> ReplayResult:
     return ReplayResult(False, f"Not reproduced: values differ by up to {difference:.1%} ({at}).{changed}")
 
 
-def largest_difference(then: pa.Table, now: pa.Table) -> tuple[float, int, str]:
+def largest_difference(recorded: pa.Table, replayed: pa.Table) -> tuple[float, int, str]:
     """Return the largest relative difference between two forecasts of the same days, its row and column."""
-    before, after = (np.column_stack([table[name].to_numpy() for name in VALUES]) for table in (then, now))
+    before, after = (
+        np.column_stack([table[name].to_numpy() for name in VALUES]) for table in (recorded, replayed)
+    )
     scale = np.maximum(np.abs(before), np.abs(after))
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.where(before == after, 0.0, np.abs(after - before) / scale)

@@ -69,12 +69,12 @@ class _Seen:
 
 def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
     """The outcome of every asset that the run had planned, in the order of planning."""
-    seen: dict[dg.AssetKey, _Seen] = {}
+    assets: dict[dg.AssetKey, _Seen] = {}
     step_errors: dict[str, str] = {}
     skipped_steps: set[str] = set()
     for event in events:
         if event.event_type == Type.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
-            seen.setdefault(event.asset_key, _Seen(step=str(event.step_key)))
+            assets.setdefault(event.asset_key, _Seen(step=str(event.step_key)))
         elif event.event_type == Type.STEP_FAILURE:
             step_errors[str(event.step_key)] = failure_in_words(event)
         elif event.event_type == Type.STEP_SKIPPED:
@@ -82,20 +82,20 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
             skipped_steps.add(str(event.step_key))
         elif event.event_type == Type.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
-            if check.asset_key in seen:
-                seen[check.asset_key].checks.append(metadata.plain(check.metadata))
-            if check.asset_key in seen and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
-                seen[check.asset_key].failed_checks.append(check.check_name)
-        elif event.asset_key in seen and event.event_type == Type.ASSET_MATERIALIZATION:
+            if check.asset_key in assets:
+                assets[check.asset_key].checks.append(metadata.plain(check.metadata))
+                if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+                    assets[check.asset_key].failed_checks.append(check.check_name)
+        elif event.asset_key in assets and event.event_type == Type.ASSET_MATERIALIZATION:
             # One event for the whole asset may follow events for single partitions: the last counts.
             values = event.step_materialization_data.materialization.metadata
-            seen[event.asset_key].materialized = metadata.plain(values)
-            seen[event.asset_key].observed = None
-        elif event.asset_key in seen and event.event_type == Type.ASSET_OBSERVATION:
+            assets[event.asset_key].materialized = metadata.plain(values)
+            assets[event.asset_key].observed = None
+        elif event.asset_key in assets and event.event_type == Type.ASSET_OBSERVATION:
             values = metadata.plain(event.asset_observation_data.asset_observation.metadata)
             if metadata.REASON in values:
-                seen[event.asset_key].observed = values
-    return [_outcome(key, asset, step_errors, skipped_steps) for key, asset in seen.items()]
+                assets[event.asset_key].observed = values
+    return [_outcome(key, asset, step_errors, skipped_steps) for key, asset in assets.items()]
 
 
 class RunEvents:
@@ -130,7 +130,7 @@ def _outcome(
         "seconds": values.get(metadata.SECONDS),
         "path": values.get(metadata.REPORT),
         "optional": bool(values.get(metadata.OPTIONAL)),
-        **{name: total(told.get(name) for told in (values, *seen.checks)) for name in metadata.SPENT},
+        **{name: total(part.get(name) for part in (values, *seen.checks)) for name in metadata.SPENT},
     }
     if seen.failed_checks:
         return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)

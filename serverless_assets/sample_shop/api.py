@@ -151,8 +151,8 @@ def _requested_window(name: str, query: Mapping[str, str]) -> tuple[date | None,
         HTTPException: 404 if there is no such table, 400 if the window makes no sense.
     """
     if name not in SCHEMAS:
-        known = ", ".join(SCHEMAS)
-        raise HTTPException(404, f"There is no table {name}. There are {known}.", {SAMPLE_HEADER: "yes"})
+        message = f"There is no table {name}. There are {', '.join(SCHEMAS)}."
+        raise HTTPException(404, message, {SAMPLE_HEADER: "yes"})
     start, end = _parse_day(query, "start"), _parse_day(query, "end")
     if name not in FACTS and (start or end):
         raise HTTPException(400, f"{name} is a snapshot, without a start or end.")

@@ -139,7 +139,8 @@ def _command(
         ],
         environ={
             **{name: value for name, value in os.environ.items() if name not in INTERNAL_VARIABLES},
-            **variables,
+            # dbt parses what reads a variable again, which takes seconds, if it is empty now and was unset.
+            **{name: value for name, value in variables.items() if value or name not in INTERNAL_VARIABLES},
         },
         folder=os.getcwd(),
         count_rows=count_rows,
@@ -153,15 +154,15 @@ class _Process:
     """A process that runs dbt commands, one at a time."""
 
     def __init__(self) -> None:
-        self._connection, theirs = Pipe()
+        self._connection, child_connection = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-W", NO_WARNING, "-c", RUN_COMMANDS, str(theirs.fileno())],
+            [sys.executable, "-P", "-W", NO_WARNING, "-c", RUN_COMMANDS, str(child_connection.fileno())],
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_connection.fileno()],
             # A group of its own: Ctrl-C in a terminal reaches the run, and the run ends dbt.
             start_new_session=True,
         )
-        theirs.close()
+        child_connection.close()
 
     def run(self, command: Command) -> Iterator[Event | Result]:
         """Yield what the command answers; the last is its result."""

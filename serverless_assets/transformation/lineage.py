@@ -168,9 +168,9 @@ class ColumnLineage:
         sources = column_sources(path.read_text(), parents, self.manifest["metadata"]["adapter_type"])
         keys = {parent["unique_id"]: self.translator.get_asset_key(parent) for parent in parents}
         return {
-            column: [[list(keys[id].path), name] for id, name in found]
-            for column, found in sources.items()
-            if found
+            column: [[list(keys[id].path), name] for id, name in columns]
+            for column, columns in sources.items()
+            if columns
         }
 
 

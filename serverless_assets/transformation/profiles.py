@@ -85,4 +85,6 @@ def _own_output(path: Path, name: str, target: str) -> Mapping[str, Any]:
         raise ProfileError(f"{path} cannot be read: {error}") from None
     candidates = [outputs.get(target), outputs.get(profile.get("target")), *outputs.values()]
     kind = DECIDED[target]["type"]
-    return next((one for one in candidates if isinstance(one, dict) and one.get("type") == kind), {})
+    return next(
+        (output for output in candidates if isinstance(output, dict) and output.get("type") == kind), {}
+    )

@@ -81,15 +81,15 @@ class Project:
             return False
         settings = read_yaml(self.directory / "dbt_project.yml")
         folder = self.directory / (settings.get("packages-install-path") or "dbt_packages")
-        note, wanted = folder / ".installed", hashlib.sha256(b"\n".join(contents)).hexdigest()
-        to_install = note.read_text() != wanted if note.exists() else not folder.exists()
+        note, content_hash = folder / ".installed", hashlib.sha256(b"\n".join(contents)).hexdigest()
+        to_install = note.read_text() != content_hash if note.exists() else not folder.exists()
         if to_install:
             failed = dbt_runner.invoke(["deps"], self.directory, self.target, self.variables)
             if failed:
                 raise ManifestError(f"The packages of the dbt project cannot be installed: {failed}")
         if to_install or not note.exists():
             folder.mkdir(exist_ok=True)
-            write_atomically(note, wanted.encode())
+            write_atomically(note, content_hash.encode())
         return to_install
 
     def read_manifest(self) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from serverless_assets.environments import environment
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings
 from tests.conftest import NO_FORECAST, SHOP, Pipeline
+from tests.publishing.test_run_metrics import records as run_records
 from tests.test_pipeline import change_work
 
 
@@ -39,8 +40,10 @@ DO, LEAVE = {"forecast", "score", "write", "as it comes"}, {"reuse"}
 @pytest.mark.parametrize(
     ("statement", "planned_work"),
     [
-        ("drop table dwh.store_forecast", {"store_forecast", "forecast_report"}),
-        ("drop table dwh.forecast_accuracy", {"forecast_accuracy", "forecast_report"}),
+        (
+            "drop table dwh.store_forecast; drop table dwh.forecast_accuracy",
+            {"store_forecast", "forecast_accuracy", "forecast_report"},
+        ),
         (
             "delete from dwh.order_forecast where ds = (select max(ds) from dwh.order_forecast)",
             {*FORECASTING[:2], "forecast_report"},
@@ -73,12 +76,6 @@ def test_a_page_that_is_gone_or_of_other_colours_is_planned_to_be_written(pipeli
     assert plan["order_forecast"][0] == "reuse"
 
 
-def test_a_plan_changes_nothing(pipeline):
-    before = (pipeline.home / "work" / "warehouse.duckdb").read_bytes()
-    planned(pipeline)
-    assert (pipeline.home / "work" / "warehouse.duckdb").read_bytes() == before
-
-
 def test_other_days_are_a_forecast_and_nothing_else(pipeline):
     style = CustomisedStyle(nr_days_fcst=30)
     found = planned(pipeline, RunInputs(forecast=RunForecast(style=style)))
@@ -86,19 +83,22 @@ def test_other_days_are_a_forecast_and_nothing_else(pipeline):
     assert {verdict for name, (verdict, _) in found.items() if "forecast" not in name} == {"reuse"}
 
 
-def test_everything_is_planned_when_everything_is_asked_for(pipeline):
+def test_everything_is_planned_when_everything_is_asked_for_and_a_plan_changes_nothing(pipeline):
+    before = (pipeline.home / "work" / "warehouse.duckdb").read_bytes()
     found = planned(pipeline, RunInputs(rebuild="all"))
+    assert (pipeline.home / "work" / "warehouse.duckdb").read_bytes() == before
     assert {reason for _, reason in found.values() if "forced" in reason} == {"forced: rebuild all"}
     assert "reuse" not in {verdict for verdict, _ in found.values()}
 
 
-def test_the_job_shows_the_plan_as_a_table(pipeline):
+def test_the_job_shows_the_plan_as_a_table_and_is_no_run_on_record(pipeline):
     job = pipeline.definitions.resolve_job_def("plan")
     result = job.execute_in_process(run_config=run_config(RunInputs()), instance=pipeline.instance)
     (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_OUTPUT]
     records = event.step_output_data.metadata["plan"].records
     assert len(records) == 21
     assert {record.data["verdict"] for record in records} == {"reuse"}
+    assert run_records(pipeline) == []
 
 
 def test_the_command_says_the_plan(pipeline, serverless):

@@ -103,15 +103,15 @@ def test_the_first_nightly_refresh_loads_everything_and_the_next_the_months_that
 
 
 @pytest.mark.parametrize("name", ["daily_forecast", "nightly_refresh"])
-@pytest.mark.parametrize("around", ["2026-03-27", "2026-10-23"])
+@pytest.mark.parametrize("around", ["2026-03-28", "2026-10-24"])
 def test_there_is_one_run_a_day_when_clocks_change(instance, facts, name, around):
     dg.materialize([facts], instance=instance, partition_key="2026-01-01")
     zone = ZoneInfo("Europe/Berlin")
     (schedule,) = [one for one in schedules(TABLES, "Europe/Berlin", FIRST) if one.name == name]
     start = datetime.fromisoformat(around).replace(tzinfo=zone)
     times = schedule_execution_time_iterator(start.timestamp(), schedule.cron_schedule, "Europe/Berlin", True)
-    keys = [tick(instance, name, next(times), "Europe/Berlin").run_key for _ in range(5)]
-    assert keys == [f"{around[:-2]}{int(around[-2:]) + n}" for n in range(5)]
+    keys = [tick(instance, name, next(times), "Europe/Berlin").run_key for _ in range(3)]
+    assert keys == [f"{around[:-2]}{int(around[-2:]) + n}" for n in range(3)]
 
 
 @pytest.mark.parametrize(("is_on", "status"), [(False, "STOPPED"), (True, "RUNNING")])

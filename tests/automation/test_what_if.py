@@ -16,6 +16,7 @@ from serverless_assets.forecasting.what_if import compare
 from serverless_assets.publishing.outcome import failure_in_words
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import NO_FORECAST, SHOP, Pipeline
+from tests.publishing.test_run_metrics import records
 
 # What a run at work holds: the lock of all runs, and the working file.
 AT_WORK = """
@@ -87,6 +88,7 @@ def test_a_what_if_changes_nothing_but_its_own_report_while_another_run_is_at_wo
     assert rows[3]["published, USD"] == pytest.approx(published, abs=0.01)
     assert (rows[4]["published, USD"], rows[4]["change, %"]) == (None, None)
     assert not pipeline.instance.get_latest_materialization_event(dg.AssetKey("order_forecast"))
+    assert records(pipeline) == []
 
 
 def refused(result: dg.ExecuteInProcessResult) -> str:

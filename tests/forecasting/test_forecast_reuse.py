@@ -12,7 +12,6 @@ from serverless_assets.forecasting.report import CHANGES, reason_to_report
 from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
-from tests.test_pipeline import change_work
 
 NO_COMPUTE = "serverless_assets.forecasting.local_compute.LocalCompute.run"
 
@@ -114,6 +113,7 @@ def test_a_second_forecast_of_the_same_computes_and_writes_and_publishes_nothing
     assert outcome(pipeline, "order_forecast") == (
         "reused", "unchanged: same history, parameters and code",
     )  # fmt: skip
+    assert outcome(pipeline, "store_forecast") == ("reused", "unchanged: same total, stores and code")
     assert outcome(pipeline, "forecast_report")[0] == "reused"
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
@@ -159,9 +159,3 @@ def test_other_colours_are_another_page_of_the_same_forecast(pipeline, no_comput
     assert pipeline.run(RunInputs(forecast=RunForecast(style=style)), job="forecast").success
     assert outcome(pipeline, "order_forecast")[0] == "reused"
     assert outcome(pipeline, "forecast_report") == ("built", "title, unit or colours changed")
-
-
-def test_a_table_dropped_by_hand_is_forecast_again(short):
-    change_work(short, "drop table dwh.order_forecast")
-    assert short.run(job="forecast").success
-    assert outcome(short, "order_forecast") == ("built", "first forecast")

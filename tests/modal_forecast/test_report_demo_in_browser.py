@@ -1,7 +1,6 @@
 """The report on the sample shop in a real browser: its answers equal figures worked out here anew."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
 from tests.modal_forecast.report_demo import END, demo
-from tests.modal_forecast.report_tab import needs_chromium, offline_tab, quietly_open
+from tests.modal_forecast.report_tab import needs_chromium, quietly_open
 
 pytestmark = needs_chromium
 ATTACK = "</script><script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">"
@@ -38,18 +37,6 @@ def report() -> ReportInput:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, report: ReportInput) -> Path:
     return written(tmp_path_factory.mktemp("demo") / "forecast.html", report)
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Page]:
-    with offline_tab() as page:
-        yield page
-
-
-@pytest.fixture
-def page(tab: Page, file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with quietly_open(tab, file, width=getattr(request, "param", 1200)):
-        yield tab
 
 
 def written(path: Path, report: ReportInput) -> Path:

@@ -1,7 +1,6 @@
 """The report in a real browser without a network: what a reader sees and can do."""
 
 import re
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
-from tests.modal_forecast.report_tab import needs_chromium, offline_tab, quietly_open
+from tests.modal_forecast.report_tab import needs_chromium
 
 pytestmark = needs_chromium
 
@@ -51,19 +50,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "forecast.html"
     path.write_text(render(report()), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Page]:
-    """One tab for all tests: with one per test the report's tests took half as long again."""
-    with offline_tab() as page:
-        yield page
-
-
-@pytest.fixture
-def page(tab: Page, file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with quietly_open(tab, file, width=getattr(request, "param", 1200)):
-        yield tab
 
 
 def point_at(page: Page, day: int) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.project import project_state, project_vars
+from tests.conftest import Pipeline
 
 FILES = {
     "dbt_project.yml": "name: team\nmodel-paths: [models, ../shared]\nvars: {k: 1, team: {k: 2, own: 3}}\n",
@@ -87,3 +89,17 @@ def test_a_parse_is_told_before_it_begins_and_what_is_parsed_is_not_parsed_again
     assert (
         record.getMessage() == f"Parsing the dbt project {team.project.directory}, which is new or changed."
     )
+
+
+def test_a_build_of_whole_models_parses_nothing_again(pipeline: Pipeline):
+    project, events = pipeline.parts.project, list[str]()
+    failure = dbt_runner.invoke(
+        ["parse"],
+        project.directory,
+        project.runs,
+        {**project.variables, "SERVERLESS_MONTHS": ""},
+        project.partial_parse,
+        lambda event: events.append(event["info"]["name"]),
+    )
+    assert failure is None
+    assert "PartialParsingSkipParsing" in events

@@ -91,9 +91,9 @@ def _trend(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts) -
 def trend_text(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts) -> str:
     """Compare the last month before the forecast with a year before it, or with the first month there is."""
     past = [point for point in trend if point[0] <= first] or [*trend]
-    (now, level), (then, before) = past[-1], past[-13] if len(past) > 12 else past[0]
-    months = (now.year - then.year) * 12 + now.month - then.month
-    since = "a year ago" if months == 12 else f"in {then:%B %Y}"
+    (last_month, level), (earlier_month, before) = past[-1], past[-13] if len(past) > 12 else past[0]
+    months = (last_month.year - earlier_month.year) * 12 + last_month.month - earlier_month.month
+    since = "a year ago" if months == 12 else f"in {earlier_month:%B %Y}"
     usual = f"sual day now brings {amounts(level)}"
     if months < 1:
         return f"A u{usual}."

@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.modal_forecast.report_tab import offline_tab, quietly_open
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Page]:
+    """One tab for all tests of a file: with one per test they took half as long again."""
+    with offline_tab() as page:
+        yield page
+
+
+@pytest.fixture
+def page(tab: Page, file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The module's `file`, freshly opened."""
+    with quietly_open(tab, file, width=getattr(request, "param", 1200)):
+        yield tab
