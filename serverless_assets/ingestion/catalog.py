@@ -33,6 +33,11 @@ class Window:
         """Return the window from the month of `first` to the month of `last`, both included."""
         return cls(first.replace(day=1), next_month(last))
 
+    def with_lookback(self, months: int) -> "Window":
+        """Return the window that begins so many months earlier."""
+        month = self.start.year * 12 + self.start.month - 1 - months
+        return Window(date(month // 12, month % 12 + 1, 1), self.end)
+
     def months(self) -> list[date]:
         """Return the first day of every month in the window."""
         months = [self.start]
@@ -58,7 +63,8 @@ class RawTable:
     which parent's row gives it. `clustered_by` is a hint to the warehouse: columns that queries filter or
     join on. `longest_text` raises `LONGEST_TEXT_BYTES` for single columns. `path` leads from the source's
     address to the file, without `.parquet`, if that is not the table's name. A run succeeds also without an
-    `optional` table.
+    `optional` table. A run over months also loads the `lookback` months before them, whose rows may have
+    changed since.
     """
 
     name: str
@@ -72,6 +78,7 @@ class RawTable:
     path: str = ""
     optional: bool = False
     grain: str = "month"
+    lookback: int = 0
 
     @property
     def has_months(self) -> bool:
@@ -108,7 +115,10 @@ class RawTable:
 
 
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
-META_KEYS = ("key", "event_time", "parent", "path", "grain", "optional", "clustered_by", "longest_text")
+META_KEYS = (
+    "key", "event_time", "parent", "path", "grain", "lookback", "optional", "clustered_by", "longest_text"
+)  # fmt: skip
+LONGEST_LOOKBACK = 120
 GRAINS = ("month", "none")
 
 
@@ -211,6 +221,7 @@ def _read_entry(source: Mapping[str, Any], tables: Mapping[str, RawTable]) -> Ra
         _path(source),
         _optional(source, dated_by),
         _grain(source, dated_by),
+        _lookback(source, dated_by),
     )
 
 
@@ -290,6 +301,22 @@ def _grain(source: Mapping[str, Any], dated_by: DatedBy | None) -> str:
     if of_parent and grain != of_parent:
         _refuse(source, f"has the grain {grain!r}, and its parent {of_parent!r}: expected the same.")
     return str(grain)
+
+
+def _lookback(source: Mapping[str, Any], dated_by: DatedBy | None) -> int:
+    of_parent = dated_by.parent.lookback if dated_by else 0
+    lookback, grain = source["config"]["meta"].get("lookback", of_parent), _grain(source, dated_by)
+    if type(lookback) is not int or not 0 <= lookback <= LONGEST_LOOKBACK:
+        _refuse(
+            source, f"has the lookback {lookback!r}: expected a number of months up to {LONGEST_LOOKBACK}."
+        )
+    if lookback and (not source["config"]["meta"].get("event_time") or grain != "month"):
+        _refuse(
+            source, "has a lookback, and is always loaded whole: it needs an event_time and the grain month."
+        )
+    if dated_by and lookback != of_parent:
+        _refuse(source, f"has the lookback {lookback!r}, and its parent {of_parent!r}: expected the same.")
+    return lookback
 
 
 def _refuse_unknown_column(

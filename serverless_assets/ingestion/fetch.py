@@ -191,6 +191,8 @@ class FetchRun:
     def fetch_of(self, table: RawTable) -> "Fetch":
         """Return the fetch over the window that is to be loaded of the table."""
         requested = self.fetch.window if table.has_months else None
+        if requested:
+            requested = requested.with_lookback(table.lookback)
         window = window_to_load(table, self.states.get(table.name), self.fetch.source.key, requested)
         return self.fetch.over(window)
 

@@ -251,6 +251,18 @@ def test_a_window_is_loaded_again_only_if_its_months_changed(loaded, source, win
     assert reasons(loaded.run(*FACTS))["raw_orders"] == "loaded from the source: 2026-11"
 
 
+def test_a_window_looks_back_for_late_changes_as_far_as_the_table_says(loaded, source):
+    september = source.rows["raw_orders"][0]
+    source.rows["raw_orders"][0] = (*september[:4], 777, *september[5:])
+    october = ("2026-10-01", "2026-10-01")
+    assert reasons(loaded.run("raw_orders", months=october)) == {"raw_orders": NOT_LOADED}
+    loaded.tables = [replace(RAW_ORDERS, lookback=1)]
+    found = reasons(loaded.run("raw_orders", months=october))
+    assert found["raw_orders"] == "loaded from the source: 2026-09"
+    assert loaded.rows("raw_orders")[2]["subtotal"] == 777
+    assert "start=2026-09-01&end=2026-11-01" in source.queries
+
+
 def test_a_window_of_a_table_that_nobody_knows_brings_the_whole_history(loaded, source):
     loaded.by_hand("create or replace table dwh.raw_orders as from dwh.raw_orders where id = 'o9'")
     found = loaded.run("raw_orders", months=("2026-10-01", "2026-10-01"))
