@@ -17,6 +17,7 @@ from serverless_assets.forecasting.assets import forecasting_assets, refuse_owne
 from serverless_assets.forecasting.component import build_defs_folder
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.assets import ingestion_assets
+from serverless_assets.publishing.pandas_tables import pandas_tables
 from serverless_assets.publishing.summary import pipeline_runs
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
@@ -87,6 +88,7 @@ def build(settings: Settings) -> dg.Definitions:
         resources={
             **environment.resources(names),
             "run_inputs": RunInputs.configure_at_launch(),
+            "pandas": pandas_tables,
             **(declared.resources or {}),
         },
         # One process a run: steps share the warehouse file, which admits one writing process, and a

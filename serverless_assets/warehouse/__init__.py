@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -137,6 +137,9 @@ class Warehouse(Protocol):
 
     def price(self, bytes_billed: int) -> float | None:
         """What queries billed for so many bytes cost in US dollars; None where nothing is charged."""
+
+    def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
+        """What Dagster's package for this warehouse reads pandas frames with, and its config."""
 
     def quoted_name(self, table: str) -> str:
         """The table's quoted name for use in a query."""

@@ -1,8 +1,8 @@
 """A warehouse in one BigQuery dataset.
 
-dagster-gcp-pandas' IO manager would do for small frames, but it keeps none of this project's promises: it
-truncates the table, or deletes its rows, before it loads the new ones, writes nothing for an empty frame,
-upper-cases the column names and infers the types. So the forecast's rows come this way too.
+dagster-gcp-pandas' IO manager reads small frames, but does not write them: it truncates the table, or deletes
+its rows, before it loads the new ones, writes nothing for an empty frame, upper-cases the column names and
+infers the types. So the forecast's rows, and frames, come this way too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -196,6 +197,12 @@ class BigQueryWarehouse:
 
     def price(self, bytes_billed: int) -> float | None:
         return bytes_billed / TIB * USD_PER_TIB
+
+    def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
+        from dagster_gcp_pandas import BigQueryPandasIOManager
+
+        config: dict[str, Any] = {"project": self.project, "dataset": self.dataset, "location": self.location}
+        return BigQueryPandasIOManager(**config).create_io_manager(None), config
 
     def quoted_name(self, table: str) -> str:
         return sql.identifier(self.project, self.dataset, table)

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -138,6 +139,17 @@ class DuckDBWarehouse:
 
     def price(self, bytes_billed: int) -> float | None:
         return None
+
+    def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
+        # Pandas takes a second to import.
+        from dagster_duckdb_pandas import DuckDBPandasIOManager
+
+        config: dict[str, Any] = {
+            "database": str(self.path),
+            "schema": self.schema,
+            "connection_config": CONFIGURATION,
+        }
+        return DuckDBPandasIOManager(**config).create_io_manager(None), config
 
     def quoted_name(self, table: str) -> str:
         # With the catalog: a schema may have the name of one.

@@ -117,17 +117,21 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
         return subprocess.run(words, cwd=project, env=environ, capture_output=True, text=True, check=False)
 
     page = (PROJECT_ROOT / "docs" / "your-own.md").read_text()
-    [scaffold] = re.findall(r"^    \\.venv/bin/(dg scaffold .+)$", page, re.MULTILINE)
+    [scaffold] = re.findall(r"^    \.venv/bin/(dg scaffold .+)$", page, re.MULTILINE)
     assert (done := run(*scaffold.split())).returncode == 0, done.stdout + done.stderr
     declared = project / "serverless_assets" / "defs" / "guest_forecast" / "defs.yaml"
     assert yaml.safe_load(declared.read_text())["attributes"]["name"] == "guest_forecast"
     [attributes] = re.findall(r"^    type: serverless_assets.Forecast\n\n(?:    .+\n)+", page, re.MULTILINE)
     text = re.sub("^    ", "", attributes, flags=re.MULTILINE)
-    declared.write_text(text.replace("country: DE", "country: 5"))
+    declared.write_text(text.replace("country: DE", "county: DE"))
     mistake = run("dg", "check", "yaml")
     assert mistake.returncode != 0 and "defs.yaml:10" in mistake.stdout + mistake.stderr
     declared.write_text(text)
     assert (done := run("dg", "check", "yaml")).returncode == 0, done.stdout + done.stderr
+    [asset] = re.findall(r"^    import dagster as dg\n(?:    .*\n|\n)+", page, re.MULTILINE)
+    (project / "serverless_assets" / "defs" / "staff_plan.py").write_text(
+        re.sub("^    ", "", asset, flags=re.MULTILINE)
+    )
     assert "guest_forecast_by_region" in run("dg", "list", "defs", "--json").stdout
     done = run("serverless", "run")
     # The model ends with the year: a warning, and no reason not to forecast.
@@ -145,5 +149,7 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
         [(regions,)] = warehouse.sql(
             "select count(distinct region) from dwh.guest_forecast_by_region"
         ).fetchall()
+        people = warehouse.sql("select region, people from dwh.staff_plan order by region").fetchall()
     assert (days, regions) == (60, 2) and low >= 0
+    assert [region for region, _ in people] == ["1", "2"] and all(count > 0 for _, count in people)
     assert "unchanged: same history, parameters and code" in run("serverless", "run").stdout
