@@ -112,8 +112,8 @@ def duckdb(settings: Settings, store: Artifacts | None) -> Publisher:
 
 
 def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
-    """A BigQuery dataset, in which each table is live once it is written; a folder without a store."""
-    from serverless_assets.publishing.live import LivePublisher
+    """A BigQuery dataset, published from the work dataset beside it; a folder without a store."""
+    from serverless_assets.publishing.bigquery import BigQueryPublisher
     from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 
     warehouse = BigQueryWarehouse(
@@ -124,7 +124,7 @@ def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
         lifetime=BRANCH_LIFETIME if settings.branch else None,
     )
     folder = settings.home / "artifacts"
-    return LivePublisher(settings.home, warehouse, store or LocalArtifacts(folder, published=folder))
+    return BigQueryPublisher(settings.home, warehouse, store or LocalArtifacts(folder, published=folder))
 
 
 def gcs(settings: Settings) -> Artifacts:

@@ -150,7 +150,7 @@ def files(home: Path) -> dict[str, bytes | str]:
 @pytest.mark.parametrize("job", ["serverless_pipeline", "forecast"])
 def test_a_run_over_the_budget_fails_in_words_and_writes_nothing(on_a_budget, job):
     # A run before did not finish: that stays on record.
-    PendingAssets(on_a_budget.home).add(["orders"])
+    PendingAssets(on_a_budget.home).replace(["orders"])
     # To load the code parses the dbt project, which is written down.
     assert on_a_budget.definitions
     before = files(on_a_budget.home)

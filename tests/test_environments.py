@@ -43,7 +43,7 @@ def test_downloads_are_held_to_the_limits_of_the_settings(parts, source):
 def test_the_cloud_is_bigquery_a_bucket_and_modal(parts):
     found = parts(**GCP, **TOKEN)
     assert found.publisher.warehouse.qualified_name("orders") == "my-shop.dwh.orders"
-    assert found.publisher.artifacts.bucket == "my-shop-forecasts"
+    assert found.publisher.published.artifacts.bucket == "my-shop-forecasts"
     assert found.compute.name == "Modal"
     assert found.project.variables["GOOGLE_CLOUD_PROJECT"] == "my-shop"
 
@@ -86,7 +86,7 @@ def test_a_branch_has_a_folder_of_its_own_at_an_address(tmp_path):
     )
     publisher = environment(settings).publisher
     publisher.artifacts.write("r.html", b"report")
-    assert (tmp_path / "store" / "branches" / "pr-1" / "r.html").read_bytes() == b"report"
+    assert (tmp_path / "store" / "branches" / "pr-1" / "_work" / "r.html").read_bytes() == b"report"
     (clear,) = publisher.scratch_places.values()
     clear()
     assert publisher.artifacts.names("") == []

@@ -27,6 +27,10 @@ def refuse_paths(name: str) -> None:
         raise ArtifactError(f"{name!r} is not a plain file name")
 
 
+# The folder, in a store, of files that wait until they are published.
+STAGING = "_work"
+
+
 class Artifacts(Protocol):
     """Named files, each written whole or not at all."""
 
@@ -51,6 +55,9 @@ class Artifacts(Protocol):
         Raises:
             ArtifactError: some are still there, or the store is not a branch's alone.
         """
+
+    def staging(self) -> "Artifacts":
+        """The place in this store where files wait until they are published."""
 
     def write(self, name: str, content: bytes) -> StoredFile:
         """Write the file under a plain name and return where readers find it.

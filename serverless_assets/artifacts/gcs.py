@@ -15,7 +15,7 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from serverless_assets import google_errors
-from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
+from serverless_assets.artifacts import STAGING, ArtifactError, StoredFile, refuse_paths
 
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -75,6 +75,9 @@ class GcsArtifacts:
                 # Another run may have been faster.
                 if client.lookup_bucket(self.bucket, **self._call) is None:
                     raise
+
+    def staging(self) -> "GcsArtifacts":
+        return replace(self, folder=f"{self.folder}{STAGING}/")
 
     def write(self, name: str, content: bytes) -> StoredFile:
         refuse_paths(name)

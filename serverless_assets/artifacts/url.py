@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from upath import UPath
 
-from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
+from serverless_assets.artifacts import STAGING, ArtifactError, StoredFile, refuse_paths
 from serverless_assets.files import write_atomically
 
 
@@ -16,11 +16,12 @@ from serverless_assets.files import write_atomically
 class UrlArtifacts:
     """An implementation of `Artifacts` for a folder at an address such as `s3://bucket/forecasts`.
 
-    `branch` is the branch that the files belong to: they are in a folder of their own.
+    `branch` is the branch that the files belong to: they are in a folder of their own. `folder` is one below.
     """
 
     url: str
     branch: str | None = None
+    folder: str = ""
 
     @cached_property
     def _folder(self) -> UPath:
@@ -31,7 +32,8 @@ class UrlArtifacts:
                 f"SERVERLESS_ARTIFACTS_URL {self.url!r} cannot be used: {error}. Use an address that fsspec "
                 "knows, such as file:///data/forecasts, and install the package for it if it needs one."
             ) from error
-        return root / "branches" / self.branch if self.branch else root
+        place = root / "branches" / self.branch if self.branch else root
+        return place / self.folder if self.folder else place
 
     @property
     def name(self) -> str:
@@ -44,6 +46,9 @@ class UrlArtifacts:
     def prepare(self) -> None:
         with self._errors(self.name):
             self._folder.mkdir(parents=True, exist_ok=True)
+
+    def staging(self) -> "UrlArtifacts":
+        return replace(self, folder=STAGING)
 
     def write(self, name: str, content: bytes) -> StoredFile:
         refuse_paths(name)

@@ -7,7 +7,7 @@ Readers hold on to the release that they opened, so they neither block a run nor
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import dagster as dg
 
-from serverless_assets.artifacts import Artifacts
+from serverless_assets.artifacts import ArtifactError, Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
+from serverless_assets.artifacts.staged import StagedArtifacts
 from serverless_assets.files import (
     copy_atomically,
     link_atomically,
@@ -31,7 +32,7 @@ from serverless_assets.publishing.layout import (
     repair,
     stamp,
 )
-from serverless_assets.publishing.publisher import Publisher, Storage
+from serverless_assets.publishing.publisher import PartlyPublished, Publisher, Storage
 from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
     Base,
@@ -54,14 +55,16 @@ class LocalPublisher(Publisher):
     warehouse: DuckDBWarehouse
 
     def __init__(self, home: Path, dbt_schema: str, store: Artifacts | None = None) -> None:
-        """`store` gets the artifacts, each live once it is written; None makes them part of the release."""
+        """`store` gets the artifacts when a run is published; None makes them part of the release."""
         self.layout = layout = Layout(home)
         self._dbt_schema = dbt_schema
         self._store = store
         super().__init__(
             home,
             DuckDBWarehouse(layout.working_warehouse, dbt_schema),
-            store or LocalArtifacts(layout.working_artifacts, layout.artifacts, layout.artifact_changes),
+            StagedArtifacts(store.staging(), store)
+            if store
+            else LocalArtifacts(layout.working_artifacts, layout.artifacts, layout.artifact_changes),
         )
 
     @property
@@ -75,10 +78,6 @@ class LocalPublisher(Publisher):
     @property
     def address(self) -> str | None:
         return str(self.layout.warehouse) if self.layout.warehouse.exists() else None
-
-    @property
-    def if_not_published(self) -> str:
-        return "What was published before stays as it is."
 
     @contextmanager
     def scratch(self) -> Iterator[Storage]:
@@ -102,7 +101,14 @@ class LocalPublisher(Publisher):
             log.info(start)
 
     def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        if publish(self.layout, run_id):
+        is_new = publish(self.layout, run_id)
+        files: Sequence[str] = ()
+        if isinstance(self.artifacts, StagedArtifacts):
+            try:
+                files = self.artifacts.publish()
+            except ArtifactError as error:
+                raise PartlyPublished(f"{self.layout.warehouse} is, but not all files. {error}") from error
+        if is_new or files:
             log.info(f"Published {self.layout.warehouse}.")
         else:
             log.info("Nothing changed, so nothing was published.")

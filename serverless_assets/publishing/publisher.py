@@ -21,16 +21,20 @@ from serverless_assets.publishing.summary import record_of, summarise, write_sum
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse import Warehouse
 
+AS_BEFORE = "What was published before stays as it is."
+
 
 @dataclass(frozen=True)
 class PendingAssets:
     """The assets that a run set out to write and that have not succeeded since.
 
     Kept in a file below `home`, so that what a killed run left behind is not published by the next
-    one, even if that writes something else altogether.
+    one, even if that writes something else altogether. `shared` is where they are kept, too, if runs of
+    several machines write to one place: what it says counts.
     """
 
     home: Path
+    shared: Artifacts | None = None
 
     @property
     def path(self) -> Path:
@@ -44,25 +48,25 @@ class PendingAssets:
         """The unfinished assets; none if that is not known."""
         return self._read() or set()
 
-    def add(self, assets: Iterable[str]) -> None:
-        self._write(self.read() | set(assets))
-
-    def remove(self, assets: Iterable[str]) -> None:
-        self._write(self.read() - set(assets))
-
-    def clear(self) -> None:
-        self._write(set())
+    def replace(self, assets: Iterable[str]) -> None:
+        """Keep these assets, in the place of those that were unfinished."""
+        content = json.dumps(sorted(set(assets))).encode()
+        if self.shared:
+            self.shared.write(self.path.name, content)
+        write_atomically(self.path, content)
 
     def _read(self) -> set[str] | None:
         try:
-            assets = json.loads(self.path.read_text())
+            content = self.shared.read(self.path.name) if self.shared else None
+            assets = json.loads(content or self.path.read_text())
         except (OSError, ValueError):
             return None
         is_valid = isinstance(assets, list) and all(isinstance(asset, str) for asset in assets)
         return set(assets) if is_valid else None
 
-    def _write(self, assets: set[str]) -> None:
-        write_atomically(self.path, json.dumps(sorted(assets)).encode())
+
+class PartlyPublished(UserError):
+    """Some of what a run changed is what people read, and the rest is not; the message says what."""
 
 
 # Raises a `UserError` if a run that means to write these assets, with these run inputs, may not begin.
@@ -85,6 +89,8 @@ class Publisher(ABC):
         self.home = home
         self.warehouse = warehouse
         self.artifacts = artifacts
+        # The names of all assets that runs can write.
+        self.existing: Collection[str] = ()
         self._lock: RunLock | None = None
         self._events: RunEvents | None = None
 
@@ -103,9 +109,9 @@ class Publisher(ABC):
         """Where people read the tables; None before there is anything to read."""
 
     @property
-    @abstractmethod
-    def if_not_published(self) -> str:
-        """What readers see after a run that was not published, as a sentence."""
+    def pending_assets(self) -> PendingAssets:
+        """What runs have not finished."""
+        return PendingAssets(self.home)
 
     @abstractmethod
     def scratch(self) -> AbstractContextManager[Storage]:
@@ -156,18 +162,16 @@ class Publisher(ABC):
         """
         self.open(run_id, log)
         remove_leftovers(self.home)
-        pending_assets = PendingAssets(self.home)
-        pending_assets.remove(pending_assets.read() - set(existing))
-        pending_assets.add(planned)
+        self.existing = {asset.rpartition("/")[2] for asset in existing}
+        self.pending_assets.replace((self.pending_assets.read() & set(existing)) | set(planned))
 
     def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
         """Publish what runs wrote if all of it is sound, and say whether it is what people now read."""
-        pending_assets = PendingAssets(self.home)
-        pending_assets.remove(outcome.asset for outcome in outcomes if outcome.is_settled)
-        waiting = pending_assets.read()
+        waiting = self.pending_assets.read() - {outcome.asset for outcome in outcomes if outcome.is_settled}
+        self.pending_assets.replace(waiting)
         if waiting:
             log.warning(
-                f"Not published: {_unfinished(waiting, outcomes)}. {self.if_not_published} "
+                f"Not published: {_unfinished(waiting, outcomes)}. {AS_BEFORE} "
                 "The next run continues from what this one finished."
             )
             return False
@@ -205,12 +209,15 @@ class Publisher(ABC):
                 outcomes = self.outcomes()
                 try:
                     published = self.end(run.run_id, outcomes, log)
+                except PartlyPublished as error:
+                    published = False
+                    log.error(f"Published in part: {error} The next successful run publishes the rest.")
                 except Exception as error:
                     published = False
                     # Dagster would record this as a failed teardown, which neither the UI nor the exit code
                     # shows.
                     log.error(
-                        f"Not published: {error_sentence(error)} {self.if_not_published} "
+                        f"Not published: {error_sentence(error)} {AS_BEFORE} "
                         "The next successful run publishes this work."
                     )
                 self._summarise(instance, run.run_id, outcomes, published, log)

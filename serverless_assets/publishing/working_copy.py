@@ -128,7 +128,7 @@ def _settle(layout: Layout) -> None:
     forget_changes(layout)
     _restore_artifacts(layout, None)
     if os.path.lexists(PendingAssets(layout.home).path):
-        PendingAssets(layout.home).clear()
+        PendingAssets(layout.home).replace(())
     write_base(layout)
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from serverless_assets.hashing import json_digest
+from serverless_assets.warehouse import published_schema
 
 BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
 
@@ -173,7 +174,7 @@ def relation_name(properties: Mapping[str, Any], schema: str) -> str:
     """The name of a model's or a source's relation: with its schema, unless that is the target's `schema`."""
     name = str(properties.get("alias") or properties.get("identifier"))
     own = str(properties.get("schema") or schema)
-    return name if own.lower() == schema.lower() else f"{own}.{name}"
+    return name if own.lower() == schema.lower() else f"{published_schema(own)}.{name}"
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,7 @@ class _Reader:
         config = {key: value for key, value in node["config"].items() if key not in IMMATERIAL_CONFIG}
         contract = config.pop("contract", None) or {}
         where = {key: node.get(key) for key in ("database", "schema", "alias")}
+        where["schema"] = where["schema"] and published_schema(where["schema"])
         hashes = {"config": json_digest([config, where])}
         code = node.get("raw_code") or ""
         if node.get("language") == "python":

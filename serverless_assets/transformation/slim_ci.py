@@ -112,7 +112,12 @@ def slim_ci(project: Project, publisher: Publisher) -> Checked:
             )
         state, target = folder / "state", folder / "target"
         state.mkdir()
-        (state / "manifest.json").write_text(json.dumps(production))
+        # The manifest is of the schema that runs write to; production is what people read.
+        written, read = (
+            project.variables["DBT_SCHEMA"],
+            publisher.published.warehouse.dbt_variables()["DBT_SCHEMA"],
+        )
+        (state / "manifest.json").write_text(json.dumps(production).replace(written, read))
         variables = scratch.warehouse.dbt_variables()
         checked = Checked(variables["DBT_SCHEMA"])
         checked.failure = dbt_runner.invoke(
@@ -122,7 +127,7 @@ def slim_ci(project: Project, publisher: Publisher) -> Checked:
             {
                 **project.variables,
                 **variables,
-                "SERVERLESS_SOURCE_SCHEMA": project.variables["DBT_SCHEMA"],
+                "SERVERLESS_SOURCE_SCHEMA": read,
             },
             on_event=checked.see,
         )

@@ -13,6 +13,14 @@ import pyarrow.parquet as pq
 from serverless_assets.errors import UserError
 from serverless_assets.warehouse.staging import StagedRows, StagingArea
 
+# Ends the name of the dataset that runs write to, of a warehouse whose tables people read in another one.
+WORK = "__work"
+
+
+def published_schema(schema: str) -> str:
+    """The schema in which people read what runs write to `schema`."""
+    return schema.replace(WORK, "", 1)
+
 
 class WarehouseError(UserError):
     """The warehouse refused: the message says what and what to do."""
@@ -145,7 +153,7 @@ class Warehouse(Protocol):
         """The table's quoted name for use in a query."""
 
     def qualified_name(self, table: str) -> str:
-        """The table's full name as people write it: database, dataset, table."""
+        """The table's full name as people write it: database, dataset, table; as it is once published."""
 
     def tables(self) -> set[str]:
         """The names of all tables and views in the dataset."""

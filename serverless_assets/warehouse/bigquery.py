@@ -20,7 +20,14 @@ from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
-from serverless_assets.warehouse import JobStats, TableShape, WarehouseError, refuse_other_columns
+from serverless_assets.warehouse import (
+    WORK,
+    JobStats,
+    TableShape,
+    WarehouseError,
+    published_schema,
+    refuse_other_columns,
+)
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery_jobs import Jobs, work
 from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea
@@ -71,7 +78,7 @@ class BigQueryWarehouse:
 
     @property
     def name(self) -> str:
-        return f"BigQuery, {self._dataset} in {self.location}"
+        return f"BigQuery, {self.project}.{published_schema(self.dataset)} in {self.location}"
 
     def in_schema(self, database: str, schema: str) -> "BigQueryWarehouse":
         if database and database != self.project:
@@ -92,18 +99,42 @@ class BigQueryWarehouse:
     def for_run(self, run_id: str) -> "BigQueryWarehouse":
         return replace(self, labels={"run": run_id})
 
-    def prepare(self) -> None:
-        """Create the dataset if there is none.
+    def working(self) -> "BigQueryWarehouse":
+        """The warehouse that runs write to: the dataset beside this one, of the same name with an ending."""
+        return replace(self, dataset=f"{self.dataset}{WORK}")
+
+    def published(self) -> "BigQueryWarehouse":
+        """The warehouse in which people read what runs write to this one."""
+        return replace(self, dataset=published_schema(self.dataset))
+
+    def prepare(self, like: bigquery.Dataset | None = None) -> bigquery.Dataset:
+        """Create the dataset if there is none, encrypted as the one that it is `like`.
 
         Raises:
             WarehouseError: it cannot be created, or lies in another location.
         """
         with self._jobs(self._dataset, service=CREATION) as jobs:
             dataset = self._wanted()
+            if like is not None:
+                dataset.default_encryption_configuration = like.default_encryption_configuration
             existing = jobs.dataset(self._dataset) or jobs.client.create_dataset(
                 dataset, exists_ok=True, **jobs.call
             )
         self._refuse_another_location(existing)
+        return existing
+
+    def with_custom_schemas(self) -> "Sequence[BigQueryWarehouse]":
+        """This dataset, and those of models with a schema of their own, whose names dbt begins with its."""
+        with self._jobs(self._dataset) as jobs:
+            names = {item.dataset_id for item in jobs.client.list_datasets(self.project, **jobs.call)}
+        custom = sorted(name for name in names if name.startswith(f"{self.dataset}_"))
+        return [self, *(replace(self, dataset=name) for name in custom)]
+
+    @contextmanager
+    def jobs(self) -> Iterator[Jobs]:
+        """The calls and jobs of one client; Google's errors become `WarehouseError`s."""
+        with self._jobs(self._dataset) as jobs:
+            yield jobs
 
     @contextmanager
     def scratch(self) -> Iterator["BigQueryWarehouse"]:
@@ -208,7 +239,7 @@ class BigQueryWarehouse:
         return sql.identifier(self.project, self.dataset, table)
 
     def qualified_name(self, table: str) -> str:
-        return f"{self._dataset}.{table}"
+        return f"{self.project}.{published_schema(self.dataset)}.{table}"
 
     def tables(self) -> set[str]:
         with self._jobs(self._dataset) as jobs:
@@ -220,11 +251,15 @@ class BigQueryWarehouse:
         return sql.note_in(existing.description) if existing else {}
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
+        return {name: sql.note_in(table.description) for name, table in self.relations().items()}
+
+    def relations(self) -> Mapping[str, bigquery.Table]:
+        """What BigQuery knows of each table and view in the dataset, by name."""
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             if jobs.dataset(self._dataset) is None:
                 return {}
             tables = pool.map(jobs.table, map(self._reference, self._names(jobs)))
-            return {table.table_id: sql.note_in(table.description) for table in tables if table}
+            return {table.table_id: table for table in tables if table}
 
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:

@@ -180,7 +180,8 @@ def delete_dataset(warehouse: Warehouse) -> None:
     """Delete a test's dataset with all that is in it."""
     assert isinstance(warehouse, BigQueryWarehouse)
     with client_library.Client(warehouse.project) as client:
-        client.delete_dataset(warehouse.dataset, delete_contents=True, not_found_ok=True)
+        for dataset in {warehouse.dataset, warehouse.published().dataset}:
+            client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

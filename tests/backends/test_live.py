@@ -48,5 +48,6 @@ def test_the_whole_pipeline_ends_with_the_rows_that_a_laptop_has(tmp_path):
                     assert {found["status"] for found in on_gcp.summary["assets"].values()} == {"reused"}
                 finally:
                     delete_dataset(on_gcp.warehouse)
-                    for name in on_gcp.artifacts.names(unique):
-                        on_gcp.artifacts.delete(name)
+                    files = on_gcp.parts.publisher.published.artifacts
+                    for name in files.names(unique):
+                        files.delete(name)

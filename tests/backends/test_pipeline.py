@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from serverless_assets.transformation import dbt_runner
 from tests.backends.conftest import PARITY, Google
 from tests.backends.parity import compare
 from tests.backends.small_shop import SmallShop
-from tests.conftest import SAMPLE_END, Pipeline
+from tests.conftest import NO_FORECAST, SAMPLE_END, Pipeline
 from tests.services.__main__ import BUCKET
 from tests.services.modal.harness import Server
 
@@ -120,6 +121,34 @@ def test_a_second_run_reuses_everything(on_gcp, modal):
     assert on_gcp.run().success
     assert {found["status"] for found in on_gcp.summary["assets"].values()} == {"reused"}
     assert modal.forecast_calls() == before
+
+
+def test_a_mart_whose_test_failed_is_seen_by_nobody(on_gcp, tmp_path):
+    """A copy of the project, in which a mart doubles what customers spent, and a test finds out."""
+    project = tmp_path / "dbt_project"
+    shutil.copytree(on_gcp.parts.project.directory, project, ignore=shutil.ignore_patterns("target", "logs"))
+    mart = project / "models" / "marts" / "customers.sql"
+    mart.write_text(re.sub(r"sum\((\w+\.)?order_total\)", r"2 * sum(\1order_total)", mart.read_text()))
+    (project / "tests" / "nothing_is_right.sql").write_text("select * from {{ ref('customers') }}")
+    published = on_gcp.parts.publisher.published
+    customers, page = published.warehouse.quoted_name("customers"), published.artifacts.read("forecast.html")
+    spent = f"select sum(lifetime_spend) as spent from {customers}"
+    before = published.warehouse.query(spent)
+    broken = Pipeline(
+        on_gcp.home, on_gcp.instance, {**on_gcp.variables, "SERVERLESS_DBT_PROJECT": str(project)}
+    )
+    result = broken.run(NO_FORECAST, job="transform")
+    assert not result.success
+    log = "\n".join(entry.user_message for entry in on_gcp.instance.all_logs(result.run_id))
+    assert "Not published: customers did not succeed" in log
+    assert "What was published before stays as it is." in log
+    assert published.warehouse.query(spent) == before
+    assert published.artifacts.read("forecast.html") == page
+    doubled = spent.replace(customers, on_gcp.warehouse.quoted_name("customers"))
+    assert on_gcp.warehouse.query(doubled)["spent"][0].as_py() == 2 * before["spent"][0].as_py()
+    # With the mart as it was, the next run mends it, and publishes nothing new.
+    assert on_gcp.run(NO_FORECAST, job="transform").success
+    assert published.warehouse.query(spent) == before
 
 
 def test_a_plan_says_what_each_model_would_read(on_gcp):

@@ -232,7 +232,7 @@ def test_a_forecast_from_before_there_were_records_is_reused_without_one(pipelin
 def test_what_was_not_published_is_not_there_to_replay(short):
     pipeline = short
     before = records(pipeline)
-    PendingAssets(pipeline.home).add(["orders"])
+    PendingAssets(pipeline.home).replace(["orders"])
     pipeline.run(THIRTY_DAYS, job="forecast")
     assert not pipeline.summary["published"]
     assert records(pipeline) == before

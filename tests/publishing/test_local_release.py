@@ -336,7 +336,7 @@ def test_the_working_copy_of_the_last_release_is_gone_on_from(published):
 
 def test_unpublished_work_is_gone_on_from(published):
     work(published, 2)
-    PendingAssets(published.home).add(["orders"])
+    PendingAssets(published.home).replace(["orders"])
     assert open_working_copy(published) is None
     assert number_in(published.working_warehouse) == 2
     assert PendingAssets(published.home).read() == {"orders"}
@@ -351,7 +351,7 @@ def test_a_missing_working_copy_is_made_from_what_is_published(published):
 
 def test_a_file_put_in_the_published_ones_place_is_gone_on_from(published):
     work(published, 2)
-    PendingAssets(published.home).add(["orders"])
+    PendingAssets(published.home).replace(["orders"])
     replaced_by_hand(published, 42)
     assert open_working_copy(published)
     assert number_in(published.working_warehouse) == 42
@@ -380,9 +380,8 @@ def test_after_an_adoption_publishing_makes_it_a_release_like_any_other(publishe
 
 
 def test_unsettled_assets_survive_the_process_that_noted_them(layout):
-    PendingAssets(layout.home).add(["orders", "customers"])
-    PendingAssets(layout.home).remove(["orders"])
-    assert PendingAssets(layout.home).read() == {"customers"}
+    PendingAssets(layout.home).replace(["orders", "customers"])
+    assert PendingAssets(layout.home).read() == {"customers", "orders"}
 
 
 @pytest.fixture

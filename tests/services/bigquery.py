@@ -41,7 +41,8 @@ def bigquery(folder: Path, gcs_root: Path | None = None) -> Iterator[BigQuery]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
-        *(VENV / "bin" / "bqemulator", "start", "--ephemeral", "--log-level", "warning"),
+        *(VENV / "bin" / "python", Path(__file__).with_name("emulator.py"), "start"),
+        *("--ephemeral", "--log-level", "warning"),
         *("--rest-host", "127.0.0.1", "--rest-port", str(port)),
         *("--grpc-host", "127.0.0.1", "--grpc-port", str(free_port())),
     ]

@@ -106,7 +106,7 @@ class Team:
         }
         version = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()
         # As after a run that finished: a working copy without this record is not trusted.
-        PendingAssets(self.home).add(())
+        PendingAssets(self.home).replace(PendingAssets(self.home).read())
         self.warehouse.replace_rows(ORDERS, path, {"version": version, "months": versions})
 
     def run(

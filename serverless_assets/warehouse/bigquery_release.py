@@ -1,0 +1,262 @@
+"""What runs built in the work datasets of BigQuery takes the place of what people read.
+
+A table is replaced by a clone of the built one and a view by its query over what people read, each in one
+atomic statement that reads no rows and is not charged for. docs/bigquery.md says what a replacement keeps.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from google.cloud import bigquery
+
+from serverless_assets import google_errors
+from serverless_assets.hashing import json_digest
+from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse import bigquery_sql as sql
+from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, SERVICE, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_jobs import Jobs
+
+# A row for each release: the run, when its first relation was replaced and since when all of it is there.
+RELEASES = "serverless_releases"
+# In the note of a published relation: a hash of the description that it was published with, which tells
+# whether somebody wrote another one.
+WORDS = "words"
+# Set once a work dataset has what an earlier version of this project kept beside what people read.
+COMPLETE = "Where runs build and test. A run that succeeded publishes from here: read the other dataset."
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a relation that people read: statements, to be run one after the other."""
+
+    name: str
+    statements: Sequence[str]
+    is_view: bool = False
+
+
+def find_changes(work: BigQueryWarehouse, existing: Collection[str]) -> Sequence[Change]:
+    """What to run so that people read what is in the work datasets: tables first, then views, then drops.
+
+    A relation that has the same note in both is the same in both. One without a note is not of a run.
+
+    Args:
+        existing: the names of all that runs can build. What people read of a model that is no longer there
+            is dropped once its built relation was.
+
+    Raises:
+        WarehouseError: a relation is unfinished, or cannot be replaced without taking off what guards it.
+    """
+    tables: list[Change] = []
+    views: dict[str, Change] = {}
+    dropped: list[Change] = []
+    for there in work.with_custom_schemas():
+        read = there.published()
+        built, live = there.relations(), read.relations()
+        with read.jobs() as jobs:
+            for name, relation in built.items():
+                note, before = sql.note_in(relation.description), live.get(name)
+                if note.get("dirty_reason") and name in existing:
+                    raise WarehouseError(
+                        f"{read.qualified_name(name)} is unfinished: {note['dirty_reason']}."
+                    )
+                if not note or note.get("dirty_reason") or (before and _is_same(relation, before)):
+                    continue
+                if relation.table_type == "VIEW":
+                    views[there.quoted_name(name)] = _view(relation, before, work, read)
+                else:
+                    tables.append(_table(jobs, relation, before, there, read))
+        for name, relation in live.items():
+            if sql.note_in(relation.description) and name not in built and name not in existing:
+                dropped.append(Change(read.qualified_name(name), [_drop(relation, read)]))
+    return [*tables, *_parents_first(views, work), *dropped]
+
+
+def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str, str]:
+    """Make the changes, all tables at once, and return the errors by name: none if all of them were made."""
+    errors: dict[str, str] = {}
+
+    def make(change: Change) -> None:
+        try:
+            for statement in change.statements:
+                jobs.run(statement)
+        except google_errors.ERRORS as error:
+            errors[change.name] = google_errors.explain(error, SERVICE)
+
+    tables = [change for change in changes if not change.is_view]
+    with read.jobs() as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+        list(pool.map(make, tables))
+        for view in [] if errors else [change for change in changes if change.is_view]:
+            make(view)
+    return errors
+
+
+def record_release(read: BigQueryWarehouse, run_id: str, began: datetime) -> None:
+    """Record that all of a run's relations and files are what people read."""
+    table = bigquery.Table(f"{read.project}.{read.dataset}.{RELEASES}")
+    table.schema = [
+        bigquery.SchemaField("run_id", "STRING", description="The run that was published."),
+        bigquery.SchemaField("began_at", "TIMESTAMP", description="When its first relation was replaced."),
+        bigquery.SchemaField("published_at", "TIMESTAMP", description="Since when all of it is there."),
+    ]
+    with read.jobs() as jobs:
+        jobs.client.create_table(table, exists_ok=True, **jobs.call)
+        began_at = f"timestamp '{began:%Y-%m-%d %H:%M:%S.%f+00}'"
+        jobs.run(
+            f"insert into {read.quoted_name(RELEASES)} (run_id, began_at, published_at) "
+            f"values ({sql.literal(run_id)}, {began_at}, current_timestamp())"
+        )
+        jobs.describe(table, f"Which run is read since when: now run {run_id}.")
+
+
+def is_recorded(read: BigQueryWarehouse) -> bool:
+    """Whether the last release is on record: no relation of a run was replaced after that was written."""
+    relations = dict(read.relations())
+    record = relations.pop(RELEASES, None)
+    replaced = [table.modified for table in relations.values() if sql.note_in(table.description)]
+    return not replaced or (record is not None and max(replaced) <= record.modified)
+
+
+def prepare_datasets(work: BigQueryWarehouse) -> Sequence[str]:
+    """Create the dataset that people read and the one that runs write to, and return what was adopted.
+
+    An earlier version of this project built in what is now read by people. Its tables, with their notes, are
+    cloned into the work dataset, so that the next run continues from them. Views are built anew.
+
+    Raises:
+        WarehouseError: a dataset cannot be created or lies elsewhere, or a table cannot be cloned.
+    """
+    read = work.published()
+    published = read.prepare()
+    dataset = work.prepare(published)
+    if dataset.description == COMPLETE:
+        return []
+    adopted = []
+    built = work.relations()
+    with work.jobs() as jobs:
+        for name, table in read.relations().items():
+            if table.table_type != "VIEW" and sql.note_in(table.description) and name not in built:
+                options = _options(sql.words_in(table.description), sql.note_in(table.description), {}, table)
+                jobs.run(_clone(work.quoted_name(name), read.quoted_name(name), options))
+                adopted.append(name)
+        dataset.description = COMPLETE
+        jobs.client.update_dataset(dataset, ["description"], **jobs.call)
+    return adopted
+
+
+def _is_same(built: bigquery.Table, live: bigquery.Table) -> bool:
+    note = {key: value for key, value in sql.note_in(live.description).items() if key != WORDS}
+    return note == sql.note_in(built.description) and (built.table_type == "VIEW") == (
+        live.table_type == "VIEW"
+    )
+
+
+def _table(
+    jobs: Jobs,
+    built: bigquery.Table,
+    live: bigquery.Table | None,
+    there: BigQueryWarehouse,
+    read: BigQueryWarehouse,
+) -> Change:
+    name = built.table_id
+    target, source = read.quoted_name(name), there.quoted_name(name)
+    options = _published_options(built, live)
+    if live is not None and live.table_type != "VIEW" and jobs.is_guarded(live):
+        return Change(read.qualified_name(name), _replace_rows_in_place(built, live, target, source, options))
+    clone = _clone(target, source, options)
+    if live is not None and (live.table_type == "VIEW" or _layout(live) != _layout(built)):
+        # BigQuery does not replace a view by a table, nor a table by one of another layout.
+        return Change(read.qualified_name(name), [_drop(live, read), clone])
+    return Change(read.qualified_name(name), [clone])
+
+
+def _view(
+    built: bigquery.Table, live: bigquery.Table | None, work: BigQueryWarehouse, read: BigQueryWarehouse
+) -> Change:
+    query = str(built.view_query).replace(work.dataset, work.published().dataset)
+    target, options = read.quoted_name(built.table_id), _published_options(built, live)
+    create = f"create or replace view {target}\n{options}\nas {query}"
+    drop = [_drop(live, read)] if live is not None and live.table_type != "VIEW" else []
+    return Change(read.qualified_name(built.table_id), [*drop, create], is_view=True)
+
+
+def _replace_rows_in_place(
+    built: bigquery.Table, live: bigquery.Table, target: str, source: str, options: str
+) -> Sequence[str]:
+    """Replace rows and keep the table: a clone would take off its policies. It reads all rows, once."""
+    columns, before = ([(f.name, f.field_type) for f in table.schema] for table in (built, live))
+    if columns != before:
+        raise WarehouseError(
+            f"{target} carries row access policies or policy tags, which a replacement would take off, and "
+            f"its columns change from {before} to {columns}. Alter the table by hand, then run again."
+        )
+    names = ", ".join(sql.identifier(name) for name, _ in columns)
+    return [
+        f"begin transaction;\ntruncate table {target};\n"
+        f"insert into {target} ({names}) select {names} from {source};\ncommit transaction;",
+        f"alter table {target} set {options}",
+    ]
+
+
+def _clone(target: str, source: str, options: str) -> str:
+    return f"create or replace table {target}\nclone {source}\n{options}"
+
+
+def _drop(relation: bigquery.Table, read: BigQueryWarehouse) -> str:
+    kind = "view" if relation.table_type == "VIEW" else "table"
+    return f"drop {kind} if exists {read.quoted_name(relation.table_id)}"
+
+
+def _published_options(built: bigquery.Table, live: bigquery.Table | None) -> str:
+    words = sql.words_in(built.description)
+    note = {**sql.note_in(built.description), WORDS: json_digest(words)}
+    if live is not None and sql.note_in(live.description).get(WORDS, note[WORDS]) != json_digest(
+        sql.words_in(live.description)
+    ):
+        words = sql.words_in(live.description)
+    return _options(words, note, live.labels if live is not None else {}, built, live)
+
+
+def _options(
+    words: str,
+    note: Mapping[str, object],
+    labels: Mapping[str, str],
+    built: bigquery.Table,
+    live: bigquery.Table | None = None,
+) -> str:
+    """The options of a relation: those of the built one, and what people set on the live one."""
+    pairs = ", ".join(
+        f"({sql.literal(key)}, {sql.literal(value)})" for key, value in {**labels, **built.labels}.items()
+    )
+    options = [f"description={sql.literal(sql.description_with_note(words, note))}", f"labels=[{pairs}]"]
+    if live is not None and live.friendly_name:
+        options.append(f"friendly_name={sql.literal(live.friendly_name)}")
+    if live is not None and live.require_partition_filter and built.table_type != "VIEW":
+        options.append("require_partition_filter=true")
+    if live is not None and live.encryption_configuration and live.encryption_configuration.kms_key_name:
+        options.append(f"kms_key_name={sql.literal(live.encryption_configuration.kms_key_name)}")
+    return f"options({', '.join(options)})"
+
+
+def _layout(table: bigquery.Table) -> tuple[object, ...]:
+    partitioning = table.time_partitioning
+    by_time = partitioning and (partitioning.type_, partitioning.field)
+    return (by_time, table.range_partitioning, table.clustering_fields)
+
+
+def _parents_first(views: Mapping[str, Change], work: BigQueryWarehouse) -> Iterator[Change]:
+    """The views, each after those that its query names."""
+    waiting = {
+        re.sub(re.escape(work.dataset), work.published().dataset, name, count=1): v
+        for name, v in views.items()
+    }
+    while waiting:
+        ready = [
+            name
+            for name, view in waiting.items()
+            if not any(other in view.statements[-1] for other in waiting if other != name)
+        ]
+        for name in ready or list(waiting):
+            yield waiting.pop(name)

@@ -1,0 +1,232 @@
+"""What people read on BigQuery: one release, replaced by that of the next run that succeeds."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.cloud import bigquery
+
+from serverless_assets.publishing.bigquery import BigQueryPublisher
+from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.publishing.publisher import PartlyPublished
+from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_release import RELEASES
+from tests.backends.conftest import Backend, Google
+from tests.backends.stock import FACTS, FEBRUARY, MARCH, ORDERS, STOCK, orders
+from tests.backends.watched import DENIED, is_swap, refusing
+from tests.services.proxy import Answer, Asked, proxy
+
+pytestmark = pytest.mark.gcp
+
+ASSETS = ("raw_orders", "raw_items", "some_orders")
+LOG: Any = logging.getLogger("run")
+
+
+class Shop:
+    """A publisher, and runs that write two tables, a view of one of them, and a file."""
+
+    def __init__(self, publisher: BigQueryPublisher, folder: Path) -> None:
+        self.publisher, self.folder = publisher, folder
+
+    def run(self, number: int, failed: str | None = None, assets: tuple[str, ...] = ASSETS) -> bool:
+        """Write rows that are all of the amount `number`; whether they were published."""
+        self.publisher.begin(f"run-{number}", assets, ASSETS, LOG)
+        try:
+            warehouse = self.publisher.warehouse
+            for name in ("raw_orders", "raw_items"):
+                rows = orders(*[(id, at, number) for id, at, _ in STOCK])
+                warehouse.replace_rows(replace(ORDERS, name=name), rows, {"version": f"{name} {number}"})
+            base = warehouse.quoted_name("raw_orders")
+            view = warehouse.quoted_name("some_orders")
+            warehouse.query(f"create or replace view {view} as select * from {base} where amount >= {number}")
+            warehouse.write_states({"some_orders": {"version": f"view {number}"}})
+            self.publisher.artifacts.write("report.html", f"report {number}".encode())
+            outcomes = [
+                AssetOutcome(asset, "failed" if asset == failed else "built", "a reason") for asset in assets
+            ]
+            return self.publisher.end(f"run-{number}", outcomes, LOG)
+        finally:
+            self.publisher.close()
+
+    def read(self) -> dict[str, Any]:
+        """What people read: the amounts in each relation, and the file."""
+        published = self.publisher.published
+        amounts = {
+            name: published.warehouse.query(
+                f"select distinct amount from {published.warehouse.quoted_name(name)} order by amount"
+            )["amount"].to_pylist()
+            for name in ASSETS
+        }
+        return {**amounts, "report": published.artifacts.read("report.html")}
+
+
+def release_of(number: int) -> dict[str, Any]:
+    return {**{name: [number] for name in ASSETS}, "report": f"report {number}".encode()}
+
+
+@pytest.fixture
+def shop(gcp_backend: Backend, tmp_path: Path) -> Iterator[Shop]:
+    warehouse = gcp_backend.warehouse
+    assert isinstance(warehouse, BigQueryWarehouse)
+    yield Shop(BigQueryPublisher(tmp_path / "home", warehouse, gcp_backend.artifacts), tmp_path)
+
+
+def table(shop: Shop, name: str) -> bigquery.Table:
+    warehouse = shop.publisher.published.warehouse
+    assert isinstance(warehouse, BigQueryWarehouse)
+    return warehouse.relations()[name]
+
+
+def releases(shop: Shop) -> list[str]:
+    name = shop.publisher.published.warehouse.quoted_name(RELEASES)
+    answer = shop.publisher.warehouse.query(f"select run_id from {name} order by published_at")
+    return list(answer["run_id"].to_pylist())
+
+
+def test_a_run_that_failed_changes_nothing_that_people_read_and_says_so(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert shop.run(1)
+    assert shop.read() == release_of(1)
+    assert not shop.run(2, failed="some_orders")
+    assert "Not published: some_orders did not succeed. What was published before stays" in caplog.text
+    assert shop.read() == release_of(1)
+    assert shop.run(3)
+    assert shop.read() == release_of(3)
+    assert releases(shop) == ["run-1", "run-3"]
+
+
+def test_what_another_machine_did_not_finish_is_not_published(shop: Shop, tmp_path: Path) -> None:
+    assert shop.run(1)
+    assert not shop.run(2, failed="some_orders")
+    elsewhere = shop.publisher
+    published = elsewhere.published
+    assert isinstance(published.warehouse, BigQueryWarehouse)
+    other = Shop(BigQueryPublisher(tmp_path / "other", published.warehouse, published.artifacts), tmp_path)
+    assert not other.run(3, assets=("raw_orders", "raw_items"))
+    assert other.read() == release_of(1)
+
+
+def test_a_relation_whose_tests_failed_is_never_published(shop: Shop) -> None:
+    assert shop.run(1)
+    shop.publisher.begin("run-2", (), ASSETS, LOG)
+    note = {"version": "", "dirty_reason": "last tests failed: unique_orders"}
+    shop.publisher.warehouse.replace_rows(replace(ORDERS, name="raw_orders"), FACTS.empty_table(), note)
+    with pytest.raises(WarehouseError, match="raw_orders is unfinished: last tests failed: unique_orders"):
+        shop.publisher.end("run-2", [], LOG)
+    shop.publisher.close()
+    assert shop.read() == release_of(1)
+
+
+def test_a_run_that_changed_nothing_replaces_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    assert shop.run(1)
+    before = {name: table(shop, name).modified for name in ASSETS}
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        shop.publisher.begin("run-2", ASSETS, ASSETS, LOG)
+        assert shop.publisher.end("run-2", [AssetOutcome(a, "reused", "unchanged") for a in ASSETS], LOG)
+        shop.publisher.close()
+    assert "Nothing changed, so nothing was published." in caplog.text
+    assert {name: table(shop, name).modified for name in ASSETS} == before
+
+
+def test_what_people_set_on_a_published_table_survives_its_replacement(shop: Shop) -> None:
+    assert shop.run(1)
+    client = bigquery.Client(shop.publisher.warehouse.project)
+    edited = table(shop, "raw_orders")
+    edited.labels = {**edited.labels, "team": "sales"}
+    edited.description = "Ask Ada.\n" + str(edited.description)
+    client.update_table(edited, ["labels", "description"])
+    assert shop.run(2)
+    assert shop.read() == release_of(2)
+    found = table(shop, "raw_orders")
+    assert found.labels["team"] == "sales"
+    assert str(found.description).startswith("Ask Ada.\nOne row per order.")
+    assert table(shop, "raw_items").description.startswith("One row per order.")
+
+
+def test_a_table_with_row_policies_keeps_them_as_its_rows_are_replaced_in_place(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulator has such policies, and cannot write to a table that has one."""
+    assert shop.run(1)
+    name = shop.publisher.published.warehouse.quoted_name("raw_orders")
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        policies = Answer(200, {"rowAccessPolicies": [{"filterPredicate": "true"}]})
+        watched.instead = refusing("GET", "/raw_orders/rowAccessPolicies", policies)
+        assert shop.run(2)
+        jobs = [request.json for request in watched.asked if is_swap(request)]
+        assert shop.read() == release_of(2)
+    statements = [job["configuration"]["query"]["query"] for job in jobs]
+    (in_place,) = [statement for statement in statements if f"truncate table {name}" in statement]
+    assert in_place.startswith("begin transaction;")
+    assert in_place.endswith("commit transaction;")
+    assert not [found for found in statements if found.startswith(f"create or replace table {name}")]
+
+
+def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table, a view and a file are refused, in turn."""
+    assert shop.run(1)
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        quoted = shop.publisher.published.warehouse.quoted_name
+        for number, begins in enumerate(
+            (
+                f"create or replace table {quoted('raw_items')}",
+                f"create or replace view {quoted('some_orders')}",
+                f"insert into {quoted(RELEASES)}",
+            ),
+            start=2,
+        ):
+
+            def refuse(request: Asked, begins: str = begins) -> Answer | None:
+                is_asked = is_swap(request) and begins in json.dumps(request.json, ensure_ascii=False)
+                return DENIED if is_asked else None
+
+            watched.instead = refuse
+            with pytest.raises(PartlyPublished, match=r"emulated-project"):
+                shop.run(number)
+            watched.instead = lambda request: None
+            # The next run, of one asset, finds the rest to do.
+            shop.publisher.begin(f"run-{number}-again", (), ASSETS, LOG)
+            assert shop.publisher.end(f"run-{number}-again", [], LOG)
+            shop.publisher.close()
+            assert shop.read() == release_of(number)
+        assert releases(shop) == ["run-1", "run-2-again", "run-3-again", "run-4-again"]
+
+
+def test_a_dataset_of_an_earlier_version_continues_from_its_tables(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    published = shop.publisher.published.warehouse
+    for name in ("raw_orders", "raw_items"):
+        published.replace_rows(replace(ORDERS, name=name), orders(*STOCK), {"version": f"{name} 0"})
+    with caplog.at_level(logging.INFO):
+        shop.publisher.begin("run-1", (), ASSETS, LOG)
+        shop.publisher.close()
+    assert "Continuing from the tables in" in caplog.text
+    states = shop.publisher.warehouse.read_states()
+    assert states == {"raw_orders": {"version": "raw_orders 0"}, "raw_items": {"version": "raw_items 0"}}
+    # A month of an adopted table is loaded, and the rest of it is there.
+    shop.publisher.warehouse.replace_rows(
+        replace(ORDERS, name="raw_orders"), FACTS.empty_table(), {"version": "a month"}, (FEBRUARY, MARCH)
+    )
+    assert shop.run(2)
+    assert shop.read() == release_of(2)
+
+
+def test_a_model_that_was_deleted_and_dropped_is_no_longer_read(shop: Shop) -> None:
+    assert shop.run(1)
+    shop.publisher.begin("run-2", (), ("raw_orders", "some_orders"), LOG)
+    shop.publisher.warehouse.drop_relation("raw_items")
+    assert shop.publisher.end("run-2", [], LOG)
+    shop.publisher.close()
+    assert shop.publisher.published.warehouse.tables() == {"raw_orders", "some_orders", RELEASES}

@@ -1,0 +1,119 @@
+"""bqemulator, with what BigQuery documents and it lacks: run with the Python of its own venv.
+
+- `create or replace table ... clone` replaces a table that there is, in one step, and takes options.
+- The options `description` and `labels` of a view, of a clone and of `alter table` are kept.
+- `tables.get` tells the query of a view.
+"""
+
+import ast
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+from bqemulator import cli
+from bqemulator.api.routes import tables as routes
+from bqemulator.catalog import ddl_sync
+from bqemulator.jobs import executor
+from bqemulator.storage.sql_identifiers import quoted_table_ref
+from bqemulator.versioning import clone, ddl
+
+OPTIONS = re.compile(r"\boptions\s*\((?P<options>.*)\)\s*$", re.IGNORECASE | re.DOTALL)
+ALTER = re.compile(r"\s*alter table (?P<table>\S+) set options\((?P<options>.*)\)\s*$", re.I | re.DOTALL)
+STRING = r'"(?:[^"\\]|\\.)*"'
+# Options of statements that were parsed and have not run: by project, dataset, table.
+_waiting: dict[tuple[str, str, str], dict[str, Any]] = {}
+
+
+def options_in(text: str) -> dict[str, Any]:
+    """The description and the labels in a list of options, whose strings are JSON's."""
+    found: dict[str, Any] = {}
+    if match := re.search(rf"\bdescription=({STRING})", text):
+        found["description"] = json.loads(match[1])
+    if match := re.search(rf"\blabels=(\[(?:\({STRING}, {STRING}\)(?:, )?)*\])", text):
+        found["labels"] = dict(ast.literal_eval(match[1]))
+    return found
+
+
+parse = ddl.VersioningDDLRouter.parse
+
+
+def parse_with_options(self: Any, sql: str) -> Any:
+    match = OPTIONS.search(sql) if re.search(r"\sclone\s", sql, re.IGNORECASE) else None
+    parsed = parse(self, sql[: match.start()] if match else sql)
+    if parsed is not None and match:
+        target = (parsed.target_project, parsed.target_dataset, parsed.target_table)
+        _waiting[target] = options_in(match["options"])
+    return parsed
+
+
+create = clone.CloneManager.create
+
+
+async def create_or_replace(self: Any, *names: str) -> Any:
+    target, source = names[:3], names[3:]
+    catalog, before = self._ctx.catalog, self._ctx.catalog.get_table(*names[:3])
+    built = catalog.get_table(*source)
+    if before is None or built is None:
+        meta = await create(self, *names)
+    else:
+        statement = f"create or replace table {quoted_table_ref(*target)} as select * from "
+        now = self._ctx.clock.now()
+        meta = replace_fields(
+            built, project_id=target[0], dataset_id=target[1], table_id=target[2], labels={},
+            description=None, creation_time=now, last_modified_time=now, etag=f'"{now.timestamp()}"',
+        )  # fmt: skip
+        async with self._ctx.engine.write_lock():
+            self._ctx.engine.execute(statement + quoted_table_ref(*source))
+            catalog.update_table(meta)
+    options = _waiting.pop(target, {})
+    if options:
+        meta = replace_fields(meta, **options)
+        catalog.update_table(meta)
+    return meta
+
+
+def replace_fields(meta: Any, **fields: Any) -> Any:
+    return meta.model_copy(update=fields) if hasattr(meta, "model_copy") else replace(meta, **fields)
+
+
+sync_view = ddl_sync.sync_created_view
+
+
+def sync_view_with_options(bq_sql: str, project_id: str, ctx: Any) -> None:
+    sync_view(bq_sql, project_id, ctx)
+    target, body = ddl_sync._detect_plain_create_view(bq_sql)
+    if target is not None and body is not None:
+        head = re.split(r"\)\s*as\s", bq_sql, maxsplit=1, flags=re.IGNORECASE)[0]
+        meta = ctx.catalog.get_table(*ddl_sync._split_target(target, project_id))
+        ctx.catalog.update_table(replace_fields(meta, **options_in(head)))
+
+
+run_body = executor._run_query_body
+
+
+async def run_or_alter(*, project_id: str, bq_sql: str, ctx: Any, **rest: Any) -> Any:
+    match = ALTER.match(bq_sql)
+    if match is None:
+        return await run_body(project_id=project_id, bq_sql=bq_sql, ctx=ctx, **rest)
+    meta = ctx.catalog.get_table(*match["table"].replace("`", "").split("."))
+    ctx.catalog.update_table(replace_fields(meta, **options_in(match["options"])))
+    return executor._EMPTY_ARROW
+
+
+to_rest = routes._table_to_rest
+
+
+def with_view(meta: Any) -> dict[str, Any]:
+    view = {"view": {"query": meta.view_query, "useLegacySql": False}} if meta.view_query else {}
+    return {**to_rest(meta), **view}
+
+
+ddl.VersioningDDLRouter.parse = parse_with_options
+clone.CloneManager.create = create_or_replace
+executor.sync_created_view = sync_view_with_options
+executor._run_query_body = run_or_alter
+routes._table_to_rest = with_view
+
+if __name__ == "__main__":
+    cli.main()
