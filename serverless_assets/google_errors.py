@@ -1,7 +1,7 @@
 """Messages for Google's errors: what was refused, and what to do. No URLs, as they may hold a token."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -22,8 +22,39 @@ from serverless_assets.errors import UserError
 
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
 
-# Reasons of a refusal that may be answered on the next attempt.
-TRANSIENT_REASONS = ("rateLimitExceeded", "backendError", "internalError", "jobRateLimitExceeded")
+WAIT = "Wait a moment and run again."
+# What Google calls the reason of a refusal, or words in its message where that has no reason of its own:
+# whether the same request may succeed later, and what to do. It counts more than the status, which the
+# clients of BigQuery make up for a job that failed: 500 for a reason that they do not know.
+REASONS: Mapping[str, tuple[bool, str]] = {
+    "rateLimitExceeded": (True, WAIT),
+    "jobRateLimitExceeded": (True, WAIT),
+    "userRateLimitExceeded": (True, WAIT),
+    "backendError": (True, WAIT),
+    "internalError": (True, WAIT),
+    "jobBackendError": (True, WAIT),
+    "jobInternalError": (True, WAIT),
+    "tableUnavailable": (True, WAIT),
+    "due to concurrent update": (True, "Something else wrote to the same table. " + WAIT),
+    "due to concurrent transaction": (True, "Something else wrote to the same table. " + WAIT),
+    "quotaExceeded": (
+        False, "That is a quota of the project: wait until it is free again, or have it raised.",
+    ),
+    "bytesBilledLimitExceeded": (
+        False, "Nothing was billed. Raise SERVERLESS_MAX_BYTES_BILLED, or ask for less.",
+    ),
+    "resourcesExceeded": (False, "Build fewer months at once, or make the query smaller."),
+    "responseTooLarge": (False, "Ask for fewer rows."),
+    "accessNotConfigured": (False, "Turn it on with `gcloud services enable {host}`."),
+    "billingNotEnabled": (False, "Turn billing on for the project."),
+    "retentionPolicyNotMet": (
+        False, "The bucket keeps its files for a time: have its retention policy lifted, or choose another.",
+    ),
+    "objectUnderActiveHold": (False, "Somebody holds the file: have the hold released."),
+}  # fmt: skip
+TRANSIENT_KINDS = (RequestException, TransportError, ServerError, TooManyRequests)
+# A resumable upload that is gone (410) has to begin again, which a new attempt does.
+GONE = 410
 
 _LOG_IN = "Run `gcloud auth application-default login`"
 _CALL = re.compile(r"^[A-Z]+ https?://\S+: ")
@@ -58,9 +89,10 @@ def transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later: Google was not reached, or is out of order."""
     if isinstance(error, RetryError) and error.cause is not None:
         return transient(error.cause)
-    if isinstance(error, (RequestException, TransportError, ServerError, TooManyRequests)):
-        return True
-    return _first_detail(error).get("reason") in TRANSIENT_REASONS
+    cause = _cause(error, REASONS)
+    if cause:
+        return REASONS[cause][0]
+    return isinstance(error, TRANSIENT_KINDS) or getattr(error, "code", None) == GONE
 
 
 def explain(error: BaseException, service: Service) -> str:
@@ -79,22 +111,21 @@ def explain(error: BaseException, service: Service) -> str:
         )
     if isinstance(error, (GoogleAuthError, Unauthorized)):
         return f"{service.name} does not take these credentials; they may have expired. {_LOG_IN} again."
-    sentence, reason = _message(error), str(_first_detail(error).get("reason", ""))
-    advice_by_cause = {
-        "accessNotConfigured": f"Turn it on with `gcloud services enable {service.host}`.",
-        "billingNotEnabled": "Turn billing on for the project.",
-        "quotaExceeded": "That is a quota of the project: wait until it is free again, or have it raised.",
-        "rateLimitExceeded": "Wait a moment and run again.",
-        **service.advice,
-    }
-    for cause, advice in advice_by_cause.items():
-        if cause == reason or cause in sentence:
-            return f"{sentence} {advice}"
+    sentence = _message(error)
+    advice_by_cause = {**{cause: advice for cause, (_, advice) in REASONS.items()}, **service.advice}
+    if cause := _cause(error, advice_by_cause):
+        return f"{sentence} {advice_by_cause[cause].format(host=service.host)}"
     if isinstance(error, Forbidden):
         return f"{service.name} refused: {sentence} The account needs {service.roles}."
     if isinstance(error, NotFound):
         return f"{sentence} Check the project, the name and the location in the settings."
     return sentence
+
+
+def _cause(error: BaseException, causes: Iterable[str]) -> str | None:
+    """Return the first of these reasons, or words, that Google gives."""
+    reason, sentence = _first_detail(error).get("reason"), _message(error)
+    return next((cause for cause in causes if cause == reason or cause in sentence), None)
 
 
 def _message(error: BaseException) -> str:

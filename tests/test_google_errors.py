@@ -4,7 +4,7 @@ from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 
 from serverless_assets.errors import UserError
-from serverless_assets.google_errors import Service, explain, transient, translate_errors
+from serverless_assets.google_errors import REASONS, Service, explain, transient, translate_errors
 
 SERVICE = Service(
     "BigQuery", "bigquery.googleapis.com", "roles/the.role on the dataset", {"special": "Do this."}
@@ -41,6 +41,15 @@ def unreachable(url: str) -> requests.ConnectionError:
             refused(exceptions.Forbidden, "Quota exceeded: too many", "quotaExceeded"),
             "Quota exceeded: too many. "
             "That is a quota of the project: wait until it is free again, or have it raised.",
+        ),
+        (
+            refused(exceptions.Forbidden, "Exceeded rate limits", "jobRateLimitExceeded"),
+            "Exceeded rate limits. Wait a moment and run again.",
+        ),
+        (
+            refused(exceptions.Forbidden, "Object is subject to a policy", "retentionPolicyNotMet"),
+            "Object is subject to a policy. The bucket keeps its files for a time: have its retention policy "
+            "lifted, or choose another.",
         ),
         (refused(exceptions.BadRequest, "A special case", "invalid"), "A special case. Do this."),
         (refused(exceptions.BadRequest, "Of another kind", "special"), "Of another kind. Do this."),
@@ -125,6 +134,17 @@ def test_other_errors_pass() -> None:
         (refused(exceptions.Forbidden, "Exceeded rate limits", "rateLimitExceeded"), True),
         (refused(exceptions.Forbidden, "Access Denied", "accessDenied"), False),
         (refused(exceptions.Forbidden, "Quota exceeded", "quotaExceeded"), False),
+        *(
+            # As the client raises a job that failed: with the status of a server's fault for each.
+            (refused(exceptions.InternalServerError, "It failed", reason), passes)
+            for reason, (passes, _) in REASONS.items()
+        ),
+        (
+            refused(exceptions.BadRequest, "Could not serialize access to table t due to concurrent update"),
+            True,
+        ),
+        (refused(exceptions.Forbidden, "Too many jobs", "jobRateLimitExceeded"), True),
+        (exceptions.from_http_status(410, "The upload is gone"), True),
         (exceptions.BadRequest("Syntax error"), False),
         (exceptions.NotFound("Not found"), False),
         (DefaultCredentialsError("none"), False),

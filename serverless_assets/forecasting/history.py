@@ -96,10 +96,18 @@ class History:
 
 
 def read_history(declaration: ForecastDeclaration, warehouse: Warehouse, today: Today) -> History:
-    """Return the history as of today. Raises dg.Failure if there is no such relation."""
+    """Return the history as of today.
+
+    Raises dg.Failure if there is no such relation, or if its tests failed or did not all run.
+    """
     if declaration.relation not in warehouse.tables():
         raise dg.Failure(
             f"There is no {declaration.relation} yet: run the transform job first.", allow_retries=False
+        )
+    if reason := warehouse.read_state(declaration.relation).get("dirty_reason"):
+        raise dg.Failure(
+            f"{declaration.relation} is not forecast from: {reason}. Run the transform job first.",
+            allow_retries=False,
         )
     return history_of(declaration, query_history(declaration, warehouse), today)
 

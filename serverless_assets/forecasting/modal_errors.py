@@ -1,11 +1,16 @@
 """Translate the errors of the Modal client into messages that say what happened and what to do."""
 
+import errno
 import socket
+import ssl
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import aiohttp
+from grpclib import GRPCError, Status
+from grpclib.exceptions import ProtocolError, StreamTerminatedError
 from modal import exception
 
 # Outside Modal's public API; tests/forecasting/test_modal_internals.py checks it. A public address of the
@@ -19,6 +24,16 @@ DEPLOY = "`make deploy-modal`"
 OUT_OF_MEMORY_SIGNS = ("out of memory", "oom", "exit code 137", "exit code: 137")
 SECONDS_TO_CONNECT = 5.0
 UNREACHABLE = (exception.ConnectionError, exception.ServiceError, ConnectionError, OSError)
+# What the client raises once its own attempts are used up. None of it says anything of the worker.
+TRANSPORT = (
+    exception.ConnectionError, exception.ClientClosed, exception.TimeoutError, StreamTerminatedError,
+    ProtocolError, aiohttp.ClientError, ConnectionError, socket.gaierror, ssl.SSLError,
+)  # fmt: skip
+TRANSPORT_STATUSES = (
+    Status.ABORTED, Status.CANCELLED, Status.DATA_LOSS, Status.DEADLINE_EXCEEDED, Status.INTERNAL,
+    Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE, Status.UNKNOWN,
+)  # fmt: skip
+NO_ROUTE = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
 
 
 class Unreachable(ComputeError):
@@ -96,17 +111,24 @@ def translate_call_errors(call_id: str, size: Size, deadline_seconds: float) -> 
         if any(sign in str(error).lower() for sign in OUT_OF_MEMORY_SIGNS):
             raise OutOfMemory(size) from None
         raise WorkerFailed(f"Modal ended call {call_id}: {_text(error)}. Run again.") from None
-    except UNREACHABLE as error:
-        raise Unreachable(
-            f"Modal cannot be reached ({_text(error)}). Call {call_id} goes on there: run again, and its "
-            "answer is picked up instead of being paid for twice."
-        ) from None
     except SystemExit as error:
         raise WorkerFailed(f"The worker ended itself with exit code {error.code}.") from None
     except (ComputeError, TimeoutError):
         raise
     except Exception as error:
+        if _is_of_transport(error):
+            raise Unreachable(
+                f"Modal cannot be reached ({_text(error)}). Call {call_id} goes on there: run again, and its "
+                "answer is picked up instead of being paid for twice."
+            ) from None
         raise WorkerFailed(f"The worker failed with {type(error).__name__}: {_text(error)}") from None
+
+
+def _is_of_transport(error: Exception) -> bool:
+    """Whether the connection to Modal failed, rather than the worker, whose exceptions come as their own."""
+    if isinstance(error, GRPCError):
+        return error.status in TRANSPORT_STATUSES
+    return isinstance(error, TRANSPORT) or (isinstance(error, OSError) and error.errno in NO_ROUTE)
 
 
 def deadline_passed(seconds: float) -> WorkerFailed:

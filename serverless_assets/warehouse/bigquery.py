@@ -45,7 +45,6 @@ SERVICE = google_errors.Service(
     "bigquery.googleapis.com",
     "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project",
     {
-        "bytesBilledLimitExceeded": "Nothing was billed. Raise SERVERLESS_MAX_BYTES_BILLED, or ask for less.",
         # BigQuery keeps how a table is laid out when it replaces its rows.
         "Cannot replace a table with a different": "Drop the table by hand and run again.",
     },
@@ -121,6 +120,7 @@ class BigQueryWarehouse:
                 dataset, exists_ok=True, **jobs.call
             )
         self._refuse_another_location(existing)
+        self._refuse_expiration(existing)
         return existing
 
     def with_custom_schemas(self) -> "Sequence[BigQueryWarehouse]":
@@ -140,9 +140,10 @@ class BigQueryWarehouse:
     def scratch(self) -> Iterator["BigQueryWarehouse"]:
         """A dataset beside this one, gone afterwards. Its tables expire, should the process be killed."""
         beside = replace(self, dataset=f"{self.dataset}_ci_{uuid4().hex[:8]}", lifetime=SCRATCH_LIFETIME)
-        with self._jobs(beside._dataset, service=CREATION) as jobs:
-            jobs.client.create_dataset(beside._wanted(), **jobs.call)
         try:
+            # Its name is new: a dataset that is there is that of an attempt whose answer got lost.
+            with self._jobs(beside._dataset, service=CREATION) as jobs:
+                jobs.client.create_dataset(beside._wanted(), exists_ok=True, **jobs.call)
             yield beside
         finally:
             beside.drop()
@@ -287,6 +288,7 @@ class BigQueryWarehouse:
         if dataset is None:
             return "no dataset yet: the first run creates it"
         self._refuse_another_location(dataset)
+        self._refuse_expiration(dataset)
         return f"tables and views: {len(self.tables())}"
 
     def dbt_variables(self) -> Mapping[str, str]:
@@ -308,6 +310,18 @@ class BigQueryWarehouse:
                 f"{self.location}. A dataset cannot be moved: set SERVERLESS_LOCATION to {found.location}, "
                 "or DBT_SCHEMA to another dataset."
             )
+
+    def _refuse_expiration(self, found: bigquery.Dataset) -> None:
+        """Refuse a dataset whose tables or partitions expire: rows would go that are never loaded again."""
+        for what in ("table", "partition"):
+            age = getattr(found, f"default_{what}_expiration_ms")
+            if age and self.lifetime is None:
+                raise WarehouseError(
+                    f"The dataset {self._dataset} deletes each {what} {timedelta(milliseconds=age)} after it "
+                    "was made: tables would lose their history. Turn that off with "
+                    f"`bq update --default_{what}_expiration 0 {self.project}:{self.dataset}`, or set "
+                    "DBT_SCHEMA to another dataset."
+                )
 
     def _names(self, jobs: Jobs) -> set[str]:
         items = jobs.client.list_tables(self._dataset, **jobs.call)

@@ -1,15 +1,22 @@
 """BigQuery jobs: labels, byte limits, and cancellation when the wait for them ends early."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from google.api_core.exceptions import BadRequest, Forbidden, NotFound
+from google.api_core.exceptions import (
+    BadRequest,
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    TooManyRequests,
+)
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
@@ -17,6 +24,7 @@ from serverless_assets.warehouse import JobStats
 
 # BigQuery ends a job that takes longer; dbt's have the same limit in profiles.yml.
 JOB_TIMEOUT_MS = 30 * 60 * 1000
+Job = TypeVar("Job", bigquery.LoadJob, bigquery.QueryJob)
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,16 @@ class Jobs:
     def description_put_aside(self, table: bigquery.Table, meanwhile: str, then: str) -> Iterator[None]:
         """Describe a table as `meanwhile` while its rows change, and as `then` once they have.
 
-        Its description is restored only if Google refused to change the rows. After any other error, such
+        Its description is restored only if Google says that no row has changed. After any other error, such
         as an answer that never came, it is unknown which rows the table has.
         """
         if meanwhile != (table.description or ""):
             self.describe(table, meanwhile)
         try:
             yield
-        except (BadRequest, Forbidden):
-            self.describe(table, table.description or "")
+        except GoogleAPICallError as error:
+            if _has_failed(error) or isinstance(error, (BadRequest, Forbidden, TooManyRequests)):
+                self.describe(table, table.description or "")
             raise
         self.describe(table, then)
 
@@ -87,10 +96,12 @@ class Jobs:
             maximum_bytes_billed=self.maximum_bytes_billed, labels=dict(self.labels)
         )
         config.job_timeout_ms = JOB_TIMEOUT_MS
-        # A `job_retry` of any kind has the client try an unreachable Google for ten minutes.
-        job = self.client.query(statement, job_config=config, job_retry=None, **self.call)
-        self._wait(job)
-        return job
+
+        def start() -> bigquery.QueryJob:
+            # A `job_retry` of any kind has the client try an unreachable Google for ten minutes.
+            return self.client.query(statement, job_config=config, job_retry=None, **self.call)
+
+        return self._to_its_end(start)
 
     def rows(self, job: bigquery.QueryJob) -> bigquery.table.RowIterator:
         """The answer of a query that has run."""
@@ -107,7 +118,8 @@ class Jobs:
     def staged(self, staging: bigquery.Table, rows: Path | pa.Table) -> Iterator[JobStats]:
         """Load rows into the table `staging`, and delete it at the end."""
         try:
-            self.client.create_table(staging, **self.call)
+            # Its name is new: a table that is there is that of an attempt whose answer got lost.
+            self.client.create_table(staging, exists_ok=True, **self.call)
             yield work(self._load(staging, rows))
         finally:
             # What cannot be dropped now, the server drops when it expires.
@@ -129,11 +141,33 @@ class Jobs:
             file = BytesIO()
             pq.write_table(rows, file)
             file.seek(0)
-        with file:
+
+        def start() -> bigquery.LoadJob:
             # Without a size the client sends the file in pieces of 100 MB, and holds one at a time.
-            job = self.client.load_table_from_file(file, staging, job_config=config, timeout=(10, 300))
-        self._wait(job)
-        return job
+            return self.client.load_table_from_file(
+                file, staging, rewind=True, job_config=config, timeout=(10, 300)
+            )
+
+        with file:
+            return self._to_its_end(start)
+
+    def _to_its_end(self, start: Callable[[], Job]) -> Job:
+        """Start a job and wait for it; if it fails and may succeed later, try again for `patience` seconds.
+
+        A job that failed has changed nothing. One whose end is not known is not started again.
+        """
+        deadline, pause = time.monotonic() + self.patience, 1.0
+        while True:
+            job = start()
+            try:
+                self._wait(job)
+                return job
+            except GoogleAPICallError as error:
+                is_last = time.monotonic() + pause > deadline
+                if is_last or not (_has_failed(error) and google_errors.transient(error)):
+                    raise
+            time.sleep(pause)
+            pause *= 2
 
     def _wait(self, job: bigquery.LoadJob | bigquery.QueryJob) -> None:
         """Wait for a job; cancel it if the wait ends early, by Ctrl-C or a cancelled run."""
@@ -151,6 +185,11 @@ class Jobs:
     @property
     def _retry(self) -> Any:
         return bigquery.DEFAULT_RETRY.with_timeout(self.patience)
+
+
+def _has_failed(error: GoogleAPICallError) -> bool:
+    """Whether a job has ended with this error, rather than a call, which would have an answer."""
+    return bool(error.errors) and error.response is None
 
 
 def work(job: bigquery.LoadJob | bigquery.QueryJob) -> JobStats:

@@ -3,15 +3,18 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import requests
 
 from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import STAGING_PREFIX
+from tests.backends.conftest import Google
 from tests.backends.stock import FEBRUARY, MARCH, ORDERS, kept_orders, nothing
 from tests.backends.watched import (
     DENIED,
@@ -28,6 +31,7 @@ from tests.backends.watched import (
     write_all,
     write_window,
 )
+from tests.services.bigquery import PROJECT
 from tests.services.process import free_port
 from tests.services.proxy import Answer, Asked
 
@@ -182,3 +186,66 @@ def test_credentials_that_are_not_taken_are_told_without_showing_them(
     with pytest.raises(WarehouseError, match=r"may have expired.*application-default login") as caught:
         watched.warehouse.tables()
     assert "PRIVATE KEY" not in str(caught.value)
+
+
+# What passes
+
+
+def failing(reason: str, times: int) -> Callable[[Asked], Answer | None]:
+    """Have the first statements fail as jobs, for this reason."""
+    left = [reason] * times
+
+    def instead(request: Asked) -> Answer | None:
+        if not is_swap(request) or not left:
+            return None
+        answer = job(request.json, "DONE", {})
+        answer.content["status"]["errorResult"] = {"reason": left.pop(), "message": "Not now."}
+        return answer
+
+    return instead
+
+
+@pytest.mark.parametrize("write", [write_all, write_window])
+def test_a_statement_that_fails_for_a_passing_reason_is_run_again(watched: Watched, write: Write) -> None:
+    watched.proxy.instead = failing("backendError", times=1)
+    write(watched.warehouse, watched.rows)
+    assert len([request for request in watched.proxy.asked if is_swap(request)]) == 2
+    assert ("x", datetime(2026, 2, 14), 20) in kept_orders(watched.backend)
+    assert watched.warehouse.read_state("orders") == {"content": "second"}
+
+
+def test_a_window_that_is_refused_for_its_rate_leaves_the_note_of_the_table(watched: Watched) -> None:
+    watched.proxy.instead = failing("rateLimitExceeded", times=9)
+    with pytest.raises(WarehouseError, match=r"Not now\. Wait a moment and run again\.") as told:
+        write_window(replace(watched.warehouse, patience=0.0), watched.rows)
+    assert told.value.transient
+    assert_nothing_changed(watched)
+
+
+def test_a_staging_table_whose_answer_got_lost_is_used(watched: Watched, google: Google) -> None:
+    lost = []
+
+    def instead(request: Asked) -> Answer | None:
+        if request.method != "POST" or not request.path.split("?")[0].endswith("/tables") or lost:
+            return None
+        lost.append(
+            requests.post(google.bigquery.url + request.path, json=request.json, timeout=60).status_code
+        )
+        return Answer.error(503, "backendError", "Try again.")
+
+    watched.proxy.instead = instead
+    write_all(watched.warehouse, watched.rows)
+    assert lost == [200]
+    assert watched.warehouse.read_state("orders") == {"content": "second"}
+
+
+def test_a_dataset_whose_tables_expire_is_refused_with_the_command_that_mends_it(watched: Watched) -> None:
+    answer = {
+        "datasetReference": {"projectId": PROJECT, "datasetId": watched.warehouse.dataset},
+        "location": "EU",
+        "defaultPartitionExpirationMs": str(60 * 24 * 3600 * 1000),
+    }
+    watched.proxy.instead = refusing("GET", f"/datasets/{watched.warehouse.dataset}?", Answer(200, answer))
+    for ask in (watched.warehouse.prepare, watched.warehouse.check):
+        with pytest.raises(WarehouseError, match=r"each partition 60 days.*--default_partition_expiration 0"):
+            ask()

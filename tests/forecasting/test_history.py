@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import ForecastRefused
 from serverless_assets.forecasting.checks import HISTORY
 from serverless_assets.forecasting.forecast_table import UNCHANGED
-from serverless_assets.forecasting.history import History, HistoryError, Today, history_of
+from serverless_assets.forecasting.history import History, HistoryError, Today, history_of, read_history
 from serverless_assets.forecasting.parts import parts_in
+from serverless_assets.warehouse import TableShape
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import SHOP, Pipeline
 from tests.test_pipeline import change_work
 
@@ -207,3 +210,15 @@ def test_an_empty_daily_revenue_leaves_the_last_forecast_and_says_why(pipeline: 
         "order_forecast"
     )
     assert pipeline.published("select * from dwh.order_forecast order by ds") == before
+
+
+def test_no_forecast_is_made_from_a_mart_whose_tests_failed(tmp_path):
+    rows = pa.table({"ds": pa.array([LAST], pa.date32()), "revenue_usd": [1.0], "nr_orders": [1]})
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+    shape = TableShape("daily_revenue", rows.schema)
+    warehouse.replace_rows(shape, rows, {"dirty_reason": "last tests failed: no_negative_revenue"})
+    with pytest.raises(dg.Failure) as told:
+        read_history(SHOP, warehouse, TODAY)
+    assert "not forecast from: last tests failed: no_negative_revenue." in str(told.value.description)
+    warehouse.replace_rows(shape, rows, {"version": "sound"})
+    assert read_history(SHOP, warehouse, TODAY).table.num_rows == 1
