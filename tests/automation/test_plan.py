@@ -104,7 +104,7 @@ def test_the_job_shows_the_plan_as_a_table_and_is_no_run_on_record(pipeline):
 def test_the_command_says_the_plan(pipeline, serverless):
     told = serverless(pipeline, "plan")
     assert told.exit_code == 0, told.output
-    assert len(told.stdout.splitlines()) == 21
+    assert len(told.stdout.splitlines()) == 22, "a heading, and a line for each asset"
     assert told.stdout.count("unchanged") == 21
 
 
