@@ -189,8 +189,9 @@ def _replace_rows_in_place(
     columns, before = ([(f.name, f.field_type) for f in table.schema] for table in (built, live))
     if columns != before:
         raise WarehouseError(
-            f"{target} carries row access policies or policy tags, which a replacement would take off, and "
-            f"its columns change from {before} to {columns}. Alter the table by hand, then run again."
+            f"{target} carries row access policies or policy tags, which a replacement would take off, or "
+            "this account lacks bigquery.rowAccessPolicies.list to tell; and its columns change from "
+            f"{before} to {columns}. Grant that, or alter the table by hand, then run again."
         )
     names = ", ".join(sql.identifier(name) for name, _ in columns)
     return [

@@ -150,15 +150,19 @@ def test_what_people_set_on_a_published_table_survives_its_replacement(shop: Sho
     assert table(shop, "raw_items").description.startswith("One row per order.")
 
 
+@pytest.mark.parametrize(
+    "policies",
+    [Answer(200, {"rowAccessPolicies": [{"filterPredicate": "true"}]}), DENIED],
+    ids=["some", "unknown"],
+)
 def test_a_table_with_row_policies_keeps_them_as_its_rows_are_replaced_in_place(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch, policies: Answer
 ) -> None:
     """The emulator has such policies, and cannot write to a table that has one."""
     assert shop.run(1)
     name = shop.publisher.published.warehouse.quoted_name("raw_orders")
     with proxy(google.bigquery.url) as watched:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
-        policies = Answer(200, {"rowAccessPolicies": [{"filterPredicate": "true"}]})
         watched.instead = refusing("GET", "/raw_orders/rowAccessPolicies", policies)
         assert shop.run(2)
         jobs = [request.json for request in watched.asked if is_swap(request)]
