@@ -244,8 +244,8 @@ def _ends(node: Any) -> Iterator[int]:
         yield node.end_mark.line - (1 if node.end_mark.column == 0 and node.end_mark.line else 0)
         return
     for child in node.value:
-        for one in child if isinstance(child, tuple) else (child,):
-            yield from _ends(one)
+        for part in child if isinstance(child, tuple) else (child,):
+            yield from _ends(part)
 
 
 def _load_tables(text: str, source_name: str) -> Sequence[Mapping[str, Any]]:

@@ -163,7 +163,7 @@ def is_raw_table(source: Mapping[str, Any]) -> bool:
 
 def _entries(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the raw tables' sources; refuse those of which only the `key` is missing, or two of one name."""
-    seen = set[str]()
+    names_in_use = set[str]()
     for source in manifest["sources"].values():
         meta = source["config"].get("meta", {})
         if not is_raw_table(source):
@@ -179,9 +179,9 @@ def _entries(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                     f"has an unknown key {name!r} under config.meta: expected one of {', '.join(META_KEYS)}, "
                     "or a mapping of another tool.",
                 )
-        if source["identifier"].lower() in seen:
+        if source["identifier"].lower() in names_in_use:
             _refuse(source, "has the name of another raw table. Rename one of them.")
-        seen.add(source["identifier"].lower())
+        names_in_use.add(source["identifier"].lower())
         yield source
 
 
@@ -241,8 +241,8 @@ def _parent(
     if not isinstance(parent, dict) or set(parent) != {"table", "column"}:
         _refuse(source, f"has the parent {parent!r}: expected {{table: RAW_TABLE, column: COLUMN}}.")
     if name not in tables:
-        known = ", ".join(sorted(tables)) or "none"
-        _refuse(source, f"has the parent {parent['table']!r}, which is no raw table. There are: {known}.")
+        declared = ", ".join(sorted(tables)) or "none"
+        _refuse(source, f"has the parent {parent['table']!r}, which is no raw table. There are: {declared}.")
     _refuse_unknown_column(source, "parent", parent["column"], columns)
     table = tables[name]
     if not meta.get("event_time") or table.event_time != meta["event_time"]:
@@ -261,8 +261,8 @@ def _parent(
 def _type(source: Mapping[str, Any], column: Mapping[str, Any]) -> pa.DataType:
     name = str(column["data_type"] or "")
     if name.lower() not in TYPES:
-        found = f"the data_type {name!r}" if name else "no data_type"
-        _refuse(source, f"has a column {column['name']!r} of {found}: expected one of {', '.join(TYPES)}.")
+        given = f"the data_type {name!r}" if name else "no data_type"
+        _refuse(source, f"has a column {column['name']!r} of {given}: expected one of {', '.join(TYPES)}.")
     return TYPES[name.lower()]
 
 

@@ -94,10 +94,10 @@ def schema_problems(table: RawTable, served: pa.Schema) -> list[Problem]:
         elif (times := served.names.count(name)) > 1:
             problems.append(Problem(table.name, name, str(expected), f"{times} columns of that name"))
         elif not is_convertible(served.field(name).type, expected):
-            found = str(served.field(name).type)
+            kind = str(served.field(name).type)
             if declared_type(served.field(name).type) is None:
-                found += ", which cannot be loaded (serve it as text, or leave the column out of the entry)"
-            problems.append(Problem(table.name, name, str(expected), found))
+                kind += ", which cannot be loaded (serve it as text, or leave the column out of the entry)"
+            problems.append(Problem(table.name, name, str(expected), kind))
     return problems
 
 
@@ -149,8 +149,8 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
     text = f"left(cast({value} as varchar), {LONGEST_FOUND})"
     cases = []
     if loss:
-        found = (f"{served} that does not convert (", text, " would change, or is out of bounds)")
-        cases.append((loss, str(expected), found))
+        value_lost = (f"{served} that does not convert (", text, " would change, or is out of bounds)")
+        cases.append((loss, str(expected), value_lost))
     if pa.types.is_timestamp(expected):
         first, end = (f"timestamp '{at:%Y-%m-%d}'" for at in (EARLIEST, END_OF_TIME))
         allowed = f"times from {EARLIEST:%Y-%m-%d} up to {END_OF_TIME:%Y-%m-%d}"
@@ -197,8 +197,8 @@ def explain(
         except (duckdb.ConversionException, duckdb.InvalidInputException) as cause:
             if isinstance(cause, duckdb.ConversionException) or "not valid UTF8" in str(cause):
                 kind = served.field(name).type
-                found = "text that is not UTF-8" if is_text(_value_type(kind)) else "a value out of bounds"
-                problem = Problem(table.name, name, str(expected), f"{kind} that does not convert ({found})")
+                reason = "text that is not UTF-8" if is_text(_value_type(kind)) else "a value out of bounds"
+                problem = Problem(table.name, name, str(expected), f"{kind} that does not convert ({reason})")
                 return f"{problem}."
             return f"{table.name}: the file is damaged or encrypted ({_first_line(cause)})."
         except duckdb.Error as cause:

@@ -98,11 +98,11 @@ def ends_run(failed: Sequence[Failed], tables: Sequence[RawTable]) -> bool:
 
 def failure_sentence(reasons: Iterable[str]) -> str:
     """Return why a run fails, given the reason of each table that could not be loaded."""
-    each = list(reasons)
+    sentences = list(reasons)
     # Several tables have one reason if it is the machine's, such as a full disk.
     return (
-        f"{len(each)} of the raw tables could not be loaded and stay as they were. "
-        f"{' '.join(dict.fromkeys(each))}"
+        f"{len(sentences)} of the raw tables could not be loaded and stay as they were. "
+        f"{' '.join(dict.fromkeys(sentences))}"
     )
 
 
