@@ -56,8 +56,8 @@ class CustomisedStyle(dg.Config):
     style: Literal["customised"] = "customised"
     forecast_file: str = Field(default="forecast.parquet", description="Name of the forecast's file.")
     html_report: str = Field(default="forecast.html", description="Name of the report's file.")
-    color_history: str = Field(default="blue", description="A CSS colour name or #hex.")
-    color_prediction: str = Field(default="red", description="A CSS colour name or #hex.")
+    color_history: str = Field(default="blue", description="A CSS colour: blue, #1f77b4, rgb(31, 119, 180).")
+    color_prediction: str = Field(default="red", description="As color_history.")
     nr_days_fcst: int = Field(default=180, description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}.")
 
 

@@ -43,7 +43,13 @@ DIAGNOSTICS = (
     "fallbacks",
     "clipped_yhat_days",
 )
-HEX_COLOR = re.compile(r"#(?:[0-9a-f]{3}|[0-9a-f]{6})")
+HEX_COLOR = re.compile(r"#(?:[0-9a-f]{3}|[0-9a-f]{6}|[0-9a-f]{8})")
+_NUMBER, _COMMA = r"(?:\d{1,3}(?:\.\d{1,3})?|\.\d{1,3})%?", "(?: ?, ?| )"
+_ALPHA = f"(?: ?[,/] ?{_NUMBER})?"
+COLOR_FUNCTION = re.compile(
+    rf"rgba?\({_NUMBER}{_COMMA}{_NUMBER}{_COMMA}{_NUMBER}{_ALPHA}\)"
+    rf"|hsla?\(\d{{1,3}}(?:deg)?{_COMMA}\d{{1,3}}%{_COMMA}\d{{1,3}}%{_ALPHA}\)"
+)
 # The named colours of CSS Color 4.
 _COLOR_NAMES = """
     aliceblue antiquewhite aqua aquamarine azure beige bisque black blanchedalmond blue blueviolet brown
@@ -68,15 +74,18 @@ COLOR_NAMES = frozenset(_COLOR_NAMES.split())
 def check_color(value: str) -> str:
     """Return the colour in lower case.
 
-    Raises ValueError for anything but a CSS colour name, #rgb or #rrggbb: the colour goes into a style
+    Raises ValueError for anything but the colours that the error lists: the colour goes into a style
     sheet as it is, so this check is also what keeps other CSS out.
     """
     color = value.lower()
-    if color in COLOR_NAMES or HEX_COLOR.fullmatch(color):
+    if color in COLOR_NAMES or HEX_COLOR.fullmatch(color) or COLOR_FUNCTION.fullmatch(color):
         return color
     close = get_close_matches(color, COLOR_NAMES, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise ValueError(f"{value!r:.100} is not a colour: use a CSS colour name, #rgb or #rrggbb.{hint}")
+    raise ValueError(
+        f"{value!r:.100} is not a colour: use a CSS colour name, #rgb, #rrggbb, #rrggbbaa, rgb(), rgba(), "
+        f"hsl() or hsla().{hint}"
+    )
 
 
 @dataclass(frozen=True)
