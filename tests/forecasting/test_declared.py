@@ -123,9 +123,6 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
     assert yaml.safe_load(declared.read_text())["attributes"]["name"] == "guest_forecast"
     [attributes] = re.findall(r"^    type: serverless_assets.Forecast\n\n(?:    .+\n)+", page, re.MULTILINE)
     text = re.sub("^    ", "", attributes, flags=re.MULTILINE)
-    declared.write_text(text.replace("country: DE", "county: DE"))
-    mistake = run("dg", "check", "yaml")
-    assert mistake.returncode != 0 and "defs.yaml:10" in mistake.stdout + mistake.stderr
     declared.write_text(text)
     assert (done := run("dg", "check", "yaml")).returncode == 0, done.stdout + done.stderr
     [asset] = re.findall(r"^    import dagster as dg\n(?:    .*\n|\n)+", page, re.MULTILINE)
