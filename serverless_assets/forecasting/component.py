@@ -58,18 +58,27 @@ def defs_folder() -> dg.ComponentTree:
 
 
 def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[ForecastDeclaration, ...]:
-    """Return the forecasts of the defs folder whose relation the dbt project of this manifest has.
+    """Return the forecasts of the defs folder; the bundled one only if the dbt project has its relation.
 
-    first_table: the table of the forecast that is named FIRST_FORECAST.
+    first_table: the table of the bundled forecast, which is named FIRST_FORECAST.
+
+    Raises:
+        SettingsError: two have one name, or one reads a relation that the project does not have.
     """
     declared = defs_folder().get_all_components(of_type=Forecast)
     names = [forecast.name for forecast in declared]
     if twice := {name for name in names if names.count(name) > 1}:
         raise SettingsError(f"Several forecasts are named {', '.join(twice)}: give each a name of its own.")
+    present = [forecast for forecast in declared if forecast.is_in(manifest)]
+    for forecast in declared:
+        if forecast not in present and forecast.name != FIRST_FORECAST:
+            raise SettingsError(
+                f"The forecast {forecast.name!r} reads {forecast.relation!r}, which is no model and no "
+                "source of the dbt project. Correct `relation` in its defs.yaml, or delete its folder."
+            )
     return tuple(
         forecast.model_copy(update={"table": first_table}) if forecast.name == FIRST_FORECAST else forecast
-        for forecast in declared
-        if forecast.is_in(manifest)
+        for forecast in present
     )
 
 

@@ -19,7 +19,6 @@ def test_what_only_tells_is_on_and_what_launches_as_it_is_set(automation, status
     } == {
         "run_failed": "RUNNING",
         "recovered": "RUNNING",
-        "forecast_stale": "RUNNING",
         "dead_runs": "RUNNING",
         "source_updated": status,
     }

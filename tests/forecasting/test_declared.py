@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -13,10 +14,11 @@ import yaml
 from pydantic import ValidationError
 
 from serverless_assets.errors import UserError
+from serverless_assets.forecasting import component
 from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
 from serverless_assets.forecasting.history import HistoryError, Today, history_of
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.settings import PROJECT_ROOT, SettingsError
 from tests.conftest import SHOP
 from tests.forecasting.test_history import LAST, TODAY, revenue
 
@@ -49,6 +51,18 @@ def test_names_follow_from_the_one_that_is_declared():
         "guests.html",
         "teal",
     )
+
+
+def test_a_forecast_of_a_relation_that_there_is_not_is_refused_unless_it_is_the_bundled_one(monkeypatch):
+    monkeypatch.setattr(
+        component, "defs_folder", lambda: SimpleNamespace(get_all_components=lambda of_type: declared)
+    )
+    empty = {"nodes": {}, "sources": {}}
+    declared = [SHOP]
+    assert component.read_forecasts(empty, "order_forecast") == ()
+    declared = [SHOP, ForecastDeclaration(**GUESTS)]
+    with pytest.raises(SettingsError, match="'guests' reads 'daily_guests', which is no model and no source"):
+        component.read_forecasts(empty, "order_forecast")
 
 
 def test_the_names_of_the_shops_forecast_stay():
@@ -124,7 +138,12 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
     [attributes] = re.findall(r"^    type: serverless_assets.Forecast\n\n(?:    .+\n)+", page, re.MULTILINE)
     text = re.sub("^    ", "", attributes, flags=re.MULTILINE)
     declared.write_text(text)
-    assert (done := run("dg", "check", "yaml")).returncode == 0, done.stdout + done.stderr
+    [check] = re.findall(r"^    \.venv/bin/(dg check yaml .+)$", page, re.MULTILINE)
+    declared.write_text(text.replace("country:", "county:"))
+    mistaken = run(*check.split()).stdout
+    assert re.search(r"defs.yaml:\d+ .+'county' was unexpected", mistaken), mistaken
+    declared.write_text(text)
+    assert (done := run(*check.split())).returncode == 0, done.stdout + done.stderr
     [asset] = re.findall(r"^    import dagster as dg\n(?:    .*\n|\n)+", page, re.MULTILINE)
     (project / "serverless_assets" / "defs" / "staff_plan.py").write_text(
         re.sub("^    ", "", asset, flags=re.MULTILINE)
