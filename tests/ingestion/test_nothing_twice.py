@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import date, datetime
 
 import dagster as dg
-import duckdb
 import pytest
 
 from serverless_assets.ingestion.catalog import DatedBy
@@ -332,7 +331,8 @@ class Meddled(DuckDBWarehouse):
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         found = super().read_states()
-        with duckdb.connect(str(self.path)) as connection:
+        # In this process, a file has one configuration: that of the warehouse.
+        with self._transaction() as connection:
             connection.execute(
                 "create or replace table dwh.raw_orders as from dwh.raw_orders where id != 'o9'"
             )

@@ -24,7 +24,7 @@ from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.sample_shop.api import serve
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
-from tests.conftest import NO_FORECAST, Pipeline
+from tests.conftest import NO_FORECAST, Pipeline, code_location
 from tests.raw_tables import RAW_ITEMS, RAW_ORDERS, TABLES
 from tests.test_pipeline import change_work
 
@@ -168,7 +168,9 @@ class World:
         return {name for name in READS if name in gone or self.sound_with.get(name) != self.inputs(name)}
 
     def run(self) -> Mapping[str, dict[str, object]]:
+        # A code location is loaded again after an edit.
         self.pipeline.__dict__.pop("definitions", None)
+        code_location.cache_clear()
         self.pipeline.run(NO_FORECAST)
         return {name: self.pipeline.summary["assets"][name] for name in READS}
 
