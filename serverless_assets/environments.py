@@ -69,7 +69,7 @@ class Environment:
             self.compute,
             self.project,
             self.publisher.warehouse,
-            self.forecasts if self.budget_usd is not None else (),
+            self.forecasts,
         )
 
     def admit(

@@ -63,6 +63,9 @@ class BigQueryPublisher(Publisher):
     def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
         read, began = self.warehouse.published(), datetime.now(UTC)
         changes = find_changes(self.warehouse, self.existing)
+        for change in changes:
+            if change.by_hand:
+                log.warning(f"{change.name} {change.by_hand}: it is published again.")
         for schema in self.warehouse.with_custom_schemas() if changes else ():
             schema.published().prepare()
         errors = carry_out(read, changes)

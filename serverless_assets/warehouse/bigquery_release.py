@@ -7,7 +7,7 @@ atomic statement that reads no rows and is not charged for. docs/bigquery.md say
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from google.cloud import bigquery
@@ -30,11 +30,15 @@ COMPLETE = "Where runs build and test. A run that succeeded publishes from here:
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a relation that people read: statements, to be run one after the other."""
+    """What becomes of a relation that people read: statements, to be run one after the other.
+
+    `by_hand` is what somebody did to it since it was published.
+    """
 
     name: str
     statements: Sequence[str]
     is_view: bool = False
+    by_hand: str = ""
 
 
 def find_changes(work: BigQueryWarehouse, existing: Collection[str]) -> Sequence[Change]:
@@ -52,9 +56,12 @@ def find_changes(work: BigQueryWarehouse, existing: Collection[str]) -> Sequence
     tables: list[Change] = []
     views: dict[str, Change] = {}
     dropped: list[Change] = []
+    record: bigquery.Table | None = None
     for there in work.with_custom_schemas():
         read = there.published()
         built, live = there.relations(), read.relations()
+        # It lies in the first of them.
+        record = record or live.get(RELEASES)
         with read.jobs() as jobs:
             for name, relation in built.items():
                 note, before = sql.note_in(relation.description), live.get(name)
@@ -64,10 +71,13 @@ def find_changes(work: BigQueryWarehouse, existing: Collection[str]) -> Sequence
                     )
                 if not note or note.get("dirty_reason") or (before and _is_same(relation, before)):
                     continue
+                by_hand = _by_hand(relation, before, record)
                 if relation.table_type == "VIEW":
-                    views[there.quoted_name(name)] = _view(relation, before, work, read)
+                    view = _view(relation, before, work, read)
+                    views[there.quoted_name(name)] = replace(view, by_hand=by_hand)
                 else:
-                    tables.append(_table(jobs, relation, before, there, read))
+                    table = _table(jobs, relation, before, there, read)
+                    tables.append(replace(table, by_hand=by_hand))
         for name, relation in live.items():
             if sql.note_in(relation.description) and name not in built and name not in existing:
                 dropped.append(Change(read.qualified_name(name), [_drop(relation, read)]))
@@ -151,6 +161,14 @@ def _is_same(built: bigquery.Table, live: bigquery.Table) -> bool:
     return note == sql.note_in(built.description) and (built.table_type == "VIEW") == (
         live.table_type == "VIEW"
     )
+
+
+def _by_hand(built: bigquery.Table, live: bigquery.Table | None, record: bigquery.Table | None) -> str:
+    """Say what somebody did to the published relation; empty if no more than a run changed it."""
+    if live is not None:
+        return "" if sql.note_in(live.description) else "was replaced by something that no run published"
+    # All that was built before the last release was recorded was part of it.
+    return "was dropped since it was published" if record and built.modified <= record.modified else ""
 
 
 def _table(

@@ -135,6 +135,27 @@ def test_a_run_that_changed_nothing_replaces_nothing(shop: Shop, caplog: pytest.
     assert {name: table(shop, name).modified for name in ASSETS} == before
 
 
+def test_what_somebody_dropped_or_replaced_where_people_read_is_published_again(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert shop.run(1)
+    # What is new to a release is nothing that somebody did.
+    assert "published again" not in caplog.text
+    query, quoted = shop.publisher.warehouse.query, shop.publisher.published.warehouse.quoted_name
+    query(f"drop table {quoted('raw_items')}")
+    query(f"create or replace view {quoted('some_orders')} as select 7 as amount")
+    query(f"create or replace table {quoted('raw_orders')} as select 7 as amount")
+    shop.publisher.begin("run-2", (), ASSETS, LOG)
+    assert shop.publisher.end("run-2", [], LOG)
+    shop.publisher.close()
+    assert shop.read() == release_of(1)
+    name = shop.publisher.warehouse.qualified_name
+    replaced = "was replaced by something that no run published: it is published again."
+    assert f"{name('raw_items')} was dropped since it was published: it is published again." in caplog.text
+    assert f"{name('raw_orders')} {replaced}" in caplog.text
+    assert f"{name('some_orders')} {replaced}" in caplog.text
+
+
 def test_what_people_set_on_a_published_table_survives_its_replacement(shop: Shop) -> None:
     assert shop.run(1)
     client = bigquery.Client(shop.publisher.warehouse.project)

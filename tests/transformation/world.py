@@ -175,8 +175,8 @@ class World:
         return {name: self.pipeline.summary["assets"][name] for name in READS}
 
     def name(self, model: str) -> str:
-        """A relation's name in SQL."""
-        return f"{self.pipeline.settings.dbt_schema}.{model}"
+        """The name in SQL of the relation that runs write to."""
+        return self.pipeline.warehouse.quoted_name(model)
 
     def execute(self, statement: str) -> None:
         """Change the warehouse by hand, behind the pipeline's back."""
