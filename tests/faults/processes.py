@@ -85,6 +85,8 @@ class Command:
 @contextmanager
 def started(words: list[str], variables: Mapping[str, str], output: Path) -> Iterator[Command]:
     """Start a command; it is killed if it still runs at the end of the context."""
+    # What an earlier command printed is not taken for what this one has.
+    output.unlink(missing_ok=True)
     process = FORK.Process(target=_command, args=(words, dict(variables), str(output)))
     process.start()
     command = Command(process, output)
@@ -97,7 +99,6 @@ def started(words: list[str], variables: Mapping[str, str], output: Path) -> Ite
 
 def run(words: list[str], variables: Mapping[str, str], output: Path) -> tuple[int, str]:
     """Run a command to its end: its exit code and what it printed."""
-    output.unlink(missing_ok=True)
     with started(words, variables, output) as command:
         code = command.exit_code()
     return code, command.text
