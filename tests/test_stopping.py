@@ -38,6 +38,34 @@ with stopping.Stopping(float(sys.argv[1]), print) as stop:
 """
 
 
+INSIDE_LIBRARIES = """
+import logging, os, signal, sys, threading
+from serverless_assets.cli import stopping
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Deleted:
+    def __del__(self):
+        interrupt()
+
+with stopping.Stopping(float(sys.argv[1]), print) as stop:
+    print("at work", flush=True)
+    logging.getLogger("library").warning("printed")
+    Deleted()
+    try:
+        interrupt()
+    except KeyboardInterrupt:
+        logging.getLogger("library").error("swallowed", exc_info=True)
+    stop.wait_for_reason()
+    logging.getLogger("library").error("what came of it")
+    of_the_stop = threading.Thread(target=lambda: 1 / 0)
+    of_the_stop.start()
+    of_the_stop.join()
+logging.getLogger("library").error("printed again")
+"""
+
+
 def process(program: str, deadline: float) -> subprocess.Popen[str]:
     started = subprocess.Popen(
         [sys.executable, "-c", program, str(deadline)], stdout=subprocess.PIPE, text=True
@@ -66,3 +94,9 @@ def test_ctrl_c_interrupts_the_run_and_is_its_exit_code():
     ends.send_signal(signal.SIGINT)
     output, _ = ends.communicate()
     assert (output, ends.returncode) == ("by Ctrl-C\n", 128 + signal.SIGINT)
+
+
+def test_a_library_that_was_interrupted_prints_nothing_of_it():
+    command = [sys.executable, "-c", INSIDE_LIBRARIES, "3600"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stderr == "printed\nprinted again\n"

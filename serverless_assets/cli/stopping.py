@@ -3,8 +3,13 @@
 Python runs a signal's handler between two instructions of the main thread alone, which may be in a call
 that takes hours. A thread of its own hears of every signal at once, and ends the process if the run has not
 come to its end a few seconds later.
+
+
+An interrupt may strike inside a library that prints it with a traceback, and goes on or raises it again.
+Nothing that libraries print of a run's stop reaches the terminal.
 """
 
+import logging
 import os
 import select
 import signal
@@ -50,6 +55,7 @@ class Stopping:
             # What a shell starts in the background ignores Ctrl-C; whoever sends it there means it.
             signal.signal(number, signal.default_int_handler)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._silence_libraries()
         self._thread.start()
         return self
 
@@ -63,6 +69,33 @@ class Stopping:
         os.close(self._wakeup)
         self._thread.join()
         os.close(self._signals)
+        logging.lastResort = self._handler_of_libraries
+        sys.unraisablehook = sys.__unraisablehook__
+        threading.excepthook = threading.__excepthook__
+
+    def _silence_libraries(self) -> None:
+        def is_of_the_stop(error: BaseException | None) -> bool:
+            # Interrupts are the errors that are no Exception; the reason may be known only after one.
+            return self.reason is not None or not isinstance(error, Exception | None)
+
+        def print_record(record: logging.LogRecord) -> bool:
+            return not is_of_the_stop(record.exc_info[1] if record.exc_info else None)
+
+        def print_unraisable(error: "sys.UnraisableHookArgs") -> None:
+            if not is_of_the_stop(error.exc_value):
+                sys.__unraisablehook__(error)
+
+        def print_error_of_thread(error: threading.ExceptHookArgs) -> None:
+            if not is_of_the_stop(error.exc_value):
+                threading.__excepthook__(error)
+
+        # The handler of every logger that has none, which are those of libraries.
+        self._handler_of_libraries = logging.lastResort
+        logging.lastResort = logging.StreamHandler()
+        logging.lastResort.setLevel(logging.WARNING)
+        logging.lastResort.addFilter(print_record)
+        sys.unraisablehook = print_unraisable
+        threading.excepthook = print_error_of_thread
 
     def wait_for_reason(self) -> None:
         """Wait for the reason of the interrupt that the main thread has just got."""
