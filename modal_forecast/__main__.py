@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +10,24 @@ if TYPE_CHECKING:
     from modal_forecast.messages import ForecastAnswer, ForecastRequest
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 if everything asked for is written, 1 with one sentence on stderr if nothing is."""
+def main(arguments: Sequence[str] | None = None, remote: Callable[[bytes], bytes] | None = None) -> int:
+    """Exit code 0 if everything asked for is written, 1 with one sentence on stderr if nothing is.
+
+    remote: answers the bytes of a ForecastRequest elsewhere; None forecasts in this process.
+    """
     options = parse(arguments)
     # After parsing, so that --help and a mistyped option answer at once.
     from modal_forecast.csv_files import CsvError, read_history
     from modal_forecast.handler import measured_forecast
-    from modal_forecast.messages import ForecastRefused, ForecastRequest
+    from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest
 
     try:
         check_outputs(options)
         request = ForecastRequest(read_history(options.history), options.horizon, options.country)
-        answer = measured_forecast(request, lambda line: print(line, file=sys.stderr, flush=True))
+        if remote:
+            answer = ForecastAnswer.from_bytes(remote(request.to_bytes()))
+        else:
+            answer = measured_forecast(request, lambda line: print(line, file=sys.stderr, flush=True))
         write_outputs(options, request, answer)
     except (CsvError, ForecastRefused, OutputError) as error:
         print(f"modal_forecast: {error}", file=sys.stderr)

@@ -1,8 +1,11 @@
-"""The forecast as a Modal function: `make deploy-modal`.
+"""The forecast as a Modal function: `make deploy-modal`, or for a file `modal run modal_forecast/app.py`.
 
 A call carries its request and size. Neither the image nor the call holds a secret, and the worker reads
 from no store.
 """
+
+import sys
+from typing import Any
 
 import modal
 
@@ -31,7 +34,7 @@ app = modal.App(APP_NAME)
     retries=0,
     scaledown_window=2,
 )
-def forecast(request: bytes, code: str) -> dict[str, object]:
+def forecast(request: bytes, code: str) -> dict[str, Any]:
     """Answer the bytes of a ForecastRequest from a caller whose own code is of version `code`.
 
     Returns:
@@ -48,3 +51,19 @@ def forecast(request: bytes, code: str) -> dict[str, object]:
     from modal_forecast.handler import handle
 
     return {"code": own, "answer": handle(request, lambda line: print(line, flush=True))}
+
+
+@app.local_entrypoint()
+def main(
+    history: str, out: str = "forecast.csv", html: str = "", horizon: int = 180, country: str = "US"
+) -> None:
+    """Forecast a CSV file on Modal, without a deploy: see `python -m modal_forecast --help`."""
+    from modal_forecast.__main__ import main as run
+
+    options = ["--out", out, "--horizon", str(horizon), "--country", country]
+    exit_code = run(
+        [history, *options, *(["--html", html] if html else [])],
+        lambda request: forecast.remote(request, code_version())["answer"],
+    )
+    if exit_code:
+        sys.exit(exit_code)

@@ -152,7 +152,9 @@ def modal(settings: Settings) -> Compute:
     from serverless_assets.forecasting.modal_compute import ModalCompute
 
     app = versioned_app(settings.modal_app)
-    return ModalCompute(app, settings.modal_environment, settings.forecast_deadline_seconds)
+    return ModalCompute(
+        app, settings.modal_environment, settings.forecast_deadline_seconds, settings.modal_region
+    )
 
 
 def _google_project(settings: Settings) -> Mapping[str, object]:

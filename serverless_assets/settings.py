@@ -148,6 +148,7 @@ Bucket = Annotated[
     ),
 ]
 Location = Annotated[str, _matching(r"[A-Za-z0-9-]{2,40}", "a location such as US or europe-west3")]
+ModalRegion = Annotated[str, _matching(r"[a-z]{2}(-[a-z0-9]+)*", "a region such as eu or us-east")]
 # It becomes part of a dataset's name and of a folder's.
 Branch = Annotated[
     str, _matching(r"[a-z0-9][a-z0-9-]{0,39}", "small letters, digits and dashes, such as pr-123")
@@ -231,6 +232,7 @@ class Settings(BaseModel):
     )
     modal_app: Annotated[str, _modal_name(51)] = Field("serverless-forecast", alias="SERVERLESS_MODAL_APP")
     modal_environment: Annotated[str, _modal_name(64)] | None = Field(None, alias="MODAL_ENVIRONMENT")
+    modal_region: ModalRegion | None = Field(None, alias="SERVERLESS_MODAL_REGION")
     has_modal_token: bool = False
 
     @property

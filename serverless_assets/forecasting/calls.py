@@ -1,60 +1,45 @@
-"""Remote calls in Dagster's event log, where they outlive a killed run and are visible in the UI."""
+"""Remote calls in flight: kept in the warehouse, where a run in a fresh container finds them."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
 
 import dagster as dg
 
-from serverless_assets import metadata
 from serverless_assets.forecasting.compute import Call
+from serverless_assets.warehouse import Warehouse
 
-State = Literal["started", "ended"]
-KEY, ID, LINK, STATE = "call_key", "call_id", "call_link", "call_state"
-# Far more than a run and its retries record.
-MAX_OBSERVATIONS = 100
+# The record of the warehouse that holds, by asset, the key, id and link of its last call.
+RECORD = "calls_in_flight"
 
 
 @dataclass(frozen=True)
 class RecordedCalls:
-    """`Calls` for an asset that is being materialized, from every run, as observations of the asset."""
+    """`Calls` for an asset that is being materialized: one at a time, the last one that was started."""
 
     context: dg.AssetExecutionContext
     asset: str
+    warehouse: Warehouse
 
     def in_flight(self, key: str) -> Call | None:
-        ended = set()
-        records = self.context.instance.fetch_observations(dg.AssetKey(self.asset), MAX_OBSERVATIONS).records
-        for record in records:  # The newest first.
-            if not record.asset_observation:
-                continue
-            observation = metadata.plain(record.asset_observation.metadata)
-            if observation.get(KEY) != key:
-                continue
-            if observation[STATE] == "ended":
-                ended.add(observation[ID])
-            elif observation[ID] not in ended:
-                return Call(key, str(observation[ID]), str(observation[LINK]))
-        return None
+        call = self.warehouse.read_record(RECORD).get(self.asset)
+        return Call(**call) if call and call["key"] == key else None
 
     def started(self, call: Call) -> None:
-        self._record(call, "started")
-
-    def ended(self, call: Call) -> None:
-        self._record(call, "ended")
-
-    def _record(self, call: Call, state: State) -> None:
+        calls = self.warehouse.read_record(RECORD)
+        self.warehouse.write_record(RECORD, {**calls, self.asset: asdict(call)})
+        # For people, who find the call in the UI.
         self.context.log_event(
             dg.AssetObservation(
                 self.asset,
-                description=f"Remote call {call.id} {state}.",
-                metadata={
-                    KEY: call.key,
-                    ID: call.id,
-                    LINK: dg.MetadataValue.url(call.link),
-                    STATE: state,
-                },
+                description=f"Remote call {call.id} started.",
+                metadata={"call_id": call.id, "call_link": dg.MetadataValue.url(call.link)},
             )
         )
+
+    def ended(self, call: Call) -> None:
+        calls = dict(self.warehouse.read_record(RECORD))
+        if calls.get(self.asset) == asdict(call):
+            del calls[self.asset]
+            self.warehouse.write_record(RECORD, calls)
 
 
 class ForgottenCalls:

@@ -25,9 +25,11 @@ from serverless_assets.forecasting.modal_errors import (
 from serverless_assets.hashing import digest
 
 SECONDS_BETWEEN_LOOKS = 1.0
-# Modal's list prices, for an estimate: a workspace may have others.
+# Modal's list prices, for an estimate: a workspace may have others. A region of one's choice costs more,
+# and a part of one, such as us-east, still more (https://modal.com/docs/guide/region-selection).
 USD_PER_CORE_SECOND = 0.0000131
 USD_PER_GIB_SECOND = 0.00000222
+FACTOR_FOR_REGION, FACTOR_FOR_PART_OF_REGION = 1.5, 1.75
 SECONDS_FOR_THE_LAST_LINES = 5.0
 SMALLEST = Size(cpu=0.25, memory=256)
 
@@ -36,12 +38,14 @@ SMALLEST = Size(cpu=0.25, memory=256)
 class ModalCompute:
     """A `Compute` on Modal. A call that has no answer after `deadline_seconds` is cancelled.
 
-    `environment` is the Modal environment; None means the token's default.
+    `environment` is the Modal environment; None means the token's default. `region` is where workers run;
+    None means anywhere.
     """
 
     app: str
     environment: str | None
     deadline_seconds: float
+    region: str | None = None
 
     @property
     def name(self) -> str:
@@ -75,7 +79,10 @@ class ModalCompute:
         # little.
         core_seconds = max(size.cpu * used.seconds, used.cpu_seconds)
         gib = max(float(size.memory), used.peak_memory) / 1024
-        return core_seconds * USD_PER_CORE_SECOND + gib * used.seconds * USD_PER_GIB_SECOND
+        factor = 1.0
+        if self.region:
+            factor = FACTOR_FOR_PART_OF_REGION if "-" in self.region else FACTOR_FOR_REGION
+        return factor * (core_seconds * USD_PER_CORE_SECOND + gib * used.seconds * USD_PER_GIB_SECOND)
 
     def max_usage(self, size: Size) -> Usage:
         return Usage(self.deadline_seconds, self.deadline_seconds * _max_cores(size), size.memory)
@@ -91,7 +98,7 @@ class ModalCompute:
 
     def key(self, request: bytes, size: Size) -> str:
         """Return the key of a call for this request with this code."""
-        prefix = f"{self.app} {self.environment} {size} {code_version()} ".encode()
+        prefix = f"{self.app} {self.environment} {self.region} {size} {code_version()} ".encode()
         return digest(prefix + request)
 
     def _start(self, key: str, request: bytes, size: Size, code: str) -> Call:
@@ -104,6 +111,7 @@ class ModalCompute:
                 cpu=(size.cpu, _max_cores(size)),
                 memory=(size.memory, size.memory),
                 timeout=math.ceil(self.deadline_seconds),
+                region=self.region,
                 retries=0,
             )
             started = sized.spawn(request, code)

@@ -23,11 +23,12 @@ DEPLOY = "`make deploy-modal`"
 # What Modal says of a container that reached its limit; the client gives the status as text alone.
 OUT_OF_MEMORY_SIGNS = ("out of memory", "oom", "exit code 137", "exit code: 137")
 SECONDS_TO_CONNECT = 5.0
-UNREACHABLE = (exception.ConnectionError, exception.ServiceError, ConnectionError, OSError)
 # What the client raises once its own attempts are used up. None of it says anything of the worker.
 TRANSPORT = (
-    exception.ConnectionError, exception.ClientClosed, exception.TimeoutError, StreamTerminatedError,
-    ProtocolError, aiohttp.ClientError, ConnectionError, socket.gaierror, ssl.SSLError,
+    exception.ConnectionError, exception.ClientClosed, exception.TimeoutError, exception.ServiceError,
+    exception.InternalError, exception.DataLossError,
+    exception.ResourceExhaustedError, StreamTerminatedError, ProtocolError, aiohttp.ClientError,
+    ConnectionError, socket.gaierror, ssl.SSLError,
 )  # fmt: skip
 TRANSPORT_STATUSES = (
     Status.ABORTED, Status.CANCELLED, Status.DATA_LOSS, Status.DEADLINE_EXCEEDED, Status.INTERNAL,
@@ -84,13 +85,16 @@ def translate_errors(app: str, environment: str | None) -> Iterator[None]:
         ) from None
     except exception.ResourceExhaustedError as error:
         raise Busy(f"Modal has a limit in the way ({_text(error)}). Try again later.") from None
-    except UNREACHABLE as error:
-        raise Unreachable(
-            f"Modal cannot be reached ({_text(error)}). Check the network and MODAL_SERVER_URL, then "
-            "run again."
-        ) from None
-    except exception.Error as error:
-        raise ComputeError(f"Modal refused: {_text(error)}") from None
+    except Exception as error:
+        # To connect may time out, too.
+        if _is_of_transport(error) or isinstance(error, TimeoutError):
+            raise Unreachable(
+                f"Modal cannot be reached ({_text(error)}). Check the network and MODAL_SERVER_URL, then "
+                "run again."
+            ) from None
+        if isinstance(error, exception.Error):
+            raise ComputeError(f"Modal refused: {_text(error)}") from None
+        raise
 
 
 @contextmanager
@@ -126,7 +130,7 @@ def translate_call_errors(call_id: str, size: Size, deadline_seconds: float) -> 
 
 def _is_of_transport(error: Exception) -> bool:
     """Whether the connection to Modal failed, rather than the worker, whose exceptions come as their own."""
-    if isinstance(error, GRPCError):
+    if isinstance(error, GRPCError) and not isinstance(error, exception.Error):
         return error.status in TRANSPORT_STATUSES
     return isinstance(error, TRANSPORT) or (isinstance(error, OSError) and error.errno in NO_ROUTE)
 

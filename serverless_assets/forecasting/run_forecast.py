@@ -81,12 +81,15 @@ class ForecastRun:
         """
         log = self.context.log.info
         size = initial_size(self.requested, last_states, log)
-        return run_with_memory_retry(self.compute, request, size, log, RecordedCalls(self.context, asset))
+        return run_with_memory_retry(self.compute, request, size, log, self._calls(asset))
 
     def end_call(self, asset: str, answered: Answered) -> None:
         """Forget the call: its answer is stored, or of no use."""
         if answered.call:
-            RecordedCalls(self.context, asset).ended(answered.call)
+            self._calls(asset).ended(answered.call)
+
+    def _calls(self, asset: str) -> RecordedCalls:
+        return RecordedCalls(self.context, asset, self.publisher.warehouse)
 
     def forecast_total(
         self,

@@ -16,6 +16,9 @@ from serverless_assets.warehouse.staging import StagedRows, StagingArea
 # Ends the name of the dataset that runs write to, of a warehouse whose tables people read in another one.
 WORK = "__work"
 
+# Begins the name of the table of a record, which is not one of the project's.
+RECORD_PREFIX = "serverless_"
+
 
 def published_schema(schema: str) -> str:
     """The schema in which people read what runs write to `schema`."""
@@ -166,6 +169,12 @@ class Warehouse(Protocol):
 
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         """Keep notes with relations that there are, in the place of those they have."""
+
+    def read_record(self, name: str) -> Mapping[str, Any]:
+        """What runs keep in the dataset under this name, for runs on other machines; empty if nothing."""
+
+    def write_record(self, name: str, content: Mapping[str, Any]) -> None:
+        """Keep a small JSON record, in the place of the last one. It is a table only while it has content."""
 
     def drop_relation(self, table: str) -> None:
         """Drop a table or view, if it is there."""

@@ -5,6 +5,7 @@ its rows, before it loads the new ones, writes nothing for an empty frame, upper
 infers the types. So the forecast's rows, and frames, come this way too.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -21,6 +22,7 @@ from google.cloud import bigquery
 
 from serverless_assets import google_errors
 from serverless_assets.warehouse import (
+    RECORD_PREFIX,
     WORK,
     JobStats,
     TableShape,
@@ -268,6 +270,23 @@ class BigQueryWarehouse:
                 if table:
                     words = sql.words_in(table.description)
                     jobs.describe(table, sql.description_with_note(words, notes[table.table_id]))
+
+    def read_record(self, name: str) -> Mapping[str, Any]:
+        table = f"{RECORD_PREFIX}{name}"
+        with self._jobs(self.qualified_name(table)) as jobs:
+            existing = jobs.table(self._reference(table))
+        return json.loads(existing.description or "{}") if existing else {}
+
+    def write_record(self, name: str, content: Mapping[str, Any]) -> None:
+        # Calls that take a moment and cost nothing, where rows would take a job of seconds. It is no note,
+        # with which a table would be published.
+        table = bigquery.Table(self._reference(f"{RECORD_PREFIX}{name}"))
+        with self._jobs(self.qualified_name(table.table_id)) as jobs:
+            if content:
+                jobs.client.create_table(table, exists_ok=True, **jobs.call)
+                jobs.describe(table, json.dumps(content))
+            else:
+                jobs.client.delete_table(table, not_found_ok=True, **jobs.call)
 
     def drop_relation(self, table: str) -> None:
         with self._jobs(self.qualified_name(table)) as jobs:

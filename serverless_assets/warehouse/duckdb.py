@@ -16,7 +16,13 @@ import pyarrow as pa
 
 from serverless_assets import sql
 from serverless_assets.files import is_writable
-from serverless_assets.warehouse import JobStats, TableShape, WarehouseError, refuse_other_columns
+from serverless_assets.warehouse import (
+    RECORD_PREFIX,
+    JobStats,
+    TableShape,
+    WarehouseError,
+    refuse_other_columns,
+)
 from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea, drop_staged
 
 # How long to wait for another process to close the file. Runs take turns: it is a person's, as a rule.
@@ -181,6 +187,17 @@ class DuckDBWarehouse:
         with self._transaction() as connection:
             for name in notes.keys() & kinds.keys():
                 connection.execute(_comment(kinds[name], self.quoted_name(name), notes[name]))
+
+    def read_record(self, name: str) -> Mapping[str, Any]:
+        return self.read_state(f"{RECORD_PREFIX}{name}")
+
+    def write_record(self, name: str, content: Mapping[str, Any]) -> None:
+        relation = self.quoted_name(f"{RECORD_PREFIX}{name}")
+        with self._transaction() as connection:
+            connection.execute(f"drop table if exists {relation}")
+            if content:
+                connection.execute(f"create table {relation} (in_the_comment boolean)")
+                connection.execute(_comment("table", relation, content))
 
     def drop_relation(self, table: str) -> None:
         kinds = {name: kind for name, kind, _ in self._relations()}

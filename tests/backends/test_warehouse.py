@@ -399,3 +399,16 @@ def test_a_query_that_makes_no_sense_is_refused_in_words(backend: Backend) -> No
 def test_a_label_names_dataset_and_table(backend: Backend) -> None:
     assert backend.warehouse.qualified_name("orders").split(".")[2] == "orders"
     assert len(backend.warehouse.qualified_name("orders").split(".")) == 3
+
+
+def test_a_record_is_read_elsewhere_and_leaves_nothing_once_it_is_empty(backend: Backend) -> None:
+    warehouse = backend.warehouse
+    assert warehouse.read_record("calls") == {}
+    for record in ({"it's": {"id": "fc-1Ab"}}, {"other": {"id": "ünï"}}):
+        warehouse.write_record("calls", record)
+        assert replace(warehouse).read_record("calls") == record
+    # BigQuery publishes relations with a state, which a record is not.
+    assert warehouse.tables() == {"serverless_calls"}
+    warehouse.write_record("calls", {})
+    assert warehouse.read_record("calls") == {}
+    assert warehouse.tables() == set()

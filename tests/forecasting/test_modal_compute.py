@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from datetime import date, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pytest
 from modal_forecast.code_version import code_version, versioned_app
 from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting.compute import Call, ComputeError, OutOfMemory, Size, WorkerFailed
+from serverless_assets.forecasting.modal_compute import ModalCompute
 from serverless_assets.forecasting.modal_errors import Crashed
 from serverless_assets.settings import PROJECT_ROOT
 from tests.forecasting.calls_in_memory import CallsInMemory
@@ -57,7 +59,6 @@ def calls() -> CallsInMemory:
 @pytest.fixture
 def compute(server, lines, calls):
     """Ask a worker, the misbehaving one unless told otherwise."""
-    from serverless_assets.forecasting.modal_compute import ModalCompute
 
     def compute(request, size=SMALL, app="misbehaving", environment=None, deadline=60.0, log=lines.append):
         return ModalCompute(app, environment, deadline).run(request, size, log, calls)
@@ -78,6 +79,26 @@ def test_the_real_worker_forecasts_with_the_size_that_was_asked_for(server, comp
     assert (seen.cpu, seen.memory, seen.timeout) == ((2.0, 2.0), (1024, 1024), 60)
     assert answered.facts["modal_dashboard"].endswith(answered.call.id)
     assert any(line.startswith("combined: ") for line in lines)
+
+
+def test_a_file_is_forecast_on_modal_without_a_deploy(server, tmp_path):
+    lines = [f"{day},{value}" for day, value in zip(*history(120).to_pydict().values(), strict=True)]
+    (tmp_path / "history.csv").write_text("\n".join(["ds,y", *lines]))
+    command = [Path(sys.executable).with_name("modal"), "run", "modal_forecast/app.py"]
+    options = ["--history", tmp_path / "history.csv", "--out", tmp_path / "out.csv", "--horizon", "7"]
+    done = subprocess.run(
+        [*command, *options],
+        env={**os.environ, **server.variables}, cwd=PROJECT_ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "7 days forecast, 2024-04-30 to 2024-05-06" in done.stdout, done.stdout + done.stderr
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
+    assert server.calls()[-1].containers_started == 1
+
+
+def test_the_worker_runs_where_the_setting_says(server, calls):
+    compute = ModalCompute("misbehaving", None, 60.0, region="eu")
+    answered = compute.run(b"echo", SMALL, lambda line: None, calls)
+    assert server.call(answered.call.id).regions == ("eu",)
 
 
 def test_a_fraction_of_a_core_may_use_a_whole_one(server, compute):
@@ -113,8 +134,6 @@ def test_the_call_of_a_process_that_was_killed_is_taken_up(server, compute, call
     call = _read_until(killed, "started with").split()[1]
     killed.kill()
     killed.wait()
-
-    from serverless_assets.forecasting.modal_compute import ModalCompute
 
     key = ModalCompute("misbehaving", None, 60.0).key(request.encode(), SMALL)
     calls.started(Call(key, call))
@@ -232,8 +251,6 @@ def test_a_worker_of_other_code_is_named_with_the_command_that_mends_it(server, 
 
 
 def test_a_deploy_from_a_branch_leaves_the_worker_that_production_calls(server, tmp_path):
-    from serverless_assets.forecasting.modal_compute import ModalCompute
-
     changed_copy(tmp_path)
     deploy = "from serverless_assets.cli import main; main(['deploy-modal'])"
     deployed = run_copy(tmp_path, deploy, SERVERLESS_BRANCH="pr-1", SERVERLESS_HOME=str(tmp_path / "home"))
@@ -242,8 +259,6 @@ def test_a_deploy_from_a_branch_leaves_the_worker_that_production_calls(server, 
 
 
 def test_a_check_asks_the_worker_itself(server):
-    from serverless_assets.forecasting.modal_compute import ModalCompute
-
     assert code_version() in ModalCompute(versioned_app("serverless-forecast"), None, 60.0).check()
 
 

@@ -10,7 +10,7 @@ from grpclib.exceptions import StreamTerminatedError
 from modal import exception
 
 from serverless_assets.forecasting.compute import ComputeError, Size, WorkerFailed
-from serverless_assets.forecasting.modal_errors import Unreachable, translate_call_errors
+from serverless_assets.forecasting.modal_errors import Unreachable, translate_call_errors, translate_errors
 
 SIZE = Size(0.25, 256)
 
@@ -25,6 +25,7 @@ SIZE = Size(0.25, 256)
         aiohttp.ClientPayloadError("not completed"),
         exception.ConnectionError("Deadline exceeded"),
         exception.TimeoutError("no answer"),
+        exception.ServiceError("no connection"),
         ConnectionResetError(errno.ECONNRESET, "reset"),
         socket.gaierror(-3, "Temporary failure in name resolution"),
         OSError(errno.EHOSTUNREACH, "No route to host"),
@@ -38,6 +39,24 @@ def test_a_lost_connection_leaves_the_call_to_be_taken_up(error):
     ):
         raise error
     assert told.value.transient
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (exception.ServiceError("no connection"), Unreachable),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), Unreachable),
+        (TimeoutError("timed out"), Unreachable),
+        (exception.InvalidError("no such option"), ComputeError),
+        # A file that the image needs is not there, say.
+        (FileNotFoundError(errno.ENOENT, "No such file"), FileNotFoundError),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_only_a_connection_that_fails_makes_modal_unreachable(error, told):
+    with pytest.raises(told) as raised, translate_errors("app", None):
+        raise error
+    assert type(raised.value) is told
 
 
 @pytest.mark.parametrize(

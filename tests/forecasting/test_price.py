@@ -44,6 +44,12 @@ def test_the_most_that_a_call_may_cost_is_all_that_it_may_use_until_its_deadline
     assert MODAL.price(size, MODAL.max_usage(size)) == pytest.approx(usd)
 
 
+@pytest.mark.parametrize(("region", "factor"), [("eu", 1.5), ("us-east", 1.75)])
+def test_a_region_of_ones_choice_costs_more(region, factor):
+    there = ModalCompute("app", None, deadline_seconds=600.0, region=region)
+    assert there.price(Size(1.0, 1024), Usage(10)) == pytest.approx(10 * factor * (CORE + GIB))
+
+
 def test_this_machine_is_free():
     compute = LocalCompute()
     assert compute.price(Size(4.0, 1024), compute.max_usage(Size(4.0, 1024))) is None

@@ -55,6 +55,7 @@ class Call(Watched):
             cpu=(resources.milli_cpu / 1000, cores_of(resources)),
             memory=(resources.memory_mb, resources.memory_mb_max or None),
             timeout=self.definition.timeout_secs,
+            regions=tuple(self.definition.scheduler_placement.regions),
             status=self.status,
             containers_started=self.containers_started,
             container_pid=self.container.pid if self.container else None,

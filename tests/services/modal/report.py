@@ -38,6 +38,7 @@ class CallReport:
     cpu: tuple[float, float | None]
     memory: tuple[int, int | None]
     timeout: int
+    regions: tuple[str, ...]
     status: CallStatus
     containers_started: int
     container_pid: int | None
@@ -55,6 +56,7 @@ class CallReport:
                 **values,
                 "cpu": tuple(values["cpu"]),
                 "memory": tuple(values["memory"]),
+                "regions": tuple(values["regions"]),
                 "status": CallStatus(values["status"]),
             }
         )

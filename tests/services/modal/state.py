@@ -98,6 +98,7 @@ class Variant:
         merged = api_pb2.Function()
         merged.CopyFrom(self.function.definition)
         merged.resources.MergeFrom(self.options.resources)
+        merged.scheduler_placement.MergeFrom(self.options.scheduler_placement)
         if self.options.HasField("timeout_secs"):
             merged.timeout_secs = self.options.timeout_secs
         if self.options.HasField("retry_policy"):
