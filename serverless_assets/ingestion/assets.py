@@ -15,9 +15,10 @@ from serverless_assets.dagster_internals import (
 )
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
-from serverless_assets.ingestion.audit import NO_ROWS, row_loss_warning
+from serverless_assets.ingestion.audit import row_loss_warning
 from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
+from serverless_assets.ingestion.content import NO_ROWS
 from serverless_assets.ingestion.fetch import Failed, Missing, ends_run, failure_sentence, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.source import HttpSource, Source
@@ -183,6 +184,8 @@ def _record_months(
     new = {month for month in loaded.months if month.isoformat() not in recorded}
     partitions = set(months.get_partition_keys())
     reason = f"loaded with {loaded.window or 'the whole history'}"
+    if loaded.since:
+        reason = f"loaded with the changes since {loaded.since}"
     for month in sorted(new.union(loaded.decision.months)):
         if month.isoformat() in partitions and not (window and month in window):
             part = loaded.months.get(month, NO_ROWS)

@@ -3,8 +3,8 @@
 A file is read once, into a table of DuckDB; each check is one query over that.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.content import Content
 from serverless_assets.ingestion.contract import (
     ContractError,
     Problem,
@@ -24,21 +24,10 @@ from serverless_assets.ingestion.contract import (
     refuse,
     rows_query,
 )
-from serverless_assets.ingestion.state import TableState, version_of
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse
 from serverless_assets.warehouse.staging import StagedRows
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one month, or of a whole table: how many, and a hash of what they say."""
-
-    rows: int
-    hash: str
-
-
-NO_ROWS = Part(0, "no rows")
 
 # A load that keeps a smaller share of the rows than this is refused. A few rows (a month of a small shop) may
 # well be half as many the day after: of those, only an empty table is refused.
@@ -47,15 +36,6 @@ LEAST_KEPT, FEW_ROWS = 0.5, 10
 USUALLY_KEPT = 0.9
 # Hashes of keys that are sorted at a time: 8 bytes each.
 KEYS_AT_ONCE = 1 << 24
-
-
-@dataclass(frozen=True)
-class Content:
-    """The content of a table, whatever the order of its rows; `months` is empty for a snapshot."""
-
-    rows: int
-    hash: str
-    months: Mapping[date, Part]
 
 
 def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | None = None) -> pa.Schema:
@@ -94,8 +74,7 @@ def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | No
 def check_keys(rows: StagedRows, table: RawTable) -> None:
     """Raise `ContractError` unless the key is unique and key and event time are never null."""
     required = list(table.key)
-    if table.event_time in table.columns:
-        required.append(str(table.event_time))
+    required += [str(name) for name in (table.event_time, table.updated_at) if name in table.columns]
     counts = ", ".join(f"count(*) - count({sql.identifier(name)})" for name in required)
     with rows.area.cursor() as connection:
         total, *nulls = connection.execute(f"select count(*), {counts} from {rows.relation}").fetchone() or ()
@@ -157,30 +136,6 @@ def within(rows: StagedRows, table: RawTable, window: Window) -> StagedRows:
     event_time = sql.identifier(str(table.event_time))
     condition = f"{event_time} >= date '{window.start}' and {event_time} < date '{window.end}'"
     return replace(rows, condition=condition)
-
-
-def content_of(rows: StagedRows, table: RawTable) -> Content:
-    """Count and hash the rows, month by month for a fact."""
-    columns = ", ".join(map(sql.identifier, table.schema.names))
-    month = (
-        f"cast(date_trunc('month', {sql.identifier(table.event_time)}) as date)"
-        if table.event_time
-        else "null"
-    )
-    # The sum does not depend on the order of rows.
-    query = (
-        f"select {month} as month, count(*), sum(hash({columns})) {rows.query} group by month order by month"
-    )
-    with rows.area.cursor() as connection:
-        counts = connection.execute(query).fetchall()
-    # The names make a renamed column new content.
-    schema = f"{table.schema.names} {table.schema.types}"
-    parts = {month: Part(count, digest(f"{schema} {count} {total}")) for month, count, total in counts}
-    return Content(
-        rows=sum(part.rows for part in parts.values()),
-        hash=version_of(table.schema, {str(month or ""): part.hash for month, part in parts.items()}),
-        months=parts if table.event_time else {},
-    )
 
 
 def _dated(table: RawTable, query: str, parent: StagedRows) -> str:

@@ -64,7 +64,8 @@ class RawTable:
     join on. `longest_text` raises `LONGEST_TEXT_BYTES` for single columns. `path` leads from the source's
     address to the file, without `.parquet`, if that is not the table's name. A run succeeds also without an
     `optional` table. A run over months also loads the `lookback` months before them, whose rows may have
-    changed since.
+    changed since. Of a table with `updated_at`, only rows that changed since the last load are requested, and
+    replace those of their keys; a row whose column `deleted` is true, or a time, is removed.
     """
 
     name: str
@@ -79,6 +80,8 @@ class RawTable:
     optional: bool = False
     grain: str = "month"
     lookback: int = 0
+    updated_at: str | None = None
+    deleted: str | None = None
 
     @property
     def has_months(self) -> bool:
@@ -99,7 +102,15 @@ class RawTable:
     @property
     def shape(self) -> TableShape:
         """The table as the warehouse keeps it."""
-        return TableShape(self.name, self.schema, self.description, self.event_time, self.clustered_by)
+        return TableShape(
+            self.name,
+            self.schema,
+            self.description,
+            self.event_time,
+            self.clustered_by,
+            self.key,
+            self.deleted,
+        )
 
     @property
     def source_schema(self) -> pa.Schema:
@@ -116,7 +127,8 @@ class RawTable:
 
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
 META_KEYS = (
-    "key", "event_time", "parent", "path", "grain", "lookback", "optional", "clustered_by", "longest_text"
+    "key", "event_time", "parent", "path", "grain", "lookback", "updated_at", "deleted", "optional",
+    "clustered_by", "longest_text",
 )  # fmt: skip
 LONGEST_LOOKBACK = 120
 GRAINS = ("month", "none")
@@ -222,6 +234,7 @@ def _read_entry(source: Mapping[str, Any], tables: Mapping[str, RawTable]) -> Ra
         _optional(source, dated_by),
         _grain(source, dated_by),
         _lookback(source, dated_by),
+        *_changes(source, columns, dated_by),
     )
 
 
@@ -250,6 +263,12 @@ def _parent(
             source,
             f"has a parent, so its event_time must be that of {name}: {table.event_time!r}, "
             f"not {meta.get('event_time')!r}.",
+        )
+    if table.updated_at:
+        _refuse(
+            source,
+            f"has the parent {name}, of which only changes are loaded, as it has `updated_at`. "
+            "Have the source serve the event time, and remove `parent`.",
         )
     if len(table.key) != 1:
         _refuse(source, f"has the parent {name}, whose key is {len(table.key)} columns: expected one.")
@@ -317,6 +336,34 @@ def _lookback(source: Mapping[str, Any], dated_by: DatedBy | None) -> int:
     if dated_by and lookback != of_parent:
         _refuse(source, f"has the lookback {lookback!r}, and its parent {of_parent!r}: expected the same.")
     return lookback
+
+
+def _changes(
+    source: Mapping[str, Any], columns: Mapping[str, pa.DataType], dated_by: DatedBy | None
+) -> tuple[str | None, str | None]:
+    """Return the columns `updated_at` and `deleted` of an entry."""
+    meta = source["config"]["meta"]
+    updated_at, deleted = meta.get("updated_at"), meta.get("deleted")
+    if deleted is not None and updated_at is None:
+        _refuse(source, "has `deleted` and no `updated_at`: without it, a load replaces all rows.")
+    if updated_at is None:
+        return None, None
+    if dated_by:
+        _refuse(
+            source,
+            "has `updated_at` and a `parent`, whose rows are not there when only changes are loaded. "
+            "Have the source serve the event time, and remove `parent`.",
+        )
+    if meta.get("lookback"):
+        _refuse(source, "has `updated_at` and a `lookback`: changes of all months are loaded. Remove one.")
+    _refuse_unknown_column(source, "updated_at", updated_at, columns)
+    if columns[updated_at] not in (TIMESTAMP, pa.int64(), pa.string()):
+        _refuse(source, f"has the updated_at {updated_at!r}: expected a timestamp, bigint or string.")
+    if deleted is not None:
+        _refuse_unknown_column(source, "deleted", deleted, columns)
+        if columns[deleted] not in (TIMESTAMP, pa.bool_()):
+            _refuse(source, f"has the deleted {deleted!r}: expected a boolean or timestamp.")
+    return updated_at, deleted
 
 
 def _refuse_unknown_column(

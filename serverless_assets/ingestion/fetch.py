@@ -15,6 +15,7 @@ import duckdb
 
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.content import Content, changes, content_of, latest_versions
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.limits import start_thread
@@ -31,6 +32,7 @@ from serverless_assets.ingestion.state import (
     TableState,
     cached_response,
     must_load,
+    updated_since,
     window_to_load,
 )
 from serverless_assets.months import name_months
@@ -51,17 +53,22 @@ class AuditedTable:
     source: identifies the source.
     window: what of a fact was fetched; None is its whole history.
     served: the columns and types of the source's own file.
+    since: the `updated_at` since which changes were fetched, if not all rows: `rows` are those to insert,
+        replace and delete, and `content` is that of the whole table afterwards.
+    cursor: the greatest `updated_at` so far.
     """
 
     table: RawTable
     rows: StagedRows
-    content: audit.Content
+    content: Content
     download: Download
     key: str
     response: CachedResponse
     source: str
     window: Window | None = None
     served: Mapping[str, str] = field(default_factory=dict)
+    since: str = ""
+    cursor: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,7 @@ def fetch_tables(
     parents = [table.dated_by.parent for table in tables if table.dated_by]
     with warehouse.staging(scratch, source.limits.memory_mib, to_load) as area:
         threads = Threads()
-        fetch = Fetch(source, window, scratch, log, {} if force else states, area, threads)
+        fetch = Fetch(source, window, scratch, log, {} if force else states, area, threads, warehouse)
         run = FetchRun(tables, warehouse, fetch, states, force)
         try:
             for table in dict.fromkeys([*tables, *parents]):
@@ -265,6 +272,7 @@ class Fetch:
     states: Mapping[str, TableState]
     area: StagingArea
     threads: Threads
+    warehouse: Warehouse
 
     def over(self, window: Window | None) -> "Fetch":
         """Return the responses over another window."""
@@ -296,7 +304,11 @@ class Fetch:
         return self.threads.start(self._audit, table, self.window_of(table)).result()
 
     def window_of(self, table: RawTable) -> Window | None:
-        return self.window if table.has_months else None
+        # Changes may be those of any month.
+        return self.window if table.has_months and not self._since(table) else None
+
+    def _since(self, table: RawTable) -> str:
+        return updated_since(table, self.states.get(table.name), self.source.key)
 
     def _request(self, table: RawTable) -> Download | NotModified:
         """Fetch the table's file, unless it did not change."""
@@ -305,7 +317,9 @@ class Fetch:
 
     def _download(self, table: RawTable, validators: Validators) -> Download | NotModified:
         path = self.scratch / f"{self._name(table)}.download"
-        return self.source.fetch(table.location, self.window_of(table), path, self.log, validators)
+        return self.source.fetch(
+            table.location, self.window_of(table), path, self.log, validators, self._since(table)
+        )
 
     def _audit(self, table: RawTable) -> AuditedTable:
         parent = self.audited(table.dated_by.parent) if table.dated_by else None
@@ -319,6 +333,8 @@ class Fetch:
         rows = self.area.rows(self._name(table), for_warehouse=is_loaded)
         served = audit.stage(rows, table, download.path, parent.rows if parent else None)
         download.path.unlink()
+        since = self._since(table)
+        cursor = latest_versions(rows, table, since) if table.updated_at else ""
         audit.check_keys(rows, table)
         if parent and (orphans := audit.count_orphans(rows, table)):
             # A source may cut the parents to the window and not the children. Whether these rows belong to
@@ -327,12 +343,25 @@ class Fetch:
             self.log(f"{table.name}: {orphans:,} rows belong to other months than {self.window}: left out.")
         if window:
             rows = audit.within(rows, table, window)
-        content = audit.content_of(rows, table)
+        if since:
+            content = changes(rows, table, self.warehouse, self.states[table.name])
+        else:
+            content = content_of(rows, table)
         # The child's rows follow from the parent's, too.
         response = CachedResponse(download.validators, parent.content.hash if parent else "")
         columns = {column.name: str(column.type) for column in served}
         return AuditedTable(
-            table, rows, content, download, self._key(table), response, self.source.key, window, columns
+            table,
+            rows,
+            content,
+            download,
+            self._key(table),
+            response,
+            self.source.key,
+            window,
+            columns,
+            since,
+            cursor,
         )
 
     def _dated_by(self, table: RawTable) -> str:
@@ -348,7 +377,7 @@ class Fetch:
         return cached_response(table, self.states.get(table.name), self._key(table))
 
     def _key(self, table: RawTable) -> str:
-        return self.source.request_key(table.location, self.window_of(table))
+        return self.source.request_key(table.location, self.window_of(table), self._since(table))
 
     def _name(self, table: RawTable) -> str:
         """Return a name for the table's rows over the window."""

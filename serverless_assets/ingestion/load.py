@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-from serverless_assets.ingestion.audit import Part
 from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, FetchResult, Unchanged
 from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
 from serverless_assets.months import name_months
@@ -38,6 +38,7 @@ class LoadResult:
     window: what of a fact was loaded or found unchanged; None is all of it.
     months: of a fact that was downloaded, what each holds.
     served: the columns and types of the source's own file; None if it was not downloaded.
+    since: the `updated_at` since which changes were loaded; empty if all rows were.
     """
 
     table: RawTable
@@ -52,6 +53,7 @@ class LoadResult:
     months: Mapping[date, Part] = field(default_factory=dict)
     work: JobStats = field(default_factory=JobStats)
     served: Mapping[str, str] | None = None
+    since: str = ""
 
 
 def load_table(
@@ -72,7 +74,8 @@ def load_table(
     table, window = fetched.table, fetched.window
     work, rows_before = JobStats(), None
     kept = decision.state.as_note() if decision.state else {}
-    replaces_all = decision.load and window is None
+    changes = isinstance(fetched, AuditedTable) and bool(fetched.since)
+    replaces_all = decision.load and window is None and not changes
     try:
         # Rows that stay, such as the months beside the window, are those of `note` only if nobody has
         # replaced them in the meantime.
@@ -80,8 +83,11 @@ def load_table(
             kept = {}
         if isinstance(fetched, AuditedTable) and decision.load:
             rows_before = None if state is None else warehouse.row_count(table.name)
-            days = (window.start, window.end) if window else None
-            work = warehouse.replace_rows(table.shape, fetched.rows, kept, days)
+            if changes:
+                work = warehouse.upsert_rows(table.shape, fetched.rows, kept, decision.months)
+            else:
+                days = (window.start, window.end) if window else None
+                work = warehouse.replace_rows(table.shape, fetched.rows, kept, days)
         elif kept:
             warehouse.write_states({table.name: kept})
         if isinstance(fetched, AuditedTable) and window is None:
@@ -108,6 +114,7 @@ def load_table(
         fetched.content.months,
         work,
         fetched.served,
+        fetched.since,
     )
 
 
@@ -132,11 +139,14 @@ def decide_load(
         definition_of(table),
         answers_to_keep({key: response}),
         source,
+        cursor=before.cursor if window else fetched.cursor,
     )
     # A window leaves a table laid out as it is, whatever the catalogue now says.
     as_defined = window is not None or before.definition == loaded.definition
     if before.within(table, window) == content.hash and as_defined and not force:
-        renewed = replace(before.with_answer(key, response), source=source, hashed_by=HASHED_BY)
+        renewed = replace(
+            before.with_answer(key, response), source=source, hashed_by=HASHED_BY, cursor=loaded.cursor
+        )
         kept = None if renewed == before else renewed
         return LoadDecision(False, "unchanged content: not loaded", content.hash, kept)
     months_before = before.months or {}

@@ -158,9 +158,9 @@ class HttpSource:
         """Return a hash that identifies the source as a whole."""
         return self.request_key("", None)
 
-    def request_key(self, table: str, window: Window | None) -> str:
-        """Return a hash that identifies a request: the same source, table and window."""
-        url = table_url(self.identity or self.base_url, table, window)
+    def request_key(self, table: str, window: Window | None, since: str = "") -> str:
+        """Return a hash that identifies a request: the same source, table and window or changes."""
+        url = table_url(self.identity or self.base_url, table, window, since)
         return digest(url)
 
     def fetch(
@@ -170,15 +170,17 @@ class HttpSource:
         path: Path,
         log: Log,
         validators: Validators = NO_VALIDATORS,
+        since: str = "",
     ) -> Download | NotModified:
         """Write the table's parquet file to `path`, unless it is still the one with these validators.
 
-        A window is asked for with `start` and `end`; a server is free to ignore it.
+        A window is asked for with `start` and `end`, changes with `updated_since`; a server is free to
+        ignore them.
 
         Raises:
             SourceError: the source cannot give the table, or did not within the attempts and limits.
         """
-        url, started = table_url(self.base_url, table, window), time.monotonic()
+        url, started = table_url(self.base_url, table, window, since), time.monotonic()
         address = without_credentials(url)
 
         def attempt(deadline: float) -> tuple[int, Validators] | None:
@@ -331,12 +333,14 @@ class SampleSource:
         return f"{_format_served(tables, missing)} up to {self.end()}"
 
 
-def table_url(base_url: str, table: str, window: Window | None) -> str:
+def table_url(base_url: str, table: str, window: Window | None, since: str = "") -> str:
     """Return the address of a table below `base_url`, whose own query (an access token, say) is kept."""
     parts = urlsplit(base_url)
     query = parse_qsl(parts.query, keep_blank_values=True)
     if window is not None:
         query += [("start", window.start.isoformat()), ("end", window.end.isoformat())]
+    if since:
+        query.append(("updated_since", since))
     path = f"{parts.path.rstrip('/')}/{table}.parquet"
     return urlunsplit(SplitResult(parts.scheme, parts.netloc, path, urlencode(query), ""))
 

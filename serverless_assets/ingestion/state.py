@@ -14,7 +14,7 @@ from serverless_assets.ingestion.http import Validators
 # The whole history, and what else people ask for by turns; a note has room for these and 30 years of months.
 ANSWERS_REMEMBERED = 8
 # Another version of DuckDB may hash the same rows in another way.
-HASHED_BY = f"DuckDB {version('duckdb')}"
+HASHED_BY = f"DuckDB {version('duckdb')}, in sums"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class TableState:
     answers: the responses that its rows came from, by the key of the request.
     source: identifies the source that all of its rows come from, as `HttpSource.key`; empty if unknown.
     hashed_by: what the versions were made with; they are compared with those of the same alone.
+    cursor: the greatest `updated_at` of all rows that were loaded, as it is requested; empty if unknown.
     """
 
     version: str = ""
@@ -48,6 +49,7 @@ class TableState:
     answers: Mapping[str, CachedResponse] = field(default_factory=dict)
     source: str = ""
     hashed_by: str = HASHED_BY
+    cursor: str = ""
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> "TableState":
@@ -63,6 +65,7 @@ class TableState:
             answers=_parse_answers(answers if isinstance(answers, dict) else {}),
             source=str(note.get("source", "")),
             hashed_by=str(note.get("hashed_by", "an earlier version")),
+            cursor=str(note.get("cursor", "")),
         )
 
     def as_note(self) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class TableState:
             "definition": self.definition,
             **({"source": self.source} if self.source else {}),
             "hashed_by": self.hashed_by,
+            **({"cursor": self.cursor} if self.cursor else {}),
             "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in answers.items()},
         }
 
@@ -116,7 +120,11 @@ class TableState:
         months = dict(sorted({**months, **(loaded.months or {})}.items()))
         # A load of some months leaves the table laid out as it was.
         return replace(
-            loaded, version=version_of(table.schema, months), months=months, definition=self.definition
+            loaded,
+            version=version_of(table.schema, months),
+            months=months,
+            definition=self.definition,
+            cursor=self.cursor,
         )
 
 
@@ -149,6 +157,16 @@ def window_to_load(
     return window if state.is_of(source) else None
 
 
+def updated_since(table: RawTable, state: TableState | None, source: str) -> str:
+    """Return the `updated_at` since which to request a table's changes; empty to request its rows.
+
+    Changes are added to rows that are known to be this source's alone.
+    """
+    if not table.updated_at or state is None or must_load(table, state) or state.source != source:
+        return ""
+    return "" if table.event_time and state.months is None else state.cursor
+
+
 def answers_to_keep(answers: Mapping[str, CachedResponse]) -> Mapping[str, CachedResponse]:
     """Return the most recent responses that carry a validator."""
     usable = [(key, response) for key, response in answers.items() if response.validators]
@@ -156,7 +174,7 @@ def answers_to_keep(answers: Mapping[str, CachedResponse]) -> Mapping[str, Cache
 
 
 def version_of(schema: pa.Schema, months: Mapping[str, str]) -> str:
-    """Return the version of rows whose months have these versions; a snapshot is one month, ""."""
+    """Return the version of a fact's rows, whose months have these versions."""
     return digest(f"{schema.names} {schema.types} {sorted(months.items())}")
 
 
@@ -164,8 +182,9 @@ def definition_of(table: RawTable) -> str:
     """Return a version of the catalogue's entry: of all that says how an answer becomes a relation."""
     parent = (table.dated_by.parent.name, table.dated_by.column) if table.dated_by else ()
     columns = [(name, str(kind)) for name, kind in table.columns.items()]
+    changes = f" {table.updated_at} {table.deleted}" if table.updated_at else ""
     return digest(
-        f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}"
+        f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}{changes}"
     )
 
 

@@ -34,7 +34,8 @@ class TableShape:
     """A table as a warehouse keeps it: its columns, and how a large one is laid out.
 
     `partitioned_by` is a timestamp column: rows lie together by its month. `clustered_by` are columns
-    that queries filter or join on, the most telling first.
+    that queries filter or join on, the most telling first. For changes of single rows, `key` are the columns
+    that identify a row, and `deleted` is a column that says that there is none any more: a boolean or a time.
     """
 
     name: str
@@ -42,6 +43,8 @@ class TableShape:
     description: str = ""
     partitioned_by: str | None = None
     clustered_by: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    deleted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class JobStats:
             self.bytes_billed + other.bytes_billed,
             self.slot_milliseconds + other.slot_milliseconds,
         )
+
+
+def is_deleted(table: TableShape, column: str) -> str:
+    """Return SQL for whether a row is deleted, given the quoted name of the column `table.deleted`."""
+    is_flag = pa.types.is_boolean(table.schema.field(str(table.deleted)).type)
+    return f"coalesce({column}, false)" if is_flag else f"{column} is not null"
 
 
 def refuse_other_columns(table: TableShape, rows: Path | pa.Table | StagedRows) -> None:
@@ -119,6 +128,25 @@ class Warehouse(Protocol):
         Raises:
             WarehouseError: nothing changed.
         """
+
+    def upsert_rows(
+        self,
+        table: TableShape,
+        rows: Path | StagedRows,
+        note: Mapping[str, object],
+        months: Sequence[date] = (),
+    ) -> JobStats:
+        """Insert rows into a table, each in the place of the one that has its key.
+
+        Rows that are deleted by `table.deleted` are removed.
+
+        Args:
+            rows, note: as for `replace_rows`.
+            months: those of all rows that are replaced or removed, if the table is partitioned.
+        """
+
+    def save_rows_with_keys(self, table: TableShape, rows: Path, target: Path) -> None:
+        """Write the rows of the table that have a key of other rows to a parquet file."""
 
     def months_with_keys(
         self, table: TableShape, key: Sequence[str], rows: Path | StagedRows, start: date, end: date

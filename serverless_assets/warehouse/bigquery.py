@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 
@@ -193,13 +194,49 @@ class BigQueryWarehouse:
                 create = sql.create_statement if window else sql.replace_statement
                 return loaded + work(jobs.run(create(*names, table, described, jobs.labels)))
 
+    def upsert_rows(
+        self,
+        table: TableShape,
+        rows: Path | StagedRows,
+        note: Mapping[str, object],
+        months: Sequence[date] = (),
+    ) -> JobStats:
+        rows = rows.parquet() if isinstance(rows, StagedRows) else rows
+        refuse_other_columns(table, rows)
+        with self._jobs(self.qualified_name(table.name), table.name) as jobs:
+            staging = self._staging(table)
+            existing = jobs.client.get_table(self._reference(table.name), **jobs.call)
+            described = sql.description_with_note(sql.words_in(existing.description), note)
+            names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
+            with jobs.staged(staging, rows) as loaded:
+                statement = sql.upsert_statement(*names, table, months)
+                # A merge cannot write a description: until it is done, no state is kept with the table.
+                with jobs.description_put_aside(existing, sql.words_in(existing.description), described):
+                    return loaded + work(jobs.run(statement))
+
+    def save_rows_with_keys(self, table: TableShape, rows: Path, target: Path) -> None:
+        with self._jobs(self.qualified_name(table.name), table.name) as jobs:
+            staging = self._staging(table)
+            names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
+            with jobs.staged(staging, rows), pq.ParquetWriter(target, table.schema) as file:
+                months: list[date] = []
+                if table.partitioned_by:
+                    # Keys and times are read of all months, and whole rows of few.
+                    statement = sql.months_with_keys_statement(*names, table, table.key)
+                    months = [row["month"] for row in jobs.rows(jobs.run(statement))]
+                    if not months:
+                        return
+                answer = jobs.rows(jobs.run(sql.rows_with_keys_statement(*names, table, months)))
+                for batch in answer.to_arrow_iterable():
+                    file.write_table(pa.Table.from_batches([batch]).cast(table.schema))
+
     def months_with_keys(
         self, table: TableShape, key: Sequence[str], rows: Path | StagedRows, start: date, end: date
     ) -> Sequence[date]:
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
-            statement = sql.months_with_keys_statement(*names, table, key, start, end)
+            statement = sql.months_with_keys_statement(*names, table, key, (start, end))
             with jobs.staged(staging, rows.parquet() if isinstance(rows, StagedRows) else rows):
                 return sorted(row["month"] for row in jobs.rows(jobs.run(statement)))
 

@@ -12,7 +12,8 @@ from datetime import date
 import pyarrow as pa
 from google.cloud.bigquery import SchemaField
 
-from serverless_assets.warehouse import TableShape, WarehouseError
+from serverless_assets.months import next_month
+from serverless_assets.warehouse import TableShape, WarehouseError, is_deleted
 
 DESCRIPTION_LIMIT = 16_384
 NOTE_LINE = "serverless-assets: "
@@ -56,16 +57,51 @@ def window_statement(relation: str, staging: str, table: TableShape, start: date
     )
 
 
+def upsert_statement(relation: str, staging: str, table: TableShape, months: Sequence[date]) -> str:
+    """One statement that puts the rows in `staging` in place of those with their keys.
+
+    months: those of the rows that are replaced or deleted.
+    """
+    names = [identifier(name) for name in table.schema.names]
+    columns, values = ", ".join(names), ", ".join(f"{name} = arrived.{name}" for name in names)
+    lines = [
+        f"merge {relation} as kept using ({_select(staging, table)}) as arrived",
+        f"on {_same_key(table.key)}{_in_months(table, months)}",
+    ]
+    live = ""
+    if table.deleted:
+        deleted = is_deleted(table, f"arrived.{identifier(table.deleted)}")
+        lines.append(f"when matched and {deleted} then delete")
+        live = f" and not ({deleted})"
+    lines.append(f"when matched then update set {values}")
+    lines.append(f"when not matched{live} then insert ({columns}) values ({columns})")
+    return "\n".join(lines)
+
+
+def rows_with_keys_statement(relation: str, staging: str, table: TableShape, months: Sequence[date]) -> str:
+    """A query for the rows of the table that have keys of those in `staging`, and are of `months`."""
+    columns = ", ".join(f"kept.{identifier(name)}" for name in table.schema.names)
+    return (
+        f"select {columns} from {relation} as kept\n"
+        f"join {staging} as arrived on {_same_key(table.key)}{_in_months(table, months)}"
+    )
+
+
 def months_with_keys_statement(
-    relation: str, staging: str, table: TableShape, key: Sequence[str], start: date, end: date
+    relation: str,
+    staging: str,
+    table: TableShape,
+    key: Sequence[str],
+    beside: tuple[date, date] | None = None,
 ) -> str:
-    """A query for the months beside the window in which the table has keys of the rows in `staging`."""
+    """A query for the months, but those of a window, in which the table has keys of the rows in `staging`."""
     bound = f"kept.{identifier(str(table.partitioned_by))}"
-    same = " and ".join(f"kept.{identifier(name)} = arrived.{identifier(name)}" for name in key)
+    outside = ""
+    if beside:
+        outside = f"\nwhere {bound} < {_midnight(beside[0])} or {bound} >= {_midnight(beside[1])}"
     return (
         f"select distinct date(timestamp_trunc({bound}, month)) as month from {relation} as kept\n"
-        f"join {staging} as arrived on {same}\n"
-        f"where {bound} < {_midnight(start)} or {bound} >= {_midnight(end)}"
+        f"join {staging} as arrived on {_same_key(key)}{outside}"
     )
 
 
@@ -152,6 +188,21 @@ def _create(
     lines.append(f"options(description={literal(description)}, labels=[{pairs}])")
     lines.append(f"as {_select(staging, table)}")
     return "\n".join(lines)
+
+
+def _same_key(key: Sequence[str]) -> str:
+    return " and ".join(f"kept.{identifier(name)} = arrived.{identifier(name)}" for name in key)
+
+
+def _in_months(table: TableShape, months: Sequence[date]) -> str:
+    """A further condition, with constants: no partition of another month is read."""
+    if not table.partitioned_by or not months:
+        return ""
+    bound = f"kept.{identifier(table.partitioned_by)}"
+    ranges = [
+        f"{bound} >= {_midnight(month)} and {bound} < {_midnight(next_month(month))}" for month in months
+    ]
+    return f"\nand ({' or '.join(f'({condition})' for condition in ranges)})"
 
 
 def _select(staging: str, table: TableShape) -> str:

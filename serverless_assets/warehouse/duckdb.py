@@ -21,6 +21,7 @@ from serverless_assets.warehouse import (
     JobStats,
     TableShape,
     WarehouseError,
+    is_deleted,
     refuse_other_columns,
 )
 from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea, drop_staged
@@ -99,6 +100,33 @@ class DuckDBWarehouse:
                 connection.execute(f"insert into {relation} by name from {new_rows}")
             connection.execute(_comment("table", relation, note))
         return JobStats()
+
+    def upsert_rows(
+        self,
+        table: TableShape,
+        rows: Path | StagedRows,
+        note: Mapping[str, object],
+        months: Sequence[date] = (),
+    ) -> JobStats:
+        refuse_other_columns(table, rows)
+        relation = self.quoted_name(table.name)
+        same_key = " and ".join(f"kept.{name} = arrived.{name}" for name in map(sql.identifier, table.key))
+        live = f"where not ({is_deleted(table, sql.identifier(table.deleted))})" if table.deleted else ""
+        with self._transaction() as connection:
+            connection.execute(
+                f"delete from {relation} as kept using {_relation(rows)} as arrived where {same_key}"
+            )
+            connection.execute(f"insert into {relation} by name from {_relation(rows)} {live}")
+            connection.execute(_comment("table", relation, note))
+        return JobStats()
+
+    def save_rows_with_keys(self, table: TableShape, rows: Path, target: Path) -> None:
+        with self._connection() as connection:
+            connection.execute(
+                f"copy (from {self.quoted_name(table.name)} semi join {_relation(rows)}"
+                f" using ({', '.join(map(sql.identifier, table.key))}))"
+                f" to {sql.literal(str(target))} (format parquet)"
+            )
 
     def months_with_keys(
         self, table: TableShape, key: Sequence[str], rows: Path | StagedRows, start: date, end: date

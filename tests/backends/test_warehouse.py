@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.warehouse import TableShape, WarehouseError
@@ -354,6 +355,49 @@ def test_keys_that_a_table_has_beside_a_window_are_found_by_month(stocked: Backe
     assert months(["id"], "d", "a", "b", "e", "new") == [JANUARY, MARCH]
     assert months(["id"], "b", "c", "new") == []
     assert months(["id", "amount"], "d", "a") == [MARCH]
+
+
+@pytest.mark.parametrize("deleted", [pa.bool_(), pa.timestamp("us")], ids=["a flag", "a time"])
+def test_rows_that_changed_replace_those_of_their_keys(backend: Backend, deleted: pa.DataType) -> None:
+    schema = FACTS.append(pa.field("gone", deleted))
+    shape = replace(ORDERS, schema=schema, key=("id",), deleted="gone")
+    true = True if pa.types.is_boolean(deleted) else FIRST_OF_MARCH
+
+    def file(*rows: tuple[object, ...]) -> Path:
+        return backend.file(pa.table(dict(zip(schema.names, zip(*rows, strict=True), strict=True)), schema))
+
+    backend.warehouse.replace_rows(shape, file(*[(*row, None) for row in STOCK]), {"content": "first"})
+    changed = file(
+        ("a", FIRST_OF_MARCH, 10, None),
+        ("b", FIRST_OF_FEBRUARY, 20, None),
+        ("c", LAST_OF_FEBRUARY, 3, true),
+        ("new", FIRST_OF_MARCH, 5, None),
+        ("never there", FIRST_OF_MARCH, 5, true),
+    )
+    existing = backend.folder / "existing.parquet"
+    backend.warehouse.save_rows_with_keys(shape, changed, existing)
+    assert sorted(tuple(row.values()) for row in pq.read_table(existing).to_pylist()) == [
+        (*row, None) for row in STOCK if row[0] in "abc"
+    ]
+    backend.warehouse.upsert_rows(shape, changed, {"content": "second"}, [JANUARY, FEBRUARY, MARCH])
+    assert [row[:3] for row in kept_orders(backend)] == [
+        ("a", FIRST_OF_MARCH, 10),
+        ("b", FIRST_OF_FEBRUARY, 20),
+        *STOCK[3:],
+        ("new", FIRST_OF_MARCH, 5),
+    ]
+    assert backend.warehouse.read_state("orders") == {"content": "second"}
+
+
+def test_a_snapshot_without_rows_of_the_keys_takes_new_rows(backend: Backend) -> None:
+    shape = TableShape("orders", FACTS, "Orders.", key=("id",))
+    backend.warehouse.replace_rows(shape, backend.file(orders(*STOCK[:2])), {})
+    new, existing = backend.file(orders(("z", FIRST_OF_MARCH, 9))), backend.folder / "existing.parquet"
+    for table in (shape, replace(shape, partitioned_by="at")):
+        backend.warehouse.save_rows_with_keys(table, new, existing)
+        assert pq.read_table(existing).num_rows == 0
+    backend.warehouse.upsert_rows(shape, new, {})
+    assert kept_orders(backend) == [*STOCK[:2], ("z", FIRST_OF_MARCH, 9)]
 
 
 def test_questions_in_a_row_see_what_is_written_meanwhile(stocked: Backend) -> None:

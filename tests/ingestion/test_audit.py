@@ -11,6 +11,7 @@ import pytest
 
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.content import content_of
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.warehouse.staging import StagedRows, StagingArea
 from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RAW_SUPPLIES
@@ -98,7 +99,7 @@ def test_a_value_beside_the_key_may_be_missing_or_repeated(staged):
 
 def test_texts_with_separators_in_them_do_not_pass_for_the_same_content(staged):
     pairs = [("1", "a\x1fb", "c"), ("1", "a", "b\x1fc"), ("1", "", "c"), ("1", None, "c"), ("1", "\0", "c")]
-    versions = {audit.content_of(staged(TWO_TEXTS, [row]), TWO_TEXTS).hash for row in pairs}
+    versions = {content_of(staged(TWO_TEXTS, [row]), TWO_TEXTS).hash for row in pairs}
     assert len(versions) == len(pairs)
 
 
@@ -152,7 +153,7 @@ def test_a_window_keeps_its_first_instant_and_not_its_end(staged):
     orders = staged(RAW_ORDERS, [order(str(n), at) for n, at in enumerate(times)])
     kept = audit.within(orders, RAW_ORDERS, Window.of_months(OCTOBER, OCTOBER))
     assert sorted(read(kept)["id"].to_pylist()) == ["1", "2"]
-    assert audit.content_of(kept, RAW_ORDERS).rows == 2
+    assert content_of(kept, RAW_ORDERS).rows == 2
 
 
 def test_a_quote_in_a_path_is_part_of_the_path(staged, area, tmp_path):
@@ -171,19 +172,19 @@ ROWS = [order(str(n), datetime(2026, 9 + n % 2, 1 + n % 28), cents=n) for n in r
 
 
 def test_content_does_not_depend_on_the_order_of_rows_or_the_layout_of_the_file(staged):
-    content = audit.content_of(staged(RAW_ORDERS, ROWS), RAW_ORDERS)
+    content = content_of(staged(RAW_ORDERS, ROWS), RAW_ORDERS)
     other = staged(RAW_ORDERS, ROWS[::-1], row_group_size=7, compression="gzip", use_dictionary=False)
-    assert audit.content_of(other, RAW_ORDERS) == content
+    assert content_of(other, RAW_ORDERS) == content
 
 
 @pytest.mark.parametrize("column", range(len(RAW_ORDERS.columns)))
 def test_content_changes_with_a_single_value_of_any_column(staged, column):
-    content = audit.content_of(staged(RAW_ORDERS, ROWS), RAW_ORDERS)
+    content = content_of(staged(RAW_ORDERS, ROWS), RAW_ORDERS)
     value = ROWS[250][column]
     changed = {str: "else", int: -1, datetime: datetime(2026, 9, 2, 0, 0, 0, 1)}[type(value)]
     row = (*ROWS[250][:column], changed, *ROWS[250][column + 1 :])
     rows = staged(RAW_ORDERS, [*ROWS[:250], row, *ROWS[251:]])
-    found = audit.content_of(rows, RAW_ORDERS)
+    found = content_of(rows, RAW_ORDERS)
     assert found.rows == content.rows
     assert found.hash != content.hash
 
@@ -204,37 +205,37 @@ def test_content_changes_with_a_single_value_of_any_column(staged, column):
     ],
 )
 def test_tables_that_differ_have_different_content(staged, one, other):
-    content = audit.content_of(staged(RAW_CUSTOMERS, one), RAW_CUSTOMERS)
-    assert audit.content_of(staged(RAW_CUSTOMERS, other), RAW_CUSTOMERS).hash != content.hash
+    content = content_of(staged(RAW_CUSTOMERS, one), RAW_CUSTOMERS)
+    assert content_of(staged(RAW_CUSTOMERS, other), RAW_CUSTOMERS).hash != content.hash
 
 
 def test_a_renamed_column_is_new_content(staged):
     renamed = replace(RAW_CUSTOMERS, columns={"id": pa.string(), "full_name": pa.string()})
     rows = [("1", "ann")]
-    content = audit.content_of(staged(RAW_CUSTOMERS, rows), RAW_CUSTOMERS)
-    assert audit.content_of(staged(renamed, rows), renamed).hash != content.hash
+    content = content_of(staged(RAW_CUSTOMERS, rows), RAW_CUSTOMERS)
+    assert content_of(staged(renamed, rows), renamed).hash != content.hash
 
 
 def test_every_month_has_its_own_rows_and_hash(staged):
     rows = [order("1", LAST_OF_SEPTEMBER), order("2"), order("3")]
-    content = audit.content_of(staged(RAW_ORDERS, rows), RAW_ORDERS)
+    content = content_of(staged(RAW_ORDERS, rows), RAW_ORDERS)
     assert content.rows == 3
     assert {month: part.rows for month, part in content.months.items()} == {SEPTEMBER: 1, OCTOBER: 2}
 
     october_changed = [*rows[:2], order("3", cents=999)]
-    found = audit.content_of(staged(RAW_ORDERS, october_changed), RAW_ORDERS)
+    found = content_of(staged(RAW_ORDERS, october_changed), RAW_ORDERS)
     assert found.months[SEPTEMBER] == content.months[SEPTEMBER]
     assert found.months[OCTOBER].hash != content.months[OCTOBER].hash
 
 
 def test_a_month_means_the_same_alone_and_among_others(staged):
-    among = audit.content_of(staged(RAW_ORDERS, ROWS), RAW_ORDERS)
+    among = content_of(staged(RAW_ORDERS, ROWS), RAW_ORDERS)
     september = [row for row in ROWS if row[2].month == 9]
-    alone = audit.content_of(staged(RAW_ORDERS, september), RAW_ORDERS)
+    alone = content_of(staged(RAW_ORDERS, september), RAW_ORDERS)
     assert alone.months == {SEPTEMBER: among.months[SEPTEMBER]}
 
 
 def test_a_snapshot_has_no_months(staged):
-    content = audit.content_of(staged(RAW_CUSTOMERS, [("1", "ann")]), RAW_CUSTOMERS)
+    content = content_of(staged(RAW_CUSTOMERS, [("1", "ann")]), RAW_CUSTOMERS)
     assert content.rows == 1
     assert content.months == {}

@@ -91,6 +91,8 @@ def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
         ({}, {"lookback": "2 months"}, "has the lookback '2 months': expected a number of months up to 120."),
         ({}, {"lookback": -1}, "has the lookback -1: expected a number of months"),
         ({}, {"lookback": 2}, "has the lookback 2, and its parent 0: expected the same."),
+        ({}, {"deleted": "n"}, "has `deleted` and no `updated_at`"),
+        ({}, {"updated_at": "at"}, "has `updated_at` and a `parent`, whose rows are not there"),
         ({}, {"grain": "none"}, "has the grain 'none', and its parent 'month': expected the same."),
         ({}, {"optional": "yes"}, "has the optional 'yes': expected true or false."),
         ({}, {"path": "https://else.where/x"}, "has the path 'https://else.where/x': expected one below"),
@@ -104,6 +106,29 @@ def test_an_entry_that_makes_no_sense_is_named_with_its_file(columns, meta, prob
     with pytest.raises(CatalogueError) as refused:
         catalogue(VISITS, pages)
     assert str(refused.value).startswith(f"models/raw.yml: the source raw.pages {problem}")
+
+
+@pytest.mark.parametrize(
+    ("meta", "problem"),
+    [
+        ({"updated_at": "changed"}, "has the updated_at 'changed', which is not one of its columns: id, at."),
+        ({"updated_at": "at", "deleted": "id"}, "has the deleted 'id': expected a boolean or timestamp."),
+        ({"updated_at": "at", "lookback": 2}, "has `updated_at` and a `lookback`"),
+    ],
+)
+def test_a_table_of_changes_that_makes_no_sense_is_refused(meta, problem):
+    visits = deepcopy(VISITS)
+    visits["config"]["meta"] |= meta
+    with pytest.raises(CatalogueError) as refused:
+        catalogue(visits)
+    assert str(refused.value).startswith(f"models/raw.yml: the source raw.visits {problem}")
+
+
+def test_a_table_of_which_only_changes_are_loaded_dates_no_other():
+    visits = deepcopy(VISITS)
+    visits["config"]["meta"]["updated_at"] = "at"
+    with pytest.raises(CatalogueError, match="has the parent visits, of which only changes are loaded"):
+        catalogue(visits, PAGES)
 
 
 def test_other_tools_have_mappings_of_their_own():

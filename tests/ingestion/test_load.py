@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serverless_assets.ingestion.audit import Content, Part
 from serverless_assets.ingestion.catalog import RawTable, Window
+from serverless_assets.ingestion.content import Content, Part
 from serverless_assets.ingestion.fetch import AuditedTable, Unchanged
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load
@@ -260,6 +260,7 @@ def test_what_was_not_downloaded_has_the_version_of_what_was_asked_for():
         {"event_time": "other"},
         {"clustered_by": ()},
         {"description": "Other words."},
+        {"updated_at": "ordered_at"},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -68,7 +68,7 @@ def test_a_window_is_one_statement_with_constant_bounds() -> None:
 
 def test_keys_beside_a_window_are_looked_up_in_the_other_partitions_alone() -> None:
     statement = months_with_keys_statement(
-        "`orders`", "`new`", ORDERS, ["id", "total"], date(2026, 1, 1), date(2026, 3, 1)
+        "`orders`", "`new`", ORDERS, ["id", "total"], (date(2026, 1, 1), date(2026, 3, 1))
     )
     assert statement == (
         "select distinct date(timestamp_trunc(kept.`at`, month)) as month from `orders` as kept\n"
