@@ -4,8 +4,10 @@ Each import says which public API would replace it. Dagster is pinned to a patch
 an upgrade, not a run, is when one of them may be gone.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+
+import dagster as dg
 
 # The tags are documented as strings; constants in `dagster` would replace these.
 from dagster._core.definitions.data_version import (
@@ -21,6 +23,10 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 # Asks a run for its partition: a check of Dagster's own, whether the run has one, would replace this.
 from dagster._core.execution.context.system import StepExecutionContext
+
+# Where a run of this process says which code location it is of: `execute_in_process` with a name for it would
+# replace these.
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 # What event_log.py writes many events with: batches in Dagster's own storage would replace these.
 # And where the SQLite storages create their engines: an option of dagster.yaml to keep them would.
@@ -60,6 +66,7 @@ __all__ = [
     "SqliteEventLogStorage",
     "allow_runs_without_partition",
     "keep_sqlite_engines",
+    "show_in_code_location",
 ]
 
 
@@ -76,6 +83,17 @@ def allow_runs_without_partition() -> None:
         return context.has_partitions and _has_partitions_for_input(context, input_name)
 
     setattr(StepExecutionContext, _has_partitions_for_input.__name__, has_partitions_for_input)
+
+
+def show_in_code_location(instance: dg.DagsterInstance, location_name: str, job_name: str) -> None:
+    """Have the UI show runs of the job that are executed in this process on its timeline and the job's page.
+
+    By itself, Dagster stores them without their code location, and shows them in the list of all runs alone.
+    """
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location_name), "__repository__")
+    origin = RemoteJobOrigin(repository_origin=repository, job_name=job_name)
+    create_run = partial(instance.create_run_for_job, remote_job_origin=origin)
+    vars(instance)["create_run_for_job"] = create_run
 
 
 def keep_sqlite_engines() -> None:

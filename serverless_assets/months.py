@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from datetime import date
 
+from serverless_assets.names import name_some
+
 MONTHS_NAMED = 6
 
 
@@ -16,6 +18,4 @@ def name_months(months: Iterable[date | str]) -> str:
 
     months: a day of each, as a date or in ISO form.
     """
-    names = [str(month)[:7] for month in months]
-    more = len(names) - MONTHS_NAMED
-    return ", ".join(names[:MONTHS_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return name_some([str(month)[:7] for month in months], MONTHS_NAMED)

@@ -26,3 +26,9 @@ COLUMN_SCHEMA, TABLE_NAME = "dagster/column_schema", "dagster/table_name"
 CODE_REFERENCES = "dagster/code_references"
 # dagster-dbt's key for a model's id in the manifest.
 DBT_UNIQUE_ID = "dagster_dbt/unique_id"
+
+
+def name_some(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Return the names for a sentence; of more than `most`, the first ones and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more

@@ -92,3 +92,18 @@ def test_only_one_file_imports_private_modules_of_dagster():
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._")
     ]
     assert {place.rpartition(":")[0] for place in private} == {"serverless_assets/dagster_internals.py"}
+
+
+def test_a_run_of_this_process_is_among_the_runs_of_its_job_in_its_code_location():
+    job = dg.Definitions(assets=[dg.asset(name="a")(lambda: None)]).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        dagster_internals.show_in_code_location(instance, "package.definitions", job.name)
+        assert job.execute_in_process(instance=instance).success
+        # What the UI asks for.
+        (run,) = instance.get_runs(
+            dg.RunsFilter(
+                job_name=job.name, tags={".dagster/repository": "__repository__@package.definitions"}
+            )
+        )
+    assert run.remote_job_origin
+    assert run.remote_job_origin.job_name == job.name

@@ -8,7 +8,7 @@ import dagster as dg
 
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.names import INGESTION, MAIN_JOB, REBUILD_TAG
-from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs
+from serverless_assets.run_inputs import RunInputs
 
 
 def run_config(inputs: RunInputs) -> dg.RunConfig:
@@ -34,15 +34,6 @@ def prefill(
 
 
 PREFILL = prefill()
-
-DAILY_FORECAST = RunInputs(
-    ingestion=Reuse(),
-    forecast=RunForecast(
-        cpu="0.25",
-        memory="256",
-        style=CustomisedStyle(color_history="blue", color_prediction="orange", nr_days_fcst=90),
-    ),
-)
 
 EVERYTHING = dg.AssetSelection.all()
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from serverless_assets.automation.jobs import DAILY_FORECAST, PREFILL, run_config
+from serverless_assets.automation.jobs import PREFILL, prefill
 from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.metadata import latest_materialization
@@ -29,14 +29,15 @@ def schedules(
         cron_schedule="0 9 * * *",
         execution_timezone=timezone,
         default_status=status,
-        description="Transform and forecast 90 days at 09:00 from the raw tables as they are.",
+        description="Transform and forecast at 09:00 from the raw tables as they are.",
     )
     def daily_forecast(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         names = [table.name for table in tables]
         if names and not any(latest_materialization(context.instance, dg.AssetKey(name)) for name in names):
             return dg.SkipReason(NOTHING_YET)
         reason = "The daily forecast, from the raw tables as they are."
-        return _request(context, run_config(DAILY_FORECAST).to_config_dict(), {REASON_TAG: reason})
+        # In the forecast's own horizon and colours, as the nightly refresh: both write the same table.
+        return _request(context, prefill(ingestion="reuse"), {REASON_TAG: reason})
 
     @dg.schedule(
         job_name=MAIN_JOB,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.months import name_months
+from serverless_assets.names import MAIN_JOB, name_some
 
 
 @dataclass(frozen=True, order=True)
@@ -30,6 +31,8 @@ class TableMonth:
 
 # A hash of the validators (ETag, Last-Modified) that the source gave; without an entry, it gave none.
 ETags = Mapping[TableMonth, str]
+# Of more tables that changed, a message names the first ones.
+TABLES_NAMED = 3
 # The months of each changed table; None if all of it is to be loaded.
 Changes = Mapping[str, frozenset[date] | None]
 
@@ -129,8 +132,13 @@ def decide(
     outcome: RunOutcome | None,
     tables: Sequence[RawTable],
     months: Sequence[date],
+    is_loaded: bool = False,
 ) -> Decision:
-    """Decide what to load. `state` is settled with `outcome`; `months` are those of the partitions."""
+    """Decide what to load.
+
+    `state` is settled with `outcome`; `months` are those of the partitions. At a first look, if every table
+    `is_loaded` by earlier runs, that is taken for what the source has.
+    """
     if state.launched is not None and outcome:
         run = f"un {outcome.run_id[:8]} is"
         if outcome.status == "running":
@@ -144,15 +152,20 @@ def decide(
             )
     if not etags:
         return Decision(state, "The source cannot be watched.")
+    if is_loaded and not state.loaded:
+        return Decision(
+            replace(state, loaded=etags),
+            "First look at this source: what changes from now on is loaded. For what changed since the last "
+            f"run, launch {MAIN_JOB}.",
+        )
     changes = _changes(state, etags, tables, months)
     if not changes:
         return Decision(state, "Nothing changed at the source.")
     content = sorted((str(key), etag) for key, etag in etags.items())
     run_key = digest(f"{state.run_key} {state.source} {content}")
-    first = "" if state.loaded else "First look at this source. "
     return Decision(
         replace(state, launched=etags, run_key=run_key),
-        f"{first}Changed at the source: {_describe(changes)}.",
+        f"Changed at the source: {_describe(changes)}." if state.loaded else "First look at this source: all.",
         list(changes),
         _month_range(changes, tables),
     )
@@ -205,9 +218,13 @@ def _month_range(changes: Changes, tables: Sequence[RawTable]) -> tuple[date, da
 
 
 def _describe(changes: Changes) -> str:
-    return "; ".join(
-        table if months is None else f"{table} {name_months(sorted(months))}"
-        for table, months in changes.items()
+    return name_some(
+        [
+            table if months is None else f"{table} {name_months(sorted(months))}"
+            for table, months in changes.items()
+        ],
+        TABLES_NAMED,
+        "; ",
     )
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 from serverless_assets.automation.alerts import AlertError, Alerts, format_duration
 from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.automation.source_state import (
+    TABLES_NAMED,
     Decision,
     ETags,
     RunOutcome,
@@ -29,7 +30,8 @@ from serverless_assets.dagster_internals import (
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, MissingTable, Source, SourceError
-from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG
+from serverless_assets.metadata import latest_materialization
+from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG, name_some
 
 SECONDS_BETWEEN_TICKS = 60
 # A tick has a minute for all requests: a source that is slow to answer is asked again at the next one.
@@ -65,8 +67,8 @@ def source_updated(
             return dg.SensorResult(skip_reason=f"{error} {alerted}", cursor=state.to_cursor())
         state, alerted = _alert_back(decision.state, source.name, alerts)
         unwatched_message = (
-            f"Nothing tells whether {', '.join(unwatched)} changed: the source gives no ETag or "
-            "Last-Modified. Turn on nightly_refresh for that."
+            f"The source gives no ETag or Last-Modified for {name_some(unwatched, TABLES_NAMED)}: "
+            "nightly_refresh loads what changes there."
             if unwatched
             else ""
         )
@@ -134,6 +136,9 @@ def _look(
     months: Sequence[date],
 ) -> tuple[Decision, Sequence[str]]:
     """Return what to launch, and the tables that cannot be watched."""
+    is_loaded = not state.source and all(
+        latest_materialization(instance, dg.AssetKey(table.name)) for table in tables if not table.optional
+    )
     if state.source != source.key:
         state = SourceState(source.key, down_since=state.down_since, is_alerted=state.is_alerted)
     outcome = _outcome(instance, state.run_key) if state.launched is not None else None
@@ -146,7 +151,7 @@ def _look(
     of_months = fetch_etags(source, fact_months, tables)
     etags = merge_etags(state, of_tables, facts, of_months)
     unwatched = [table.name for table in tables if TableMonth(table.name) not in of_tables]
-    return decide(state, etags, outcome, tables, months), unwatched
+    return decide(state, etags, outcome, tables, months, is_loaded), unwatched
 
 
 def _outcome(instance: dg.DagsterInstance, run_key: str) -> RunOutcome:

@@ -91,12 +91,12 @@ def ui(port: int) -> None:
         for sentence in end_dead_runs(settings.home, instance):
             click.echo(sentence)
     click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    dagster = Path(sys.executable).with_name("dagster")
+    dg = Path(sys.executable).with_name("dg")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     # What a script starts in the background ignores SIGINT; Dagster takes SIGTERM for the same, and would
     # ignore both.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.execv(dagster, [str(dagster), "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
+    os.execv(dg, [str(dg), "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
 
 
 @main.command()

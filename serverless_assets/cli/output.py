@@ -177,14 +177,7 @@ def _not_done(assets: Mapping[str, Any]) -> list[str]:
     for asset, outcome in assets.items():
         if outcome["status"] in ("failed", "skipped"):
             by_reason.setdefault((outcome["status"], outcome["reason"]), []).append(asset)
-    return [f"  {status:<8}{_listed(names)}: {reason}" for (status, reason), names in by_reason.items()]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return the names; of many, the first ones and how many more there are."""
-    if len(names) <= NAMES_IN_A_LINE:
-        return ", ".join(names)
-    return f"{', '.join(names[:NAMES_IN_A_LINE])} and {len(names) - NAMES_IN_A_LINE} more"
+    return [f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason}" for (status, reason), names in by_reason.items()]
 
 
 def _refusal(assets: Mapping[str, Any]) -> str:

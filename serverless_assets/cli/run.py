@@ -18,7 +18,7 @@ from serverless_assets.automation.jobs import JOBS
 from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.cli.output import SKIPPED_STEP_WARNING, Progress, stopped_text, summary_text
 from serverless_assets.cli.stopping import Stopping
-from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG
+from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.instance import open_instance
@@ -172,6 +172,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         click.echo(f"State is in {settings.home}.\n")
         progress = Progress(click.echo, settings.home, tags.get(ASSET_PARTITION_RANGE_START_TAG))
         instance.add_event_listener(run_id, progress)
+        show_in_code_location(instance, build.__module__, job.name)
         stopping.on_stop = partial(_report_canceling, instance, run_id)
         try:
             result = job.execute_in_process(
