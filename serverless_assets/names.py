@@ -1,5 +1,7 @@
 """Names that several modules, and people in the UI, refer to: assets, jobs, tags and metadata keys."""
 
+from collections.abc import Sequence
+
 # The asset of the runs themselves.
 PIPELINE_RUNS = "pipeline_runs"
 

@@ -165,7 +165,9 @@ def decide(
     run_key = digest(f"{state.run_key} {state.source} {content}")
     return Decision(
         replace(state, launched=etags, run_key=run_key),
-        f"Changed at the source: {_describe(changes)}." if state.loaded else "First look at this source: all.",
+        f"Changed at the source: {_describe(changes)}."
+        if state.loaded
+        else "First look at this source: all.",
         list(changes),
         _month_range(changes, tables),
     )

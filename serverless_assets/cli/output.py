@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from serverless_assets import metadata
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
+from serverless_assets.names import name_some
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_in_words, run_failure_sentence
 
 NAMES_IN_A_LINE = 6
@@ -177,7 +178,10 @@ def _not_done(assets: Mapping[str, Any]) -> list[str]:
     for asset, outcome in assets.items():
         if outcome["status"] in ("failed", "skipped"):
             by_reason.setdefault((outcome["status"], outcome["reason"]), []).append(asset)
-    return [f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason}" for (status, reason), names in by_reason.items()]
+    return [
+        f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason}"
+        for (status, reason), names in by_reason.items()
+    ]
 
 
 def _refusal(assets: Mapping[str, Any]) -> str:
