@@ -4,8 +4,9 @@ Each import says which public API would replace it. Dagster is pinned to a patch
 an upgrade, not a run, is when one of them may be gone.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -23,6 +24,10 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 # Asks a run for its partition: a check of Dagster's own, whether the run has one, would replace this.
 from dagster._core.execution.context.system import StepExecutionContext
+
+# Calls an asset's function with context, config and resources of the step. A public way to wrap the function
+# of an asset would replace `with_compute`.
+from dagster._core.execution.plan.compute_generator import create_op_compute_wrapper
 
 # Where a run of this process says which code location it is of: `execute_in_process` with a name for it would
 # replace these.
@@ -67,7 +72,11 @@ __all__ = [
     "allow_runs_without_partition",
     "keep_sqlite_engines",
     "show_in_code_location",
+    "with_compute",
 ]
+
+# What an asset's function gives, given the frames of its inputs by name.
+Call = Callable[[Mapping[str, Any]], Iterator[Any]]
 
 
 _has_partitions_for_input = StepExecutionContext.has_asset_partitions_for_input
@@ -94,6 +103,39 @@ def show_in_code_location(instance: dg.DagsterInstance, location_name: str, job_
     origin = RemoteJobOrigin(repository_origin=repository, job_name=job_name)
     create_run = partial(instance.create_run_for_job, remote_job_origin=origin)
     vars(instance)["create_run_for_job"] = create_run
+
+
+def with_compute(
+    definition: dg.AssetsDefinition,
+    compute: Callable[[dg.AssetExecutionContext, Call], Iterator[Any]],
+    resources: set[str],
+) -> dg.AssetsDefinition:
+    """Return an asset that runs `compute` instead of its function, which that may call.
+
+    Dagster loads none of its inputs, and `compute` stores what it yields.
+
+    Args:
+        resources: the keys of those that `compute` uses.
+    """
+    op = definition.op
+    call = create_op_compute_wrapper(op)
+
+    def run(context: dg.AssetExecutionContext, _: Mapping[str, Any]) -> Iterator[Any]:
+        return compute(context, lambda values: cast("Iterator[Any]", call(context, cast("Any", values))))
+
+    node = dg.OpDefinition(
+        compute_fn=run,
+        name=op.name,
+        ins={name: dg.In(dg.Nothing) for name in op.ins},
+        outs={name: out._replace(dagster_type=dg.Any) for name, out in op.outs.items()},
+        description=op.description,
+        config_schema=op.config_schema,
+        required_resource_keys={*op.required_resource_keys, *resources},
+        tags=op.tags,
+        retry_policy=op.retry_policy,
+        pool=op.pool,
+    )
+    return dg.AssetsDefinition(**{**definition.get_attributes_dict(), "node_def": node})
 
 
 def keep_sqlite_engines() -> None:

@@ -17,8 +17,9 @@ from serverless_assets.forecasting.assets import forecasting_assets, refuse_owne
 from serverless_assets.forecasting.component import build_defs_folder
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.publishing.pandas_tables import pandas_tables
 from serverless_assets.publishing.summary import pipeline_runs
+from serverless_assets.python_assets.pandas_tables import pandas_tables
+from serverless_assets.python_assets.reuse import frame_asset, relations, reuse_unchanged
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import asset_names, transformation_assets
@@ -70,8 +71,13 @@ def build(settings: Settings) -> dg.Definitions:
     refuse_owned_tables(environment.forecasts, manifest, names - ours - models)
     warehouse = environment.publisher.warehouse
     annotated = annotate_assets(assets, settings, warehouse, manifest, raw_tables, environment.forecasts)
+    there = relations(manifest, environment.forecasts)
+    reusing = [
+        reuse_unchanged(definition, frame) if (frame := frame_asset(definition, there)) else definition
+        for definition in annotated
+    ]
     return dg.Definitions(
-        assets=[*annotated, *external, pipeline_runs(settings.owner)],
+        assets=[*reusing, *external, pipeline_runs(settings.owner)],
         asset_checks=declared.asset_checks,
         jobs=[*define_jobs(JOBS), plan_job(environment), *(declared.jobs or ())],
         schedules=[

@@ -10,11 +10,13 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import Generic, TypeVar
 
+import dagster as dg
+
 from modal_forecast.code_version import versioned_app
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.budget import BudgetGuard
-from serverless_assets.forecasting.component import read_forecasts
+from serverless_assets.forecasting.component import build_defs_folder, read_forecasts
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
 from serverless_assets.forecasting.local_compute import LocalCompute
@@ -23,6 +25,7 @@ from serverless_assets.ingestion.limits import DownloadLimits
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.sample_shop.shop import SampleShop
 from serverless_assets.settings import Settings, SettingsError, yesterday
@@ -55,6 +58,12 @@ class Environment:
     def forecasts(self) -> Sequence[ForecastDeclaration]:
         """The forecasts that are declared, of relations that the dbt project has."""
         return read_forecasts(self.project.read_manifest(), self.forecast_table)
+
+    @cached_property
+    def python_assets(self) -> Sequence[FrameAsset]:
+        """The Python assets of the defs folder whose frames the IO manager `pandas` stores."""
+        declared = build_defs_folder(lambda forecast: dg.Definitions())
+        return frame_assets(declared.assets or (), self.project.read_manifest(), self.forecasts)
 
     @property
     def raw_tables(self) -> tuple[RawTable, ...]:

@@ -34,6 +34,8 @@ from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.publishing.outcome import NOT_REACHED, SKIPPED_AS_ASKED, AssetOutcome
 from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
+from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import asset_names
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
@@ -62,6 +64,8 @@ class PlannedEnvironment(Protocol):
     @property
     def forecasts(self) -> Sequence[ForecastDeclaration]: ...
     @property
+    def python_assets(self) -> Sequence[FrameAsset]: ...
+    @property
     def budget_guard(self) -> BudgetGuard: ...
     @property
     def timezone(self) -> str: ...
@@ -83,6 +87,25 @@ class Planned:
 
 def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
+    by_asset: dict[str, Planned] = {}
+    for planned in _declared_assets(environment, inputs):
+        by_asset[planned.asset] = planned
+        yield planned
+    for frame in environment.python_assets:
+        by_asset[frame.name] = _python_asset(frame, by_asset, environment.publisher.warehouse, inputs)
+        yield by_asset[frame.name]
+    raw_tables = {table.name for table in environment.raw_tables}
+    charged = [
+        one.asset
+        for one in by_asset.values()
+        if one.asset not in raw_tables and one.verdict not in ("skip", "keep", "drop")
+    ]
+    if charged:
+        yield from _budget(environment.budget_guard, charged, inputs)
+
+
+def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
+    """The raw tables, models and forecasts."""
     warehouse, forecasts = environment.publisher.warehouse, environment.forecasts
     manifest = environment.project.read_manifest()
     notes = dict(warehouse.read_states())
@@ -135,9 +158,6 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Plan
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
         else:
             yield from _forecast(environment, inputs, forecast, decisions)
-    charged = [assets[decision.node.id] for decision in decisions]
-    charged += [name for forecast in forecasts for name in forecast.forecasts]
-    yield from _budget(environment.budget_guard, charged, inputs)
 
 
 def _raw_tables(
@@ -261,6 +281,24 @@ def _forecast(
         return
     report = decide_report(publisher, inputs.forecast, history, inputs.rebuild_all, lambda line: None)
     yield Planned(report_asset, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
+
+
+def _python_asset(
+    frame: FrameAsset, planned: Mapping[str, Planned], warehouse: Warehouse, inputs: RunInputs
+) -> Planned:
+    """Return what would become of a Python asset, given that of the assets before it."""
+    upstream = [planned[name] for name in frame.inputs if name in planned]
+    for one in upstream:
+        if one.verdict in ("skip", "fail"):
+            return Planned(frame.name, "skip", one.reason)
+    if changing := [one.asset for one in upstream if one.verdict not in ("reuse", "keep")]:
+        reason = f"upstream rebuilt ({', '.join(changing)}): computed anew if its rows differ"
+        return Planned(frame.name, "as it comes", reason)
+    _, reason_to_compute = decide_frame(frame, warehouse, inputs.rebuild_all)
+    rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
+    return Planned(
+        frame.name, "compute" if reason_to_compute else "reuse", reason_to_compute or FRAME_UNCHANGED, rows
+    )
 
 
 def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[str, Any]) -> str:

@@ -1,42 +1,52 @@
-"""`serverless why MODEL`: the parts of a model's fingerprint, when it was built and now."""
+"""`serverless why MODEL`: the parts of the fingerprint of a model or Python asset, when built and now."""
 
 import difflib
 from collections.abc import Iterator, Mapping
 
 from serverless_assets.environments import Environment
 from serverless_assets.errors import UserError
+from serverless_assets.python_assets.pandas_tables import read_state
+from serverless_assets.python_assets.reuse import decide_frame
 from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.green_manifest import known_models
 from serverless_assets.transformation.relation_states import State, read_states
 
 
 def explain(parts: Environment, model: str) -> Iterator[str]:
-    """Compare what the relation of a model was built from with the project and the raw tables as they are.
+    """Compare what the relation of a model or Python asset was built from with what there is now.
 
     What changed at the source since the raw tables were loaded is not part of it.
 
     Raises:
-        UserError: the project has no such model.
+        UserError: the project has neither of that name.
     """
     warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
     decisions = decide_models(
         parts.project, parts.project.read_manifest(), warehouse, known_models=lambda: known_models(artifacts)
     )
     by_name = {decision.node.name: decision for decision in decisions}
-    if model not in by_name:
-        names = difflib.get_close_matches(model, by_name, 3) or sorted(by_name)[:10]
+    frames = {frame.name: frame for frame in parts.python_assets}
+    if model in by_name:
+        decision = by_name[model]
+        previous = read_states(warehouse, [decision.node]).get(model, State())
+        state, reason = decision.state, decision.reason if decision.build else None
+    elif model in frames:
+        previous = read_state(warehouse, frames[model].table) or State()
+        state, reason = decide_frame(frames[model], warehouse, force=False)
+    else:
+        known = [*by_name, *frames]
+        names = difflib.get_close_matches(model, known, 3) or sorted(known)[:10]
         raise UserError(
-            f"The dbt project has no model {model!r} that has a relation. It has {', '.join(names)}."
+            f"The project has no model or Python asset {model!r} that has a relation. It has "
+            f"{', '.join(names)}."
         )
-    decision = by_name[model]
-    previous = read_states(warehouse, [decision.node]).get(model, State())
-    yield f"{model}: {f'would be built: {decision.reason}' if decision.build else 'is reused: unchanged'}"
+    yield f"{model}: {f'would be built: {reason}' if reason else 'is reused: unchanged'}"
     if previous.built_by:
         yield f"Last built by run {previous.built_by}."
     yield ""
-    rows = [*_rows(previous.data_hashes, decision.state.data_hashes)]
+    rows = [*_rows(previous.data_hashes, state.data_hashes)]
     # Where it is known which columns the model reads, the content is theirs.
-    then, now = previous.read or previous.parents, decision.state.read or decision.state.parents
+    then, now = previous.read or previous.parents, state.read or state.parents
     rows += _rows(then, now, "content of ")
     width = max(len(part) for part, *_ in rows)
     yield f"  {'part':<{width}}  {'when built':<12}now"

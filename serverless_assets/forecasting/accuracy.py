@@ -23,6 +23,7 @@ from serverless_assets.forecasting.record import RecordError, RecordName, list_r
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.transformation.relation_states import ACCURACY_KEY
 from serverless_assets.warehouse import TableShape
 
 DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
@@ -60,8 +61,6 @@ HORIZONS: Sequence[tuple[int, int, str]] = (
     (91, 10_000, "over 90 days"),
 )
 ALL = "all days"
-# The state key of the table, which holds a hash of the scored forecasts and the history.
-KEY = "accuracy_basis"
 UNCHANGED = "unchanged: same forecasts and history"
 PARALLEL_READS = 8
 REPORTED_VINTAGES = 12
@@ -110,7 +109,7 @@ def accuracy_asset(
             vintages = read_vintages(publisher.artifacts, names, context.log.warning)
             scores = score(vintages, actual)
             shape = TableShape(declaration.accuracy, SCHEMA, DESCRIPTION)
-            work = warehouse.replace_rows(shape, scores, {KEY: key})
+            work = warehouse.replace_rows(shape, scores, {ACCURACY_KEY: key})
         # The scores of the latest vintage with a month of scored days are plotted from run to run.
         mature = [
             row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_DAYS
@@ -154,7 +153,7 @@ def decide_accuracy(
     elif state is None:
         reason = "first scores"
     else:
-        reason = None if state.get(KEY) == key else "forecasts or days have come"
+        reason = None if state.get(ACCURACY_KEY) == key else "forecasts or days have come"
     return names, key, reason
 
 

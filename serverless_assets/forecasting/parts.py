@@ -31,9 +31,10 @@ from serverless_assets.forecasting.history import (
     read_history_until,
 )
 from serverless_assets.forecasting.memory_retry import memory_facts
-from serverless_assets.forecasting.reuse import PARTS_KEY, reason_to_forecast_parts
+from serverless_assets.forecasting.reuse import reason_to_forecast_parts
 from serverless_assets.forecasting.run_forecast import TOTAL, ForecastRun, PartAnswers
 from serverless_assets.hashing import digest
+from serverless_assets.transformation.relation_states import PARTS_KEY
 from serverless_assets.warehouse import TableShape, Warehouse
 
 UNCHANGED = "unchanged: same total, {}s and code"

@@ -21,9 +21,10 @@ from modal_forecast.messages import ForecastAnswer, ForecastRequest, MessageErro
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.forecast_file import FACTS
-from serverless_assets.forecasting.reuse import KEY, ForecastFingerprint
+from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.hashing import digest
 from serverless_assets.run_inputs import RECORD
+from serverless_assets.transformation.relation_states import FORECAST_KEY
 
 MADE_AT, FORECAST_HASH, FORECAST = "made_at", "forecast_hash", "forecast"
 # The name of the only forecast that earlier versions made, which their records do not say.
@@ -33,7 +34,7 @@ REQUEST, DETAILS = b"forecast_request", b"forecast_details"
 REQUIRED_FACTS = (
     MADE_AT,
     FORECAST_HASH,
-    KEY,
+    FORECAST_KEY,
     "run_id",
     "forecast_code",
     "history_hash",
@@ -54,7 +55,7 @@ MISMATCHES = {
     "horizon_days": "its horizon is not the one that the forecast was made for",
     "holidays": "its holidays are not those that the forecast was made with",
     FORECAST_HASH: "its forecast was changed after it was made",
-    KEY: "its key is not that of its history, parameters and code",
+    FORECAST_KEY: "its key is not that of its history, parameters and code",
 }
 RECORDS_LISTED = 10
 
@@ -87,7 +88,7 @@ class RecordName:
             return None
         made_at, data_as_of = datetime.fromisoformat(facts[MADE_AT]), date.fromisoformat(facts["data_as_of"])
         forecast = facts.get(FORECAST, FIRST_FORECAST)
-        return cls(made_at, data_as_of, facts[KEY], facts["run_id"], forecast)
+        return cls(made_at, data_as_of, facts[FORECAST_KEY], facts["run_id"], forecast)
 
     @classmethod
     def parse(cls, name: str) -> "RecordName | None":

@@ -13,8 +13,7 @@ import pyarrow as pa
 from modal_forecast.messages import AUTOMATIC, ForecastRequest
 from serverless_assets.forecasting.forecast_file import SCHEMA
 from serverless_assets.hashing import digest
-
-KEY, PARTS_KEY = "forecast_key", "store_forecast_key"
+from serverless_assets.transformation.relation_states import FORECAST_KEY, PARTS_KEY
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class ForecastFingerprint:
     def as_facts(self) -> Mapping[str, Any]:
         """Return the facts to store with the forecast."""
         return {
-            KEY: self.key,
+            FORECAST_KEY: self.key,
             "history_hash": self.history,
             "horizon_days": self.horizon,
             "holidays": self.holidays,
@@ -67,9 +66,9 @@ def reason_to_forecast(
         return "forced: rebuild all"
     if state is None:
         return "first forecast"
-    if not state.get(KEY):
+    if not state.get(FORECAST_KEY):
         return "forecast replaced: it is not known what it was made from"
-    if state[KEY] == fingerprint.key:
+    if state[FORECAST_KEY] == fingerprint.key:
         return None
     # Forecasts of earlier versions were made by what is automatic now.
     state = {"asked_model": AUTOMATIC, **state}

@@ -11,6 +11,9 @@ from serverless_assets.transformation.fingerprints import Materialization, Node
 from serverless_assets.transformation.query_columns import QueryColumns
 from serverless_assets.warehouse import Warehouse
 
+# Under which a forecast, that of its parts, and its accuracy keep the hash of what they were made from.
+FORECAST_KEYS = FORECAST_KEY, PARTS_KEY, ACCURACY_KEY = "forecast_key", "store_forecast_key", "accuracy_basis"
+
 
 @dataclass(frozen=True)
 class State:
@@ -52,9 +55,9 @@ class State:
 
     @classmethod
     def from_json(cls, note: Mapping[str, Any]) -> "State":
-        """The state in a relation's note; an empty one if the note holds something else."""
+        """The state in a relation's note; of a forecast's, the version; an empty one of any other note."""
         if not isinstance(note.get("version", note.get("dirty_reason")), str):
-            return cls()
+            return cls(next((str(note[key]) for key in FORECAST_KEYS if note.get(key)), ""))
         return cls(**{name: note[name] for name in cls.__dataclass_fields__ if name in note})
 
     def as_json(self) -> dict[str, Any]:

@@ -168,4 +168,9 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
         people = warehouse.sql("select region, people from dwh.staff_plan order by region").fetchall()
     assert (days, regions) == (60, 2) and low >= 0
     assert [region for region, _ in people] == ["1", "2"] and all(count > 0 for _, count in people)
-    assert "unchanged: same history, parameters and code" in run("serverless", "run").stdout
+    plan = run("serverless", "plan").stdout
+    assert re.search("staff_plan +reuse .*unchanged: same code and inputs", plan), plan
+    assert "content of guest_forecast_by_region" in run("serverless", "why", "staff_plan").stdout
+    again = run("serverless", "run").stdout
+    assert "unchanged: same history, parameters and code" in again
+    assert re.search("staff_plan .*unchanged: same code and inputs", again), again

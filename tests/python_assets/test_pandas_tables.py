@@ -10,7 +10,7 @@ import pytest
 
 from serverless_assets.metadata import ROWS, plain
 from serverless_assets.publishing.local import LocalPublisher
-from serverless_assets.publishing.pandas_tables import pandas_tables, to_rows
+from serverless_assets.python_assets.pandas_tables import pandas_tables, to_rows
 from serverless_assets.warehouse import TableShape, WarehouseError
 
 
