@@ -117,7 +117,7 @@ class Factory(Generic[Build]):
 # The cloud's clients take seconds to import: only those who use them pay for it.
 def duckdb(settings: Settings, store: Artifacts | None) -> Publisher:
     """A DuckDB file on this machine, published by releases, of which files are part without a store."""
-    return LocalPublisher(settings.home, settings.dbt_schema, store)
+    return LocalPublisher(settings.home, settings.dbt_schema, store, settings.releases_kept)
 
 
 def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:

@@ -29,6 +29,9 @@ CODE_REFERENCES = "dagster/code_references"
 # dagster-dbt's key for a model's id in the manifest.
 DBT_UNIQUE_ID = "dagster_dbt/unique_id"
 
+# Ends the name of the dataset that runs write to, of a warehouse whose tables people read in another one.
+WORK = "__work"
+
 
 def name_some(names: Sequence[str], most: int, separator: str = ", ") -> str:
     """Return the names for a sentence; of more than `most`, the first ones and how many more there are."""

@@ -16,6 +16,7 @@ from dotenv import load_dotenv
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from serverless_assets.errors import UserError
+from serverless_assets.names import WORK
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30
@@ -115,6 +116,10 @@ def _parse_switch(value: object) -> bool:
 
 
 def _check_schema(value: str) -> str:
+    if WORK in value.lower():
+        raise ValueError(
+            f"a schema whose name does not contain {WORK}, which ends that of where runs write to"
+        )
     if value.lower() in SYSTEM_SCHEMAS:
         raise ValueError("a schema that the warehouse does not use itself, such as dwh")
     return value
@@ -212,6 +217,7 @@ class Settings(BaseModel):
         7200, alias="SERVERLESS_RUN_DEADLINE"
     )
     runs_kept: Annotated[int, _whole_number(100, smallest=1)] = Field(100, alias="SERVERLESS_KEEP_RUNS")
+    releases_kept: Annotated[int, _whole_number(3, smallest=2)] = Field(3, alias="SERVERLESS_KEEP_RELEASES")
     budget_usd: Annotated[float | None, BeforeValidator(_parse_amount)] = Field(
         None, alias="SERVERLESS_BUDGET_USD"
     )

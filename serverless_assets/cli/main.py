@@ -230,6 +230,40 @@ def replay(which: str | None, list_all: bool) -> None:
     sys.exit(0 if verdict.reproduced else 1)
 
 
+@main.command()
+def releases() -> None:
+    """List the releases that people could read.
+
+    Each with the run that made it, since when it was read, and what it changed.
+    """
+    settings = Settings.from_environ()
+    from serverless_assets.environments import environment
+    from serverless_assets.publishing.releases import as_lines
+
+    published = environment(settings).publisher.releases()
+    if not published:
+        raise click.ClickException("Nothing was published yet: `serverless run` does.")
+    for line in as_lines(published):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("run", required=False)
+def rollback(run: str | None) -> None:
+    """Let people read an earlier release again.
+
+    RUN: the id of the run that made it, or the beginning of that; by default the release before. The next run
+    continues from it, and publishes what it finds changed.
+    """
+    settings = Settings.from_environ()
+    prepare_dagster_home(settings.home, settings.run_deadline_seconds)
+    from serverless_assets.environments import environment
+
+    with open_instance() as instance:
+        log = logging.getLogger("serverless_assets")
+        environment(settings).publisher.rollback(run, instance, log)
+
+
 @main.command("deploy-modal")
 def deploy_modal() -> None:
     """Deploy the worker of the forecast to Modal.

@@ -4,7 +4,8 @@ BigQuery has no rename of a dataset, and no transaction over tables that reads n
 the burst, people may read tables of two releases. Each table by itself is always whole.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +16,14 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.staged import StagedArtifacts
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.publisher import PartlyPublished, PendingAssets, Publisher, Storage
+from serverless_assets.publishing.releases import Release
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_release import (
     carry_out,
     find_changes,
     is_recorded,
     prepare_datasets,
+    read_releases,
     record_release,
 )
 
@@ -88,6 +91,13 @@ class BigQueryPublisher(Publisher):
             f"Published {len(changes)} relations to {self.address} and {len(files)} files to "
             f"{self.artifacts.name} in {seconds:.1f} s."
         )
+
+    def releases(self) -> Sequence[Release]:
+        rows = read_releases(self.warehouse.published())
+        return [Release(row["run_id"], row["run_id"], row["published_at"], is_kept=False) for row in rows]
+
+    def restore(self, release: Release, log: logging.Logger) -> None:
+        raise NotImplementedError("no release is kept yet")
 
     @property
     def scratch_places(self) -> Mapping[str, Callable[[], None]]:

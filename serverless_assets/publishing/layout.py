@@ -3,7 +3,7 @@
     warehouse.duckdb -> current/warehouse.duckdb        what people and tools open
     artifacts        -> current/artifacts
     current          -> releases/<latest>               swapped by one atomic rename
-    releases/        the latest release and the one before
+    releases/        the latest releases
     work/            what runs write to, green or not; a failed run's work is kept here
 
 Links can be derived and are made again. What somebody put in their place is moved aside, never deleted.

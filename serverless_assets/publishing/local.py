@@ -5,16 +5,20 @@ Readers hold on to the release that they opened, so they neither block a run nor
 """
 
 import json
+import logging
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import dagster as dg
+import duckdb
 
+from serverless_assets import sql
 from serverless_assets.artifacts import ArtifactError, Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.artifacts.staged import StagedArtifacts
@@ -33,6 +37,7 @@ from serverless_assets.publishing.layout import (
     stamp,
 )
 from serverless_assets.publishing.publisher import PartlyPublished, Publisher, Storage
+from serverless_assets.publishing.releases import Release
 from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
     Base,
@@ -47,6 +52,9 @@ from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 # A release is named by the time of its publish; a dot before it marks one that is being written or removed.
 RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
+# In each of them: the run, when it was published, what it changed, and the release before.
+ABOUT = "release.json"
+RELEASES_KEPT = 3
 
 
 class LocalPublisher(Publisher):
@@ -54,9 +62,13 @@ class LocalPublisher(Publisher):
 
     warehouse: DuckDBWarehouse
 
-    def __init__(self, home: Path, dbt_schema: str, store: Artifacts | None = None) -> None:
-        """`store` gets the artifacts when a run is published; None makes them part of the release."""
+    def __init__(
+        self, home: Path, dbt_schema: str, store: Artifacts | None = None, keep: int = RELEASES_KEPT
+    ) -> None:
+        """`store` gets the artifacts when a run is published; None makes them part of the release. As many
+        releases stay as are to `keep`."""
         self.layout = layout = Layout(home)
+        self._keep = keep
         self._dbt_schema = dbt_schema
         self._store = store
         super().__init__(
@@ -96,12 +108,12 @@ class LocalPublisher(Publisher):
         self.artifacts.prepare()
         start = open_working_copy(self.layout)
         # After that: a release that somebody went back from tells that the working copy is of another.
-        remove_old_releases(self.layout)
+        remove_old_releases(self.layout, self._keep)
         if start:
             log.info(start)
 
     def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        is_new = publish(self.layout, run_id)
+        is_new = publish(self.layout, run_id, self._keep)
         files: Sequence[str] = ()
         if isinstance(self.artifacts, StagedArtifacts):
             try:
@@ -113,8 +125,14 @@ class LocalPublisher(Publisher):
         else:
             log.info("Nothing changed, so nothing was published.")
 
+    def releases(self) -> Sequence[Release]:
+        return read_releases(self.layout)
 
-def publish(layout: Layout, run_id: str) -> bool:
+    def restore(self, release: Release, log: logging.Logger) -> None:
+        restore(self.layout, release.name)
+
+
+def publish(layout: Layout, run_id: str, keep: int = RELEASES_KEPT) -> bool:
     """Make the working copy the current release in one step; False if it already is."""
     if layout.working_warehouse.with_suffix(".duckdb.wal").exists():
         # A killed run left committed rows in the log beside the file, or dbt still holds it open.
@@ -124,49 +142,140 @@ def publish(layout: Layout, run_id: str) -> bool:
         layout.release.name, stamps(layout.release), stamps(layout.work)
     )
     if not is_current:
-        release = _new_release(layout, run_id, base)
-        link_atomically(Path("releases", release.name), layout.current)
+        folder = _begin_release(layout, run_id)
+        if layout.working_warehouse.exists():
+            copy_atomically(layout.working_warehouse, folder / WAREHOUSE)
+        changed = [*_changed_relations(layout.release and layout.release / WAREHOUSE, folder / WAREHOUSE)]
+        for file in artifact_files(layout.working_artifacts):
+            if not _put_artifact(layout, base, file, folder / "artifacts" / file.name):
+                changed.append(file.name)
+        _make_current(layout, folder, run_id, changed=changed)
     link_published(layout, adopted=base.published.get(WAREHOUSE) if base else None)
     if not is_current:
         write_base(layout)
-        remove_old_releases(layout)
+        remove_old_releases(layout, keep)
     forget_changes(layout)
     return not is_current
 
 
-def remove_old_releases(layout: Layout) -> None:
-    """Remove all releases but the current one and the one before, and what killed runs left of others."""
-    release = layout.release
-    if release is None:
+def restore(layout: Layout, name: str) -> None:
+    """Make an earlier release current again, as a new one that shares its files.
+
+    The working copy is then not made from what is published, so the next run starts from that.
+    """
+    repair(layout)
+    earlier = layout.releases / name
+    files = [earlier / WAREHOUSE, *artifact_files(earlier / "artifacts")]
+    run_id = str(_about(earlier).get("run_id", "unknown"))
+    folder = _begin_release(layout, run_id)
+    for file in filter(Path.exists, files):
+        share_atomically(file, folder / file.relative_to(earlier))
+    changed = _changed_relations(layout.release and layout.release / WAREHOUSE, folder / WAREHOUSE)
+    _make_current(layout, folder, run_id, changed=changed, returns_to=name)
+    link_published(layout, adopted=None)
+
+
+def read_releases(layout: Layout) -> Sequence[Release]:
+    """The current release and those before it, the newest first."""
+    return [
+        Release(
+            path.name,
+            str(about.get("run_id", "unknown")),
+            datetime.fromisoformat(str(about.get("published_at", "1970-01-01T00:00:00+00:00"))),
+            about.get("changed", ()),
+            is_rollback="returns_to" in about,
+        )
+        for path in _history(layout)
+        for about in [_about(path)]
+    ]
+
+
+def remove_old_releases(layout: Layout, keep: int = RELEASES_KEPT) -> None:
+    """Remove the releases beyond those to keep, and what killed runs left of others.
+
+    One that was returned to shares its files with the earlier one, and both count as one.
+    """
+    kept: dict[str, list[Path]] = {}
+    for path in _history(layout):
+        kept.setdefault(str(_about(path).get("run_id", path.name)), []).append(path)
+    if not kept:
         return
-    kept = {release.name, _previous_release(release)}
+    stay = {path for paths in list(kept.values())[:keep] for path in paths}
     for path in layout.releases.iterdir():
-        if path.name in kept or not RELEASE_NAME.fullmatch(path.name) or not path.is_dir():
+        if path in stay or not RELEASE_NAME.fullmatch(path.name) or not path.is_dir():
             continue
         # Renamed first: a folder that is half removed is not taken for a release.
         hidden = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}"))
         shutil.rmtree(hidden)
 
 
-def _new_release(layout: Layout, run_id: str, base: Base | None) -> Path:
-    release = layout.releases / new_release_name(run_id[:8])
-    unfinished = release.with_name(f".{release.name}")
+def _history(layout: Layout) -> Sequence[Path]:
+    """The current release and those before it, each as named by the one after; the newest other one where
+    that does not say."""
+    history: list[Path] = []
+    release = layout.release
+    while release is not None and release.is_dir() and release not in history:
+        history.append(release)
+        about = _about(release)
+        if "previous" in about:
+            release = release.with_name(about["previous"]) if about["previous"] else None
+        else:
+            others = [path for path in release.parent.iterdir() if RELEASE_NAME.fullmatch(path.name)]
+            older = [path for path in others if path not in history and not path.name.startswith(".")]
+            release = max(older, default=None)
+    return history
+
+
+def _about(release: Path) -> Mapping[str, Any]:
+    """What a release says of itself; empty if that cannot be read."""
+    try:
+        about = json.loads((release / ABOUT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _begin_release(layout: Layout, run_id: str) -> Path:
+    """A new folder, hidden until `_make_current`."""
+    unfinished = layout.releases / f".{new_release_name(run_id[:8])}"
     (unfinished / "artifacts").mkdir(parents=True)
-    if layout.working_warehouse.exists():
-        copy_atomically(layout.working_warehouse, unfinished / WAREHOUSE)
-    for file in artifact_files(layout.working_artifacts):
-        _put_artifact(layout, base, file, unfinished / "artifacts" / file.name)
+    return unfinished
+
+
+def _make_current(layout: Layout, unfinished: Path, run_id: str, **more: object) -> None:
     about = {
         "run_id": run_id,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "previous": layout.release.name if layout.release else None,
+        **more,
     }
-    write_atomically(unfinished / "release.json", json.dumps(about).encode())
-    return unfinished.rename(release)
+    write_atomically(unfinished / ABOUT, json.dumps(about).encode())
+    release = unfinished.rename(unfinished.with_name(unfinished.name.removeprefix(".")))
+    link_atomically(Path("releases", release.name), layout.current)
 
 
-def _put_artifact(layout: Layout, base: Base | None, file: Path, to: Path) -> None:
-    """Put a working file into a new release; one that has not changed since the last takes no space there."""
+def _changed_relations(before: Path | None, now: Path) -> Sequence[str]:
+    """The relations whose notes differ between two warehouses, or that one of them alone has."""
+    notes: list[set[tuple[object, ...]]] = [set(), set()]
+    with closing(duckdb.connect()) as connection, suppress(duckdb.Error):
+        for at, file in enumerate((now, before)):
+            if file is not None and file.is_file():
+                connection.execute(f"attach {sql.literal(str(file))} as file_{at} (read_only)")
+                rows = connection.execute(
+                    "select table_name, schema_name, comment from duckdb_tables() where database_name = $file"
+                    " union all select view_name, schema_name, comment from duckdb_views()"
+                    " where database_name = $file and not internal",
+                    {"file": f"file_{at}"},
+                )
+                notes[at] = set(rows.fetchall())
+    return sorted({str(name) for name, *_ in notes[0] ^ notes[1]})
+
+
+def _put_artifact(layout: Layout, base: Base | None, file: Path, to: Path) -> bool:
+    """Put a working file into a new release; one that has not changed since the last takes no space there.
+
+    Returns whether it has not changed.
+    """
     key, last = f"artifacts/{file.name}", layout.current / "artifacts" / file.name
     is_from_last = base is not None and layout.release is not None and base.release == layout.release.name
     # People may have written to the published one by hand.
@@ -178,19 +287,6 @@ def _put_artifact(layout: Layout, base: Base | None, file: Path, to: Path) -> No
         and base.published.get(key) == stamp(last)
     ):
         share_atomically(last, to)
-    else:
-        copy_atomically(file, to)
-
-
-def _previous_release(release: Path) -> str | None:
-    """The name of the release before; the newest other one if `release` does not say."""
-    try:
-        about = json.loads((release / "release.json").read_text())
-        return str(about["previous"]) if about["previous"] else None
-    except (OSError, ValueError, TypeError, KeyError):
-        others = sorted(
-            path.name
-            for path in release.parent.iterdir()
-            if path != release and RELEASE_NAME.fullmatch(path.name) and not path.name.startswith(".")
-        )
-        return others[-1] if others else None
+        return True
+    copy_atomically(file, to)
+    return False

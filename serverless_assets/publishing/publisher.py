@@ -1,6 +1,7 @@
 """The resource that wraps every run: where it writes to, and what becomes of that at its end."""
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,8 +14,10 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.files import remove_leftovers, remove_scratch_folders, write_atomically
+from serverless_assets.names import PIPELINE_RUNS
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, RunEvents
+from serverless_assets.publishing.releases import Release, find_release
 from serverless_assets.publishing.run_history import prune_runs
 from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
@@ -133,12 +136,44 @@ class Publisher(ABC):
     def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
         """Let people read what runs have written: all of it is sound."""
 
+    @abstractmethod
+    def releases(self) -> Sequence[Release]:
+        """What people could read, the newest first, which is what they read now."""
+
+    @abstractmethod
+    def restore(self, release: Release, log: logging.Logger) -> None:
+        """Publish a release again, and let the next run continue from it. Call it where the lock is held."""
+
+    def rollback(self, run: str | None, instance: dg.DagsterInstance, log: logging.Logger) -> Release:
+        """Return to an earlier release, that of the run whose id begins with `run`, and record that.
+
+        Raises:
+            UserError: there is no such release, or a run is at work.
+        """
+        try:
+            self.take_lock("rollback", log, wait=False)
+            releases = self.releases()
+            release = find_release(releases, run)
+            self.restore(release, log)
+        finally:
+            self.close()
+        description = f"Rolled back from {releases[0]}, to {release}."
+        instance.report_runless_asset_event(
+            dg.AssetObservation(PIPELINE_RUNS, description=description, metadata={"run": release.run_id})
+        )
+        log.info(description)
+        return release
+
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:
         """Wait until no other run is at work, and make ready for this one."""
+        self.take_lock(run_id, log)
+        self.prepare(run_id, log)
+
+    def take_lock(self, run_id: str, log: logging.Logger, wait: bool = True) -> None:
+        """Wait until no other run is at work; or, if this is not to `wait`, raise `AtWork` if one is."""
         layout = Layout(self.home)
         prepare_work_folder(layout)
-        self._lock = RunLock(layout.work, run_id, log)
-        self.prepare(run_id, log)
+        self._lock = RunLock(layout.work, run_id, log, wait)
 
     def close(self) -> None:
         """Let the next run in."""

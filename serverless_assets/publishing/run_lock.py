@@ -9,6 +9,7 @@ what its queue launches; this lock keeps apart all runs of one machine, those of
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from serverless_assets.errors import UserError
 from serverless_assets.files import claimed_file
 
 # The runs of this process: a command registers its run before Dagster begins it.
@@ -121,15 +123,27 @@ SECONDS_BETWEEN_ATTEMPTS = 0.1
 SECONDS_BETWEEN_MESSAGES = 60.0
 
 
+class AtWork(UserError):
+    """A run is at work, and what was asked for does not wait for it."""
+
+    def __init__(self, holder: "RunProcess | None") -> None:
+        who = str(holder or "another run")
+        super().__init__(f"{who[0].upper()}{who[1:]} is at work. Wait until it has ended, or stop it.")
+
+
 class RunLock:
     """The lock `<folder>/lock`, held until `release` or the end of the process."""
 
-    def __init__(self, folder: Path, run_id: str, log: dg.DagsterLogManager) -> None:
-        """Wait until no other run is at work in `folder`, and say at once which one is."""
+    def __init__(self, folder: Path, run_id: str, log: logging.Logger, wait: bool = True) -> None:
+        """Wait until no other run is at work in `folder`, and say at once which one is.
+
+        Raises:
+            AtWork: another run is, and this one is not to `wait`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._handle: int | None = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._wait(folder, self._handle, log)
+            self._acquire(folder, self._handle, log, wait)
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, RunProcess.current(run_id).as_json().encode(), 0)
         except BaseException:
@@ -144,7 +158,7 @@ class RunLock:
             os.close(self._handle)
             self._handle = None
 
-    def _wait(self, folder: Path, handle: int, log: dg.DagsterLogManager) -> None:
+    def _acquire(self, folder: Path, handle: int, log: logging.Logger, wait: bool) -> None:
         holder: RunProcess | None = None
         next_message = 0.0
         while True:
@@ -154,6 +168,8 @@ class RunLock:
             except BlockingIOError:
                 pass
             before, holder = holder, RunProcess.read(handle) or holder
+            if not wait:
+                raise AtWork(holder)
             if holder != before or time.monotonic() >= next_message:
                 log.info(f"Waiting for {holder or 'another run'}, which is at work in {folder}, to end.")
                 next_message = time.monotonic() + SECONDS_BETWEEN_MESSAGES

@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets.errors import UserError
+from serverless_assets.names import WORK
 from serverless_assets.warehouse.staging import StagedRows, StagingArea
-
-# Ends the name of the dataset that runs write to, of a warehouse whose tables people read in another one.
-WORK = "__work"
 
 # Begins the name of the table of a record, which is not one of the project's.
 RECORD_PREFIX = "serverless_"

@@ -22,9 +22,9 @@ from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
+from serverless_assets.names import WORK
 from serverless_assets.warehouse import (
     RECORD_PREFIX,
-    WORK,
     JobStats,
     TableShape,
     WarehouseError,
@@ -182,7 +182,7 @@ class BigQueryWarehouse:
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
-            existing = jobs.table(self._reference(table.name)) if window else None
+            existing = jobs.table(self.reference(table.name)) if window else None
             words = sql.words_in(existing.description) if existing else table.description
             described = sql.description_with_note(words, note)
             with jobs.staged(staging, rows) as loaded:
@@ -205,7 +205,7 @@ class BigQueryWarehouse:
         refuse_other_columns(table, rows)
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
-            existing = jobs.client.get_table(self._reference(table.name), **jobs.call)
+            existing = jobs.client.get_table(self.reference(table.name), **jobs.call)
             described = sql.description_with_note(sql.words_in(existing.description), note)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
             with jobs.staged(staging, rows) as loaded:
@@ -287,7 +287,7 @@ class BigQueryWarehouse:
 
     def read_state(self, table: str) -> Mapping[str, object]:
         with self._jobs(self.qualified_name(table)) as jobs:
-            existing = jobs.table(self._reference(table))
+            existing = jobs.table(self.reference(table))
         return sql.note_in(existing.description) if existing else {}
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
@@ -298,12 +298,12 @@ class BigQueryWarehouse:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             if jobs.dataset(self._dataset) is None:
                 return {}
-            tables = pool.map(jobs.table, map(self._reference, self._names(jobs)))
+            tables = pool.map(jobs.table, map(self.reference, self._names(jobs)))
             return {table.table_id: table for table in tables if table}
 
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
-            for table in pool.map(jobs.table, map(self._reference, notes)):
+            for table in pool.map(jobs.table, map(self.reference, notes)):
                 if table:
                     words = sql.words_in(table.description)
                     jobs.describe(table, sql.description_with_note(words, notes[table.table_id]))
@@ -311,13 +311,13 @@ class BigQueryWarehouse:
     def read_record(self, name: str) -> Mapping[str, Any]:
         table = f"{RECORD_PREFIX}{name}"
         with self._jobs(self.qualified_name(table)) as jobs:
-            existing = jobs.table(self._reference(table))
+            existing = jobs.table(self.reference(table))
         return json.loads(existing.description or "{}") if existing else {}
 
     def write_record(self, name: str, content: Mapping[str, Any]) -> None:
         # Calls that take a moment and cost nothing, where rows would take a job of seconds. It is no note,
         # with which a table would be published.
-        table = bigquery.Table(self._reference(f"{RECORD_PREFIX}{name}"))
+        table = bigquery.Table(self.reference(f"{RECORD_PREFIX}{name}"))
         with self._jobs(self.qualified_name(table.table_id)) as jobs:
             if content:
                 jobs.client.create_table(table, exists_ok=True, **jobs.call)
@@ -327,11 +327,11 @@ class BigQueryWarehouse:
 
     def drop_relation(self, table: str) -> None:
         with self._jobs(self.qualified_name(table)) as jobs:
-            jobs.client.delete_table(self._reference(table), not_found_ok=True, **jobs.call)
+            jobs.client.delete_table(self.reference(table), not_found_ok=True, **jobs.call)
 
     def row_count(self, table: str) -> int:
         with self._jobs(self.qualified_name(table)) as jobs:
-            existing = jobs.client.get_table(self._reference(table), **jobs.call)
+            existing = jobs.client.get_table(self.reference(table), **jobs.call)
         if existing.table_type == "TABLE":
             # What BigQuery knows of a table costs nothing.
             return existing.num_rows or 0
@@ -385,12 +385,13 @@ class BigQueryWarehouse:
 
     def _staging(self, table: TableShape) -> bigquery.Table:
         """A table for the rows on their way. It expires, so that a killed run leaves nothing behind."""
-        reference = self._reference(f"{STAGING_PREFIX}{table.name}_{uuid4().hex}")
+        reference = self.reference(f"{STAGING_PREFIX}{table.name}_{uuid4().hex}")
         staging = bigquery.Table(reference, schema=sql.staging_schema(table.schema))
         staging.expires = datetime.now(UTC) + STAGING_LIFETIME
         return staging
 
-    def _reference(self, table: str) -> bigquery.TableReference:
+    def reference(self, table: str) -> bigquery.TableReference:
+        """The table's name, as Google's client takes it."""
         return bigquery.DatasetReference(self.project, self.dataset).table(table)
 
     @contextmanager

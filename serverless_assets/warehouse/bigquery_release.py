@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from google.cloud import bigquery
 
@@ -127,6 +128,14 @@ def is_recorded(read: BigQueryWarehouse) -> bool:
     record = relations.pop(RELEASES, None)
     replaced = [table.modified for table in relations.values() if sql.note_in(table.description)]
     return not replaced or (record is not None and max(replaced) <= record.modified)
+
+
+def read_releases(read: BigQueryWarehouse) -> Sequence[Mapping[str, Any]]:
+    """The rows of the table of releases, the newest first."""
+    with read.jobs() as jobs:
+        table = jobs.table(read.reference(RELEASES))
+        rows = [dict(row) for row in jobs.client.list_rows(table, **jobs.call)] if table else []
+    return sorted(rows, key=lambda row: row["published_at"], reverse=True)
 
 
 def prepare_datasets(work: BigQueryWarehouse) -> Sequence[str]:

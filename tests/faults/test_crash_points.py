@@ -125,6 +125,31 @@ def test_every_crash_point_of_a_run_leaves_a_home_that_the_next_run_completes(
         restore(template, home)
 
 
+@pytest.mark.parametrize("fault", ["kill", "full disk"])
+def test_every_crash_point_of_a_rollback_leaves_a_home_that_the_next_one_completes(
+    released: Path, tmp_path: Path, attempt: Tally, fault: Fault
+) -> None:
+    template, home = tmp_path / "template", released.with_name("home")
+    restore(released, template)
+    a_run(template, NEW)
+
+    def roll_back() -> None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            LocalPublisher(home, "dwh").rollback(f"run-{OLD}", instance, LOG)
+
+    restore(template, home)
+    for number in every_crash_point(roll_back, home, fault, stride=2):
+        with attempt(f"{fault} at file operation {number} of a rollback") as tried:
+            check_readers(home, {OLD, NEW}, tried)
+            if LocalPublisher(home, "dwh").releases()[0].run_id != f"run-{OLD}":
+                roll_back()
+            check_readers(home, {OLD}, tried)
+            a_run(home, NEW + 1)
+            check_readers(home, {NEW + 1}, tried)
+            tried.left_overs(path.name for path in home.rglob("releases/.*"))
+        restore(template, home)
+
+
 def check_readers(home: Path, numbers: set[int], tried: Attempt) -> None:
     """Report a release that is neither of those that people may see, or not whole."""
     current = home / "current"

@@ -100,10 +100,10 @@ def test_a_changed_artifact_alone_is_published(layout):
     assert (layout.artifacts / "forecast.html").read_text() == "<p>another colour</p>"
 
 
-def test_exactly_two_releases_are_kept_the_latest_and_the_one_before(layout):
+def test_as_many_releases_are_kept_as_are_asked_for_the_latest_and_those_before(layout):
     for number in range(1, 6):
         work(layout, number)
-        publish(layout, f"run-{number}")
+        publish(layout, f"run-{number}", keep=2)
     assert [number_in(release / "warehouse.duckdb") for release in releases(layout)] == [4, 5]
     assert layout.current.resolve() == releases(layout)[-1]
 
@@ -187,7 +187,7 @@ def test_a_later_write_to_the_working_copy_changes_no_release_not_even_in_place(
     assert held == ["a forecast", "a forecast"]
     publish(layout, "run-3")
     held = [(release / "artifacts" / "record.parquet").read_text() for release in releases(layout)]
-    assert held == ["a forecast", "another"]
+    assert held == ["a forecast", "a forecast", "another"]
 
 
 def test_a_published_file_that_somebody_wrote_to_is_not_taken_over(layout):

@@ -1,0 +1,82 @@
+"""Releases: what each run has published, and the way back to one that is kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from serverless_assets.errors import UserError
+from serverless_assets.names import name_some
+
+
+class ReleaseError(UserError):
+    """There is no such release to return to; the message says which there are."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What people could read since `published_at`: the work of a run, or of an earlier one after a rollback.
+
+    Args:
+        name: the publisher's own name for it.
+        run_id: the run that made it.
+        changed: the relations and files that differ from the release before.
+        is_rollback: whether it was an earlier release that somebody returned to.
+        is_kept: whether it can be returned to.
+    """
+
+    name: str
+    run_id: str
+    published_at: datetime
+    changed: Sequence[str] = ()
+    is_rollback: bool = False
+    is_kept: bool = True
+
+    def __str__(self) -> str:
+        return f"the release of run {self.run_id[:8]}, published {self.published_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def find_release(releases: Sequence[Release], run: str | None) -> Release:
+    """The release to return to.
+
+    Args:
+        releases: the newest first, which is the one that people read now.
+        run: the id of its run, or the beginning of that. By default it is the one before what people read
+            now; where that was itself returned to, the one before its first publish.
+
+    Raises:
+        ReleaseError: there is none, it is read already, or it is kept no longer.
+    """
+    if not releases:
+        raise ReleaseError("Nothing was published yet, so there is no release to return to.")
+    now, *others = releases
+    if run is None:
+        first = max(at for at, release in enumerate(releases) if release.run_id == now.run_id)
+        others = list(releases[first + 1 :])
+    else:
+        others = [release for release in releases if release.run_id.startswith(run)]
+        if len({release.run_id for release in others}) > 1:
+            raise ReleaseError(f"{run!r} begins the ids of several runs. Give more of it.")
+        if others and others[0].run_id == now.run_id:
+            raise ReleaseError(f"The release of run {now.run_id[:8]} is what people read now.")
+    kept = [release for release in others if release.is_kept]
+    if kept:
+        return kept[0]
+    ways = sorted({release.run_id[:8] for release in releases if release.is_kept} - {now.run_id[:8]})
+    ways_back = f"Those of these runs are: {', '.join(ways)}." if ways else "No other release is."
+    if run is None:
+        raise ReleaseError(f"No release before that of run {now.run_id[:8]} is kept. {ways_back}")
+    if others:
+        raise ReleaseError(f"The release of run {others[0].run_id[:8]} is kept no longer. {ways_back}")
+    raise ReleaseError(f"No release of a run {run!r} is kept. {ways_back}")
+
+
+def as_lines(releases: Sequence[Release]) -> Iterator[str]:
+    """A line for each release, the newest first, for a terminal."""
+    yield f"{'published (UTC)':<21}{'run':<10}{'':<10}what changed"
+    for at, release in enumerate(releases):
+        state = "read now" if at == 0 else "" if release.is_kept else "not kept"
+        changed = name_some(sorted(release.changed), 6)
+        yield (
+            f"{release.published_at:%Y-%m-%d %H:%M:%S}  {release.run_id[:8]:<10}{state:<10}"
+            f"{'rolled back: ' if release.is_rollback else ''}{changed}"
+        ).rstrip()

@@ -1,0 +1,159 @@
+"""Releases on one machine: the list of them, and the way back to one that is kept."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from serverless_assets.publishing.local import LocalPublisher
+from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.publishing.releases import Release, ReleaseError, as_lines, find_release
+from serverless_assets.publishing.run_lock import AtWork, RunLock
+
+LOG = dg.get_dagster_logger()
+ASSETS = ("orders", "customers")
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> LocalPublisher:
+    return LocalPublisher(tmp_path / "home", "dwh", keep=3)
+
+
+def run(publisher: LocalPublisher, number: int, status: str = "built") -> None:
+    """A run that writes its number to the table `orders` and to the report, and leaves `customers` alone."""
+    try:
+        publisher.begin(f"run-{number}", ASSETS, ASSETS, LOG)
+        with duckdb.connect(str(publisher.layout.working_warehouse)) as connection:
+            connection.execute(f"create or replace table orders as select {number} as n")
+            connection.execute(f"comment on table orders is '{number}'")
+            connection.execute("create table if not exists customers as select 1 as n")
+        publisher.artifacts.write("forecast.html", str(number).encode())
+        publisher.end(f"run-{number}", [AssetOutcome(asset, status, "") for asset in ASSETS], LOG)  # type: ignore[arg-type]
+    finally:
+        publisher.close()
+
+
+def read(publisher: LocalPublisher) -> tuple[int, str]:
+    """What people read: the number in the table, and that in the report."""
+    with duckdb.connect(str(publisher.layout.warehouse), read_only=True) as connection:
+        rows = connection.execute("select n from orders").fetchall()
+    return rows[0][0], (publisher.layout.artifacts / "forecast.html").read_text()
+
+
+def test_releases_are_listed_with_what_each_changed(publisher):
+    assert publisher.releases() == []
+    run(publisher, 1)
+    run(publisher, 2)
+    newest, first = publisher.releases()
+    assert (newest.run_id, newest.changed) == ("run-2", ["orders", "forecast.html"])
+    assert (first.run_id, first.changed) == ("run-1", ["customers", "orders", "forecast.html"])
+    heading, line, _ = as_lines([newest, first])
+    assert line.split("  ", 1)[1].split() == ["run-2", "read", "now", "forecast.html,", "orders"]
+    assert line.index("forecast.html") == heading.index("what changed")
+
+
+def test_a_rollback_lets_people_read_all_of_the_release_before_and_is_on_record(publisher, instance):
+    run(publisher, 1)
+    run(publisher, 2)
+    publisher.rollback(None, instance, LOG)
+    assert read(publisher) == (1, "1")
+    assert [(r.run_id, r.is_rollback) for r in publisher.releases()] == [
+        ("run-1", True), ("run-2", False), ("run-1", False),
+    ]  # fmt: skip
+    (event,) = instance.fetch_observations(dg.AssetKey("pipeline_runs"), limit=1).records
+    description = event.event_log_entry.asset_observation.description
+    assert description.startswith("Rolled back from the release of run run-2, published ")
+    assert "to the release of run run-1, published " in description
+
+
+def test_a_rollback_takes_no_room_and_leaves_the_release_that_it_returns_to(publisher, instance):
+    run(publisher, 1)
+    run(publisher, 2)
+    publisher.rollback(None, instance, LOG)
+    now, _, first = (publisher.layout.releases / release.name for release in publisher.releases())
+    for file in ("warehouse.duckdb", "artifacts/forecast.html"):
+        assert (now / file).samefile(first / file)
+
+
+def test_a_rollback_can_be_taken_back(publisher, instance):
+    run(publisher, 1)
+    run(publisher, 2)
+    publisher.rollback(None, instance, LOG)
+    publisher.rollback("run-2", instance, LOG)
+    assert read(publisher) == (2, "2")
+
+
+def test_the_run_after_a_rollback_starts_from_what_people_read_and_publishes(publisher, instance, caplog):
+    run(publisher, 1)
+    run(publisher, 2, status="failed")
+    run(publisher, 3)
+    publisher.rollback(None, instance, LOG)
+    publisher.begin("run-4", (), ASSETS, LOG)
+    with duckdb.connect(str(publisher.layout.working_warehouse)) as connection:
+        assert connection.execute("select n from orders").fetchall() == [(1,)]
+    assert publisher.artifacts.read("forecast.html") == b"1"
+    publisher.close()
+    run(publisher, 5)
+    assert read(publisher) == (5, "5")
+    assert [release.run_id for release in publisher.releases()] == ["run-5", "run-1", "run-3", "run-1"]
+
+
+def test_a_release_that_was_returned_to_counts_once_among_those_to_keep(publisher, instance):
+    for number in (1, 2, 3):
+        run(publisher, number)
+    publisher.rollback("run-1", instance, LOG)
+    run(publisher, 4)
+    run(publisher, 5)
+    assert [release.run_id for release in publisher.releases()] == ["run-5", "run-4", "run-1"]
+
+
+def test_no_rollback_while_a_run_is_at_work(publisher, instance):
+    run(publisher, 1)
+    run(publisher, 2)
+    lock = RunLock(publisher.layout.work, "run-3", LOG)
+    with pytest.raises(AtWork, match=r"^Run run-3, process \d+ on .* is at work. Wait until it has ended"):
+        publisher.rollback(None, instance, LOG)
+    lock.release()
+    assert read(publisher) == (2, "2")
+
+
+def release(run_id: str, is_kept: bool = True) -> Release:
+    return Release(run_id, run_id, datetime(2026, 1, 1, tzinfo=UTC), is_kept=is_kept)
+
+
+A, B, C, Z = release("aaaa1"), release("bbbb1"), release("cccc1"), release("aaaz1", is_kept=False)
+
+
+@pytest.mark.parametrize(
+    ("releases", "wanted", "found"),
+    [([C, B, A], None, B), ([C, B, A], "aa", A), ([A, C, B, A], "bbbb1", B), ([B, C, B, A], None, A)],
+    ids=["the one before", "a beginning", "forward again", "the one before that one's own publish"],
+)
+def test_the_release_to_return_to(releases, wanted, found):
+    assert find_release(releases, wanted) == found
+
+
+@pytest.mark.parametrize(
+    ("releases", "wanted", "sentence"),
+    [
+        ([], None, "Nothing was published yet, so there is no release to return to."),
+        ([A], None, "No release before that of run aaaa1 is kept. No other release is."),
+        ([C, B, Z], "dddd", "No release of a run 'dddd' is kept. Those of these runs are: bbbb1."),
+        ([C, B, Z], "aaaz", "The release of run aaaz1 is kept no longer. Those of these runs are: bbbb1."),
+        ([C, A, Z], "aaa", "'aaa' begins the ids of several runs. Give more of it."),
+        ([C, B, A], "cccc1", "The release of run cccc1 is what people read now."),
+    ],
+)
+def test_a_release_that_cannot_be_returned_to_is_refused_in_words(releases, wanted, sentence):
+    with pytest.raises(ReleaseError) as error:
+        find_release(releases, wanted)
+    assert str(error.value) == sentence
