@@ -54,11 +54,24 @@ def load_of(decision: Decision) -> tuple[list[str], tuple[int, int] | None]:
 def test_first_look_loads_everything_once():
     first = decision_on(BEFORE, SourceState("source"))
     assert load_of(first) == ([table.name for table in TABLES], None)
-    assert first.message.startswith(
-        "First look at this source. Changed at the source: raw_customers; raw_orders;"
-    )
+    assert first.message.startswith("First look at this source: all.")
     assert not decision_on(BEFORE, first.state, RUNNING).tables
     assert not decision_on(BEFORE, first.state, SUCCEEDED).tables
+
+
+def test_first_look_at_what_earlier_runs_loaded_records_it_and_launches_what_changes_then():
+    first = decide(SourceState("source"), BEFORE, None, TABLES, MONTHS, is_loaded=True)
+    assert not first.tables
+    assert "launch serverless_pipeline" in first.message
+    assert not decision_on(BEFORE, first.state).tables
+    assert load_of(decision_on(etags("raw_stores"), first.state)) == (["raw_stores"], None)
+
+
+def test_message_of_many_changes_names_the_first_tables():
+    everything = etags(*(table.name for table in TABLES))
+    message = decision_on(everything).message
+    assert message.endswith(" and 3 more.")
+    assert len(message) < 200
 
 
 def test_unchanged_source_launches_nothing():

@@ -91,12 +91,24 @@ def test_the_first_tick_launches_everything_and_the_next_ones_nothing(world):
     first = world.tick()
     (request,) = first.run_requests
     assert request.asset_selection is None and months(request) == (None, None)
-    assert request.tags["serverless/reason"].startswith("First look at this source.")
+    assert request.tags["serverless/reason"] == "First look at this source: all."
     assert world.run(request).success
     world.shop.forget()
     ticks = [world.tick() for _ in range(3)]
     assert [(tick.run_requests, tick.skip_message) for tick in ticks] == [([], NOTHING)] * 3
     assert len(world.shop.asked) == 3 * len(TABLES) and not world.shop.served
+
+
+def test_the_first_tick_after_runs_by_hand_launches_nothing_and_the_next_change_is_loaded(world):
+    for name in RAW:
+        world.pipeline.instance.report_runless_asset_event(dg.AssetMaterialization(name))
+    first = world.tick()
+    assert not first.run_requests
+    assert first.skip_message.startswith("First look at this source: what changes from now on is loaded.")
+    assert world.tick().skip_message == NOTHING
+    world.shop.rows[RAW_STORES.name][0] = ("s1", "Philly", datetime(2024, 9, 1), 0.06)
+    (request,) = world.tick().run_requests
+    assert "raw_stores" in keys(request) and "raw_customers" not in keys(request)
 
 
 @pytest.mark.parametrize("status", [403, 404, 405, 500])
@@ -229,7 +241,7 @@ def test_a_source_without_validators_is_said_not_to_be_watched(world):
     tick = world.tick()
     assert not tick.run_requests
     assert str(tick.skip_message).startswith(
-        "The source cannot be watched. Nothing tells whether raw_customers,"
+        "The source cannot be watched. The source gives no ETag or Last-Modified for raw_customers,"
     )
     assert "nightly_refresh" in str(tick.skip_message)
 
