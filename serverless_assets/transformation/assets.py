@@ -19,7 +19,7 @@ from serverless_assets.transformation.dbt_integration import DagsterDbtTranslato
 from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.fingerprints import is_model, models_by_month
 from serverless_assets.transformation.green_manifest import keep_manifest, known_models
-from serverless_assets.transformation.left_out import models_left_out, refuse_left_out
+from serverless_assets.transformation.left_out import LeftOut, models_left_out, refuse_left_out
 from serverless_assets.transformation.project import Project, parsed_manifest
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 
@@ -72,6 +72,24 @@ def is_whole(
     return {decision.node.id for decision in decisions} == models - ephemeral - set(left_out)
 
 
+def _skipped_with(
+    left_out: Mapping[dg.AssetKey, LeftOut], context: dg.AssetExecutionContext
+) -> Mapping[dg.AssetKey, LeftOut]:
+    """Return the assets of later steps that Dagster skips as what they read is left out, such as a forecast.
+
+    Where a run fails without the models, these steps are not reached.
+    """
+    layer, skipped = context.job_def.asset_layer, dict[dg.AssetKey, LeftOut]()
+    waiting = [(key, model) for key, model in left_out.items() if model.is_optional]
+    while waiting:
+        key, model = waiting.pop()
+        children = layer.get(key).child_keys & layer.selected_asset_keys
+        for child in children - context.selected_asset_keys - skipped.keys():
+            skipped[child] = model
+            waiting.append((child, model))
+    return skipped
+
+
 def transformation_assets(project: Project, first_month: date, pool: str) -> dg.AssetsDefinition:
     """An asset for each model of the dbt project, all in one step.
 
@@ -107,8 +125,8 @@ def transformation_assets(project: Project, first_month: date, pool: str) -> dg.
             loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
             missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads)
             left_out = {id: model for id, model in missing.items() if id in selected}
-            for id, model in left_out.items():
-                key = translator.get_asset_key(manifest["nodes"][id])
+            keys = {translator.get_asset_key(manifest["nodes"][id]): model for id, model in left_out.items()}
+            for key, model in {**_skipped_with(keys, context), **keys}.items():
                 context.log_event(metadata.not_built(key, "skipped", model.reason, model.is_optional))
             decisions = decide_models(
                 project,

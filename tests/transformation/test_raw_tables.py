@@ -176,6 +176,16 @@ def test_a_run_succeeds_without_an_optional_table(world: World):
     assert world.summary["published"]
 
 
+def test_a_forecast_of_what_an_optional_table_lacks_says_so(world: World):
+    world.team.write({"models/raw.yml": SOURCES.replace("OPTIONAL", "true")})
+    world.team.write({"models/daily_revenue.sql": "select id from {{ ref('all_visits') }}"})
+    world.serve("shops")
+    outcomes = world.run()
+    missing = ("skipped", "skipped: visits is not in the warehouse")
+    assert outcomes["daily_revenue"] == outcomes["order_forecast"] == outcomes["forecast_report"] == missing
+    assert world.result.success and world.summary["published"]
+
+
 def test_the_sample_shop_does_without_tables_that_another_source_has(world: World):
     world.handler.is_sample = True
     world.serve("shops")
