@@ -144,7 +144,8 @@ class Pipeline:
         event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
         made = event and event.asset_materialization
         assert made, asset
-        return {**metadata.plain(made.metadata), "version": (made.tags or {})["dagster/data_version"]}
+        plain = metadata.plain(made.metadata)
+        return {**plain.pop("details", {}), **plain, "version": (made.tags or {})["dagster/data_version"]}
 
     def published(self, query: str) -> pa.Table:
         """The answer to a query on the published warehouse."""

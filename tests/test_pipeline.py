@@ -89,6 +89,13 @@ def test_the_metadata_of_a_raw_table_tells_rows_bytes_and_hash(green):
     assert event.asset_materialization.tags["dagster/data_version"] == found["content_hash"].value
 
 
+def test_no_asset_has_more_metadata_than_fits_on_its_page(green):
+    for key in green.instance.all_asset_keys():
+        event = green.instance.get_latest_materialization_event(key)
+        assert event and event.asset_materialization
+        assert len(event.asset_materialization.metadata) <= 15, sorted(event.asset_materialization.metadata)
+
+
 def test_the_report_shows_its_picture_and_its_place(green):
     event = green.instance.get_latest_materialization_event(dg.AssetKey("forecast_report"))
     found = event.asset_materialization.metadata

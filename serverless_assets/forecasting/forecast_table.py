@@ -20,6 +20,11 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.warehouse import TableShape, Warehouse
 
 UNCHANGED = "unchanged: same history, parameters and code"
+# The facts that people look for or have plotted from run to run; all others are one value, DETAILS.
+SHOWN = (
+    "horizon_days", "data_as_of", "backtest_wape", "peak_memory_mib", "modal_dashboard",
+)  # fmt: skip
+DETAILS = "details"
 
 
 @dataclass(frozen=True)
@@ -135,13 +140,14 @@ def read_forecast(declaration: ForecastDeclaration, warehouse: Warehouse) -> pa.
 def _location_metadata(
     publisher: Publisher, table: str, file: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    location = {
-        **metadata.facts(facts),
+    shown = {name: facts[name] for name in SHOWN if facts.get(name) is not None}
+    details = {name: value for name, value in facts.items() if name not in shown}
+    location: dict[str, Any] = {
         "dagster/table_name": publisher.warehouse.qualified_name(table),
         **metadata.place("file", publisher.artifacts.place(file)),
     }
     name = RecordName.of(facts)
     if name is not None:
         location |= metadata.place("record", publisher.artifacts.place(str(name)))
-        location["replay"] = f"serverless replay {name.run_id}"
-    return location
+        details["replay"] = f"serverless replay {name.run_id}"
+    return {**metadata.facts(shown), **location, DETAILS: dg.MetadataValue.json(details)}

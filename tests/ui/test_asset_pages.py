@@ -99,7 +99,7 @@ def test_the_page_of_the_forecast_says_how_good_it_is_and_what_it_took(ui, page,
     page.get_by_text("Daily order revenue for the coming days").first.wait_for()
     page.get_by_text("peak_memory_mib").first.wait_for()
     said = body.inner_text()
-    for name in ("status", "reason", "seconds", "cpu", "memory_mib", "yhat_lower_95"):
+    for name in ("status", "reason", "seconds", "backtest_wape", "details", "yhat_lower_95"):
         assert name in said
 
 
