@@ -59,7 +59,7 @@ def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | No
                 query = _dated(table, query, parent)
             (staged,) = connection.execute(f"create table {rows.relation} as {query}").fetchone() or (0,)
         except duckdb.OutOfMemoryException:
-            longest = max(table.text_columns.values(), default=0)
+            longest = max(table.longest_values.values(), default=0)
             raise ContractError(
                 f"{table.name}: expected texts of at most {longest:,} bytes, found rows that do not fit into "
                 f"{rows.area.memory_mib:,} MiB of memory. SERVERLESS_LOAD_MEMORY allows more."

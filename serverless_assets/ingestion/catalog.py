@@ -94,10 +94,10 @@ class RawTable:
         return self.path or self.name
 
     @property
-    def text_columns(self) -> Mapping[str, int]:
-        """The text columns that the source must serve, and how many bytes a value of each may have."""
-        texts = [name for name, kind in self.columns.items() if pa.types.is_string(kind)]
-        return {name: self.longest_text.get(name, LONGEST_TEXT_BYTES) for name in texts}
+    def longest_values(self) -> Mapping[str, int]:
+        """The columns of text and bytes that the source must serve, and how many bytes a value may have."""
+        columns = [name for name, kind in self.columns.items() if kind in (pa.string(), pa.binary())]
+        return {name: self.longest_text.get(name, LONGEST_TEXT_BYTES) for name in columns}
 
     @property
     def shape(self) -> TableShape:

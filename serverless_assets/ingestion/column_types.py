@@ -27,6 +27,7 @@ TYPES: Mapping[str, pa.DataType] = {
     **dict.fromkeys(("double", "float64"), pa.float64()),
     **dict.fromkeys(("boolean", "bool"), FLAG),
     **dict.fromkeys(("timestamp", "datetime"), TIMESTAMP),
+    **dict.fromkeys(("binary", "bytes", "blob"), pa.binary()),
 }
 # Any whole number of so many digits is within the bounds of a bigint.
 DIGITS_OF_INTEGER = 15
@@ -47,6 +48,8 @@ def declared_type(served: pa.DataType) -> str | None:
         return "double"
     if pa.types.is_decimal(kind) and kind.precision <= DIGITS_OF_INTEGER:
         return "bigint"
+    if is_binary(kind):
+        return "binary"
     return "string" if is_text(kind) or has_text_form(kind) else None
 
 
@@ -55,10 +58,16 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's for bytes."""
+    is_variable = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return is_variable or pa.types.is_fixed_size_binary(kind)
+
+
 def has_text_form(kind: pa.DataType) -> bool:
     """Whether values of a type can be loaded as text: those that the warehouses have other types for."""
     is_whole = pa.types.is_integer(kind) or (is_exact_decimal(kind) and kind.scale == 0)
-    return is_whole or pa.types.is_time(kind) or isinstance(kind, pa.UuidType)
+    return is_whole or pa.types.is_time(kind) or isinstance(kind, pa.UuidType) or pa.types.is_nested(kind)
 
 
 def is_exact_decimal(kind: pa.DataType) -> bool:

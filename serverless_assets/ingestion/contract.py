@@ -20,6 +20,7 @@ from serverless_assets.ingestion.column_types import (
     LARGEST_INTEGER,
     declared_type,
     has_text_form,
+    is_binary,
     is_exact_decimal,
     is_text,
 )
@@ -27,7 +28,7 @@ from serverless_assets.ingestion.column_types import (
 LONGEST_FOUND = 500
 # What an error that a query raises itself begins with: the rest is a sentence.
 REFUSAL = "refused: "
-SQL_TYPES = {"string": "varchar", "int64": "bigint", "double": "double", "bool": "boolean"}
+SQL_TYPES = {"binary": "blob", "string": "varchar", "int64": "bigint", "double": "double", "bool": "boolean"}
 DIGITS_OF_SECOND = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
@@ -116,7 +117,7 @@ def is_convertible(served: pa.DataType, expected: pa.DataType) -> bool:
         return pa.types.is_integer(served) or pa.types.is_floating(served) or is_decimal
     if pa.types.is_timestamp(expected):
         return pa.types.is_timestamp(served) or pa.types.is_date(served)
-    return False
+    return pa.types.is_binary(expected) and is_binary(served)
 
 
 def refuse(problems: list[Problem]) -> None:
@@ -139,7 +140,9 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
         converted, digits = f"cast({value} as varchar)", DIGITS_OF_SECOND[kind.unit]
         point = f"case when contains({converted}, '.') then '' else '.' end"
         converted = f"rpad({converted} || {point}, {9 + digits}, '0')" if digits else converted
-    elif kind != expected and not (is_text(kind) and is_text(expected)):
+    elif pa.types.is_nested(kind):
+        converted = value = f"cast(to_json({value}) as varchar)"
+    elif kind != expected and not (is_text(kind) and is_text(expected)) and not is_binary(kind):
         converted = f"try_cast({value} as {_sql_type(expected)})"
         loss = f"{converted} is null"
         # Digits that a double has not are given up for a decimal, and nothing else is.
@@ -160,12 +163,11 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
         cases.append((f"abs({converted}) > {LARGEST_INTEGER}", allowed, ("", text, "")))
     elif pa.types.is_floating(expected):
         cases.append((f"not isfinite({converted})", "finite numbers", ("", text, "")))
-    elif is_text(kind):
-        allowed = f"texts of at most {table.text_columns[name]:,} bytes"
-        length = f"format('{{:,}}', strlen({value}))"
-        cases.append(
-            (f"strlen({value}) > {table.text_columns[name]}", allowed, ("one of ", length, " bytes"))
-        )
+    elif is_text(kind) or is_binary(kind) or pa.types.is_nested(kind):
+        longest, size = table.longest_values[name], "octet_length" if is_binary(kind) else "strlen"
+        allowed = f"{'values' if is_binary(kind) else 'texts'} of at most {longest:,} bytes"
+        length = f"format('{{:,}}', {size}({value}))"
+        cases.append((f"{size}({value}) > {longest}", allowed, ("one of ", length, " bytes")))
     refusals = ""
     for condition, allowed, (before, found_value, after) in cases:
         sentence = REFUSAL + str(Problem(table.name, name, allowed, before))

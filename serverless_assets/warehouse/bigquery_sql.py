@@ -20,6 +20,7 @@ NOTE_LINE = "serverless-assets: "
 
 _TYPES: Mapping[pa.DataType, str] = {
     pa.string(): "STRING",
+    pa.binary(): "BYTES",
     pa.int64(): "INT64",
     pa.float64(): "FLOAT64",
     pa.bool_(): "BOOL",

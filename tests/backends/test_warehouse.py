@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         "at": pa.timestamp("us"),
         "day": pa.date32(),
         "price": pa.decimal128(12, 2),
+        "raw": pa.binary(),
     }
 )
 KINDS = TableShape("kinds", SCHEMA, "All kinds of columns.")
@@ -49,6 +50,7 @@ EVERY_KIND = [
         "at": datetime(2026, 3, 29, 2, 30, 0, 123456),
         "day": date(2024, 2, 29),
         "price": Decimal("9999999999.99"),
+        "raw": b"\x00\xff'\\",
     },
     {
         "id": "2",
@@ -58,8 +60,18 @@ EVERY_KIND = [
         "at": datetime(1969, 12, 31, 23, 59, 59, 999999),
         "day": date(1, 1, 1),
         "price": Decimal("-0.01"),
+        "raw": b"",
     },
-    {"id": "3", "whole": None, "rate": None, "flag": None, "at": None, "day": None, "price": None},
+    {
+        "id": "3",
+        "whole": None,
+        "rate": None,
+        "flag": None,
+        "at": None,
+        "day": None,
+        "price": None,
+        "raw": None,
+    },
     {
         "id": "",
         "whole": 0,
@@ -68,6 +80,7 @@ EVERY_KIND = [
         "at": datetime(9999, 12, 31),
         "day": None,
         "price": None,
+        "raw": b"bytes",
     },
 ]
 

@@ -1,6 +1,6 @@
 """The types that a source may serve: each is loaded alike by both warehouses, or refused in words."""
 
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -36,13 +36,15 @@ LOADED = [
     (pa.large_string(), "x", "string", "x"),
     (pa.dictionary(pa.int8(), pa.string()), "x", "string", "x"),
     (pa.bool_(), True, "boolean", True),
+    (pa.binary(), b"x\xff", "binary", b"x\xff"),
+    (pa.binary(2), b"x\x00", "binary", b"x\x00"),
+    (pa.list_(pa.string()), ["x", None], "string", '["x",null]'),
+    (pa.struct({"a": pa.int64(), "b": pa.list_(pa.bool_())}), {"a": 1, "b": []}, "string", '{"a":1,"b":[]}'),
+    (pa.map_(pa.string(), pa.string()), [("a", "b")], "string", '{"a":"b"}'),
 ]
 REFUSED = [
-    (pa.binary(), b"x"),
-    (pa.list_(pa.string()), ["x"]),
-    (pa.struct({"a": pa.int64()}), {"a": 1}),
-    (pa.map_(pa.string(), pa.string()), [("a", "b")]),
     (pa.decimal256(50, 0), LARGE),
+    (pa.duration("s"), timedelta(hours=1)),
 ]
 
 
@@ -82,3 +84,17 @@ def test_another_type_is_refused_with_its_column_and_what_to_do(tmp_path, kind, 
         f"raw.value: expected string, found {served}, which cannot be loaded (serve it as text, or leave the "
         "column out of the entry)."
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "data_type", "problem"),
+    [
+        (pa.binary(), b"x" * 5000, "binary", "values of at most 4,096 bytes, found one of 5,000 bytes"),
+        (pa.list_(pa.string()), ["x" * 5000], "string", "texts of at most 4,096 bytes, found one of 5,004 b"),
+        (pa.string(), "x", "binary", "binary, found string"),
+    ],
+)
+def test_bytes_and_json_have_the_bounds_of_text(tmp_path, kind, value, data_type, problem):
+    source = serve(tmp_path / "source.parquet", kind, value)
+    with duckdb.connect() as connection, pytest.raises(ContractError, match=f"raw.value: expected {problem}"):
+        stage(StagingArea(connection, tmp_path, 512).rows("raw"), table_of(data_type), source)
