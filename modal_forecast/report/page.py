@@ -10,6 +10,9 @@ from datetime import date
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from modal_forecast.calendars import holidays_of
 from modal_forecast.report import formats
 from modal_forecast.report.report_input import FOLDER, ReportInput, check_color, report_key
 from modal_forecast.report.sections.accuracy import accuracy, track_record
@@ -59,6 +62,7 @@ def render(report: ReportInput) -> str:
     return template("page.html.j2").render(
         key=" ".join(f"{part} {value}" for part, value in report_key(report).items()),
         title=report.title,
+        made_on=report.made_on,
         unit=report.unit,
         facts=report.facts,
         style=colors + _joined(STYLES),
@@ -70,7 +74,7 @@ def render(report: ReportInput) -> str:
         ranges=data.ranges(),
         layers=LAYERS,
         forecast_layers=FORECAST,
-        payload=data.payload(),
+        payload={**data.payload(country), "symbol": formats.SYMBOLS.get(report.unit)},
         spark_height=SPARK_HEIGHT,
         outlook=outlook(history, windows, amounts),
         periods=by_period(history, data.columns, widths, amounts),
@@ -160,8 +164,11 @@ class ChartData:
             {"label": label, "first": start, "last": last} for label, start in {"All": 0, **narrower}.items()
         ]
 
-    def payload(self) -> dict[str, Any]:
-        """JSON for chart.js. Each layer starts at its own `from`, which spares a null per day of history."""
+    def payload(self, country: str | None) -> dict[str, Any]:
+        """JSON for chart.js, with the holidays of the country.
+
+        Each layer starts at its own `from`, which spares a null per day of history.
+        """
         layers = []
         for layer in LAYERS:
             dailies = [self.history if layer is HISTORY else self.columns[name] for name in layer.headings]
@@ -172,8 +179,15 @@ class ChartData:
             ]
             first = self._index(dailies[0].start)
             layers.append({"key": layer.key, "label": layer.label, "from": first, "bounds": bounds})
+        end = max(self.history.end, self.columns["yhat"].end)
+        all_days = np.arange(np.datetime64(self.start), np.datetime64(end) + 1)
+        holidays: dict[int, list[str]] = {}
+        for name, days in holidays_of(country, all_days).items():
+            for day in days.astype(object):
+                holidays.setdefault(self._index(day), []).append(name)
         return {
             "start": self.start.isoformat(),
+            "holidays": {day: ", ".join(names) for day, names in holidays.items()},
             "forecastStart": self._index(self.columns["yhat"].start),
             "decimals": self.decimals,
             "layers": layers,

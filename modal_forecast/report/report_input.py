@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,7 @@ class ReportInput:
 
     history: ds date32, y float64, null where a day is missing.
     forecast: ds date32, and float64 yhat, yhat_lower_80, yhat_upper_80, yhat_lower_95, yhat_upper_95.
+    made_on: the day on which the forecast was made, in UTC.
     unit: of the series; a currency such as USD or $ is written before its amounts.
     facts: label to value, shown under "How it was made" in this order.
     diagnostics: of the forecast, as model.forecast() returns them; the page reads those named in DIAGNOSTICS.
@@ -116,6 +118,7 @@ class ReportInput:
     history: pa.Table
     forecast: pa.Table
     title: str = "Forecast"
+    made_on: date | None = None
     unit: str = ""
     decimals: int | None = None
     color_history: str = "blue"

@@ -12,6 +12,7 @@ from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
 from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.record import MADE_AT
 from serverless_assets.run_inputs import CustomisedStyle
 
 UNCHANGED = "unchanged: same forecast, history, style and code"
@@ -55,6 +56,7 @@ def report_input(
         history=history,
         forecast=forecast.select(FORECAST_SCHEMA.names),
         title=declaration.title,
+        made_on=date.fromisoformat(facts[MADE_AT][:10]) if MADE_AT in facts else None,
         unit=declaration.unit,
         decimals=declaration.decimals,
         color_history=style.color_history,

@@ -89,6 +89,7 @@ def demo(**changes: Any) -> ReportInput:
         "history": table(start, {"y": values}),
         "forecast": table(tomorrow, total),
         "title": "Daily order revenue",
+        "made_on": END,
         "unit": "USD",
         "facts": FACTS,
         "diagnostics": {**backtest(values, start), "components": components(values, start), "country": "US"},

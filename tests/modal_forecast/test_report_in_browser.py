@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from modal_forecast.report.page import render
@@ -127,10 +128,10 @@ def test_pointing_at_a_day_shows_its_date_and_exact_values(page):
     tooltip = page.locator(".tooltip")
     expect(tooltip).to_be_hidden()
     point_at(page, 100)
-    expect(tooltip).to_have_text("Wed 10 Apr 2024Actual1,100.25")
+    expect(tooltip).to_have_text("Wed 10 Apr 2024Actual$1,100.25")
     point_at(page, HISTORY_DAYS)
     expect(tooltip).to_have_text(
-        "Thu 15 May 2025Forecast1,500.2580% bounds1,400.25 to 1,600.2595% bounds1,300.25 to 1,700.25"
+        "Thu 15 May 2025Forecast$1,500.2580% bounds$1,400.25 to $1,600.2595% bounds$1,300.25 to $1,700.25"
     )
 
 
@@ -142,11 +143,11 @@ def test_a_missing_day_has_nothing_to_show(page):
 def test_the_keyboard_moves_day_by_day_and_says_what_it_reads(page):
     chart = page.get_by_role("slider")
     chart.focus()
-    expect(chart).to_have_attribute("aria-valuetext", re.compile("^Thu 15 May 2025, Forecast 1,500.25, "))
+    expect(chart).to_have_attribute("aria-valuetext", re.compile(r"^Thu 15 May 2025, Forecast \$1,500.25, "))
     page.keyboard.press("ArrowLeft")
-    expect(chart).to_have_attribute("aria-valuetext", "Wed 14 May 2025, Actual 1,499.25")
+    expect(chart).to_have_attribute("aria-valuetext", "Wed 14 May 2025, Actual $1,499.25")
     page.keyboard.press("Home")
-    expect(chart).to_have_attribute("aria-valuetext", "Mon 1 Jan 2024, Actual 1,000.25")
+    expect(chart).to_have_attribute("aria-valuetext", "Mon 1 Jan 2024, Actual $1,000.25")
 
 
 def test_the_keyboard_takes_the_view_along(page):
@@ -169,13 +170,16 @@ def test_on_a_phone_it_opens_on_a_range_whose_days_can_be_told_apart(page):
     expect(button(page, "Last year + forecast")).to_have_attribute("aria-pressed", "true")
 
 
-def test_on_paper_the_table_is_open_and_the_buttons_are_gone(page):
+def test_on_paper_are_no_buttons_and_the_table_if_it_was_opened(page):
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    expect(page.locator("#days tr:visible")).to_have_count(HORIZON + 1)
+    expect(page.locator("#days tr:visible")).to_have_count(0)
     expect(button(page, "All")).to_be_hidden()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    expect(page.locator("details")).not_to_have_attribute("open", "")
+    page.emulate_media(media="screen")
+    page.get_by_role("link", name="All days as a table").press("Enter")
+    page.emulate_media(media="print")
+    expect(page.locator("#days tr:visible")).to_have_count(HORIZON + 1)
 
 
 def test_the_link_under_the_chart_opens_the_table_of_all_days(page):
@@ -197,6 +201,19 @@ def test_the_table_of_all_days_is_saved_as_csv(page):
     assert day == "2025-05-15"
     shown = page.locator("#days tbody tr").first.locator("td").all_text_contents()
     assert [f"{float(number):,.2f}" for number in numbers] == shown
+
+
+def test_the_chart_is_saved_as_a_picture_in_its_colours(page):
+    with page.expect_download() as download:
+        button(page, "Chart as PNG").click()
+    assert download.value.suggested_filename == "forecast.png"
+    saved = Image.open(download.value.path()).convert("RGB")
+    width = page.evaluate("document.querySelector('#chart svg').clientWidth")
+    assert saved.width == pytest.approx(2 * width, abs=2)
+    colors = {color for _, color in saved.getcolors(1 << 24)}
+    # The line of actuals, that of the forecast, and the page behind them.
+    assert {(0, 0, 255), (255, 0, 0)} <= colors
+    assert saved.getpixel((saved.width - 1, 0)) == (255, 255, 255)
 
 
 def test_the_chosen_colour_is_kept_on_a_light_screen_and_made_lighter_on_a_dark_one(page):

@@ -7,6 +7,10 @@ const RIGHT = 14;
 const CHARACTER = 7;
 const PIXELS_PER_DATE = 62;
 const PIXELS_PER_VALUE = 48;
+const PAINT = [
+  "fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "stroke-linejoin",
+  "opacity", "font-family", "font-size", "font-weight",
+];
 const RING = "m-1.5,0a1.5,1.5 0 1,0 3,0a1.5,1.5 0 1,0 -3,0";
 
 class Chart {
@@ -16,7 +20,13 @@ class Chart {
     this.layers = data.layers;
     this.forecastStart = data.forecastStart;
     this.unit = unit;
-    this.format = numberFormat(data.decimals);
+    this.holidays = data.holidays;
+    const format = numberFormat(data.decimals);
+    // "$1,100.25", or "12 to 15 cups" of an interval.
+    this.format = (values) =>
+      data.symbol
+        ? values.map((value) => format(value).replace(/^-?/, `$&${data.symbol}`)).join(" to ")
+        : `${values.map(format).join(" to ")} ${unit}`.trimEnd();
     this.dateOn = (day) => new Date(Date.parse(data.start) + day * MS_PER_DAY);
     this.lastDay = Math.max(...data.layers.map((layer) => layer.from + layer.bounds[0].length - 1));
     this.view = { first: 0, last: this.lastDay };
@@ -60,11 +70,17 @@ class Chart {
     return Math.min(this.view.last, Math.max(this.view.first, day));
   }
 
+  // "Thu 26 Nov 2026, Thanksgiving Day"
+  nameOf(day) {
+    const holiday = this.holidays[day];
+    return formatDate(this.dateOn(day)) + (holiday ? `, ${holiday}` : "");
+  }
+
   // What is known of a day: [{ key, label, text }].
   readings(day) {
     return this.visibleLayers().flatMap(({ key, label, ...layer }) => {
       const bounds = boundsOn(layer, day);
-      return bounds ? [{ key, label, text: bounds.map(this.format).join(" to ") }] : [];
+      return bounds ? [{ key, label, text: this.format(bounds) }] : [];
     });
   }
 
@@ -208,8 +224,21 @@ class Chart {
       const cy = TOP + this.y(bounds[0]);
       this.cursor.append(this.node("circle", { "data-layer": layer.key, cx: x, cy, r: 4 }));
     }
-    this.tooltip.show(formatDate(this.dateOn(day)), readings);
+    this.tooltip.show(this.nameOf(day), readings);
     this.tooltip.place(x, TOP + 4, this.width);
+  }
+
+  // The drawing as a file of its own, which the page's style sheet does not reach.
+  asSvg() {
+    const copy = this.svg.cloneNode(true);
+    copy.setAttribute("width", this.width);
+    copy.setAttribute("height", this.height);
+    const copies = copy.querySelectorAll("*");
+    for (const [index, element] of this.svg.querySelectorAll("*").entries()) {
+      const style = getComputedStyle(element);
+      for (const property of PAINT) copies[index].setAttribute(property, style.getPropertyValue(property));
+    }
+    return new XMLSerializer().serializeToString(copy);
   }
 
   node(name, attributes, ...children) {

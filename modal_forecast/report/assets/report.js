@@ -124,24 +124,18 @@ function pointAt(day) {
   if (day === null) return;
   const readings = chart.readings(day).map(({ label, text }) => `${label} ${text}`);
   container.setAttribute("aria-valuenow", day);
-  container.setAttribute("aria-valuetext", [formatDate(chart.dateOn(day)), ...readings].join(", "));
+  container.setAttribute("aria-valuetext", [chart.nameOf(day), ...readings].join(", "));
 }
 
-// Paper: the chart is drawn for its width, and every row of the table is printed.
+// Paper: the chart is drawn for its width. The table of days takes pages, and is printed if it is open.
 
 const tableDetails = document.getElementById("days");
-let tableWasOpen = false;
 
 addEventListener("beforeprint", () => {
-  tableWasOpen = tableDetails.open;
-  tableDetails.open = true;
   chart.pointAt(null);
   chart.resize(PRINT_WIDTH);
 });
-addEventListener("afterprint", () => {
-  tableDetails.open = tableWasOpen;
-  chart.resize(container.clientWidth);
-});
+addEventListener("afterprint", () => chart.resize(container.clientWidth));
 
 // The link to the table opens it: a closed one would be an empty place to arrive at.
 document.querySelector(".to-days").addEventListener("click", () => (tableDetails.open = true));
@@ -155,12 +149,33 @@ csvButton.addEventListener("click", () => {
     [...cells].map(({ textContent }) => textContent.replaceAll(",", "").replace("n/a", "")),
   );
   const text = [header, ...rows].map((row) => `${row.join(",")}\r\n`).join("");
+  save("forecast.csv", new Blob([text], { type: "text/csv" }));
+});
+
+// The chart as it is shown, as a file, at twice its size for a slide.
+const pngButton = document.getElementById("png");
+pngButton.hidden = false;
+pngButton.addEventListener("click", async () => {
+  chart.pointAt(null);
+  const image = new Image();
+  image.src = `data:image/svg+xml,${encodeURIComponent(chart.asSvg())}`;
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [2 * chart.width, 2 * chart.height];
+  const context = canvas.getContext("2d");
+  context.fillStyle = getComputedStyle(document.documentElement).backgroundColor;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  canvas.toBlob((blob) => save("forecast.png", blob));
+});
+
+function save(name, blob) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = "forecast.csv";
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
   link.click();
   URL.revokeObjectURL(link.href);
-});
+}
 
 container.setAttribute("aria-valuemax", chart.lastDay);
 chart.resize(container.clientWidth);
