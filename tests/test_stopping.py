@@ -6,7 +6,7 @@ import sys
 
 STUCK = """
 import sys, time
-from serverless_assets.cli import stopping
+from serverless_assets import stopping
 
 stopping.SECONDS_TO_END = 0.1
 
@@ -25,7 +25,7 @@ with stopping.Stopping(float(sys.argv[1]), record):
 """
 ENDS = """
 import sys, time
-from serverless_assets.cli import stopping
+from serverless_assets import stopping
 
 with stopping.Stopping(float(sys.argv[1]), print) as stop:
     try:
@@ -40,7 +40,7 @@ with stopping.Stopping(float(sys.argv[1]), print) as stop:
 
 INSIDE_LIBRARIES = """
 import logging, os, signal, sys, threading
-from serverless_assets.cli import stopping
+from serverless_assets import stopping
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
@@ -100,3 +100,32 @@ def test_a_library_that_was_interrupted_prints_nothing_of_it():
     command = [sys.executable, "-c", INSIDE_LIBRARIES, "3600"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stderr == "printed\nprinted again\n"
+
+
+# As the process in which Dagster executes a run of the UI. Python waits for the threads of a pool.
+OF_DAGSTER = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from dagster._utils.interrupts import raise_interrupts_as
+from serverless_assets import stopping
+
+stopping.SECONDS_TO_END = 0.1
+
+class Interrupted(BaseException):
+    pass
+
+with stopping.bounded_stop(print), raise_interrupts_as(Interrupted), ThreadPoolExecutor() as pool:
+    waiting = pool.submit(time.sleep, 3600)
+    print("at work", flush=True)
+    waiting.result()
+"""
+
+
+def test_a_run_that_dagster_executes_ends_while_its_threads_wait_for_a_silent_server():
+    stuck = process(OF_DAGSTER, 0)
+    stuck.send_signal(signal.SIGINT)
+    try:
+        stuck.communicate(timeout=60)
+    finally:
+        stuck.kill()
+    assert stuck.returncode == 128 + signal.SIGINT

@@ -17,7 +17,6 @@ import yaml
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.cli.output import SKIPPED_STEP_WARNING, Progress, stopped_text, summary_text
-from serverless_assets.cli.stopping import Stopping
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
@@ -28,6 +27,7 @@ from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.settings import Settings
+from serverless_assets.stopping import Stopping
 
 # Progress is shown in its own way; the UI has every event.
 QUIET_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}

@@ -23,8 +23,10 @@ from serverless_assets.forecasting.modal_errors import (
     translate_errors,
 )
 from serverless_assets.hashing import digest
+from serverless_assets.stopping import within
 
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_CANCEL = 4.0
 # Modal's list prices, for an estimate: a workspace may have others. A region of one's choice costs more,
 # and a part of one, such as us-east, still more (https://modal.com/docs/guide/region-selection).
 USD_PER_CORE_SECOND = 0.0000131
@@ -184,10 +186,16 @@ def _cancelled_with_the_run(call: Call, calls: Calls) -> Iterator[None]:
         # It may well succeed: the next run asks for it.
         raise
     except BaseException:
-        with suppress(Exception):
-            modal.FunctionCall.from_id(call.id).cancel(terminate_containers=True)
-        calls.ended(call)
+        # The run ends, whether or not Modal and the warehouse answer. What they do not hear of, the next run
+        # takes up.
+        within(SECONDS_TO_CANCEL, lambda: _cancel(call, calls))
         raise
+
+
+def _cancel(call: Call, calls: Calls) -> None:
+    with suppress(modal.exception.Error):
+        modal.FunctionCall.from_id(call.id).cancel(terminate_containers=True)
+    calls.ended(call)
 
 
 def _relay_log(handle: modal.FunctionCall[Any], log: Log) -> None:

@@ -22,6 +22,7 @@ from serverless_assets.publishing.run_history import prune_runs
 from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.stopping import bounded_stop
 from serverless_assets.warehouse import Warehouse
 
 AS_BEFORE = "What was published before stays as it is."
@@ -230,7 +231,10 @@ class Publisher(ABC):
             run, instance, log = context.run, context.instance, context.log
             run_inputs = context.resources.run_inputs
             self._events = RunEvents(instance, run.run_id)
-            with ExitStack() as stack:
+            forced = (
+                "The run was stopped, and its process ended: it waited for something that did not answer."
+            )
+            with bounded_stop(lambda _: instance.report_run_canceled(run, forced)), ExitStack() as stack:
                 stack.callback(self.close)
                 self._begin_or_refuse(
                     run,

@@ -20,10 +20,12 @@ from google.api_core.exceptions import (
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
+from serverless_assets.stopping import within
 from serverless_assets.warehouse import JobStats
 
 # BigQuery ends a job that takes longer; dbt's have the same limit in profiles.yml.
 JOB_TIMEOUT_MS = 30 * 60 * 1000
+SECONDS_TO_CANCEL = 3.0
 Job = TypeVar("Job", bigquery.LoadJob, bigquery.QueryJob)
 
 
@@ -129,8 +131,10 @@ class Jobs:
             yield work(self._load(staging, rows))
         finally:
             # What cannot be dropped now, the server drops when it expires.
-            with suppress(*google_errors.ERRORS):
-                self.client.delete_table(staging, not_found_ok=True, **self.call)
+            within(
+                SECONDS_TO_CANCEL,
+                lambda: self.client.delete_table(staging, not_found_ok=True, **self.call),
+            )
 
     def _load(self, staging: bigquery.Table, rows: Path | pa.Table) -> bigquery.LoadJob:
         config = bigquery.LoadJobConfig(
@@ -184,8 +188,7 @@ class Jobs:
                 job.result(retry=self._retry)
         except BaseException:
             if job.state != "DONE":
-                with suppress(*google_errors.ERRORS):
-                    job.cancel(**self.call)
+                within(SECONDS_TO_CANCEL, lambda: job.cancel(**self.call))
             raise
 
     @property

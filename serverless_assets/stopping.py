@@ -1,23 +1,23 @@
-"""Stopping a run of the command line: by Ctrl-C, by SIGTERM, or by SERVERLESS_RUN_DEADLINE.
+"""Stopping a run in bounded time: by Ctrl-C, SIGTERM, a cancel in the UI, or SERVERLESS_RUN_DEADLINE.
 
 Python runs a signal's handler between two instructions of the main thread alone, which may be in a call
 that takes hours. A thread of its own hears of every signal at once, and ends the process if the run has not
-come to its end a few seconds later.
-
+come to its end a few seconds later: the main thread may wait for a server that does not answer.
 
 An interrupt may strike inside a library that prints it with a traceback, and goes on or raises it again.
 Nothing that libraries print of a run's stop reaches the terminal.
 """
 
 import logging
+import math
 import os
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import NoReturn
 
@@ -36,26 +36,32 @@ class Stopping:
 
     `reason` says why the run is to stop, and `exit_code` with what; None while nobody wants that. `on_stop`
     is called from another thread with the reason as soon as the run is to stop, and `record` before the
-    process is ended.
+    process is ended. Without `interrupts`, Dagster interrupts the main thread when it gets a signal.
     """
 
-    def __init__(self, deadline_seconds: float, record: Callable[[str], object]) -> None:
+    is_watching = False
+
+    def __init__(
+        self, deadline_seconds: float, record: Callable[[str], object], interrupts: bool = True
+    ) -> None:
         self.reason: str | None = None
         self.exit_code = 1
         self.on_stop: Callable[[str], object] = lambda reason: None
         self._has_reason = threading.Event()
         self._deadline_seconds = deadline_seconds
         self._record = record
+        self._interrupts = interrupts
         self._thread = threading.Thread(target=self._watch, name="stopping", daemon=True)
 
     def __enter__(self) -> "Stopping":
         self._signals, self._wakeup = os.pipe()
         os.set_blocking(self._wakeup, False)
-        for number in REASONS:
+        for number in REASONS if self._interrupts else ():
             # What a shell starts in the background ignores Ctrl-C; whoever sends it there means it.
             signal.signal(number, signal.default_int_handler)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         self._silence_libraries()
+        Stopping.is_watching = True
         self._thread.start()
         return self
 
@@ -65,6 +71,7 @@ class Stopping:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        Stopping.is_watching = False
         signal.set_wakeup_fd(-1)
         os.close(self._wakeup)
         self._thread.join()
@@ -110,7 +117,8 @@ class Stopping:
     def _watch(self) -> None:
         deadline = time.monotonic() + self._deadline_seconds
         while True:
-            ready, _, _ = select.select([self._signals], [], [], max(0.0, deadline - time.monotonic()))
+            seconds = max(0.0, deadline - time.monotonic()) if math.isfinite(deadline) else None
+            ready, _, _ = select.select([self._signals], [], [], seconds)
             numbers = os.read(self._signals, 64) if ready else b""
             if ready and not numbers:
                 return
@@ -142,3 +150,28 @@ class Stopping:
         recording.start()
         recording.join(SECONDS_TO_RECORD)
         self.end_process()
+
+
+@contextmanager
+def bounded_stop(record: Callable[[str], object]) -> Iterator[None]:
+    """End the process if it is still in the block a few seconds after the run was stopped.
+
+    For a run that Dagster executes; one of the command line is watched already.
+    """
+    if Stopping.is_watching or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with Stopping(math.inf, record, interrupts=False):
+        yield
+
+
+def within(seconds: float, action: Callable[[], object]) -> None:
+    """Try what may fail or take for ever, as a server may be silent; go on after so many seconds."""
+
+    def act() -> None:
+        with suppress(Exception):
+            action()
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(seconds)
