@@ -20,8 +20,8 @@ SOURCE_CHANGE_TAG, REASON_TAG, REBUILD_TAG = (
 
 # The asset tag of the total of a forecast, with the forecast's name.
 FORECAST_TAG = "serverless/forecast"
-# Dagster's for the kind `parquet`.
-RAW_TABLE_TAG = "dagster/kind/parquet"
+# The asset tag of raw tables, with the format that they are served in.
+RAW_TABLE_TAG = "serverless/raw_table"
 
 # Metadata keys of assets that the UI shows in its own way.
 COLUMN_SCHEMA, TABLE_NAME = "dagster/column_schema", "dagster/table_name"

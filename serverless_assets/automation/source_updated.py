@@ -143,7 +143,9 @@ def _look(
         state = SourceState(source.key, down_since=state.down_since, is_alerted=state.is_alerted)
     outcome = _outcome(instance, state.run_key) if state.launched is not None else None
     state = settle(state, outcome)
-    of_tables = fetch_etags(source, [TableMonth(table.name) for table in tables], tables)
+    # Only of the first page would an API tell that.
+    watched = [TableMonth(table.name) for table in tables if not table.rest]
+    of_tables = fetch_etags(source, watched, tables)
     # While a run is under way the months can wait: they may change once more.
     is_running = outcome is not None and outcome.status == "running"
     facts = [] if is_running else changed_facts(state, of_tables, tables)

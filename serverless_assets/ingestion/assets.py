@@ -23,7 +23,7 @@ from serverless_assets.ingestion.fetch import Failed, Missing, ends_run, failure
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
-from serverless_assets.names import TRANSFORMATION
+from serverless_assets.names import RAW_TABLE_TAG, TRANSFORMATION
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 
@@ -58,7 +58,8 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
                 table.name,
                 description=table.description,
                 group_name=GROUP,
-                kinds={"parquet"},
+                kinds={table.format},
+                tags={RAW_TABLE_TAG: table.format},
                 partitions_def=months if table.has_months else None,
             )
             for table in tables

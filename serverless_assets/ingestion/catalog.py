@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.column_types import LONGEST_TEXT_BYTES, TIMESTAMP, TYPES
+from serverless_assets.ingestion.rest_endpoint import RestEndpoint, read_endpoint
 from serverless_assets.months import next_month
 from serverless_assets.warehouse import TableShape
 
@@ -65,7 +66,8 @@ class RawTable:
     address to the file, without `.parquet`, if that is not the table's name. A run succeeds also without an
     `optional` table. A run over months also loads the `lookback` months before them, whose rows may have
     changed since. Of a table with `updated_at`, only rows that changed since the last load are requested, and
-    replace those of their keys; a row whose column `deleted` is true, or a time, is removed.
+    replace those of their keys; a row whose column `deleted` is true, or a time, is removed. With `rest`, the
+    rows are those of a REST API instead of a parquet file.
     """
 
     name: str
@@ -82,11 +84,17 @@ class RawTable:
     lookback: int = 0
     updated_at: str | None = None
     deleted: str | None = None
+    rest: RestEndpoint | None = field(default=None, hash=False)
 
     @property
     def has_months(self) -> bool:
         """Whether months are loaded each by itself."""
         return self.event_time is not None and self.grain == "month"
+
+    @property
+    def format(self) -> str:
+        """What the source serves."""
+        return self.rest.format if self.rest else "parquet"
 
     @property
     def location(self) -> str:
@@ -127,7 +135,7 @@ class RawTable:
 
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
 META_KEYS = (
-    "key", "event_time", "parent", "path", "grain", "lookback", "updated_at", "deleted", "optional",
+    "key", "event_time", "parent", "path", "rest", "grain", "lookback", "updated_at", "deleted", "optional",
     "clustered_by", "longest_text",
 )  # fmt: skip
 LONGEST_LOOKBACK = 120
@@ -235,6 +243,7 @@ def _read_entry(source: Mapping[str, Any], tables: Mapping[str, RawTable]) -> Ra
         _grain(source, dated_by),
         _lookback(source, dated_by),
         *_changes(source, columns, dated_by),
+        _rest(source, columns),
     )
 
 
@@ -302,6 +311,25 @@ def _path(source: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or "://" in path or ".." in path.split("/"):
         _refuse(source, f"has the path {path!r}: expected one below the source's address.")
     return path.strip("/").removesuffix(".parquet")
+
+
+def _rest(source: Mapping[str, Any], columns: Mapping[str, pa.DataType]) -> RestEndpoint | None:
+    meta = source["config"]["meta"]
+    if "rest" not in meta:
+        return None
+    try:
+        endpoint = read_endpoint(meta["rest"])
+    except ValueError as problems:
+        _refuse(source, f"has a `rest` that cannot be used: {problems}. See docs/your-own.md.")
+    if pa.binary() in columns.values():
+        _refuse(source, "has a binary column, which `rest` cannot give: have it loaded as string.")
+    if endpoint.url and "path" in meta:
+        _refuse(source, "has both a `path` and the `url` of `rest`: expected one of them.")
+    if endpoint.updated_since_param and "updated_at" not in meta:
+        _refuse(source, "has an `updated_since_param` under `rest` and no `updated_at`: name the column.")
+    for name in endpoint.fields:
+        _refuse_unknown_column(source, "rest.fields", name, columns)
+    return endpoint
 
 
 def _optional(source: Mapping[str, Any], dated_by: DatedBy | None) -> bool:

@@ -29,6 +29,10 @@ LONGEST_FOUND = 500
 # What an error that a query raises itself begins with: the rest is a sentence.
 REFUSAL = "refused: "
 SQL_TYPES = {"binary": "blob", "string": "varchar", "int64": "bigint", "double": "double", "bool": "boolean"}
+# The times that a text may mean: ISO 8601, and seconds or milliseconds since 1970.
+DAY_AND_TIME = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.]\d+)?)?)?"
+OFFSET = r"(Z|[+-]\d{2}(:?\d{2})?)"
+UNIX_SECONDS, UNIX_MILLISECONDS = r"\d{9,10}([.]\d+)?", r"\d{12,13}"
 DIGITS_OF_SECOND = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
@@ -94,7 +98,7 @@ def schema_problems(table: RawTable, served: pa.Schema) -> list[Problem]:
             problems.append(Problem(table.name, name, str(expected), f"no such column among {columns}"))
         elif (times := served.names.count(name)) > 1:
             problems.append(Problem(table.name, name, str(expected), f"{times} columns of that name"))
-        elif not is_convertible(served.field(name).type, expected):
+        elif table.rest is None and not is_convertible(served.field(name).type, expected):
             kind = str(served.field(name).type)
             if declared_type(served.field(name).type) is None:
                 kind += ", which cannot be loaded (serve it as text, or leave the column out of the entry)"
@@ -142,7 +146,10 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
         converted = f"rpad({converted} || {point}, {9 + digits}, '0')" if digits else converted
     elif pa.types.is_nested(kind):
         converted = value = f"cast(to_json({value}) as varchar)"
-    elif kind != expected and not (is_text(kind) and is_text(expected)) and not is_binary(kind):
+    elif is_text(kind) and not is_text(expected):
+        converted, loss = _parsed(value, expected)
+        loss = f"{value} is not null and {loss}"
+    elif kind != expected and not is_text(kind) and not is_binary(kind):
         converted = f"try_cast({value} as {_sql_type(expected)})"
         loss = f"{converted} is null"
         # Digits that a double has not are given up for a decimal, and nothing else is.
@@ -163,7 +170,7 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
         cases.append((f"abs({converted}) > {LARGEST_INTEGER}", allowed, ("", text, "")))
     elif pa.types.is_floating(expected):
         cases.append((f"not isfinite({converted})", "finite numbers", ("", text, "")))
-    elif is_text(kind) or is_binary(kind) or pa.types.is_nested(kind):
+    elif (is_text(kind) and is_text(expected)) or is_binary(kind) or pa.types.is_nested(kind):
         longest, size = table.longest_values[name], "octet_length" if is_binary(kind) else "strlen"
         allowed = f"{'values' if is_binary(kind) else 'texts'} of at most {longest:,} bytes"
         length = f"format('{{:,}}', {size}({value}))"
@@ -175,6 +182,27 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
         refusals += f" when {condition} then error({error})"
     column = f"case{refusals} else {converted} end" if refusals else converted
     return f"{column} as {sql.identifier(name)}"
+
+
+def _parsed(text: str, expected: pa.DataType) -> tuple[str, str]:
+    """Return SQL for the value that a text of a REST API means, and for whether it means none."""
+    if pa.types.is_timestamp(expected):
+        # A cast to a timestamp leaves out the offset, and one to an instant takes texts without for local.
+        seconds = f"try_cast({text} as decimal(20, 6))"
+        converted = (
+            f"case when regexp_full_match({text}, '{DAY_AND_TIME}') then try_cast({text} as timestamp)"
+            f" when regexp_full_match({text}, '{DAY_AND_TIME} ?{OFFSET}')"
+            f" then make_timestamp(epoch_us(try_cast({text} as timestamptz)))"
+            f" when regexp_full_match({text}, '{UNIX_SECONDS}')"
+            f" then make_timestamp(cast({seconds} * 1000000 as bigint))"
+            f" when regexp_full_match({text}, '{UNIX_MILLISECONDS}')"
+            f" then make_timestamp(try_cast({text} as bigint) * 1000) end"
+        )
+        return converted, f"{converted} is null"
+    converted = f"try_cast({text} as {_sql_type(expected)})"
+    if pa.types.is_integer(expected):
+        return converted, f"({converted} is null or try_cast({text} as double) is distinct from {converted})"
+    return converted, f"{converted} is null"
 
 
 def _sql_type(kind: pa.DataType) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import duckdb
 
+from serverless_assets.hashing import digest
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.content import Content, changes, content_of, latest_versions
@@ -200,7 +201,7 @@ class FetchRun:
         requested = self.fetch.window if table.has_months else None
         if requested:
             requested = requested.with_lookback(table.lookback)
-        window = window_to_load(table, self.states.get(table.name), self.fetch.source.key, requested)
+        window = window_to_load(table, self.states.get(table.name), self.fetch.source_key(table), requested)
         return self.fetch.over(window)
 
     def _find_result(self, table: RawTable) -> FetchResult:
@@ -218,7 +219,7 @@ class FetchRun:
                     self.fetch_of(child).window == fetch.window and fetch.is_needed(child)
                     for child in children
                 ):
-                    return Unchanged(table, response, fetch.source.key, fetch.window_of(table))
+                    return Unchanged(table, response, fetch.source_key(table), fetch.window_of(table))
             audited = self._without_repeated_keys(fetch.audited(table))
             if state is not None and not self.force:
                 audit.refuse_row_loss(
@@ -278,6 +279,12 @@ class Fetch:
         """Return the responses over another window."""
         return replace(self, window=window)
 
+    def source_key(self, table: RawTable) -> str:
+        """Return a hash that identifies where the table's rows come from."""
+        if table.rest:
+            return digest(table.rest.address(self.source.identity or self.source.base_url, table.location))
+        return self.source.key
+
     def request(self, table: RawTable) -> Future[Download | NotModified]:
         """Request the table in a thread, unless it has been."""
         return self.threads.start(self._request, table, self.window_of(table))
@@ -308,7 +315,7 @@ class Fetch:
         return self.window if table.has_months and not self._since(table) else None
 
     def _since(self, table: RawTable) -> str:
-        return updated_since(table, self.states.get(table.name), self.source.key)
+        return updated_since(table, self.states.get(table.name), self.source_key(table))
 
     def _request(self, table: RawTable) -> Download | NotModified:
         """Fetch the table's file, unless it did not change."""
@@ -317,9 +324,13 @@ class Fetch:
 
     def _download(self, table: RawTable, validators: Validators) -> Download | NotModified:
         path = self.scratch / f"{self._name(table)}.download"
-        return self.source.fetch(
-            table.location, self.window_of(table), path, self.log, validators, self._since(table)
-        )
+        since = self._since(table)
+        if table.rest:
+            # dlt takes seconds to import.
+            from serverless_assets.ingestion.rest import fetch_rows
+
+            return fetch_rows(self.source, table, path, self.log, validators, since)
+        return self.source.fetch(table.location, self.window_of(table), path, self.log, validators, since)
 
     def _audit(self, table: RawTable) -> AuditedTable:
         parent = self.audited(table.dated_by.parent) if table.dated_by else None
@@ -357,7 +368,7 @@ class Fetch:
             download,
             self._key(table),
             response,
-            self.source.key,
+            self.source_key(table),
             window,
             columns,
             since,
@@ -377,7 +388,10 @@ class Fetch:
         return cached_response(table, self.states.get(table.name), self._key(table))
 
     def _key(self, table: RawTable) -> str:
-        return self.source.request_key(table.location, self.window_of(table), self._since(table))
+        window, since = self.window_of(table), self._since(table)
+        if table.rest:
+            return digest(f"{table.rest.key(self.source_key(table))} {window} {since}")
+        return self.source.request_key(table.location, window, since)
 
     def _name(self, table: RawTable) -> str:
         """Return a name for the table's rows over the window."""

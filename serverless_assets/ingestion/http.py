@@ -14,7 +14,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -79,7 +79,7 @@ class HttpError(UserError):
         self.transient = transient
 
 
-class _Session(requests.Session):
+class Session(requests.Session):
     """A session without redirects of its own: `request` follows them."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -99,29 +99,35 @@ def request(
     headers: Mapping[str, str] | None = None,
     json: object = None,
     follow: bool = True,
+    credentials: Mapping[str, str] | None = None,
+    data: str | bytes | None = None,
+    session: Session | None = None,
 ) -> Iterator[requests.Response]:
     """Yield the response to a request, whatever its status; its body is still to be read.
 
     Args:
         timeout_seconds: for the connection, and for each wait for more bytes.
         follow: whether to follow redirects.
+        credentials: headers that a redirect to another host does not get.
+        session: keeps connections open between requests; without, each has its own. It is a `Session`.
 
     Raises:
         HttpError: there is no answer.
     """
     if not is_http_address(url):
         raise HttpError("failed: it is not an address that can be asked.")
-    with _Session() as session:
+    with nullcontext(session) if session else Session() as session:
         target, authorization = split_credentials(url)
+        secret = {**({"Authorization": authorization} if authorization else {}), **(credentials or {})}
         where = ""
         for _ in range(MAX_REDIRECTS + 1):
-            sent = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
             try:
                 response = session.request(
                     method,
                     target,
-                    headers=sent,
+                    headers={**(headers or {}), **secret},
                     json=json,
+                    data=data,
                     stream=True,
                     timeout=timeout_seconds,
                     allow_redirects=False,
@@ -143,7 +149,10 @@ def request(
             except ValueError as error:
                 raise HttpError(f"{where}redirects to {error}.") from None
             bare, own = split_credentials(redirected)
-            authorization = own or (authorization if may_have_credentials(target, bare) else None)
+            if not may_have_credentials(target, bare):
+                secret = {}
+            if own:
+                secret["Authorization"] = own
             target = bare
             where = f"redirects to {without_credentials(target)}, which "
         raise HttpError(f"redirects more than {MAX_REDIRECTS} times.")

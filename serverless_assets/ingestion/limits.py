@@ -7,11 +7,12 @@ the process alive.
 """
 
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import ParamSpec, TypeVar
 
 import requests
@@ -80,6 +81,31 @@ def start_thread(
 
     Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
     return future
+
+
+@dataclass
+class Pace:
+    """When each host may be requested next, by all tables alike: after a Retry-After, or by a rate limit."""
+
+    _next: dict[str, float] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def wait(self, host: str, seconds_between: float, deadline: float, cancelled: Event) -> None:
+        """Wait for a turn, at most until the deadline."""
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                pause = min(self._next.get(host, now), deadline) - now
+                if pause <= 0:
+                    self._next[host] = max(self._next.get(host, now), now + seconds_between)
+                    return
+            if cancelled.wait(pause):
+                return
+
+    def hold(self, host: str, seconds: float) -> None:
+        """Have nobody request the host for so long."""
+        with self._lock:
+            self._next[host] = max(self._next.get(host, 0.0), time.monotonic() + seconds)
 
 
 @dataclass(frozen=True)

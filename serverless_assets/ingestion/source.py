@@ -4,7 +4,7 @@ A download is complete on disk, unchanged, or an error that says why not.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import requests
@@ -37,6 +37,7 @@ from serverless_assets.ingestion.limits import (
     STEP_SECONDS,
     DownloadLimits,
     Exchange,
+    Pace,
     RetryPolicy,
     start_thread,
 )
@@ -49,6 +50,16 @@ PARQUET_MAGIC = b"PAR1"
 SMALLEST_PARQUET_BYTES = 12
 SECONDS_TO_CHECK = 10.0
 MISSING_STATUS = (requests.codes.not_found, requests.codes.gone)
+NOT_THERE = (
+    "The source has no such table there: check SERVERLESS_DATASET_URL or dataset_url, and the table's "
+    "`path`. With `optional: true`, a run does without it."
+)
+ADVICE: Mapping[int, str] = {
+    401: "Check the credentials in the dataset URL.",
+    403: "Check the credentials in the dataset URL.",
+    **dict.fromkeys(MISSING_STATUS, NOT_THERE),
+    407: "Check the credentials in HTTP_PROXY.",
+}
 
 Log = Callable[[str], None]
 Result = TypeVar("Result")
@@ -72,6 +83,10 @@ class MissingTable(SourceError):
     def __init__(self, message: str, is_sample: bool) -> None:
         super().__init__(message)
         self.is_sample = is_sample
+
+
+class Unauthorized(SourceError):
+    """The source does not accept the credentials."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,7 @@ class HttpSource:
     cancelled: Event = field(default_factory=Event, compare=False)
     identity: str = ""
     limits: DownloadLimits = DEFAULT_LIMITS
+    pace: Pace = field(default_factory=Pace, compare=False)
 
     @contextmanager
     def open(self) -> "Iterator[HttpSource]":
@@ -144,9 +160,16 @@ class HttpSource:
     def check(self, tables: Sequence[RawTable]) -> str:
         missing = []
         with self.open() as source:
+            hasty = replace(source, timeout_seconds=SECONDS_TO_CHECK)
             for table in tables:
                 try:
-                    replace(source, timeout_seconds=SECONDS_TO_CHECK).probe(table.location)
+                    if table.rest:
+                        # dlt takes seconds to import.
+                        from serverless_assets.ingestion.rest import read_first_page
+
+                        read_first_page(hasty, table)
+                    else:
+                        hasty.probe(table.location)
                 except MissingTable as error:
                     if not (table.optional or error.is_sample):
                         raise
@@ -188,14 +211,14 @@ class HttpSource:
                 # The file is opened here: a thread that was abandoned neither makes one nor fills it.
                 with path.open("w+b") as file:
                     save = partial(_save, file, address)
-                    return self._request("GET", url, deadline, save, validators)
+                    return self.request("GET", url, deadline, save, validators)
             except OSError as error:
                 raise SourceError(
                     f"The download of {address} cannot be written to {path}: "
                     f"{error.strerror}. Free space there, then run again."
                 ) from None
 
-        saved = self._with_retries(log, attempt)
+        saved = self.with_retries(log, attempt)
         seconds = time.monotonic() - started
         if saved is None:
             path.unlink()
@@ -214,13 +237,13 @@ class HttpSource:
 
         def attempt(deadline: float) -> Validators:
             try:
-                return self._request("HEAD", url, deadline, _read_validators)
+                return self.request("HEAD", url, deadline, _read_validators)
             except SourceError as error:
                 if self.cancelled.is_set() or error.retry_after is not None:
                     raise
-            return self._request("GET", url, deadline, _read_validators)
+            return self.request("GET", url, deadline, _read_validators)
 
-        return self._with_retries(lambda line: None, attempt)
+        return self.with_retries(lambda line: None, attempt)
 
     def probe(self, table: str) -> None:
         """Request the table once, without its body.
@@ -229,12 +252,14 @@ class HttpSource:
             SourceError: the source cannot give the table, or not now.
         """
         deadline = time.monotonic() + self.limits.deadline_seconds
-        self._request("GET", table_url(self.base_url, table, None), deadline, _read_validators)
+        self.request("GET", table_url(self.base_url, table, None), deadline, _read_validators)
 
-    def _with_retries(self, log: Log, attempt: Callable[[float], Result]) -> Result:
+    def with_retries(
+        self, log: Log, attempt: Callable[[float], Result], deadline: float | None = None
+    ) -> Result:
         """Return the result of `attempt`, which takes the time by which all attempts must be over."""
-        seconds, attempts = self.limits.deadline_seconds, 0
-        deadline = time.monotonic() + seconds
+        deadline, attempts = deadline or time.monotonic() + self.limits.deadline_seconds, 0
+        seconds = deadline - time.monotonic()
 
         def counted() -> Result:
             nonlocal attempts
@@ -251,32 +276,47 @@ class HttpSource:
             times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
             raise SourceError(f"{error} Gave up after {times}.") from None
 
-    def _request(
+    def request(
         self,
         method: str,
         url: str,
         deadline: float,
         read: Callable[[requests.Response, Exchange], Result],
         validators: Validators = NO_VALIDATORS,
+        advice: Mapping[int, str] = ADVICE,
+        seconds_between: float = 0.0,
+        **options: Any,
     ) -> Result:
-        """Return what `read` makes of a good response, unless it is cancelled or takes longer than it may."""
+        """Return what `read` makes of a good response, unless it is cancelled or takes longer than it may.
+
+        Args:
+            advice: what to do about a status.
+            seconds_between: this request and the next one to the same host, of any table.
+            options: further arguments of `http.request`.
+        """
         subject = f"{method} {without_credentials(url)}"
         # Without a content coding, Content-Length counts the bytes of the file itself.
         headers = {"Accept-Encoding": "identity", **validators.as_headers()}
-        exchange, started = Exchange(), time.monotonic()
+        exchange, host = Exchange(), urlsplit(url).netloc.rpartition("@")[2]
 
         def exchange_messages() -> Result:
             try:
-                with request(method, url, self.timeout_seconds, headers) as response:
+                with request(method, url, self.timeout_seconds, headers, **options) as response:
                     exchange.response = response
-                    _refuse_bad_status(response, method, url, validators)
+                    _refuse_bad_status(response, method, url, validators, advice)
                     return read(response, exchange)
             except HttpError as error:
                 raise SourceError(f"{subject} {error}", error.transient) from None
 
+        self.pace.wait(host, seconds_between, deadline, self.cancelled)
         if self.cancelled.is_set():
             raise SourceError(f"{subject} was cancelled.")
-        future = start_thread(exchange_messages)
+        if time.monotonic() >= deadline:
+            raise SourceError(
+                f"{subject} was not made within {self.limits.deadline_seconds:,g} s, as the source wants to "
+                "be asked less often. SERVERLESS_DOWNLOAD_DEADLINE allows more time."
+            )
+        future, started = start_thread(exchange_messages), time.monotonic()
         window_start, window_received = None, 0
         try:
             while not wait([future], STEP_SECONDS).done:
@@ -305,6 +345,9 @@ class HttpSource:
                         )
                     window_start, window_received = now, received
             return future.result()
+        except SourceError as error:
+            self.pace.hold(host, min(error.retry_after or 0.0, self.longest_pause_seconds))
+            raise
         finally:
             if not future.done():
                 exchange.abandon()
@@ -329,7 +372,11 @@ class SampleSource:
         return "the bundled sample shop"
 
     def check(self, tables: Sequence[RawTable]) -> str:
-        missing = [table.name for table in tables if table.location not in SCHEMAS]
+        elsewhere = [table for table in tables if table.rest and table.rest.url]
+        if elsewhere:
+            with self.open() as source:
+                source.check(elsewhere)
+        missing = [table.name for table in tables if table not in elsewhere and table.location not in SCHEMAS]
         return f"{_format_served(tables, missing)} up to {self.end()}"
 
 
@@ -355,7 +402,9 @@ def _format_rate(received: int, seconds: float) -> str:
     return f"{received:,} bytes in {seconds:,.0f} s ({received / seconds:,.0f} bytes/s)"
 
 
-def _refuse_bad_status(response: requests.Response, method: str, url: str, validators: Validators) -> None:
+def _refuse_bad_status(
+    response: requests.Response, method: str, url: str, validators: Validators, advice: Mapping[int, str]
+) -> None:
     """Raise `SourceError` unless the response is the table, or 304 to a conditional request."""
     status = response.status_code
     if status == requests.codes.ok or (validators and status == requests.codes.not_modified):
@@ -366,21 +415,18 @@ def _refuse_bad_status(response: requests.Response, method: str, url: str, valid
     answer = f"{method} {address}{redirected} answered {status} {printable(response.reason or '')}".rstrip()
     if status in TRANSIENT_STATUS:
         raise SourceError(f"{answer}.", True, retry_after_seconds(response.headers))
-    if status in MISSING_STATUS:
-        is_sample = SAMPLE_HEADER in response.headers
-        cause = (
-            "The bundled sample shop has no such table: SERVERLESS_DATASET_URL leads to a source that has."
-            if is_sample
-            else "The source has no such table there: check SERVERLESS_DATASET_URL or dataset_url, and the "
-            "table's `path`. With `optional: true`, a run does without it."
+    if SAMPLE_HEADER in response.headers and status in MISSING_STATUS:
+        raise MissingTable(
+            f"{answer}. The bundled sample shop has no such table: SERVERLESS_DATASET_URL leads to a source "
+            "that has.",
+            is_sample=True,
         )
-        raise MissingTable(f"{answer}. {cause}", is_sample)
-    advice = {
-        401: " Check the credentials in the dataset URL.",
-        403: " Check the credentials in the dataset URL.",
-        407: " Check the credentials in HTTP_PROXY.",
-    }
-    raise SourceError(f"{answer}.{advice.get(status, '')}")
+    sentences = " ".join(filter(None, [f"{answer}.", advice.get(status)]))
+    if status in MISSING_STATUS:
+        raise MissingTable(sentences, is_sample=False)
+    if status == requests.codes.unauthorized:
+        raise Unauthorized(sentences)
+    raise SourceError(sentences)
 
 
 def _save(

@@ -147,3 +147,30 @@ def test_what_an_optional_table_dates_is_optional_unless_it_says_otherwise():
 def test_an_entry_of_which_the_key_alone_is_missing_is_refused_rather_than_left_out():
     with pytest.raises(CatalogueError, match="has `event_time` and no `key`"):
         catalogue(entry("visits", {"at": "timestamp"}, {"event_time": "at"}))
+
+
+@pytest.mark.parametrize(
+    ("rest", "problem"),
+    [
+        ([], "it: input should be a valid dictionary or instance of RestEndpoint"),
+        ({"adress": "x"}, "adress: there is no such option"),
+        ({"url": "ftp://x"}, "url: expected an http or https address without user and password"),
+        (
+            {"auth": {"type": "bearer", "token": "s3cret"}},
+            "auth.bearer.token: expected {env: VARIABLE} or {file: PATH}, and never the secret itself",
+        ),
+        (
+            {"paginator": {"type": "pages"}},
+            "paginator.type: expected one of 'page_number', 'offset', 'cursor', 'json_link', 'header_link'",
+        ),
+        ({"paginator": {"type": "offset"}}, "paginator.offset.limit: field required"),
+        ({"params": {"ids": [1]}}, "params.ids: expected text, a number, true or false"),
+    ],
+)
+def test_a_rest_api_that_cannot_be_asked_is_refused(rest, problem):
+    with pytest.raises(CatalogueError) as refused:
+        catalogue(entry("visits", {"id": "string"}, {"key": "id", "rest": rest}))
+    assert str(refused.value) == (
+        f"models/raw.yml: the source raw.visits has a `rest` that cannot be used: {problem}. "
+        "See docs/your-own.md."
+    )
