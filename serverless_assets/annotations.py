@@ -1,6 +1,6 @@
 """What the UI shows of every asset beside its runs: owner, kinds, table, columns and code."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ def annotate_assets(
     manifest: Mapping[str, Any],
     tables: Sequence[RawTable],
     forecasts: Sequence[ForecastDeclaration],
+    python_assets: Collection[str],
 ) -> list[dg.AssetsDefinition]:
     """Return the assets with owner, kinds, table, columns and code references; what a spec sets itself stays.
 
     Args:
         manifest: that of the dbt project.
         tables: the raw tables.
+        python_assets: the names of those with a table, which is named as the asset.
     """
 
     forecast_tables = {
@@ -48,6 +50,8 @@ def annotate_assets(
     def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:
         asset = spec.key.to_user_string()
         metadata = {**_table(asset, forecast_tables, warehouse, raw_tables, sources), **spec.metadata}
+        if asset in python_assets:
+            metadata[TABLE_NAME] = warehouse.qualified_name(spec.key.path[-1])
         declared = (
             _model_files(manifest["nodes"][spec.metadata[DBT_UNIQUE_ID]], settings.dbt_project)
             if DBT_UNIQUE_ID in spec.metadata

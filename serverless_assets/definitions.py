@@ -19,7 +19,7 @@ from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.summary import pipeline_runs
 from serverless_assets.python_assets.pandas_tables import pandas_tables
-from serverless_assets.python_assets.reuse import frame_asset, relations, reuse_unchanged
+from serverless_assets.python_assets.reuse import is_frame, reuse_unchanged
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import asset_names, transformation_assets
@@ -46,6 +46,7 @@ def build(settings: Settings) -> dg.Definitions:
     environment = build_environment(settings)
     manifest, raw_tables = environment.project.read_manifest(), environment.raw_tables
     forecasts = {forecast.name: forecast for forecast in environment.forecasts}
+    frames = {frame.name: frame for frame in environment.python_assets}
     alerts, fresh_hours = alerts_of(settings), settings.forecast_fresh_hours
 
     def forecast_definitions(declared: ForecastDeclaration) -> dg.Definitions:
@@ -62,7 +63,12 @@ def build(settings: Settings) -> dg.Definitions:
     assets = [
         ingestion_assets(raw_tables, environment.first_month, settings.pool),
         transformation_assets(environment.project, environment.first_month, settings.pool),
-        *(asset for asset in declared.assets or () if isinstance(asset, dg.AssetsDefinition)),
+        *(
+            asset
+            for asset in declared.assets or ()
+            if isinstance(asset, dg.AssetsDefinition)
+            and (not is_frame(asset) or asset.key.to_user_string() in frames)
+        ),
     ]
     external = [asset for asset in declared.assets or () if not isinstance(asset, dg.AssetsDefinition)]
     names = {key.to_user_string() for definition in assets for key in definition.keys}
@@ -70,11 +76,11 @@ def build(settings: Settings) -> dg.Definitions:
     models = set(asset_names(manifest).values()) | {table.name for table in raw_tables}
     refuse_owned_tables(environment.forecasts, manifest, names - ours - models)
     warehouse = environment.publisher.warehouse
-    annotated = annotate_assets(assets, settings, warehouse, manifest, raw_tables, environment.forecasts)
-    there = relations(manifest, environment.forecasts)
+    annotated = annotate_assets(
+        assets, settings, warehouse, manifest, raw_tables, environment.forecasts, frames
+    )
     reusing = [
-        reuse_unchanged(definition, frame) if (frame := frame_asset(definition, there)) else definition
-        for definition in annotated
+        reuse_unchanged(one, frames[one.key.to_user_string()]) if is_frame(one) else one for one in annotated
     ]
     return dg.Definitions(
         assets=[*reusing, *external, pipeline_runs(settings.owner)],

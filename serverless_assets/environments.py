@@ -56,14 +56,28 @@ class Environment:
 
     @cached_property
     def forecasts(self) -> Sequence[ForecastDeclaration]:
-        """The forecasts that are declared, of relations that the dbt project has."""
-        return read_forecasts(self.project.read_manifest(), self.forecast_table)
+        """The forecasts that are declared, of relations that the dbt project has.
+
+        Raises:
+            SettingsError: a forecast or a Python asset cannot be as it is declared.
+        """
+        present = {frame.name for frame in self.python_assets}
+        return [
+            forecast.model_copy(
+                update={"sections": [one for one in forecast.sections if one.asset in present]}
+            )
+            for forecast in self._forecasts
+        ]
 
     @cached_property
     def python_assets(self) -> Sequence[FrameAsset]:
-        """The Python assets of the defs folder whose frames the IO manager `pandas` stores."""
+        """The Python assets whose frames the IO manager `pandas` stores, in the order of a run."""
         declared = build_defs_folder(lambda forecast: dg.Definitions())
-        return frame_assets(declared.assets or (), self.project.read_manifest(), self.forecasts)
+        return frame_assets(declared.assets or (), self.project.read_manifest(), self._forecasts)
+
+    @cached_property
+    def _forecasts(self) -> Sequence[ForecastDeclaration]:
+        return read_forecasts(self.project.read_manifest(), self.forecast_table)
 
     @property
     def raw_tables(self) -> tuple[RawTable, ...]:

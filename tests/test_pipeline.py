@@ -37,9 +37,9 @@ def test_one_run_fills_every_table_and_publishes(green):
     assert {name for (name,) in green.published_rows(ALL_TABLES)} >= {
         "raw_customers", "raw_orders", "raw_items", "raw_products", "raw_stores", "raw_supplies",
         "stg_orders", "orders", "customers", "avg_order_value", "sum_revenue_per_city", "daily_revenue",
-        "order_forecast",
+        "store_products", "order_forecast", "supply_plan",
     }  # fmt: skip
-    assert green.summary["totals"]["built"] == len(green.summary["assets"]) == 21
+    assert green.summary["totals"]["built"] == len(green.summary["assets"]) == 23
 
 
 def test_money_is_exact_from_cents_to_the_aggregations(green):

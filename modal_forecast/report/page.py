@@ -17,6 +17,7 @@ from modal_forecast.report import formats
 from modal_forecast.report.report_input import FOLDER, ReportInput, check_color, report_key
 from modal_forecast.report.sections.accuracy import accuracy, track_record
 from modal_forecast.report.sections.data_quality import data_quality
+from modal_forecast.report.sections.more import more_sections
 from modal_forecast.report.sections.outlook import main_window, measured_widths, outlook, window_totals
 from modal_forecast.report.sections.parts import SPARK_HEIGHT, by_part
 from modal_forecast.report.sections.periods import by_period
@@ -82,6 +83,7 @@ def render(report: ReportInput) -> str:
         reasons=reasons(components, forecast, country, amounts),
         track_record=track_record(report.track_record, amounts),
         parts=by_part(report.parts, report.part_noun, history, data.columns, main_window(windows), amounts),
+        sections=more_sections(report.sections),
         data_quality=data_quality(history, report.notes, report.diagnostics),
     )
 

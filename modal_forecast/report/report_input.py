@@ -24,6 +24,7 @@ KEY_TAG = re.compile(rb'<meta name="report-key" content="([a-z0-9 ]*)">')
 # The part of the key that a field of ReportInput belongs to; any other field belongs to "forecast".
 KEY_PARTS = {
     "history": "data",
+    "sections": "data",
     "title": "style",
     "unit": "style",
     "decimals": "style",
@@ -111,6 +112,8 @@ class ReportInput:
         compared: one earlier forecast beside the actuals, {made_on, ds, actual, yhat, lower_80, upper_80} of
             lists of one length, where an actual is None if it is not known yet.
     notes: sentences on the history.
+    sections: further tables, each {title, name, headings, rows}. A row is what it is about, and a number or
+        None for each heading; name is what rows are about.
 
     Raises ValueError for an invalid colour, and for a history or a forecast without any day.
     """
@@ -129,6 +132,7 @@ class ReportInput:
     part_noun: str = "part"
     track_record: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
+    sections: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         check_color(self.color_history)

@@ -70,7 +70,9 @@ JOBS: Mapping[str, Job] = {
 
 def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
     """Return the jobs of a forecast by name."""
-    assets = dg.AssetSelection.assets(*forecast.assets)
+    assets = dg.AssetSelection.assets(
+        *forecast.assets, *dict.fromkeys(section.asset for section in forecast.sections)
+    )
     return {
         forecast.name: Job(assets, "Forecast and report from the models as they are.", PREFILL),
         f"{forecast.name}_on_a_bigger_machine": Job(

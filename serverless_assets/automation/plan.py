@@ -88,12 +88,22 @@ class Planned:
 def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
     by_asset: dict[str, Planned] = {}
+    sections = {forecast.report: forecast.sections for forecast in environment.forecasts}
     for planned in _declared_assets(environment, inputs):
         by_asset[planned.asset] = planned
-        yield planned
+        if not sections.get(planned.asset):
+            yield planned
     for frame in environment.python_assets:
         by_asset[frame.name] = _python_asset(frame, by_asset, environment.publisher.warehouse, inputs)
         yield by_asset[frame.name]
+    for forecast in environment.forecasts:
+        report, assets = forecast.report, {section.asset for section in forecast.sections}
+        new = sorted(name for name in assets if by_asset[name].verdict not in ("reuse", "skip"))
+        if new and by_asset[forecast.asset].verdict == "reuse":
+            reason = f"upstream rebuilt ({', '.join(new)}): written anew if rows differ"
+            by_asset[report] = Planned(report, "as it comes", reason)
+        if assets:
+            yield by_asset[report]
     raw_tables = {table.name for table in environment.raw_tables}
     charged = [
         one.asset

@@ -40,7 +40,7 @@ from serverless_assets.forecasting.parts import (
 )
 from serverless_assets.forecasting.record import FIRST_FORECAST, read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.forecasting.report import preview, reason_to_report, report_input
+from serverless_assets.forecasting.report import preview, read_sections, reason_to_report, report_input
 from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
 from serverless_assets.names import FORECAST_TAG, FORECASTING
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
@@ -129,7 +129,12 @@ def forecasting_assets(
         name=declaration.report,
         group_name=FORECASTING,
         kinds={"html"},
-        deps=[*declaration.forecasts, declaration.accuracy, declaration.relation],
+        deps=[
+            *declaration.forecasts,
+            declaration.accuracy,
+            declaration.relation,
+            *dict.fromkeys(section.asset for section in declaration.sections),
+        ],
         output_required=False,
         backfill_policy=single_run,
         pool=pool,
@@ -260,6 +265,7 @@ def decide_report(
         reported_accuracy(declaration, publisher, history.table, warn),
         reported_parts(declaration, warehouse, forecast),
         [*history.warnings, *history.notes],
+        read_sections(declaration, warehouse),
     )
     page, key = publisher.artifacts.read(style.html_report), report_key(report)
     return ReportDecision(report, key, page, reason_to_report(key_in(page), key, rebuild_all))

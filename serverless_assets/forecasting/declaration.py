@@ -46,6 +46,16 @@ class Parts(dg.Model, dg.Resolvable):
     ] = ""
 
 
+class Section(dg.Model, dg.Resolvable):
+    """A section of the report: the table of a Python asset, summed by two of its columns."""
+
+    title: Annotated[str, Field(min_length=1, description="The heading, such as What does each store need?")]
+    asset: Annotated[str, Field(pattern=f"^{NAME}$", description="The Python asset. It is made first.")]
+    rows: Annotated[Column, Field(description="Its column with what a row of the section is about.")]
+    columns: Annotated[Column, Field(description="Its column with what a column of the section is about.")]
+    value: Annotated[Column, Field(description="Its column that is summed.")]
+
+
 class ForecastDeclaration(dg.Model):
     """A forecast of the daily sums of a column, and of the parts that they consist of.
 
@@ -85,6 +95,7 @@ class ForecastDeclaration(dg.Model):
         Literal["automatic", "harmonic", "recent_levels", "prophet"],
         Field(description="automatic: all of them, weighed by the back-test. Else that one alone."),
     ] = "automatic"
+    sections: Annotated[Sequence[Section], Field(description="More of the report. Default: none.")] = ()
     asset: Annotated[OptionalName, Field(description="The asset of the total. Default: the name.")] = ""
     table: Annotated[str, Field(description="The table of the total. Default: as the asset.")] = ""
     file: Annotated[

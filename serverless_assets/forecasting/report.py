@@ -11,9 +11,11 @@ import pyarrow as pa
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
+from serverless_assets import sql
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import MADE_AT
 from serverless_assets.run_inputs import CustomisedStyle
+from serverless_assets.warehouse import Warehouse
 
 UNCHANGED = "unchanged: same forecast, history, style and code"
 
@@ -44,11 +46,12 @@ def report_input(
     track_record: Mapping[str, Any] | None = None,
     parts: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
+    sections: Sequence[Mapping[str, Any]] = (),
 ) -> ReportInput:
     """Return the input of the report on `forecast`.
 
     facts, details: the diagnostics of the forecast, as they were stored with its table and in its record.
-    track_record, parts: see ReportInput.
+    track_record, parts, sections: see ReportInput.
     notes: sentences on the history.
     """
     diagnostics = {**facts, **details}
@@ -67,7 +70,38 @@ def report_input(
         part_noun=declaration.parts.noun if declaration.parts else "part",
         track_record=track_record,
         notes=notes,
+        sections=sections,
     )
+
+
+def read_sections(declaration: ForecastDeclaration, warehouse: Warehouse) -> Sequence[Mapping[str, Any]]:
+    """Return the sections of declared tables as ReportInput has them, without those of missing tables.
+
+    Raises:
+        WarehouseError: a table does not have the columns.
+    """
+    tables, sections = warehouse.tables() if declaration.sections else (), []
+    for section in declaration.sections:
+        if section.asset not in tables:
+            continue
+        row, column, value = map(sql.identifier, (section.rows, section.columns, section.value))
+        cells = warehouse.query(
+            f"select {row} as name, {column} as heading, sum({value}) as total"
+            f" from {warehouse.quoted_name(section.asset)} group by 1, 2 order by 1, 2"
+        ).to_pylist()
+        headings = sorted({str(cell["heading"]) for cell in cells})
+        rows: dict[str, dict[str, Any]] = {}
+        for cell in cells:
+            rows.setdefault(str(cell["name"]), {})[str(cell["heading"])] = float(cell["total"] or 0)
+        sections.append(
+            {
+                "title": section.title,
+                "name": section.rows.replace("_", " "),
+                "headings": headings,
+                "rows": [[name, *map(values.get, headings)] for name, values in rows.items()],
+            }
+        )
+    return sections
 
 
 # The reason to render a page again, by the part of its key that changed.

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from serverless_assets.hashing import digest, json_digest
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.pandas_tables import read_frame, read_state, store_frame
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.settings import SettingsError
 from serverless_assets.transformation.rebuild_rules import reason_to_build
 from serverless_assets.transformation.relation_states import State
 from serverless_assets.warehouse import Warehouse
@@ -36,7 +38,8 @@ class FrameAsset:
     """An asset whose frame is stored by the IO manager `pandas`.
 
     inputs: the relation of each asset that it reads. code: a hash of its code. always: why it is computed in
-    every run, as it may depend on more than code and inputs; empty if it is not.
+    every run, as it may depend on more than code and inputs; empty if it is not. optional: whether a project
+    without one of the inputs goes without it.
     """
 
     name: str
@@ -44,12 +47,13 @@ class FrameAsset:
     inputs: Mapping[str, Relation]
     code: str
     always: str
+    optional: bool
 
 
 def relations(
     manifest: Mapping[str, Any], forecasts: Iterable[ForecastDeclaration]
 ) -> Mapping[str, Relation]:
-    """Return the relation of each asset whose table may have another name, or be in another schema."""
+    """Return the relation of each asset of the dbt project and the forecasts."""
     # dagster-dbt takes a while to import, and commands that ask for no asset do not need it.
     from serverless_assets.transformation.assets import asset_names
 
@@ -57,20 +61,31 @@ def relations(
     for id, asset in asset_names(manifest).items():
         node = manifest["nodes"][id]
         models[asset] = (node["database"] or "", node["schema"], node.get("alias") or node["name"])
+    for source in manifest["sources"].values():
+        models[source["identifier"]] = ("", "", source["identifier"])
+        other = (source["database"] or "", source["schema"], source["identifier"])
+        models[f"{source['source_name']}/{source['name']}"] = other
     tables = {asset: table for forecast in forecasts for asset, table in forecast.tables.items()}
-    return {**models, **{asset: ("", "", table) for asset, table in tables.items()}}
+    # A report has none, which is as a relation of which nothing is known.
+    reports = {forecast.report: forecast.report for forecast in forecasts}
+    return {**models, **{asset: ("", "", table) for asset, table in {**tables, **reports}.items()}}
 
 
-def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, Relation]) -> FrameAsset | None:
-    """Return what decides on an asset; None if it is not one frame of the IO manager `pandas`."""
+def is_frame(definition: dg.AssetsDefinition) -> bool:
+    """Whether an asset is one frame, which the IO manager `pandas` stores as a whole."""
     op = definition.node_def
-    if not isinstance(op, dg.OpDefinition) or [out.io_manager_key for out in op.outs.values()] != [PANDAS]:
-        return None
+    if not isinstance(op, dg.OpDefinition) or definition.partitions_def:
+        return False
+    decorated: Any = op.compute_fn
+    outputs = [out.io_manager_key for out in op.outs.values()]
+    return outputs == [PANDAS] and not inspect.iscoroutinefunction(decorated.decorated_fn)
+
+
+def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, Relation]) -> FrameAsset:
+    """Return what decides on an asset that is a frame."""
+    op, [spec] = definition.op, definition.specs
     decorated: Any = op.compute_fn
     function = inspect.unwrap(decorated.decorated_fn)
-    if definition.partitions_def or inspect.iscoroutinefunction(function):
-        return None
-    [spec] = definition.specs
     names = {key.to_user_string(): key.path[-1] for key in definition.keys_by_input_name.values()}
     always = ""
     if spec.metadata.get("reuse") is False:
@@ -87,18 +102,42 @@ def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, Relatio
         inputs={name: relations.get(name, ("", "", table)) for name, table in names.items()},
         code=digest(spec.code_version) if spec.code_version else code_hash(function.__module__),
         always=f"computed in every run: {always}" if always else "",
+        optional=bool(spec.metadata.get("optional")),
     )
 
 
 def frame_assets(
     assets: Iterable[object], manifest: Mapping[str, Any], forecasts: Iterable[ForecastDeclaration]
 ) -> Sequence[FrameAsset]:
-    """Return those of the assets whose frames the IO manager `pandas` stores, each after those it reads."""
+    """Return those of the declared assets whose frames the IO manager `pandas` stores, in order of a run.
+
+    Raises:
+        SettingsError: one reads an asset that there is not, and is not optional.
+    """
     there = relations(manifest, forecasts)
-    definitions = (asset for asset in assets if isinstance(asset, dg.AssetsDefinition))
-    by_name = {frame.name: frame for definition in definitions if (frame := frame_asset(definition, there))}
-    order = TopologicalSorter({name: frame.inputs for name, frame in by_name.items()}).static_order()
-    return [by_name[name] for name in order if name in by_name]
+    assets = list(assets)
+    definitions = [asset for asset in assets if isinstance(asset, dg.AssetsDefinition)]
+    declared = [frame_asset(definition, there) for definition in definitions if is_frame(definition)]
+    frames = {frame.name: frame for frame in declared}
+    keys = [key for definition in definitions for key in definition.keys]
+    keys += [asset.key for asset in assets if isinstance(asset, dg.AssetSpec)]
+    known = {*there, *(key.to_user_string() for key in keys)} - frames.keys()
+    present = []
+    for name in TopologicalSorter({name: frame.inputs for name, frame in frames.items()}).static_order():
+        if name not in frames:
+            continue
+        missing = [input for input in frames[name].inputs if input not in known]
+        if not missing:
+            known.add(name)
+            present.append(frames[name])
+        elif not frames[name].optional:
+            close = get_close_matches(missing[0], known, 1)
+            raise SettingsError(
+                f"The Python asset {name} reads {missing[0]!r}, which no asset of the project is called"
+                f'{f": did you mean {close[0]}?" if close else "."} With metadata={{"optional": True}} it is '
+                "left out of a project without that."
+            )
+    return present
 
 
 def code_hash(module: str) -> str:

@@ -33,8 +33,8 @@ def test_a_plan_is_what_the_run_then_does(pipeline):
     assert {name: reason for name, (_, reason) in found.items()} == done
 
 
-FORECASTING = ("order_forecast", "store_forecast", "forecast_accuracy", "forecast_report")
-DO, LEAVE = {"forecast", "score", "write", "as it comes"}, {"reuse"}
+FORECASTING = ("order_forecast", "store_forecast", "forecast_accuracy", "supply_plan", "forecast_report")
+DO, LEAVE = {"forecast", "score", "compute", "write", "as it comes"}, {"reuse"}
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,17 @@ DO, LEAVE = {"forecast", "score", "write", "as it comes"}, {"reuse"}
     [
         (
             "drop table dwh.store_forecast; drop table dwh.forecast_accuracy",
-            {"store_forecast", "forecast_accuracy", "forecast_report"},
+            {"store_forecast", "forecast_accuracy", "supply_plan", "forecast_report"},
         ),
         (
             "delete from dwh.order_forecast where ds = (select max(ds) from dwh.order_forecast)",
-            {*FORECASTING[:2], "forecast_report"},
+            {*FORECASTING[:2], "supply_plan", "forecast_report"},
         ),
-        ("update dwh.order_forecast set yhat_lower_95 = -5.0", {*FORECASTING[:2], "forecast_report"}),
+        (
+            "update dwh.order_forecast set yhat_lower_95 = -5.0",
+            {*FORECASTING[:2], "supply_plan", "forecast_report"},
+        ),
+        ("drop table dwh.supply_plan", {"supply_plan", "forecast_report"}),
     ],
 )
 def test_a_plan_of_the_forecasts_is_what_the_run_then_does(pipeline, statement, planned_work):
@@ -80,7 +84,9 @@ def test_other_days_are_a_forecast_and_nothing_else(pipeline):
     style = CustomisedStyle(nr_days_fcst=30)
     found = planned(pipeline, RunInputs(forecast=RunForecast(style=style)))
     assert found["order_forecast"] == ("forecast", "horizon changed (180 to 30 days)")
-    assert {verdict for name, (verdict, _) in found.items() if "forecast" not in name} == {"reuse"}
+    rest = {name: verdict for name, (verdict, _) in found.items() if "forecast" not in name}
+    assert rest.pop("supply_plan") == "as it comes"
+    assert {*rest.values()} == {"reuse"}
 
 
 def test_everything_is_planned_when_everything_is_asked_for_and_a_plan_changes_nothing(pipeline):
@@ -96,7 +102,7 @@ def test_the_job_shows_the_plan_as_a_table_and_is_no_run_on_record(pipeline):
     result = job.execute_in_process(run_config=run_config(RunInputs()), instance=pipeline.instance)
     (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_OUTPUT]
     records = event.step_output_data.metadata["plan"].records
-    assert len(records) == 21
+    assert len(records) == 23
     assert {record.data["verdict"] for record in records} == {"reuse"}
     assert run_records(pipeline) == []
 
@@ -104,8 +110,8 @@ def test_the_job_shows_the_plan_as_a_table_and_is_no_run_on_record(pipeline):
 def test_the_command_says_the_plan(pipeline, serverless):
     told = serverless(pipeline, "plan")
     assert told.exit_code == 0, told.output
-    assert len(told.stdout.splitlines()) == 22, "a heading, and a line for each asset"
-    assert told.stdout.count("unchanged") == 21
+    assert len(told.stdout.splitlines()) == 24, "a heading, and a line for each asset"
+    assert told.stdout.count("unchanged") == 23
 
 
 def test_a_plan_without_the_forecasts_table_says_what_is_missing(tmp_path):

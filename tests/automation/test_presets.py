@@ -59,6 +59,7 @@ def test_a_bigger_machine_is_for_the_forecast_alone(green):
     assert assets(green, "forecast_on_a_bigger_machine") == {
         "order_forecast",
         "store_forecast",
+        "supply_plan",
         "forecast_accuracy",
         "forecast_report",
     }

@@ -8,6 +8,7 @@ import pytest
 
 from modal_forecast.calendars import MONTHS, WEEKDAYS
 from modal_forecast.report.formats import Amounts
+from modal_forecast.report.page import render
 from modal_forecast.report.sections.accuracy import (
     NO_TRACK_RECORD,
     accuracy,
@@ -17,11 +18,12 @@ from modal_forecast.report.sections.accuracy import (
     track_record,
 )
 from modal_forecast.report.sections.data_quality import data_quality
+from modal_forecast.report.sections.more import more_sections
 from modal_forecast.report.sections.outlook import window_total
 from modal_forecast.report.sections.parts import by_part
 from modal_forecast.report.sections.reasons import reasons, trend_text
 from modal_forecast.report.values import Daily, read_daily
-from tests.modal_forecast.test_report import LAST_ACTUAL, forecast, history
+from tests.modal_forecast.test_report import LAST_ACTUAL, forecast, history, report
 
 DOLLARS = Amounts("USD", 0, 2)
 TOMORROW = LAST_ACTUAL + timedelta(days=1)
@@ -327,3 +329,18 @@ def test_a_whole_history_says_that_nothing_is_missing_and_many_zeros_are_no_exce
         "No day is missing.",
         "2 of 3 days are zero.",
     ]
+
+
+def test_a_declared_table_is_a_section_of_its_own_and_an_empty_one_is_none():
+    needs = {
+        "title": "What is <needed>?",
+        "name": "supply name",
+        "headings": ["Austin", "Brooklyn"],
+        "rows": [["lid", 1176.0, 1.25], ["mint", None, 3.0]],
+    }
+    [table] = more_sections([needs, {**needs, "rows": []}])
+    assert table.headings == ("Supply name", "Austin", "Brooklyn")
+    assert table.rows == (("lid", "1,176", "1.25"), ("mint", "", "3"))
+    page = render(report(sections=[needs, needs]))
+    assert page.count("What is &lt;needed&gt;?</h2>") == 2
+    assert 'aria-labelledby="more-1"' in page and 'id="more-2"' in page

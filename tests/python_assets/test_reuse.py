@@ -16,8 +16,16 @@ from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.metadata import plain
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.python_assets.pandas_tables import pandas_tables
-from serverless_assets.python_assets.reuse import code_hash, decide_frame, frame_asset, reuse_unchanged
+from serverless_assets.python_assets.reuse import (
+    code_hash,
+    decide_frame,
+    frame_asset,
+    frame_assets,
+    is_frame,
+    reuse_unchanged,
+)
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.settings import SettingsError
 from serverless_assets.warehouse import TableShape
 
 RELATIONS = {"sales": ("", "", "daily_sales")}
@@ -56,7 +64,6 @@ class Team:
 
     def run(self, definition: dg.AssetsDefinition, rebuild: str = "changed") -> tuple[str, str]:
         frame = frame_asset(definition, RELATIONS)
-        assert frame is not None
         self.result = dg.materialize(
             [reuse_unchanged(definition, frame), dg.AssetSpec("sales")],
             resources={
@@ -153,9 +160,7 @@ def always(**options: Any) -> str:
     def plan() -> pd.DataFrame:
         return pd.DataFrame()
 
-    frame = frame_asset(plan, {})
-    assert frame is not None
-    return frame.always
+    return frame_asset(plan, {}).always
 
 
 def test_what_may_depend_on_more_than_code_and_inputs_is_computed_in_every_run():
@@ -190,11 +195,31 @@ def test_the_code_of_an_asset_is_its_file_and_those_of_the_defs_folder_that_it_i
 
 
 def test_assets_of_other_io_managers_and_of_several_outputs_are_left_as_they_are():
-    assert frame_asset(dg.asset(name="plan")(lambda: 1), {}) is None
+    assert not is_frame(dg.asset(name="plan")(lambda: 1))
 
     @dg.multi_asset(
         outs={"a": dg.AssetOut(io_manager_key="pandas"), "b": dg.AssetOut(io_manager_key="pandas")}
     )
     def both(): ...
 
-    assert frame_asset(both, {}) is None
+    assert not is_frame(both)
+
+
+EMPTY = {"nodes": {}, "sources": {}}
+
+
+def reading(name: str, *inputs: str, **options: Any) -> dg.AssetsDefinition:
+    return dg.asset(name=name, deps=inputs, io_manager_key="pandas", **options)(lambda: None)
+
+
+def test_assets_come_after_those_that_they_read():
+    frames = [reading("last", "first"), reading("first", "sales"), dg.AssetSpec("sales")]
+    assert [frame.name for frame in frame_assets(frames, EMPTY, [])] == ["first", "last"]
+
+
+def test_an_optional_asset_is_left_out_with_what_it_reads_and_another_is_refused():
+    optional = {"metadata": {"optional": True}}
+    frames = [reading("plan", "order_forecast", **optional), reading("below", "plan", **optional)]
+    assert frame_assets(frames, EMPTY, []) == []
+    with pytest.raises(SettingsError, match=r"reads 'salse', which no asset .* did you mean sales\?"):
+        frame_assets([reading("plan", "salse"), dg.AssetSpec("sales")], EMPTY, [])

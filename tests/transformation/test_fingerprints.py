@@ -106,6 +106,7 @@ def test_config_and_contract_count_each_by_itself(before, project, tmp_path):
     assert found == {
         "avg_order_value": {"config"},
         "sum_revenue_per_city": {"config"},
+        "store_products": {"config"},
         "customers": {"contract"},
     }
 

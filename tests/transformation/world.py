@@ -43,11 +43,14 @@ READS = {
     "daily_revenue": {"orders"},
     "sum_revenue_per_city": {"orders"},
     "avg_order_value": {"customers"},
+    "store_products": {"orders", "stg_order_items"},
 }
 FOLDER = {
     **{name: "staging" for name in READS if name.startswith("stg_")},
     **dict.fromkeys(("orders", "customers"), "marts"),
-    **dict.fromkeys(("daily_revenue", "sum_revenue_per_city", "avg_order_value"), "aggregations"),
+    **dict.fromkeys(
+        ("daily_revenue", "sum_revenue_per_city", "avg_order_value", "store_products"), "aggregations"
+    ),
 }
 
 
