@@ -147,7 +147,8 @@ def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
         lifetime=BRANCH_LIFETIME if settings.branch else None,
     )
     folder = settings.home / "artifacts"
-    return BigQueryPublisher(settings.home, warehouse, store or LocalArtifacts(folder, published=folder))
+    store = store or LocalArtifacts(folder, published=folder)
+    return BigQueryPublisher(settings.home, warehouse, store, settings.releases_kept)
 
 
 def gcs(settings: Settings) -> Artifacts:

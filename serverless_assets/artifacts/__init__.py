@@ -27,10 +27,6 @@ def refuse_paths(name: str) -> None:
         raise ArtifactError(f"{name!r} is not a plain file name")
 
 
-# The folder, in a store, of files that wait until they are published.
-STAGING = "_work"
-
-
 class Artifacts(Protocol):
     """Named files, each written whole or not at all."""
 
@@ -56,8 +52,8 @@ class Artifacts(Protocol):
             ArtifactError: some are still there, or the store is not a branch's alone.
         """
 
-    def staging(self) -> "Artifacts":
-        """The place in this store where files wait until they are published."""
+    def in_folder(self, name: str) -> "Artifacts":
+        """A folder of this store, whose files are none of its own."""
 
     def write(self, name: str, content: bytes) -> StoredFile:
         """Write the file under a plain name and return where readers find it.

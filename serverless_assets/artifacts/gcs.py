@@ -15,7 +15,7 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from serverless_assets import google_errors
-from serverless_assets.artifacts import STAGING, ArtifactError, StoredFile, refuse_paths
+from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
 
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -76,8 +76,8 @@ class GcsArtifacts:
                 if client.lookup_bucket(self.bucket, **self._call) is None:
                     raise
 
-    def staging(self) -> "GcsArtifacts":
-        return replace(self, folder=f"{self.folder}{STAGING}/")
+    def in_folder(self, name: str) -> "GcsArtifacts":
+        return replace(self, folder=f"{self.folder}{name}/")
 
     def write(self, name: str, content: bytes) -> StoredFile:
         refuse_paths(name)

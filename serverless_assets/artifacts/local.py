@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serverless_assets.artifacts import STAGING, ArtifactError, StoredFile, refuse_paths
+from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
 from serverless_assets.files import is_writable, write_atomically
 
 Change = Literal["written", "deleted"]
@@ -36,8 +36,8 @@ class LocalArtifacts:
     def clear(self) -> None:
         raise ArtifactError(f"{self.name} is part of SERVERLESS_HOME, and is not cleared by itself")
 
-    def staging(self) -> "LocalArtifacts":
-        folder = self.folder / STAGING
+    def in_folder(self, name: str) -> "LocalArtifacts":
+        folder = self.folder / name
         return LocalArtifacts(folder, folder)
 
     def write(self, name: str, content: bytes) -> StoredFile:

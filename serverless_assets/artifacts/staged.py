@@ -1,9 +1,13 @@
-"""Artifacts that wait in the store's staging place until the run that wrote them is published."""
+"""Artifacts that wait in a folder of the store until the run that wrote them is published.
 
-from collections.abc import Sequence
+Another folder keeps those of earlier releases, each once, by the hash of its content.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from serverless_assets.artifacts import Artifacts, StoredFile, refuse_paths
+from serverless_assets.artifacts import ArtifactError, Artifacts, StoredFile, refuse_paths
+from serverless_assets.hashing import digest
 
 # Ends the name of the staged file that says that a published one is to be deleted.
 DELETED = ".deleted"
@@ -13,8 +17,15 @@ DELETED = ".deleted"
 class StagedArtifacts:
     """See `Artifacts`. Files are written to `staged`; what is not there is read from `published`."""
 
-    staged: Artifacts
     published: Artifacts
+
+    @property
+    def staged(self) -> Artifacts:
+        return self.published.in_folder("_work")
+
+    @property
+    def kept(self) -> Artifacts:
+        return self.published.in_folder("_releases")
 
     @property
     def name(self) -> str:
@@ -27,13 +38,14 @@ class StagedArtifacts:
     def prepare(self) -> None:
         self.published.prepare()
         self.staged.prepare()
+        self.kept.prepare()
 
     def clear(self) -> None:
-        # The staging place is part of the store.
+        # Both folders are part of the store.
         self.published.clear()
 
-    def staging(self) -> Artifacts:
-        return self.staged
+    def in_folder(self, name: str) -> Artifacts:
+        return self.published.in_folder(name)
 
     def write(self, name: str, content: bytes) -> StoredFile:
         self.staged.delete(name + DELETED)
@@ -63,21 +75,77 @@ class StagedArtifacts:
     def check(self) -> str:
         return self.published.check()
 
-    def publish(self) -> Sequence[str]:
-        """Put each staged file in the place where people read it, and return the names of all.
+    def changed(self) -> Sequence[str]:
+        """The names of the files that the next `publish` writes or deletes."""
+        return sorted(name.removesuffix(DELETED) for name in self.staged.names(""))
+
+    def publish(self) -> None:
+        """Put each staged file in the place where people read it; `settle` completes that.
 
         Each appears whole. Interrupted at any point, the next call does the rest.
 
         Raises:
-            ArtifactError: some are still staged.
+            ArtifactError: some are not there yet.
         """
-        staged = self.staged.names("")
-        for name in staged:
+        for name in self.staged.names(""):
             if name.endswith(DELETED):
                 self.published.delete(name.removesuffix(DELETED))
             else:
                 content = self.staged.read(name)
                 if content is not None and content != self.published.read(name):
                     self.published.write(name, content)
+
+    def settle(self) -> None:
+        """Forget what was staged: it is published, and the release is recorded."""
+        for name in self.staged.names(""):
             self.staged.delete(name)
-        return staged
+
+    def keep(self, before: Mapping[str, str]) -> Mapping[str, str]:
+        """Keep a copy of every file that the next `publish` leaves where people read.
+
+        Args:
+            before: what this returned for the last release; files that did not change since are not read.
+
+        Returns:
+            By name, what `restore` finds the copy by.
+        """
+        changed, there = set(self.changed()), set(self.kept.names(""))
+        keys = {}
+        for name in self.names(""):
+            if name not in changed and before.get(name) in there:
+                keys[name] = before[name]
+            elif (content := self.read(name)) is not None:
+                keys[name] = digest(content, 32)
+                if keys[name] not in there:
+                    self.kept.write(keys[name], content)
+        return keys
+
+    def restore(self, keys: Mapping[str, str], now: Mapping[str, str]) -> None:
+        """Stage the files that `keep` returned these keys for; files of other names stay as they are.
+
+        Args:
+            now: the keys of the files that people read.
+
+        Raises:
+            ArtifactError: not all of them are staged.
+        """
+        self.refuse_missing(keys)
+        self.settle()
+        for name, key in keys.items():
+            if now.get(name) != key:
+                self.staged.write(name, self.kept.read(key) or b"")
+
+    def refuse_missing(self, keys: Mapping[str, str]) -> None:
+        """Raise `ArtifactError` unless all of the copies with these keys are there."""
+        there = set(self.kept.names(""))
+        for name, key in keys.items():
+            if key not in there:
+                raise ArtifactError(
+                    f"The release cannot be returned to: {self.kept.place(key).address}, the copy of {name}, "
+                    "is not there. Nothing was changed."
+                )
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Delete the copies with other keys: no release that is kept has them."""
+        for key in set(self.kept.names("")) - set(keys):
+            self.kept.delete(key)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from serverless_assets.artifacts import STAGING, ArtifactError, StoredFile, refuse_paths
+from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
 from serverless_assets.files import write_atomically
 
 
@@ -47,8 +47,8 @@ class UrlArtifacts:
         with self._errors(self.name):
             self._folder.mkdir(parents=True, exist_ok=True)
 
-    def staging(self) -> "UrlArtifacts":
-        return replace(self, folder=STAGING)
+    def in_folder(self, name: str) -> "UrlArtifacts":
+        return replace(self, folder=f"{self.folder}/{name}".lstrip("/"))
 
     def write(self, name: str, content: bytes) -> StoredFile:
         refuse_paths(name)

@@ -9,23 +9,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.staged import StagedArtifacts
 from serverless_assets.errors import UserError
+from serverless_assets.publishing.lease import Lease
 from serverless_assets.publishing.publisher import PartlyPublished, PendingAssets, Publisher, Storage
-from serverless_assets.publishing.releases import Release
+from serverless_assets.publishing.releases import RELEASES_KEPT, Release
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
-from serverless_assets.warehouse.bigquery_release import (
-    carry_out,
-    find_changes,
+from serverless_assets.warehouse.bigquery_history import (
+    carry_out_or_fail,
+    changes_to_restore,
+    forget,
     is_recorded,
-    prepare_datasets,
+    keep,
     read_releases,
     record_release,
 )
+from serverless_assets.warehouse.bigquery_release import (
+    Built,
+    adopt,
+    carry_out,
+    find_changes,
+    prepare_datasets,
+)
+
+# The record of the warehouse of a rollback that has begun and not ended.
+ROLLBACK = "rollback"
 
 
 class BigQueryPublisher(Publisher):
@@ -34,9 +47,13 @@ class BigQueryPublisher(Publisher):
     warehouse: BigQueryWarehouse
     artifacts: StagedArtifacts
 
-    def __init__(self, home: Path, warehouse: BigQueryWarehouse, store: Artifacts) -> None:
-        """`warehouse` and `store` are what people read."""
-        super().__init__(home, warehouse.working(), StagedArtifacts(store.staging(), store))
+    def __init__(
+        self, home: Path, warehouse: BigQueryWarehouse, store: Artifacts, keep: int = RELEASES_KEPT
+    ) -> None:
+        """`warehouse` and `store` are what people read. As many releases stay as are to `keep`."""
+        self._keep = keep
+        self._lease: Lease | None = None
+        super().__init__(home, warehouse.working(), StagedArtifacts(store))
 
     @property
     def published(self) -> Storage:
@@ -49,28 +66,56 @@ class BigQueryPublisher(Publisher):
     @property
     def pending_assets(self) -> PendingAssets:
         # The next run may be one of another machine.
-        return PendingAssets(self.home, shared=self.artifacts.staged.staging())
+        return PendingAssets(self.home, shared=self.artifacts.staged.in_folder("_work"))
 
     @contextmanager
     def scratch(self) -> Iterator[Storage]:
         with self.warehouse.published().scratch() as beside:
             yield Storage(beside, self.artifacts.published)
 
+    def take_lock(self, run_id: str, log: logging.Logger, wait: bool = True) -> None:
+        super().take_lock(run_id, log, wait)
+        prepare_datasets(self.warehouse)
+        self._lease = Lease(self.warehouse, self.home, run_id, log, wait)
+
+    def close(self) -> None:
+        if self._lease:
+            self._lease.release()
+            self._lease = None
+        super().close()
+
     def prepare(self, run_id: str, log: dg.DagsterLogManager) -> None:
         self.warehouse = self.warehouse.for_run(run_id)
         self.artifacts.prepare()
-        adopted = prepare_datasets(self.warehouse)
+        adopted = adopt(self.warehouse)
         if adopted:
             log.info(f"Continuing from the tables in {self.address}: {', '.join(sorted(adopted))}.")
+        unfinished = self.warehouse.read_record(ROLLBACK)
+        for release in self.releases() if unfinished else ():
+            if release.name == unfinished["release"]:
+                log.warning(f"Completing the rollback to {release}, which was interrupted.")
+                self.restore(release, log)
 
-    def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
+    def publish(self, run_id: str, log: logging.Logger, rollback: bool = False) -> None:
         read, began = self.warehouse.published(), datetime.now(UTC)
-        changes = find_changes(self.warehouse, self.existing)
+        built = {there: there.relations() for there in self.warehouse.with_custom_schemas()}
+        # A rollback takes off, too, what people read and the release did not have.
+        changes = find_changes(self.warehouse, built, () if rollback else self.existing)
+        files = self.artifacts.changed()
+        if not changes and not files and is_recorded(read):
+            log.info("Nothing changed, so nothing was published.")
+            return
+        if self._lease:
+            self._lease.check()
         for change in changes:
             if change.by_hand:
                 log.warning(f"{change.name} {change.by_hand}: it is published again.")
-        for schema in self.warehouse.with_custom_schemas() if changes else ():
-            schema.published().prepare()
+        releases = read_releases(read)
+        before = releases[0]["contents"] if releases else {}
+        # Before people read anything of it, so that what they read can be returned to.
+        contents = {"relations": keep(built), "files": self.artifacts.keep(before.get("files", {}))}
+        for there in built if changes else ():
+            there.published().prepare()
         errors = carry_out(read, changes)
         if errors:
             made = len(changes) - len(errors)
@@ -79,11 +124,9 @@ class BigQueryPublisher(Publisher):
                 + " ".join(f"{name}: {error}" for name, error in sorted(errors.items()))
             )
         try:
-            files = self.artifacts.publish()
-            if not changes and not files and is_recorded(read):
-                log.info("Nothing changed, so nothing was published.")
-                return
-            record_release(read, run_id, began)
+            self.artifacts.publish()
+            changed = [change.name.rpartition(".")[2] for change in changes] + [*files]
+            record_release(read, run_id, began, changed, contents, rollback)
         except UserError as error:
             raise PartlyPublished(f"All tables are in {self.address}, but not the rest. {error}") from error
         seconds = (datetime.now(UTC) - began).total_seconds()
@@ -91,13 +134,48 @@ class BigQueryPublisher(Publisher):
             f"Published {len(changes)} relations to {self.address} and {len(files)} files to "
             f"{self.artifacts.name} in {seconds:.1f} s."
         )
+        try:
+            self.artifacts.settle()
+            self._forget([{"run_id": run_id, "contents": contents}, *releases], built)
+        except UserError as error:
+            log.warning(f"Copies of old releases were not deleted; the next publish does that. {error}")
+
+    def _forget(self, releases: Sequence[Mapping[str, Any]], built: Built) -> None:
+        """Delete the copies of releases beyond those to keep; one that was returned to counts once."""
+        runs = list(dict.fromkeys(release["run_id"] for release in releases))[: self._keep]
+        contents = [release["contents"] for release in releases if release["run_id"] in runs]
+        forget(built, [content.get("relations", {}) for content in contents])
+        self.artifacts.forget({key for content in contents for key in content.get("files", {}).values()})
 
     def releases(self) -> Sequence[Release]:
         rows = read_releases(self.warehouse.published())
-        return [Release(row["run_id"], row["run_id"], row["published_at"], is_kept=False) for row in rows]
+        runs = list(dict.fromkeys(row["run_id"] for row in rows))[: self._keep]
+        return [
+            Release(
+                row["published_at"].isoformat(),
+                row["run_id"],
+                row["published_at"],
+                row["changed"],
+                bool(row.get("is_rollback")),
+                is_kept=row["run_id"] in runs and "relations" in row["contents"],
+            )
+            for row in rows
+        ]
 
     def restore(self, release: Release, log: logging.Logger) -> None:
-        raise NotImplementedError("no release is kept yet")
+        releases = {row["published_at"].isoformat(): row for row in read_releases(self.warehouse.published())}
+        contents, now = (releases[name]["contents"] for name in (release.name, max(releases)))
+        built = {there: there.relations() for there in self.warehouse.with_custom_schemas()}
+        changes = changes_to_restore(built, contents["relations"])
+        self.artifacts.refuse_missing(contents["files"])
+        # Until it is done, a run that finds this does it first.
+        self.warehouse.write_record(ROLLBACK, {"release": release.name})
+        for there in built:
+            carry_out_or_fail(there, changes[there])
+        self.artifacts.restore(contents["files"], now.get("files", {}))
+        self.pending_assets.replace(())
+        self.publish(release.run_id, log, rollback=True)
+        self.warehouse.write_record(ROLLBACK, {})
 
     @property
     def scratch_places(self) -> Mapping[str, Callable[[], None]]:

@@ -37,7 +37,7 @@ from serverless_assets.publishing.layout import (
     stamp,
 )
 from serverless_assets.publishing.publisher import PartlyPublished, Publisher, Storage
-from serverless_assets.publishing.releases import Release
+from serverless_assets.publishing.releases import RELEASES_KEPT, Release
 from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
     Base,
@@ -54,7 +54,6 @@ from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
 # In each of them: the run, when it was published, what it changed, and the release before.
 ABOUT = "release.json"
-RELEASES_KEPT = 3
 
 
 class LocalPublisher(Publisher):
@@ -74,7 +73,7 @@ class LocalPublisher(Publisher):
         super().__init__(
             home,
             DuckDBWarehouse(layout.working_warehouse, dbt_schema),
-            StagedArtifacts(store.staging(), store)
+            StagedArtifacts(store)
             if store
             else LocalArtifacts(layout.working_artifacts, layout.artifacts, layout.artifact_changes),
         )
@@ -113,27 +112,50 @@ class LocalPublisher(Publisher):
             log.info(start)
 
     def publish(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        is_new = publish(self.layout, run_id, self._keep)
-        files: Sequence[str] = ()
         if isinstance(self.artifacts, StagedArtifacts):
-            try:
-                files = self.artifacts.publish()
-            except ArtifactError as error:
-                raise PartlyPublished(f"{self.layout.warehouse} is, but not all files. {error}") from error
-        if is_new or files:
+            is_new = self._publish_with_files(self.artifacts, run_id)
+        else:
+            is_new = publish(self.layout, run_id, self._keep)
+        if is_new:
             log.info(f"Published {self.layout.warehouse}.")
         else:
             log.info("Nothing changed, so nothing was published.")
+
+    def _publish_with_files(self, artifacts: StagedArtifacts, run_id: str) -> bool:
+        """Publish the warehouse, then the files, which are in a store of their own; whether any changed."""
+        files: Mapping[str, str] = _files_of(self.layout.release)
+        if artifacts.changed():
+            files = artifacts.keep(files)
+        is_new = publish(self.layout, run_id, self._keep, files)
+        try:
+            artifacts.publish()
+            artifacts.settle()
+            if is_new:
+                artifacts.forget({key for path in _history(self.layout) for key in _files_of(path).values()})
+        except ArtifactError as error:
+            raise PartlyPublished(f"{self.layout.warehouse} is, but not all files. {error}") from error
+        return is_new
 
     def releases(self) -> Sequence[Release]:
         return read_releases(self.layout)
 
     def restore(self, release: Release, log: logging.Logger) -> None:
+        files = _files_of(self.layout.releases / release.name)
+        if isinstance(self.artifacts, StagedArtifacts):
+            self.artifacts.restore(files, _files_of(self.layout.release))
         restore(self.layout, release.name)
+        if isinstance(self.artifacts, StagedArtifacts):
+            self.artifacts.publish()
+            self.artifacts.settle()
 
 
-def publish(layout: Layout, run_id: str, keep: int = RELEASES_KEPT) -> bool:
-    """Make the working copy the current release in one step; False if it already is."""
+def publish(
+    layout: Layout, run_id: str, keep: int = RELEASES_KEPT, files: Mapping[str, str] | None = None
+) -> bool:
+    """Make the working copy the current release in one step; False if it already is.
+
+    `files` are those of a store of its own, by name, each with what its copy is found by.
+    """
     if layout.working_warehouse.with_suffix(".duckdb.wal").exists():
         # A killed run left committed rows in the log beside the file, or dbt still holds it open.
         DuckDBWarehouse(layout.working_warehouse, schema="main").flush()
@@ -141,6 +163,8 @@ def publish(layout: Layout, run_id: str, keep: int = RELEASES_KEPT) -> bool:
     is_current = layout.release is not None and base == Base(
         layout.release.name, stamps(layout.release), stamps(layout.work)
     )
+    files, before = files or {}, _files_of(layout.release)
+    is_current = is_current and files == before
     if not is_current:
         folder = _begin_release(layout, run_id)
         if layout.working_warehouse.exists():
@@ -149,7 +173,8 @@ def publish(layout: Layout, run_id: str, keep: int = RELEASES_KEPT) -> bool:
         for file in artifact_files(layout.working_artifacts):
             if not _put_artifact(layout, base, file, folder / "artifacts" / file.name):
                 changed.append(file.name)
-        _make_current(layout, folder, run_id, changed=changed)
+        changed += sorted({name for name, _ in files.items() ^ before.items()})
+        _make_current(layout, folder, run_id, changed=changed, files=files)
     link_published(layout, adopted=base.published.get(WAREHOUSE) if base else None)
     if not is_current:
         write_base(layout)
@@ -171,7 +196,7 @@ def restore(layout: Layout, name: str) -> None:
     for file in filter(Path.exists, files):
         share_atomically(file, folder / file.relative_to(earlier))
     changed = _changed_relations(layout.release and layout.release / WAREHOUSE, folder / WAREHOUSE)
-    _make_current(layout, folder, run_id, changed=changed, returns_to=name)
+    _make_current(layout, folder, run_id, changed=changed, files=_files_of(earlier), returns_to=name)
     link_published(layout, adopted=None)
 
 
@@ -224,6 +249,11 @@ def _history(layout: Layout) -> Sequence[Path]:
             older = [path for path in others if path not in history and not path.name.startswith(".")]
             release = max(older, default=None)
     return history
+
+
+def _files_of(release: Path | None) -> dict[str, str]:
+    """The files in a store of its own that belong to a release, with what their copies are found by."""
+    return dict(_about(release).get("files", {})) if release else {}
 
 
 def _about(release: Path) -> Mapping[str, Any]:

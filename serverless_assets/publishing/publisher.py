@@ -151,6 +151,7 @@ class Publisher(ABC):
         Raises:
             UserError: there is no such release, or a run is at work.
         """
+        find_release(self.releases(), run)
         try:
             self.take_lock("rollback", log, wait=False)
             releases = self.releases()

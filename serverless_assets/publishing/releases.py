@@ -7,6 +7,8 @@ from datetime import datetime
 from serverless_assets.errors import UserError
 from serverless_assets.names import name_some
 
+RELEASES_KEPT = 3
+
 
 class ReleaseError(UserError):
     """There is no such release to return to; the message says which there are."""
@@ -44,7 +46,7 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
             now; where that was itself returned to, the one before its first publish.
 
     Raises:
-        ReleaseError: there is none, it is read already, or it is kept no longer.
+        ReleaseError: there is none, or it is kept no longer.
     """
     if not releases:
         raise ReleaseError("Nothing was published yet, so there is no release to return to.")
@@ -56,8 +58,6 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
         others = [release for release in releases if release.run_id.startswith(run)]
         if len({release.run_id for release in others}) > 1:
             raise ReleaseError(f"{run!r} begins the ids of several runs. Give more of it.")
-        if others and others[0].run_id == now.run_id:
-            raise ReleaseError(f"The release of run {now.run_id[:8]} is what people read now.")
     kept = [release for release in others if release.is_kept]
     if kept:
         return kept[0]

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dagster_gcp import BigQueryResource
+from google.api_core.exceptions import PreconditionFailed
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
@@ -37,6 +38,12 @@ from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, Stag
 
 # BigQuery's list price on demand, for an estimate: a project may have another.
 USD_PER_TIB, TIB = 6.25, 1 << 40
+# Begins the names of the copies by which earlier releases can be returned to.
+KEPT_PREFIX = f"{RECORD_PREFIX}kept_"
+# The record that the lock of runs is.
+LOCK = "lock"
+# Begins the names of tables that are not of the project, whichever of its models there are.
+OWN = (STAGING_PREFIX, KEPT_PREFIX, f"{RECORD_PREFIX}{LOCK}")
 STAGING_LIFETIME = timedelta(hours=1)
 SCRATCH_LIFETIME = timedelta(days=1)
 # What BigQuery knows of a table takes a call of some 0.1 s, and costs nothing. One query would tell it of all
@@ -301,6 +308,12 @@ class BigQueryWarehouse:
             tables = pool.map(jobs.table, map(self.reference, self._names(jobs)))
             return {table.table_id: table for table in tables if table}
 
+    def kept_names(self) -> set[str]:
+        """The names of the copies in the dataset by which earlier releases can be returned to."""
+        with self._jobs(self._dataset) as jobs:
+            names = {item.table_id for item in jobs.client.list_tables(self._dataset, **jobs.call)}
+        return {name for name in names if name.startswith(KEPT_PREFIX)}
+
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             for table in pool.map(jobs.table, map(self.reference, notes)):
@@ -324,6 +337,30 @@ class BigQueryWarehouse:
                 jobs.describe(table, json.dumps(content))
             else:
                 jobs.client.delete_table(table, not_found_ok=True, **jobs.call)
+
+    def read_record_version(self, name: str) -> tuple[Mapping[str, Any], str]:
+        """A record and its version, which every write changes."""
+        table = bigquery.Table(self.reference(f"{RECORD_PREFIX}{name}"))
+        with self._jobs(self.qualified_name(table.table_id)) as jobs:
+            existing = jobs.table(table.reference) or jobs.client.create_table(
+                table, exists_ok=True, **jobs.call
+            )
+        return json.loads(existing.description or "{}"), existing.etag
+
+    def replace_record(self, name: str, content: Mapping[str, Any], version: str) -> str | None:
+        """Write a record, in one step, if it is of this version still; its new version, else None.
+
+        That is also the answer where an answer of Google got lost and the call was made again.
+        """
+        table = bigquery.Table(self.reference(f"{RECORD_PREFIX}{name}"))
+        table.description = json.dumps(content)
+        # The client sends it as the condition, `If-Match`.
+        table = bigquery.Table.from_api_repr({**table.to_api_repr(), "etag": version})
+        with self._jobs(self.qualified_name(table.table_id)) as jobs:
+            try:
+                return str(jobs.client.update_table(table, ["description"], **jobs.call).etag)
+            except PreconditionFailed:
+                return None
 
     def drop_relation(self, table: str) -> None:
         with self._jobs(self.qualified_name(table)) as jobs:
@@ -381,7 +418,7 @@ class BigQueryWarehouse:
 
     def _names(self, jobs: Jobs) -> set[str]:
         items = jobs.client.list_tables(self._dataset, **jobs.call)
-        return {item.table_id for item in items if not item.table_id.startswith(STAGING_PREFIX)}
+        return {item.table_id for item in items if not item.table_id.startswith(OWN)}
 
     def _staging(self, table: TableShape) -> bigquery.Table:
         """A table for the rows on their way. It expires, so that a killed run leaves nothing behind."""

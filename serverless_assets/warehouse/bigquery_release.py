@@ -4,12 +4,9 @@ A table is replaced by a clone of the built one and a view by its query over wha
 atomic statement that reads no rows and is not charged for. docs/bigquery.md says what a replacement keeps.
 """
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
 
 from google.cloud import bigquery
 
@@ -20,8 +17,10 @@ from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, SERVICE, BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_jobs import Jobs
 
-# A row for each release: the run, when its first relation was replaced and since when all of it is there.
+# A row for each release, written by `bigquery_history`.
 RELEASES = "serverless_releases"
+# What BigQuery knows of the relations in each work dataset, by name.
+Built = Mapping[BigQueryWarehouse, Mapping[str, bigquery.Table]]
 # In the note of a published relation: a hash of the description that it was published with, which tells
 # whether somebody wrote another one.
 WORDS = "words"
@@ -42,12 +41,15 @@ class Change:
     by_hand: str = ""
 
 
-def find_changes(work: BigQueryWarehouse, existing: Collection[str]) -> Sequence[Change]:
+def find_changes(
+    work: BigQueryWarehouse, built_relations: Built, existing: Collection[str]
+) -> Sequence[Change]:
     """What to run so that people read what is in the work datasets: tables first, then views, then drops.
 
     A relation that has the same note in both is the same in both. One without a note is not of a run.
 
     Args:
+        built_relations: what is in each of the work datasets.
         existing: the names of all that runs can build. What people read of a model that is no longer there
             is dropped once its built relation was.
 
@@ -58,9 +60,9 @@ def find_changes(work: BigQueryWarehouse, existing: Collection[str]) -> Sequence
     views: dict[str, Change] = {}
     dropped: list[Change] = []
     record: bigquery.Table | None = None
-    for there in work.with_custom_schemas():
+    for there, built in built_relations.items():
         read = there.published()
-        built, live = there.relations(), read.relations()
+        live = read.relations()
         # It lies in the first of them.
         record = record or live.get(RELEASES)
         with read.jobs() as jobs:
@@ -75,14 +77,14 @@ def find_changes(work: BigQueryWarehouse, existing: Collection[str]) -> Sequence
                 by_hand = _by_hand(relation, before, record)
                 if relation.table_type == "VIEW":
                     view = _view(relation, before, work, read)
-                    views[there.quoted_name(name)] = replace(view, by_hand=by_hand)
+                    views[read.quoted_name(name)] = replace(view, by_hand=by_hand)
                 else:
                     table = _table(jobs, relation, before, there, read)
                     tables.append(replace(table, by_hand=by_hand))
         for name, relation in live.items():
             if sql.note_in(relation.description) and name not in built and name not in existing:
-                dropped.append(Change(read.qualified_name(name), [_drop(relation, read)]))
-    return [*tables, *_parents_first(views, work), *dropped]
+                dropped.append(Change(read.qualified_name(name), [drop_statement(relation, read)]))
+    return [*tables, *parents_first(views), *dropped]
 
 
 def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str, str]:
@@ -104,52 +106,25 @@ def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str
     return errors
 
 
-def record_release(read: BigQueryWarehouse, run_id: str, began: datetime) -> None:
-    """Record that all of a run's relations and files are what people read."""
-    table = bigquery.Table(f"{read.project}.{read.dataset}.{RELEASES}")
-    table.schema = [
-        bigquery.SchemaField("run_id", "STRING", description="The run that was published."),
-        bigquery.SchemaField("began_at", "TIMESTAMP", description="When its first relation was replaced."),
-        bigquery.SchemaField("published_at", "TIMESTAMP", description="Since when all of it is there."),
-    ]
-    with read.jobs() as jobs:
-        jobs.client.create_table(table, exists_ok=True, **jobs.call)
-        began_at = f"timestamp '{began:%Y-%m-%d %H:%M:%S.%f+00}'"
-        jobs.run(
-            f"insert into {read.quoted_name(RELEASES)} (run_id, began_at, published_at) "
-            f"values ({sql.literal(run_id)}, {began_at}, current_timestamp())"
-        )
-        jobs.describe(table, f"Which run is read since when: now run {run_id}.")
-
-
-def is_recorded(read: BigQueryWarehouse) -> bool:
-    """Whether the last release is on record: no relation of a run was replaced after that was written."""
-    relations = dict(read.relations())
-    record = relations.pop(RELEASES, None)
-    replaced = [table.modified for table in relations.values() if sql.note_in(table.description)]
-    return not replaced or (record is not None and max(replaced) <= record.modified)
-
-
-def read_releases(read: BigQueryWarehouse) -> Sequence[Mapping[str, Any]]:
-    """The rows of the table of releases, the newest first."""
-    with read.jobs() as jobs:
-        table = jobs.table(read.reference(RELEASES))
-        rows = [dict(row) for row in jobs.client.list_rows(table, **jobs.call)] if table else []
-    return sorted(rows, key=lambda row: row["published_at"], reverse=True)
-
-
-def prepare_datasets(work: BigQueryWarehouse) -> Sequence[str]:
-    """Create the dataset that people read and the one that runs write to, and return what was adopted.
-
-    An earlier version of this project built in what is now read by people. Its tables, with their notes, are
-    cloned into the work dataset, so that the next run continues from them. Views are built anew.
+def prepare_datasets(work: BigQueryWarehouse) -> None:
+    """Create the dataset that people read and the one that runs write to.
 
     Raises:
-        WarehouseError: a dataset cannot be created or lies elsewhere, or a table cannot be cloned.
+        WarehouseError: a dataset cannot be created or lies elsewhere.
     """
-    read = work.published()
-    published = read.prepare()
-    dataset = work.prepare(published)
+    work.prepare(work.published().prepare())
+
+
+def adopt(work: BigQueryWarehouse) -> Sequence[str]:
+    """Continue from what an earlier version of this project built in what is now read by people.
+
+    Its tables, with their notes, are cloned into the work dataset; their names are returned. Views are built
+    anew.
+
+    Raises:
+        WarehouseError: a table cannot be cloned.
+    """
+    read, dataset = work.published(), work.prepare()
     if dataset.description == COMPLETE:
         return []
     adopted = []
@@ -157,8 +132,10 @@ def prepare_datasets(work: BigQueryWarehouse) -> Sequence[str]:
     with work.jobs() as jobs:
         for name, table in read.relations().items():
             if table.table_type != "VIEW" and sql.note_in(table.description) and name not in built:
-                options = _options(sql.words_in(table.description), sql.note_in(table.description), {}, table)
-                jobs.run(_clone(work.quoted_name(name), read.quoted_name(name), options))
+                options = options_clause(
+                    sql.words_in(table.description), sql.note_in(table.description), {}, table
+                )
+                jobs.run(clone_statement(work.quoted_name(name), read.quoted_name(name), options))
                 adopted.append(name)
         dataset.description = COMPLETE
         jobs.client.update_dataset(dataset, ["description"], **jobs.call)
@@ -192,10 +169,10 @@ def _table(
     options = _published_options(built, live)
     if live is not None and live.table_type != "VIEW" and jobs.is_guarded(live):
         return Change(read.qualified_name(name), _replace_rows_in_place(built, live, target, source, options))
-    clone = _clone(target, source, options)
-    if live is not None and (live.table_type == "VIEW" or _layout(live) != _layout(built)):
+    clone = clone_statement(target, source, options)
+    if live is not None and (live.table_type == "VIEW" or layout_of(live) != layout_of(built)):
         # BigQuery does not replace a view by a table, nor a table by one of another layout.
-        return Change(read.qualified_name(name), [_drop(live, read), clone])
+        return Change(read.qualified_name(name), [drop_statement(live, read), clone])
     return Change(read.qualified_name(name), [clone])
 
 
@@ -205,7 +182,7 @@ def _view(
     query = str(built.view_query).replace(work.dataset, work.published().dataset)
     target, options = read.quoted_name(built.table_id), _published_options(built, live)
     create = f"create or replace view {target}\n{options}\nas {query}"
-    drop = [_drop(live, read)] if live is not None and live.table_type != "VIEW" else []
+    drop = [drop_statement(live, read)] if live is not None and live.table_type != "VIEW" else []
     return Change(read.qualified_name(built.table_id), [*drop, create], is_view=True)
 
 
@@ -228,11 +205,11 @@ def _replace_rows_in_place(
     ]
 
 
-def _clone(target: str, source: str, options: str) -> str:
+def clone_statement(target: str, source: str, options: str) -> str:
     return f"create or replace table {target}\nclone {source}\n{options}"
 
 
-def _drop(relation: bigquery.Table, read: BigQueryWarehouse) -> str:
+def drop_statement(relation: bigquery.Table, read: BigQueryWarehouse) -> str:
     kind = "view" if relation.table_type == "VIEW" else "table"
     return f"drop {kind} if exists {read.quoted_name(relation.table_id)}"
 
@@ -244,10 +221,10 @@ def _published_options(built: bigquery.Table, live: bigquery.Table | None) -> st
         sql.words_in(live.description)
     ):
         words = sql.words_in(live.description)
-    return _options(words, note, live.labels if live is not None else {}, built, live)
+    return options_clause(words, note, live.labels if live is not None else {}, built, live)
 
 
-def _options(
+def options_clause(
     words: str,
     note: Mapping[str, object],
     labels: Mapping[str, str],
@@ -268,18 +245,15 @@ def _options(
     return f"options({', '.join(options)})"
 
 
-def _layout(table: bigquery.Table) -> tuple[object, ...]:
+def layout_of(table: bigquery.Table) -> tuple[object, ...]:
     partitioning = table.time_partitioning
     by_time = partitioning and (partitioning.type_, partitioning.field)
     return (by_time, table.range_partitioning, table.clustering_fields)
 
 
-def _parents_first(views: Mapping[str, Change], work: BigQueryWarehouse) -> Iterator[Change]:
-    """The views, each after those that its query names."""
-    waiting = {
-        re.sub(re.escape(work.dataset), work.published().dataset, name, count=1): v
-        for name, v in views.items()
-    }
+def parents_first(views: Mapping[str, Change]) -> Iterator[Change]:
+    """The views, by their quoted names, each after those that its query names."""
+    waiting = dict(views)
     while waiting:
         ready = [
             name

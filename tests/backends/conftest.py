@@ -22,10 +22,12 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.gcs import GcsArtifacts
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.artifacts.url import UrlArtifacts
+from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.warehouse import Warehouse
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.backends.parity import HEADING
+from tests.backends.released_shop import Shop
 from tests.backends.stock import ORDERS, STOCK, orders
 from tests.backends.watched import Watched
 from tests.services.bigquery import PROJECT, BigQuery, bigquery
@@ -125,6 +127,13 @@ def watched(gcp_backend: Backend, google: Google, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", running.url)
         path = gcp_backend.file(orders(("x", datetime(2026, 2, 14), 20)))
         yield Watched(gcp_backend, warehouse, running, path)
+
+
+@pytest.fixture
+def shop(gcp_backend: Backend, tmp_path: Path) -> Shop:
+    warehouse = gcp_backend.warehouse
+    assert isinstance(warehouse, BigQueryWarehouse)
+    return Shop(BigQueryPublisher(tmp_path / "home", warehouse, gcp_backend.artifacts))
 
 
 @pytest.fixture

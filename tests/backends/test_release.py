@@ -2,10 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.cloud import bigquery
@@ -16,76 +14,13 @@ from serverless_assets.publishing.publisher import PartlyPublished
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_release import RELEASES
-from tests.backends.conftest import Backend, Google
+from tests.backends.conftest import Google
+from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases, table
 from tests.backends.stock import FACTS, FEBRUARY, MARCH, ORDERS, STOCK, orders
 from tests.backends.watched import DENIED, is_swap, refusing
 from tests.services.proxy import Answer, Asked, proxy
 
 pytestmark = pytest.mark.gcp
-
-ASSETS = ("raw_orders", "raw_items", "some_orders")
-LOG: Any = logging.getLogger("run")
-
-
-class Shop:
-    """A publisher, and runs that write two tables, a view of one of them, and a file."""
-
-    def __init__(self, publisher: BigQueryPublisher, folder: Path) -> None:
-        self.publisher, self.folder = publisher, folder
-
-    def run(self, number: int, failed: str | None = None, assets: tuple[str, ...] = ASSETS) -> bool:
-        """Write rows that are all of the amount `number`; whether they were published."""
-        self.publisher.begin(f"run-{number}", assets, ASSETS, LOG)
-        try:
-            warehouse = self.publisher.warehouse
-            for name in ("raw_orders", "raw_items"):
-                rows = orders(*[(id, at, number) for id, at, _ in STOCK])
-                warehouse.replace_rows(replace(ORDERS, name=name), rows, {"version": f"{name} {number}"})
-            base = warehouse.quoted_name("raw_orders")
-            view = warehouse.quoted_name("some_orders")
-            warehouse.query(f"create or replace view {view} as select * from {base} where amount >= {number}")
-            warehouse.write_states({"some_orders": {"version": f"view {number}"}})
-            self.publisher.artifacts.write("report.html", f"report {number}".encode())
-            outcomes = [
-                AssetOutcome(asset, "failed" if asset == failed else "built", "a reason") for asset in assets
-            ]
-            return self.publisher.end(f"run-{number}", outcomes, LOG)
-        finally:
-            self.publisher.close()
-
-    def read(self) -> dict[str, Any]:
-        """What people read: the amounts in each relation, and the file."""
-        published = self.publisher.published
-        amounts = {
-            name: published.warehouse.query(
-                f"select distinct amount from {published.warehouse.quoted_name(name)} order by amount"
-            )["amount"].to_pylist()
-            for name in ASSETS
-        }
-        return {**amounts, "report": published.artifacts.read("report.html")}
-
-
-def release_of(number: int) -> dict[str, Any]:
-    return {**{name: [number] for name in ASSETS}, "report": f"report {number}".encode()}
-
-
-@pytest.fixture
-def shop(gcp_backend: Backend, tmp_path: Path) -> Iterator[Shop]:
-    warehouse = gcp_backend.warehouse
-    assert isinstance(warehouse, BigQueryWarehouse)
-    yield Shop(BigQueryPublisher(tmp_path / "home", warehouse, gcp_backend.artifacts), tmp_path)
-
-
-def table(shop: Shop, name: str) -> bigquery.Table:
-    warehouse = shop.publisher.published.warehouse
-    assert isinstance(warehouse, BigQueryWarehouse)
-    return warehouse.relations()[name]
-
-
-def releases(shop: Shop) -> list[str]:
-    name = shop.publisher.published.warehouse.quoted_name(RELEASES)
-    answer = shop.publisher.warehouse.query(f"select run_id from {name} order by published_at")
-    return list(answer["run_id"].to_pylist())
 
 
 def test_a_run_that_failed_changes_nothing_that_people_read_and_says_so(
@@ -107,7 +42,7 @@ def test_what_another_machine_did_not_finish_is_not_published(shop: Shop, tmp_pa
     elsewhere = shop.publisher
     published = elsewhere.published
     assert isinstance(published.warehouse, BigQueryWarehouse)
-    other = Shop(BigQueryPublisher(tmp_path / "other", published.warehouse, published.artifacts), tmp_path)
+    other = Shop(BigQueryPublisher(tmp_path / "other", published.warehouse, published.artifacts))
     assert not other.run(3, assets=("raw_orders", "raw_items"))
     assert other.read() == release_of(1)
 

@@ -150,7 +150,6 @@ def test_the_release_to_return_to(releases, wanted, found):
         ([C, B, Z], "dddd", "No release of a run 'dddd' is kept. Those of these runs are: bbbb1."),
         ([C, B, Z], "aaaz", "The release of run aaaz1 is kept no longer. Those of these runs are: bbbb1."),
         ([C, A, Z], "aaa", "'aaa' begins the ids of several runs. Give more of it."),
-        ([C, B, A], "cccc1", "The release of run cccc1 is what people read now."),
     ],
 )
 def test_a_release_that_cannot_be_returned_to_is_refused_in_words(releases, wanted, sentence):

@@ -2,7 +2,8 @@
 
 - `create or replace table ... clone` replaces a table that there is, in one step, and takes options.
 - The options `description` and `labels` of a view, of a clone and of `alter table` are kept.
-- `tables.get` tells the query of a view.
+- `tables.get` tells the query of a view, and `tables.delete` deletes one.
+- `tables.patch` with the header `If-Match` changes a table of that version, or none.
 """
 
 import ast
@@ -14,9 +15,12 @@ from typing import Any
 from bqemulator import cli
 from bqemulator.api.routes import tables as routes
 from bqemulator.catalog import ddl_sync
+from bqemulator.domain.errors import ResourceRef, resource_not_found
 from bqemulator.jobs import executor
 from bqemulator.storage.sql_identifiers import quoted_table_ref
 from bqemulator.versioning import clone, ddl
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
 
 OPTIONS = re.compile(r"\boptions\s*\((?P<options>.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 ALTER = re.compile(r"\s*alter table (?P<table>\S+) set options\((?P<options>.*)\)\s*$", re.I | re.DOTALL)
@@ -108,6 +112,42 @@ def with_view(meta: Any) -> dict[str, Any]:
     view = {"view": {"query": meta.view_query, "useLegacySql": False}} if meta.view_query else {}
     return {**to_rest(meta), **view}
 
+
+async def delete_table_or_view(project_id: str, dataset_id: str, table_id: str, ctx: routes._Ctx) -> Response:
+    meta = ctx.catalog.get_table(project_id, dataset_id, table_id)
+    if meta is None or not meta.view_query:
+        return await routes.delete_table(project_id, dataset_id, table_id, ctx)
+    async with ctx.engine.write_lock():
+        ctx.engine.execute(f"drop view if exists {quoted_table_ref(project_id, dataset_id, table_id)}")
+        ctx.catalog.delete_table(project_id, dataset_id, table_id)
+    return Response(status_code=204)
+
+
+async def patch_if_match(
+    project_id: str, dataset_id: str, table_id: str, request: Request, ctx: routes._Ctx
+) -> Any:
+    await request.json()
+    async with ctx.engine.write_lock():
+        meta = ctx.catalog.get_table(project_id, dataset_id, table_id)
+        if meta is None:
+            raise resource_not_found(ResourceRef("table", project_id, dataset_id, table_id))
+        if request.headers.get("if-match", meta.etag) != meta.etag:
+            message = "Precondition check failed."
+            errors = [{"reason": "conditionNotMet", "message": message, "domain": "global"}]
+            return JSONResponse({"error": {"code": 412, "message": message, "errors": errors}}, 412)
+        return await routes.patch_table(project_id, dataset_id, table_id, request, ctx)
+
+
+for route in list(routes.router.routes):
+    for method, before, after in (
+        ("DELETE", routes.delete_table, delete_table_or_view),
+        ("PATCH", routes.patch_table, patch_if_match),
+    ):
+        if getattr(route, "endpoint", None) is before:
+            routes.router.routes.remove(route)
+            # Its path carries the router's prefix already.
+            path = route.path.removeprefix(routes.router.prefix)
+            routes.router.add_api_route(path, after, methods=[method], response_model=None)
 
 ddl.VersioningDDLRouter.parse = parse_with_options
 clone.CloneManager.create = create_or_replace

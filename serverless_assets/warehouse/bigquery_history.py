@@ -1,0 +1,188 @@
+"""The releases of BigQuery: the record of each, and copies by which people can return to it.
+
+A copy of a table is a clone, which stores nothing but what the table lost since; a copy of a view is a view.
+Copies lie in the work datasets and are named by the note of the relation, so that a relation that did not
+change has one copy for all releases.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from google.cloud import bigquery
+
+from serverless_assets.hashing import json_digest
+from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse import bigquery_sql as sql
+from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, KEPT_PREFIX, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_release import (
+    RELEASES,
+    Built,
+    Change,
+    carry_out,
+    clone_statement,
+    drop_statement,
+    layout_of,
+    options_clause,
+    parents_first,
+)
+
+# By work dataset, the name of the copy of each relation.
+Kept = Mapping[str, Mapping[str, str]]
+SCHEMA = (
+    bigquery.SchemaField("run_id", "STRING", description="The run that made the release."),
+    bigquery.SchemaField("began_at", "TIMESTAMP", description="When its first relation was replaced."),
+    bigquery.SchemaField("published_at", "TIMESTAMP", description="Since when all of it is there."),
+    bigquery.SchemaField("is_rollback", "BOOL", description="Whether an earlier release was returned to."),
+    bigquery.SchemaField("changed", "STRING", description="As JSON: the relations and files it changed."),
+    bigquery.SchemaField("contents", "STRING", description="As JSON: the copies of all that it holds."),
+)
+
+
+def record_release(
+    read: BigQueryWarehouse,
+    run_id: str,
+    began: datetime,
+    changed: Collection[str],
+    contents: Mapping[str, Any],
+    is_rollback: bool = False,
+) -> None:
+    """Record that all of a run's relations and files are what people read."""
+    table = bigquery.Table(read.reference(RELEASES), schema=SCHEMA)
+    with read.jobs() as jobs:
+        existing = jobs.client.create_table(table, exists_ok=True, **jobs.call)
+        if len(existing.schema) < len(SCHEMA):
+            # Earlier versions recorded less.
+            existing.schema = SCHEMA
+            jobs.client.update_table(existing, ["schema"], **jobs.call)
+        texts = [sql.literal(json.dumps(value)) for value in (sorted(changed), dict(contents))]
+        jobs.run(
+            f"insert into {read.quoted_name(RELEASES)} ({', '.join(field.name for field in SCHEMA)}) values "
+            f"({sql.literal(run_id)}, timestamp '{began.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f+00}', "
+            f"current_timestamp(), {is_rollback}, {texts[0]}, {texts[1]})"
+        )
+        jobs.describe(table, f"Which run is read since when: now run {run_id}.")
+
+
+def read_releases(read: BigQueryWarehouse) -> Sequence[Mapping[str, Any]]:
+    """The rows of the record, the newest first, with their JSON read. That costs nothing."""
+    with read.jobs() as jobs:
+        table = jobs.table(read.reference(RELEASES))
+        rows = [dict(row) for row in jobs.client.list_rows(table, **jobs.call)] if table else []
+    for row in rows:
+        row["changed"], row["contents"] = (
+            json.loads(row.get(name) or default) for name, default in (("changed", "[]"), ("contents", "{}"))
+        )
+    return sorted(rows, key=lambda row: row["published_at"], reverse=True)
+
+
+def is_recorded(read: BigQueryWarehouse) -> bool:
+    """Whether the last release is on record: no relation of a run was replaced after that was written."""
+    relations = dict(read.relations())
+    record = relations.pop(RELEASES, None)
+    replaced = [table.modified for table in relations.values() if sql.note_in(table.description)]
+    return not replaced or (record is not None and max(replaced) <= record.modified)
+
+
+def keep(built_relations: Built) -> Kept:
+    """Copy each built relation that has no copy yet, and return the copies of all.
+
+    Raises:
+        WarehouseError: one cannot be copied.
+    """
+    kept = {}
+    for there, built in built_relations.items():
+        notes = {name: sql.note_in(relation.description) for name, relation in built.items()}
+        copies = {
+            name: f"{KEPT_PREFIX}{name}_{json_digest([built[name].table_type == 'VIEW', note])}"
+            for name, note in notes.items()
+            if note
+        }
+        existing = there.kept_names()
+        carry_out_or_fail(
+            there,
+            [_copy(there, built[name], copy) for name, copy in copies.items() if copy not in existing],
+        )
+        kept[there.dataset] = copies
+    return kept
+
+
+def changes_to_restore(built_relations: Built, kept: Kept) -> Mapping[BigQueryWarehouse, Sequence[Change]]:
+    """What puts the copies in the place of what runs have built since, and drops what has none.
+
+    Raises:
+        WarehouseError: a copy is not there.
+    """
+    plan = {}
+    for there, built in built_relations.items():
+        copies = _read(there, kept.get(there.dataset, {}))
+        tables, views = [], {}
+        for name, copy in copies.items():
+            before = built.get(name)
+            if before is not None and sql.note_in(before.description) == sql.note_in(copy.description):
+                continue
+            is_replaced = before is None or (before.table_type == "VIEW", layout_of(before)) == (
+                copy.table_type == "VIEW",
+                layout_of(copy),
+            )
+            change = _copy(there, copy, name)
+            drop = [] if is_replaced or before is None else [drop_statement(before, there)]
+            change = Change(name, [*drop, *change.statements], change.is_view)
+            if change.is_view:
+                views[there.quoted_name(name)] = change
+            else:
+                tables.append(change)
+        tables += [
+            Change(name, [drop_statement(relation, there)])
+            for name, relation in built.items()
+            if sql.note_in(relation.description) and name not in copies
+        ]
+        plan[there] = [*tables, *parents_first(views)]
+    return plan
+
+
+def forget(work: Iterable[BigQueryWarehouse], kept: Iterable[Kept]) -> None:
+    """Delete the copies that none of these releases has."""
+    releases = list(kept)
+    for there in work:
+        needed = {copy for release in releases for copy in release.get(there.dataset, {}).values()}
+        for name in there.kept_names() - needed:
+            there.drop_relation(name)
+
+
+def _read(there: BigQueryWarehouse, copies: Mapping[str, str]) -> Mapping[str, bigquery.Table]:
+    with there.jobs() as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+        relations = dict(
+            zip(copies, pool.map(jobs.table, map(there.reference, copies.values())), strict=True)
+        )
+    for name, relation in relations.items():
+        if relation is None:
+            raise WarehouseError(
+                f"The release cannot be returned to: {copies[name]}, the copy of {name} in {there.dataset}, "
+                "is not there. Nothing was changed."
+            )
+    return {name: relation for name, relation in relations.items() if relation}
+
+
+def _copy(there: BigQueryWarehouse, relation: bigquery.Table, name: str) -> Change:
+    """The statement that makes a relation of that name which is the same, with its note."""
+    note, words = sql.note_in(relation.description), sql.words_in(relation.description)
+    target, options = there.quoted_name(name), options_clause(words, note, {}, relation)
+    if relation.table_type == "VIEW":
+        statement = f"create or replace view {target}\n{options}\nas {relation.view_query}"
+    else:
+        statement = clone_statement(target, there.quoted_name(relation.table_id), options)
+    return Change(name, [statement], is_view=relation.table_type == "VIEW")
+
+
+def carry_out_or_fail(there: BigQueryWarehouse, changes: Sequence[Change]) -> None:
+    """Make the changes in a work dataset.
+
+    Raises:
+        WarehouseError: some of them were not made.
+    """
+    errors = carry_out(there, changes)
+    if errors:
+        raise WarehouseError(" ".join(f"{there.dataset}.{name}: {text}" for name, text in errors.items()))

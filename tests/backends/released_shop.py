@@ -1,0 +1,70 @@
+"""A small shop on BigQuery: runs that write a few relations and a file, and what people read of them."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from google.cloud import bigquery
+
+from serverless_assets.publishing.bigquery import BigQueryPublisher
+from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_release import RELEASES
+from tests.backends.stock import ORDERS, STOCK, orders
+
+ASSETS = ("raw_orders", "raw_items", "some_orders")
+LOG: Any = logging.getLogger("run")
+
+
+class Shop:
+    """A publisher, and runs that write two tables, a view of one of them, and a file."""
+
+    def __init__(self, publisher: BigQueryPublisher) -> None:
+        self.publisher = publisher
+
+    def run(self, number: int, failed: str | None = None, assets: tuple[str, ...] = ASSETS) -> bool:
+        """Write rows that are all of the amount `number`; whether they were published."""
+        self.publisher.begin(f"run-{number}", assets, ASSETS, LOG)
+        try:
+            warehouse = self.publisher.warehouse
+            for name in ("raw_orders", "raw_items"):
+                rows = orders(*[(id, at, number) for id, at, _ in STOCK])
+                warehouse.replace_rows(replace(ORDERS, name=name), rows, {"version": f"{name} {number}"})
+            base = warehouse.quoted_name("raw_orders")
+            view = warehouse.quoted_name("some_orders")
+            warehouse.query(f"create or replace view {view} as select * from {base} where amount >= {number}")
+            warehouse.write_states({"some_orders": {"version": f"view {number}"}})
+            self.publisher.artifacts.write("report.html", f"report {number}".encode())
+            outcomes = [
+                AssetOutcome(asset, "failed" if asset == failed else "built", "a reason") for asset in assets
+            ]
+            return self.publisher.end(f"run-{number}", outcomes, LOG)
+        finally:
+            self.publisher.close()
+
+    def read(self) -> dict[str, Any]:
+        """What people read: the amounts in each relation, and the file."""
+        published = self.publisher.published
+        amounts = {
+            name: published.warehouse.query(
+                f"select distinct amount from {published.warehouse.quoted_name(name)} order by amount"
+            )["amount"].to_pylist()
+            for name in ASSETS
+        }
+        return {**amounts, "report": published.artifacts.read("report.html")}
+
+
+def release_of(number: int) -> dict[str, Any]:
+    return {**{name: [number] for name in ASSETS}, "report": f"report {number}".encode()}
+
+
+def table(shop: Shop, name: str) -> bigquery.Table:
+    warehouse = shop.publisher.published.warehouse
+    assert isinstance(warehouse, BigQueryWarehouse)
+    return warehouse.relations()[name]
+
+
+def releases(shop: Shop) -> list[str]:
+    name = shop.publisher.published.warehouse.quoted_name(RELEASES)
+    answer = shop.publisher.warehouse.query(f"select run_id from {name} order by published_at")
+    return list(answer["run_id"].to_pylist())

@@ -1,0 +1,147 @@
+"""The way back to an earlier release on BigQuery: tables, views and files together, at any kill."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from serverless_assets.errors import UserError
+from serverless_assets.publishing.releases import ReleaseError
+from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse.bigquery_release import RELEASES
+from tests.backends.conftest import Google
+from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases
+from tests.backends.watched import DENIED, is_swap
+from tests.services.proxy import Answer, Asked, proxy
+
+pytestmark = pytest.mark.gcp
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
+
+
+def test_a_rollback_returns_all_of_a_release_and_the_next_run_continues_from_it(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    assert shop.run(1)
+    assert shop.run(2)
+    newest, first = shop.publisher.releases()
+    assert newest.changed == ["raw_items", "raw_orders", "report.html", "some_orders"]
+    assert newest.is_kept
+    assert first.is_kept
+    shop.publisher.rollback(None, instance, LOG)
+    assert shop.read() == release_of(1)
+    # What runs write to is as it was, too: nothing of the second run is published again.
+    shop.publisher.begin("run-3", (), ASSETS, LOG)
+    assert shop.publisher.warehouse.read_states()["raw_orders"] == {"version": "raw_orders 1"}
+    assert shop.publisher.end("run-3", [], LOG)
+    shop.publisher.close()
+    assert shop.read() == release_of(1)
+    shop.publisher.rollback("run-2", instance, LOG)
+    assert shop.read() == release_of(2)
+    assert shop.run(4)
+    assert shop.read() == release_of(4)
+    assert releases(shop) == ["run-1", "run-2", "run-1", "run-2", "run-4"]
+
+
+def test_a_rollback_gives_up_what_a_run_left_unfinished(shop: Shop, instance: dg.DagsterInstance) -> None:
+    assert shop.run(1)
+    assert not shop.run(2, failed="some_orders")
+    shop.publisher.rollback("run-1", instance, LOG)
+    assert shop.publisher.pending_assets.read() == set()
+    assert shop.publisher.artifacts.read("report.html") == b"report 1"
+    assert shop.read() == release_of(1)
+
+
+def test_what_a_release_did_not_have_is_taken_off_and_comes_back(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    assert shop.run(1)
+    shop.publisher.begin("run-2", (), ASSETS, LOG)
+    shop.publisher.warehouse.drop_relation("some_orders")
+    shop.publisher.warehouse.drop_relation("raw_items")
+    assert shop.publisher.end("run-2", [], LOG)
+    shop.publisher.close()
+    shop.publisher.begin("run-3", (), ("raw_orders",), LOG)
+    assert shop.publisher.end("run-3", [], LOG)
+    shop.publisher.close()
+    published = shop.publisher.published.warehouse
+    assert published.tables() == {"raw_orders", RELEASES}
+    shop.publisher.rollback("run-1", instance, LOG)
+    assert shop.read() == release_of(1)
+    shop.publisher.rollback("run-3", instance, LOG)
+    assert published.tables() == {"raw_orders", RELEASES}
+
+
+def test_copies_of_releases_beyond_those_to_keep_are_deleted(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    for number in range(1, 5):
+        assert shop.run(number)
+    assert [(release.run_id, release.is_kept) for release in shop.publisher.releases()] == [
+        ("run-4", True), ("run-3", True), ("run-2", True), ("run-1", False),
+    ]  # fmt: skip
+    assert len(shop.publisher.warehouse.kept_names()) == 3 * len(ASSETS)
+    assert len(shop.publisher.artifacts.kept.names("")) == 3
+    with pytest.raises(ReleaseError, match="The release of run run-1 is kept no longer"):
+        shop.publisher.rollback("run-1", instance, LOG)
+    shop.publisher.rollback("run-2", instance, LOG)
+    assert shop.read() == release_of(2)
+
+
+def test_a_copy_that_somebody_dropped_is_named_and_nothing_changes(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    assert shop.run(1)
+    assert shop.run(2)
+    kept = sorted(shop.publisher.warehouse.kept_names())
+    for name in kept:
+        if name.startswith("serverless_kept_raw_items"):
+            shop.publisher.warehouse.drop_relation(name)
+    with pytest.raises(WarehouseError, match=r"returned to: serverless_kept_raw_items_\w+, the copy"):
+        shop.publisher.rollback(None, instance, LOG)
+    assert shop.read() == release_of(2)
+    # A run does not take it up: it would fail as well.
+    assert shop.run(3)
+    assert shop.read() == release_of(3)
+
+
+def test_a_rollback_that_stops_anywhere_is_completed_by_the_next_run(
+    shop: Shop, google: Google, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Every other of its statements is refused in turn, and those after it; the last attempt goes through."""
+    assert shop.run(1)
+    assert shop.run(2)
+    there, number = 2, 1
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        while True:
+            statements: list[str] = []
+            there = 3 - there
+
+            def refuse(request: Asked, last: int = number, seen: list[str] = statements) -> Answer | None:
+                if is_swap(request):
+                    seen.append(request.path)
+                return DENIED if is_swap(request) and len(seen) >= last else None
+
+            watched.instead = refuse
+            try:
+                shop.publisher.rollback(f"run-{there}", instance, LOG)
+                break
+            except UserError as error:
+                assert "serverless_test" in str(error)
+            finally:
+                watched.instead = lambda request: None
+            caplog.clear()
+            shop.publisher.begin("next", (), ASSETS, LOG)
+            assert shop.publisher.end("next", [], LOG)
+            shop.publisher.close()
+            assert f"Completing the rollback to the release of run run-{there}" in caplog.text
+            assert shop.read() == release_of(there)
+            number += 2
+        assert number > 6
+        assert shop.read() == release_of(there)
