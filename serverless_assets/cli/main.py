@@ -150,8 +150,9 @@ def open_report() -> None:
 @main.command("add-table")
 @click.argument("url")
 @click.option("--name", help="The name of the table; by default that of the file.")
-def add_table(url: str, name: str | None) -> None:
-    """Declare the raw table of the parquet file at URL.
+@click.option("--token", metavar="VARIABLE", help="The variable that has the bearer token of an API.")
+def add_table(url: str, name: str | None, token: str | None) -> None:
+    """Declare a raw table: the parquet file at URL, or the rows that an API has there as JSON or CSV.
 
     A staging model that reads it is written, too.
     """
@@ -166,7 +167,7 @@ def add_table(url: str, name: str | None) -> None:
     with scratch_folder(settings.home, "add-table") as folder:
         project = parts.project
         for sentence in command.add_table(
-            url, name, project.directory, project.read_manifest(), source, folder
+            url, name, project.directory, project.read_manifest(), source, folder, token
         ):
             click.echo(sentence)
 

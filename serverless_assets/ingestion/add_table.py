@@ -1,4 +1,7 @@
-"""`serverless add-table`: declare a raw table from a sample file, with a staging model that reads it."""
+"""`serverless add-table`: declare a raw table from a sample, with a staging model that reads it.
+
+A sample is a parquet file, or the first answer of a REST API.
+"""
 
 import json
 import re
@@ -19,6 +22,7 @@ from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.ingestion.column_types import declared_type
 from serverless_assets.ingestion.http import without_credentials
 from serverless_assets.ingestion.source import HttpSource
+from serverless_assets.settings import is_http_address
 
 SAMPLE_ROWS = 10_000
 # A pair of columns is looked for among the first ones alone.
@@ -52,28 +56,47 @@ def add_table(
     manifest: Mapping[str, Any],
     source: HttpSource | None,
     folder: Path,
+    token: str | None = None,
 ) -> Iterator[str]:
     """Write an entry under `sources:` and a staging model. Yields what was done, in sentences.
 
     Args:
-        url: the address of a parquet file.
+        url: the address of a parquet file, or of rows as JSON or CSV.
         name: of the table; that of the file, if None.
         directory: of the dbt project, and `manifest` is its.
         source: the one that runs load from, if it is not the sample shop.
         folder: for the sample file.
+        token: the environment variable with the bearer token of an API.
 
     Raises:
         UserError: nothing was written.
     """
-    base, location = _split(url, source)
-    table = name or location.rpartition("/")[2].lower()
+    if not is_http_address(url):
+        raise AddTableError(
+            f"{without_credentials(url)!r} is not an http or https address, such as "
+            "https://example.com/data/raw_visits.parquet or https://api.example.com/v1/visits."
+        )
+    is_file = urlsplit(url).path.endswith(".parquet")
+    if is_file:
+        base, location = _split(url, source)
+    else:
+        base, location = url, unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2].partition(".")[0]
+    prefix = "" if is_file or location.lower().startswith("raw_") else "raw_"
+    table = name or f"{prefix}{location.rpartition('/')[2].lower().replace('-', '_')}"
     model = f"stg_{table.removeprefix('raw_')}"
     _refuse_name(table, model, manifest)
-    path = folder / "sample.parquet"
-    replace(source or HttpSource(base), base_url=base).fetch(location, None, path, lambda line: None)
+    path, rest = folder / "sample.parquet", dict[str, Any]()
+    reader = replace(source or HttpSource(base), base_url=base)
+    if is_file:
+        reader.fetch(location, None, path, lambda line: None)
+    else:
+        # dlt takes seconds to import.
+        from serverless_assets.ingestion.rest_sample import sample_endpoint
+
+        rest = dict(sample_endpoint(reader, url, token, path))
     sample = read_sample(path, table)
     file, source_name = _sources_file(directory, manifest)
-    entry = _entry(table, location, sample)
+    entry = _entry(table, location, sample, rest)
     text = file.read_text() if file.exists() else NEW_SOURCE
     content = _with_entry(text, source_name, table, entry, file)
     sql, yml = (file.parent / f"{model}.{suffix}" for suffix in ("sql", "yml"))
@@ -91,8 +114,12 @@ def add_table(
         yield f"  event_time: {sample.event_time}, a guess: delete it if no row is an event."
     for column, kind in sample.others.items():
         yield f"  {column} is left out: {kind} cannot be loaded. Have the source serve it as text."
+    if "paginator" in rest:
+        yield f"  paginator: {_yaml(rest['paginator'])}, a guess from the first page."
+    elif rest:
+        yield "  no paginator: the first answer leads to no other page. If there are more, add one."
     yield f"Added the model {model} in {sql} and {yml.name}."
-    if source is None:
+    if source is None and is_file:
         yield f"Runs load the sample shop: set SERVERLESS_DATASET_URL to {without_credentials(base)}."
     yield "Next: check the guesses and write the descriptions, then `serverless plan` and `serverless run`."
 
@@ -144,11 +171,6 @@ def _guess_key(columns: Sequence[str], rows: pa.Table, table: str) -> Sequence[s
 def _split(url: str, source: HttpSource | None) -> tuple[str, str]:
     """Return the base URL and the location of the table below it."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.path.endswith(".parquet"):
-        raise AddTableError(
-            f"{without_credentials(url)!r} is not the address of a parquet file, such as "
-            "https://example.com/data/raw_visits.parquet."
-        )
     if source is None:
         folder, _, file = parts.path.rpartition("/")
         return parts._replace(path=folder).geturl(), unquote(file).removesuffix(".parquet")
@@ -185,12 +207,16 @@ def _sources_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[Path, s
     return directory / "models" / "staging" / "raw.yml", "raw"
 
 
-def _entry(table: str, location: str, sample: Sample) -> str:
+def _entry(table: str, location: str, sample: Sample, rest: Mapping[str, Any]) -> str:
     """Return the table as YAML, indented as an item of a list."""
     meta = [f"key: [{', '.join(map(_yaml, sample.key))}]  # a guess, from {sample.rows:,} rows"]
     if sample.event_time:
         meta.append(f"event_time: {_yaml(sample.event_time)}  # a guess")
-    if location != table:
+    if rest:
+        meta += yaml.safe_dump(
+            {"rest": rest}, sort_keys=False, default_flow_style=None, width=110
+        ).splitlines()
+    elif location != table:
         meta.append(f"path: {_yaml(location)}")
     lines = [f"- name: {table}", '  description: ""', "  config:", "    meta:"]
     lines += [f"      {line}" for line in meta]
@@ -288,6 +314,10 @@ def _column(name: str) -> str:
     return name if plain else f"{{{{ adapter.quote({json.dumps(name)}) }}}}"
 
 
-def _yaml(text: str) -> str:
-    """Return text as YAML, quoted where it must be."""
-    return yaml.safe_dump(text, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+def _yaml(value: object) -> str:
+    """Return a value as YAML of one line, text quoted where it must be."""
+    return (
+        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+        .removesuffix("\n")
+        .removesuffix("\n...")
+    )

@@ -67,7 +67,8 @@ class Api:
             "offset": int(query.get("offset", 0)),
             "none": 0,
         }.get(self.paging, int(query.get("after", 0)))
-        rows = [row for row in self.rows if str(row["visited_at"]) >= query.get("updated_after", "")]
+        since = query.get("updated_after", "")
+        rows = [row for row in self.rows if str(row.get("updated_at", row["visited_at"])) >= since]
         end = start + (len(rows) if self.paging == "none" else SIZE)
         following = end if end < len(rows) else None
         rows = rows[start:end]

@@ -1,6 +1,7 @@
 """Declaring a raw table from a sample file: what is written, and what is refused."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,11 @@ from jinja2 import Template
 
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.add_table import add_table
+from serverless_assets.ingestion.catalog import read_catalogue
+from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.settings import PROJECT_ROOT
+from tests.ingestion.json_api import SECRET, Api, json_api
 from tests.ingestion.scripted import GOOD, Answer, body, shop, status
 
 RAW = (PROJECT_ROOT / "dbt_project" / "models" / "staging" / "raw.yml").read_text()
@@ -117,8 +121,8 @@ def test_a_file_beside_the_source_of_all_other_tables_is_refused(tmp_path):
     base = HttpSource("https://example.com/data")
     with pytest.raises(UserError, match=r"is not below https://example\.com/data"):
         list(add_table("https://example.org/data/x.parquet", None, tmp_path, MANIFEST, base, tmp_path))
-    with pytest.raises(UserError, match="is not the address of a parquet file"):
-        list(add_table("https://example.com/data/x.csv", None, tmp_path, MANIFEST, base, tmp_path))
+    with pytest.raises(UserError, match="is not an http or https address"):
+        list(add_table("ftp://example.com/data/x.csv", None, tmp_path, MANIFEST, base, tmp_path))
 
 
 def test_a_name_with_jinja_in_it_stays_a_name(tmp_path):
@@ -133,3 +137,77 @@ def test_a_name_that_dbt_cannot_quote_is_refused_and_nothing_is_written(tmp_path
         add(tmp_path, parquet(id=[1], **{'a", 1 as "b': [2]}))
     assert (tmp_path / "models/staging/raw.yml").read_text() == RAW
     assert not (tmp_path / "models/staging/stg_visits.sql").exists()
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    monkeypatch.setenv("API_SECRET", SECRET)
+    with json_api(auth="bearer") as running:
+        yield running
+
+
+def add_api(folder: Path, url: str, token: str | None = "API_SECRET") -> str:
+    path = folder / "models" / "staging" / "raw.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(RAW)
+    list(add_table(url, None, folder, MANIFEST, None, folder, token))
+    return path.read_text()
+
+
+PAGINATORS = {
+    "json_link": {"type": "json_link", "next_url_path": "links.next"},
+    "header_link": {"type": "header_link"},
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("paging", PAGINATORS)
+def test_the_entry_of_an_api_is_guessed_from_its_first_page_and_can_be_loaded(tmp_path, api, paging):
+    api.paging = paging
+    text = add_api(tmp_path, f"{api.url}/visits?status=closed")
+    added = entry(text, "raw_visits")
+    meta = added["config"]["meta"]
+    assert (meta["key"], meta["event_time"]) == (["id"], "visited_at")
+    paginator = PAGINATORS[paging]
+    assert meta["rest"] == {
+        "url": f"{api.url}/visits",
+        "params": {"status": "closed"},
+        "auth": {"type": "bearer", "token": {"env": "API_SECRET"}},
+        "data_selector": "data.items",
+        "fields": {"store_id": "store.id"},
+        **({"paginator": paginator} if paginator else {}),
+    }
+    assert {column["name"]: column["data_type"] for column in added["columns"]} == {
+        "id": "bigint",
+        "visited_at": "timestamp",
+        "amount": "double",
+        "guests": "bigint",
+        "is_new": "boolean",
+        "store_id": "string",
+    }
+    columns = {column["name"]: column for column in added["columns"]}
+    source = {**added, "identifier": added["name"], "columns": columns, "source_name": "raw"}
+    (table,) = read_catalogue({"sources": {"raw_visits": source}})
+    fetch_rows(HttpSource("http://127.0.0.1:1"), table, tmp_path / "visits.parquet", print)
+    assert pq.read_table(tmp_path / "visits.parquet")["id"].to_pylist() == list("1234567")
+
+
+def test_the_entry_of_csv_has_its_delimiter_and_the_names_of_its_header(tmp_path, api):
+    api.paging, api.csv = "none", True
+    rest = entry(add_api(tmp_path, f"{api.url}/visits.csv"), "raw_visits")["config"]["meta"]["rest"]
+    assert (rest["format"], rest["delimiter"], rest["fields"]) == ("csv", ";", {"store_id": "store.id"})
+
+
+@pytest.mark.parametrize(
+    ("query", "token", "sentence"),
+    [
+        ("?access_token=s3cret", "API_SECRET", "has 'access_token' in its query"),
+        ("", "NOT_SET", "NOT_SET is not set"),
+        ("", None, "The API asks for authentication"),
+    ],
+)
+def test_an_api_that_gives_no_rows_is_not_added(tmp_path, api, query, token, sentence):
+    with pytest.raises(UserError) as refused:
+        add_api(tmp_path, f"{api.url}/visits{query}", token)
+    assert sentence in str(refused.value) and "s3cret" not in str(refused.value)
+    assert (tmp_path / "models/staging/raw.yml").read_text() == RAW

@@ -1,5 +1,7 @@
 """Raw tables of a REST API: read page by page, authenticated, within the limits, or refused as a whole."""
 
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,14 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.catalog import RawTable, read_catalogue
 from serverless_assets.ingestion.fetch import Failed, Missing, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource, SourceError
 from serverless_assets.ingestion.state import TableState
+from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.json_api import SECRET, Answer, Api, json_api, visit
 
@@ -454,3 +458,23 @@ def test_only_changes_are_asked_for_and_replace_the_rows_of_their_keys(loads):
     assert loads.api.asked[0] == "/visits?updated_after=2026-10-07T00%3A00%3A00Z&page=1"
     amounts = [1.5, 3.0, 100.0, 6.0, 7.5, 9.0, 10.5, 12.0]
     assert [row["amount"] for row in loads.rows()] == amounts
+
+
+def test_the_example_of_the_docs_loads_an_api(loads, monkeypatch):
+    page = (PROJECT_ROOT / "docs" / "your-own.md").read_text().split("### A REST API")[1]
+    (example,) = [text for text in re.findall(r"(?:^    .*\n)+", page, re.M) if "sources:" in text]
+    declared = yaml.safe_load(textwrap.dedent(example).replace("https://api.example.com/v1", loads.api.url))
+    (entry,) = declared["sources"][0]["tables"]
+    columns = {column["name"]: column for column in entry["columns"]}
+    source = {**entry, "identifier": entry["name"], "columns": columns, "source_name": "raw"}
+    (table,) = read_catalogue({"sources": {"raw_visits": source}})
+    monkeypatch.setenv("VISITS_TOKEN", SECRET)
+    loads.api.auth = "bearer"
+    loads.api.rows = [visit(number, updated_at=f"2026-10-{number:02}T12:00:00Z") for number in range(1, 8)]
+    first = loads.load(table)
+    assert isinstance(first, LoadResult) and first.rows == 7
+    assert loads.api.asked[0] == "/visits?status=closed&page=1"
+    loads.api.asked.clear()
+    assert loads.load(table).decision.reason == "unchanged content: not loaded"
+    since = "2026-10-07T12%3A00%3A00Z"
+    assert loads.api.asked[0] == f"/visits?status=closed&updated_after={since}&page=1"
