@@ -112,8 +112,11 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
     from serverless_assets.environments import environment
 
     inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted).checked()
+    parts = environment(settings)
+    if start := parts.publisher.look_ahead():
+        click.echo(f"{start}\n")
     click.echo(f"{'asset':<24}{'what':<16}{'rows':>12}  why")
-    for planned in dry_run(environment(settings), inputs):
+    for planned in dry_run(parts, inputs):
         click.echo(planned)
 
 

@@ -147,6 +147,10 @@ class BigQueryPublisher(Publisher):
         forget(built, [content.get("relations", {}) for content in contents])
         self.artifacts.forget({key for content in contents for key in content.get("files", {}).values()})
 
+    def look_ahead(self) -> str | None:
+        sentence = self.warehouse.adoption()
+        return f"{sentence} It loads and builds less than is listed here." if sentence else None
+
     def releases(self) -> Sequence[Release]:
         rows = read_releases(self.warehouse.published())
         runs = list(dict.fromkeys(row["run_id"] for row in rows))[: self._keep]

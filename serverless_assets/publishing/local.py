@@ -43,6 +43,7 @@ from serverless_assets.publishing.working_copy import (
     Base,
     artifact_files,
     forget_changes,
+    is_outdated,
     open_working_copy,
     read_base,
     stamps,
@@ -135,6 +136,14 @@ class LocalPublisher(Publisher):
         except ArtifactError as error:
             raise PartlyPublished(f"{self.layout.warehouse} is, but not all files. {error}") from error
         return is_new
+
+    def look_ahead(self) -> str | None:
+        if not is_outdated(self.layout):
+            return None
+        path, _ = self.layout.published()
+        self.warehouse = DuckDBWarehouse(path, self._dbt_schema, read_only=True)
+        self.artifacts = self.published.artifacts
+        return f"The next run starts from the published {path}, which is not what runs built last."
 
     def releases(self) -> Sequence[Release]:
         return read_releases(self.layout)

@@ -138,6 +138,13 @@ class Publisher(ABC):
         """Let people read what runs have written: all of it is sound."""
 
     @abstractmethod
+    def look_ahead(self) -> str | None:
+        """Read what the next run starts from, to plan it, and say what that is unless runs built it last.
+
+        Nothing is changed, and nothing is to be written afterwards.
+        """
+
+    @abstractmethod
     def releases(self) -> Sequence[Release]:
         """What people could read, the newest first, which is what they read now."""
 

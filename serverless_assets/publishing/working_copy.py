@@ -79,6 +79,14 @@ def reason_to_replace(layout: Layout) -> str | None:
     return None
 
 
+def is_outdated(layout: Layout) -> bool:
+    """Whether something is published that the working copy was not made from, such as after a rollback."""
+    published = _published_warehouse(layout)
+    return published is not None and not (
+        layout.working_warehouse.exists() and _is_made_from(read_base(layout), layout, published)
+    )
+
+
 def open_working_copy(layout: Layout) -> str | None:
     """Make the working copy ready for a run.
 

@@ -379,10 +379,25 @@ class BigQueryWarehouse:
             jobs.plan("select 1")
             dataset = jobs.dataset(self._dataset)
         if dataset is None:
-            return "no dataset yet: the first run creates it"
+            return self.adoption() or "no dataset yet: the first run creates it"
         self._refuse_another_location(dataset)
         self._refuse_expiration(dataset)
         return f"tables and views: {len(self.tables())}"
+
+    def adoption(self) -> str | None:
+        """What the first run does with the tables of an earlier version of this project, which wrote where
+        people read; None if there is no such dataset or a run has done so."""
+        with self._jobs(self._dataset) as jobs:
+            if WORK not in self.dataset or jobs.dataset(self._dataset) is not None:
+                return None
+        relations = self.published().relations().values()
+        tables = [t for t in relations if t.table_type != "VIEW" and sql.note_in(t.description)]
+        if not tables:
+            return None
+        return (
+            f"There is no dataset {self.dataset} yet: the first run creates it, continues from the "
+            f"{len(tables)} tables in {self.published().dataset}, and builds the views again."
+        )
 
     def dbt_variables(self) -> Mapping[str, str]:
         return {

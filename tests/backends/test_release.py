@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from google.cloud import bigquery
 
+from serverless_assets.errors import UserError
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
-from serverless_assets.publishing.publisher import PartlyPublished
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_release import RELEASES
@@ -133,13 +133,14 @@ def test_a_table_with_row_policies_keeps_them_as_its_rows_are_replaced_in_place(
 def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
     shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table, a view and a file are refused, in turn."""
+    """A copy to return to, a table, a view and the record are refused, in turn."""
     assert shop.run(1)
     with proxy(google.bigquery.url) as watched:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
         quoted = shop.publisher.published.warehouse.quoted_name
         for number, begins in enumerate(
             (
+                f"`{shop.publisher.warehouse.dataset}`.`serverless_kept_raw_items",
                 f"create or replace table {quoted('raw_items')}",
                 f"create or replace view {quoted('some_orders')}",
                 f"insert into {quoted(RELEASES)}",
@@ -152,7 +153,7 @@ def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
                 return DENIED if is_asked else None
 
             watched.instead = refuse
-            with pytest.raises(PartlyPublished, match=r"emulated-project"):
+            with pytest.raises(UserError, match="serverless_test"):
                 shop.run(number)
             watched.instead = lambda request: None
             # The next run, of one asset, finds the rest to do.
@@ -160,7 +161,7 @@ def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
             assert shop.publisher.end(f"run-{number}-again", [], LOG)
             shop.publisher.close()
             assert shop.read() == release_of(number)
-        assert releases(shop) == ["run-1", "run-2-again", "run-3-again", "run-4-again"]
+        assert releases(shop) == ["run-1", *(f"run-{number}-again" for number in range(2, 6))]
 
 
 def test_a_dataset_of_an_earlier_version_continues_from_its_tables(
@@ -169,9 +170,16 @@ def test_a_dataset_of_an_earlier_version_continues_from_its_tables(
     published = shop.publisher.published.warehouse
     for name in ("raw_orders", "raw_items"):
         published.replace_rows(replace(ORDERS, name=name), orders(*STOCK), {"version": f"{name} 0"})
+    before = shop.publisher.warehouse.check()
+    assert before.endswith(
+        ": the first run creates it, continues from the 2 tables in "
+        f"{shop.publisher.published.warehouse.dataset}, and builds the views again."
+    )
+    assert str(shop.publisher.look_ahead()).startswith(before)
     with caplog.at_level(logging.INFO):
         shop.publisher.begin("run-1", (), ASSETS, LOG)
         shop.publisher.close()
+    assert shop.publisher.look_ahead() is None
     assert "Continuing from the tables in" in caplog.text
     states = shop.publisher.warehouse.read_states()
     assert states == {"raw_orders": {"version": "raw_orders 0"}, "raw_items": {"version": "raw_items 0"}}

@@ -1,6 +1,10 @@
 """The way back to an earlier release on BigQuery: tables, views and files together, at any kill."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
@@ -8,9 +12,11 @@ import pytest
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.releases import ReleaseError
 from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse.bigquery_history import read_releases
 from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.conftest import Google
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases
+from tests.backends.stock import STOCK
 from tests.backends.watched import DENIED, is_swap
 from tests.services.proxy import Answer, Asked, proxy
 
@@ -145,3 +151,37 @@ def test_a_rollback_that_stops_anywhere_is_completed_by_the_next_run(
             number += 2
         assert number > 6
         assert shop.read() == release_of(there)
+
+
+def test_readers_see_whole_tables_always_and_two_releases_only_within_a_burst(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    assert shop.run(1)
+    seen: list[tuple[datetime, datetime, list[Counter[int]]]] = []
+    has_ended = threading.Event()
+    warehouse = shop.publisher.published.warehouse
+    statements = [f"select amount from {warehouse.quoted_name(name)}" for name in ASSETS]
+
+    def read_all() -> None:
+        while not has_ended.is_set():
+            began = datetime.now(UTC)
+            amounts = [Counter(warehouse.query(text)["amount"].to_pylist()) for text in statements]
+            seen.append((began, datetime.now(UTC), amounts))
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read_all)
+        try:
+            assert shop.run(2)
+            assert not shop.run(3, failed="some_orders")
+            shop.publisher.rollback("run-1", instance, LOG)
+            assert shop.run(4)
+        finally:
+            has_ended.set()
+        reader.result()
+    assert {len(STOCK)} == {sum(amounts.values()) for _, _, tables in seen for amounts in tables}
+    bursts = [(row["began_at"], row["published_at"]) for row in read_releases(warehouse)]  # type: ignore[arg-type]
+    for began, ended, tables in seen:
+        assert all(len(amounts) == 1 for amounts in tables)
+        if len({next(iter(amounts)) for amounts in tables}) > 1:
+            assert any(began < last and first < ended for first, last in bursts), tables
+    assert {next(iter(tables[0])) for _, _, tables in seen} >= {1, 2}

@@ -8,6 +8,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from serverless_assets.artifacts.url import UrlArtifacts
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.publishing.releases import Release, ReleaseError, as_lines, find_release
@@ -42,11 +43,14 @@ def run(publisher: LocalPublisher, number: int, status: str = "built") -> None:
         publisher.close()
 
 
+def number_read(publisher: LocalPublisher) -> int:
+    with duckdb.connect(str(publisher.layout.warehouse), read_only=True) as connection:
+        return connection.execute("select n from orders").fetchall()[0][0]
+
+
 def read(publisher: LocalPublisher) -> tuple[int, str]:
     """What people read: the number in the table, and that in the report."""
-    with duckdb.connect(str(publisher.layout.warehouse), read_only=True) as connection:
-        rows = connection.execute("select n from orders").fetchall()
-    return rows[0][0], (publisher.layout.artifacts / "forecast.html").read_text()
+    return number_read(publisher), (publisher.layout.artifacts / "forecast.html").read_text()
 
 
 def test_releases_are_listed_with_what_each_changed(publisher):
@@ -105,6 +109,31 @@ def test_the_run_after_a_rollback_starts_from_what_people_read_and_publishes(pub
     run(publisher, 5)
     assert read(publisher) == (5, "5")
     assert [release.run_id for release in publisher.releases()] == ["run-5", "run-1", "run-3", "run-1"]
+
+
+def test_a_plan_after_a_rollback_compares_with_what_people_read(publisher, instance):
+    run(publisher, 1)
+    run(publisher, 2)
+    assert publisher.look_ahead() is None
+    publisher.rollback(None, instance, LOG)
+    assert "starts from the published" in publisher.look_ahead()
+    assert publisher.warehouse.query("select n from main.orders")["n"].to_pylist() == [1]
+    assert publisher.artifacts.read("forecast.html") == b"1"
+
+
+def test_files_in_a_store_of_their_own_come_back_with_the_tables(tmp_path, instance):
+    store = UrlArtifacts(f"memory://{tmp_path.name}")
+    publisher = LocalPublisher(tmp_path / "home", "dwh", store, keep=2)
+    for number in (1, 2, 3):
+        run(publisher, number)
+    assert len(publisher.artifacts.kept.names("")) == 2
+    publisher.rollback(None, instance, LOG)
+    assert (number_read(publisher), store.read("forecast.html")) == (2, b"2")
+    publisher.begin("run-4", (), ASSETS, LOG)
+    assert publisher.artifacts.changed() == []
+    publisher.close()
+    publisher.rollback("run-3", instance, LOG)
+    assert (number_read(publisher), store.read("forecast.html")) == (3, b"3")
 
 
 def test_a_release_that_was_returned_to_counts_once_among_those_to_keep(publisher, instance):
