@@ -11,7 +11,6 @@ import pyarrow as pa
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
-from serverless_assets import sql
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import MADE_AT
 from serverless_assets.run_inputs import CustomisedStyle
@@ -84,10 +83,11 @@ def read_sections(declaration: ForecastDeclaration, warehouse: Warehouse) -> Seq
     for section in declaration.sections:
         if section.asset not in tables:
             continue
-        row, column, value = map(sql.identifier, (section.rows, section.columns, section.value))
+        # A column may have the name of a keyword, which is only a name after a dot.
         cells = warehouse.query(
-            f"select {row} as name, {column} as heading, sum({value}) as total"
-            f" from {warehouse.quoted_name(section.asset)} group by 1, 2 order by 1, 2"
+            f"select section.{section.rows} as name, section.{section.columns} as heading,"
+            f" sum(section.{section.value}) as total"
+            f" from {warehouse.quoted_name(section.asset)} as section group by 1, 2 order by 1, 2"
         ).to_pylist()
         headings = sorted({str(cell["heading"]) for cell in cells})
         rows: dict[str, dict[str, Any]] = {}
