@@ -57,6 +57,7 @@ class Api:
     spoil: Callable[[int, Answer], Any] = lambda number, answer: None
     pages_of_a_token: int = 1_000
     asked: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     token_requests: list[dict[str, list[str]]] = field(default_factory=list)
     used: int = 0
@@ -116,6 +117,7 @@ def json_api(**options: Any) -> Iterator[Api]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             api.asked.append(self.path)
+            api.given.append(self.headers.get("Authorization", ""))
             answer = Answer({"error": "unauthorized"}, 401)
             if api.accepts(self.headers):
                 answer = api.page({name: values[0] for name, values in parse_qs(parts.query).items()})

@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from serverless_assets.ingestion.catalog import RawTable, read_catalogue
+from serverless_assets.ingestion.catalog import RawTable, Window, read_catalogue
 from serverless_assets.ingestion.fetch import Failed, Missing, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.rest import fetch_rows
@@ -75,7 +75,11 @@ class Loads:
         )
 
     def load(
-        self, *tables: RawTable, source: HttpSource | None = None, **options: Any
+        self,
+        *tables: RawTable,
+        source: HttpSource | None = None,
+        window: Window | None = None,
+        **options: Any,
     ) -> LoadResult | Failed:
         notes = self.warehouse.read_states()
         states = {name: TableState.from_note(note) for name, note in notes.items()}
@@ -84,7 +88,7 @@ class Loads:
                 tables or [self.table(**options)],
                 opened,
                 self.warehouse,
-                None,
+                window,
                 self.folder,
                 self.lines.append,
                 states,
@@ -478,3 +482,32 @@ def test_the_example_of_the_docs_loads_an_api(loads, monkeypatch):
     assert loads.load(table).decision.reason == "unchanged content: not loaded"
     since = "2026-10-07T12%3A00%3A00Z"
     assert loads.api.asked[0] == f"/visits?status=closed&updated_after={since}&page=1"
+
+
+def test_a_redirect_to_another_host_gets_no_secret(loads):
+    with json_api() as other:
+
+        def redirect(number: int, answer: Answer) -> None:
+            answer.status, answer.headers["Location"] = 302, f"{other.url}/visits"
+
+        loads.api.spoil = redirect
+        loads.api.paging = "none"
+        assert loads.read(auth=AUTHENTICATION["bearer"])["id"] == ["1", "2", "3"]
+        assert (loads.api.given, other.given) == ([f"Bearer {SECRET}"], [""])
+
+
+def test_cancelling_ends_the_reading_of_pages(loaded):
+    loaded.source = replace(loaded.source, cancelled=Event())
+    loaded.api.spoil = lambda number, answer: loaded.source.cancelled.set() if number == 2 else None
+    with pytest.raises(SourceError, match="was cancelled"):
+        loaded.read()
+    assert len(loaded.api.asked) == 2
+
+
+def test_a_run_for_a_month_loads_that_month_of_all_pages(loads):
+    table = replace(loads.table(), grain="month")
+    loads.load(table)
+    loads.api.rows[0] = visit(1, amount=100)
+    loads.api.rows.append(visit(8, visited_at="2026-11-01T00:00:00Z"))
+    assert loads.load(table, window=Window.of_months(date(2026, 11, 1), date(2026, 11, 1))).rows == 8
+    assert loads.rows()[0]["amount"] == 1.5
