@@ -1,6 +1,6 @@
 """`source_updated` against a source on a socket, with real ticks and real runs of the raw tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -12,6 +12,9 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from serverless_assets.automation.alerts import NOT_SET, Alerts
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
+from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.column_types import ID
+from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from tests.automation.conftest import at
 from tests.automation.hook import Hook
@@ -35,6 +38,7 @@ class World:
     open: ExitStack
     cursor: str | None = None
     source: Source | None = None
+    tables: Sequence[RawTable] = TABLES
 
     def close(self) -> None:
         self.open.close()
@@ -44,7 +48,7 @@ class World:
 
     def tick(self) -> SensorExecutionData:
         sensor = source_updated(
-            self.source or HttpSource(self.shop.url), TABLES, date(2026, 9, 1), self.alerts, OFF
+            self.source or HttpSource(self.shop.url), self.tables, date(2026, 9, 1), self.alerts, OFF
         )
         context = dg.build_sensor_context(
             self.pipeline.instance, self.cursor, definitions=self.pipeline.definitions
@@ -244,6 +248,17 @@ def test_a_source_without_validators_is_said_not_to_be_watched(world):
         "The source cannot be watched. The source gives no ETag or Last-Modified for raw_customers,"
     )
     assert "nightly_refresh" in str(tick.skip_message)
+
+
+def test_an_api_of_pages_is_not_asked_as_it_tells_only_of_the_first_one(world):
+    visits = RawTable("raw_visits", "", {"id": ID}, rest=read_endpoint({"url": f"{world.shop.url}/visits"}))
+    world.tables = [*TABLES, visits]
+    world.settle()
+    assert world.tick().skip_message == (
+        f"{NOTHING} The source gives no ETag or Last-Modified for raw_visits: nightly_refresh loads what "
+        "changes there."
+    )
+    assert "visits" not in world.shop.asked
 
 
 def test_a_source_that_goes_away_and_comes_back_is_told_once_each_and_loses_nothing(world, webhook):
