@@ -21,6 +21,9 @@ from requests.exceptions import RequestException
 from serverless_assets.errors import UserError
 
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
+# Seconds for which a call is tried again that Google does not answer: its short outages take less, and who
+# asks what works wants to know it soon.
+PATIENCE, PATIENCE_OF_A_CHECK = 90.0, 10.0
 
 WAIT = "Wait a moment and run again."
 # What Google calls the reason of a refusal, or words in its message where that has no reason of its own:

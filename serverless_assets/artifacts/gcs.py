@@ -26,7 +26,7 @@ CONTENT_TYPES = {
 SERVICE = google_errors.Service(
     "Cloud Storage",
     "storage.googleapis.com",
-    "roles/storage.objectUser on the bucket",
+    "roles/storage.objectUser on the bucket, which SERVERLESS_BUCKET names",
 )
 # Names are shared by everybody, so a bucket that one may not look at may well be a stranger's.
 CREATION = replace(
@@ -46,7 +46,7 @@ class GcsArtifacts:
     project: str
     bucket: str
     location: str
-    patience: float = 30.0
+    patience: float = google_errors.PATIENCE
     folder: str = ""
 
     @property
@@ -58,14 +58,15 @@ class GcsArtifacts:
         return bool(self.folder)
 
     def prepare(self) -> None:
-        """Create the bucket if there is none.
+        """The first file that is written creates the bucket: to look for one takes one more permission."""
+
+    def _create_bucket(self) -> None:
+        """Create the bucket, as there is none.
 
         Raises:
             ArtifactError: it cannot be created, or belongs to somebody else.
         """
         with self._client(f"gs://{self.bucket}", CREATION) as client:
-            if client.lookup_bucket(self.bucket, **self._call):
-                return
             bucket = client.bucket(self.bucket)
             # One list of who may read, for all files.
             bucket.iam_configuration.uniform_bucket_level_access_enabled = True
@@ -87,7 +88,11 @@ class GcsArtifacts:
             # The name stays and the content changes: a browser has to ask whether it has the latest.
             blob.cache_control = "no-cache"
             stored = blob.bucket.get_blob(blob.name, **self._call)
-            self._upload(blob, content, stored.generation if stored else 0)
+            try:
+                self._upload(blob, content, stored.generation if stored else 0)
+            except NotFound:
+                self._create_bucket()
+                self._upload(blob, content, 0)
         return place
 
     def read(self, name: str) -> bytes | None:
@@ -107,7 +112,11 @@ class GcsArtifacts:
         with self._client(f"gs://{self.bucket}") as client:
             prefix = self.folder + prefix
             blobs = client.list_blobs(self.bucket, prefix=prefix, delimiter="/", **self._call)
-            return sorted(blob.name.removeprefix(self.folder) for blob in blobs)
+            try:
+                return sorted(blob.name.removeprefix(self.folder) for blob in blobs)
+            except NotFound:
+                # No bucket yet: the first file that is written creates it.
+                return []
 
     def delete(self, name: str) -> None:
         refuse_paths(name)
@@ -128,8 +137,9 @@ class GcsArtifacts:
                     blob.delete(**self._call)
 
     def check(self) -> str:
+        soon = replace(self, patience=google_errors.PATIENCE_OF_A_CHECK)
         with self._client(f"gs://{self.bucket}", CREATION) as client:
-            bucket = client.lookup_bucket(self.bucket, **self._call)
+            bucket = client.lookup_bucket(self.bucket, **soon._call)
         return f"a bucket in {bucket.location}" if bucket else "no bucket yet: the first run creates it"
 
     def _upload(self, blob: storage.Blob, content: bytes, generation: int) -> None:

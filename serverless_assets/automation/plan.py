@@ -4,7 +4,7 @@ What changed at the source is downloaded and looked at, as in a run: nothing els
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,15 @@ class Planned:
 
 def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
+    by_hand = environment.publisher.published.warehouse.made_by_hand()
+    for planned in _planned_assets(environment, inputs):
+        kind = by_hand.get(planned.asset.rpartition("/")[2])
+        if kind and planned.verdict not in ("skip", "fail", "keep"):
+            planned = replace(planned, reason=f"{planned.reason}; replaces a {kind} that no run has made")
+        yield planned
+
+
+def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
     by_asset: dict[str, Planned] = {}
     sections = {forecast.report: forecast.sections for forecast in environment.forecasts}
     for planned in _declared_assets(environment, inputs):

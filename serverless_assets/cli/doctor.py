@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from serverless_assets.environments import Environment
 from serverless_assets.errors import error_sentence
-from serverless_assets.transformation.project import Project
+from serverless_assets.warehouse import WarehouseError
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,29 @@ def examine(parts: Environment) -> Iterator[Finding]:
     warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
     yield _finding("source", parts.source.name, lambda: parts.source.check(parts.raw_tables))
     yield _finding("warehouse", warehouse.name, warehouse.check)
-    yield _finding("models", "dbt", lambda: _models(parts.project))
+    yield _finding("models", "dbt", lambda: _models(parts))
     yield _finding("compute", parts.compute.name, parts.compute.check)
     yield _finding("artifacts", artifacts.name, artifacts.check)
 
 
-def _models(project: Project) -> str:
-    project.manifest()
-    return "the project is sound"
+def _models(parts: Environment) -> str:
+    """Say that the project is sound, and which relations a run replaces that are not its own work."""
+    nodes = parts.project.read_manifest()["nodes"].values()
+    names = {node["alias"] for node in nodes if node["resource_type"] == "model"}
+    names |= {table.name for table in parts.raw_tables}
+    names |= {forecast.table for forecast in parts.forecasts}
+    try:
+        by_hand = parts.publisher.published.warehouse.made_by_hand()
+    except WarehouseError:
+        # The finding on the warehouse says so.
+        by_hand = {}
+    replaced = [f"{name} (a {kind})" for name, kind in sorted(by_hand.items()) if name in names]
+    if not replaced:
+        return "the project is sound"
+    return (
+        "the project is sound. The next run that succeeds replaces what no run has made: "
+        f"{', '.join(replaced)}"
+    )
 
 
 def _finding(part: str, uses: str, check: Callable[[], str]) -> Finding:

@@ -193,6 +193,9 @@ class Warehouse(Protocol):
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         """The note of every table and view in the dataset; empty where there is none."""
 
+    def made_by_hand(self) -> Mapping[str, str]:
+        """The kind, such as table or view, of each relation without a state: those that no run has made."""
+
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         """Keep notes with relations that there are, in the place of those they have."""
 

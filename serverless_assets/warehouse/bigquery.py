@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dagster_gcp import BigQueryResource
-from google.api_core.exceptions import PreconditionFailed
+from google.api_core.exceptions import BadRequest, PreconditionFailed
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
@@ -54,11 +54,10 @@ SERVICE = google_errors.Service(
     "BigQuery",
     "bigquery.googleapis.com",
     "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project",
-    {
-        # BigQuery keeps how a table is laid out when it replaces its rows.
-        "Cannot replace a table with a different": "Drop the table by hand and run again.",
-    },
 )
+# How BigQuery refuses to replace a table by one of another layout, and a view or the like by a table: what
+# is there has to be dropped first.
+OTHER_KIND = ("Cannot replace a table with a different", "because it is currently a")
 CREATION = replace(SERVICE, roles="roles/bigquery.dataEditor on the project, to create the dataset")
 
 
@@ -76,7 +75,7 @@ class BigQueryWarehouse:
     location: str
     maximum_bytes_billed: int
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    patience: float = 30.0
+    patience: float = google_errors.PATIENCE
     lifetime: timedelta | None = None
     # The clients that `connected` keeps.
     _kept: list[bigquery.Client] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -199,7 +198,14 @@ class BigQueryWarehouse:
                     with jobs.description_put_aside(existing, words, described):
                         return loaded + work(jobs.run(statement))
                 create = sql.create_statement if window else sql.replace_statement
-                return loaded + work(jobs.run(create(*names, table, described, jobs.labels)))
+                statement = create(*names, table, described, jobs.labels)
+                try:
+                    return loaded + work(jobs.run(statement))
+                except BadRequest as error:
+                    if not any(words in str(error) for words in OTHER_KIND):
+                        raise
+                    jobs.client.delete_table(self.reference(table.name), not_found_ok=True, **jobs.call)
+                    return loaded + work(jobs.run(statement))
 
     def upsert_rows(
         self,
@@ -300,6 +306,13 @@ class BigQueryWarehouse:
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         return {name: sql.note_in(table.description) for name, table in self.relations().items()}
 
+    def made_by_hand(self) -> Mapping[str, str]:
+        return {
+            name: table.table_type.lower().replace("_", " ")
+            for name, table in self.relations().items()
+            if not sql.note_in(table.description)
+        }
+
     def relations(self) -> Mapping[str, bigquery.Table]:
         """What BigQuery knows of each table and view in the dataset, by name."""
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
@@ -375,7 +388,7 @@ class BigQueryWarehouse:
         return self.query(f"select count(*) as n from {self.quoted_name(table)}")["n"][0].as_py()
 
     def check(self) -> str:
-        with self._jobs(self._dataset) as jobs:
+        with replace(self, patience=google_errors.PATIENCE_OF_A_CHECK)._jobs(self._dataset) as jobs:
             jobs.plan("select 1")
             dataset = jobs.dataset(self._dataset)
         if dataset is None:

@@ -210,6 +210,9 @@ class DuckDBWarehouse:
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         return {name: note for name, _, note in self._relations()}
 
+    def made_by_hand(self) -> Mapping[str, str]:
+        return {name: kind for name, kind, note in self._relations() if not note}
+
     def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
         kinds = {name: kind for name, kind, _ in self._relations()}
         with self._transaction() as connection:

@@ -173,7 +173,9 @@ def _prepared(project: str, bucket: str, location: str, folder: Path) -> Backend
     warehouse = BigQueryWarehouse(project, unique, location, GIB, labels, patience=5)
     artifacts = GcsArtifacts(project, bucket, location, patience=5)
     warehouse.prepare()
-    artifacts.prepare()
+    # The first file makes the bucket.
+    artifacts.write(unique, b"")
+    artifacts.delete(unique)
     return Backend(warehouse, artifacts, folder, f"{unique}-")
 
 

@@ -1,6 +1,6 @@
 """What every artifact store promises."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -146,13 +146,17 @@ def test_a_write_whose_answer_got_lost_is_no_conflict(watched: Watched) -> None:
 @pytest.mark.gcp
 def test_a_missing_bucket_is_created_for_this_project_alone(watched: Watched) -> None:
     artifacts = replace(watched.artifacts, bucket=f"new-{uuid4().hex}")
-    for _ in range(2):
-        artifacts.prepare()
+    artifacts.prepare()
+    assert (artifacts.names(""), artifacts.read("a.html")) == ([], None)
+    for content in (b"first", b"second"):
+        artifacts.write("a.html", content)
     (created,) = watched.proxy.find("POST", "/storage/v1/b?")
     assert f"project={PROJECT}" in created.path
     assert created.json["location"] == "EU"
     assert created.json["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"] is True
-    artifacts.write("a.html", b"")
+    # To look at a bucket takes a permission that a run does not need.
+    assert watched.proxy.find("GET", f"/b/{artifacts.bucket}?") == []
+    assert artifacts.read("a.html") == b"second"
 
 
 @pytest.mark.gcp
@@ -165,43 +169,47 @@ def test_what_there_is_is_told_without_changing_anything(watched: Watched) -> No
     assert {request.method for request in watched.proxy.asked} == {"GET"}
 
 
+NO_BUCKET = Answer.error(404, "notFound", "The specified bucket does not exist.")
+TAKEN = "The requested bucket name is not available. Please select a different name and try again."
+
+
+def creating(found: Answer | None, message: str = TAKEN) -> Callable[[Asked], Answer | None]:
+    """There is no bucket to write to, and none can be created; `found` is what somebody sees who looks."""
+
+    def instead(request: Asked) -> Answer | None:
+        if request.method == "POST" and request.path.startswith("/storage/v1/b?"):
+            return Answer.error(409, "conflict", message)
+        return NO_BUCKET if is_upload(request) or "/o/" in request.path else found
+
+    return instead
+
+
 @pytest.mark.gcp
 def test_a_bucket_that_another_run_has_just_made_will_do(watched: Watched) -> None:
-    watched.proxy.instead = lambda request: _just_made(request, watched)
-    watched.artifacts.prepare()
+    create = creating(None)
+    watched.proxy.instead = lambda request: (
+        None if watched.proxy.find("GET", f"/b/{watched.artifacts.bucket}?") else create(request)
+    )
+    watched.artifacts.write("a.html", b"content")
     assert len(watched.proxy.find("POST", "/storage/v1/b?")) == 1
-
-
-def _just_made(request: Asked, watched: Watched) -> Answer | None:
-    """Nothing there at first; then it is, and ours."""
-    looked = len(watched.proxy.find("GET", f"/b/{watched.artifacts.bucket}"))
-    if request.method == "GET" and looked == 1:
-        return Answer.error(404, "notFound", "The specified bucket does not exist.")
-    return None
+    assert watched.artifacts.read("a.html") == b"content"
 
 
 @pytest.mark.gcp
 def test_a_bucket_of_somebody_else_is_told_with_what_to_do(watched: Watched) -> None:
     message = "robot@example.com does not have storage.buckets.get access to the Google Cloud Storage bucket."
-    watched.proxy.instead = lambda request: Answer.error(403, "forbidden", message)
+    watched.proxy.instead = creating(Answer.error(403, "forbidden", message))
     with pytest.raises(
         ArtifactError, match=r"gs://bucket-.*storage\.buckets\.get.*SERVERLESS_BUCKET another"
     ):
-        watched.artifacts.prepare()
+        watched.artifacts.write("a.html", b"")
 
 
 @pytest.mark.gcp
 def test_a_name_that_is_taken_is_told_with_what_to_do(watched: Watched) -> None:
-    taken = "The requested bucket name is not available. Please select a different name and try again."
-
-    def instead(request: Asked) -> Answer:
-        if request.method == "POST":
-            return Answer.error(409, "conflict", taken)
-        return Answer.error(404, "notFound", "The specified bucket does not exist.")
-
-    watched.proxy.instead = instead
+    watched.proxy.instead = creating(NO_BUCKET)
     with pytest.raises(ArtifactError, match=r"not available.*Set SERVERLESS_BUCKET to another name"):
-        watched.artifacts.prepare()
+        watched.artifacts.write("a.html", b"")
 
 
 @pytest.mark.gcp

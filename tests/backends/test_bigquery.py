@@ -160,6 +160,27 @@ def test_a_table_is_laid_out_by_month_and_cluster(watched: Watched) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "Cannot replace a table with a different partitioning spec. Instead, DROP the table, and then "
+        "recreate it. New partitioning spec is interval(type:MONTH,field:at) and existing spec is none",
+        "emulated-project:dwh.orders is not allowed for this operation because it is currently a VIEW.",
+    ],
+)
+def test_a_table_takes_the_place_of_one_of_another_layout_or_of_a_view(
+    watched: Watched, refusal: str
+) -> None:
+    def instead(request: Asked) -> Answer | None:
+        is_dropped = watched.proxy.find("DELETE", "/tables/orders")
+        return Answer.error(400, "invalidQuery", refusal) if is_swap(request) and not is_dropped else None
+
+    watched.proxy.instead = instead
+    write_all(watched.warehouse, watched.rows)
+    assert kept_orders(watched.backend) == [("x", datetime(2026, 2, 14), 20)]
+    assert watched.warehouse.read_state("orders") == {"content": "second"}
+
+
 def test_a_table_shows_its_layout(live_backend: Backend) -> None:
     warehouse = live_backend.warehouse
     assert isinstance(warehouse, BigQueryWarehouse)

@@ -15,6 +15,7 @@ import pytest
 
 from serverless_assets import metadata
 from serverless_assets.automation.plan import dry_run
+from serverless_assets.cli.doctor import examine
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.transformation import dbt_runner
@@ -239,6 +240,20 @@ def test_the_doctor_finds_everything_well(cloud, tmp_path):
     assert "NOT OK" not in told.stdout
     for part in ("emulated-project.dwh", f"gs://{BUCKET}", "is deployed and answers"):
         assert part in told.stdout
+
+
+def test_the_doctor_and_the_plan_name_what_a_run_replaces_that_no_run_has_made(cloud, tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        pipeline = Pipeline(tmp_path / "home", instance, {**cloud, "DBT_SCHEMA": "moved_in"})
+        published = pipeline.parts.publisher.published.warehouse
+        published.prepare()
+        published.query(f"create table {published.quoted_name('stg_orders')} as select 1 as order_id")
+        published.query(f"create table {published.quoted_name('a_table_of_yours')} as select 1 as order_id")
+        (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")
+        assert models.result.endswith("replaces what no run has made: stg_orders (a table)")
+        planned = {one.asset: one.reason for one in dry_run(pipeline.parts, RunInputs())}
+        assert planned["stg_orders"].endswith("; replaces a table that no run has made")
+        assert "no run has made" not in planned["stg_customers"]
 
 
 def test_the_doctor_names_what_is_wrong_and_goes_on(cloud, tmp_path):

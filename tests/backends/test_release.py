@@ -198,3 +198,16 @@ def test_a_model_that_was_deleted_and_dropped_is_no_longer_read(shop: Shop) -> N
     assert shop.publisher.end("run-2", [], LOG)
     shop.publisher.close()
     assert shop.publisher.published.warehouse.tables() == {"raw_orders", "some_orders", RELEASES}
+
+
+def test_a_dataset_with_relations_of_other_kinds_is_taken_over(shop: Shop) -> None:
+    published = shop.publisher.published.warehouse
+    assert isinstance(published, BigQueryWarehouse)
+    published.prepare()
+    published.query(f"create table {published.quoted_name('some_orders')} as select 7 as amount")
+    published.query(f"create table {published.quoted_name('raw_items')} as select 'x' as another_column")
+    published.query(f"create view {published.quoted_name('raw_orders')} as select 7 as amount")
+    assert published.made_by_hand() == {"raw_items": "table", "raw_orders": "view", "some_orders": "table"}
+    assert shop.run(1)
+    assert shop.read() == release_of(1)
+    assert set(published.made_by_hand()) == {RELEASES}
