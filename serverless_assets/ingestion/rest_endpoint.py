@@ -178,6 +178,14 @@ class RestEndpoint(_Part):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Name = "utf-8"
 
+    @model_validator(mode="after")
+    def _refuse_paths_into_csv(self) -> "RestEndpoint":
+        paths = {name for name, value in self.paginator or () if name.endswith("_path") and value}
+        if self.format == "csv" and (paths or self.data_selector):
+            option = min(paths) if paths else "data_selector"
+            raise ValueError(f"{option} leads through JSON, and the format is csv")
+        return self
+
     def address(self, base_url: str, location: str) -> str:
         """Return the address of the rows, given that of the source and the table's path below it."""
         if self.url:

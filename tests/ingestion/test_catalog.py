@@ -164,6 +164,10 @@ def test_an_entry_of_which_the_key_alone_is_missing_is_refused_rather_than_left_
             "paginator.type: expected one of 'page_number', 'offset', 'cursor', 'json_link', 'header_link'",
         ),
         ({"paginator": {"type": "offset"}}, "paginator.offset.limit: field required"),
+        (
+            {"format": "csv", "paginator": {"type": "cursor", "cursor_path": "next"}},
+            "it: cursor_path leads through JSON, and the format is csv",
+        ),
         ({"params": {"ids": [1]}}, "params.ids: expected text, a number, true or false"),
     ],
 )
