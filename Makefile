@@ -5,7 +5,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 # Without it, every process of the tests compiles all of them anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui test-slow test-faults test-gcp test-live try-gcp bench-load bench-second-run bench-forecast bench-many-series bench-many-models lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui pictures test-slow test-faults test-gcp test-live try-gcp bench bench-load bench-build bench-whole-run bench-second-run bench-forecast bench-many-series bench-many-models lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -34,6 +34,9 @@ test: .venv/dev ## test it
 test-ui: .venv/dev ## test the Dagster UI in a browser, if there is chromium
 	$(BIN)/pytest -n 2 --dist loadfile -m "ui and not gcp"
 
+pictures: .venv/dev ## take the pictures in docs/ again, in a browser
+	PICTURES=1 $(BIN)/pytest -m ui tests/ui/test_asset_pages.py tests/ui/test_automation_pages.py tests/ui/test_choices.py
+
 test-slow: .venv/dev ## test that nothing runs twice, by random edits, and that everything can be stopped
 	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not gcp"
 
@@ -49,8 +52,16 @@ test-live: .venv/dev ## test the cloud's part with your accounts, if their varia
 try-gcp: .venv/dev .venv-emulator/ready ## run the pipeline as in the cloud, against servers on this machine
 	@$(BIN)/python -m tests.services $(BIN)/serverless run
 
-bench-load: .venv/run ## what loading raw tables costs beside curl and DuckDB alone
+bench-load: .venv/run ## what loading raw tables costs beside curl with DuckDB, dlt and pandas
 	@$(BIN)/python benchmarks/loading.py
+
+bench: bench bench-load bench-build bench-whole-run bench-build bench-whole-run ## what it costs beside the plain tools, into benchmarks/results
+
+bench-build: .venv/dev ## what building the models costs beside dbt and dagster-dbt
+	@$(BIN)/python benchmarks/building.py
+
+bench-whole-run: .venv/dev ## what a first run costs beside a plain script
+	@$(BIN)/python benchmarks/whole_run.py
 
 bench-second-run: .venv/run ## what a run costs when nothing changed
 	@$(BIN)/python benchmarks/second_run.py

@@ -1,27 +1,18 @@
-"""What loading raw tables costs beside the least that it can cost: `make bench-load`.
+"""What loading six raw tables costs beside the plain tools: `make bench-load`.
 
-The limit is `curl` of six files and DuckDB's `create table as` of each, without any audit. Both read the same
-files from a web server on this machine, in turn, each in a process of its own. `--orders 10000000` makes 25
-million rows of it.
+The least is `curl` of each file and DuckDB's `create table as`, without any audit. `--orders 10000000` makes
+25 million rows of it.
 """
 
 import argparse
-import os
-import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 
 import duckdb
+from measure import Contender, compare, serving
 
 ID = "cast(uuid() as varchar)"
 TABLES = {
@@ -41,6 +32,12 @@ TABLES = {
 }
 
 
+def run_variables(url: str) -> dict[str, str]:
+    """Return the settings with which `serverless run` reads these files into `{home}`."""
+    first_month = {"SERVERLESS_FIRST_MONTH": "2021-01"}
+    return {"SERVERLESS_HOME": "{home}", "SERVERLESS_DATASET_URL": url, **first_month}
+
+
 def write_files(folder: Path, orders: int) -> None:
     """Write a parquet file of each table of the bundled project."""
     with duckdb.connect(str(folder / "generated.duckdb")) as connection:
@@ -50,35 +47,11 @@ def write_files(folder: Path, orders: int) -> None:
     (folder / "generated.duckdb").unlink()
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder in a process of its own, whose time is nobody's."""
-    command = [sys.executable, __file__, "serve", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
-def serve(folder: str) -> None:
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
-    Thread(target=server.serve_forever).start()
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
-
-
-def limit(url: str, home: str) -> None:
+def least(url: str, home: str) -> None:
     """Download each file and make a table of it."""
-    with timed(), duckdb.connect(f"{home}/warehouse.duckdb") as connection:
+    with duckdb.connect(f"{home}/warehouse.duckdb") as connection:
         for name in TABLES:
-            path = f"{home}/{name}.parquet"
-            subprocess.run(["curl", "-sSf", "-o", path, f"{url}/{name}.parquet"], check=True)
-            connection.execute(f"create table {name} as from '{path}'")
+            connection.execute(f"create table {name} as from '{_downloaded(url, name, home)}'")
 
 
 def step(url: str, home: str) -> None:
@@ -97,66 +70,90 @@ def step(url: str, home: str) -> None:
     dated_by = DatedBy(orders, "order_id")
     tables["raw_items"] = replace(tables["raw_items"], event_time="ordered_at", dated_by=dated_by)
     warehouse = DuckDBWarehouse(Path(home, "warehouse.duckdb"), "dwh")
-    with timed():
-        for fetched in fetch_tables(
-            list(tables.values()), HttpSource(url), warehouse, None, Path(home), print
-        ):
-            loaded = load_table(warehouse, fetched, None, "run")
-            assert isinstance(loaded, LoadResult), loaded.reason
+    for fetched in fetch_tables(list(tables.values()), HttpSource(url), warehouse, None, Path(home), print):
+        loaded = load_table(warehouse, fetched, None, "run")
+        assert isinstance(loaded, LoadResult), loaded.reason
 
 
-@contextmanager
-def timed() -> Iterator[None]:
-    """Print the seconds of cpu, of this process and of those that it started, and of the clock."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    started, before = time.monotonic(), sum(usage.ru_utime + usage.ru_stime for usage in usages)
-    yield
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    after = sum(usage.ru_utime + usage.ru_stime for usage in usages)
-    print(after - before, time.monotonic() - started)
+def dlt(url: str, home: str) -> None:
+    """Download each file and have dlt import it as it is."""
+    import dlt
+    import pyarrow.parquet as pq
+
+    def table(name: str) -> object:
+        def rows() -> object:
+            path = _downloaded(url, name, home)
+            schema = pq.read_schema(path).empty_table()
+            yield dlt.mark.with_file_import(path, "parquet", pq.read_metadata(path).num_rows, hints=schema)
+
+        return dlt.resource(rows, name=name)
+
+    destination = dlt.destinations.duckdb(f"{home}/warehouse.duckdb")
+    pipeline = dlt.pipeline("bench", home, destination=destination, dataset_name="dwh")
+    pipeline.run([table(name) for name in TABLES], loader_file_format="parquet")
 
 
-def measured(contender: str, url: str, folder: Path) -> tuple[float, float, float]:
-    """Run a contender in a process of its own; return seconds of cpu and wall, and its peak memory in MB."""
-    with TemporaryDirectory(dir=folder) as home:
-        command = [sys.executable, __file__, contender, url, home]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            *_, last = process.stdout.read().splitlines()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    cpu, wall = map(float, last.split())
-    return cpu, wall, usage.ru_maxrss / 1024
+def pandas(url: str, home: str) -> None:
+    """Read each file as a frame, and make a table of it."""
+    import pandas as pd
+
+    with duckdb.connect(f"{home}/warehouse.duckdb") as connection:
+        for name in TABLES:
+            frame = pd.read_parquet(f"{url}/{name}.parquet")
+            connection.register("frame", frame)
+            connection.execute(f"create table {name} as from frame")
+
+
+def io_manager(url: str, home: str) -> None:
+    """Read each file as a frame in an asset that Dagster's IO manager for DuckDB stores."""
+    import dagster as dg
+    import pandas as pd
+    from dagster_duckdb_pandas import DuckDBPandasIOManager
+
+    def table(name: str) -> dg.AssetsDefinition:
+        return dg.asset(name=name)(lambda: pd.read_parquet(f"{url}/{name}.parquet"))
+
+    storage = DuckDBPandasIOManager(database=f"{home}/warehouse.duckdb")
+    dg.materialize([table(name) for name in TABLES], resources={"io_manager": storage})
+
+
+def _downloaded(url: str, name: str, home: str) -> str:
+    path = f"{home}/{name}.parquet"
+    subprocess.run(["curl", "-sSf", "-o", path, f"{url}/{name}.parquet"], check=True)
+    return path
+
+
+CONTENDERS = {"least": least, "step": step, "dlt": dlt, "pandas": pandas, "io_manager": io_manager}
+NAMES = {"least": "curl and DuckDB", "step": "the loading step", "io_manager": "Dagster's IO manager"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="Contenders to leave the others out.")
     chosen = parser.parse_args()
     with TemporaryDirectory(prefix="bench-") as folder:
-        served = Path(folder, "served")
-        served.mkdir()
+        served = Path(folder)
         write_files(served, chosen.orders)
         size = sum(path.stat().st_size for path in served.iterdir())
-        print(f"{chosen.orders * 5 // 2:,} rows, {size / 1e6:,.0f} MB; medians of {chosen.rounds}")
-        figures: dict[str, list[tuple[float, float, float]]] = {"limit": [], "step": []}
         with serving(served) as url:
-            for _ in range(chosen.rounds):
-                for contender, runs in figures.items():
-                    runs.append(measured(contender, url, Path(folder)))
-    print(f"{'':<8}{'cpu':>10}{'wall':>10}{'peak':>10}")
-    for contender, runs in figures.items():
-        cpu, wall, peak = map(statistics.median, zip(*runs, strict=True))
-        print(f"{contender:<8}{cpu:>8.1f} s{wall:>8.1f} s{peak:>7.0f} MB")
-    ratios = [ours[0] / least[0] for least, ours in zip(*figures.values(), strict=True)]
-    print(f"step: {statistics.median(ratios):.2f} times the limit's cpu")
+            python = [sys.executable, __file__]
+            quiet = {"RUNTIME__DLTHUB_TELEMETRY": "false"}
+            contenders = [
+                Contender(NAMES.get(name, name), [*python, name, url, "{home}"], quiet) for name in CONTENDERS
+            ]
+            serverless = Path(sys.executable).with_name("serverless")
+            ours = run_variables(url)
+            contenders.append(Contender("serverless run ingest", [serverless, "run", "ingest"], ours))
+            if chosen.only:
+                contenders = [each for each in contenders if each.name in chosen.only]
+            rows = f"{chosen.orders * 5 / 2e6:g} million rows, {size / 1e6:,.0f} MB"
+            compare(f"Loading, {rows}", contenders, chosen.rounds, NAMES["least"])
 
 
 if __name__ == "__main__":
-    contenders = {"limit": limit, "step": step, "serve": serve}
-    if len(sys.argv) > 1 and sys.argv[1] in contenders:
-        contenders[sys.argv[1]](*sys.argv[2:])
+    if len(sys.argv) > 1 and sys.argv[1] in CONTENDERS:
+        CONTENDERS[sys.argv[1]](*sys.argv[2:])
     else:
         main()

@@ -1,21 +1,16 @@
 """What a run of a large dbt project costs when nothing or one model changed: `make bench-many-models`.
 
 A generated project of ten layers over one raw table, run in a home of its own by processes of their own, as a
-person starts them. Seconds of cpu are those of the process and all that it started, dbt's among them, which
-outlives it by a moment.
+person starts them.
 """
 
-import ctypes
 import json
-import os
-import resource
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from measure import Contender, Cost, measure
 
 LAYERS = 10
 PROJECT = {
@@ -84,36 +79,19 @@ def write_project(folder: Path, models: int) -> None:
         path.write_text(text)
 
 
-def measured(project: Path, home: Path) -> tuple[float, float, dict[str, int]]:
-    """Run the project; return the seconds of cpu and of the clock, and the totals by status."""
+def measured(project: Path, home: Path) -> tuple[Cost, dict[str, int]]:
+    """Run the project; return what it cost, and the totals by status."""
     variables = {
-        **os.environ,
         "SERVERLESS_HOME": str(home),
         "SERVERLESS_SAMPLE_END": "2026-10-30",
         "SERVERLESS_DBT_PROJECT": str(project),
     }
-    started, before = time.monotonic(), _cpu_seconds()
     serverless = Path(sys.executable).with_name("serverless")
-    subprocess.run([serverless, "run"], env=variables, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.monotonic() - started
-    with suppress(ChildProcessError):
-        while True:
-            os.wait()
-    totals = json.loads((home / "runs" / "latest.json").read_text())["totals"]
-    return _cpu_seconds() - before, seconds, totals
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-PR_SET_CHILD_SUBREAPER = 36
+    cost = measure(Contender("serverless run", [serverless, "run"], variables), home)
+    return cost, json.loads((home / "runs" / "latest.json").read_text())["totals"]
 
 
 def main() -> None:
-    # dbt's process becomes a child of this one, so that its cpu is counted, too.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     sizes = [int(size) for size in sys.argv[1:]] or [10, 300, 1000]
     print(f"{'models':>7}  {'run':<18}{'cpu':>9}{'clock':>9}  totals")
     for models in sizes:
@@ -124,9 +102,9 @@ def main() -> None:
                 if run == "one model changed":
                     last = sorted(project.rglob("m*.sql"))[-1]
                     last.write_text(last.read_text().replace("upper", "lower"))
-                cpu, clock, totals = measured(project, home)
+                cost, totals = measured(project, home)
                 counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused"))
-                print(f"{models:>7}  {run:<18}{cpu:>8.1f}s{clock:>8.1f}s  {counts}", flush=True)
+                print(f"{models:>7}  {run:<18}{cost.cpu:>8.1f}s{cost.clock:>8.1f}s  {counts}", flush=True)
 
 
 if __name__ == "__main__":
