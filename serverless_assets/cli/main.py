@@ -155,8 +155,9 @@ def open_report() -> None:
 @click.option("--name", help="The name of the table; by default that of the file.")
 @click.option("--token", metavar="VARIABLE", help="The variable that has the bearer token of an API.")
 def add_table(url: str, name: str | None, token: str | None) -> None:
-    """Declare a raw table: the parquet file at URL, or the rows that an API has there as JSON or CSV.
+    """Declare the raw table that is at URL.
 
+    That is a parquet file, or rows that an API serves as JSON or CSV.
     A staging model that reads it is written, too.
     """
     settings = Settings.from_environ()
