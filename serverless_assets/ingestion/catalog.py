@@ -344,7 +344,9 @@ def _grain(source: Mapping[str, Any], dated_by: DatedBy | None) -> str:
     of_parent = dated_by.parent.grain if dated_by else None
     grain = source["config"]["meta"].get("grain", of_parent or GRAINS[0])
     if grain not in GRAINS:
-        _refuse(source, f"has the grain {grain!r}: expected one of {', '.join(GRAINS)}.")
+        # A Dagster job has partitions of one kind, and the others of the main job are months.
+        advice = " For loads smaller than a month, declare `updated_at`." if grain == "day" else ""
+        _refuse(source, f"has the grain {grain!r}: expected one of {', '.join(GRAINS)}.{advice}")
     if of_parent and grain != of_parent:
         _refuse(source, f"has the grain {grain!r}, and its parent {of_parent!r}: expected the same.")
     return str(grain)

@@ -143,6 +143,7 @@ def _command(
             **{name: value for name, value in variables.items() if value or name not in INTERNAL_VARIABLES},
         },
         folder=os.getcwd(),
+        target=str(target),
         count_rows=count_rows,
         send_events=send_events,
         kept=tuple(kept),

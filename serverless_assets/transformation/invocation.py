@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
-from serverless_assets.transformation.dbt_process import FAILED, Event, in_a_line
+from serverless_assets.transformation.dbt_process import FAILED, NO_JSON, Event, in_a_line
 from serverless_assets.transformation.fingerprints import Materialization, is_model
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State
@@ -27,7 +27,7 @@ def build_arguments(
     """
     return [
         *("build", "--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"),
-        "--full-refresh",
+        *("--full-refresh", NO_JSON),
         *_event_times(building, now),
         *("--select", *(full_name(decision, manifest) for decision in building)),
     ]

@@ -87,7 +87,7 @@ def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
             "has an unknown key 'owner' under config.meta: expected one of key, event_time,",
         ),
         ({}, {"parnt": {"table": "visits"}}, "has an unknown key 'parnt' under config.meta: expected one of"),
-        ({}, {"grain": "day"}, "has the grain 'day': expected one of month, none."),
+        ({}, {"grain": "day"}, "has the grain 'day': expected one of month, none. For loads smaller than"),
         ({}, {"lookback": "2 months"}, "has the lookback '2 months': expected a number of months up to 120."),
         ({}, {"lookback": -1}, "has the lookback -1: expected a number of months"),
         ({}, {"lookback": 2}, "has the lookback 2, and its parent 0: expected the same."),
