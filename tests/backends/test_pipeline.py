@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from google.cloud import bigquery
 
 from serverless_assets import metadata
 from serverless_assets.automation.plan import dry_run
@@ -24,6 +25,7 @@ from tests.backends.parity import compare
 from tests.backends.small_shop import SmallShop
 from tests.conftest import NO_FORECAST, SAMPLE_END, Pipeline
 from tests.services.__main__ import BUCKET
+from tests.services.bigquery import PROJECT
 from tests.services.modal.harness import Server
 
 pytestmark = pytest.mark.gcp
@@ -117,11 +119,16 @@ def test_what_the_warehouse_and_modal_charge_adds_up_to_what_the_run_cost(on_gcp
     assert metadata.plain(record.asset_materialization.metadata)["cost_usd"] == totals["cost_usd"]
 
 
-def test_a_second_run_reuses_everything(on_gcp, modal):
+def test_a_second_run_reuses_everything_and_runs_few_queries(on_gcp, modal):
     before = modal.forecast_calls()
-    assert on_gcp.run().success
+    with bigquery.Client(PROJECT) as client:
+        jobs_before = {job.job_id for job in client.list_jobs()}
+        assert on_gcp.run().success
+        queries = [job for job in client.list_jobs() if job.job_id not in jobs_before and not job.dry_run]
     assert {found["status"] for found in on_gcp.summary["assets"].values()} == {"reused"}
     assert modal.forecast_calls() == before
+    # Forecast and report read the history and the forecast; dbt and the loads run none.
+    assert len(queries) <= 15, "\n".join(job.query for job in queries)
 
 
 def test_a_mart_whose_test_failed_is_seen_by_nobody(on_gcp, tmp_path):
