@@ -135,7 +135,8 @@ def with_compute(
         retry_policy=op.retry_policy,
         pool=op.pool,
     )
-    return dg.AssetsDefinition(**{**definition.get_attributes_dict(), "node_def": node})
+    # Its constructor warns of the parameters that are beta, all of which it gets.
+    return dg.AssetsDefinition.dagster_internal_init(**{**definition.get_attributes_dict(), "node_def": node})
 
 
 def keep_sqlite_engines() -> None:
