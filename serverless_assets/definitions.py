@@ -72,15 +72,16 @@ def build(settings: Settings) -> dg.Definitions:
     ]
     external = [asset for asset in declared.assets or () if not isinstance(asset, dg.AssetsDefinition)]
     names = {key.to_user_string() for definition in assets for key in definition.keys}
-    ours = {name for forecast in forecasts.values() for name in forecast.assets}
+    of_forecasts = {name for forecast in forecasts.values() for name in forecast.assets}
     models = set(asset_names(manifest).values()) | {table.name for table in raw_tables}
-    refuse_owned_tables(environment.forecasts, manifest, names - ours - models)
+    refuse_owned_tables(environment.forecasts, manifest, names - of_forecasts - models)
     warehouse = environment.publisher.warehouse
     annotated = annotate_assets(
         assets, settings, warehouse, manifest, raw_tables, environment.forecasts, frames
     )
     reusing = [
-        reuse_unchanged(one, frames[one.key.to_user_string()]) if is_frame(one) else one for one in annotated
+        reuse_unchanged(asset, frames[asset.key.to_user_string()]) if is_frame(asset) else asset
+        for asset in annotated
     ]
     return dg.Definitions(
         assets=[*reusing, *external, pipeline_runs(settings.owner)],

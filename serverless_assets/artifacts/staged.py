@@ -54,10 +54,10 @@ class StagedArtifacts:
 
     def read(self, name: str) -> bytes | None:
         refuse_paths(name)
-        found = self.staged.names(name)
-        if name + DELETED in found:
+        staged = self.staged.names(name)
+        if name + DELETED in staged:
             return None
-        return (self.staged if name in found else self.published).read(name)
+        return (self.staged if name in staged else self.published).read(name)
 
     def place(self, name: str) -> StoredFile:
         return self.published.place(name)

@@ -115,9 +115,9 @@ def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Itera
             yield by_asset[report]
     raw_tables = {table.name for table in environment.raw_tables}
     charged = [
-        one.asset
-        for one in by_asset.values()
-        if one.asset not in raw_tables and one.verdict not in ("skip", "keep", "drop")
+        planned.asset
+        for planned in by_asset.values()
+        if planned.asset not in raw_tables and planned.verdict not in ("skip", "keep", "drop")
     ]
     if charged:
         yield from _budget(environment.budget_guard, charged, inputs)
@@ -307,10 +307,10 @@ def _python_asset(
 ) -> Planned:
     """Return what would become of a Python asset, given that of the assets before it."""
     upstream = [planned[name] for name in frame.inputs if name in planned]
-    for one in upstream:
-        if one.verdict in ("skip", "fail"):
-            return Planned(frame.name, "skip", one.reason)
-    if changing := [one.asset for one in upstream if one.verdict not in ("reuse", "keep")]:
+    for before in upstream:
+        if before.verdict in ("skip", "fail"):
+            return Planned(frame.name, "skip", before.reason)
+    if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
         reason = f"upstream rebuilt ({', '.join(changing)}): computed anew if its rows differ"
         return Planned(frame.name, "as it comes", reason)
     _, reason_to_compute = decide_frame(frame, warehouse, inputs.rebuild_all)

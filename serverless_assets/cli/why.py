@@ -34,8 +34,8 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
         previous = read_state(warehouse, frames[model].table) or State()
         state, reason = decide_frame(frames[model], warehouse, force=False)
     else:
-        known = [*by_name, *frames]
-        names = difflib.get_close_matches(model, known, 3) or sorted(known)[:10]
+        choices = [*by_name, *frames]
+        names = difflib.get_close_matches(model, choices, 3) or sorted(choices)[:10]
         raise UserError(
             f"The project has no model or Python asset {model!r} that has a relation. It has "
             f"{', '.join(names)}."

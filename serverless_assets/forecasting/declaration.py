@@ -178,17 +178,17 @@ def refuse_shared_files(
 
     planned: the assets that the run writes. inputs: called if there are several forecasts among them.
     """
-    made = [forecast for forecast in forecasts if set(forecast.assets) & set(planned)]
-    if len(made) < 2:
+    chosen = [forecast for forecast in forecasts if set(forecast.assets) & set(planned)]
+    if len(chosen) < 2:
         return
     run = inputs().forecast
     if not isinstance(run, RunForecast):
         return
-    styles = [forecast.style_of(run) for forecast in made]
+    styles = [forecast.style_of(run) for forecast in chosen]
     for field in ("forecast_file", "html_report"):
-        if len({getattr(style, field) for style in styles}) < len(made):
-            jobs = " or ".join(forecast.name for forecast in made)
+        if len({getattr(style, field) for style in styles}) < len(chosen):
+            jobs = " or ".join(forecast.name for forecast in chosen)
             raise UserError(
-                f"{field} is {getattr(styles[0], field)!r}, and this run makes {len(made)} forecasts: "
+                f"{field} is {getattr(styles[0], field)!r}, and this run makes {len(chosen)} forecasts: "
                 f"leave it at its default, so that each has its own file, or run the job {jobs}."
             )

@@ -43,7 +43,7 @@ Line = Annotated[str, Field(pattern=r"^[^\r\n]*$")]
 JsonPath = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$")]
 
 
-class _Part(BaseModel):
+class _Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -51,7 +51,7 @@ class SecretError(ValueError):
     """A secret that is not set, or empty; the message names its variable or file, and not its value."""
 
 
-class Secret(_Part):
+class Secret(_Declared):
     """Where a secret is kept: in an environment variable, or in a file. It is read when it is sent."""
 
     env: Name | None = None
@@ -88,12 +88,12 @@ class Secret(_Part):
         return value.strip()
 
 
-class Bearer(_Part):
+class Bearer(_Declared):
     type: Literal["bearer"]
     token: Secret
 
 
-class ApiKey(_Part):
+class ApiKey(_Declared):
     """A key in a header of its own."""
 
     type: Literal["api_key"]
@@ -101,13 +101,13 @@ class ApiKey(_Part):
     api_key: Secret
 
 
-class HttpBasic(_Part):
+class HttpBasic(_Declared):
     type: Literal["http_basic"]
     username: Name
     password: Secret
 
 
-class OAuth2(_Part):
+class OAuth2(_Declared):
     """OAuth 2 with client credentials: the token is renewed when it expires."""
 
     type: Literal["oauth2_client_credentials"]
@@ -117,7 +117,7 @@ class OAuth2(_Part):
     access_token_request_data: Mapping[str, str] = {}
 
 
-class PageNumber(_Part):
+class PageNumber(_Declared):
     type: Literal["page_number"]
     base_page: int = 1
     page_param: Name = "page"
@@ -125,7 +125,7 @@ class PageNumber(_Part):
     has_more_path: JsonPath | None = None
 
 
-class Offset(_Part):
+class Offset(_Declared):
     type: Literal["offset"]
     limit: Annotated[int, Field(gt=0)]
     offset_param: Name = "offset"
@@ -134,19 +134,19 @@ class Offset(_Part):
     has_more_path: JsonPath | None = None
 
 
-class Cursor(_Part):
+class Cursor(_Declared):
     type: Literal["cursor"]
     cursor_path: JsonPath
     cursor_param: Name = "cursor"
     has_more_path: JsonPath | None = None
 
 
-class JsonLink(_Part):
+class JsonLink(_Declared):
     type: Literal["json_link"]
     next_url_path: JsonPath
 
 
-class HeaderLink(_Part):
+class HeaderLink(_Declared):
     type: Literal["header_link"]
     links_next_key: Name = "next"
 
@@ -155,7 +155,7 @@ Auth = Annotated[Bearer | ApiKey | HttpBasic | OAuth2, Field(discriminator="type
 Paginator = Annotated[PageNumber | Offset | Cursor | JsonLink | HeaderLink, Field(discriminator="type")]
 
 
-class RestEndpoint(_Part):
+class RestEndpoint(_Declared):
     """Where the rows of a table are in a REST API, and how to ask for them.
 
     Without a `url`, it is the table's path below the source's address. `fields` leads from a column to its

@@ -91,10 +91,10 @@ def _save_json(page: Page, path: Path) -> Mapping[str, Any]:
         if objects and all(isinstance(value, dict) for value in objects):
             # The keys of an object become columns; what is deeper stays JSON.
             inner = dict.fromkeys(inner for value in objects for inner in value)
-            found = {f"{key}.{name}": [value and value.get(name) for value in values] for name in inner}
+            nested = {f"{key}.{name}": [value and value.get(name) for value in values] for name in inner}
         else:
-            found = {key: values}
-        for place, of_place in found.items():
+            nested = {key: values}
+        for place, of_place in nested.items():
             name = re.sub(r"\W", "_", place)
             columns[name] = _column(of_place)
             if name != place:

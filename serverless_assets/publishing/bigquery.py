@@ -118,9 +118,9 @@ class BigQueryPublisher(Publisher):
             there.published().prepare()
         errors = carry_out(read, changes)
         if errors:
-            made = len(changes) - len(errors)
+            replaced = len(changes) - len(errors)
             raise PartlyPublished(
-                f"{made} of {len(changes)} changed relations were replaced in {self.address}. "
+                f"{replaced} of {len(changes)} changed relations were replaced in {self.address}. "
                 + " ".join(f"{name}: {error}" for name, error in sorted(errors.items()))
             )
         try:
