@@ -12,6 +12,7 @@ import pytest
 
 from serverless_assets.files import (
     copy_atomically,
+    copy_file,
     move_aside,
     remove_leftovers,
     scratch_folder,
@@ -138,3 +139,13 @@ def test_a_run_that_closes_leaves_no_scratch_folder_of_a_step_that_was_never_clo
     LocalPublisher(tmp_path, "dwh").close()
     assert not folder.exists()
     cancelled.close()
+
+
+def test_a_copy_of_a_file_keeps_its_content_when_the_file_is_written_to(tmp_path):
+    # Where the file system has reflinks they share their blocks: that is a matter of the file system.
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(b"first")
+    copy.write_bytes(b"something longer that was there before")
+    copy_file(source, copy)
+    source.write_bytes(b"second")
+    assert copy.read_bytes() == b"first"

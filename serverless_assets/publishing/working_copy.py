@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serverless_assets.artifacts.local import read_change
-from serverless_assets.files import copy_atomically, move_aside, scratch_folder, write_atomically
+from serverless_assets.files import copy_atomically, copy_file, move_aside, scratch_folder, write_atomically
 from serverless_assets.publishing.layout import HomeError, Layout, is_replaced, stamp
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.warehouse.duckdb import damage_of, verify
@@ -158,10 +158,10 @@ def _published_warehouse(layout: Layout) -> Path | None:
 
 def _verified_copy(published: Path, scratch: Path, working: Path) -> Path:
     copy = scratch / WAREHOUSE
-    shutil.copyfile(published, copy)
+    copy_file(published, copy)
     if _log_of(published).is_file():
         # Rows that somebody committed by hand and that are not in the file yet.
-        shutil.copyfile(_log_of(published), _log_of(copy))
+        copy_file(_log_of(published), _log_of(copy))
     damage = verify(copy)
     if damage:
         way_on = (
