@@ -109,6 +109,7 @@ def with_compute(
     definition: dg.AssetsDefinition,
     compute: Callable[[dg.AssetExecutionContext, Call], Iterator[Any]],
     resources: set[str],
+    pool: str,
 ) -> dg.AssetsDefinition:
     """Return an asset that runs `compute` instead of its function, which that may call.
 
@@ -116,6 +117,7 @@ def with_compute(
 
     Args:
         resources: the keys of those that `compute` uses.
+        pool: for an asset that has none.
     """
     op = definition.op
     call = create_op_compute_wrapper(op)
@@ -133,7 +135,7 @@ def with_compute(
         required_resource_keys={*op.required_resource_keys, *resources},
         tags=op.tags,
         retry_policy=op.retry_policy,
-        pool=op.pool,
+        pool=op.pool or pool,
     )
     # Its constructor warns of the parameters that are beta, all of which it gets.
     return dg.AssetsDefinition.dagster_internal_init(**{**definition.get_attributes_dict(), "node_def": node})

@@ -80,7 +80,9 @@ def build(settings: Settings) -> dg.Definitions:
         assets, settings, warehouse, manifest, raw_tables, environment.forecasts, frames
     )
     reusing = [
-        reuse_unchanged(asset, frames[asset.key.to_user_string()]) if is_frame(asset) else asset
+        reuse_unchanged(asset, frames[asset.key.to_user_string()], settings.pool)
+        if is_frame(asset)
+        else asset
         for asset in annotated
     ]
     return dg.Definitions(

@@ -136,9 +136,10 @@ def test_asking_for_other_days_runs_the_forecast_only(pipeline):
     style = CustomisedStyle(nr_days_fcst=30)
     assert pipeline.run(RunInputs(forecast=RunForecast(style=style))).success
     done = {name for name, found in pipeline.summary["assets"].items() if found["status"] == "built"}
-    assert done == {"order_forecast", "store_forecast", "forecast_report"}
+    assert done == {"order_forecast", "store_forecast", "supply_plan", "forecast_report"}
     assert pipeline.reason("order_forecast") == "horizon changed (180 to 30 days)"
-    assert pipeline.reason("forecast_report") == "new forecast"
+    # The supplies of the next 30 days follow from the forecast.
+    assert pipeline.reason("forecast_report") == "new data; new forecast"
 
 
 def test_chosen_size_colours_and_days_reach_the_forecast_and_its_report(pipeline):

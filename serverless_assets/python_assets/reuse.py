@@ -185,8 +185,11 @@ def decide_frame(
     return state, reason or frame.always or None
 
 
-def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset) -> dg.AssetsDefinition:
-    """Return the asset: its inputs are read and its function is called only if there is a reason to."""
+def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset, pool: str) -> dg.AssetsDefinition:
+    """Return the asset: its inputs are read and its function is called only if there is a reason to.
+
+    pool: of the runs that write to the warehouse, as it does; one of its own goes before.
+    """
     op, keys = definition.op, definition.keys_by_input_name
     read = [input for input in op.input_defs if not input.dagster_type.is_nothing]
 
@@ -221,4 +224,4 @@ def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset) -> dg.As
                 data_version=dg.DataVersion(version), metadata={**(event.metadata or {}), **stored}
             )
 
-    return with_compute(definition, compute, {"publisher", "run_inputs"})
+    return with_compute(definition, compute, {"publisher", "run_inputs"}, pool)

@@ -65,7 +65,7 @@ class Team:
     def run(self, definition: dg.AssetsDefinition, rebuild: str = "changed") -> tuple[str, str]:
         frame = frame_asset(definition, RELATIONS)
         self.result = dg.materialize(
-            [reuse_unchanged(definition, frame), dg.AssetSpec("sales")],
+            [reuse_unchanged(definition, frame, "local/dwh"), dg.AssetSpec("sales")],
             resources={
                 "pandas": pandas_tables,
                 "publisher": self.publisher,
