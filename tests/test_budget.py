@@ -231,10 +231,9 @@ def test_over_the_budget_no_call_is_started_and_within_it_one_is_and_its_cost_is
     assert 0 < outcome["cost_usd"] < 0.01
     total = laptop.summary["totals"]["cost_usd"]
     assert record["cost_usd"] == total == outcome["cost_usd"]
-    event = laptop.instance.get_latest_materialization_event(dg.AssetKey("order_forecast"))
-    told = event.asset_materialization.metadata
-    assert told["cpu_seconds"].value > 0
-    size, used = Size(0.25, 256), Usage(told["seconds"].value, told["cpu_seconds"].value)
+    facts = laptop.facts("order_forecast")
+    assert facts["cpu_seconds"] > 0
+    size, used = Size(0.25, 256), Usage(facts["seconds"], facts["cpu_seconds"])
     assert outcome["cost_usd"] == pytest.approx(laptop.parts.compute.price(size, used), rel=0.01)
     # It is reused: that costs nothing, and nothing is charged a second time.
     assert laptop.run(small, job="forecast").success

@@ -337,10 +337,7 @@ def test_a_dropped_table_is_gone_and_may_be_dropped_again(stocked: Backend) -> N
     assert stocked.warehouse.tables() == set()
 
 
-def test_a_dropped_view_is_gone(stocked: Backend, request: pytest.FixtureRequest) -> None:
-    if "[gcp]" in request.node.name:
-        # Unproven here: BigQuery documents the same call for tables and views.
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the emulator cannot delete a view"))
+def test_a_dropped_view_is_gone(stocked: Backend) -> None:
     make_view(stocked)
     stocked.warehouse.drop_relation("some_orders")
     assert stocked.warehouse.tables() == {"orders"}
