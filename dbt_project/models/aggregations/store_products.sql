@@ -17,8 +17,7 @@ with
         select order_id, location_id, order_total
         from past_orders
         cross join last_day
-        where
-            ordered_on > cast({{ dbt.dateadd("day", -90, "ends_on") }} as date)
+        where ordered_on > cast({{ dbt.dateadd("day", -90, "ends_on") }} as date)
     ),
 
     store_revenue as (
