@@ -3,13 +3,13 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.settings import PROJECT_ROOT, Settings
+from tests.conftest import code_location
+from tests.pictures import save
 from tests.ui.client import Ui
 from tests.ui.serve import serve
 
@@ -75,18 +75,16 @@ def page(browser):
 
 
 @pytest.fixture
-def picture(page) -> Callable[..., None]:
-    """Keep a picture if somebody asked for them, as for the README: PICTURES names the folder."""
+def picture(page, home, dbt_project) -> Callable[..., None]:
+    """Take a picture for docs/ if PICTURES is set, as `make pictures` does."""
+    is_wanted = bool(os.environ.get("PICTURES"))
 
     def take(name: str, **how: object) -> None:
-        folder = os.environ.get("PICTURES")
-        if folder:
+        if is_wanted:
             page.wait_for_load_state("networkidle")
             page.mouse.move(0, 0)
-            taken = page.screenshot(**{"animations": "disabled", "scale": "css", **how})
-            image = Image.open(BytesIO(taken)).convert("RGB")
-            image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-                Path(folder) / f"{name}.png", optimize=True
-            )
+            variables = {"SERVERLESS_HOME": str(home), "SERVERLESS_DBT_PROJECT": str(dbt_project)}
+            screenshot = page.screenshot(**{"animations": "disabled", "scale": "css", **how})
+            save(screenshot, name, code_location(Settings.from_environ(variables)))
 
     return take
