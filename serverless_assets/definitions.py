@@ -5,11 +5,9 @@ import warnings
 import dagster as dg
 
 from serverless_assets.annotations import annotate_assets
-from serverless_assets.automation.forecast_stale import forecast_stale
-from serverless_assets.automation.jobs import JOBS, define_jobs, forecast_jobs
+from serverless_assets.automation.jobs import JOBS, define_jobs, forecast_jobs, schedules
 from serverless_assets.automation.plan import plan_job
-from serverless_assets.automation.schedules import schedules
-from serverless_assets.automation.sensors import alerts_of, sensors
+from serverless_assets.automation.sensors import alerts_of, forecast_stale, sensors
 from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.dagster_internals import allow_runs_without_partition, keep_sqlite_engines
 from serverless_assets.environments import environment as build_environment

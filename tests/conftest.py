@@ -28,7 +28,6 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 from modal_forecast.code_version import versioned_app
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.automation.jobs import run_config
 from serverless_assets.cli import main
 from serverless_assets.definitions import build
 from serverless_assets.environments import Environment, environment
@@ -125,7 +124,7 @@ class Pipeline:
         tags: Mapping[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         return self.definitions.resolve_job_def(job).execute_in_process(
-            run_config=run_config(inputs or RunInputs()),
+            run_config=dg.RunConfig(resources={"run_inputs": inputs or RunInputs()}),
             instance=self.instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets] if assets else None,
             tags=dict(tags or {}),

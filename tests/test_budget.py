@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets.automation.plan import dry_run
-from serverless_assets.automation.run_alerts import first_error
+from serverless_assets.automation.sensors import first_error
 from serverless_assets.budget import BudgetGuard, OverBudget
 from serverless_assets.forecasting.compute import Size, Usage
 from serverless_assets.publishing.outcome import failure_in_words

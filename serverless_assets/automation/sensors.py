@@ -1,21 +1,43 @@
-"""All sensors, and which of them are on until somebody switches them in the UI."""
+"""The sensors, and which of them are on until somebody switches them in the UI.
 
-from collections.abc import Sequence
-from datetime import date
+`run_failed` and `recovered` send one alert for each such run, also after the webhook was down; that of a
+forecast sends one that the forecast is old, and one that it is fresh again; `dead_runs` ends runs whose
+process was killed. `source_updated` has a module of its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import dagster as dg
+from dagster import DagsterEventType, DagsterRunStatus
 
-from serverless_assets.automation.alerts import Alerts, Webhook
-from serverless_assets.automation.run_alerts import recovered, run_failed
+from serverless_assets.automation.alerts import AlertError, Alerts, Webhook, format_duration, shorten
 from serverless_assets.automation.source_updated import source_updated
+from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.source import Source
+from serverless_assets.publishing.outcome import failure_in_words, run_failure_sentence, without_class
 from serverless_assets.publishing.run_lock import end_dead_runs
+from serverless_assets.secrets import without_secrets
 from serverless_assets.settings import Settings
 
 SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS = 15
+SECONDS_BETWEEN_LOOKS_AT_RUNS = 30
+SECONDS_BETWEEN_LOOKS_AT_FORECAST = 300
+RUNS_A_TICK = 20
+# How many earlier runs are searched for failures that a run makes good.
+RUNS_LOOKED_BACK = 50
+MATERIALIZATIONS_A_PAGE = 25
+# The cursor: whether an alert was sent that the forecast is stale. Dagster does not take an empty one.
+TOLD, NOT_TOLD = "told", "not told"
+UNKNOWN = "No reason was recorded: the run's process may have been killed."
+
+EndOfRun = Literal[DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_SUCCESS]
+# Sends the alert for a run that ended at this time; returns a sentence for the tick, or None without one.
+SendAlert = Callable[[dg.DagsterInstance, dg.DagsterRun, float, Alerts], str | None]
 
 
 class WatchedEnvironment(Protocol):
@@ -66,3 +88,208 @@ def dead_runs(home: Path, status: dg.DefaultSensorStatus) -> dg.SensorDefinition
         return dg.SkipReason(" ".join(end_dead_runs(home, context.instance)) or "No run has died.")
 
     return sensor
+
+
+def run_failed(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Send an alert for each run that failed, with its first error and a link to it."""
+    return _run_sensor(
+        "run_failed", DagsterEventType.RUN_FAILURE, _alert_failed, alerts, status, run_failed.__doc__
+    )
+
+
+def recovered(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Send an alert when a job succeeds after it failed, with how long it was failing."""
+    return _run_sensor(
+        "recovered", DagsterEventType.RUN_SUCCESS, _alert_recovered, alerts, status, recovered.__doc__
+    )
+
+
+def first_error(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Return the error of the first step that failed; of the run if it failed outside of its steps."""
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE):
+        if entry.dagster_event:
+            return without_class(failure_in_words(entry.dagster_event))
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE):
+        event = entry.dagster_event
+        if event and event.job_failure_data.error:
+            return run_failure_sentence(event.job_failure_data.error)
+        if event and event.message:
+            return event.message
+    return UNKNOWN
+
+
+def will_be_retried(run: dg.DagsterRun) -> bool:
+    """Return whether Dagster runs it again by itself."""
+    return run.tags.get(WILL_RETRY_TAG, "").lower() == "true"
+
+
+def made_good(run: dg.DagsterRun, earlier: Sequence[dg.DagsterRun]) -> list[dg.DagsterRun]:
+    """Return the failed runs that `run` makes good and none before it did. `earlier` has the newest first."""
+    failed, successes = [], [run]
+    for before in earlier:
+        if before.status == DagsterRunStatus.SUCCESS:
+            successes.append(before)
+        elif before.status == DagsterRunStatus.FAILURE and not will_be_retried(before):
+            made_good_by = [success for success in successes if covers(success, before)]
+            failed += [before] if made_good_by == [run] else []
+    return failed
+
+
+def covers(run: dg.DagsterRun, failed: dg.DagsterRun) -> bool:
+    """Return whether a run does all that `failed` was to do: as its re-execution, or by its assets."""
+    root = run.tags.get(ROOT_RUN_ID_TAG)
+    if root:
+        # A re-execution from the failure selects only what is left.
+        return root in (failed.run_id, failed.tags.get(ROOT_RUN_ID_TAG))
+    if run.asset_selection is None:
+        return True
+    return failed.asset_selection is not None and failed.asset_selection <= run.asset_selection
+
+
+def _run_sensor(
+    name: str,
+    event_type: EndOfRun,
+    send_alert: SendAlert,
+    alerts: Alerts,
+    status: dg.DefaultSensorStatus,
+    description: str | None,
+) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=name,
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS_AT_RUNS,
+        default_status=status,
+        description=description,
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        instance = context.instance
+        if not context.cursor:
+            # What failed before the sensor was on is not news.
+            last = instance.fetch_run_status_changes(event_type, limit=1).records
+            return dg.SensorResult(
+                skip_reason="Watching from now on.", cursor=str(last[0].storage_id if last else 0)
+            )
+        after = int(context.cursor)
+        messages: list[str | None] = []
+        records = instance.fetch_run_status_changes(
+            dg.RunStatusChangeRecordsFilter(event_type, after_storage_id=after),
+            limit=RUNS_A_TICK,
+            ascending=True,
+        ).records
+        for record in records:
+            run = instance.get_run_by_id(record.run_id)
+            try:
+                messages.append(send_alert(instance, run, record.timestamp, alerts) if run else None)
+            except AlertError as error:
+                messages.append(f"Run {record.run_id[:8]}: {error}")
+                # The next tick tries again; without an address there is nothing to wait for.
+                if alerts.webhook is not None:
+                    break
+            after = record.storage_id
+        return dg.SensorResult(
+            skip_reason=" ".join(filter(None, messages)) or "Nothing to tell.", cursor=str(after)
+        )
+
+    return sensor
+
+
+def _alert_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts) -> str | None:
+    if will_be_retried(run):
+        return f"Run {run.run_id[:8]} failed and is retried: nobody was told."
+    error = first_error(instance, run.run_id)
+    title, page = f"{run.job_name} failed", f"runs/{run.run_id}"
+    try:
+        alerts.tell("run_failed", title, error, page, run.job_name, run.run_id)
+    except AlertError as not_sent:
+        # The tick that shows this is then all that people have.
+        raise AlertError(f"{title}: {shorten(without_secrets(error))} {not_sent}") from None
+    return f"Run {run.run_id[:8]} of {run.job_name} failed: people were told."
+
+
+def _alert_recovered(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts
+) -> str | None:
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=run.job_name, statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]),
+        limit=RUNS_LOOKED_BACK,
+        cursor=run.run_id,
+    )
+    failed = made_good(run, [record.dagster_run for record in records])
+    if not failed:
+        return None
+    ended = {record.dagster_run.run_id: record.end_time or at for record in records}
+    duration = format_duration(at - min(ended[failure.run_id] for failure in failed))
+    count = f" {len(failed)} runs had failed." if len(failed) > 1 else ""
+    sentence = f"Run {run.run_id[:8]} succeeded. It was broken for {duration}.{count}"
+    title, page = f"{run.job_name} is well again", f"runs/{run.run_id}"
+    alerts.tell("recovered", title, sentence, page, run.job_name, run.run_id)
+    return f"{run.job_name} is well again after {duration}: people were told."
+
+
+class Freshness(NamedTuple):
+    """The kind of alert to send, if any, and the sentence of it and of the tick."""
+
+    alert: Literal["forecast_stale", "forecast_fresh"] | None
+    sentence: str
+
+
+def judge(made: datetime, now: datetime, hours: int, is_alerted: bool) -> Freshness:
+    """Judge a forecast that a run last made, or confirmed, at the time `made`."""
+    age = now - made
+    since = f"{made:%Y-%m-%d %H:%M} UTC, {format_duration(age.total_seconds())} ago"
+    if age > timedelta(hours=hours):
+        sentence = (
+            f"The forecast is of {since}; it should not be older than {hours} h. "
+            "Run serverless_pipeline, and see in the last runs why it was not made."
+        )
+        return Freshness(None if is_alerted else "forecast_stale", sentence)
+    return Freshness("forecast_fresh" if is_alerted else None, f"The forecast is fresh: of {since}.")
+
+
+def forecast_stale(
+    forecast: ForecastDeclaration, alerts: Alerts, hours: int, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    """Tells when the published forecast is older than its policy allows, and when it is fresh again."""
+
+    @dg.sensor(
+        name=f"{forecast.name}_stale",
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS_AT_FORECAST,
+        default_status=status,
+        description=forecast_stale.__doc__,
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        is_alerted = context.cursor == TOLD
+        made_at = next(_times_made(context.instance, forecast.asset), None)
+        if made_at is None:
+            return dg.SensorResult(
+                skip_reason="There is no forecast yet: run serverless_pipeline once.", cursor=context.cursor
+            )
+        alert, sentence = judge(made_at, alerts.now(), hours, is_alerted)
+        outcome = " People know of it." if is_alerted and alert is None else ""
+        if alert:
+            is_stale = alert == "forecast_stale"
+            title = f"{forecast.asset} is {'stale' if is_stale else 'fresh again'}"
+            try:
+                alerts.tell(alert, title, sentence, f"assets/{forecast.asset}")
+                is_alerted, outcome = is_stale, " People were told."
+            except AlertError as error:
+                outcome = f" {error}"
+        return dg.SensorResult(skip_reason=sentence + outcome, cursor=TOLD if is_alerted else NOT_TOLD)
+
+    return sensor
+
+
+def _times_made(instance: dg.DagsterInstance, asset: str) -> Iterator[datetime]:
+    """Yield when successful runs made the asset or confirmed it, the newest first. What a failed run made
+    is not published."""
+    cursor, more = None, True
+    while more:
+        page = instance.fetch_materializations(
+            dg.AssetKey(asset), limit=MATERIALIZATIONS_A_PAGE, cursor=cursor
+        )
+        cursor, more = page.cursor, page.has_more
+        run_ids = list({record.run_id for record in page.records})
+        runs = instance.get_runs(dg.RunsFilter(run_ids=run_ids)) if run_ids else []
+        successful = {run.run_id for run in runs if run.is_success}
+        for record in page.records:
+            if record.run_id in successful:
+                yield datetime.fromtimestamp(record.timestamp, UTC)

@@ -1,6 +1,6 @@
 """The sensor `source_updated`: loads what changed at the source, once for each change."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import date
@@ -9,7 +9,7 @@ from threading import Event
 import dagster as dg
 
 from serverless_assets.automation.alerts import AlertError, Alerts, format_duration
-from serverless_assets.automation.jobs import PREFILL
+from serverless_assets.automation.jobs import PREFILL, month_tags
 from serverless_assets.automation.source_state import (
     TABLES_NAMED,
     Decision,
@@ -23,8 +23,6 @@ from serverless_assets.automation.source_state import (
     settle,
 )
 from serverless_assets.dagster_internals import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
     ROOT_RUN_ID_TAG,
 )
 from serverless_assets.hashing import digest
@@ -80,14 +78,6 @@ def source_updated(
         return dg.SensorResult(run_requests=[_request(context, decision, tables)], cursor=state.to_cursor())
 
     return sensor
-
-
-def month_tags(first: date, last: date) -> Mapping[str, str]:
-    """Return the tags that have one run load the months from `first` to `last`, both included."""
-    return {
-        ASSET_PARTITION_RANGE_START_TAG: f"{first:%Y-%m}-01",
-        ASSET_PARTITION_RANGE_END_TAG: f"{last:%Y-%m}-01",
-    }
 
 
 def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth], tables: Sequence[RawTable]) -> ETags:

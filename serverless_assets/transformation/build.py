@@ -19,15 +19,13 @@ from serverless_assets.dagster_internals import (
 from serverless_assets.event_log import one_batch
 from serverless_assets.ingestion.catalog import Window
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.dbt_integration import DagsterDbtTranslator
-from serverless_assets.transformation.dbt_message import DagsterEvent, dagster_events
-from serverless_assets.transformation.deleted_models import (
+from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, DagsterEvent, dagster_events
+from serverless_assets.transformation.fingerprints import Materialization, is_model, seeds_of_sources
+from serverless_assets.transformation.green_manifest import (
     deleted_text,
-    drop_deleted,
     find_deleted,
     record_deleted,
 )
-from serverless_assets.transformation.fingerprints import Materialization, is_model, seeds_of_sources
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
 from serverless_assets.transformation.lineage import ColumnLineage, CompiledQueries
 from serverless_assets.transformation.project import Project
@@ -109,8 +107,8 @@ class Step:
         deleted = find_deleted(self.manifest, artifacts, self.warehouse)
         for model in deleted:
             self.context.log.warning(deleted_text(model.qualified_name(self.warehouse), model.name, drop))
-        if drop:
-            drop_deleted(self.warehouse, deleted)
+            if drop:
+                self.warehouse.in_schema(model.database, model.schema).drop_relation(model.identifier)
         record_deleted(artifacts, () if drop else deleted)
 
     @cached_property

@@ -12,7 +12,7 @@ from serverless_assets.automation.alerts import (
     format_duration,
     shorten,
 )
-from serverless_assets.automation.run_alerts import UNKNOWN, first_error
+from serverless_assets.automation.sensors import UNKNOWN, first_error
 from serverless_assets.secrets import without_secrets
 from tests.automation.hook import SECRET, Hook
 

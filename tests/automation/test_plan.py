@@ -1,7 +1,6 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.jobs import run_config
 from serverless_assets.automation.plan import _forecast, dry_run
 from serverless_assets.environments import environment
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
@@ -99,7 +98,9 @@ def test_everything_is_planned_when_everything_is_asked_for_and_a_plan_changes_n
 
 def test_the_job_shows_the_plan_as_a_table_and_is_no_run_on_record(pipeline):
     job = pipeline.definitions.resolve_job_def("plan")
-    result = job.execute_in_process(run_config=run_config(RunInputs()), instance=pipeline.instance)
+    result = job.execute_in_process(
+        run_config=dg.RunConfig(resources={"run_inputs": RunInputs()}), instance=pipeline.instance
+    )
     (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_OUTPUT]
     records = event.step_output_data.metadata["plan"].records
     assert len(records) == 23

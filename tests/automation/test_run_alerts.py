@@ -11,7 +11,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
 from serverless_assets.automation.alerts import NOT_SET, Alerts
-from serverless_assets.automation.run_alerts import made_good, recovered, run_failed
+from serverless_assets.automation.sensors import made_good, recovered, run_failed
 from tests.automation.hook import Hook
 
 ON = dg.DefaultSensorStatus.RUNNING

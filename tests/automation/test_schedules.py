@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from serverless_assets.automation.schedules import NOTHING_YET, months_to_load, schedules
+from serverless_assets.automation.jobs import NOTHING_YET, months_to_load, schedules
 from tests.raw_tables import TABLES
 
 FIRST = date(2024, 11, 1)

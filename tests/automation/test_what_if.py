@@ -10,7 +10,6 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from serverless_assets.automation.jobs import run_config
 from serverless_assets.automation.what_if import REPORTS_KEPT, keep_report, what_if_job
 from serverless_assets.forecasting.what_if import compare
 from serverless_assets.publishing.outcome import failure_in_words
@@ -35,7 +34,9 @@ def what_if(pipeline: Pipeline, inputs: RunInputs) -> dg.ExecuteInProcessResult:
         resources={"run_inputs": RunInputs.configure_at_launch()},
     )
     return definitions.resolve_job_def("what_if_forecast").execute_in_process(
-        run_config=run_config(inputs), instance=pipeline.instance, raise_on_error=False
+        run_config=dg.RunConfig(resources={"run_inputs": inputs}),
+        instance=pipeline.instance,
+        raise_on_error=False,
     )
 
 

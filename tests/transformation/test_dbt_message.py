@@ -7,7 +7,7 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
 
 from serverless_assets.settings import PROJECT_ROOT
-from serverless_assets.transformation.dbt_message import DbtMessage
+from serverless_assets.transformation.dbt_events import DbtMessage
 
 CONFIG = {"materialized": "table", "meta": {}, "tags": [], "severity": "error"}
 ORDERS = {
