@@ -34,10 +34,10 @@ class Chart {
     this.day = null;
   }
 
-  resize(width) {
-    if (width === this.width) return;
+  resize(width, height = Math.round(Math.min(460, Math.max(290, width * 0.42)))) {
+    if (width === this.width && height === this.height) return;
     this.width = width;
-    this.height = Math.round(Math.min(460, Math.max(290, width * 0.42)));
+    this.height = height;
     this.draw();
   }
 

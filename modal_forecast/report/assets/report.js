@@ -1,7 +1,7 @@
 // What a reader can do with the chart: choose a range, switch layers, point, zoom, use the keyboard, print.
 
 const MINIMUM_DRAG = 6;
-const PRINT_WIDTH = 700;
+const PRINT_SIZE = [700, 185];
 const LEGIBLE_DAY = 0.75;
 
 const container = document.getElementById("chart");
@@ -127,13 +127,13 @@ function pointAt(day) {
   container.setAttribute("aria-valuetext", [chart.nameOf(day), ...readings].join(", "));
 }
 
-// Paper: the chart is drawn for its width. The table of days takes pages, and is printed if it is open.
+// Paper: the chart is drawn for its width. What is folded is printed if it was opened.
 
 const tableDetails = document.getElementById("days");
 
 addEventListener("beforeprint", () => {
   chart.pointAt(null);
-  chart.resize(PRINT_WIDTH);
+  chart.resize(...PRINT_SIZE);
 });
 addEventListener("afterprint", () => chart.resize(container.clientWidth));
 
