@@ -21,7 +21,7 @@ from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.catalog import RawTable, read_catalogue
-from serverless_assets.ingestion.limits import DownloadLimits
+from serverless_assets.ingestion.http_client import DownloadLimits
 from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher

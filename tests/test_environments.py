@@ -6,7 +6,7 @@ import pytest
 from modal_forecast.code_version import versioned_app
 from serverless_assets.environments import BRANCH_LIFETIME, environment
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.limits import DownloadLimits
+from serverless_assets.ingestion.http_client import DownloadLimits
 from serverless_assets.settings import Settings, SettingsError
 
 NO_TOKEN = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}

@@ -15,7 +15,7 @@ from serverless_assets.ingestion.http import (
     request,
     retry_after_seconds,
 )
-from serverless_assets.ingestion.limits import RetryPolicy
+from serverless_assets.ingestion.http_client import RetryPolicy
 from serverless_assets.secrets import without_secrets
 
 AlertKind = Literal[

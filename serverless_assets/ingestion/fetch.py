@@ -19,15 +19,8 @@ from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.content import Content, changes, content_of, latest_versions
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
-from serverless_assets.ingestion.limits import start_thread
-from serverless_assets.ingestion.source import (
-    Download,
-    HttpSource,
-    Log,
-    MissingTable,
-    NotModified,
-    SourceError,
-)
+from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError, start_thread
+from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 from serverless_assets.ingestion.state import (
     CachedResponse,
     TableState,
@@ -139,88 +132,81 @@ def fetch_tables(
         force: also take rows that are far fewer than before.
         to_load: what is staged may be loaded until the next result is asked for.
     """
-    states = states or {}
-    parents = [table.dated_by.parent for table in tables if table.dated_by]
     with warehouse.staging(scratch, source.limits.memory_mib, to_load) as area:
-        threads = Threads()
-        fetch = Fetch(source, window, scratch, log, {} if force else states, area, threads, warehouse)
-        run = FetchRun(tables, warehouse, fetch, states, force)
+        fetch = _Fetch(tables, source, warehouse, window, scratch, log, states or {}, force, area)
+        parents = [table.dated_by.parent for table in tables if table.dated_by]
         try:
             for table in dict.fromkeys([*tables, *parents]):
-                run.fetch_of(table).request(table)
+                fetch.start(fetch.request, table, fetch.window_of(table))
             for table in tables:
-                run.start(table)
+                fetch.start(fetch.find_result, table)
             for table in tables:
                 # A parent is not taken away from the area before its children are dated.
-                for child in run.children(table):
-                    run.result(child)
-                yield run.result(table)
+                for child in fetch.children(table):
+                    fetch.result(child)
+                yield fetch.result(table)
         finally:
             source.cancelled.set()
             area.stop()
             # They write into `scratch`, which may be removed next.
-            wait(threads.futures.values(), SECONDS_TO_STOP)
+            wait(fetch.threads.values(), SECONDS_TO_STOP)
 
 
-@dataclass
-class Threads:
-    """Threads by what they find out; each is started once."""
-
-    futures: dict[Hashable, Future[Any]] = field(default_factory=dict)
-    _lock: RLock = field(default_factory=RLock)
-
-    def start(self, work: Callable[[RawTable], Result], table: RawTable, *key: Hashable) -> Future[Result]:
-        with self._lock:
-            key = (work.__name__, table.name, *key)
-            if key not in self.futures:
-                self.futures[key] = start_thread(work, table)
-            return self.futures[key]
-
-
-@dataclass
-class FetchRun:
-    """The results for `tables`, given what they hold."""
+@dataclass(frozen=True)
+class _Fetch:
+    """One fetch of `tables`. Each is requested, staged and audited once for each window, in a thread."""
 
     tables: Sequence[RawTable]
+    source: HttpSource
     warehouse: Warehouse
-    fetch: "Fetch"
+    window: Window | None
+    scratch: Path
+    log: Log
     states: Mapping[str, TableState]
     force: bool
+    area: StagingArea
+    threads: dict[Hashable, Future[Any]] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock)
 
-    def start(self, table: RawTable) -> Future[FetchResult]:
-        return self.fetch.threads.start(self._find_result, table)
-
-    def result(self, table: RawTable) -> FetchResult:
-        return self.start(table).result()
+    def start(self, work: Callable[..., Result], table: RawTable, *window: Window | None) -> Future[Result]:
+        """Do the work in a thread, unless it was begun before."""
+        with self.lock:
+            key = (work.__name__, table.name, *window)
+            if key not in self.threads:
+                self.threads[key] = start_thread(work, table, *window)
+            return self.threads[key]
 
     def children(self, table: RawTable) -> list[RawTable]:
         return [child for child in self.tables if child.dated_by and child.dated_by.parent == table]
 
-    def fetch_of(self, table: RawTable) -> "Fetch":
-        """Return the fetch over the window that is to be loaded of the table."""
-        requested = self.fetch.window if table.has_months else None
-        if requested:
-            requested = requested.with_lookback(table.lookback)
-        window = window_to_load(table, self.states.get(table.name), self.fetch.source_key(table), requested)
-        return self.fetch.over(window)
+    def window_of(self, table: RawTable) -> Window | None:
+        """Return the months to load; None is all of the table, or its changes, which are of any month."""
+        if self._since(table):
+            return None
+        window = self.window.with_lookback(table.lookback) if self.window else None
+        return window_to_load(table, self.states.get(table.name), self._source_key(table), window)
 
-    def _find_result(self, table: RawTable) -> FetchResult:
+    def result(self, table: RawTable) -> FetchResult:
+        return self.start(self.find_result, table).result()
+
+    def find_result(self, table: RawTable) -> FetchResult:
         if table.dated_by and table.dated_by.parent in self.tables:
             parent = self.result(table.dated_by.parent)
             if isinstance(parent, Failed):
                 reason = f"{table.name} is dated by {parent.table.name}, which could not be loaded."
                 return replace(parent, table=table, reason=reason)
-        fetch, state = self.fetch_of(table), self.states.get(table.name)
+        window, state = self.window_of(table), self.states.get(table.name)
         try:
-            response = fetch.response(table)
-            if isinstance(response, NotModified) and fetch.is_current(table):
-                children = self.children(table)
-                if not any(
-                    self.fetch_of(child).window == fetch.window and fetch.is_needed(child)
-                    for child in children
-                ):
-                    return Unchanged(table, response, fetch.source_key(table), fetch.window_of(table))
-            audited = self._without_repeated_keys(fetch.audited(table))
+            response = self._response(table, window)
+            if isinstance(response, NotModified) and self._is_current(table, window):
+                needed_by = (
+                    child
+                    for child in self.children(table)
+                    if self.window_of(child) == window and self._is_needed(child, window)
+                )
+                if not any(needed_by):
+                    return Unchanged(table, response, self._source_key(table), window)
+            audited = self._without_repeated_keys(self._audited(table, window))
             if state is not None and not self.force:
                 audit.refuse_row_loss(
                     self.warehouse, table, audited.window, audited.content, audited.source, state
@@ -234,6 +220,51 @@ class FetchRun:
             # The disk is full, say.
             reason = str(error).strip().splitlines()[0]
             return Failed(table, f"{table.name} could not be audited ({reason}).")
+
+    def request(self, table: RawTable, window: Window | None) -> Download | NotModified:
+        """Fetch the table's file, unless it did not change."""
+        cached = self._cached(table, window)
+        return self._download(table, window, cached.validators if cached else NO_VALIDATORS)
+
+    def audit_rows(self, table: RawTable, window: Window | None) -> AuditedTable:
+        parent = self._audited(table.dated_by.parent, window) if table.dated_by else None
+        download, since = self._response(table, window), self._since(table)
+        if isinstance(download, NotModified):
+            # It did not change, but what dates it did.
+            download = self._download(table, window, NO_VALIDATORS)
+        assert isinstance(download, Download)
+        # A table that may turn out to be unchanged is not written to the warehouse for that.
+        is_loaded = window is None and must_load(table, self._known(table))
+        rows = self.area.rows(_name(table, window), for_warehouse=is_loaded)
+        served = audit.stage(rows, table, download.path, parent.rows if parent else None)
+        download.path.unlink()
+        cursor = latest_versions(rows, table, since) if table.updated_at else ""
+        audit.check_keys(rows, table)
+        if parent and (orphans := audit.count_orphans(rows, table)):
+            # A source may cut the parents to the window and not the children. Whether these rows belong to
+            # parents of other months, or to none at all, all of the parents tell.
+            audit.check_parents(rows, table, self._audited(parent.table, None).rows)
+            self.log(f"{table.name}: {orphans:,} rows belong to other months than {window}: left out.")
+        if window:
+            rows = audit.within(rows, table, window)
+        if since:
+            content = changes(rows, table, self.warehouse, self.states[table.name])
+        else:
+            content = content_of(rows, table)
+        return AuditedTable(
+            table,
+            rows,
+            content,
+            download,
+            key=self._key(table, window),
+            # The child's rows follow from the parent's, too.
+            response=CachedResponse(download.validators, parent.content.hash if parent else ""),
+            source=self._source_key(table),
+            window=window,
+            served={column.name: str(column.type) for column in served},
+            since=since,
+            cursor=cursor,
+        )
 
     def _without_repeated_keys(self, audited: AuditedTable) -> AuditedTable:
         """Return the rows over as many months as it takes for no key to be in the table twice.
@@ -250,150 +281,72 @@ class FetchRun:
             if not months:
                 break
             windows += 1
-            self.fetch.log(f"{table.name}: rows have moved here from {name_months(months)}: loaded too.")
+            self.log(f"{table.name}: rows have moved here from {name_months(months)}: loaded too.")
             wider = Window.of_months(min(*months, window.start), max(*months, *window.months()))
             # Should still other months turn out to be concerned, all are loaded.
-            audited = self.fetch.over(wider if windows == 1 else None).audited(table)
+            audited = self._audited(table, wider if windows == 1 else None)
             window = audited.window
         return audited
 
+    def _response(self, table: RawTable, window: Window | None) -> Download | NotModified:
+        return self.start(self.request, table, window).result()
 
-@dataclass(frozen=True)
-class Fetch:
-    """The responses of the source over one window, and the audits of what they bring.
+    def _audited(self, table: RawTable, window: Window | None) -> AuditedTable:
+        return self.start(self.audit_rows, table, window).result()
 
-    Each table is requested once for a window, and audited once. `states` are what the tables hold; a table
-    that is not in it is fetched unconditionally.
-    """
-
-    source: HttpSource
-    window: Window | None
-    scratch: Path
-    log: Log
-    states: Mapping[str, TableState]
-    area: StagingArea
-    threads: Threads
-    warehouse: Warehouse
-
-    def over(self, window: Window | None) -> "Fetch":
-        """Return the responses over another window."""
-        return replace(self, window=window)
-
-    def source_key(self, table: RawTable) -> str:
-        """Return a hash that identifies where the table's rows come from."""
-        if table.rest:
-            return digest(table.rest.address(self.source.identity or self.source.base_url, table.location))
-        return self.source.key
-
-    def request(self, table: RawTable) -> Future[Download | NotModified]:
-        """Request the table in a thread, unless it has been."""
-        return self.threads.start(self._request, table, self.window_of(table))
-
-    def response(self, table: RawTable) -> Download | NotModified:
-        return self.request(table).result()
-
-    def is_current(self, table: RawTable) -> bool:
+    def _is_current(self, table: RawTable, window: Window | None) -> bool:
         """Whether the table holds what the source would answer, dated by what its parent would."""
-        if isinstance(self.response(table), Download):
+        if isinstance(self._response(table, window), Download):
             return False
-        cached = self._cached(table)
-        return cached is not None and cached.dated_by == self._dated_by(table)
+        cached = self._cached(table, window)
+        if cached is None or table.dated_by is None:
+            return cached is not None
+        parent = table.dated_by.parent
+        if self._is_current(parent, window):
+            return cached.dated_by == self.states[parent.name].within(parent, window)
+        return cached.dated_by == self._audited(parent, window).content.hash
 
-    def is_needed(self, table: RawTable) -> bool:
+    def _is_needed(self, table: RawTable, window: Window | None) -> bool:
         """Whether the table's file is needed, and so its parent's; not if the source cannot give it."""
         try:
-            return not self.is_current(table)
+            return not self._is_current(table, window)
         except (SourceError, ContractError):
             return False
 
-    def audited(self, table: RawTable) -> AuditedTable:
-        """Return the table's audited rows, downloaded if they have not been."""
-        return self.threads.start(self._audit, table, self.window_of(table)).result()
-
-    def window_of(self, table: RawTable) -> Window | None:
-        # Changes may be those of any month.
-        return self.window if table.has_months and not self._since(table) else None
-
-    def _since(self, table: RawTable) -> str:
-        return updated_since(table, self.states.get(table.name), self.source_key(table))
-
-    def _request(self, table: RawTable) -> Download | NotModified:
-        """Fetch the table's file, unless it did not change."""
-        cached = self._cached(table)
-        return self._download(table, cached.validators if cached else NO_VALIDATORS)
-
-    def _download(self, table: RawTable, validators: Validators) -> Download | NotModified:
-        path = self.scratch / f"{self._name(table)}.download"
-        since = self._since(table)
+    def _download(
+        self, table: RawTable, window: Window | None, validators: Validators
+    ) -> Download | NotModified:
+        path, since = self.scratch / f"{_name(table, window)}.download", self._since(table)
         if table.rest:
             # dlt takes seconds to import.
             from serverless_assets.ingestion.rest import fetch_rows
 
             return fetch_rows(self.source, table, path, self.log, validators, since)
-        return self.source.fetch(table.location, self.window_of(table), path, self.log, validators, since)
+        return self.source.fetch(table.location, window, path, self.log, validators, since)
 
-    def _audit(self, table: RawTable) -> AuditedTable:
-        parent = self.audited(table.dated_by.parent) if table.dated_by else None
-        download, window = self.response(table), self.window_of(table)
-        if isinstance(download, NotModified):
-            # It did not change, but what dates it did.
-            download = self._download(table, NO_VALIDATORS)
-        assert isinstance(download, Download)
-        # A table that may turn out to be unchanged is not written to the warehouse for that.
-        is_loaded = window is None and must_load(table, self.states.get(table.name))
-        rows = self.area.rows(self._name(table), for_warehouse=is_loaded)
-        served = audit.stage(rows, table, download.path, parent.rows if parent else None)
-        download.path.unlink()
-        since = self._since(table)
-        cursor = latest_versions(rows, table, since) if table.updated_at else ""
-        audit.check_keys(rows, table)
-        if parent and (orphans := audit.count_orphans(rows, table)):
-            # A source may cut the parents to the window and not the children. Whether these rows belong to
-            # parents of other months, or to none at all, all of the parents tell.
-            audit.check_parents(rows, table, self.over(None).audited(parent.table).rows)
-            self.log(f"{table.name}: {orphans:,} rows belong to other months than {self.window}: left out.")
-        if window:
-            rows = audit.within(rows, table, window)
-        if since:
-            content = changes(rows, table, self.warehouse, self.states[table.name])
-        else:
-            content = content_of(rows, table)
-        # The child's rows follow from the parent's, too.
-        response = CachedResponse(download.validators, parent.content.hash if parent else "")
-        columns = {column.name: str(column.type) for column in served}
-        return AuditedTable(
-            table,
-            rows,
-            content,
-            download,
-            self._key(table),
-            response,
-            self.source_key(table),
-            window,
-            columns,
-            since,
-            cursor,
-        )
+    def _known(self, table: RawTable) -> TableState | None:
+        """Return what the table holds, unless all of it is to be loaded whatever that is."""
+        return None if self.force else self.states.get(table.name)
 
-    def _dated_by(self, table: RawTable) -> str:
-        """Return the version of the parent's rows as the source would answer them."""
-        if table.dated_by is None:
-            return ""
-        parent = table.dated_by.parent
-        if self.is_current(parent):
-            return self.states[parent.name].within(parent, self.window)
-        return self.audited(parent).content.hash
+    def _since(self, table: RawTable) -> str:
+        return updated_since(table, self._known(table), self._source_key(table))
 
-    def _cached(self, table: RawTable) -> CachedResponse | None:
-        return cached_response(table, self.states.get(table.name), self._key(table))
+    def _cached(self, table: RawTable, window: Window | None) -> CachedResponse | None:
+        return cached_response(table, self._known(table), self._key(table, window))
 
-    def _key(self, table: RawTable) -> str:
-        window, since = self.window_of(table), self._since(table)
+    def _source_key(self, table: RawTable) -> str:
+        """Return a hash that identifies where the table's rows come from."""
         if table.rest:
-            return digest(f"{table.rest.key(self.source_key(table))} {window} {since}")
-        return self.source.request_key(table.location, window, since)
+            return digest(table.rest.address(self.source.identity or self.source.base_url, table.location))
+        return self.source.key
 
-    def _name(self, table: RawTable) -> str:
-        """Return a name for the table's rows over the window."""
-        window = self.window_of(table)
-        return f"{table.name}_{window.start}_{window.end}" if window else table.name
+    def _key(self, table: RawTable, window: Window | None) -> str:
+        """Return a hash that identifies a request."""
+        if table.rest:
+            return digest(f"{table.rest.key(self._source_key(table))} {window} {self._since(table)}")
+        return self.source.request_key(table.location, window, self._since(table))
+
+
+def _name(table: RawTable, window: Window | None) -> str:
+    """Return a name for the table's rows over the window."""
+    return f"{table.name}_{window.start}_{window.end}" if window else table.name

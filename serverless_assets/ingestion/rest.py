@@ -23,8 +23,9 @@ from dlt.sources.helpers.rest_client.detector import PaginatorFactory, header_li
 
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable, without_credentials
+from serverless_assets.ingestion.http_client import Log, SourceError
 from serverless_assets.ingestion.rest_session import NotModifiedAnswer, Page, PageSession
-from serverless_assets.ingestion.source import Download, HttpSource, Log, NotModified, SourceError
+from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 
 PAGINATORS: Mapping[str, Callable[..., paginators.BasePaginator]] = {
     "page_number": paginators.PageNumberPaginator,

@@ -20,9 +20,9 @@ from requests.structures import CaseInsensitiveDict
 from serverless_assets.ingestion import http
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable, without_credentials
-from serverless_assets.ingestion.limits import Exchange
+from serverless_assets.ingestion.http_client import Exchange, Log, MissingTable, SourceError, Unauthorized
 from serverless_assets.ingestion.rest_endpoint import OAuth2, Secret, SecretError
-from serverless_assets.ingestion.source import HttpSource, Log, MissingTable, SourceError, Unauthorized
+from serverless_assets.ingestion.source import HttpSource
 
 AUTHENTICATIONS: Mapping[str, Callable[..., auth.AuthConfigBase]] = {
     "bearer": auth.BearerTokenAuth,

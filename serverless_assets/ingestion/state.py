@@ -1,7 +1,7 @@
 """What the warehouse holds of a raw table, as the state that is kept beside it says. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,8 @@ from serverless_assets.ingestion.http import Validators
 ANSWERS_REMEMBERED = 8
 # Another version of DuckDB may hash the same rows in another way.
 HASHED_BY = f"DuckDB {version('duckdb')}, in sums"
+# The parts of a state that a note keeps as they are.
+NOTED_TEXTS = ("version", "built_by", "definition", "source", "hashed_by", "cursor")
 
 
 @dataclass(frozen=True)
@@ -54,40 +56,34 @@ class TableState:
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> "TableState":
         """Return the state that a note describes; an unknown one if it was not written by `as_note`."""
-        version, months, answers = (note.get(name) for name in ("version", "months", "validators"))
-        if not isinstance(version, str):
+        if not isinstance(note.get("version"), str):
             return cls()
-        return cls(
-            version=version,
-            months=months if isinstance(months, dict) else None,
-            built_by=str(note.get("built_by", "")),
-            definition=str(note.get("definition", "")),
-            answers=_parse_answers(answers if isinstance(answers, dict) else {}),
-            source=str(note.get("source", "")),
-            hashed_by=str(note.get("hashed_by", "an earlier version")),
-            cursor=str(note.get("cursor", "")),
-        )
+        try:
+            answers = {
+                key: CachedResponse(
+                    Validators(str(kept.get("etag", "")), str(kept.get("last_modified", ""))),
+                    str(kept.get("dated_by", "")),
+                )
+                for key, kept in note.get("validators", {}).items()
+            }
+            texts = {name: str(note[name]) for name in NOTED_TEXTS if name in note}
+            months = None if note.get("months") is None else dict(note["months"])
+            return cls(**{"hashed_by": "an earlier version", **texts}, months=months, answers=answers)
+        except (AttributeError, TypeError, ValueError):
+            return cls()
 
     def as_note(self) -> dict[str, Any]:
         """Return the note to keep with the table: empty if it is unknown what that holds."""
         if not self.version:
             return {}
+        texts = {name: getattr(self, name) for name in NOTED_TEXTS}
         answers = {
-            key: {
-                "etag": response.validators.etag,
-                "last_modified": response.validators.last_modified,
-                "dated_by": response.dated_by,
-            }
+            key: {**asdict(response.validators), "dated_by": response.dated_by}
             for key, response in self.answers.items()
         }
         return {
-            "version": self.version,
+            **{name: text for name, text in texts.items() if text or name not in ("source", "cursor")},
             **({} if self.months is None else {"months": dict(self.months)}),
-            "built_by": self.built_by,
-            "definition": self.definition,
-            **({"source": self.source} if self.source else {}),
-            "hashed_by": self.hashed_by,
-            **({"cursor": self.cursor} if self.cursor else {}),
             "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in answers.items()},
         }
 
@@ -186,15 +182,3 @@ def definition_of(table: RawTable) -> str:
     return digest(
         f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}{changes}"
     )
-
-
-def _parse_answers(answers: Mapping[str, Any]) -> Mapping[str, CachedResponse]:
-    fields = {
-        key: [str(value.get(name, "")) for name in ("etag", "last_modified", "dated_by")]
-        for key, value in answers.items()
-        if isinstance(value, dict)
-    }
-    return {
-        key: CachedResponse(Validators(etag, last_modified), dated_by)
-        for key, (etag, last_modified, dated_by) in fields.items()
-    }

@@ -193,7 +193,8 @@ def test_a_hostile_csv_is_refused_in_a_sentence(
 
 
 def test_a_hostile_server_forges_nothing_in_the_error(attempt: Tally) -> None:
-    from serverless_assets.ingestion.source import HttpSource, SourceError
+    from serverless_assets.ingestion.http_client import SourceError
+    from serverless_assets.ingestion.source import HttpSource
 
     for text in [name for name in NAMES if name and "\n" not in name and name.isascii()]:
         with attempt(f"content type {text[:40]!r}") as fault, shop(body(b"no", content_type=text)) as source:

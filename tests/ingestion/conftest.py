@@ -6,9 +6,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets.ingestion.catalog import Window
-from serverless_assets.ingestion.source import (
-    HttpSource,
-)
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import FIRST, Ingestion
 from tests.ingestion.shop import Shop, shop
@@ -24,9 +22,8 @@ def source():
     """A source that is asked without pauses."""
 
     def source(base_url: str, attempts: int = 3, **options: Any) -> HttpSource:
-        return HttpSource(
-            base_url, attempts, **{"first_pause_seconds": 0.0, "timeout_seconds": 10.0, **options}
-        )
+        quick = {"attempts": attempts, "first_pause_seconds": 0.0, "timeout_seconds": 10.0}
+        return HttpSource(base_url, **{**quick, **options})
 
     return source
 

@@ -11,8 +11,7 @@ from threading import Event, Thread
 
 import pytest
 
-from serverless_assets.ingestion.limits import DownloadLimits
-from serverless_assets.ingestion.source import SourceError
+from serverless_assets.ingestion.http_client import DownloadLimits, SourceError
 from tests.ingestion.scripted import GOOD, SLOW_BODY, SLOW_HEADERS, Answer, drip, shop, silence, status
 
 # Much longer than a test waits: what ends sooner did so because it was told to.

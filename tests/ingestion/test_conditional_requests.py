@@ -8,7 +8,8 @@ import pytest
 
 from serverless_assets.ingestion.catalog import Window
 from serverless_assets.ingestion.http import Validators
-from serverless_assets.ingestion.source import Download, HttpSource, NotModified, SourceError
+from serverless_assets.ingestion.http_client import SourceError
+from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 from tests.ingestion.scripted import (
     OCTOBER,
     PARQUET,
@@ -45,7 +46,7 @@ def dated(etag: str | None = None, modified: str | None = None, date: str | None
 @pytest.fixture
 def ask(tmp_path: Path, lines: list[str]):
     def ask(base_url: str, held: Validators):
-        source = HttpSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=10.0)
+        source = HttpSource(base_url, attempts=3, first_pause_seconds=0.0, timeout_seconds=10.0)
         return source.fetch("raw_orders", None, tmp_path / "file", lines.append, held)
 
     return ask
@@ -125,7 +126,7 @@ def test_a_request_is_the_same_for_the_same_source_table_and_window():
 
 
 def validators(base_url: str, window: Window | None = None, timeout_seconds: float = 10.0) -> Validators:
-    source = HttpSource(base_url, 3, first_pause_seconds=0.0, timeout_seconds=timeout_seconds)
+    source = HttpSource(base_url, attempts=3, first_pause_seconds=0.0, timeout_seconds=timeout_seconds)
     return source.validators("raw_orders", window)
 
 

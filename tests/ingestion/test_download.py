@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from serverless_assets.ingestion.http import without_credentials
-from serverless_assets.ingestion.source import HttpSource, SourceError, table_url
+from serverless_assets.ingestion.http_client import SourceError
+from serverless_assets.ingestion.source import HttpSource, table_url
 from tests.ingestion.scripted import (
     GOOD,
     OCTOBER,

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from serverless_assets.ingestion.http import HttpError, request
-from serverless_assets.ingestion.source import SampleSource, SourceError
+from serverless_assets.ingestion.http_client import SourceError
+from serverless_assets.ingestion.source import SampleSource
 from tests.ingestion.certificates import self_signed
 from tests.ingestion.scripted import GOOD, PARQUET, PASSWORD, TOKEN, USER, redirect, shop, status
 from tests.services.listening import listening

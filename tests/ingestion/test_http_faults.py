@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.source import SourceError
+from serverless_assets.ingestion.http_client import SourceError
 from tests.ingestion.http_faults import GOOD_ANSWERS, HTTP_FAULTS, HttpFault
 from tests.ingestion.scripted import (
     GOOD,

@@ -16,10 +16,11 @@ import yaml
 
 from serverless_assets.ingestion.catalog import RawTable, Window, read_catalogue
 from serverless_assets.ingestion.fetch import Failed, Missing, fetch_tables
+from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
-from serverless_assets.ingestion.source import HttpSource, SourceError
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse

@@ -9,7 +9,7 @@ import pytest
 
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.http import retry_after_seconds
-from serverless_assets.ingestion.limits import RetryPolicy
+from serverless_assets.ingestion.http_client import RetryPolicy
 
 DATE = "Fri, 27 Nov 2026 20:00:00 GMT"
 

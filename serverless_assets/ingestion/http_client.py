@@ -1,0 +1,341 @@
+"""Requests within time limits, made again after a fault that passes; and the errors of those that fail.
+
+A thread that resolves a host name, connects or waits for bytes cannot be interrupted. A request runs in a
+thread of its own instead, and its caller waits for it in short steps: it abandons the thread when it is
+cancelled, interrupted (Ctrl-C, SIGTERM) or too slow. The threads are daemons: an abandoned one does not keep
+the process alive.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Event, Lock, Thread
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import requests
+from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_after_attempt, stop_before_delay, stop_when_event_set
+from tenacity.wait import wait_exponential_jitter
+
+from serverless_assets.errors import UserError
+from serverless_assets.ingestion.http import (
+    NO_VALIDATORS,
+    TRANSIENT_STATUS,
+    HttpError,
+    Validators,
+    printable,
+    request,
+    retry_after_seconds,
+    without_credentials,
+)
+from serverless_assets.sample_shop.api import SAMPLE_HEADER
+
+# A server may ask for any pause; a run should not sleep for an hour because of one header.
+LONGEST_PAUSE_SECONDS = 60.0
+STEP_SECONDS = 0.1
+RATE_WINDOW_SECONDS = 60.0
+
+MISSING_STATUS = (requests.codes.not_found, requests.codes.gone)
+NOT_THERE = (
+    "The source has no such table there: check SERVERLESS_DATASET_URL or dataset_url, and the table's "
+    "`path`. With `optional: true`, a run does without it."
+)
+ADVICE: Mapping[int, str] = {
+    401: "Check the credentials in the dataset URL.",
+    403: "Check the credentials in the dataset URL.",
+    **dict.fromkeys(MISSING_STATUS, NOT_THERE),
+    407: "Check the credentials in HTTP_PROXY.",
+}
+
+Log = Callable[[str], None]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class SourceError(UserError):
+    """The source cannot give this table.
+
+    `transient`: it may do so when asked again; `retry_after`: the seconds that it asked to wait before.
+    """
+
+    def __init__(self, message: str, transient: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.retry_after = retry_after
+
+
+class MissingTable(SourceError):
+    """The source has no such table. `is_sample`: it is the sample shop, which stands in for another one."""
+
+    def __init__(self, message: str, is_sample: bool) -> None:
+        super().__init__(message)
+        self.is_sample = is_sample
+
+
+class Unauthorized(SourceError):
+    """The source does not accept the credentials."""
+
+
+@dataclass(frozen=True)
+class DownloadLimits:
+    """How long a table may take, over all attempts, how slowly its bytes may come, and its memory.
+
+    minimum_rate: bytes per second, on average over each `rate_window_seconds`; 0 allows any.
+    memory_mib: for the rows of all tables that are audited at a time; what is beyond goes to disk.
+    """
+
+    deadline_seconds: float = 3600.0
+    minimum_rate: int = 1000
+    rate_window_seconds: float = RATE_WINDOW_SECONDS
+    memory_mib: int = 768
+
+
+DEFAULT_LIMITS = DownloadLimits()
+
+
+@dataclass
+class Exchange:
+    """The progress of a request. Its thread writes it and the waiting caller reads it."""
+
+    response: requests.Response | None = None
+    received: int = 0
+
+
+def start_thread(
+    work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> "Future[Result]":
+    """Run `work` in a thread that does not keep the process alive, unlike one of an executor."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
+    return future
+
+
+@dataclass
+class Pace:
+    """When each host may be requested next, by all tables alike: after a Retry-After, or by a rate limit."""
+
+    _next: dict[str, float] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def wait(self, host: str, seconds_between: float, deadline: float, cancelled: Event) -> None:
+        """Wait for a turn, at most until the deadline."""
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                pause = min(self._next.get(host, now), deadline) - now
+                if pause <= 0:
+                    self._next[host] = max(self._next.get(host, now), now + seconds_between)
+                    return
+            if cancelled.wait(pause):
+                return
+
+    def hold(self, host: str, seconds: float) -> None:
+        """Have nobody request the host for so long."""
+        with self._lock:
+            self._next[host] = max(self._next.get(host, 0.0), time.monotonic() + seconds)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often to try, and how long to wait in between.
+
+    The pause doubles from `first_pause_seconds` on, with up to `first_pause_seconds` more by chance. It is
+    at least what the server asks for, and at most `longest_pause_seconds`. No attempt begins later than
+    `deadline_seconds` after the first. Setting `cancelled` ends a pause and prevents another attempt.
+    """
+
+    attempts: int
+    first_pause_seconds: float
+    longest_pause_seconds: float = LONGEST_PAUSE_SECONDS
+    deadline_seconds: float = math.inf
+    cancelled: Event = field(default_factory=Event)
+
+    def call(self, attempt: Callable[[], Result], log: Callable[[str], None] = lambda line: None) -> Result:
+        """Return the result of `attempt`, made again after a transient `UserError`; the last one is raised.
+
+        log: takes a line before each pause.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, UserError) and error.transient),
+            stop=stop_after_attempt(self.attempts)
+            | stop_when_event_set(self.cancelled)
+            | stop_before_delay(self.deadline_seconds),
+            sleep=sleep_using_event(self.cancelled),
+            wait=self._pause,
+            before_sleep=lambda state: log(self._message(state)),
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, UserError) else None
+        backoff = wait_exponential_jitter(
+            initial=self.first_pause_seconds, max=self.longest_pause_seconds, jitter=self.first_pause_seconds
+        )
+        return max(backoff(state), min(asked or 0.0, self.longest_pause_seconds))
+
+    def _message(self, state: RetryCallState) -> str:
+        error = state.outcome.exception() if state.outcome else None
+        pause = state.next_action.sleep if state.next_action else 0.0
+        return f"{error} Attempt {state.attempt_number} of {self.attempts}; asking again in {pause:.1f} s."
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpClient:
+    """Makes requests within time limits, and again after a fault that passes.
+
+    Setting `cancelled` ends all of its requests at once, whatever they wait for.
+    """
+
+    attempts: int = 5
+    first_pause_seconds: float = 0.5
+    timeout_seconds: float = 60.0
+    longest_pause_seconds: float = LONGEST_PAUSE_SECONDS
+    cancelled: Event = field(default_factory=Event, compare=False)
+    limits: DownloadLimits = DEFAULT_LIMITS
+    pace: Pace = field(default_factory=Pace, compare=False)
+
+    def with_retries(
+        self, log: Log, attempt: Callable[[float], Result], deadline: float | None = None
+    ) -> Result:
+        """Return the result of `attempt`, which takes the time by which all attempts must be over."""
+        deadline, attempts = deadline or time.monotonic() + self.limits.deadline_seconds, 0
+        seconds = deadline - time.monotonic()
+        policy = RetryPolicy(
+            self.attempts, self.first_pause_seconds, self.longest_pause_seconds, seconds, self.cancelled
+        )
+
+        def counted() -> Result:
+            nonlocal attempts
+            attempts += 1
+            return attempt(deadline)
+
+        try:
+            return policy.call(counted, log)
+        except SourceError as error:
+            if not error.transient:
+                raise
+            times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+            raise SourceError(f"{error} Gave up after {times}.") from None
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        deadline: float,
+        read: Callable[[requests.Response, Exchange], Result],
+        validators: Validators = NO_VALIDATORS,
+        advice: Mapping[int, str] = ADVICE,
+        seconds_between: float = 0.0,
+        **options: Any,
+    ) -> Result:
+        """Return what `read` makes of a good response, unless it is cancelled or takes longer than it may.
+
+        Args:
+            advice: what to do about a status.
+            seconds_between: this request and the next one to the same host, of any table.
+            options: further arguments of `http.request`.
+        """
+        subject = f"{method} {without_credentials(url)}"
+        # Without a content coding, Content-Length counts the bytes of the file itself.
+        headers = {"Accept-Encoding": "identity", **validators.as_headers()}
+        exchange, host = Exchange(), urlsplit(url).netloc.rpartition("@")[2]
+
+        def exchange_messages() -> Result:
+            try:
+                with request(method, url, self.timeout_seconds, headers, **options) as response:
+                    exchange.response = response
+                    _refuse_bad_status(response, method, url, validators, advice)
+                    return read(response, exchange)
+            except HttpError as error:
+                raise SourceError(f"{subject} {error}", error.transient) from None
+
+        self.pace.wait(host, seconds_between, deadline, self.cancelled)
+        if self.cancelled.is_set():
+            raise SourceError(f"{subject} was cancelled.")
+        if time.monotonic() >= deadline:
+            raise SourceError(
+                f"{subject} was not made within {self.limits.deadline_seconds:,g} s, as the source wants to "
+                "be asked less often. SERVERLESS_DOWNLOAD_DEADLINE allows more time."
+            )
+        future, started = start_thread(exchange_messages), time.monotonic()
+        window_start, window_received = None, 0
+        try:
+            while not wait([future], STEP_SECONDS).done:
+                now, received = time.monotonic(), exchange.received
+                if self.cancelled.is_set():
+                    raise SourceError(f"{subject} was cancelled.")
+                if now >= deadline:
+                    raise SourceError(
+                        f"{subject} was not complete after {self.limits.deadline_seconds:,g} s: its last "
+                        f"attempt brought {_format_rate(received, now - started)}. "
+                        "SERVERLESS_DOWNLOAD_DEADLINE allows more time."
+                    )
+                if exchange.response is None:
+                    if now - started > self.timeout_seconds:
+                        raise SourceError(
+                            f"{subject} did not answer within {self.timeout_seconds:g} s.", True
+                        )
+                elif window_start is None:
+                    window_start = now
+                elif (seconds := now - window_start) >= self.limits.rate_window_seconds:
+                    if received - window_received < self.limits.minimum_rate * seconds:
+                        raise SourceError(
+                            f"{subject} is too slow: {_format_rate(received - window_received, seconds)}, "
+                            f"and SERVERLESS_DOWNLOAD_MIN_RATE is {self.limits.minimum_rate:,} bytes/s.",
+                            transient=True,
+                        )
+                    window_start, window_received = now, received
+            return future.result()
+        except SourceError as error:
+            self.pace.hold(host, min(error.retry_after or 0.0, self.longest_pause_seconds))
+            raise
+        finally:
+            if not future.done() and exchange.response is not None:
+                # The thread's wait for bytes ends. It fails on an answer that is complete by now.
+                with suppress(ValueError, RuntimeError, OSError):
+                    exchange.response.raw.shutdown()
+
+
+def _format_rate(received: int, seconds: float) -> str:
+    return f"{received:,} bytes in {seconds:,.0f} s ({received / seconds:,.0f} bytes/s)"
+
+
+def _refuse_bad_status(
+    response: requests.Response, method: str, url: str, validators: Validators, advice: Mapping[int, str]
+) -> None:
+    """Raise `SourceError` unless the response is the table, or 304 to a conditional request."""
+    status = response.status_code
+    if status == requests.codes.ok or (validators and status == requests.codes.not_modified):
+        return
+    address, final = without_credentials(url), without_credentials(response.url)
+    # The client writes an address in its own way, with %20 for a space.
+    redirected = f", redirected to {final}," if unquote(final).lower() != unquote(address).lower() else ""
+    answer = f"{method} {address}{redirected} answered {status} {printable(response.reason or '')}".rstrip()
+    if status in TRANSIENT_STATUS:
+        raise SourceError(f"{answer}.", True, retry_after_seconds(response.headers))
+    if SAMPLE_HEADER in response.headers and status in MISSING_STATUS:
+        raise MissingTable(
+            f"{answer}. The bundled sample shop has no such table: SERVERLESS_DATASET_URL leads to a source "
+            "that has.",
+            is_sample=True,
+        )
+    sentences = " ".join(filter(None, [f"{answer}.", advice.get(status)]))
+    if status in MISSING_STATUS:
+        raise MissingTable(sentences, is_sample=False)
+    if status == requests.codes.unauthorized:
+        raise Unauthorized(sentences)
+    raise SourceError(sentences)
