@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast import metrics
-from serverless_assets import metadata, sql
+from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -238,8 +238,8 @@ def reported_accuracy(
     warehouse = publisher.warehouse
     if declaration.accuracy not in warehouse.tables():
         return None
-    table, all_days = warehouse.quoted_name(declaration.accuracy), sql.literal(ALL)
-    rows = warehouse.query(f"select * from {table} where horizon = {all_days} order by made_at").to_pylist()
+    scores = warehouse.read_rows(declaration.accuracy).sort_by("made_at").to_pylist()
+    rows = [row for row in scores if row["horizon"] == ALL]
     if not rows:
         return None
     accuracy: dict[str, Any] = {

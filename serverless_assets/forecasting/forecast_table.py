@@ -127,7 +127,7 @@ def reuse_forecast(
 
 def query_forecast(warehouse: Warehouse, table: str) -> pa.Table:
     """Return the rows of the forecast's table, in order of days."""
-    return warehouse.query(f"select * from {warehouse.quoted_name(table)} order by ds")
+    return warehouse.read_rows(table).sort_by("ds")
 
 
 def read_forecast(declaration: ForecastDeclaration, warehouse: Warehouse) -> pa.Table:

@@ -14,6 +14,7 @@ from modal_forecast.messages import ForecastRequest
 from modal_forecast.validation import check_days, check_values
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.hashing import json_digest
 from serverless_assets.warehouse import Warehouse
 
 # Days beyond a gap of more than GAP_DAYS are left out if they hold less than GAP_SHARE of all orders: these
@@ -128,10 +129,13 @@ def query_history(
     columns = ", ".join(f"{expression} as {name}" for name, expression in groups.items())
     numbers = ", ".join(str(number + 1) for number in range(len(groups)))
     events = f"sum(history.{declaration.count.column})" if declaration.count else "count(*)"
+    # The total, its parts, their accuracy and the report are all made from the same sums.
+    state = warehouse.read_state(declaration.relation)
     return warehouse.query(
         f"select {columns}, sum(history.{declaration.value}) as y, {events} as events"
         f" from {warehouse.quoted_name(declaration.relation)} as history"
-        f" where history.{declaration.date} is not null group by {numbers} order by 1"
+        f" where history.{declaration.date} is not null group by {numbers} order by 1",
+        version=json_digest(state) if state else "",
     )
 
 

@@ -238,7 +238,7 @@ def reported_parts(
         history = read_history_until(declaration, warehouse, _data_as_of(total))
     except HistoryError:
         return []
-    forecasts = warehouse.query(f"select * from {warehouse.quoted_name(parts.asset)} order by ds")
+    forecasts = warehouse.read_rows(parts.asset).sort_by("ds")
     reported: list[Mapping[str, Any]] = []
     for part in parts_in(_part_totals(declaration, parts, warehouse), history):
         is_part = pa.array([id == part.id for id in forecasts[parts.id].to_pylist()])

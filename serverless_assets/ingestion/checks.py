@@ -14,6 +14,8 @@ import dagster as dg
 
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.column_types import EARLIEST, END_OF_TIME
+from serverless_assets.ingestion.content import Part
+from serverless_assets.ingestion.state import HASHED_BY, TableState
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.months import next_month
 from serverless_assets.warehouse import Warehouse, WarehouseError
@@ -50,7 +52,8 @@ class CheckOutcome:
 class Month:
     """The rows of a fact in one month up to a day from now: how many, and the times of the first and last.
 
-    Rows of still later times are `later`, the last of them at `latest`.
+    These times are known of the first and the last month at least. Rows of still later times are `later`, the
+    last of them at `latest`.
     """
 
     start: datetime
@@ -158,7 +161,7 @@ class SourceObservation:
 class CheckRunner:
     """Runs the checks that a run selected, at the time `now`, in UTC without a zone.
 
-    `first_month` is the first that runs over months load. The months of a table are queried once.
+    `first_month` is the first that runs over months load. The months of a table are asked for once.
     """
 
     context: dg.AssetExecutionContext
@@ -200,10 +203,14 @@ class CheckRunner:
                 yield from self.results(table, self.last_observation(table))
 
     def months(self, table: RawTable) -> list[Month]:
-        """Return the months of a fact as the warehouse has them."""
+        """Return the months of a fact: as its state has them if that is sure, else by a query."""
         if table.name not in self._months:
-            query = months_query(table, self.warehouse.quoted_name(table.name), self.now)
-            self._months[table.name] = list(months_of(self.warehouse.query(query).to_pylist()))
+            state = TableState.from_note(self.warehouse.read_state(table.name))
+            months = months_in(state, self.warehouse.row_count(table.name), self.now)
+            if months is None:
+                query = months_query(table, self.warehouse.quoted_name(table.name), self.now)
+                months = months_of(self.warehouse.query(query).to_pylist())
+            self._months[table.name] = list(months)
         return self._months[table.name]
 
     def _run(self, table: RawTable, kind: str, observation: SourceObservation) -> CheckOutcome:
@@ -324,6 +331,30 @@ def freshness(newest: datetime | None, now: datetime, what: str) -> CheckOutcome
         f"{what}: {newest:%Y-%m-%d %H:%M} UTC, {_format_age(age)} ago; {_format_age(FRESH)} are allowed.",
         {"age_hours": round(age / timedelta(hours=1), 2), "allowed_hours": FRESH / timedelta(hours=1)},
     )
+
+
+def months_in(state: TableState, rows: int, now: datetime) -> Sequence[Month] | None:
+    """Return the months of a fact that has so many rows, as its state has them; None if they may be others.
+
+    They may be if somebody changed the rows, and are if some are dated later than a day from now.
+    """
+    if state.months is None or state.hashed_by != HASHED_BY:
+        return None
+    months = [
+        Month(datetime.fromisoformat(day), Part.sum_in(hash)[0], None, None)
+        for day, hash in sorted(state.months.items())
+    ]
+    is_known = bool(state.first and state.last) or not months
+    if not is_known or sum(month.rows for month in months) != rows:
+        return None
+    if months:
+        first, last = (datetime.fromisoformat(time) for time in (state.first, state.last))
+        if last >= now + AHEAD:
+            return None
+        months[0] = replace(months[0], first=first)
+        # Which is the same one if there is just one.
+        months[-1] = replace(months[-1], last=last)
+    return months
 
 
 def months_of(rows: Iterable[Mapping[str, Any]]) -> Sequence[Month]:

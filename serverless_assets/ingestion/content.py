@@ -1,8 +1,8 @@
 """What rows say: their number and hash by month; and what changed rows make of those of a table."""
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import duckdb
@@ -45,11 +45,16 @@ NO_ROWS = Part(0, "no rows")
 
 @dataclass(frozen=True)
 class Content:
-    """The content of a table, whatever the order of its rows; `months` is empty for a snapshot."""
+    """The content of a table, whatever the order of its rows; `months` is empty for a snapshot.
+
+    first, last: the event times of the first and the last row of a fact, in ISO format; empty if unknown.
+    """
 
     rows: int
     hash: str
     months: Mapping[date, Part]
+    first: str = ""
+    last: str = ""
 
 
 def latest_versions(rows: StagedRows, table: RawTable, since: str) -> str:
@@ -104,21 +109,30 @@ def changes(rows: StagedRows, table: RawTable, warehouse: Warehouse, state: Tabl
                 f"delete from {rows.relation} where {_is_deleted(table)}"
                 f" and ({key}) not in (select ({key}) from {before})"
             )
-        added = _sums(connection, table, f"from {rows.relation} where {live}")
-        removed = _sums(connection, table, f"from {before} semi join {rows.relation} using ({key})")
+        new, old = (
+            f"from {rows.relation} where {live}",
+            f"from {before} semi join {rows.relation} using ({key})",
+        )
+        added, removed = (_sums(connection, table, query) for query in (new, old))
+        (first, last), (first_removed, last_removed) = (_edges(connection, table, q) for q in (new, old))
     existing.unlink()
     months = state.months or {} if table.event_time else {"": state.version}
     sums = {date.fromisoformat(day) if day else None: Part.sum_in(hash) for day, hash in months.items()}
     for month in added.keys() | removed.keys():
         (rows_before, before_total), more, less = (of.get(month, (0, 0)) for of in (sums, added, removed))
         sums[month] = rows_before + more[0] - less[0], before_total + more[1] - less[1]
-    return _content(table, sums)
+    return replace(
+        _content(table, sums),
+        first=_edge(min, state.first, first, first_removed),
+        last=_edge(max, state.last, last, last_removed),
+    )
 
 
 def content_of(rows: StagedRows, table: RawTable) -> Content:
     """Count and hash the rows, month by month for a fact."""
     with rows.area.cursor() as connection:
-        return _content(table, _sums(connection, table, rows.query))
+        first, last = _edges(connection, table, rows.query)
+        return replace(_content(table, _sums(connection, table, rows.query)), first=first, last=last)
 
 
 def _sums(
@@ -138,6 +152,22 @@ def _sums(
     # The names make a renamed column new content.
     schema = int(digest(f"{table.schema.names} {table.schema.types}"), 16)
     return {month: (count, total + count * schema) for month, count, total in sums}
+
+
+def _edges(connection: duckdb.DuckDBPyConnection, table: RawTable, query: str) -> tuple[str, str]:
+    """Return the event times of the first and the last row of a fact; empty ones if it has no rows."""
+    if not table.event_time:
+        return "", ""
+    at = sql.identifier(table.event_time)
+    first, last = connection.execute(f"select min({at}), max({at}) {query}").fetchone() or (None, None)
+    return (first.isoformat(), last.isoformat()) if first and last else ("", "")
+
+
+def _edge(outer: Callable[[str, str], str], before: str, added: str, removed: str) -> str:
+    """Return the outermost time of the rows once some were added and some removed; empty if unknown."""
+    edge = outer(before, added or before)
+    is_removed = edge == removed and edge != added
+    return "" if not before or is_removed else edge
 
 
 def _content(table: RawTable, sums: Mapping[date | None, tuple[int, int]]) -> Content:

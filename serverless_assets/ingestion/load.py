@@ -140,6 +140,8 @@ def decide_load(
         answers_to_keep({key: response}),
         source,
         cursor=before.cursor if window else fetched.cursor,
+        first=content.first,
+        last=content.last,
     )
     # A window leaves a table laid out as it is, whatever the catalogue now says.
     as_defined = window is not None or before.definition == loaded.definition

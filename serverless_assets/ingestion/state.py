@@ -16,7 +16,8 @@ ANSWERS_REMEMBERED = 8
 # Another version of DuckDB may hash the same rows in another way.
 HASHED_BY = f"DuckDB {version('duckdb')}, in sums"
 # The parts of a state that a note keeps as they are.
-NOTED_TEXTS = ("version", "built_by", "definition", "source", "hashed_by", "cursor")
+NOTED_TEXTS = ("version", "built_by", "definition", "source", "hashed_by", "cursor", "first", "last")
+NOTED_IF_KNOWN = ("source", "cursor", "first", "last")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class TableState:
     source: identifies the source that all of its rows come from, as `HttpSource.key`; empty if unknown.
     hashed_by: what the versions were made with; they are compared with those of the same alone.
     cursor: the greatest `updated_at` of all rows that were loaded, as it is requested; empty if unknown.
+    first, last: the event times of the first and the last row of a fact, in ISO format; empty if unknown.
     """
 
     version: str = ""
@@ -52,6 +54,8 @@ class TableState:
     source: str = ""
     hashed_by: str = HASHED_BY
     cursor: str = ""
+    first: str = ""
+    last: str = ""
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> "TableState":
@@ -82,7 +86,7 @@ class TableState:
             for key, response in self.answers.items()
         }
         return {
-            **{name: text for name, text in texts.items() if text or name not in ("source", "cursor")},
+            **{name: text for name, text in texts.items() if text or name not in NOTED_IF_KNOWN},
             **({} if self.months is None else {"months": dict(self.months)}),
             "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in answers.items()},
         }
@@ -114,6 +118,11 @@ class TableState:
             return TableState()
         months = {day: version for day, version in self.months.items() if day not in window}
         months = dict(sorted({**months, **(loaded.months or {})}.items()))
+        # The month of the first row is the oldest of all, and that of the last row the newest.
+        first, last = (
+            next((time for time in times if time[:7] == edge(months, default="")[:7]), "")
+            for edge, times in ((min, (loaded.first, self.first)), (max, (loaded.last, self.last)))
+        )
         # A load of some months leaves the table laid out as it was.
         return replace(
             loaded,
@@ -121,6 +130,8 @@ class TableState:
             months=months,
             definition=self.definition,
             cursor=self.cursor,
+            first=first,
+            last=last,
         )
 
 

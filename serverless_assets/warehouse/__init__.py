@@ -166,8 +166,14 @@ class Warehouse(Protocol):
     def connected(self) -> AbstractContextManager[None]:
         """Keep a connection for several questions in a row: nothing long, as it may keep others out."""
 
-    def query(self, statement: str) -> pa.Table:
-        """The answer to a query, held in memory: for small answers. `quoted_name()` gives the names in it."""
+    def query(self, statement: str, version: str = "") -> pa.Table:
+        """The answer to a query, held in memory: for small answers. `quoted_name()` gives the names in it.
+
+        version: of what it reads. Where queries cost, a run asks for the same of the same version once.
+        """
+
+    def read_rows(self, table: str) -> pa.Table:
+        """All rows of a small table, which is no view, in any order. That costs nothing."""
 
     def bytes_to_read(self, statement: str) -> int | None:
         """How many bytes a query would read and be charged for, without reading; None where it is free."""

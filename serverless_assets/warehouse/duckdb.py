@@ -164,9 +164,12 @@ class DuckDBWarehouse:
         with self._connection():
             yield
 
-    def query(self, statement: str) -> pa.Table:
+    def query(self, statement: str, version: str = "") -> pa.Table:
         with self._connection() as connection:
             return connection.sql(statement).to_arrow_table()
+
+    def read_rows(self, table: str) -> pa.Table:
+        return self.query(f"from {self.quoted_name(table)}")
 
     def bytes_to_read(self, statement: str) -> int | None:
         return None

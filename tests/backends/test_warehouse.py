@@ -99,6 +99,7 @@ def test_a_replaced_table_holds_the_file_exactly(backend: Backend) -> None:
     rows = pa.Table.from_pylist(EVERY_KIND, SCHEMA)
     backend.warehouse.replace_rows(KINDS, backend.file(rows), {})
     assert kept(backend, "kinds") == sorted(EVERY_KIND, key=lambda row: row["id"])
+    assert backend.warehouse.read_rows("kinds").sort_by("id").to_pylist() == kept(backend, "kinds")
 
 
 def test_a_table_in_memory_is_stored_as_a_file_is(backend: Backend) -> None:

@@ -238,6 +238,29 @@ def test_the_months_that_the_warehouse_counts_are_those_of_the_rows(world):
     ]
 
 
+def test_checks_query_no_months_that_the_state_knows_and_see_rows_that_somebody_removed(world, monkeypatch):
+    world.shop.rows["raw_orders"] = [order(str(n), datetime(2026, n, 14)) for n in range(1, 11)]
+    world.shop.rows["raw_items"] = []
+    world.run()
+    orders, reuse = world.warehouse.quoted_name("raw_orders"), RunInputs(ingestion=Reuse())
+    world.warehouse.write_states({"raw_orders": {"version": "of an earlier version"}})
+
+    def outcomes():
+        # Without the age of the newest row, which grows.
+        found = world.run(reuse).items()
+        return {name: (check.passed, check.description.partition(" UTC,")[0]) for name, check in found}
+
+    queried = outcomes()
+    world.run(RunInputs(rebuild="all"))
+    with monkeypatch.context() as patch:
+        patch.setattr(DuckDBWarehouse, "query", lambda *_: pytest.fail("the months were queried"))
+        assert outcomes() == queried
+    assert not queried["raw_orders_event_time"][0]
+    with duckdb.connect(str(world.warehouse.path)) as connection:
+        connection.execute(f"delete from {orders} where ordered_at > timestamp '2026-03-01'")
+    assert "2026-02-14" in world.run(reuse)["raw_orders_freshness"].description
+
+
 def test_every_table_has_its_checks_and_they_warn_without_failing_the_run(world):
     world.shop.rows["raw_orders"] = [order("o1", datetime(2020, 1, 1))]
     world.shop.rows["raw_items"] = []

@@ -1,6 +1,7 @@
 """What is done with a table, given what it holds and what arrived: no network, no warehouse."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -38,13 +39,21 @@ UNKNOWN = TableState()
 def content(months: dict[date, str], table: RawTable = RAW_ORDERS) -> Content:
     parts = {month: Part(1, version) for month, version in months.items()}
     named = {month.isoformat(): version for month, version in months.items()}
-    return Content(len(parts), version_of(table.schema, named), parts)
+    return Content(len(parts), version_of(table.schema, named), parts, *first_and_last(named))
+
+
+def first_and_last(months: Collection[str]) -> tuple[str, str]:
+    """The times of rows at noon of the first day of each of these months."""
+    return tuple(f"{edge(months)}T12:00:00" if months else "" for edge in (min, max))
 
 
 def state_of(months: dict[date, str], table: RawTable = RAW_ORDERS, key: str = "whole") -> TableState:
     named = {month.isoformat(): version for month, version in months.items()}
     version = version_of(table.schema, named)
-    return TableState(version, named, "first run", definition_of(table), {key: KNOWN}, SHOP)
+    first, last = first_and_last(named)
+    return TableState(
+        version, named, "first run", definition_of(table), {key: KNOWN}, SHOP, first=first, last=last
+    )
 
 
 def decided(
@@ -189,6 +198,9 @@ def test_a_window_load_ends_as_a_whole_load_of_the_same_rows_does(before, after,
     whole = decided(None, both).state
     ends = by_window.state if by_window.load else state_of(before)
     assert (ends.version, ends.months) == (whole.version, whole.months)
+    # Where the month of the first row is emptied, only the warehouse knows the first of those that stay.
+    assert ends.first == whole.first or (not ends.first and min(before) in window)
+    assert ends.last == whole.last or (not ends.last and max(before) in window)
     changed = {month for month in before.keys() | both.keys() if before.get(month) != both.get(month)}
     assert set(by_window.months) == (changed if by_window.load else set())
 
