@@ -1,5 +1,6 @@
 """What the UI shows of every asset beside its runs: owner, kinds, table, columns and code."""
 
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def _link(reference: CodeReference, code_url: str | None) -> CodeReference:
     if isinstance(reference, dg.UrlCodeReference):
         return reference
     label, path = reference.label or "how it is made", Path(reference.file_path)
-    if code_url is None or not path.is_relative_to(PROJECT_ROOT):
+    installed = path.is_relative_to(sys.prefix)
+    if code_url is None or installed or not path.is_relative_to(PROJECT_ROOT):
         return _file(path, reference.line_number or 1, label)
     place = f"{path.relative_to(PROJECT_ROOT).as_posix()}#L{reference.line_number}"
     return dg.UrlCodeReference(url=f"{code_url.rstrip('/')}/{place}", label=label)

@@ -33,8 +33,6 @@ BETA_APIS = (
 )
 for api in BETA_APIS:
     warnings.filterwarnings("ignore", f"{api} is currently in beta", dg.BetaWarning)
-# Dagster loads the Python files of the defs folder by it.
-warnings.filterwarnings("ignore", "Function `load_definitions_from_modules?`", dg.PreviewWarning)
 
 
 def build(settings: Settings) -> dg.Definitions:

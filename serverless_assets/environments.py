@@ -22,13 +22,13 @@ from serverless_assets.forecasting.declaration import ForecastDeclaration, refus
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.catalog import RawTable, read_catalogue
 from serverless_assets.ingestion.http_client import DownloadLimits
-from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
+from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.sample_shop.shop import SampleShop
-from serverless_assets.settings import Settings, SettingsError, yesterday
+from serverless_assets.sample_shop.source import SampleSource
+from serverless_assets.settings import CLONE, PROJECT_ROOT, Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
 
 # Where months begin for a source that we know nothing of; the public jaffle-shop data begins in 2016.
@@ -235,14 +235,16 @@ def environment(settings: Settings) -> Environment:
     _refuse_missing(
         settings, {**warehouse.needs(settings), **store.needs(settings), **compute.needs(settings)}
     )
-    publisher = warehouse.build(settings, store.build(settings))
+    publisher, source = warehouse.build(settings, store.build(settings)), _source(settings)
+    # The shop's own first month keeps the partition bar free of months that never were.
+    first_month = source.first_month if isinstance(source, SampleSource) else EARLIEST_MONTH
     variables = {"SERVERLESS_ENV": DBT_TARGETS[warehouse_name], **publisher.warehouse.dbt_variables()}
     return Environment(
-        source=_source(settings),
+        source=source,
         publisher=publisher,
         compute=compute.build(settings),
         project=Project(settings.dbt_project, settings.home / "dbt", variables),
-        first_month=_first_month(settings),
+        first_month=settings.first_month or first_month,
         budget_usd=settings.budget_usd,
         timezone=settings.timezone,
         runs_kept=settings.runs_kept,
@@ -270,13 +272,7 @@ def _source(settings: Settings) -> Source:
         settings.download_minimum_rate,
         memory_mib=settings.load_memory_mib,
     )
-    if settings.dataset_url:
-        return HttpSource(settings.dataset_url, limits=limits)
+    # The sample is that of the clone: another project has the tables of its own source alone.
+    if settings.dataset_url or PROJECT_ROOT != CLONE:
+        return HttpSource(settings.dataset_url or "", limits=limits)
     return SampleSource(settings.sample_seed, lambda: settings.sample_end or yesterday(), limits)
-
-
-def _first_month(settings: Settings) -> date:
-    if settings.first_month or settings.dataset_url:
-        return settings.first_month or EARLIEST_MONTH
-    # The shop's own first month keeps the partition bar free of months that never were.
-    return SampleShop(seed=settings.sample_seed, end=settings.sample_end or yesterday()).start

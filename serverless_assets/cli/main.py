@@ -150,6 +150,16 @@ def open_report() -> None:
         click.launch(report.link or report.address)
 
 
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Start a project of your own in FOLDER, without the sample shop."""
+    from serverless_assets.cli.init import start_project
+
+    for sentence in start_project(folder.expanduser().absolute()):
+        click.echo(sentence)
+
+
 @main.command("add-table")
 @click.argument("url")
 @click.option("--name", help="The name of the table; by default that of the file.")
@@ -167,7 +177,7 @@ def add_table(url: str, name: str | None, token: str | None) -> None:
     from serverless_assets.ingestion.source import HttpSource
 
     parts = environment(settings)
-    source = parts.source if isinstance(parts.source, HttpSource) else None
+    source = parts.source if isinstance(parts.source, HttpSource) and parts.source.base_url else None
     with scratch_folder(settings.home, "add-table") as folder:
         project = parts.project
         for sentence in command.add_table(

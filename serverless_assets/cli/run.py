@@ -159,6 +159,11 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     if request.job not in names:
         raise RunRefused(f"There is no job {request.job!r}. Jobs: {', '.join(names)}.")
     job = definitions.resolve_job_def(request.job)
+    if request.job in JOBS and not job.asset_layer.selected_asset_keys:
+        raise RunRefused(
+            f"The job {request.job!r} has nothing to run yet: `serverless add-table URL` declares a raw "
+            "table, with a model that reads it."
+        )
     selection = _unfinished(settings, job) if request.resume else None
     tags = range_tags(request.months, job.name, job.partitions_def) if request.months else {}
     # Dagster warns beside the run's log, too.

@@ -1,15 +1,20 @@
 """The Dagster component `serverless_assets.Forecast`, and the instances that the defs folder holds."""
 
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any
 
 import dagster as dg
 
-import serverless_assets.defs
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import FIRST_FORECAST
-from serverless_assets.settings import PROJECT_ROOT, SettingsError
+from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
+
+# Dagster loads the Python files of the defs folder by it.
+warnings.filterwarnings("ignore", "Function `load_definitions_from_modules?`", dg.PreviewWarning)
 
 Build = Callable[[ForecastDeclaration], dg.Definitions]
 # Dagster calls build_defs() with no more than the file's place; what is built depends on the environment.
@@ -52,9 +57,12 @@ class Forecast(dg.Component, ForecastDeclaration, dg.Resolvable):
 
 
 def defs_folder() -> dg.ComponentTree:
-    """Return what `serverless_assets/defs/` declares."""
+    """Return what the project's folder `defs` declares."""
+    # A project need not be installed to be run from its folder.
+    if str(PROJECT_ROOT) not in sys.path:
+        sys.path.append(str(PROJECT_ROOT))
     # Not for_project(), which takes a sixth of a second to read pyproject.toml.
-    return dg.ComponentTree.from_module(serverless_assets.defs, PROJECT_ROOT)
+    return dg.ComponentTree.from_module(import_module(f"{ROOT_MODULE}.defs"), PROJECT_ROOT)
 
 
 def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[ForecastDeclaration, ...]:

@@ -64,7 +64,7 @@ def add_table(
         url: the address of a parquet file, or of rows as JSON or CSV.
         name: of the table; that of the file, if None.
         directory: of the dbt project, and `manifest` is its.
-        source: the one that runs load from, if it is not the sample shop.
+        source: the one that runs load from, if it has an address.
         folder: for the sample file.
         token: the environment variable with the bearer token of an API.
 
@@ -120,7 +120,7 @@ def add_table(
         yield "  no paginator: the first answer leads to no other page. If there are more, add one."
     yield f"Added the model {model} in {sql} and {yml.name}."
     if source is None and is_file:
-        yield f"Runs load the sample shop: set SERVERLESS_DATASET_URL to {without_credentials(base)}."
+        yield f"Set SERVERLESS_DATASET_URL to {without_credentials(base)}, for runs to load it from there."
     yield "Next: check the guesses and write the descriptions, then `serverless plan` and `serverless run`."
 
 

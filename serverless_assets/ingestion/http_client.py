@@ -33,8 +33,9 @@ from serverless_assets.ingestion.http import (
     retry_after_seconds,
     without_credentials,
 )
-from serverless_assets.sample_shop.api import SAMPLE_HEADER
 
+# Set in an answer that there is no such table: the sample stands in for a source that may have it.
+SAMPLE_HEADER = "X-Sample-Shop"
 # A server may ask for any pause; a run should not sleep for an hour because of one header.
 LONGEST_PAUSE_SECONDS = 60.0
 STEP_SECONDS = 0.1
@@ -249,6 +250,10 @@ class HttpClient:
             seconds_between: this request and the next one to the same host, of any table.
             options: further arguments of `http.request`.
         """
+        if url.startswith("/"):
+            raise SourceError(
+                f"Set SERVERLESS_DATASET_URL to the address that serves {url}: this project has no source."
+            )
         subject = f"{method} {without_credentials(url)}"
         # Without a content coding, Content-Length counts the bytes of the file itself.
         headers = {"Accept-Encoding": "identity", **validators.as_headers()}

@@ -1,13 +1,12 @@
-"""Where the raw tables come from: parquet files over HTTP, from any base URL or the bundled sample shop.
+"""Where the raw tables come from: parquet files over HTTP, from any base URL.
 
 A download is complete on disk, unchanged, or an error that says why not.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -26,7 +25,6 @@ from serverless_assets.ingestion.http import (
     without_credentials,
 )
 from serverless_assets.ingestion.http_client import (
-    DEFAULT_LIMITS,
     DownloadLimits,
     Exchange,
     HttpClient,
@@ -34,9 +32,6 @@ from serverless_assets.ingestion.http_client import (
     MissingTable,
     SourceError,
 )
-from serverless_assets.sample_shop.api import create_app, serve
-from serverless_assets.sample_shop.catalogue import SCHEMAS
-from serverless_assets.sample_shop.shop import SampleShop
 
 PARQUET_MAGIC = b"PAR1"
 # The magic bytes at both ends, and the length of the footer.
@@ -89,7 +84,8 @@ class Source(Protocol):
 class HttpSource(HttpClient):
     """A base URL that serves `{table}.parquet`: a REST API, or parquet files behind any web server.
 
-    `identity` names a source whose address changes, such as one on a free port.
+    Without one, the tables are those of REST APIs that have addresses of their own. `identity` names a source
+    whose address changes, such as one on a free port.
     """
 
     base_url: str
@@ -101,7 +97,7 @@ class HttpSource(HttpClient):
 
     @property
     def name(self) -> str:
-        return without_credentials(self.base_url)
+        return without_credentials(self.base_url) or "no address (SERVERLESS_DATASET_URL)"
 
     def check(self, tables: Sequence[RawTable]) -> str:
         missing = []
@@ -120,7 +116,7 @@ class HttpSource(HttpClient):
                     if not (table.optional or error.is_sample):
                         raise
                     missing.append(table.name)
-        return _format_served(tables, missing)
+        return format_served(tables, missing)
 
     @property
     def key(self) -> str:
@@ -201,33 +197,6 @@ class HttpSource(HttpClient):
         self.request("GET", table_url(self.base_url, table, None), deadline, _read_validators)
 
 
-@dataclass(frozen=True)
-class SampleSource:
-    """The bundled sample shop, on a free port of this machine for as long as it is open."""
-
-    seed: int
-    end: Callable[[], date]
-    limits: DownloadLimits = DEFAULT_LIMITS
-
-    @contextmanager
-    def open(self) -> Iterator[HttpSource]:
-        app = create_app(lambda: SampleShop(seed=self.seed, end=self.end()))
-        with serve(app) as base_url:
-            yield HttpSource(base_url, identity=f"the sample shop of seed {self.seed}", limits=self.limits)
-
-    @property
-    def name(self) -> str:
-        return "the bundled sample shop"
-
-    def check(self, tables: Sequence[RawTable]) -> str:
-        elsewhere = [table for table in tables if table.rest and table.rest.url]
-        if elsewhere:
-            with self.open() as source:
-                source.check(elsewhere)
-        missing = [table.name for table in tables if table not in elsewhere and table.location not in SCHEMAS]
-        return f"{_format_served(tables, missing)} up to {self.end()}"
-
-
 def table_url(base_url: str, table: str, window: Window | None, since: str = "") -> str:
     """Return the address of a table below `base_url`, whose own query (an access token, say) is kept."""
     parts = urlsplit(base_url)
@@ -240,7 +209,7 @@ def table_url(base_url: str, table: str, window: Window | None, since: str = "")
     return urlunsplit(SplitResult(parts.scheme, parts.netloc, path, urlencode(query), ""))
 
 
-def _format_served(tables: Sequence[RawTable], missing: Sequence[str]) -> str:
+def format_served(tables: Sequence[RawTable], missing: Sequence[str]) -> str:
     if not missing:
         return f"serves all {len(tables)} tables"
     return f"serves {len(tables) - len(missing)} of {len(tables)} tables (not {', '.join(missing)})"

@@ -27,12 +27,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serverless_assets.hashing import digest
+from serverless_assets.ingestion.http_client import SAMPLE_HEADER
 from serverless_assets.sample_shop.catalogue import FACTS, SCHEMAS
 from serverless_assets.sample_shop.shop import ONE_DAY, SampleShop
 
 PARQUET = "application/vnd.apache.parquet"
-# Set in an answer that there is no such table: the shop stands in for a source that may have it.
-SAMPLE_HEADER = "X-Sample-Shop"
 
 # Two facts by month over two years, the snapshots, and a few whole tables: some 10 MB.
 BODIES_REMEMBERED = 64

@@ -15,7 +15,8 @@ from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.column_types import ID
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
-from serverless_assets.ingestion.source import HttpSource, SampleSource, Source
+from serverless_assets.ingestion.source import HttpSource, Source
+from serverless_assets.sample_shop.source import SampleSource
 from tests.automation.conftest import at
 from tests.automation.hook import Hook
 from tests.conftest import Pipeline

@@ -9,8 +9,9 @@ import dagster as dg
 import pytest
 
 from serverless_assets.ingestion.catalog import DatedBy
-from serverless_assets.ingestion.source import HttpSource, SampleSource
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.run_inputs import Reload, Reuse, RunInputs
+from serverless_assets.sample_shop.source import SampleSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import (
     DATES,

@@ -17,10 +17,10 @@ from serverless_assets.automation.plan import dry_run
 from serverless_assets.cli.main import main
 from serverless_assets.definitions import build
 from serverless_assets.environments import environment
+from serverless_assets.ingestion.http_client import SAMPLE_HEADER
 from serverless_assets.names import MAIN_JOB
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import Reuse, RunInputs
-from serverless_assets.sample_shop.api import SAMPLE_HEADER
 from serverless_assets.settings import Settings
 from tests.services.listening import listening
 from tests.transformation.team import BASE, Team

@@ -1,0 +1,1 @@
+"""What this team declares: forecasts, Python assets, jobs and schedules, in `defs`."""

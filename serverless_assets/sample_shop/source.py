@@ -1,0 +1,44 @@
+"""The sample shop as the source of runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.http_client import DEFAULT_LIMITS, DownloadLimits
+from serverless_assets.ingestion.source import HttpSource, format_served
+from serverless_assets.sample_shop.api import create_app, serve
+from serverless_assets.sample_shop.catalogue import SCHEMAS
+from serverless_assets.sample_shop.shop import SampleShop
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """The bundled sample shop, on a free port of this machine for as long as it is open."""
+
+    seed: int
+    end: Callable[[], date]
+    limits: DownloadLimits = DEFAULT_LIMITS
+
+    @contextmanager
+    def open(self) -> Iterator[HttpSource]:
+        app = create_app(lambda: SampleShop(seed=self.seed, end=self.end()))
+        with serve(app) as base_url:
+            yield HttpSource(base_url, identity=f"the sample shop of seed {self.seed}", limits=self.limits)
+
+    @property
+    def name(self) -> str:
+        return "the bundled sample shop"
+
+    @property
+    def first_month(self) -> date:
+        return SampleShop(seed=self.seed, end=self.end()).start
+
+    def check(self, tables: Sequence[RawTable]) -> str:
+        elsewhere = [table for table in tables if table.rest and table.rest.url]
+        if elsewhere:
+            with self.open() as source:
+                source.check(elsewhere)
+        missing = [table.name for table in tables if table not in elsewhere and table.location not in SCHEMAS]
+        return f"{format_served(tables, missing)} up to {self.end()}"
