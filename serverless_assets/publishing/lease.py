@@ -8,6 +8,7 @@ be billed and take seconds.
 
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from uuid import uuid4
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
+from serverless_assets.hashing import digest
 from serverless_assets.publishing.run_lock import SECONDS_BETWEEN_MESSAGES, AtWork, RunProcess
 from serverless_assets.warehouse.bigquery import LOCK, BigQueryWarehouse
 
@@ -27,6 +29,7 @@ SECONDS_BETWEEN_BEATS = 30.0
 SECONDS_TO_LIVE = 120.0
 SECONDS_BETWEEN_ATTEMPTS = 2.0
 SECONDS_TO_RELEASE = 5.0
+MACHINE_ID = Path("/etc/machine-id")
 
 
 class LeaseLost(UserError):
@@ -41,14 +44,14 @@ class Lease:
     ) -> None:
         """Wait until no other run is at work in the warehouse, and say at once which one is.
 
-        Call it where the lock of `home` is held: a holder of the same home has died.
+        Call it where the lock of `home` is held: a holder of the same home on this machine has died.
 
         Raises:
             AtWork: another run is, and this one is not to `wait`.
         """
         # With clients of its own: it is used from a thread beside the run.
         self._warehouse = warehouse.for_run(run_id)
-        self._holder: Mapping[str, Any] = {**asdict(RunProcess.current(run_id)), "home": _id_of(home)}
+        self._holder: Mapping[str, Any] = {**asdict(RunProcess.current(run_id)), "home": _identity(home)}
         self._beats = 0
         self._taken_by: str | None = None
         self._turn = threading.Lock()
@@ -136,11 +139,14 @@ def _process(holder: Mapping[str, Any]) -> RunProcess | None:
     return None
 
 
-def _id_of(home: Path) -> str:
-    """What tells this home from those of other machines, at whatever path they are."""
+def _identity(home: Path) -> str:
+    """What tells this home on this machine from all others, such as from a copy of it on another machine."""
     path = home / "work" / "home.json"
-    with suppress(OSError, ValueError):
-        return str(json.loads(path.read_text()))
-    name = uuid4().hex
-    write_atomically(path, json.dumps(name).encode())
-    return name
+    try:
+        name = str(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        name = uuid4().hex
+        write_atomically(path, json.dumps(name).encode())
+    # Machines that were cloned may have one host name, and containers of one image one id.
+    machine_id = MACHINE_ID.read_text().strip() if MACHINE_ID.is_file() else ""
+    return digest(f"{name} {socket.gethostname()} {machine_id}")

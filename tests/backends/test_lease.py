@@ -1,7 +1,11 @@
 """The lock of BigQuery's warehouse: runs of two machines take turns, and a dead one keeps nobody waiting."""
 
 import logging
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import dagster as dg
 import pytest
@@ -14,6 +18,19 @@ from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of
 
 pytestmark = pytest.mark.gcp
+
+# Holds the lease until its standard input ends.
+ANOTHER_MACHINE = """
+import logging, pathlib, socket, sys
+from serverless_assets.publishing.lease import Lease
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+socket.gethostname = lambda: "another-machine"
+*names, home = sys.argv[1:]
+lease = Lease(BigQueryWarehouse(*names, 1 << 30), pathlib.Path(home), "run-2", logging.getLogger())
+print("at work", flush=True)
+sys.stdin.read()
+lease.release()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +111,23 @@ def test_a_holder_that_shows_signs_of_life_is_waited_for_however_long_it_takes(
     monkeypatch.setattr(lease.time, "sleep", beat)
     assert other.run(2)
     assert len(looks) == 4
+
+
+def test_a_copy_of_a_home_on_another_machine_waits_for_its_turn(shop: Shop, tmp_path: Path) -> None:
+    assert shop.run(1)
+    warehouse, home = shop.publisher.warehouse, tmp_path / "copy"
+    shutil.copytree(shop.publisher.home / "work", home / "work")
+    names = [warehouse.project, warehouse.dataset, warehouse.location, str(home)]
+    with subprocess.Popen(
+        [sys.executable, "-c", ANOTHER_MACHINE, *names], text=True, stdin=PIPE, stdout=PIPE
+    ) as process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == "at work\n"
+        with pytest.raises(AtWork, match=rf"^Run run-2, process {process.pid} on another-machine since"):
+            Lease(warehouse, shop.publisher.home, "run-3", LOG, wait=False)
+        process.stdin.close()
+    assert process.returncode == 0
+    assert shop.run(3)
 
 
 def test_a_dead_run_of_the_same_home_is_not_waited_for(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
