@@ -72,10 +72,12 @@ class EventLogStorage(SqliteEventLogStorage):
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         kept = self._kept.get(get_ident())
-        if kept is None:
-            super().store_event(event)
-        else:
+        if kept is not None:
             kept.append(event)
+        elif event.dagster_event and event.dagster_event.event_type in INDEXED_EVENTS:
+            self.store_event_batch([event])
+        else:
+            super().store_event(event)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events of one run, none of which changes its status."""

@@ -68,6 +68,11 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.from_environ()
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
+    if not (settings.home / "dbt" / "manifest.json").exists():
+        # dbt has to parse the project, and is imported at the same time as Dagster.
+        from serverless_assets.transformation.dbt_runner import start_process
+
+        start_process()
     # Dagster takes seconds to import, which `serverless --help` should not.
     from serverless_assets.cli.run import Request, run_job
 

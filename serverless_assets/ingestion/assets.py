@@ -13,6 +13,7 @@ from serverless_assets.dagster_internals import (
     DATA_VERSION_TAG,
     SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
 )
+from serverless_assets.event_log import one_batch
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import row_loss_warning
@@ -126,7 +127,9 @@ def _reload(
             if loaded.served and (columns := observation.not_loaded(table)):
                 context.log.info(f"{table.name}: not loaded, as the catalogue does not have them: {columns}.")
             if table.has_months:
-                _record_months(context, loaded, window, months, checks)
+                # One by one, the months of ten years take longer than their rows.
+                with one_batch(context.instance):
+                    _record_months(context, loaded, window, months, checks)
             yield _materialized(loaded, observation, checks)
     is_last = not context.job_def.has_node_named(TRANSFORMATION)
     if failed and (is_last or ends_run(failed, tables)):

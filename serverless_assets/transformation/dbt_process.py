@@ -68,6 +68,8 @@ def main() -> None:
     commands: SimpleQueue[Command] = SimpleQueue()
     Thread(target=_receive, args=(connection, commands), daemon=True).start()
     try:
+        # Before there is a command: the parent may have started the process ahead of it.
+        _import_dbt()
         while True:
             _run(commands.get(), connection)
     except KeyboardInterrupt:
@@ -130,18 +132,28 @@ def _manifest(command: Command) -> Any:
     return manifest
 
 
+def without_flags(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables, but for those that change what dbt does as it is imported."""
+    return {name: value for name, value in environ.items() if not name.startswith(FLAG_PREFIXES)}
+
+
+def _import_dbt() -> Any:
+    """Import dbt, and return the flags that variables of the shell may set."""
+    # The two import each other, which works in this order alone.
+    import dbt.cli.main  # noqa: F401
+    from dbt.env_vars import KNOWN_ENGINE_ENV_VARS
+
+    return KNOWN_ENGINE_ENV_VARS
+
+
 def _set_environment(environ: Mapping[str, str]) -> None:
     """Take over the variables, but for those by which a shell sets dbt's flags: DBT_TARGET, ...
 
     Other variables that begin with DBT_ are for the project's own `env_var()`.
     """
     os.environ.clear()
-    os.environ.update({name: v for name, v in environ.items() if not name.startswith(FLAG_PREFIXES)})
-    # The two import each other, which works in this order alone.
-    import dbt.cli.main  # noqa: F401
-    from dbt.env_vars import KNOWN_ENGINE_ENV_VARS
-
-    for flag in KNOWN_ENGINE_ENV_VARS:
+    os.environ.update(without_flags(environ))
+    for flag in _import_dbt():
         os.environ.pop(flag.old_name or flag.name, None)
 
 

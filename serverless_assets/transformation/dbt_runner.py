@@ -19,7 +19,14 @@ from pathlib import Path
 from threading import Lock
 
 from serverless_assets.errors import UserError
-from serverless_assets.transformation.dbt_process import MODEL_RESULTS, Command, CountRows, Event, Result
+from serverless_assets.transformation.dbt_process import (
+    MODEL_RESULTS,
+    Command,
+    CountRows,
+    Event,
+    Result,
+    without_flags,
+)
 from serverless_assets.transformation.profiles import write_profile
 from serverless_assets.warehouse import JobStats
 
@@ -106,6 +113,12 @@ def stream(
                 raise DbtError(message.failure)
 
 
+def start_process() -> None:
+    """Start the process of the next dbt command: it imports dbt, for seconds, while this one goes on."""
+    with _idle_lock:
+        _idle.append(_Process())
+
+
 def end_idle_processes() -> None:
     """End the processes that wait for another dbt command: before this process becomes another program."""
     with _idle_lock:
@@ -160,6 +173,7 @@ class _Process:
             [sys.executable, "-P", "-W", NO_WARNING, "-c", RUN_COMMANDS, str(child_connection.fileno())],
             stdin=subprocess.DEVNULL,
             pass_fds=[child_connection.fileno()],
+            env=without_flags(os.environ),
             # A group of its own: Ctrl-C in a terminal reaches the run, and the run ends dbt.
             start_new_session=True,
         )
