@@ -38,10 +38,14 @@ class Charge:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a run may cost at most. `uncounted` names the models whose cost is not known before they run."""
+    """What a run may cost at most. `uncounted` names the models whose cost is not known before they run.
+
+    unknown_price: of what the price is not known, and why, in a clause; empty if of nothing.
+    """
 
     charges: Sequence[Charge] = ()
     uncounted: Sequence[str] = ()
+    unknown_price: str = ""
 
     @property
     def usd(self) -> float:
@@ -102,12 +106,15 @@ def _sum(most: CostEstimate, digits: int) -> str:
     parts = [(_up(charge.usd, digits), charge.purpose) for charge in most.charges]
     named = [f"{_dollars(usd, digits)} {purpose}" for usd, purpose in parts]
     total = _dollars(sum(usd for usd, _ in parts), digits)
-    sentence = {0: "This run costs nothing.", 1: f"This run may cost up to {', '.join(named)}."}.get(
+    nothing = "" if most.unknown_price else "This run costs nothing."
+    sentence = {0: nothing, 1: f"This run may cost up to {', '.join(named)}."}.get(
         len(parts), f"This run may cost up to {total}: {', '.join(named)}."
     )
     if most.uncounted:
         sentence += f" Not counted, as they read what is not there yet: {', '.join(most.uncounted)}."
-    return sentence
+    if most.unknown_price:
+        sentence += f" Not counted: {most.unknown_price}."
+    return sentence.strip()
 
 
 def _advice(cheaper: Iterable[str]) -> str:
@@ -167,7 +174,7 @@ class BudgetGuard:
             if isinstance(inputs.forecast, RunForecast) and set(forecast.forecasts) & set(planned):
                 charges += self._forecast(inputs.forecast)
         if self.warehouse.price(0) is None:
-            return CostEstimate(charges)
+            return CostEstimate(charges, unknown_price=self.warehouse.unknown_price)
         built, uncounted = self._models(planned)
         return CostEstimate([*charges, *built], uncounted)
 

@@ -145,6 +145,7 @@ def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
         settings.location,
         settings.maximum_bytes_billed,
         lifetime=BRANCH_LIFETIME if settings.branch else None,
+        usd=settings.bigquery_price,
     )
     folder = settings.home / "artifacts"
     store = store or LocalArtifacts(folder, published=folder)

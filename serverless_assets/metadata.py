@@ -15,6 +15,8 @@ PARTITION_ROWS = "dagster/partition_row_count"
 REPORT = "report"
 BUILT_BY = "built_by"
 OPTIONAL = "optional"
+# What a cost leaves out, as its price is not known.
+COST_UNKNOWN = "cost_unknown"
 SPENT = BYTES_BILLED, SLOT_SECONDS, COST_USD = "bytes_billed", "slot_seconds", "cost_usd"
 
 
@@ -35,12 +37,14 @@ def work(done: JobStats, warehouse: Warehouse) -> dict[str, Any]:
     """Metadata that says what the warehouse did and what that costs; empty for one that keeps no account."""
     if not done.jobs:
         return {}
+    usd = warehouse.price(done.bytes_billed, done.slot_milliseconds)
     return {
         "warehouse_jobs": ", ".join(done.jobs),
         "bytes_processed": done.bytes_processed,
         BYTES_BILLED: done.bytes_billed,
         SLOT_SECONDS: done.slot_milliseconds / 1000,
-        **cost(warehouse.price(done.bytes_billed)),
+        **cost(usd),
+        **({COST_UNKNOWN: warehouse.unknown_price} if usd is None and warehouse.unknown_price else {}),
     }
 
 

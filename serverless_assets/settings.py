@@ -179,6 +179,10 @@ Bucket = Annotated[
     ),
 ]
 Location = Annotated[str, _matching(r"[A-Za-z0-9-]{2,40}", "a location such as US or europe-west3")]
+BigQueryPrice = Annotated[
+    str,
+    _matching(r"\d+(\.\d+)?/(TiB|slot-hour)", "US dollars by the unit, such as 6.25/TiB or 0.06/slot-hour"),
+]
 ModalRegion = Annotated[str, _matching(r"[a-z]{2}(-[a-z0-9]+)*", "a region such as eu or us-east")]
 # It becomes part of a dataset's name and of a folder's.
 Branch = Annotated[
@@ -262,6 +266,7 @@ class Settings(BaseModel):
     maximum_bytes_billed: Annotated[int, _whole_number(10 * GIB, smallest=1)] = Field(
         10 * GIB, alias="SERVERLESS_MAX_BYTES_BILLED"
     )
+    bigquery_price: BigQueryPrice = Field("", alias="SERVERLESS_BIGQUERY_PRICE")
     modal_app: Annotated[str, _modal_name(51)] = Field("serverless-forecast", alias="SERVERLESS_MODAL_APP")
     modal_environment: Annotated[str, _modal_name(64)] | None = Field(None, alias="MODAL_ENVIRONMENT")
     modal_region: ModalRegion | None = Field(None, alias="SERVERLESS_MODAL_REGION")

@@ -111,3 +111,11 @@ def test_a_refusal_has_the_sum_its_parts_and_what_to_do(most, budget, said):
 )
 def test_what_is_admitted_is_told_with_the_sum_too(most, budget, said):
     assert verdict(most, budget) == said
+
+
+def test_what_has_an_unknown_price_is_named_and_not_said_to_cost_nothing():
+    unknown = CostEstimate(unknown_price="BigQuery, as its price is not known")
+    assert verdict(unknown, 1.0) == (
+        "Not counted: BigQuery, as its price is not known. The budget of $1.00 (SERVERLESS_BUDGET_USD) has "
+        "room for that."
+    )

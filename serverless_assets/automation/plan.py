@@ -228,7 +228,10 @@ def _model(
     months = "" if decision.months is None else f", {len(decision.months)} months"
     reason = decision.reason
     if name in sizes:
-        reason += f"; reads {sizes[name]:,} bytes, about ${warehouse.price(sizes[name]) or 0.0:.6f}"
+        usd = warehouse.price(sizes[name])
+        reason += (
+            f"; reads {sizes[name]:,} bytes, {'at an unknown price' if usd is None else f'about ${usd:.6f}'}"
+        )
     return Planned(asset, f"build{months}" if decision.build else "reuse", reason, rows)
 
 

@@ -20,7 +20,8 @@ class AssetOutcome:
     """One asset: what the run did with it and why, and what that took, where it is known.
 
     `bytes_billed` and `slot_seconds` are the warehouse's; `cost_usd` is for all that was charged. All three
-    are those of its tests, too. Without an `optional` asset, a run succeeds.
+    are those of its tests, too. `cost_unknown` says what the cost leaves out. Without an `optional` asset, a
+    run succeeds.
     """
 
     asset: str
@@ -33,6 +34,7 @@ class AssetOutcome:
     bytes_billed: int | None = None
     slot_seconds: float | None = None
     cost_usd: float | None = None
+    cost_unknown: str | None = None
     optional: bool = False
 
     @property
@@ -124,13 +126,15 @@ def _outcome(
 ) -> AssetOutcome:
     name = key.to_user_string()
     values = seen.materialized or seen.observed or {}
+    parts = (values, *seen.checks)
     measured: dict[str, Any] = {
         "rows": values.get(metadata.ROWS),
         "bytes": values.get(metadata.BYTES),
         "seconds": values.get(metadata.SECONDS),
         "path": values.get(metadata.REPORT),
         "optional": bool(values.get(metadata.OPTIONAL)),
-        **{name: total(part.get(name) for part in (values, *seen.checks)) for name in metadata.SPENT},
+        metadata.COST_UNKNOWN: next(filter(None, (part.get(metadata.COST_UNKNOWN) for part in parts)), None),
+        **{name: total(part.get(name) for part in parts) for name in metadata.SPENT},
     }
     if seen.failed_checks:
         return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)

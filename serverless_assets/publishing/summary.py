@@ -13,7 +13,7 @@ from typing import Any, get_args
 import dagster as dg
 
 from serverless_assets.files import write_atomically
-from serverless_assets.metadata import SPENT, Status
+from serverless_assets.metadata import COST_UNKNOWN, SPENT, Status
 from serverless_assets.publishing.outcome import AssetOutcome, total
 
 
@@ -43,16 +43,18 @@ class RunSummary:
         return document
 
     @property
-    def totals(self) -> Mapping[str, int | float]:
+    def totals(self) -> Mapping[str, int | float | str]:
         """Numbers of the whole run. What nobody charges for, and no warehouse tells, is left out."""
         statuses = Counter(outcome.status for outcome in self.assets)
         spent = {name: total(getattr(outcome, name) for outcome in self.assets) for name in SPENT}
+        unknown = next((outcome.cost_unknown for outcome in self.assets if outcome.cost_unknown), None)
         return {
             **{status: statuses[status] for status in get_args(Status)},
             "rows": sum(outcome.rows or 0 for outcome in self.assets),
             "bytes": sum(outcome.bytes or 0 for outcome in self.assets),
             "seconds": self.seconds,
             **{name: amount for name, amount in spent.items() if amount is not None},
+            **({COST_UNKNOWN: unknown} if unknown else {}),
         }
 
 

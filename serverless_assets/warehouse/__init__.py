@@ -178,8 +178,15 @@ class Warehouse(Protocol):
     def bytes_to_read(self, statement: str) -> int | None:
         """How many bytes a query would read and be charged for, without reading; None where it is free."""
 
-    def price(self, bytes_billed: int) -> float | None:
-        """What queries billed for so many bytes cost in US dollars; None where nothing is charged."""
+    def price(self, bytes_billed: int, slot_milliseconds: int | None = None) -> float | None:
+        """What queries cost in US dollars; None where nothing is charged, or the price is not known.
+
+        slot_milliseconds: None before they have run.
+        """
+
+    @property
+    def unknown_price(self) -> str:
+        """Why it is not known beforehand what queries cost, in a clause; empty if it is, or they are free."""
 
     def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
         """What Dagster's package for this warehouse reads pandas frames with, and its config."""

@@ -36,8 +36,10 @@ from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery_jobs import Jobs, work
 from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea
 
-# BigQuery's list price on demand, for an estimate: a project may have another.
-USD_PER_TIB, TIB = 6.25, 1 << 40
+# The list prices on demand by location, as far as they are known: SERVERLESS_BIGQUERY_PRICE tells others.
+LIST_PRICES = {"US": "6.25/TiB", "EU": "6.25/TiB"}
+# What is paid for, in bytes billed and in slot milliseconds.
+UNITS = {"TiB": 1 << 40, "slot-hour": 3_600_000}
 # Begins the names of the copies by which earlier releases can be returned to.
 KEPT_PREFIX = f"{RECORD_PREFIX}kept_"
 # The record that the lock of runs is.
@@ -67,7 +69,8 @@ class BigQueryWarehouse:
 
     Jobs are billed to `project`, each query for `maximum_bytes_billed` at most, and carry `labels` and the
     name of the table that they are for. A call that Google does not answer is tried again for `patience`
-    seconds. `lifetime` is how long a table lasts that is not written again; None: for good.
+    seconds. `lifetime` is how long a table lasts that is not written again; None: for good. `usd` is the
+    price of queries in US dollars by one of UNITS, such as "6.25/TiB"; empty for the location's list price.
     """
 
     project: str
@@ -77,6 +80,7 @@ class BigQueryWarehouse:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     patience: float = google_errors.PATIENCE
     lifetime: timedelta | None = None
+    usd: str = ""
     # The clients that `connected` keeps.
     _kept: list[bigquery.Client] = field(default_factory=list, init=False, repr=False, compare=False)
     # Answers by statement and version of what it reads; each run has its own.
@@ -293,8 +297,18 @@ class BigQueryWarehouse:
         with self._jobs(self._dataset) as jobs:
             return jobs.plan(statement)
 
-    def price(self, bytes_billed: int) -> float | None:
-        return bytes_billed / TIB * USD_PER_TIB
+    def price(self, bytes_billed: int, slot_milliseconds: int | None = None) -> float | None:
+        amount, _, unit = (self.usd or LIST_PRICES.get(self.location.upper(), "")).partition("/")
+        used = slot_milliseconds if unit == "slot-hour" else bytes_billed
+        return float(amount) * used / UNITS[unit] if amount and used is not None else None
+
+    @property
+    def unknown_price(self) -> str:
+        if self.price(0) is not None:
+            return ""
+        if self.usd:
+            return f"{self.name}, as how many slot-hours a query takes is known once it has run"
+        return f"{self.name}, as SERVERLESS_BIGQUERY_PRICE does not say its price there, such as 6.25/TiB"
 
     def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
         from dagster_gcp_pandas import BigQueryPandasIOManager

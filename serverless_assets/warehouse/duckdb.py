@@ -174,8 +174,12 @@ class DuckDBWarehouse:
     def bytes_to_read(self, statement: str) -> int | None:
         return None
 
-    def price(self, bytes_billed: int) -> float | None:
+    def price(self, bytes_billed: int, slot_milliseconds: int | None = None) -> float | None:
         return None
+
+    @property
+    def unknown_price(self) -> str:
+        return ""
 
     def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
         # Pandas takes a second to import.

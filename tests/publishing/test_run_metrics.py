@@ -77,6 +77,12 @@ def test_what_was_spent_is_added_up_where_it_is_known(assets, spent):
     assert {name: told[name] for name in metadata.SPENT if name in told} == spent
 
 
+def test_a_total_says_what_it_leaves_out():
+    unknown = AssetOutcome("a", "built", "", bytes_billed=10, cost_unknown="BigQuery in europe-west3")
+    assert summary(unknown).totals["cost_unknown"] == "BigQuery in europe-west3"
+    assert "cost_unknown" not in summary(AssetOutcome("a", "built", "")).totals
+
+
 def test_what_the_tests_of_a_model_cost_is_part_of_what_it_costs():
     orders, spent = dg.AssetKey("orders"), {"bytes_billed": 10, "slot_seconds": 0.25, "cost_usd": 0.1}
 

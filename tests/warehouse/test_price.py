@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from serverless_assets import metadata
@@ -14,10 +16,30 @@ def test_bigquery_charges_by_the_bytes(size, usd):
     assert BIGQUERY.price(size) == pytest.approx(usd)
 
 
+def test_the_price_of_a_region_or_edition_is_a_setting_and_unknown_without():
+    frankfurt = replace(BIGQUERY, location="europe-west3")
+    unknown = (
+        "BigQuery, project.dwh in europe-west3, as SERVERLESS_BIGQUERY_PRICE does not say its price there"
+    )
+    assert frankfurt.price(TIB) is None
+    assert frankfurt.unknown_price == f"{unknown}, such as 6.25/TiB"
+    spent = metadata.work(JobStats(("a job",), TIB, TIB), frankfurt)
+    assert "cost_usd" not in spent
+    assert spent["cost_unknown"] == frankfurt.unknown_price
+    assert replace(frankfurt, usd="8.1/TiB").price(TIB) == pytest.approx(8.1)
+    # Nobody knows beforehand how many slots a query takes for how long.
+    enterprise = replace(BIGQUERY, usd="0.06/slot-hour")
+    assert enterprise.price(TIB) is None
+    assert enterprise.unknown_price.endswith(
+        "in EU, as how many slot-hours a query takes is known once it has run"
+    )
+    assert metadata.work(JobStats(("a job",), TIB, 0, 1_800_000), enterprise)["cost_usd"] == 0.03
+
+
 def test_a_file_is_free(tmp_path):
     duckdb = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
     assert duckdb.price(TIB) is None
-    assert metadata.work(JobStats(("a job",)), duckdb).keys().isdisjoint({"cost_usd"})
+    assert metadata.work(JobStats(("a job",)), duckdb).keys().isdisjoint({"cost_usd", "cost_unknown"})
 
 
 def test_work_is_told_with_its_price():
