@@ -41,6 +41,9 @@ from dagster._core.storage.asset_check_execution_record import (
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite_event_log
+
+# Whose files the UI downloads from `/logs/...`: a way to serve a run's files in the UI would replace it.
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._core.storage.tags import (
@@ -65,6 +68,7 @@ __all__ = [
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",
     "AssetCheckStatus",
+    "LocalComputeLogManager",
     "SerializableErrorInfo",
     "SqlEventLogStorage",
     "SqlEventLogStorageMetadata",

@@ -40,7 +40,13 @@ from serverless_assets.forecasting.parts import (
 )
 from serverless_assets.forecasting.record import FIRST_FORECAST, read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.forecasting.report import preview, read_sections, reason_to_report, report_input
+from serverless_assets.forecasting.report import (
+    keep_with_run,
+    preview,
+    read_sections,
+    reason_to_report,
+    report_input,
+)
 from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
 from serverless_assets.names import FORECAST_TAG, FORECASTING
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
@@ -172,6 +178,7 @@ def forecasting_assets(
                     size=len(page),
                 ),
                 **metadata.place(metadata.REPORT, publisher.artifacts.place(name)),
+                **keep_with_run(context, name, page),
                 **(
                     _last_preview(context, version)
                     if decision.reason is None

@@ -1,9 +1,11 @@
-"""The input of the report on a forecast, the reason to render it, and its preview in the Dagster UI."""
+"""The input of the report on a forecast, the reason to render it, its preview, and its copy for each run."""
 
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pyarrow as pa
@@ -11,6 +13,8 @@ import pyarrow as pa
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
+from serverless_assets.dagster_internals import LocalComputeLogManager
+from serverless_assets.files import write_atomically
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import MADE_AT
 from serverless_assets.run_inputs import CustomisedStyle
@@ -141,6 +145,22 @@ def preview(report: ReportInput) -> dg.MarkdownMetadataValue:
     """Return an image of the report, carried in the metadata itself."""
     image = base64.b64encode(preview_svg(report).encode()).decode()
     return dg.MetadataValue.md(f"![history and forecast](data:image/svg+xml;base64,{image})")
+
+
+def keep_with_run(context: dg.AssetExecutionContext, name: str, page: bytes) -> Mapping[str, Any]:
+    """Keep the page with the logs of the run, and return the metadata by which the UI downloads it.
+
+    Both go with the run, see SERVERLESS_KEEP_RUNS. Empty where Dagster does not keep logs on a local disk.
+    """
+    logs = context.instance.compute_log_manager
+    if not isinstance(logs, LocalComputeLogManager):
+        return {}
+    stem = name.removesuffix(".html")
+    path = Path(logs.get_captured_local_path([context.run_id, "reports", stem], "html"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page)
+    # Of the UI itself, wherever it is served.
+    return {"download": dg.MetadataValue.url(f"/logs/{context.run_id}/reports/{quote(stem)}/html")}
 
 
 def _fact_text(value: object) -> str:

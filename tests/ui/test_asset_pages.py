@@ -1,6 +1,7 @@
 """What people see of an asset without running anything."""
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, TimeoutError
@@ -110,6 +111,14 @@ def test_the_page_of_the_report_shows_its_picture(ui, page):
     shown = page.get_by_role("img", name="history and forecast")
     shown.wait_for()
     assert shown.evaluate("image => image.complete && image.naturalWidth") > 300
+
+
+def test_the_page_of_the_report_downloads_the_report_of_its_run(ui, page):
+    page.goto(f"{ui.url}/assets/forecast_report")
+    with page.expect_download() as download:
+        page.locator("a[href^='/logs/']").first.click()
+    assert download.value.suggested_filename.endswith("__reports__forecast.html")
+    assert Path(download.value.path()).read_bytes() == (ui.home / "artifacts" / "forecast.html").read_bytes()
 
 
 def test_the_page_of_the_forecast_says_how_good_it_is_and_what_it_took(ui, page, body):
