@@ -61,8 +61,13 @@ def annotate_assets(
             else ()
         )
         metadata[CODE_REFERENCES] = dg.CodeReferencesMetadataValue(code_references=list(declared))
+        group = spec.group_name
+        if asset in raw_tables:
+            group = sources[asset]["meta"].get("dagster", {}).get("group", group)
         kinds = {*spec.kinds, *([warehouse.kind] if TABLE_NAME in metadata else [])}
-        return spec.replace_attributes(owners=spec.owners or [settings.owner], kinds=kinds, metadata=metadata)
+        return spec.replace_attributes(
+            owners=spec.owners or [settings.owner], kinds=kinds, metadata=metadata, group_name=group
+        )
 
     def link(spec: dg.AssetSpec) -> dg.AssetSpec:
         references = spec.metadata[CODE_REFERENCES].code_references

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 # The asset of the runs themselves.
 PIPELINE_RUNS = "pipeline_runs"
 
-# Asset groups.
-INGESTION, FORECASTING = "ingestion", "forecasting"
-
 # The job that runs all assets, and its step that builds the models.
 MAIN_JOB, TRANSFORMATION = "serverless_pipeline", "transformation"
 

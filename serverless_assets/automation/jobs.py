@@ -14,7 +14,7 @@ from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, A
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.metadata import latest_materialization
-from serverless_assets.names import INGESTION, MAIN_JOB, REASON_TAG, REBUILD_TAG
+from serverless_assets.names import MAIN_JOB, RAW_TABLE_TAG, REASON_TAG, REBUILD_TAG
 
 
 def prefill(
@@ -59,7 +59,14 @@ class Job:
 
 JOBS: Mapping[str, Job] = {
     MAIN_JOB: Job(EVERYTHING, "Load, transform, forecast and report.", PREFILL),
-    "ingest": Job(dg.AssetSelection.groups(INGESTION), "Load the raw tables.", PREFILL),
+    "ingest": Job(
+        # Not by group, which the dbt project may choose. The tag has the format as its value.
+        dg.AssetSelection.tag(RAW_TABLE_TAG, "parquet")
+        | dg.AssetSelection.tag(RAW_TABLE_TAG, "json")
+        | dg.AssetSelection.tag(RAW_TABLE_TAG, "csv"),
+        "Load the raw tables.",
+        PREFILL,
+    ),
     # By kind, not by folder: a model is in this job wherever its file is.
     "transform": Job(
         dg.AssetSelection.kind("dbt"),

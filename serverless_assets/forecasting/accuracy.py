@@ -81,14 +81,12 @@ class Vintage:
     rows: pa.Table
 
 
-def accuracy_asset(
-    declaration: ForecastDeclaration, group: str, pool: str, timezone: str
-) -> dg.AssetsDefinition:
+def accuracy_asset(declaration: ForecastDeclaration, pool: str, timezone: str) -> dg.AssetsDefinition:
     """Return the asset; it scores days that are over both in UTC and in `timezone`."""
 
     @dg.asset(
         name=declaration.accuracy,
-        group_name=group,
+        group_name=declaration.group,
         deps=[declaration.relation],
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=pool,

@@ -48,7 +48,7 @@ from serverless_assets.forecasting.report import (
     report_input,
 )
 from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
-from serverless_assets.names import FORECAST_TAG, FORECASTING
+from serverless_assets.names import FORECAST_TAG
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
@@ -78,7 +78,7 @@ def forecasting_assets(
     specs = [
         dg.AssetSpec(
             declaration.asset,
-            group_name=FORECASTING,
+            group_name=declaration.group,
             kinds={"prophet"},
             deps=[declaration.relation],
             skippable=True,
@@ -91,7 +91,7 @@ def forecasting_assets(
         specs.append(
             dg.AssetSpec(
                 parts.asset,
-                group_name=FORECASTING,
+                group_name=declaration.group,
                 kinds={"prophet"},
                 deps=[declaration.asset, declaration.relation],
                 skippable=True,
@@ -133,7 +133,7 @@ def forecasting_assets(
 
     @dg.asset(
         name=declaration.report,
-        group_name=FORECASTING,
+        group_name=declaration.group,
         kinds={"html"},
         deps=[
             *declaration.forecasts,
@@ -187,7 +187,7 @@ def forecasting_assets(
             },
         )
 
-    return [forecast, accuracy_asset(declaration, FORECASTING, pool, timezone), report]
+    return [forecast, accuracy_asset(declaration, pool, timezone), report]
 
 
 def _forecast_total(

@@ -95,6 +95,9 @@ class ForecastDeclaration(dg.Model):
         Literal["automatic", "harmonic", "recent_levels", "prophet"],
         Field(description="automatic: all of them, weighed by the back-test. Else that one alone."),
     ] = "automatic"
+    group: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_]+$", description="The asset group. Default: forecasting.")
+    ] = "forecasting"
     sections: Annotated[Sequence[Section], Field(description="More of the report. Default: none.")] = ()
     asset: Annotated[OptionalName, Field(description="The asset of the total. Default: the name.")] = ""
     table: Annotated[str, Field(description="The table of the total. Default: as the asset.")] = ""

@@ -97,7 +97,9 @@ def _descendants(manifest: Mapping[str, Any], id: str) -> Collection[str]:
 
 
 class Translator(DagsterDbtTranslator):
-    """The folder below models/ is the group, and a raw table has the key that ingestion gives it.
+    """The group is that of `meta: {dagster: {group}}` or dbt's own, else the folder below models/.
+
+    A raw table has the key that ingestion gives it.
 
     Models that are built month by month have the partitions of `months`.
     """
@@ -120,7 +122,8 @@ class Translator(DagsterDbtTranslator):
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
         _, *folders, _ = dbt_resource_props["fqn"]
-        group = folders[0] if folders else f"{dbt_resource_props['resource_type']}s"
+        folder = folders[0] if folders else f"{dbt_resource_props['resource_type']}s"
+        group = super().get_group_name(dbt_resource_props) or folder
         # Dagster takes letters, digits and underscores alone.
         return re.sub(r"\W", "_", group, flags=re.ASCII)
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting import component
+from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
 from serverless_assets.forecasting.history import HistoryError, Today, history_of
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
@@ -51,6 +52,14 @@ def test_names_follow_from_the_one_that_is_declared():
         "guests.html",
         "teal",
     )
+
+
+def test_the_assets_of_a_forecast_are_in_its_group():
+    forecasts = [ForecastDeclaration(**GUESTS, group="guests"), SHOP]
+    assets = [asset for one in forecasts for asset in forecasting_assets(one, 24, "pool", "UTC")]
+    groups = {key.path[-1]: group for asset in assets for key, group in asset.group_names_by_key.items()}
+    assert groups["guests"] == groups["guests_accuracy"] == groups["guests_report"] == "guests"
+    assert groups["store_forecast"] == "forecasting"
 
 
 def test_a_forecast_of_a_relation_that_there_is_not_is_refused_unless_it_is_the_bundled_one(monkeypatch):

@@ -157,6 +157,18 @@ def test_only_what_depends_on_a_missing_table_is_left_out_and_the_run_says_so(wo
     assert not world.summary["published"]
 
 
+def test_tables_and_models_are_in_the_groups_that_the_dbt_project_names(world: World):
+    grouped = SOURCES.replace("OPTIONAL", "false, dagster: {group: guests}")
+    world.team.write({"models/raw.yml": grouped})
+    world.team.write({"dbt_project.yml": BASE["dbt_project.yml"] + "models: {team: {+group: people}}\n"})
+    world.team.write({"models/groups.yml": "groups: [{name: people, owner: {name: Ann}}]\n"})
+    definitions = build(world.settings)
+    groups = {spec.key.path[-1]: spec.group_name for spec in definitions.resolve_all_asset_specs()}
+    assert (groups["shops"], groups["visits"], groups["both"]) == ("ingestion", "guests", "people")
+    loaded = definitions.resolve_job_def("ingest").asset_layer.selected_asset_keys
+    assert {key.path[-1] for key in loaded} == {"shops", "visits"}
+
+
 def test_a_run_succeeds_without_an_optional_table(world: World):
     world.team.write({"models/raw.yml": SOURCES.replace("OPTIONAL", "true")})
     world.serve("shops")
