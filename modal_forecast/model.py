@@ -18,6 +18,7 @@ from modal_forecast.calendars import calendar_columns, holidays_of
 from modal_forecast.candidates import (
     BASELINES,
     CANDIDATES,
+    Candidate,
     CandidateFailed,
     Fit,
     Inputs,
@@ -170,11 +171,8 @@ def _take_only(
         chosen = fit_candidate(candidate, inputs)
         tested = []
         for origin in origins:
-            days = len(origin.actual)
-            at_origin = inputs_at(inputs.series, origin.index, days, inputs.calendar, inputs.holidays)
             kept = {name: origin.forecasts[name] for name in BASELINES if name in origin.forecasts}
-            ahead = {name: fit.forecast[-days:] for name, fit in fit_candidate(candidate, at_origin).items()}
-            tested.append(replace(origin, forecasts={**kept, **ahead}))
+            tested.append(replace(origin, forecasts={**kept, **_forecasts_from(origin, candidate, inputs)}))
     except CandidateFailed as failure:
         raise ForecastRefused(
             f"{candidate.title}, the model that was asked for, failed: {failure}. Choose {AUTOMATIC}."
@@ -197,11 +195,7 @@ def _try_slow(
     try:
         for number in sorted({0, len(origins) - 1} & set(range(len(origins)))):
             origin = origins[number]
-            days = len(origin.actual)
-            at_origin = inputs_at(inputs.series, origin.index, days, inputs.calendar, inputs.holidays)
-            forecasts = {
-                name: fit.forecast[-days:] for name, fit in fit_candidate(candidate, at_origin).items()
-            }
+            forecasts = _forecasts_from(origin, candidate, inputs)
             tested[number] = replace(origin, forecasts={**origin.forecasts, **forecasts})
             names |= forecasts.keys()
         if not names:
@@ -218,6 +212,13 @@ def _try_slow(
         f"{time.perf_counter() - started:.2f} s"
     )
     return tested, {**fits, **slow_fits}
+
+
+def _forecasts_from(origin: Origin, candidate: Candidate, inputs: Inputs) -> Mapping[str, np.ndarray]:
+    """Return what a candidate forecasts from an earlier day. Raises CandidateFailed."""
+    days = len(origin.actual)
+    at_origin = inputs_at(inputs.series, origin.index, days, inputs.calendar, inputs.holidays)
+    return {name: fit.forecast[-days:] for name, fit in fit_candidate(candidate, at_origin).items()}
 
 
 def _largest_first(weight: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -4,33 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.months import name_months
 from serverless_assets.names import MAIN_JOB, name_some
 
-
-@dataclass(frozen=True, order=True)
-class TableMonth:
-    """A month of a table; the whole table if `month` is None."""
-
-    table: str
-    month: date | None = None
-
-    def __str__(self) -> str:
-        return f"{self.table}/{self.month:%Y-%m}" if self.month else self.table
-
-    @classmethod
-    def parse(cls, text: str) -> "TableMonth":
-        """Return the one that was written as `text`."""
-        table, slash, month = text.partition("/")
-        return cls(table, date.fromisoformat(f"{month}-01") if slash else None)
-
-
-# A hash of the validators (ETag, Last-Modified) that the source gave; without an entry, it gave none.
-ETags = Mapping[TableMonth, str]
+# By `etag_key`: a hash of the validators (ETag, Last-Modified) that the source gave; without an entry, none.
+ETags = Mapping[str, str]
 # Of more tables that changed, a message names the first ones.
 TABLES_NAMED = 3
 # The months of each changed table; None if all of it is to be loaded.
@@ -64,23 +46,20 @@ class SourceState:
     def read(cls, cursor: str | None) -> "SourceState":
         """Return the state that was written as `cursor`; an empty one if somebody reset or edited it."""
         try:
-            state: dict[str, Any] = json.loads(cursor or "{}")
-            launched = state["launched"]
-            state["loaded"] = _etags_from_json(state["loaded"])
-            state["launched"] = None if launched is None else _etags_from_json(launched)
-            return cls(**state)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            state = json.loads(cursor or "{}")
+            is_whole = isinstance(state["loaded"], dict) and isinstance(state["launched"], dict | None)
+            return cls(**state) if is_whole else cls()
+        except (ValueError, KeyError, TypeError):
             return cls()
 
     def to_cursor(self) -> str:
         """Return the state as JSON."""
-        launched = None if self.launched is None else _etags_to_json(self.launched)
-        return json.dumps({**vars(self), "loaded": _etags_to_json(self.loaded), "launched": launched})
+        return json.dumps(vars(self))
 
-    def may_differ(self, table_month: TableMonth, etag: str) -> bool:
+    def may_differ(self, key: str, etag: str) -> bool:
         """Return whether the warehouse may hold other rows than those of `etag`: after a failed run, either
         the rows before it or those that it was to load."""
-        return etag != self.loaded.get(table_month) or etag != self.latest.get(table_month)
+        return etag != self.loaded.get(key) or etag != self.latest.get(key)
 
 
 @dataclass(frozen=True)
@@ -101,6 +80,11 @@ class Decision:
     months: tuple[date, date] | None = None
 
 
+def etag_key(table: str, month: date | None = None) -> str:
+    """Return the key of the validators of a month of a table, or of the whole table."""
+    return f"{table}/{month:%Y-%m}" if month else table
+
+
 def settle(state: SourceState, outcome: RunOutcome | None) -> SourceState:
     """Return the state once the outcome of the launched run is known."""
     if state.launched is not None and outcome:
@@ -113,16 +97,23 @@ def settle(state: SourceState, outcome: RunOutcome | None) -> SourceState:
 
 def changed_facts(state: SourceState, of_tables: ETags, tables: Sequence[RawTable]) -> list[RawTable]:
     """Return the facts with other validators than before: those whose months are worth asking for."""
-    facts = [table for table in tables if table.has_months and TableMonth(table.name) in of_tables]
     return [
-        fact for fact in facts if of_tables[TableMonth(fact.name)] != state.latest.get(TableMonth(fact.name))
+        table
+        for table in tables
+        if table.has_months
+        and table.name in of_tables
+        and of_tables[table.name] != state.latest.get(table.name)
     ]
 
 
 def merge_etags(state: SourceState, of_tables: ETags, facts: Sequence[RawTable], of_months: ETags) -> ETags:
     """Return all validators as they are now; what was not asked for again is taken from the state."""
     asked = {fact.name for fact in facts}
-    kept = {key: etag for key, etag in state.latest.items() if not (key.month and key.table in asked)}
+    kept = {
+        key: etag
+        for key, etag in state.latest.items()
+        if "/" not in key or key.partition("/")[0] not in asked
+    }
     return {**kept, **of_tables, **of_months}
 
 
@@ -161,8 +152,7 @@ def decide(
     changes = _changes(state, etags, tables, months)
     if not changes:
         return Decision(state, "Nothing changed at the source.")
-    content = sorted((str(key), etag) for key, etag in etags.items())
-    run_key = digest(f"{state.run_key} {state.source} {content}")
+    run_key = digest(f"{state.run_key} {state.source} {sorted(etags.items())}")
     return Decision(
         replace(state, launched=etags, run_key=run_key),
         f"Changed at the source: {_describe(changes)}."
@@ -178,8 +168,8 @@ def _changes(state: SourceState, etags: ETags, tables: Sequence[RawTable], month
         return {table.name: None for table in tables}
     changes: dict[str, frozenset[date] | None] = {}
     for table in tables:
-        etag = etags.get(TableMonth(table.name))
-        if etag and state.may_differ(TableMonth(table.name), etag):
+        etag = etags.get(table.name)
+        if etag and state.may_differ(table.name, etag):
             changes[table.name] = _changed_months(state, etags, table, months)
     for table in tables:
         parent = table.dated_by.parent.name if table.dated_by else ""
@@ -196,14 +186,14 @@ def _changed_months(
     """Return the months that changed; None if all did, or if the source does not tell."""
     if not table.has_months:
         return None
-    of_months = {month: etags.get(TableMonth(table.name, month)) for month in months}
+    of_months = {month: etags.get(etag_key(table.name, month)) for month in months}
     # A source without windows gives the whole table whatever month is asked for.
-    if None in of_months.values() or set(of_months.values()) == {etags[TableMonth(table.name)]}:
+    if None in of_months.values() or set(of_months.values()) == {etags[table.name]}:
         return None
     changed = frozenset(
         month
         for month, etag in of_months.items()
-        if etag and state.may_differ(TableMonth(table.name, month), etag)
+        if etag and state.may_differ(etag_key(table.name, month), etag)
     )
     # If no month changed, rows before the first month did.
     return changed if changed and len(changed) < len(months) else None
@@ -228,11 +218,3 @@ def _describe(changes: Changes) -> str:
         TABLES_NAMED,
         "; ",
     )
-
-
-def _etags_from_json(etags: Mapping[str, Any]) -> ETags:
-    return {TableMonth.parse(key): str(etag) for key, etag in etags.items()}
-
-
-def _etags_to_json(etags: ETags) -> dict[str, str]:
-    return {str(key): etag for key, etag in etags.items()}

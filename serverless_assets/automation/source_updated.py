@@ -1,5 +1,6 @@
 """The sensor `source_updated`: loads what changed at the source, once for each change."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -16,9 +17,9 @@ from serverless_assets.automation.source_state import (
     ETags,
     RunOutcome,
     SourceState,
-    TableMonth,
     changed_facts,
     decide,
+    etag_key,
     merge_etags,
     settle,
 )
@@ -81,13 +82,12 @@ def source_updated(
     return sensor
 
 
-def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth], tables: Sequence[RawTable]) -> ETags:
-    """Ask the source for validators of tables, several at a time, without downloading anything.
+def fetch_etags(source: HttpSource, wanted: Iterable[tuple[RawTable, date | None]]) -> ETags:
+    """Ask the source for validators of months, or of whole tables, without downloading anything.
 
     Raises:
         SourceError: of the first request that was not answered.
     """
-    locations = {table.name: table.location for table in tables}
     hasty = replace(
         source,
         attempts=ATTEMPTS,
@@ -97,10 +97,10 @@ def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth], tables: 
         cancelled=Event(),
     )
 
-    def fetch(key: TableMonth) -> str:
-        window = Window.of_months(key.month, key.month) if key.month else None
+    def fetch(table: RawTable, month: date | None) -> str:
+        window = Window.of_months(month, month) if month else None
         try:
-            validators = hasty.validators(locations[key.table], window)
+            validators = hasty.validators(table.location, window)
         except MissingTable:
             # Once it is there, that is a change.
             return MISSING
@@ -108,7 +108,7 @@ def fetch_etags(source: HttpSource, table_months: Iterable[TableMonth], tables: 
         return digest(content) if validators else ""
 
     with ThreadPoolExecutor(REQUESTS_AT_A_TIME) as pool:
-        futures = {key: pool.submit(fetch, key) for key in table_months}
+        futures = {etag_key(table.name, month): pool.submit(fetch, table, month) for table, month in wanted}
         try:
             for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:
                 future.result()
@@ -135,15 +135,13 @@ def _look(
     outcome = _outcome(instance, state.run_key) if state.launched is not None else None
     state = settle(state, outcome)
     # Only of the first page would an API tell that.
-    watched = [TableMonth(table.name) for table in tables if not table.rest]
-    of_tables = fetch_etags(source, watched, tables)
+    of_tables = fetch_etags(source, [(table, None) for table in tables if not table.rest])
     # While a run is under way the months can wait: they may change once more.
     is_running = outcome is not None and outcome.status == "running"
     facts = [] if is_running else changed_facts(state, of_tables, tables)
-    fact_months = [TableMonth(fact.name, month) for fact in facts for month in months]
-    of_months = fetch_etags(source, fact_months, tables)
+    of_months = fetch_etags(source, itertools.product(facts, months))
     etags = merge_etags(state, of_tables, facts, of_months)
-    unwatched = [table.name for table in tables if TableMonth(table.name) not in of_tables]
+    unwatched = [table.name for table in tables if table.name not in of_tables]
     return decide(state, etags, outcome, tables, months, is_loaded), unwatched
 
 

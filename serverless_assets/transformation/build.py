@@ -33,34 +33,8 @@ from serverless_assets.transformation.rebuild_rules import BuildDecision, column
 from serverless_assets.transformation.relation_states import State, rows_in, warehouse_of, write_states
 from serverless_assets.warehouse import Warehouse
 
-
-class Plan:
-    """What was decided, as a table for people to find beside each model."""
-
-    def __init__(self, decisions: Iterable[BuildDecision]) -> None:
-        self._decisions = {decision.node.name: decision for decision in decisions}
-
-    def of(self, decision: BuildDecision) -> Mapping[str, dg.TableMetadataValue]:
-        """Return what was decided on a model and on those that it reads: on all, it would grow with each.
-
-        Where all of them are reused, the model's own reason says so.
-        """
-        names = dict.fromkeys([*decision.node.reads, decision.node.name])
-        decisions = [self._decisions[name] for name in names if name in self._decisions]
-        if not any(other.build for other in decisions):
-            return {}
-        return {"plan": dg.MetadataValue.table([_record(other) for other in decisions])}
-
-
-def _record(decision: BuildDecision) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "model": decision.node.name,
-            "verdict": "built" if decision.build else "reused",
-            "months": "" if decision.months is None else len(decision.months),
-            "reason": decision.reason,
-        }
-    )
+# What was decided on each model, by name.
+Plan = Mapping[str, BuildDecision]
 
 
 @dataclass(frozen=True)
@@ -88,7 +62,7 @@ class Step:
         self.context.log.info(plan_text(decisions))
         # Dagster takes a model after its parents only: what hangs on one that is built comes last.
         first, building, last = in_turns(decisions)
-        plan = Plan(decisions)
+        plan = {decision.node.name: decision for decision in decisions}
         results = Results(self.manifest)
         write_states(self.warehouse, [(d.node, d.state) for d in decisions if d.is_renewed])
         yield from self._reused(first, plan)
@@ -155,7 +129,7 @@ class Step:
                         decision.node.identifier
                     ),
                     **self._lineage.of_reused(decision.node.id, decision.state.version, last.get(key)),
-                    **plan.of(decision),
+                    **plan_table(decision, plan),
                 }
                 if assets.get(key).child_keys - self.context.selected_asset_keys:
                     awaited.append(
@@ -330,7 +304,7 @@ class Step:
         return dg.Output(
             result.value,
             output_name=result.output_name,
-            metadata={**result.metadata, **described, **plan.of(decision)},
+            metadata={**result.metadata, **described, **plan_table(decision, plan)},
             tags=result.tags,
             data_version=dg.DataVersion(decision.state.version),
         )
@@ -349,6 +323,29 @@ class Step:
         if "rows_error" in event["data"]:
             node = event["data"]["node_info"]["node_name"]
             self.context.log.warning(f"The rows of {node} were not counted: {event['data']['rows_error']}")
+
+
+def plan_table(decision: BuildDecision, plan: Plan) -> Mapping[str, dg.TableMetadataValue]:
+    """Return what was decided on a model and on those that it reads: on all, it would grow with each.
+
+    Where all of them are reused, the model's own reason says so.
+    """
+    names = dict.fromkeys([*decision.node.reads, decision.node.name])
+    decisions = [plan[name] for name in names if name in plan]
+    if not any(other.build for other in decisions):
+        return {}
+    rows = [
+        dg.TableRecord(
+            {
+                "model": other.node.name,
+                "verdict": "built" if other.build else "reused",
+                "months": "" if other.months is None else len(other.months),
+                "reason": other.reason,
+            }
+        )
+        for other in decisions
+    ]
+    return {"plan": dg.MetadataValue.table(rows)}
 
 
 def plan_text(decisions: Sequence[BuildDecision]) -> str:

@@ -61,24 +61,21 @@ def invoke(
     parsed: Path | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> str | None:
-    """Run a dbt command to its end.
-
-    `parsed` is a partial parse of the project from which to start; `on_event` gets every event as a
-    dictionary of `info` and `data`.
+    """Run a dbt command to its end; `on_event` gets every event, as a dictionary of `info` and `data`.
 
     Returns:
         None if dbt succeeded, else its error, or its list of failures.
     """
-    command = _command(
-        arguments, project_dir, target, variables, parsed, count_rows=None, send_events=on_event is not None
-    )
-    with closing(_run(command)) as messages:
-        for message in messages:
-            if isinstance(message, Result):
-                return message.failure
-            if on_event:
-                on_event(message)
-    raise AssertionError("a command ends with a result")
+    send_events = on_event is not None
+    events = stream(arguments, project_dir, target, variables, parsed, send_events=send_events)
+    try:
+        with closing(events):
+            for event in events:
+                if on_event:
+                    on_event(event)
+    except DbtError as error:
+        return error.words
+    return None
 
 
 def stream(
@@ -90,55 +87,26 @@ def stream(
     count_rows: CountRows | None = None,
     kept: Collection[str] = (),
     seeds: Mapping[str, str] | None = None,
+    send_events: bool = True,
 ) -> Generator[Event, None, None]:
     """Run a dbt command and yield its events as they happen.
 
-    `kept` are the unique ids of models that keep their rows under --full-refresh. `seeds` maps the ids of
-    sources to those of the seeds that are their relations: what reads the source waits for the seed.
-    `count_rows` counts the rows of a relation, given by database, schema and name: the count of each model
-    that dbt has built is `rows` in the data of the event that tells of it, or `rows_error` says why there is
-    none.
-
     Closing the generator, or an interrupt, ends dbt within seconds.
+
+    Args:
+        parsed: a partial parse of the project from which to start.
+        count_rows: counts the rows of a relation, given by database, schema and name. The count of each model
+            that dbt has built is `rows` in the data of the event that tells of it, or `rows_error` says why
+            there is none.
+        kept: the unique ids of models that keep their rows under --full-refresh.
+        seeds: the ids of sources, and those of the seeds that are their relations: what reads the source
+            waits for the seed.
 
     Raises:
         DbtError: dbt failed; after the last event.
     """
-    command = _command(arguments, project_dir, target, variables, parsed, count_rows, True, kept, seeds)
-    with closing(_run(command)) as messages:
-        for message in messages:
-            if not isinstance(message, Result):
-                yield message
-            elif message.failure:
-                raise DbtError(message.failure)
-
-
-def start_process() -> None:
-    """Start the process of the next dbt command: it imports dbt, for seconds, while this one goes on."""
-    with _idle_lock:
-        _idle.append(_Process())
-
-
-def end_idle_processes() -> None:
-    """End the processes that wait for another dbt command: before this process becomes another program."""
-    with _idle_lock:
-        while _idle:
-            _idle.pop().end()
-
-
-def _command(
-    arguments: Sequence[str],
-    project_dir: Path,
-    target: Path,
-    variables: Mapping[str, str],
-    parsed: Path | None,
-    count_rows: CountRows | None,
-    send_events: bool,
-    kept: Collection[str] = (),
-    seeds: Mapping[str, str] | None = None,
-) -> Command:
     profile = write_profile(project_dir, target, variables["SERVERLESS_ENV"])
-    return Command(
+    command = Command(
         arguments,
         options=[
             *("--quiet", "--log-level", "none", "--no-use-colors", "--no-send-anonymous-usage-stats"),
@@ -162,6 +130,25 @@ def _command(
         kept=tuple(kept),
         seeds=seeds or {},
     )
+    with closing(_run(command)) as messages:
+        for message in messages:
+            if not isinstance(message, Result):
+                yield message
+            elif message.failure:
+                raise DbtError(message.failure)
+
+
+def start_process() -> None:
+    """Start the process of the next dbt command: it imports dbt, for seconds, while this one goes on."""
+    with _idle_lock:
+        _idle.append(_Process())
+
+
+def end_idle_processes() -> None:
+    """End the processes that wait for another dbt command: before this process becomes another program."""
+    with _idle_lock:
+        while _idle:
+            _idle.pop().end()
 
 
 class _Process:

@@ -7,9 +7,9 @@ from serverless_assets.automation.source_state import (
     ETags,
     RunOutcome,
     SourceState,
-    TableMonth,
     changed_facts,
     decide,
+    etag_key,
     merge_etags,
     settle,
 )
@@ -18,8 +18,8 @@ from tests.raw_tables import TABLES
 MONTHS = [date(2026, month, 1) for month in (7, 8, 9, 10, 11)]
 FACTS = [table for table in TABLES if table.event_time]
 BEFORE = {
-    **{TableMonth(table.name): f"{table.name} 1" for table in TABLES},
-    **{TableMonth(table.name, month): f"{table.name} {month} 1" for table in FACTS for month in MONTHS},
+    **{etag_key(table.name): f"{table.name} 1" for table in TABLES},
+    **{etag_key(table.name, month): f"{table.name} {month} 1" for table in FACTS for month in MONTHS},
 }
 STATE = SourceState("source", BEFORE, run_key="before")
 SUCCEEDED, FAILED = RunOutcome("succeeded"), RunOutcome("failed", "a" * 32)
@@ -30,14 +30,14 @@ def month(number: int) -> date:
     return date(2026, number, 1)
 
 
-def etags(*changed: str | tuple[str, int], version: int = 2) -> dict[TableMonth, str]:
+def etags(*changed: str | tuple[str, int], version: int = 2) -> dict[str, str]:
     """All validators once these tables, or months of facts, have changed."""
     now = dict(BEFORE)
     for change in changed:
         table = change if isinstance(change, str) else change[0]
-        now[TableMonth(table)] = f"{table} {version}"
+        now[etag_key(table)] = f"{table} {version}"
         if not isinstance(change, str):
-            now[TableMonth(table, month(change[1]))] = f"{table} {change[1]} {version}"
+            now[etag_key(table, month(change[1]))] = f"{table} {change[1]} {version}"
     return now
 
 
@@ -106,7 +106,7 @@ def test_months_and_snapshots_that_changed_together_are_one_run_over_their_range
 
 def test_source_that_gives_the_whole_table_for_each_month_has_it_loaded_whole():
     now = etags("raw_items")
-    now.update({TableMonth("raw_items", day): now[TableMonth("raw_items")] for day in MONTHS})
+    now.update({etag_key("raw_items", day): now[etag_key("raw_items")] for day in MONTHS})
     assert load_of(decision_on(now)) == (["raw_items"], None)
 
 
@@ -121,7 +121,7 @@ def test_change_in_every_month_loads_the_table_whole():
 
 def test_month_without_validators_has_the_table_loaded_whole():
     now = etags(("raw_items", 9))
-    del now[TableMonth("raw_items", month(7))]
+    del now[etag_key("raw_items", month(7))]
     assert load_of(decision_on(now)) == (["raw_items"], None)
 
 
@@ -132,7 +132,7 @@ def test_fact_to_be_loaded_whole_makes_the_run_one_over_all_months():
 
 def test_new_month_is_loaded_once_it_has_rows():
     december = date(2026, 12, 1)
-    now = {**etags("raw_items"), TableMonth("raw_items", december): "raw_items 12"}
+    now = {**etags("raw_items"), etag_key("raw_items", december): "raw_items 12"}
     assert decide(STATE, now, None, TABLES, [*MONTHS, december]).months == (december, december)
 
 
@@ -198,9 +198,9 @@ def test_run_key_follows_from_content_and_differs_for_a_change_back_and_forth():
 
 
 def test_months_are_asked_for_only_of_facts_that_changed():
-    of_tables = {TableMonth(t.name): BEFORE[TableMonth(t.name)] for t in TABLES}
+    of_tables = {etag_key(t.name): BEFORE[etag_key(t.name)] for t in TABLES}
     assert changed_facts(STATE, of_tables, TABLES) == []
-    now = {**of_tables, TableMonth("raw_orders"): "raw_orders 2", TableMonth("raw_stores"): "raw_stores 2"}
+    now = {**of_tables, etag_key("raw_orders"): "raw_orders 2", etag_key("raw_stores"): "raw_stores 2"}
     assert [table.name for table in changed_facts(STATE, now, TABLES)] == ["raw_orders"]
     failed = decision_on(etags(("raw_orders", 9))).state
     assert changed_facts(failed, now, TABLES) == []
@@ -209,15 +209,15 @@ def test_months_are_asked_for_only_of_facts_that_changed():
 def test_validators_that_were_not_asked_for_again_are_as_before():
     orders = FACTS[0]
     now = merge_etags(
-        STATE, {TableMonth("raw_orders"): "new"}, [orders], {TableMonth("raw_orders", MONTHS[0]): "x"}
+        STATE, {etag_key("raw_orders"): "new"}, [orders], {etag_key("raw_orders", MONTHS[0]): "x"}
     )
-    assert now[TableMonth("raw_orders", MONTHS[0])] == "x"
-    assert TableMonth("raw_orders", MONTHS[1]) not in now
-    assert now[TableMonth("raw_items", MONTHS[1])] == BEFORE[TableMonth("raw_items", MONTHS[1])]
+    assert now[etag_key("raw_orders", MONTHS[0])] == "x"
+    assert etag_key("raw_orders", MONTHS[1]) not in now
+    assert now[etag_key("raw_items", MONTHS[1])] == BEFORE[etag_key("raw_items", MONTHS[1])]
 
 
 def test_table_that_gives_no_validators_for_a_moment_has_not_changed():
-    of_tables = {TableMonth(t.name): BEFORE[TableMonth(t.name)] for t in TABLES if t.name != "raw_stores"}
+    of_tables = {etag_key(t.name): BEFORE[etag_key(t.name)] for t in TABLES if t.name != "raw_stores"}
     assert not decision_on(merge_etags(STATE, of_tables, [], {})).tables
 
 

@@ -333,7 +333,7 @@ def test_a_server_that_goes_away_leaves_the_call_to_be_taken_up(tmp_path):
 
 
 def test_a_worker_that_is_started_again_without_end_meets_the_deadline(tmp_path):
-    with modal_server(tmp_path / "state", oom="reschedule") as server:
+    with modal_server(tmp_path / "state", reschedule_oom=True) as server:
         _deploy_misbehaving(server)
         found = _outcome(_ask(server.variables, "eat:512", deadline=4.0))
         (call,) = server.calls()

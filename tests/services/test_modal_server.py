@@ -12,8 +12,7 @@ from pathlib import Path
 import modal
 import pytest
 
-from tests.services.modal.harness import TOKEN, Server, modal_server
-from tests.services.modal.report import CallStatus
+from tests.services.modal.harness import TOKEN, CallStatus, Server, modal_server
 
 pytestmark = pytest.mark.gcp
 
@@ -28,7 +27,7 @@ image = (
     .uv_pip_install("numpy")
     .add_local_python_source("lent")
 )
-app = modal.App("{name}", tags={{"team": "forecast"}})
+app = modal.App("{name}")
 function = app.function(image=image, timeout=60)
 
 
@@ -46,8 +45,7 @@ def version() -> tuple[int, str]:
 
 @function
 def surroundings() -> dict:
-    cores = os.sched_getaffinity(0)
-    return {{"variables": dict(os.environ), "cwd": os.getcwd(), "path": sys.path, "cores": cores}}
+    return {{"variables": dict(os.environ), "cwd": os.getcwd(), "path": sys.path}}
 
 
 @function
@@ -60,12 +58,8 @@ def wait_for(fifo: str) -> str:
     """Blocks until somebody writes into the FIFO."""
     print("waiting", flush=True)
     print("not worried", file=sys.stderr)
-    try:
-        with open(fifo) as file:
-            text = file.read()
-    except modal.exception.InputCancellation:
-        print("interrupted")
-        raise
+    with open(fifo) as file:
+        text = file.read()
     print("got " + text)
     return text
 
@@ -163,7 +157,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Iterator[
     with modal_server(tmp_path_factory.mktemp("modal"), environments=["staging"]) as server:
         modal_cli(server, project, "deploy", app.name)
         yield server
-        assert server.state()["unimplemented"] in ([], ["SecretGetOrCreate"])
+        assert set(server.log.splitlines()) <= {"unimplemented: SecretGetOrCreate"}
 
 
 def client_of(server: Server, token: tuple[str, str] = TOKEN) -> Iterator[modal.Client]:
@@ -197,12 +191,8 @@ def fifo(tmp_path: Path) -> Path:
 # Deploy and look up
 
 
-def test_modal_deploy_makes_the_functions_of_a_file_callable(server: Server, function: Callable) -> None:
-    call = function("echo").spawn(b"abc")
-    assert call.get(timeout=30) == b"abc"
-    report = server.call(call.object_id)
-    assert not report.input_is_blob and not report.output_is_blob
-    assert "echo" in server.state()["apps"][0]["functions"]
+def test_modal_deploy_makes_the_functions_of_a_file_callable(function: Callable) -> None:
+    assert function("echo").remote(b"abc") == b"abc"
 
 
 def test_an_app_deploys_from_python(client: modal.Client, function: Callable, tmp_path: Path) -> None:
@@ -210,19 +200,11 @@ def test_an_app_deploys_from_python(client: modal.Client, function: Callable, tm
     assert function("echo", "bakery").remote(b"bread") == b"bread"
 
 
-def test_an_app_deploys_as_a_module_of_a_package(server: Server, function: Callable, tmp_path: Path) -> None:
-    package = tmp_path / "market"
-    write_app(tmp_path, "stall").rename((package.mkdir(), package / "stall.py")[1])
-    (package / "__init__.py").touch()
-    modal_cli(server, tmp_path, "deploy", "-m", "market.stall")
-    assert function("echo", "stall").remote(b"apples") == b"apples"
-
-
 def test_a_container_runs_what_was_deployed_whatever_is_on_disk_now(
     server: Server, client: modal.Client, function: Callable, tmp_path: Path
 ) -> None:
     deploy(client, tmp_path, "drift", version=1)
-    builds, old = server.state()["image_builds"], function("version", "drift").hydrate()
+    old = function("version", "drift").hydrate()
     write_app(tmp_path, "drift", version=2)
     before, path = old.remote()
     deploy(client, tmp_path, "drift", version=2)
@@ -231,20 +213,6 @@ def test_a_container_runs_what_was_deployed_whatever_is_on_disk_now(
     assert (before, after) == (1, 2)
     assert path.startswith(str(server.state_dir))
     assert function("version", "drift").hydrate().object_id == old.object_id
-    assert server.state()["image_builds"] == builds
-
-
-def test_a_deploy_that_fails_before_it_publishes_changes_nothing(
-    client: modal.Client, function: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fails(*_: object, **__: object) -> None:
-        raise ConnectionError("gone")
-
-    deploy(client, tmp_path, "careful", version=1)
-    monkeypatch.setattr("modal.runner._publish_app", fails)
-    with pytest.raises(ConnectionError, match="gone"):
-        deploy(client, tmp_path, "careful", version=2)
-    assert function("version", "careful").remote()[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -269,26 +237,6 @@ def test_environments_are_name_spaces_of_their_own(
     staged = function("version", environment_name="staging").hydrate()
     assert staged.object_id != function("version").hydrate().object_id
     assert staged.remote()[0] == 7
-    assert server.calls()[-1].environment == "staging"
-
-
-def test_a_stopped_app_is_not_found_and_its_calls_end(
-    server: Server, client: modal.Client, function: Callable, tmp_path: Path, fifo: Path
-) -> None:
-    deploy(client, tmp_path, "closing")
-    call = function("wait_for", "closing").spawn(str(fifo))
-    modal.App.lookup("closing", client=client).stop(client=client)
-    with pytest.raises(modal.exception.NotFoundError):
-        function("echo", "closing").hydrate()
-    assert server.wait_finished(call.object_id).status is CallStatus.CANCELLED
-
-
-def test_tags_of_an_app_can_be_read_and_set(client: modal.Client) -> None:
-    app = modal.App.lookup("shop", client=client)
-    assert app.get_tags() == {"team": "forecast"}
-    app.set_tags({"code": "abc123"})
-    assert modal.App.lookup("shop", client=client).get_tags() == {"code": "abc123"}
-    app.set_tags({"team": "forecast"})
 
 
 def test_another_token_is_an_authentication_error(server: Server) -> None:
@@ -303,14 +251,10 @@ def test_another_token_is_an_authentication_error(server: Server) -> None:
 def test_a_call_has_the_resources_of_its_options(server: Server, function: Callable) -> None:
     sized = function("surroundings").with_options(cpu=(0.25, 0.5), memory=(256, 512), timeout=40, retries=0)
     call = sized.spawn()
-    cores = call.get(timeout=30)["cores"]
+    call.get(timeout=30)
     report = server.call(call.object_id)
-
-    assert len(cores) == 1
     assert (report.cpu, report.memory, report.timeout) == ((0.25, 0.5), (256, 512), 40)
-    assert (report.app, report.function, report.status) == ("shop", "surroundings", CallStatus.SUCCESS)
-    assert report.containers_started == 1
-    assert 30 < report.peak_memory_mib < 512
+    assert (report.app, report.status, report.containers_started) == ("shop", CallStatus.SUCCESS, 1)
     assert call.get_dashboard_url().endswith(call.object_id)
 
 
@@ -340,7 +284,6 @@ def test_a_container_over_its_memory_limit_is_killed(server: Server, function: C
         call.get(timeout=30)
     report = server.call(call.object_id)
     assert report.status is CallStatus.OOM
-    assert report.peak_memory_mib > 200
     assert ends(report.container_pid)
 
 
@@ -349,12 +292,8 @@ def test_memory_of_child_processes_counts(server: Server, function: Callable) ->
     assert server.wait_finished(call.object_id).status is CallStatus.OOM
 
 
-def test_memory_without_a_limit_is_not_limited(function: Callable) -> None:
-    assert function("allocate").with_options(memory=128).remote(200) == 200 << 20
-
-
 def test_an_out_of_memory_container_can_be_started_again_without_end(tmp_path: Path) -> None:
-    with modal_server(tmp_path / "modal", oom="reschedule") as server:
+    with modal_server(tmp_path / "modal", reschedule_oom=True) as server:
         for client in client_of(server):
             deploy(client, tmp_path)
             allocate = modal.Function.from_name("shop", "allocate", client=client)
@@ -394,14 +333,6 @@ def test_a_failure_reaches_the_caller_as_what_it_was(
     assert server.call(call.object_id).status is status
 
 
-def test_a_failure_is_retried_as_often_as_the_options_say(server: Server, function: Callable) -> None:
-    retries = modal.Retries(max_retries=1, initial_delay=0.0)
-    call = function("fail").with_options(retries=retries).spawn("raise")
-    with pytest.raises(KeyError):
-        call.get(timeout=30)
-    assert server.call(call.object_id).containers_started == 2
-
-
 def test_a_cancelled_call_loses_its_container(server: Server, function: Callable, fifo: Path) -> None:
     call = function("wait_for").spawn(str(fifo))
     pid = server.wait_for(call.object_id, CallStatus.RUNNING).container_pid
@@ -412,30 +343,13 @@ def test_a_cancelled_call_loses_its_container(server: Server, function: Callable
     assert ends(pid)
 
 
-def test_a_cancel_without_killing_interrupts_the_function(
-    server: Server, function: Callable, fifo: Path
-) -> None:
-    call = function("wait_for").spawn(str(fifo))
-    server.wait_for(call.object_id, CallStatus.RUNNING)
-    for entry in call.logs.stream():
-        if entry.message == "waiting\n":
-            break
-    call.cancel()
-    assert server.wait_finished(call.object_id).status is CallStatus.CANCELLED
-    assert "interrupted\n" in [entry.message for entry in call.logs.fetch()]
-
-
 # Payloads and logs
 
 
 @pytest.mark.parametrize("size", [1_000_000, 20_000_000])
-def test_payloads_of_any_size_go_in_and_out(server: Server, function: Callable, size: int) -> None:
+def test_payloads_of_any_size_go_in_and_out(function: Callable, size: int) -> None:
     data = os.urandom(size)
-    call = function("echo").spawn(data)
-    assert call.get(timeout=30) == data
-    report = server.call(call.object_id)
-    assert report.input_bytes > size
-    assert report.input_is_blob and report.output_is_blob
+    assert function("echo").remote(data) == data
 
 
 def test_logs_arrive_while_the_function_runs_and_end_with_it(
@@ -452,9 +366,6 @@ def test_logs_arrive_while_the_function_runs_and_end_with_it(
     assert ("stderr", "not worried\n") in lines
     assert len(lines) == 3
 
-    assert [entry.message for entry in call.logs.fetch(source="stdout")] == ["waiting\n", "got the word\n"]
-    assert [entry.message for entry in call.logs.tail(1)] == ["got the word\n"]
-
 
 def test_an_exception_is_raised_as_itself_and_its_traceback_is_in_the_logs_by_then(
     server: Server, function: Callable
@@ -462,7 +373,7 @@ def test_an_exception_is_raised_as_itself_and_its_traceback_is_in_the_logs_by_th
     call = function("fail").spawn("raise")
     with pytest.raises(KeyError, match="no such shop"):
         call.get(timeout=30)
-    assert "KeyError: 'no such shop'" in "".join(entry.message for entry in call.logs.fetch())
+    assert "KeyError: 'no such shop'" in "".join(entry.message for entry in call.logs.stream())
     assert server.call(call.object_id).status is CallStatus.FAILURE
 
 
@@ -524,5 +435,4 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 def test_an_rpc_that_the_server_lacks_is_named(server: Server, client: modal.Client) -> None:
     with pytest.raises(modal.exception.UnimplementedError, match="SecretGetOrCreate"):
         modal.Secret.from_name("nothing", client=client).hydrate()
-    assert "SecretGetOrCreate" in server.state()["unimplemented"]
     assert "SecretGetOrCreate" in server.log

@@ -10,15 +10,52 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
-
-from tests.services.modal.report import CallReport, CallStatus
 
 ADDRESSES = "addresses.json"
 TOKEN = ("ak-loopback", "as-loopback")
 STOP_SECONDS = 20
 REPOSITORY = Path(__file__).parents[3]
+
+
+class CallStatus(StrEnum):
+    PENDING = "pending"
+    """No container has taken the input yet, or the next one is being started."""
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    """The function raised."""
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    OOM = "oom"
+    CRASHED = "crashed"
+    """The container ended without an answer."""
+
+
+@dataclass(frozen=True)
+class CallReport:
+    """One function call.
+
+    Shapes: `cpu` in cores and `memory` in MiB, each (request, limit) with None for no limit; `timeout` in
+    seconds.
+    """
+
+    call_id: str
+    app: str
+    cpu: tuple[float, float | None]
+    memory: tuple[int, int | None]
+    timeout: int
+    regions: tuple[str, ...]
+    status: CallStatus
+    containers_started: int
+    container_pid: int | None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "CallReport":
+        shapes = {name: tuple(values[name]) for name in ("cpu", "memory", "regions")}
+        return cls(**{**values, **shapes, "status": CallStatus(values["status"])})
 
 
 @dataclass(frozen=True)
@@ -36,7 +73,7 @@ class Server:
 
     def calls(self) -> list[CallReport]:
         """All calls, oldest first."""
-        return [CallReport.from_json(values) for values in self.state()["calls"]]
+        return [CallReport.from_json(values) for values in self._get("/calls")]
 
     def forecast_calls(self) -> list[str]:
         """The ids of the calls of the product's worker, oldest first."""
@@ -72,13 +109,8 @@ class Server:
             raise (TimeoutError if error.code == 408 else LookupError)(text) from None
 
     def wait_finished(self, call_id: str, timeout: float = 30.0) -> CallReport:
-        finished = [status for status in CallStatus if status.finished]
+        finished = [s for s in CallStatus if s not in (CallStatus.PENDING, CallStatus.RUNNING)]
         return self.wait_for(call_id, *finished, timeout=timeout)
-
-    def state(self) -> dict[str, Any]:
-        """`deploys`, `image_builds`, `apps` (name, environment, tags, functions, deploys), `calls`, and the
-        names of `unimplemented` RPCs that a client asked for."""
-        return self._get("/state")
 
     @property
     def log(self) -> str:
@@ -96,26 +128,24 @@ class Server:
 def modal_server(
     state_dir: Path,
     *,
-    token: tuple[str, str] = TOKEN,
     environments: Sequence[str] = (),
-    oom: str = "fail",
+    reschedule_oom: bool = False,
     port: int = 0,
 ) -> Iterator[Server]:
     """A server in a process of its own until the end of the context, and no container longer than it.
 
     Args:
         state_dir: where uploads, blobs and the server's log go; made if missing.
-        token: the only pair of id and secret that it accepts.
         environments: Modal environments there are, besides `main`.
-        oom: "fail" a call that is out of memory, or "reschedule" it without end, as Modal does for a
-            deployed app.
+        reschedule_oom: start a container that is out of memory again without end, as Modal does for a
+            deployed app, instead of failing its call.
         port: 0 for a free one.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-m", "tests.services.modal"),
-        *("--port", str(port), "--state-dir", str(state_dir), "--oom", oom, "--until-stdin-closes"),
-        *("--token-id", token[0], "--token-secret", token[1]),
+        *("--port", str(port), "--state-dir", str(state_dir)),
+        *(["--reschedule-oom"] if reschedule_oom else []),
         *(word for name in environments for word in ("--environment", name)),
     ]
     with (
@@ -131,8 +161,8 @@ def modal_server(
             addresses = json.loads((state_dir / ADDRESSES).read_text())
             variables = {
                 "MODAL_SERVER_URL": addresses["url"],
-                "MODAL_TOKEN_ID": token[0],
-                "MODAL_TOKEN_SECRET": token[1],
+                "MODAL_TOKEN_ID": TOKEN[0],
+                "MODAL_TOKEN_SECRET": TOKEN[1],
                 "MODAL_DISABLE_API_PROXY": "1",
                 # A profile of whoever runs the tests must not choose the environment.
                 "MODAL_CONFIG_PATH": os.devnull,

@@ -1,22 +1,20 @@
-"""One container: Modal's own entrypoint in a process whose memory, time and cores are limited."""
+"""One container: Modal's own entrypoint in a process whose memory and time are limited."""
 
 import asyncio
 import ctypes
-import math
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import psutil
 from modal_proto import api_pb2
 
-from tests.services.modal.outcomes import Outcome
-from tests.services.modal.pipes import LinePump
+from tests.services.modal.harness import CallStatus
 
 MEMORY_INTERVAL = 0.01  # seconds
 CHILDREN_EVERY = 25  # intervals
@@ -25,6 +23,8 @@ MIB = 1 << 20
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
+_Status = api_pb2.GenericResult.GenericStatus
+Source = "api_pb2.FileDescriptor.ValueType"
 
 # The project is installed in this interpreter in editable mode: a finder that would let a container import
 # from the working tree what its deploy did not bring. It sits on sys.meta_path before this module runs.
@@ -33,15 +33,16 @@ _SITECUSTOMIZE = """import sys
 sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
 """
 
+# How a call ended: for a test a word, for the client a result.
+Outcome = tuple[CallStatus, api_pb2.GenericResult, int]
 
-@dataclass(frozen=True)
-class Limits:
-    """Seconds for start and run, MiB of memory and cores; None where there is no limit."""
 
-    startup: float
-    timeout: float
-    memory: int | None
-    cores: float | None
+def killed(status: CallStatus, generic: int, message: str) -> Outcome:
+    return status, api_pb2.GenericResult(status=generic, exception=message), api_pb2.DATA_FORMAT_UNSPECIFIED
+
+
+def crashed(message: str) -> Outcome:
+    return killed(CallStatus.CRASHED, _Status.GENERIC_STATUS_INTERNAL_FAILURE, message)
 
 
 class Container:
@@ -50,27 +51,21 @@ class Container:
     def __init__(
         self,
         arguments: api_pb2.ContainerArguments,
-        limits: Limits,
         directory: Path,
-        source_tree: Path,
-        variables: dict[str, str],
-        on_line: Callable[[str, "api_pb2.FileDescriptor.ValueType"], None],
+        files: Path,
+        server_url: str,
+        on_line: Callable[[str, Source], None],
     ) -> None:
         self.task_id = arguments.task_id
-        self.pid: int | None = None
-        self.peak_memory_mib = 0.0
+        self.pid = 0
         self.input_taken = asyncio.Event()
-        self.cancel_requested = asyncio.Event()
         self._arguments = arguments
-        self._limits = limits
         self._directory = directory
-        self._source_tree = source_tree
-        self._variables = variables
+        self._files = files
+        self._server_url = server_url
         self._on_line = on_line
         self._settled: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answered = False
-        self._pumps: list[LinePump] = []
-        self._watchers: list[asyncio.Task[None]] = []
         self._members: list[psutil.Process] = []
 
     async def outcome(self) -> Outcome:
@@ -85,10 +80,9 @@ class Container:
 
     def answer(self, outcome: Outcome) -> None:
         """The container itself says how the call ended; it exits by itself then."""
-        if self._over_memory():
-            return
-        self._answered = True
-        self._settle(outcome)
+        if not self._over_memory():
+            self._answered = True
+            self._settle(outcome)
 
     def _settle(self, outcome: Outcome) -> None:
         if not self._settled.done():
@@ -101,9 +95,10 @@ class Container:
         (overlay / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         arguments = self._directory / "arguments"
         arguments.write_bytes(self._arguments.SerializeToString())
+        out, err = api_pb2.FILE_DESCRIPTOR_STDOUT, api_pb2.FILE_DESCRIPTOR_STDERR
         self._pumps = [
-            LinePump(lambda line: self._on_line(line, api_pb2.FILE_DESCRIPTOR_STDOUT)),
-            LinePump(lambda line: self._on_line(line, api_pb2.FILE_DESCRIPTOR_STDERR)),
+            LinePump(lambda line: self._on_line(line, out)),
+            LinePump(lambda line: self._on_line(line, err)),
         ]
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -115,23 +110,29 @@ class Container:
                     "HOME": str(working),
                     "LANG": "C.UTF-8",
                     "PYTHONUNBUFFERED": "1",
-                    "PYTHONPATH": f"{self._source_tree / 'root'}:{overlay}",
+                    "PYTHONPATH": f"{self._files}:{overlay}",
                     "MODAL_CONTAINER_ARGUMENTS_PATH": str(arguments),
-                    **self._variables,
+                    "MODAL_IS_REMOTE": "1",
+                    "MODAL_SERVER_URL": self._server_url,
+                    "MODAL_TASK_ID": self.task_id,
+                    "MODAL_IMAGE_ID": self._arguments.function_def.image_id,
+                    "MODAL_ENVIRONMENT": self._arguments.environment_name,
+                    # Modal's worker knows a container by its socket. Here it says who it is.
+                    "MODAL_OVERRIDE_HEADERS": f"x-modal-task-id:{self.task_id}",
                 },
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._pumps[0].write_end,
                 stderr=self._pumps[1].write_end,
                 start_new_session=True,
-                preexec_fn=self._limit_process,
+                # It dies with the server.
+                preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
             )
         finally:
             for pump in self._pumps:
                 os.close(pump.write_end)
         self.pid = self._process.pid
-        self._watch(self._watch_exit())
-        self._watch(self._watch_memory())
-        self._watch(self._watch_clock())
+        watchers = (self._watch_exit(), self._watch_memory(), self._watch_clock())
+        self._watchers = [asyncio.create_task(watcher) for watcher in watchers]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -139,10 +140,9 @@ class Container:
             watcher.cancel()
         try:
             if self._answered:
-                async with asyncio.timeout(EXIT_GRACE):
-                    await self._process.wait()
-        except TimeoutError:
-            pass
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_GRACE):
+                        await self._process.wait()
         finally:
             self.kill()
             await asyncio.shield(self._process.wait())
@@ -152,41 +152,29 @@ class Container:
     def kill(self) -> None:
         """SIGKILL to all processes; also to those that have left the group."""
         for process in self._tree():
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-    def _limit_process(self) -> None:
-        """In the new process, before it becomes the container: it dies with the server, on its cores."""
-        if sys.platform == "linux":
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if self._limits.cores is not None:
-                allowed = sorted(os.sched_getaffinity(0))
-                os.sched_setaffinity(0, allowed[: math.ceil(self._limits.cores)])
-
-    def _watch(self, watcher: Coroutine[None, None, None]) -> None:
-        self._watchers.append(asyncio.create_task(watcher))
 
     async def _watch_exit(self) -> None:
         code = await self._process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-        self._settle(Outcome.crashed(f"Container {self.task_id} {how} before the call was answered"))
+        self._settle(crashed(f"Container {self.task_id} {how} before the call was answered"))
 
     async def _watch_clock(self) -> None:
         """The time to start is apart from the time to run, which begins when the input is taken."""
+        definition = self._arguments.function_def
+        limit = definition.timeout_secs
+        startup = definition.startup_timeout_secs or limit
         try:
-            async with asyncio.timeout(self._limits.startup):
+            async with asyncio.timeout(startup):
                 await self.input_taken.wait()
-            await asyncio.sleep(self._limits.timeout)
-            message = f"Task's current input hit its timeout of {self._limits.timeout:g}s"
+            await asyncio.sleep(limit)
+            message = f"Task's current input hit its timeout of {limit:g}s"
         except TimeoutError:
-            message = f"Task {self.task_id} did not start within {self._limits.startup:g}s"
-        self._settle(Outcome.timed_out(message))
+            message = f"Task {self.task_id} did not start within {startup:g}s"
+        self._settle(killed(CallStatus.TIMEOUT, _Status.GENERIC_STATUS_TIMEOUT, message))
 
     async def _watch_memory(self) -> None:
         """The tree is listed less often than it is measured, as that reads all of /proc."""
@@ -201,12 +189,12 @@ class Container:
             await asyncio.sleep(MEMORY_INTERVAL)
 
     def _over_memory(self) -> bool:
+        limit = self._arguments.function_def.resources.memory_mb_max
         resident = max(_peak(self._process.pid), sum(map(_resident, self._members))) / MIB
-        self.peak_memory_mib = max(self.peak_memory_mib, resident)
-        limit = self._limits.memory
-        if limit is None or self.peak_memory_mib <= limit:
+        if not limit or resident <= limit:
             return False
-        self._settle(Outcome.out_of_memory(limit))
+        message = f"Container was terminated: out of memory (limit {limit} MiB)"
+        self._settle(killed(CallStatus.OOM, _Status.GENERIC_STATUS_KERNEL_OOM_KILL, message))
         return True
 
     def _tree(self) -> list[psutil.Process]:
@@ -233,5 +221,41 @@ def _peak(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) << 10 if found else 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(peak[1]) << 10 if peak else 0
+
+
+class LinePump:
+    """One output pipe of a container, read without blocking.
+
+    The server also empties it on demand, so that all that a function printed is in the logs before its result
+    is known.
+    """
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+        self._read_end, self.write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        asyncio.get_running_loop().add_reader(self._read_end, self.drain)
+
+    def drain(self) -> None:
+        # At most 1 MiB at a time: a container that prints without end must not hold up the others.
+        for _ in range(16):
+            try:
+                chunk = os.read(self._read_end, 1 << 16)
+            except BlockingIOError:
+                return
+            if not chunk:
+                asyncio.get_running_loop().remove_reader(self._read_end)
+                return
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            for line in lines:
+                self._on_line(line.decode(errors="replace") + "\n")
+
+    def close(self) -> None:
+        self.drain()
+        if self._rest:
+            self._on_line(self._rest.decode(errors="replace"))
+        asyncio.get_running_loop().remove_reader(self._read_end)
+        os.close(self._read_end)
