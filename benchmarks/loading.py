@@ -56,9 +56,9 @@ def least(url: str, home: str) -> None:
 
 def step(url: str, home: str) -> None:
     """Load the tables as a run's step does: fetch, audit, replace."""
-    from serverless_assets.ingestion.catalog import DatedBy, RawTable
     from serverless_assets.ingestion.fetch import fetch_tables
     from serverless_assets.ingestion.load import LoadResult, load_table
+    from serverless_assets.ingestion.raw_table import DatedBy, RawTable
     from serverless_assets.ingestion.source import HttpSource
     from serverless_assets.sample_shop.catalogue import SCHEMAS
     from serverless_assets.warehouse.duckdb import DuckDBWarehouse

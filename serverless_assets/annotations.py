@@ -11,7 +11,7 @@ import pyarrow as pa
 from serverless_assets.forecasting import accuracy, forecast_file
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.parts import describe_parts, part_schema
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.names import (
     CODE_REFERENCES,
     COLUMN_SCHEMA,

@@ -20,8 +20,9 @@ from serverless_assets.forecasting.component import build_defs_folder, read_fore
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
 from serverless_assets.forecasting.local_compute import LocalCompute
-from serverless_assets.ingestion.catalog import RawTable, read_catalogue
+from serverless_assets.ingestion.catalog import read_catalogue
 from serverless_assets.ingestion.http_client import DownloadLimits
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher

@@ -1,7 +1,6 @@
 """The raw tables of a small shop, as tests declare them: a new table of the project changes none of them."""
 
-from serverless_assets.ingestion.catalog import DatedBy, RawTable
-from serverless_assets.ingestion.column_types import CENTS, FLAG, ID, RATE, TEXT, TIMESTAMP
+from serverless_assets.ingestion.raw_table import CENTS, FLAG, ID, RATE, TEXT, TIMESTAMP, DatedBy, RawTable
 
 RAW_CUSTOMERS = RawTable(
     "raw_customers",

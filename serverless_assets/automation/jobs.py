@@ -12,7 +12,7 @@ import dagster as dg
 
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.names import MAIN_JOB, RAW_TABLE_TAG, REASON_TAG, REBUILD_TAG
 

@@ -27,9 +27,9 @@ from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.ingestion.assets import NOT_LOADED_YET
-from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, ends_run, fetch_tables
 from serverless_assets.ingestion.load import decide_load
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.publishing.outcome import NOT_REACHED, SKIPPED_AS_ASKED, AssetOutcome
@@ -39,7 +39,7 @@ from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import asset_names, models_left_out
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
-from serverless_assets.transformation.green_manifest import deleted_text, find_deleted, known_models
+from serverless_assets.transformation.manifest import deleted_text, find_deleted, known_models
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State, read_states

@@ -17,7 +17,7 @@ from serverless_assets.automation.alerts import AlertError, Alerts, Webhook, for
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
 from serverless_assets.publishing.outcome import failure_in_words, run_failure_sentence, without_class
 from serverless_assets.publishing.run_lock import end_dead_runs

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Literal
 
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.months import name_months
 from serverless_assets.names import MAIN_JOB, name_some
 

@@ -8,7 +8,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.python_assets.pandas_tables import read_state
 from serverless_assets.python_assets.reuse import decide_frame
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.green_manifest import known_models
+from serverless_assets.transformation.manifest import known_models
 from serverless_assets.transformation.relation_states import State, read_states
 
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from serverless_assets.errors import UserError
 from serverless_assets.run_inputs import LONGEST_HORIZON_DAYS, CustomisedStyle, RunForecast, RunInputs
-from serverless_assets.transformation.fingerprints import is_model
+from serverless_assets.transformation.manifest import is_model
 
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Noun = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z ]*$", max_length=30)]

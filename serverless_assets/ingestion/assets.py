@@ -17,11 +17,11 @@ from serverless_assets.event_log import one_batch
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import row_loss_warning
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
 from serverless_assets.ingestion.content import NO_ROWS
 from serverless_assets.ingestion.fetch import Failed, Missing, ends_run, failure_sentence, fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import RAW_TABLE_TAG, TRANSFORMATION

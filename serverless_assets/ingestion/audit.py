@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.content import Content
 from serverless_assets.ingestion.contract import (
     ContractError,
@@ -24,6 +23,7 @@ from serverless_assets.ingestion.contract import (
     refuse,
     rows_query,
 )
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse

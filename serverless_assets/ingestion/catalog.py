@@ -1,137 +1,14 @@
-"""The catalogue of raw tables, read from the sources of the dbt project, and the months of a load."""
+"""The catalogue of raw tables, read from the sources of the dbt project."""
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 import pyarrow as pa
 
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.column_types import LONGEST_TEXT_BYTES, TIMESTAMP, TYPES
+from serverless_assets.ingestion.raw_table import TIMESTAMP, TYPES, DatedBy, RawTable
 from serverless_assets.ingestion.rest_endpoint import RestEndpoint, read_endpoint
-from serverless_assets.months import next_month
-from serverless_assets.warehouse import TableShape
-
-
-@dataclass(frozen=True)
-class Window:
-    """Days from `start` up to, not including, `end`; both the first of a month."""
-
-    start: date
-    end: date
-
-    def __str__(self) -> str:
-        return f"{self.start} up to {self.end}"
-
-    def __contains__(self, day: date | str) -> bool:
-        """Whether a day, or the ISO form of one, lies in the window."""
-        return self.start.isoformat() <= str(day) < self.end.isoformat()
-
-    @classmethod
-    def of_months(cls, first: date, last: date) -> "Window":
-        """Return the window from the month of `first` to the month of `last`, both included."""
-        return cls(first.replace(day=1), next_month(last))
-
-    def with_lookback(self, months: int) -> "Window":
-        """Return the window that begins so many months earlier."""
-        month = self.start.year * 12 + self.start.month - 1 - months
-        return Window(date(month // 12, month % 12 + 1, 1), self.end)
-
-    def months(self) -> list[date]:
-        """Return the first day of every month in the window."""
-        months = [self.start]
-        while (month := next_month(months[-1])) < self.end:
-            months.append(month)
-        return months
-
-
-@dataclass(frozen=True)
-class DatedBy:
-    """A fact without a time of its own takes it from a `parent` row: `column` holds the parent's key."""
-
-    parent: "RawTable"
-    column: str
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """One table of the source: what it must hold (its contract) and how it is loaded.
-
-    A table with `event_time` is a fact: it is partitioned by month of that column, unless its `grain` is
-    none, with which it is always loaded whole. Where the source does not carry the column, `dated_by` says
-    which parent's row gives it. `clustered_by` is a hint to the warehouse: columns that queries filter or
-    join on. `longest_text` raises `LONGEST_TEXT_BYTES` for single columns. `path` leads from the source's
-    address to the file, without `.parquet`, if that is not the table's name. A run succeeds also without an
-    `optional` table. A run over months also loads the `lookback` months before them, whose rows may have
-    changed since. Of a table with `updated_at`, only rows that changed since the last load are requested, and
-    replace those of their keys; a row whose column `deleted` is true, or a time, is removed. With `rest`, the
-    rows are those of a REST API instead of a parquet file.
-    """
-
-    name: str
-    description: str
-    columns: Mapping[str, pa.DataType] = field(hash=False)
-    key: tuple[str, ...] = ("id",)
-    event_time: str | None = None
-    dated_by: DatedBy | None = None
-    clustered_by: tuple[str, ...] = ()
-    longest_text: Mapping[str, int] = field(default_factory=dict, hash=False)
-    path: str = ""
-    optional: bool = False
-    grain: str = "month"
-    lookback: int = 0
-    updated_at: str | None = None
-    deleted: str | None = None
-    rest: RestEndpoint | None = field(default=None, hash=False)
-
-    @property
-    def has_months(self) -> bool:
-        """Whether months are loaded each by itself."""
-        return self.event_time is not None and self.grain == "month"
-
-    @property
-    def format(self) -> str:
-        """What the source serves."""
-        return self.rest.format if self.rest else "parquet"
-
-    @property
-    def location(self) -> str:
-        """The path of the table's file below the source's address, without `.parquet`."""
-        return self.path or self.name
-
-    @property
-    def longest_values(self) -> Mapping[str, int]:
-        """The columns of text and bytes that the source must serve, and how many bytes a value may have."""
-        columns = [name for name, kind in self.columns.items() if kind in (pa.string(), pa.binary())]
-        return {name: self.longest_text.get(name, LONGEST_TEXT_BYTES) for name in columns}
-
-    @property
-    def shape(self) -> TableShape:
-        """The table as the warehouse keeps it."""
-        return TableShape(
-            self.name,
-            self.schema,
-            self.description,
-            self.event_time,
-            self.clustered_by,
-            self.key,
-            self.deleted,
-        )
-
-    @property
-    def source_schema(self) -> pa.Schema:
-        """The columns that the source must serve, in order."""
-        return pa.schema(list(self.columns.items()))
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns of the table in the warehouse, in order."""
-        if self.dated_by is None or self.event_time is None:
-            return self.source_schema
-        return self.source_schema.append(pa.field(self.event_time, TIMESTAMP))
-
 
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
 META_KEYS = (

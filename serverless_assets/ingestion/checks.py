@@ -12,9 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from serverless_assets.ingestion.catalog import RawTable
-from serverless_assets.ingestion.column_types import EARLIEST, END_OF_TIME
 from serverless_assets.ingestion.content import Part
+from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, RawTable
 from serverless_assets.ingestion.state import HASHED_BY, TableState
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.months import next_month

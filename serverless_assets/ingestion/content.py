@@ -9,7 +9,7 @@ import duckdb
 
 from serverless_assets import sql
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.state import TableState, version_of
 from serverless_assets.warehouse import Warehouse, is_deleted
 from serverless_assets.warehouse.staging import StagedRows

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.ingestion.catalog import RawTable
-from serverless_assets.ingestion.column_types import (
+from serverless_assets.ingestion.raw_table import (
     EARLIEST,
     END_OF_TIME,
     LARGEST_INTEGER,
+    RawTable,
     declared_type,
     has_text_form,
     is_binary,

@@ -15,11 +15,11 @@ import duckdb
 
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion import audit
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.content import Content, changes, content_of, latest_versions
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError, start_thread
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 from serverless_assets.ingestion.state import (
     CachedResponse,

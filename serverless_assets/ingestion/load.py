@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, FetchResult, Unchanged
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError

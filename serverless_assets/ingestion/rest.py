@@ -21,9 +21,9 @@ from dlt.common.configuration.specs.runtime_configuration import RuntimeConfigur
 from dlt.sources.helpers.rest_client import RESTClient, paginators
 from dlt.sources.helpers.rest_client.detector import PaginatorFactory, header_links_detector
 
-from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable, without_credentials
 from serverless_assets.ingestion.http_client import Log, SourceError
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_session import NotModifiedAnswer, Page, PageSession
 from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 

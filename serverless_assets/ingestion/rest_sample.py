@@ -21,10 +21,9 @@ from dlt.sources.helpers.rest_client.detector import (
     header_links_detector,
 )
 
-from serverless_assets.ingestion.catalog import RawTable
-from serverless_assets.ingestion.column_types import LARGEST_INTEGER
 from serverless_assets.ingestion.http import NO_VALIDATORS, printable, without_credentials
 from serverless_assets.ingestion.http_client import SourceError
+from serverless_assets.ingestion.raw_table import LARGEST_INTEGER, RawTable
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.rest_session import Page, PageSession
 from serverless_assets.ingestion.source import HttpSource

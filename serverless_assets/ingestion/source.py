@@ -16,7 +16,6 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 import requests
 
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.http import (
     NO_VALIDATORS,
     Validators,
@@ -32,6 +31,7 @@ from serverless_assets.ingestion.http_client import (
     MissingTable,
     SourceError,
 )
+from serverless_assets.ingestion.raw_table import RawTable, Window
 
 PARQUET_MAGIC = b"PAR1"
 # The magic bytes at both ends, and the length of the footer.

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.http import Validators
+from serverless_assets.ingestion.raw_table import RawTable, Window
 
 # The whole history, and what else people ask for by turns; a note has room for these and 30 years of months.
 ANSWERS_REMEMBERED = 8

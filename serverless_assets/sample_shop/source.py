@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 
-from serverless_assets.ingestion.catalog import RawTable
 from serverless_assets.ingestion.http_client import DEFAULT_LIMITS, DownloadLimits
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, format_served
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.sample_shop.catalogue import SCHEMAS

@@ -21,9 +21,15 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.fingerprints import is_model, models_by_month, relation_name
-from serverless_assets.transformation.green_manifest import keep_manifest, known_models
-from serverless_assets.transformation.project import Project, parsed_manifest
+from serverless_assets.transformation.fingerprints import models_by_month
+from serverless_assets.transformation.manifest import (
+    is_model,
+    keep_manifest,
+    known_models,
+    parsed_manifest,
+    relation_name,
+)
+from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 
 

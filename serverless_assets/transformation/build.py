@@ -17,17 +17,19 @@ from serverless_assets.dagster_internals import (
     INPUT_DATA_VERSION_TAG_PREFIX,
 )
 from serverless_assets.event_log import one_batch
-from serverless_assets.ingestion.catalog import Window
+from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, DagsterEvent, dagster_events
-from serverless_assets.transformation.fingerprints import Materialization, is_model, seeds_of_sources
-from serverless_assets.transformation.green_manifest import (
-    deleted_text,
-    find_deleted,
-    record_deleted,
-)
+from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
 from serverless_assets.transformation.lineage import ColumnLineage, CompiledQueries
+from serverless_assets.transformation.manifest import (
+    deleted_text,
+    find_deleted,
+    is_model,
+    record_deleted,
+    seeds_of_sources,
+)
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, columns_of, in_turns, settled_state
 from serverless_assets.transformation.relation_states import State, rows_in, warehouse_of, write_states

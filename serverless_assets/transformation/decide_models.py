@@ -14,9 +14,10 @@ from typing import Any
 from serverless_assets.errors import UserError
 from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.fingerprints import Materialization, Node, nodes, relation_name
+from serverless_assets.transformation.fingerprints import Materialization, Node, nodes
 from serverless_assets.transformation.invocation import full_name, months_variable
 from serverless_assets.transformation.lineage import CompiledQueries
+from serverless_assets.transformation.manifest import relation_name
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.query_columns import QueryColumns
 from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds

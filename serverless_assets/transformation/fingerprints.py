@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from serverless_assets.hashing import json_digest
+from serverless_assets.transformation.manifest import is_model, relation_name
 from serverless_assets.warehouse import published_schema
 
 BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
@@ -39,7 +40,6 @@ def normalised(code: str) -> str:
     return _TOKENS.sub(lambda match: match["kept"] or " ", without).strip()
 
 
-MODELS = ("model", "seed", "snapshot")
 # The macro that a model calls to be built month by month, and the meta key by which another says that its
 # rows of a month come from rows of the same month.
 BY_MONTH_MACRO, FOLLOWS_MONTHS = "incremental_by_month", "follows_months"
@@ -126,11 +126,6 @@ def nodes(
     return _in_order(reader.node(node) for node in models.values())
 
 
-def is_model(node: Mapping[str, Any]) -> bool:
-    """Whether an entry of the manifest is a model, a seed or a snapshot."""
-    return node["resource_type"] in MODELS
-
-
 def models_by_month(manifest: Mapping[str, Any]) -> Collection[str]:
     """The unique ids of the models that are built month by month."""
     reader = _Reader(manifest, {}, {}, {}, {})
@@ -141,40 +136,6 @@ def models_by_month(manifest: Mapping[str, Any]) -> Collection[str]:
     }
     kinds = {id: _kind(node, reader.macro_names(node)) for id, node in incremental.items()}
     return {id for id, kind in kinds.items() if kind == Materialization.BY_MONTH}
-
-
-def seeds_of_sources(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """The unique id of the seed that is the relation of a source, by the source's unique id.
-
-    Many a project keeps sample data as seeds and reads them as a source. dbt does not see that the one is
-    the other.
-    """
-    nodes, sources = manifest["nodes"].items(), manifest["sources"].items()
-    seeds = {relation_key(node): id for id, node in nodes if node["resource_type"] == "seed"}
-    return {id: seeds[relation_key(source)] for id, source in sources if relation_key(source) in seeds}
-
-
-def relation_key(properties: Mapping[str, Any]) -> tuple[str, ...]:
-    """Database, schema and name of a relation in lower case, as DuckDB ignores case."""
-    name = properties.get("alias") or properties.get("identifier")
-    parts = (properties["database"], properties["schema"], name)
-    return tuple(str(part or "").lower() for part in parts)
-
-
-def read_seeds(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The manifest, in which what reads a source that is a seed reads that seed."""
-    seeds = seeds_of_sources(manifest)
-    for node in manifest["nodes"].values() if seeds else ():
-        parents = node["depends_on"].get("nodes", [])
-        parents[:] = dict.fromkeys(seeds.get(id, id) for id in parents)
-    return manifest
-
-
-def relation_name(properties: Mapping[str, Any], schema: str) -> str:
-    """The name of a model's or a source's relation: with its schema, unless that is the target's `schema`."""
-    name = str(properties.get("alias") or properties.get("identifier"))
-    own = str(properties.get("schema") or schema)
-    return name if own.lower() == schema.lower() else f"{published_schema(own)}.{name}"
 
 
 @dataclass(frozen=True)

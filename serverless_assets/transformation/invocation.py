@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from serverless_assets.transformation.dbt_process import FAILED, NO_JSON, Event, in_a_line
-from serverless_assets.transformation.fingerprints import Materialization, is_model
+from serverless_assets.transformation.fingerprints import Materialization
+from serverless_assets.transformation.manifest import is_model
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State
 

@@ -21,7 +21,8 @@ from sqlglot.lineage import lineage
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator
-from serverless_assets.transformation.fingerprints import Node, relation_name
+from serverless_assets.transformation.fingerprints import Node
+from serverless_assets.transformation.manifest import relation_name
 from serverless_assets.transformation.query_columns import ROWS, QueryColumns, query_columns
 
 LINEAGE = "dagster/column_lineage"

@@ -1,13 +1,11 @@
 """The dbt project: its files, the variables that they read, and its manifest, parsed once for each state."""
 
 import hashlib
-import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.fingerprints import read_seeds
+from serverless_assets.transformation.manifest import parsed_manifest
 from serverless_assets.transformation.profiles import read_yaml
 
 log = logging.getLogger(__name__)
@@ -103,13 +101,6 @@ class Project:
     def vars(self) -> Mapping[str, Any]:
         """The project's vars and those of its packages, by name."""
         return project_vars(self.directory)
-
-
-# A command asks for it a few times, and a manifest of 1,000 models takes half a second.
-@lru_cache(maxsize=1)
-def parsed_manifest(content: bytes) -> Mapping[str, Any]:
-    """Return what a manifest.json says. Callers share it, so it is for reading alone."""
-    return read_seeds(json.loads(content))
 
 
 def _is_current(manifest: Path, state: Path, state_hash: str) -> bool:

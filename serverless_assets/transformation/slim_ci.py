@@ -15,8 +15,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.files import scratch_folder
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.fingerprints import MODELS
-from serverless_assets.transformation.green_manifest import last_green
+from serverless_assets.transformation.manifest import MODELS, last_green
 from serverless_assets.transformation.project import Project
 
 TESTS = ("test", "unit_test")

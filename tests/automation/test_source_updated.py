@@ -12,8 +12,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from serverless_assets.automation.alerts import NOT_SET, Alerts
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
-from serverless_assets.ingestion.catalog import RawTable
-from serverless_assets.ingestion.column_types import ID
+from serverless_assets.ingestion.raw_table import ID, RawTable
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.sample_shop.source import SampleSource

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from serverless_assets.ingestion.catalog import Window
+from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import FIRST, Ingestion

@@ -10,7 +10,7 @@ import duckdb
 
 from serverless_assets import metadata
 from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse

@@ -5,7 +5,8 @@ from copy import deepcopy
 import pyarrow as pa
 import pytest
 
-from serverless_assets.ingestion.catalog import CatalogueError, RawTable, read_catalogue
+from serverless_assets.ingestion.catalog import CatalogueError, read_catalogue
+from serverless_assets.ingestion.raw_table import RawTable
 
 
 def entry(name: str, columns: dict[str, str | None], meta: dict) -> dict:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse

@@ -6,9 +6,9 @@ from threading import Event
 
 import pytest
 
-from serverless_assets.ingestion.catalog import Window
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.http_client import SourceError
+from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 from tests.ingestion.scripted import (
     OCTOBER,

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion.audit import stage
-from serverless_assets.ingestion.catalog import RawTable
-from serverless_assets.ingestion.column_types import (
+from serverless_assets.ingestion.contract import ContractError
+from serverless_assets.ingestion.raw_table import (
     CENTS,
     ID,
     LARGEST_INTEGER,
@@ -17,8 +17,8 @@ from serverless_assets.ingestion.column_types import (
     RATE,
     TEXT,
     TIMESTAMP,
+    RawTable,
 )
-from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.warehouse.staging import StagingArea
 from tests.raw_tables import RAW_PRODUCTS, RAW_STORES, RAW_SUPPLIES, TABLES
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.catalog import RawTable, Window
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.raw_tables import (

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import dagster as dg
 import pytest
 
-from serverless_assets.ingestion.catalog import DatedBy
+from serverless_assets.ingestion.raw_table import DatedBy
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.run_inputs import Reload, Reuse, RunInputs
 from serverless_assets.sample_shop.source import SampleSource

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from serverless_assets.ingestion.catalog import RawTable, Window, read_catalogue
+from serverless_assets.ingestion.catalog import read_catalogue
 from serverless_assets.ingestion.fetch import Failed, Missing, fetch_tables
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource

@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.ingestion.audit import stage
-from serverless_assets.ingestion.catalog import RawTable
-from serverless_assets.ingestion.column_types import TYPES, declared_type
 from serverless_assets.ingestion.content import content_of
 from serverless_assets.ingestion.contract import ContractError
+from serverless_assets.ingestion.raw_table import TYPES, RawTable, declared_type
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from serverless_assets.warehouse.staging import StagingArea
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from serverless_assets.artifacts.local import LocalArtifacts
-from serverless_assets.transformation.green_manifest import (
+from serverless_assets.transformation.manifest import (
     HISTORY_KEPT,
     HISTORY_PREFIX,
     MANIFEST,

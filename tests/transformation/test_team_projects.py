@@ -6,7 +6,7 @@ import pytest
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from serverless_assets.transformation.assets import transformation_assets
-from serverless_assets.transformation.green_manifest import last_green
+from serverless_assets.transformation.manifest import last_green
 from tests.transformation.conftest import ROWS
 from tests.transformation.team import FIRST_MONTH, Team
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serverless_assets.ingestion.catalog import RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.sample_shop.api import serve
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse

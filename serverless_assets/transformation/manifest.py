@@ -1,21 +1,24 @@
-"""The dbt manifest of the last green build, kept in the artifact store with those before it.
+"""What dbt's manifest says: of the project as it is, and of the last green build.
 
-A pull request is compared with it (`--state`), and reads the models that it leaves alone where that says
-(`--defer`). It also tells which models were deleted from the project, whose tables are still there.
+That of the last green build is kept in the artifact store with those before it. A pull request is compared
+with it (`--state`), and reads the models that it leaves alone where that says (`--defer`). It also tells
+which models were deleted from the project, whose tables are still there.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.hashing import json_digest
-from serverless_assets.transformation.fingerprints import is_model, relation_key
-from serverless_assets.warehouse import Warehouse, WarehouseError
+from serverless_assets.warehouse import Warehouse, WarehouseError, published_schema
 
+# What of a manifest is a model to this project.
+MODELS = ("model", "seed", "snapshot")
 MANIFEST, RUN_RESULTS = "dbt-manifest.json", "dbt-run_results.json"
 HISTORY_PREFIX, HISTORY_KEPT = "dbt-manifest-", 10
 # The models that green builds had and the project has no more, until their tables are gone.
@@ -31,6 +34,51 @@ VOLATILE_OF_NODES = frozenset(
         "extra_ctes_injected",
     }
 )  # fmt: skip
+
+
+def is_model(node: Mapping[str, Any]) -> bool:
+    """Whether an entry of the manifest is a model, a seed or a snapshot."""
+    return node["resource_type"] in MODELS
+
+
+def seeds_of_sources(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """The unique id of the seed that is the relation of a source, by the source's unique id.
+
+    Many a project keeps sample data as seeds and reads them as a source. dbt does not see that the one is
+    the other.
+    """
+    nodes, sources = manifest["nodes"].items(), manifest["sources"].items()
+    seeds = {relation_key(node): id for id, node in nodes if node["resource_type"] == "seed"}
+    return {id: seeds[relation_key(source)] for id, source in sources if relation_key(source) in seeds}
+
+
+def relation_key(properties: Mapping[str, Any]) -> tuple[str, ...]:
+    """Database, schema and name of a relation in lower case, as DuckDB ignores case."""
+    name = properties.get("alias") or properties.get("identifier")
+    parts = (properties["database"], properties["schema"], name)
+    return tuple(str(part or "").lower() for part in parts)
+
+
+def relation_name(properties: Mapping[str, Any], schema: str) -> str:
+    """The name of a model's or a source's relation: with its schema, unless that is the target's `schema`."""
+    name = str(properties.get("alias") or properties.get("identifier"))
+    own = str(properties.get("schema") or schema)
+    return name if own.lower() == schema.lower() else f"{published_schema(own)}.{name}"
+
+
+# A command asks for it a few times, and a manifest of 1,000 models takes half a second.
+@lru_cache(maxsize=1)
+def parsed_manifest(content: bytes) -> Mapping[str, Any]:
+    """Return what a manifest.json says. Callers share it, so it is for reading alone.
+
+    What reads a source that is a seed reads that seed.
+    """
+    manifest: Mapping[str, Any] = json.loads(content)
+    seeds = seeds_of_sources(manifest)
+    for node in manifest["nodes"].values() if seeds else ():
+        parents = node["depends_on"].get("nodes", [])
+        parents[:] = dict.fromkeys(seeds.get(id, id) for id in parents)
+    return manifest
 
 
 def keep_manifest(
