@@ -4,9 +4,9 @@ import sqlite3
 
 import dagster as dg
 import pytest
-from serverless_assets.automation.run_alerts import first_error
 
 from serverless_assets import failures
+from serverless_assets.automation.sensors import first_error
 from serverless_assets.cli.output import Progress
 from serverless_assets.errors import UserError
 from serverless_assets.failures import RETRIES, as_failure, seconds_to_wait

@@ -12,9 +12,8 @@ import dagster as dg
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from serverless_assets.automation.run_alerts import run_failed
 
-from serverless_assets.automation.sensors import alerts_of
+from serverless_assets.automation.sensors import alerts_of, run_failed
 from serverless_assets.settings import Settings
 from tests.automation.hook import SECRET as HOOK_SECRET
 from tests.automation.hook import Hook, hook
