@@ -50,7 +50,7 @@ def test_what_may_pass_is_tried_again(tmp_path):
         assert result.success
         lines: list[str] = []
         for entry in instance.all_logs(result.run_id):
-            Progress(lines.append, tmp_path)(entry)
+            Progress(tmp_path, lines.append)(entry)
     assert step.attempts == 3
     assert [line.endswith("s again: The server is away.") for line in lines if "again" in line] == [
         True,

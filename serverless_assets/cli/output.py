@@ -1,15 +1,21 @@
 """What a run prints: a line for each event that a person waits for, and a summary at its end."""
 
 import logging
+import os
 import re
+import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import dagster as dg
 from dagster import DagsterEventType as Type
+from rich.console import Console
+from rich.text import Text
 
 from serverless_assets import metadata
 from serverless_assets.cli.failures import keep_traceback
@@ -27,6 +33,33 @@ SKIPPED_STEP_WARNING = re.compile(
 )
 
 
+# How far a step is: dbt's line for each model, the worker's for each share of many series, and retries.
+HOW_FAR = re.compile(
+    r"(?P<done>[\d,]+ of [\d,]+) (OK |series)|.* Attempt (?P<attempt>\d+ of \d+); asking again"
+)
+# Without a terminal, at most one such line is printed in so many seconds.
+PAUSE_SECONDS = 10.0
+
+
+@contextmanager
+def moving_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None] | None]]:
+    """A line at the bottom of the terminal that moves while a run is at work.
+
+    Yields a function that prints a line above it, and one that has it say something, which is None without a
+    terminal.
+    """
+    if not sys.stdout.isatty():
+        yield click.echo, None
+        return
+    # Dagster sends what a step prints to a file. Not closed: there are events after the last step.
+    terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    console = Console(file=terminal, soft_wrap=True, markup=False, highlight=False)
+    with console.status("") as status:
+        # A process that is killed would leave it hidden.
+        console.show_cursor()
+        yield console.print, lambda text: status.update(Text(text))
+
+
 @dataclass
 class Progress:
     """Call it with each event of a run; it prints those that a person waits for.
@@ -34,37 +67,94 @@ class Progress:
     The traceback of an error that nobody expected is kept below `home`. `failed` says whether something
     failed outside of the run's steps, such as closing a resource, which Dagster does not count. `refusal` is
     why the run could not begin: the summary says it, so that no line does. `first_month` is that of a run of
-    a range of months, in which Dagster has an event for each month and none for the asset.
+    a range of months, in which Dagster has an event for each month and none for the asset. `move` shows what
+    is at work, see `moving_line`.
     """
 
-    echo: Callable[[str], None]
     home: Path
+    echo: Callable[[str], None] = click.echo
+    move: Callable[[str], None] | None = None
     first_month: str | None = None
     failed: bool = False
     refusal: str = ""
     started: float = field(default_factory=time.monotonic)
+    # Assets of one outcome without figures, which share a line; and those whose failure the summary tells.
+    alike: list[str] = field(default_factory=list)
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    failed_assets: list[str] = field(default_factory=list)
+    last_printed: float = 0.0
 
     def __call__(self, entry: dg.EventLogEntry) -> None:
-        line = self._line(entry)
-        if line:
-            self.echo(f"{time.monotonic() - self.started:6.1f}s  {line}")
-
-    def _line(self, entry: dg.EventLogEntry) -> str | None:
         event = entry.dagster_event
         if event is None:
-            is_shown = int(entry.level) >= logging.INFO and not SKIPPED_STEP_WARNING.match(entry.user_message)
-            return f"    {entry.user_message}" if is_shown else None
+            self._message(entry)
+        elif event.event_type == Type.ASSET_MATERIALIZATION and event.asset_key:
+            # An event for each month of a range is one for the asset.
+            if event.partition is None or event.partition == self.first_month:
+                outcome = metadata.plain(event.step_materialization_data.materialization.metadata)
+                self._add_outcome(event.asset_key.to_user_string(), outcome)
+        elif event.event_type == Type.ASSET_OBSERVATION and event.asset_key:
+            observed = metadata.plain(event.asset_observation_data.asset_observation.metadata)
+            if observed.get(metadata.STATUS) == "failed":
+                self.failed_assets.append(event.asset_key.to_user_string())
+        elif event.event_type == Type.STEP_START and self.move:
+            self.move(f"{event.step_key} ...")
+        elif line := self._line(event):
+            self._print(line)
+        elif event.event_type == Type.STEP_SUCCESS:
+            self._print_alike()
+
+    def _message(self, entry: dg.EventLogEntry) -> None:
+        text = entry.user_message
+        if int(entry.level) < logging.INFO or SKIPPED_STEP_WARNING.match(text):
+            return
+        if how_far := HOW_FAR.match(text):
+            if self.move:
+                attempt = how_far["attempt"]
+                self.move(
+                    f"{entry.step_key}: " + (f"attempt {attempt} failed" if attempt else how_far["done"])
+                )
+            elif time.monotonic() - self.last_printed > PAUSE_SECONDS:
+                self._print(f"    {text}")
+            return
+        # The lines below the first, such as the decision on each model, are for the UI.
+        self._print("    " + (text if int(entry.level) > logging.INFO else text.partition("\n")[0]))
+
+    def _print(self, line: str) -> None:
+        self._print_alike()
+        self.last_printed = time.monotonic()
+        self.echo(f"{self.last_printed - self.started:6.1f}s  {line}")
+
+    def _add_outcome(self, asset: str, outcome: Mapping[str, Any]) -> None:
+        """Print what became of an asset; of several that are reused alike, or have no rows, in one line."""
+        shared = {name: outcome.get(name) for name in (metadata.STATUS, metadata.REASON)}
+        if outcome.get(metadata.STATUS) != "reused" and metadata.ROWS in outcome:
+            self._print("    " + outcome_line(asset, outcome))
+        elif self.alike and shared == {name: self.outcome.get(name) for name in shared}:
+            self.alike.append(asset)
+        else:
+            self._print_alike()
+            self.alike, self.outcome = [asset], outcome
+
+    def _print_alike(self) -> None:
+        names, self.alike = self.alike, []
+        if len(names) == 1:
+            self._print("    " + outcome_line(names[0], self.outcome))
+        elif names:
+            status, reason = self.outcome.get(metadata.STATUS), self.outcome.get(metadata.REASON)
+            self._print(f"    {len(names)} {status}: {reason} ({name_some(names, NAMES_IN_A_LINE)})")
+
+    def _line(self, event: dg.DagsterEvent) -> str | None:
         if event.event_type == Type.STEP_START:
             return f"{event.step_key} ..."
         if event.event_type == Type.STEP_FAILURE:
+            if self.failed_assets:
+                names, self.failed_assets = name_some(self.failed_assets, NAMES_IN_A_LINE), []
+                return f"{event.step_key} failed: {names}, see below."
             return f"{event.step_key} failed: {failure_in_words(event)}{self._traceback_of_step(event)}"
         if event.event_type == Type.STEP_UP_FOR_RETRY:
             retry = event.step_retry_data
             return f"{event.step_key} in {retry.seconds_to_wait or 0:.0f} s again: {failure_in_words(event)}"
-        is_asset = event.partition is None or event.partition == self.first_month
-        if event.event_type == Type.ASSET_MATERIALIZATION and is_asset and event.asset_key:
-            outcome = metadata.plain(event.step_materialization_data.materialization.metadata)
-            return "    " + outcome_line(event.asset_key.to_user_string(), outcome)
         if error := _error_outside_of_steps(event):
             self.failed = True
             sentence, traceback = run_failure_sentence(error), self._traceback_of_run(error)

@@ -16,7 +16,13 @@ import yaml
 
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.automation.source_updated import month_tags
-from serverless_assets.cli.output import SKIPPED_STEP_WARNING, Progress, stopped_text, summary_text
+from serverless_assets.cli.output import (
+    SKIPPED_STEP_WARNING,
+    Progress,
+    moving_line,
+    stopped_text,
+    summary_text,
+)
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
@@ -173,21 +179,24 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     with open_instance() as instance, registered(settings.home, run_id):
         for sentence in end_dead_runs(settings.home, instance):
             click.echo(f"{sentence}\n")
-        click.echo(f"Running {request.job} ({run_id[:8]}) in the environment {settings.environment!r}.")
-        click.echo(f"State is in {settings.home}.\n")
-        progress = Progress(click.echo, settings.home, tags.get(ASSET_PARTITION_RANGE_START_TAG))
+        click.echo(
+            f"Running {request.job} ({run_id[:8]}) in the environment {settings.environment!r}, "
+            f"with its state in {settings.home}.\n"
+        )
+        progress = Progress(settings.home, first_month=tags.get(ASSET_PARTITION_RANGE_START_TAG))
         instance.add_event_listener(run_id, progress)
         show_in_code_location(instance, build.__module__, job.name)
         stopping.on_stop = partial(_report_canceling, instance, run_id)
         try:
-            result = job.execute_in_process(
-                run_config={**request.run_config(job), "loggers": QUIET_CONSOLE},
-                instance=instance,
-                tags=tags,
-                asset_selection=selection,
-                raise_on_error=False,
-                run_id=run_id,
-            )
+            with moving_line() as (progress.echo, progress.move):
+                result = job.execute_in_process(
+                    run_config={**request.run_config(job), "loggers": QUIET_CONSOLE},
+                    instance=instance,
+                    tags=tags,
+                    asset_selection=selection,
+                    raise_on_error=False,
+                    run_id=run_id,
+                )
         except dg.DagsterInvalidConfigError as error:
             messages = " ".join(problem.message for problem in error.errors)
             raise RunRefused(f"The run config cannot be used. {messages}") from None

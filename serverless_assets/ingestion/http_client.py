@@ -166,7 +166,7 @@ class RetryPolicy:
     def call(self, attempt: Callable[[], Result], log: Callable[[str], None] = lambda line: None) -> Result:
         """Return the result of `attempt`, made again after a transient `UserError`; the last one is raised.
 
-        log: takes a line before each pause.
+        log: takes a line before the first pause; the error that is raised at the end counts the attempts.
         """
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, UserError) and error.transient),
@@ -175,7 +175,7 @@ class RetryPolicy:
             | stop_before_delay(self.deadline_seconds),
             sleep=sleep_using_event(self.cancelled),
             wait=self._pause,
-            before_sleep=lambda state: log(self._message(state)),
+            before_sleep=lambda state: log(self._message(state)) if state.attempt_number == 1 else None,
             reraise=True,
         )
         return retrying(attempt)

@@ -1,11 +1,12 @@
-"""The summary that a run prints."""
+"""What a run prints."""
 
+import re
 from importlib.metadata import version
 
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
-from serverless_assets.cli.output import summary_text
+from serverless_assets.cli.output import Progress, summary_text
 
 
 def document(**outcomes):
@@ -72,3 +73,19 @@ def test_a_warehouse_that_is_not_there_yet_is_not_named():
 def test_version_is_that_of_the_package():
     result = CliRunner().invoke(main, ["--version"])
     assert result.output == f"serverless, version {version('serverless-assets')}\n"
+
+
+def test_a_whole_run_is_told_in_thirty_lines(green):
+    """Of the events of a whole first run, as a terminal shows them, less the six lines of the summary."""
+    lines, moves = [], []
+    for move in (moves.append, None):
+        progress = Progress(green.home, lines.append, move)
+        lines.clear()
+        [run] = [run for run in green.instance.get_runs() if run.job_name == "serverless_pipeline"]
+        for entry in green.instance.all_logs(run.run_id):
+            progress(entry)
+        # Without a terminal, each of six steps has a line at its begin.
+        assert len(lines) <= (24 if move else 30), "\n".join(lines)
+    assert "6 built: new (stg_" in "\n".join(lines)
+    assert {"ingestion ...", "transformation ...", "order_forecast ...", "forecast_report ..."} <= {*moves}
+    assert any(re.fullmatch(r"transformation: \d+ of \d+", move) for move in moves)
