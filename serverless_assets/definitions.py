@@ -11,8 +11,9 @@ from serverless_assets.automation.sensors import alerts_of, forecast_stale, sens
 from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.dagster_internals import allow_runs_without_partition, keep_sqlite_engines
 from serverless_assets.environments import environment as build_environment
-from serverless_assets.forecasting.assets import forecasting_assets, refuse_owned_tables
+from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.forecasting.component import build_defs_folder
+from serverless_assets.forecasting.conflicts import refuse_owned_tables
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.summary import pipeline_runs

@@ -18,12 +18,14 @@ from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.component import build_defs_folder, read_forecasts
 from serverless_assets.forecasting.compute import Compute
-from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
+from serverless_assets.forecasting.conflicts import refuse_choices
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.catalog import read_catalogue
 from serverless_assets.ingestion.http_client import DownloadLimits
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source
+from serverless_assets.names import PIPELINE_RUNS
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
@@ -100,7 +102,14 @@ class Environment:
         self, planned: Collection[str], inputs: Callable[[], RunInputs], log: Callable[[str], None]
     ) -> None:
         """Raise a `UserError` if a run that plans to write these assets may not begin."""
-        refuse_shared_files(self.forecasts, planned, inputs)
+        refuse_choices(
+            self.forecasts,
+            planned,
+            inputs,
+            self.project.read_manifest(),
+            [PIPELINE_RUNS, *(frame.name for frame in self.python_assets)],
+            self.publisher.published.warehouse,
+        )
         self.budget_guard(planned, inputs, log)
 
     def resources(self, assets: Collection[str]) -> Mapping[str, object]:

@@ -54,6 +54,7 @@ class CustomisedStyle(dg.Config):
     """Your own names, colours and horizon."""
 
     style: Literal["customised"] = "customised"
+    forecast_table: str = Field(default="", description="Table of the total. Empty: as declared.")
     forecast_file: str = Field(default="forecast.parquet", description="Name of the forecast's file.")
     html_report: str = Field(default="forecast.html", description="Name of the report's file.")
     color_history: str = Field(default="blue", description="A CSS colour: blue, #1f77b4, rgb(31, 119, 180).")
@@ -133,6 +134,11 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
     problems = []
     if not 1 <= style.nr_days_fcst <= LONGEST_HORIZON_DAYS:
         problems.append(f"nr_days_fcst is {style.nr_days_fcst}; choose 1 to {LONGEST_HORIZON_DAYS} days.")
+    if style.forecast_table and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", style.forecast_table):
+        problems.append(
+            f"forecast_table is {style.forecast_table!r:.100}; choose a name of letters, digits and "
+            "underscores, such as order_forecast."
+        )
     for field in ("color_history", "color_prediction"):
         try:
             check_color(getattr(style, field))

@@ -144,14 +144,15 @@ def test_asking_for_other_days_runs_the_forecast_only(pipeline):
 
 def test_chosen_size_colours_and_days_reach_the_forecast_and_its_report(pipeline):
     style = CustomisedStyle(
-        forecast_file="mine.parquet", html_report="mine.html",
+        forecast_table="mine", forecast_file="mine.parquet", html_report="mine.html",
         color_history="teal", color_prediction="#ff8800", nr_days_fcst=30,
     )  # fmt: skip
     forget_old_revenue(pipeline)
     assert pipeline.run(
         RunInputs(forecast=RunForecast(cpu="2.0", memory="512", style=style)), job="forecast"
     ).success
-    assert pipeline.published_rows("select count(*) from dwh.order_forecast") == [(30,)]
+    assert pipeline.published_rows("select count(*) from dwh.mine") == [(30,)]
+    assert pipeline.published_rows("select count(*) from dwh.order_forecast") == [(180,)]
     html = (pipeline.home / "artifacts" / "mine.html").read_text()
     assert "teal" in html
     assert "#ff8800" in html

@@ -38,6 +38,7 @@ def test_the_defaults_load_everything_and_forecast_180_days():
 
 def test_what_a_person_chose_is_what_is_done():
     style = CustomisedStyle(
+        forecast_table="october_forecast",
         forecast_file="October 2026.parquet",
         html_report="october_v2.1.html",
         color_history="#a1b2c3",
@@ -170,6 +171,7 @@ def test_everything_wrong_is_told_at_once():
         ingestion=Reload(dataset_url="https://ann:hunter2@shop.test"),
         forecast=RunForecast(
             style=CustomisedStyle(
+                forecast_table="dwh.orders; --",
                 forecast_file="../x.parquet",
                 html_report="/etc/x.html",
                 color_history="blau",
@@ -182,6 +184,7 @@ def test_everything_wrong_is_told_at_once():
     assert message.startswith("Run inputs: ")
     for field in (
         "dataset_url",
+        "forecast_table",
         "forecast_file",
         "html_report",
         "color_history",

@@ -242,6 +242,8 @@ def _forecast(
     decisions: Sequence[BuildDecision],
 ) -> Iterator[Planned]:
     """The assets of a forecast. What hangs on rows that do not exist yet comes as they come."""
+    if isinstance(inputs.forecast, RunForecast):
+        declaration = declaration.of_run(inputs.forecast)
     publisher, relation, parts = environment.publisher, declaration.relation, declaration.parts
     total, report_asset = declaration.asset, declaration.report
     after_accuracy = [name for name in declaration.assets if name != declaration.accuracy]

@@ -1,6 +1,6 @@
 """The assets of a forecast: the total and its parts, their accuracy, and the report on them."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -38,7 +38,7 @@ from serverless_assets.forecasting.parts import (
     read_parts,
     reported_parts,
 )
-from serverless_assets.forecasting.record import FIRST_FORECAST, read_details
+from serverless_assets.forecasting.record import read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.report import (
     keep_with_run,
@@ -52,7 +52,6 @@ from serverless_assets.names import FORECAST_TAG
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
-from serverless_assets.settings import SettingsError
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,8 @@ def forecasting_assets(
         if isinstance(inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
-        run = ForecastRun(context, publisher, declaration, compute, inputs.forecast)
+        chosen = declaration.of_run(inputs.forecast)
+        run = ForecastRun(context, publisher, chosen, compute, inputs.forecast)
         with as_failure(ForecastRefused, MessageError):
             part_answers = None
             selected_parts = parts if parts and parts.asset in selected else None
@@ -159,7 +159,7 @@ def forecasting_assets(
                 decision = decide_report(
                     publisher,
                     inputs.forecast,
-                    read_history(declaration, warehouse, Today.of(timezone)),
+                    read_history(declaration.of_run(inputs.forecast), warehouse, Today.of(timezone)),
                     inputs.rebuild_all,
                     context.log.warning,
                 )
@@ -276,41 +276,6 @@ def decide_report(
     )
     page, key = publisher.artifacts.read(style.html_report), report_key(report)
     return ReportDecision(report, key, page, reason_to_report(key_in(page), key, rebuild_all))
-
-
-def refuse_owned_tables(
-    forecasts: Sequence[ForecastDeclaration], manifest: Mapping[str, Any], other_assets: Iterable[str] = ()
-) -> None:
-    """Raise SettingsError if the table of a forecast would replace one that something else writes.
-
-    manifest: of the dbt project. other_assets: that write a table of their own name.
-    """
-    owners = dict(table_owners(manifest))
-    owners |= {name.lower(): f"the asset {name}" for name in other_assets}
-    for forecast in forecasts:
-        for asset, table in forecast.tables.items():
-            owner = owners.setdefault(table.lower(), f"the asset {asset}")
-            if owner == f"the asset {asset}":
-                continue
-            setting = f"In defs.yaml of the forecast {forecast.name}, the table of {asset}"
-            if forecast.name == FIRST_FORECAST and asset == forecast.asset:
-                setting = "SERVERLESS_FORECAST_TABLE"
-            raise SettingsError(
-                f"{setting} is {table!r}, which is the table of {owner}. Set it to a name that no model, "
-                "seed, snapshot, source or other asset has, such as order_forecast."
-            )
-
-
-def table_owners(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return who in the dbt project writes each table, by its name in lower case, as DuckDB ignores case."""
-    owners: dict[str, str] = {}
-    for node in manifest["nodes"].values():
-        if node["resource_type"] in ("model", "seed", "snapshot"):
-            owner = f"the {node['resource_type']} {node['name']} ({node['original_file_path']})"
-            owners |= {name.lower(): owner for name in (node["name"], node.get("alias")) if name}
-    for source in manifest["sources"].values():
-        owners[source["identifier"].lower()] = f"the source {source['source_name']}.{source['name']}"
-    return owners
 
 
 def _log_skipped(context: dg.AssetExecutionContext) -> None:

@@ -1,14 +1,13 @@
 """What a person declares of a forecast: the attributes of `serverless_assets/defs/<name>/defs.yaml`."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import dagster as dg
 from pydantic import BeforeValidator, Field, model_validator
 
-from serverless_assets.errors import UserError
-from serverless_assets.run_inputs import LONGEST_HORIZON_DAYS, CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.run_inputs import LONGEST_HORIZON_DAYS, CustomisedStyle, RunForecast
 from serverless_assets.transformation.manifest import is_model
 
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -152,17 +151,22 @@ class ForecastDeclaration(dg.Model):
         return self.count.noun if self.count else "row"
 
     def style_of(self, run: RunForecast) -> CustomisedStyle:
-        """Return the files, colours and days ahead of a run: what it does not choose is as declared."""
+        """Return the names, colours and days ahead of a run: what it does not choose is as declared."""
         defaults, style = CustomisedStyle(), run.style
         if not isinstance(style, CustomisedStyle):
             style = CustomisedStyle(nr_days_fcst=self.horizon)
         file, page = style.forecast_file, style.html_report
         return style.model_copy(
             update={
+                "forecast_table": style.forecast_table or self.table,
                 "forecast_file": self.file if file == defaults.forecast_file else file,
                 "html_report": self.page if page == defaults.html_report else page,
             }
         )
+
+    def of_run(self, run: RunForecast) -> "ForecastDeclaration":
+        """Return the forecast with the table of the total that a run chose."""
+        return self.model_copy(update={"table": self.style_of(run).forecast_table})
 
     def is_in(self, manifest: Mapping[str, Any]) -> bool:
         """Whether the dbt project of this manifest has the relation, as a model or as a source."""
@@ -172,26 +176,3 @@ class ForecastDeclaration(dg.Model):
             *relations,
             *(source["identifier"] for source in manifest["sources"].values()),
         ]
-
-
-def refuse_shared_files(
-    forecasts: Sequence[ForecastDeclaration], planned: Collection[str], inputs: Callable[[], RunInputs]
-) -> None:
-    """Raise UserError if a run of several forecasts chose one file for all of them.
-
-    planned: the assets that the run writes. inputs: called if there are several forecasts among them.
-    """
-    chosen = [forecast for forecast in forecasts if set(forecast.assets) & set(planned)]
-    if len(chosen) < 2:
-        return
-    run = inputs().forecast
-    if not isinstance(run, RunForecast):
-        return
-    styles = [forecast.style_of(run) for forecast in chosen]
-    for field in ("forecast_file", "html_report"):
-        if len({getattr(style, field) for style in styles}) < len(chosen):
-            jobs = " or ".join(forecast.name for forecast in chosen)
-            raise UserError(
-                f"{field} is {getattr(styles[0], field)!r}, and this run makes {len(chosen)} forecasts: "
-                f"leave it at its default, so that each has its own file, or run the job {jobs}."
-            )

@@ -13,12 +13,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from serverless_assets.errors import UserError
 from serverless_assets.forecasting import component
 from serverless_assets.forecasting.assets import forecasting_assets
-from serverless_assets.forecasting.declaration import ForecastDeclaration, refuse_shared_files
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.history import HistoryError, Today, history_of
-from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast
 from serverless_assets.settings import PROJECT_ROOT, SettingsError
 from tests.conftest import SHOP
 from tests.forecasting.test_history import LAST, TODAY, revenue
@@ -105,15 +104,6 @@ def test_a_series_by_week_or_month_is_not_forecast_as_days(step):
     history = history_of(SHOP, rows, Today(TODAY.last_complete, TODAY.latest))
     with pytest.raises(HistoryError, match=f"for every {step} days or fewer: a series by week or month"):
         history.request(30)
-
-
-def test_one_file_for_several_forecasts_is_refused_before_the_run():
-    forecasts = [SHOP, ForecastDeclaration(**GUESTS)]
-    inputs = RunInputs(forecast=RunForecast(style=CustomisedStyle(html_report="mine.html")))
-    with pytest.raises(UserError, match=r"html_report is 'mine.html', and this run makes 2 forecasts"):
-        refuse_shared_files(forecasts, ["guests_report", "forecast_report"], lambda: inputs)
-    refuse_shared_files(forecasts, ["guests_report"], lambda: inputs)
-    refuse_shared_files(forecasts, ["guests_report", "forecast_report"], RunInputs)
 
 
 @pytest.mark.slow

@@ -1,12 +1,19 @@
-"""The forecast's table never takes the place of another one."""
+"""The table and files of a forecast never take the place of others."""
 
+import re
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from serverless_assets.definitions import build
-from serverless_assets.forecasting.assets import refuse_owned_tables, table_owners
+from serverless_assets.errors import UserError
+from serverless_assets.forecasting.conflicts import refuse_choices, refuse_owned_tables, table_owners
+from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings, SettingsError
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import SHOP
 
 
@@ -63,3 +70,50 @@ def test_the_default_has_no_owner_in_the_project_and_the_definitions_do_not_load
     settings = Settings.from_environ({**variables, "SERVERLESS_FORECAST_TABLE": "Daily_Revenue"})
     with pytest.raises(SettingsError, match="the table of the model daily_revenue"):
         build(settings)
+
+
+GUESTS = ForecastDeclaration(name="guests", title="Guests", relation="days", date="day", value="guests")
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> DuckDBWarehouse:
+    return DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+
+
+def choose(warehouse: DuckDBWarehouse, planned: list[str], **names: str) -> None:
+    inputs = RunInputs(forecast=RunForecast(style=CustomisedStyle(**names)))
+    refuse_choices([SHOP, GUESTS], planned, lambda: inputs, MANIFEST, ["supply_plan"], warehouse)
+
+
+@pytest.mark.parametrize(
+    ("table", "owner"),
+    [
+        ("Orders", "the model orders"),
+        ("raw_orders", "the source raw.orders"),
+        ("store_forecast", "the asset store_forecast"),
+        ("guests", "the asset guests"),
+        ("supply_plan", "the asset supply_plan"),
+    ],
+)
+def test_a_run_cannot_choose_a_table_that_something_else_owns(warehouse, table, owner):
+    refusal = f"forecast_table is {table!r}, which is the table of {owner}"
+    with pytest.raises(SettingsError, match=re.escape(refusal)):
+        choose(warehouse, ["order_forecast"], forecast_table=table)
+
+
+def test_a_run_cannot_choose_a_table_that_the_forecast_has_not_made(warehouse):
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("create schema dwh; create table dwh.budget as select 1 as one")
+    with pytest.raises(UserError, match="'Budget', which is there already and was not made by the forecast"):
+        choose(warehouse, ["order_forecast"], forecast_table="Budget")
+    choose(warehouse, ["order_forecast"], forecast_table="october")
+    choose(warehouse, ["raw_orders"], forecast_table="Budget")
+
+
+@pytest.mark.parametrize("name", [{"html_report": "mine.html"}, {"forecast_table": "mine"}])
+def test_one_name_for_several_forecasts_is_refused_before_the_run(warehouse, name):
+    [(field, value)] = name.items()
+    with pytest.raises(UserError, match=f"{field} is {value!r}, and this run makes 2 forecasts"):
+        choose(warehouse, ["guests_report", "forecast_report"], **name)
+    choose(warehouse, ["guests_report"], **name)
+    choose(warehouse, ["guests_report", "forecast_report"])
