@@ -1,10 +1,13 @@
-"""The job of a what-if: a forecast to look at, which is not published."""
+"""The job of a what-if: a forecast to look at beside the published one, which is not published."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageError
 from modal_forecast.report.page import render
@@ -21,10 +24,11 @@ from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.memory_retry import run_with_memory_retry
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.run_forecast import details_in, forecast_facts
-from serverless_assets.forecasting.what_if import WindowComparison, as_text, compare
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 
 REPORTS_KEPT = 10
+# The days ahead that are compared.
+WINDOWS = (7, 30, 90)
 ABOUT = (
     "A what-if forecasts from the tables as they are published, and publishes nothing: rebuild, ingestion "
     "and the names of files do nothing here. Size, days and colours are as chosen."
@@ -97,6 +101,75 @@ def _imagined(
     }
 
 
+def keep_report(folder: Path, run_id: str, content: bytes) -> Path:
+    """Write the report of a what-if beside those of the last few, and delete older ones."""
+    path = folder / f"{run_id}.html"
+    write_atomically(path, content)
+    reports = sorted(folder.glob("*.html"), key=lambda report: (report.stat().st_mtime_ns, report.name))
+    for old in reports[:-REPORTS_KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+@dataclass(frozen=True)
+class WindowComparison:
+    """The what-if forecast summed over `days` days, and the published one over the same days.
+
+    There are no bounds: the sum of daily bounds is not a bound of the sum. `published` is None if the
+    published forecast lacks some of these days.
+    """
+
+    window: str
+    days: int
+    what_if: float
+    published: float | None
+
+    @property
+    def change_percent(self) -> float | None:
+        """4.2 for 4.2 % more than what is published."""
+        return round((self.what_if / self.published - 1) * 100, 2) if self.published else None
+
+    def __str__(self) -> str:
+        published = "none" if self.published is None else f"{self.published:,.0f}"
+        change = "" if self.change_percent is None else f"{self.change_percent:+.2f} %"
+        return f"{self.window:<28}{self.what_if:>16,.0f}{published:>16}{change:>12}"
+
+
+def compare(what_if: pa.Table, published: pa.Table | None) -> list[WindowComparison]:
+    """Compare the next 7, 30 and 90 days, the whole horizon, and the days of both if those are fewer.
+
+    The tables have the columns ds and yhat; `published` is None if there is no forecast yet.
+    """
+    new, old = (
+        dict(zip(table["ds"].to_pylist(), table["yhat"].to_pylist(), strict=True))
+        if table is not None
+        else {}
+        for table in (what_if, published)
+    )
+    days = sorted(new)
+    windows = {f"next {count} days": days[:count] for count in WINDOWS if count < len(days)}
+    shared = [day for day in days if day in old]
+    if shared and len(shared) < len(days):
+        windows[f"the {len(shared)} days of both"] = shared
+    windows[f"the whole horizon, {len(days)} days"] = days
+    return [
+        WindowComparison(
+            name, len(window), _sum(new, window), _sum(old, window) if old.keys() >= set(window) else None
+        )
+        for name, window in windows.items()
+    ]
+
+
+def as_text(comparisons: list[WindowComparison]) -> Iterator[str]:
+    """Return the comparison as lines."""
+    yield f"{'':<28}{'what if':>16}{'published':>16}{'change':>12}"
+    yield from map(str, comparisons)
+
+
+def _sum(values: Mapping[date, float], days: list[date]) -> float:
+    return round(sum(values[day] for day in days), 2)
+
+
 def as_table(compared: Sequence[WindowComparison], unit: str) -> dg.TableMetadataValue:
     """The comparison as the UI shows it."""
     of_unit = f", {unit}" if unit else ""
@@ -114,13 +187,3 @@ def as_table(compared: Sequence[WindowComparison], unit: str) -> dg.TableMetadat
             for window in compared
         ]
     )
-
-
-def keep_report(folder: Path, run_id: str, content: bytes) -> Path:
-    """Write the report of a what-if beside those of the last few, and delete older ones."""
-    path = folder / f"{run_id}.html"
-    write_atomically(path, content)
-    reports = sorted(folder.glob("*.html"), key=lambda report: (report.stat().st_mtime_ns, report.name))
-    for old in reports[:-REPORTS_KEPT]:
-        old.unlink(missing_ok=True)
-    return path

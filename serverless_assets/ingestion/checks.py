@@ -64,38 +64,30 @@ class Month:
 
 
 def checks_of(table: RawTable) -> Mapping[str, str]:
-    """Return the checks of a table: the kind of each by its name, which begins with the table's."""
-    kinds = (VOLUME, SCHEMA, FRESHNESS, *((EVENT_TIME,) if table.event_time else ()))
-    return {f"{table.name}_{kind}": kind for kind in kinds}
-
-
-def describe_check(table: RawTable, kind: str) -> str:
-    """Return what a check of this kind tests, as its description in Dagster."""
-    days = FRESH // DAY
-    if kind == VOLUME and table.event_time:
-        return (
-            "The table has rows, about as many as before its last load. The latest month's rows per day are "
-            f"{LEAST:g} to {MOST:g} times the median of the {FEWEST_MONTHS} to {MOST_MONTHS} months before."
-        )
-    if kind == VOLUME:
-        return "The table has rows, about as many as before its last load."
-    if kind == EVENT_TIME:
-        return (
-            "No row is dated later than a day from now, or before the first month that is loaded by itself."
-        )
-    if kind == SCHEMA:
-        return "The source serves the columns and types that it served for the last load."
+    """Return what each kind of check of a table tests, as its description in Dagster."""
+    enough_rows = "The table has rows, about as many as before its last load."
+    checks = {
+        VOLUME: enough_rows,
+        SCHEMA: "The source serves the columns and types that it served for the last load.",
+        FRESHNESS: f"The source has confirmed the rows within {FRESH // DAY} days.",
+    }
     if table.event_time:
-        return f"The newest row is not older than {days} days."
-    return f"The source has confirmed the rows within {days} days."
+        checks |= {
+            VOLUME: f"{enough_rows} The latest month's rows per day are {LEAST:g} to {MOST:g} times the "
+            f"median of the {FEWEST_MONTHS} to {MOST_MONTHS} months before.",
+            FRESHNESS: f"The newest row is not older than {FRESH // DAY} days.",
+            EVENT_TIME: "No row is dated later than a day from now, or before the first month that is loaded "
+            "by itself.",
+        }
+    return checks
 
 
 def check_specs(tables: Iterable[RawTable]) -> list[dg.AssetCheckSpec]:
-    """Return the checks beside each table."""
+    """Return the checks beside each table, each named for the table and the kind."""
     return [
-        dg.AssetCheckSpec(name, asset=table.name, description=describe_check(table, kind))
+        dg.AssetCheckSpec(f"{table.name}_{kind}", asset=table.name, description=description)
         for table in tables
-        for name, kind in checks_of(table).items()
+        for kind, description in checks_of(table).items()
     ]
 
 
@@ -177,7 +169,8 @@ class CheckRunner:
     def results(self, table: RawTable, observation: SourceObservation) -> list[dg.AssetCheckResult]:
         """Return the results of the table's selected checks: they warn, and never fail a run."""
         selected = {key.name for key in self.context.selected_asset_check_keys}
-        kinds = {name: kind for name, kind in checks_of(table).items() if name in selected}
+        kinds = {f"{table.name}_{kind}": kind for kind in checks_of(table)}
+        kinds = {name: kind for name, kind in kinds.items() if name in selected}
         try:
             outcomes = {name: self._run(table, kind, observation) for name, kind in kinds.items()}
         except WarehouseError as error:
@@ -356,19 +349,13 @@ def months_in(state: TableState, rows: int, now: datetime) -> Sequence[Month] | 
     return months
 
 
-def months_of(rows: Iterable[Mapping[str, Any]]) -> Sequence[Month]:
+def months_of(rows: Iterable[Mapping[str, Any]]) -> list[Month]:
     """Return the months in the result of `months_query`."""
-    return [
-        Month(
-            datetime(row["year"], row["month"], 1),
-            row["nr"],
-            row["first"],
-            row["last"],
-            row["later"],
-            row["latest"] if row["later"] else None,
-        )
-        for row in rows
-    ]
+    months = []
+    for row in rows:
+        start, latest = datetime(row["year"], row["month"], 1), row["latest"] if row["later"] else None
+        months.append(Month(start, row["nr"], row["first"], row["last"], row["later"], latest))
+    return months
 
 
 def months_query(table: RawTable, relation: str, now: datetime) -> str:

@@ -10,8 +10,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from serverless_assets.automation.what_if import REPORTS_KEPT, keep_report, what_if_job
-from serverless_assets.forecasting.what_if import compare
+from serverless_assets.automation.what_if import REPORTS_KEPT, compare, keep_report, what_if_job
 from serverless_assets.publishing.outcome import failure_in_words
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import NO_FORECAST, SHOP, Pipeline
