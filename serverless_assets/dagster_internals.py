@@ -38,11 +38,13 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus as AssetCheckStatus,
 )
+
+# compute_logs.py extends it, and the UI serves its files: an option not to capture output, and a way to serve
+# a file of a run in the UI, would replace these.
+from dagster._core.storage.compute_log_manager import CapturedLogContext
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite_event_log
-
-# Whose files the UI downloads from `/logs/...`: a way to serve a run's files in the UI would replace it.
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
@@ -68,6 +70,7 @@ __all__ = [
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",
     "AssetCheckStatus",
+    "CapturedLogContext",
     "LocalComputeLogManager",
     "SerializableErrorInfo",
     "SqlEventLogStorage",

@@ -42,6 +42,11 @@ event_log_storage:
   class: EventLogStorage
   config:
     base_dir: {event_log}
+compute_logs:
+  module: serverless_assets.compute_logs
+  class: ComputeLogs
+  config:
+    base_dir: {compute_logs}
 freshness:
   enabled: true
 # Days. Runs are deleted by SERVERLESS_KEEP_RUNS.
@@ -59,8 +64,12 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
     """Make DAGSTER_HOME and point this process and its children at it. A dagster.yaml of yours is kept."""
     dagster_home = home / "dagster"
     config = dagster_home / "dagster.yaml"
-    event_log = json.dumps(str((dagster_home / "history" / "runs").absolute()))
-    generated = DAGSTER_YAML.format(mark=MARK, deadline=run_deadline_seconds, event_log=event_log)
+    event_log, compute_logs = (
+        json.dumps(str((dagster_home / folder).absolute())) for folder in ("history/runs", "storage")
+    )
+    generated = DAGSTER_YAML.format(
+        mark=MARK, deadline=run_deadline_seconds, event_log=event_log, compute_logs=compute_logs
+    )
     content = config.read_bytes() if config.exists() else b""
     # An empty file is what a full disk leaves: nobody's choice.
     if (not content.strip() or content.startswith(MARK.encode())) and content != generated.encode():

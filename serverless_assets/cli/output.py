@@ -51,7 +51,8 @@ def moving_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None]
     if not sys.stdout.isatty():
         yield click.echo, None
         return
-    # Dagster sends what a step prints to a file. Not closed: there are events after the last step.
+    # With a dagster.yaml of your own, Dagster may send what a step prints to a file. Not closed, as there are
+    # events after the last step.
     terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     console = Console(file=terminal, soft_wrap=True, markup=False, highlight=False)
     with console.status("") as status:

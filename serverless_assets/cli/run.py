@@ -23,6 +23,7 @@ from serverless_assets.cli.output import (
     stopped_text,
     summary_text,
 )
+from serverless_assets.compute_logs import ComputeLogs
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
@@ -185,6 +186,8 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         )
         progress = Progress(settings.home, first_month=tags.get(ASSET_PARTITION_RANGE_START_TAG))
         instance.add_event_listener(run_id, progress)
+        if isinstance(instance.compute_log_manager, ComputeLogs):
+            instance.compute_log_manager.is_capturing = False
         show_in_code_location(instance, build.__module__, job.name)
         stopping.on_stop = partial(_report_canceling, instance, run_id)
         try:
