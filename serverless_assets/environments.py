@@ -156,6 +156,7 @@ def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
         settings.maximum_bytes_billed,
         lifetime=BRANCH_LIFETIME if settings.branch else None,
         usd=settings.bigquery_price,
+        execution_project=settings.execution_project or "",
     )
     folder = settings.home / "artifacts"
     store = store or LocalArtifacts(folder, published=folder)

@@ -261,6 +261,7 @@ class Settings(BaseModel):
     owner: Owner = Field("team:data", alias="SERVERLESS_OWNER")
     code_url: Url | None = Field(None, alias="SERVERLESS_CODE_URL")
     project: ProjectId | None = Field(None, alias="GOOGLE_CLOUD_PROJECT")
+    execution_project: ProjectId | None = Field(None, alias="SERVERLESS_EXECUTION_PROJECT")
     location: Location = Field("US", alias="SERVERLESS_LOCATION")
     bucket: Bucket | None = Field(None, alias="SERVERLESS_BUCKET")
     maximum_bytes_billed: Annotated[int, _whole_number(10 * GIB, smallest=1)] = Field(

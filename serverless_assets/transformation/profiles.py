@@ -28,7 +28,16 @@ DECIDED: Mapping[str, Mapping[str, Any]] = {
 # What applies where the project's profiles.yml says nothing.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "local": {"threads": 2},
-    "gcp": {"method": "oauth", "threads": 4, "job_retries": 1, "job_execution_timeout_seconds": 1800},
+    "gcp": {
+        "method": "oauth",
+        "threads": 4,
+        "execution_project": "{{ env_var('SERVERLESS_EXECUTION_PROJECT') }}",
+        # As the other jobs of a run: they are tried again for 90 s, and not a number of times, and end after
+        # half an hour (google_errors.PATIENCE, JOB_TIMEOUT_MS in warehouse/bigquery_jobs.py).
+        "job_retries": 100,
+        "job_retry_deadline_seconds": 90,
+        "job_execution_timeout_seconds": 1800,
+    },
 }
 # Other names of keys that the environment decides.
 SYNONYMS = ("database", "dbname", "schema", "dataset", "project")

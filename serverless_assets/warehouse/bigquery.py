@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -55,7 +56,7 @@ CALLS_AT_ONCE = 8
 SERVICE = google_errors.Service(
     "BigQuery",
     "bigquery.googleapis.com",
-    "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project",
+    "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project of the jobs",
 )
 # How BigQuery refuses to replace a table by one of another layout, and a view or the like by a table: what
 # is there has to be dropped first.
@@ -67,10 +68,11 @@ CREATION = replace(SERVICE, roles="roles/bigquery.dataEditor on the project, to 
 class BigQueryWarehouse:
     """See `Warehouse`. Rows are loaded into a table beside the one they are for, then swapped in.
 
-    Jobs are billed to `project`, each query for `maximum_bytes_billed` at most, and carry `labels` and the
-    name of the table that they are for. A call that Google does not answer is tried again for `patience`
-    seconds. `lifetime` is how long a table lasts that is not written again; None: for good. `usd` is the
-    price of queries in US dollars by one of UNITS, such as "6.25/TiB"; empty for the location's list price.
+    Jobs run in, and are billed to, `execution_project`, or `project` if it is empty; each query is billed for
+    `maximum_bytes_billed` at most. They carry `labels` and the name of the table that they are for. A call
+    that Google does not answer is tried again for `patience` seconds. `lifetime` is how long a table lasts
+    that is not written again; None: for good. `usd` is the price of queries in US dollars by one of UNITS,
+    such as "6.25/TiB"; empty for the location's list price.
     """
 
     project: str
@@ -81,6 +83,7 @@ class BigQueryWarehouse:
     patience: float = google_errors.PATIENCE
     lifetime: timedelta | None = None
     usd: str = ""
+    execution_project: str = ""
     # The clients that `connected` keeps.
     _kept: list[bigquery.Client] = field(default_factory=list, init=False, repr=False, compare=False)
     # Answers by statement and version of what it reads; each run has its own.
@@ -107,6 +110,10 @@ class BigQueryWarehouse:
         beside = replace(self, dataset=schema)
         beside._kept.extend(self._kept)
         return beside
+
+    @property
+    def jobs_project(self) -> str:
+        return self.execution_project or self.project
 
     @property
     def is_scratch(self) -> bool:
@@ -295,7 +302,7 @@ class BigQueryWarehouse:
 
     def bytes_to_read(self, statement: str) -> int | None:
         with self._jobs(self._dataset) as jobs:
-            return jobs.plan(statement)
+            return jobs.dry_run(statement).total_bytes_processed or 0
 
     def price(self, bytes_billed: int, slot_milliseconds: int | None = None) -> float | None:
         amount, _, unit = (self.usd or LIST_PRICES.get(self.location.upper(), "")).partition("/")
@@ -311,10 +318,23 @@ class BigQueryWarehouse:
         return f"{self.name}, as SERVERLESS_BIGQUERY_PRICE does not say its price there, such as 6.25/TiB"
 
     def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
-        from dagster_gcp_pandas import BigQueryPandasIOManager
+        # Pandas takes a second to import.
+        from dagster_gcp_pandas import BigQueryPandasIOManager, BigQueryPandasTypeHandler
+
+        class Frames(BigQueryPandasTypeHandler):
+            def load_input(self, context: Any, table_slice: Any, connection: bigquery.Client) -> Any:
+                # It asks for the project of the table, where jobs need not be allowed.
+                client = SimpleNamespace(query=lambda project, **query: connection.query(**query))
+                return super().load_input(context, table_slice, client)
+
+        class Manager(BigQueryPandasIOManager):
+            @staticmethod
+            def type_handlers() -> Any:
+                return [Frames()]
 
         config: dict[str, Any] = {"project": self.project, "dataset": self.dataset, "location": self.location}
-        return BigQueryPandasIOManager(**config).create_io_manager(None), config
+        # The project in the config of a run is that of the client.
+        return Manager(**config).create_io_manager(None), {**config, "project": self.jobs_project}
 
     def quoted_name(self, table: str) -> str:
         return sql.identifier(self.project, self.dataset, table)
@@ -417,13 +437,14 @@ class BigQueryWarehouse:
 
     def check(self) -> str:
         with replace(self, patience=google_errors.PATIENCE_OF_A_CHECK)._jobs(self._dataset) as jobs:
-            jobs.plan("select 1")
+            account = jobs.dry_run("select 1").user_email
             dataset = jobs.dataset(self._dataset)
+        identity = f"jobs run in {self.jobs_project}" + (f" as {account}" if account else "")
         if dataset is None:
-            return self.adoption() or "no dataset yet: the first run creates it"
+            return f"{identity}; {self.adoption() or 'no dataset yet: the first run creates it'}"
         self._refuse_another_location(dataset)
         self._refuse_expiration(dataset)
-        return f"tables and views: {len(self.tables())}"
+        return f"{identity}; tables and views: {len(self.tables())}"
 
     def adoption(self) -> str | None:
         """What the first run does with the tables of an earlier version of this project, which wrote where
@@ -443,6 +464,7 @@ class BigQueryWarehouse:
     def dbt_variables(self) -> Mapping[str, str]:
         return {
             "GOOGLE_CLOUD_PROJECT": self.project,
+            "SERVERLESS_EXECUTION_PROJECT": self.jobs_project,
             "DBT_SCHEMA": self.dataset,
             "SERVERLESS_LOCATION": self.location,
             "SERVERLESS_MAX_BYTES_BILLED": str(self.maximum_bytes_billed),
@@ -503,7 +525,7 @@ class BigQueryWarehouse:
         if self._kept:
             yield self._kept[-1]
             return
-        resource = BigQueryResource(project=self.project, location=self.location)
+        resource = BigQueryResource(project=self.jobs_project, location=self.location)
         with resource.get_client() as client, closing(client):
             yield client
 

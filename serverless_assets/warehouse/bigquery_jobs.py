@@ -115,12 +115,11 @@ class Jobs:
         """The answer of a query that has run."""
         return job.result(retry=self._retry, job_retry=None)
 
-    def plan(self, statement: str) -> int:
-        """Have a statement checked, and say how many bytes it would read. That costs nothing, and needs the
-        right to run one."""
+    def dry_run(self, statement: str) -> bigquery.QueryJob:
+        """Have a statement checked: what it would read, and who asks. That costs nothing, and needs the right
+        to run one."""
         config = bigquery.QueryJobConfig(dry_run=True)
-        job = self.client.query(statement, job_config=config, job_retry=None, **self.call)
-        return job.total_bytes_processed or 0
+        return self.client.query(statement, job_config=config, job_retry=None, **self.call)
 
     @contextmanager
     def staged(self, staging: bigquery.Table, rows: Path | pa.Table) -> Iterator[JobStats]:

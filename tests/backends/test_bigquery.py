@@ -13,11 +13,17 @@ from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
+import pandas as pd
 import pytest
 import requests
+import yaml
+from dagster import DagsterType
 from google.cloud import bigquery
 
+from serverless_assets import google_errors
+from serverless_assets.python_assets.pandas_tables import read_frame
 from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.transformation.profiles import write_profile
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_jobs import JOB_TIMEOUT_MS
@@ -83,8 +89,9 @@ def test_a_missing_dataset_is_named(watched: Watched) -> None:
 
 def test_what_there_is_is_told_without_changing_anything(watched: Watched) -> None:
     assert watched.warehouse.name == f"BigQuery, {PROJECT}.{watched.warehouse.dataset} in EU"
-    assert watched.warehouse.check() == "tables and views: 1"
-    assert replace(watched.warehouse, dataset="gone").check() == "no dataset yet: the first run creates it"
+    assert watched.warehouse.check() == f"jobs run in {PROJECT}; tables and views: 1"
+    missing = replace(watched.warehouse, dataset="gone").check()
+    assert missing == f"jobs run in {PROJECT}; no dataset yet: the first run creates it"
     with pytest.raises(WarehouseError, match=r"lies in EU"):
         replace(watched.warehouse, location="US").check()
     assert [
@@ -286,6 +293,36 @@ def test_questions_in_a_row_take_one_token(
     assert len(watched.proxy.find("POST", "/token")) == 2
 
 
+def test_jobs_run_in_the_execution_project_and_location_and_calls_are_on_the_project_of_the_data(
+    watched: Watched,
+) -> None:
+    warehouse = replace(watched.warehouse, execution_project="jobs-project")
+    write_all(warehouse, watched.rows)
+    write_window(warehouse, watched.rows)
+    warehouse.query(f"select * from {warehouse.quoted_name('orders')}")
+    frame = read_frame(
+        warehouse, "orders", {}, DagsterType(lambda _, value: True, typing_type=pd.DataFrame, name="frame")
+    )
+    assert frame["id"].tolist() == ["x"]
+    assert warehouse.dbt_variables()["SERVERLESS_EXECUTION_PROJECT"] == "jobs-project"
+    jobs = [
+        request for request in watched.proxy.asked if request.method == "POST" and "/jobs" in request.path
+    ]
+    assert len(jobs) == 6
+    for request in jobs:
+        assert "/projects/jobs-project/jobs" in request.path
+        assert request.json["jobReference"]["location"] == "EU"
+    others = [request.path for request in watched.proxy.asked if "/datasets/" in request.path]
+    assert others and all(f"/projects/{PROJECT}/" in path for path in others)
+
+
+def test_the_check_names_the_account_that_jobs_run_as(watched: Watched) -> None:
+    ran = {"user_email": "loader@shop.test", "jobReference": {"projectId": "jobs-project", "jobId": "1"}}
+    watched.proxy.instead = refusing("POST", "/jobs", Answer(200, ran))
+    found = replace(watched.warehouse, execution_project="jobs-project").check()
+    assert found == "jobs run in jobs-project as loader@shop.test; tables and views: 1"
+
+
 def test_what_fails_between_two_questions_is_not_said_to_be_bigquerys(watched: Watched) -> None:
     with pytest.raises(requests.ConnectionError, match="another server"), watched.warehouse.connected():
         raise requests.ConnectionError("another server")
@@ -309,7 +346,18 @@ def test_dbt_is_pointed_at_the_same_dataset() -> None:
     warehouse = BigQueryWarehouse("project-1", "dwh", "EU", 10)
     assert warehouse.dbt_variables() == {
         "GOOGLE_CLOUD_PROJECT": "project-1",
+        "SERVERLESS_EXECUTION_PROJECT": "project-1",
         "DBT_SCHEMA": "dwh",
         "SERVERLESS_LOCATION": "EU",
         "SERVERLESS_MAX_BYTES_BILLED": "10",
     }
+
+
+@pytest.mark.parametrize("project", [PROJECT_ROOT / "dbt_project", Path("/without/profiles")])
+def test_dbts_jobs_are_tried_again_and_end_as_all_others(project: Path, tmp_path: Path) -> None:
+    name = write_profile(project, tmp_path, "gcp")
+    output = yaml.safe_load((tmp_path / "profiles.yml").read_text())[name]["outputs"]["gcp"]
+    assert output["job_retry_deadline_seconds"] == google_errors.PATIENCE
+    # So that not their number ends the attempts, of which dbt makes one in up to 3 s.
+    assert output["job_retries"] > google_errors.PATIENCE
+    assert output["job_execution_timeout_seconds"] * 1000 == JOB_TIMEOUT_MS

@@ -25,7 +25,6 @@ from tests.backends.parity import compare
 from tests.backends.small_shop import SmallShop
 from tests.conftest import NO_FORECAST, SAMPLE_END, Pipeline
 from tests.services.__main__ import BUCKET
-from tests.services.bigquery import PROJECT
 from tests.services.modal.harness import Server
 
 pytestmark = pytest.mark.gcp
@@ -44,7 +43,13 @@ def source() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def cloud(google: Google, modal: Server, source: dict[str, str]) -> dict[str, str]:
     """The variables of the environment `gcp`, as a user would set them."""
-    return {**os.environ, **source, "SERVERLESS_ENV": "gcp", "SERVERLESS_BUCKET": BUCKET}
+    return {
+        **os.environ,
+        **source,
+        "SERVERLESS_ENV": "gcp",
+        "SERVERLESS_BUCKET": BUCKET,
+        "SERVERLESS_EXECUTION_PROJECT": "jobs-project",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +126,7 @@ def test_what_the_warehouse_and_modal_charge_adds_up_to_what_the_run_cost(on_gcp
 
 def test_a_second_run_reuses_everything_and_runs_few_queries(on_gcp, modal):
     before = modal.forecast_calls()
-    with bigquery.Client(PROJECT) as client:
+    with bigquery.Client("jobs-project") as client:
         jobs_before = {job.job_id: getattr(job, "query", "") for job in client.list_jobs()}
         assert on_gcp.run().success
         queries = [
@@ -131,7 +136,7 @@ def test_a_second_run_reuses_everything_and_runs_few_queries(on_gcp, modal):
     assert modal.forecast_calls() == before
     # The history, that of the stores, and a section of the report. BigQuery answers them from its cache, and
     # bills nothing, as they are those of the run before to the letter.
-    assert len(queries) <= 3, "\n".join(queries)
+    assert 1 <= len(queries) <= 3, "\n".join(queries)
     assert set(queries) <= set(jobs_before.values())
 
 
@@ -191,7 +196,7 @@ def test_a_first_run_over_the_budget_makes_no_dataset_and_says_what_nobody_can_t
         assert not pipeline.run().success
         assert "$0.02 too much" in pipeline.reason("orders")
         assert re.search(r"what is not there yet: .*\borders\b", pipeline.reason("orders"))
-        assert pipeline.warehouse.check() == "no dataset yet: the first run creates it"
+        assert pipeline.warehouse.check().endswith("; no dataset yet: the first run creates it")
 
 
 def test_a_month_loaded_again_leaves_the_same_rows(on_gcp):
