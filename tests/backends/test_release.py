@@ -175,7 +175,7 @@ def test_a_dataset_of_an_earlier_version_continues_from_its_tables(
         ": the first run creates it, continues from the 2 tables in "
         f"{shop.publisher.published.warehouse.dataset}, and builds the views again."
     )
-    assert str(shop.publisher.look_ahead()).startswith(before)
+    assert str(shop.publisher.look_ahead()).startswith(before.partition("; ")[2])
     with caplog.at_level(logging.INFO):
         shop.publisher.begin("run-1", (), ASSETS, LOG)
         shop.publisher.close()

@@ -1,11 +1,13 @@
-"""Faults at a chosen file operation: a process that is killed before it, or a disk that is full from then on.
+"""Faults at a chosen operation: a process that is killed before it, or a disk that is full from then on.
 
-A Python audit hook counts the operations that change files below a folder. A hook cannot be removed, so
-everything happens in a forked process; the caller's own files are as that process left them.
+A Python audit hook counts the operations that change files below a folder, or the statements that BigQuery is
+sent. A hook cannot be removed, so everything happens in a forked process; the caller's own files, and the
+server, are as that process left them.
 """
 
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -32,32 +34,32 @@ EVENTS = {
 NEED_SPACE = frozenset({"os.mkdir", "os.link", "os.symlink", "shutil.copyfile", "open"})
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 KILLED = 137
+STATEMENT = re.compile(rb"POST \S+/jobs\b")
 
 
 def every_crash_point(
-    action: Callable[[], object], below: Path, fault: Fault = "kill", stride: int = 1
+    action: Callable[[], object], point: Callable[[int], "CrashPoint"], stride: int = 1
 ) -> Iterator[int]:
-    """Run `action` with the fault before its first file operation below `below`, then before the one that is
-    `stride` operations later, and so on.
+    """Run `action` with a fault before the first operation that the hook `point` counts, then before the one
+    that is `stride` operations later, and so on.
 
     Yields the number of the operation after each attempt, for the caller to look at what is left and to
     restore the files. Ends after the attempt that had no operation left to fail, which is not yielded.
     """
     for number in count(1, stride):
-        if not run_with_fault(action, below, number, fault):
+        if not run_with_fault(action, point(number)):
             return
         yield number
 
 
-def run_with_fault(action: Callable[[], object], below: Path, number: int, fault: Fault = "kill") -> bool:
-    """Run `action` in a forked process with a fault at its `number`-th file operation; whether it came to it.
+def run_with_fault(action: Callable[[], object], point: "CrashPoint") -> bool:
+    """Run `action` in a forked process with the hook `point`; whether it came to the fault.
 
     Raises:
         AssertionError: without coming to the fault, `action` failed.
     """
     process = os.fork()
     if process == 0:
-        point = CrashPoint(below, number, fault)
         code = 1
         try:
             sys.addaudithook(point)
@@ -78,7 +80,7 @@ def run_with_fault(action: Callable[[], object], below: Path, number: int, fault
 class CrashPoint:
     """An audit hook that counts file operations below a folder and fails from the `number`-th one on."""
 
-    def __init__(self, below: Path, number: int, fault: Fault) -> None:
+    def __init__(self, below: Path, number: int, fault: Fault = "kill") -> None:
         self._below = os.path.realpath(below)
         self._number = number
         self._fault = fault
@@ -114,6 +116,22 @@ class CrashPoint:
         path = os.fsdecode(path)
         # shutil.rmtree names files relative to a folder that it has open.
         return not os.path.isabs(path) or path.startswith(self._below + os.sep)
+
+
+class StatementCrashPoint(CrashPoint):
+    """An audit hook that ends the process before it sends the `number`-th statement to BigQuery."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.was_reached = False
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        # The first line of the headers, which are sent first.
+        if event != "http.client.send" or not STATEMENT.match(bytes(arguments[1])):
+            return
+        self._number -= 1
+        if self._number == 0:
+            os._exit(KILLED)
 
 
 def _copy_half(source: Any, target: Any) -> None:

@@ -1,17 +1,22 @@
-"""A reader in a process of its own: `python -m tests.faults.reader WHAT HOME STOP`.
+"""A reader in a process of its own: `python -m tests.faults.reader WHAT HOME STOP`. A dataset has no home.
 
 It reads what is published again and again until the file STOP exists, then prints how often and
 what was wrong.
 """
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
+
+from serverless_assets.settings import PROJECT_ROOT
+from tests.backends.stock import STOCK
 
 CITIES = {
     "raw_stores": "name",
@@ -64,7 +69,44 @@ def numbers(home: Path) -> Iterator[str]:
         yield "half a report"
 
 
-READERS: dict[str, Callable[[Path], Iterator[str]]] = {"pipeline": pipeline, "numbers": numbers}
+def shop(dataset: Path) -> Iterator[str]:
+    """What is wrong with the tables of a shop on BigQuery, of tests/backends/released_shop.py."""
+    from google.cloud import bigquery
+
+    with bigquery.Client() as client:
+        amounts = {
+            table: [row["amount"] for row in client.query(f"select amount from `{dataset}.{table}`").result()]
+            for table in ("raw_orders", "raw_items", "some_orders")
+        }
+    numbers = {amount for rows in amounts.values() for amount in rows}
+    if any(len(rows) != len(STOCK) or len(set(rows)) > 1 for rows in amounts.values()):
+        yield f"half a table: {amounts}"
+    if max(numbers) - min(numbers) > 1:
+        yield f"tables of releases that did not follow one another: {amounts}"
+
+
+READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+    "pipeline": pipeline,
+    "numbers": numbers,
+    "shop": shop,
+}
+
+
+class Readers:
+    """Processes that read again and again until they are asked what they saw."""
+
+    def __init__(self, what: str, home: Path, stop: Path, number: int = 2) -> None:
+        self._stop = stop
+        words = [sys.executable, "-m", "tests.faults.reader", what, str(home), str(stop)]
+        self._processes = [
+            subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT)
+            for _ in range(number)
+        ]
+
+    def stop(self) -> list[dict[str, Any]]:
+        """Stop them: how many `reads` each made, and the `problems` that it saw."""
+        self._stop.touch()
+        return [json.loads(process.communicate(timeout=120)[0]) for process in self._processes]
 
 
 def read_until(stop: Path, home: Path, what: str) -> dict[str, object]:
@@ -80,10 +122,10 @@ def read_until(stop: Path, home: Path, what: str) -> dict[str, object]:
         try:
             problems += list(READERS[what](home))
         except Exception as error:
-            if what == "pipeline" or release == (home / "current").resolve():
+            if what != "numbers" or release == (home / "current").resolve():
                 problems.append(f"{type(error).__name__}: {error}")
         # A read of the pipeline takes as long as this pause: the runs keep most of the processors.
-        time.sleep(0.2 if what == "pipeline" else 0.02)
+        time.sleep(0.02 if what == "numbers" else 0.2)
     return {"reads": reads, "problems": problems}
 
 

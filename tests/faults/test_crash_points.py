@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +18,7 @@ import pytest
 
 from serverless_assets.publishing.local import Layout, LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
-from tests.faults.crash_points import Fault, every_crash_point, restore
+from tests.faults.crash_points import CrashPoint, Fault, every_crash_point, restore
 from tests.faults.tally import Attempt, Tally
 from tests.faults.world import NAMED_BY_RUN
 
@@ -110,7 +110,9 @@ def test_every_crash_point_of_a_run_leaves_a_home_that_the_next_run_completes(
     a_run(home, NEW, first=is_new)
     expected = set(files(home))
     restore(template, home)
-    crashes = every_crash_point(lambda: a_run(home, NEW, first=is_new), home, fault)
+    crashes = every_crash_point(
+        lambda: a_run(home, NEW, first=is_new), partial(CrashPoint, home, fault=fault)
+    )
     for number in crashes:
         with attempt(f"{fault} at file operation {number}, {state.__doc__}") as tried:
             check_readers(home, {NEW} if is_new else {OLD, NEW}, tried)
@@ -138,7 +140,7 @@ def test_every_crash_point_of_a_rollback_leaves_a_home_that_the_next_one_complet
             LocalPublisher(home, "dwh").rollback(f"run-{OLD}", instance, LOG)
 
     restore(template, home)
-    for number in every_crash_point(roll_back, home, fault, stride=2):
+    for number in every_crash_point(roll_back, partial(CrashPoint, home, fault=fault), stride=2):
         with attempt(f"{fault} at file operation {number} of a rollback") as tried:
             check_readers(home, {OLD, NEW}, tried)
             if LocalPublisher(home, "dwh").releases()[0].run_id != f"run-{OLD}":

@@ -1,16 +1,13 @@
 """People and tools read while runs publish: no error, never half a run, never two releases at once."""
 
-import json
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
 import duckdb
 
 from serverless_assets.publishing.local import Layout, publish
-from serverless_assets.settings import PROJECT_ROOT
 from tests.faults.conftest import ROUNDS
+from tests.faults.reader import Readers
 from tests.faults.tally import Tally
 from tests.faults.world import STORES, World, add_days
 
@@ -18,28 +15,15 @@ KIND = "readers beside it"
 FIRST = date(2026, 10, 1).toordinal()
 
 
-class Readers:
-    """Two processes that read again and again until they are asked what they saw."""
-
-    def __init__(self, what: str, home: Path, stop: Path) -> None:
-        self._stop = stop
-        words = [sys.executable, "-m", "tests.faults.reader", what, str(home), str(stop)]
-        self._processes = [
-            subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT) for _ in range(2)
-        ]
-
-    def report(self, attempt: Tally) -> None:
-        """Stop them; every read was a fault that was tried."""
-        self._stop.touch()
-        for process in self._processes:
-            output, _ = process.communicate(timeout=120)
-            report = json.loads(output)
-            for problem in report["problems"]:
-                with attempt("a read") as fault:
-                    fault.loss(problem)
-            for _ in range(report["reads"] - len(report["problems"])):
-                with attempt("a read"):
-                    pass
+def report(readers: Readers, attempt: Tally) -> None:
+    """Stop the readers; every read was a fault that was tried."""
+    for seen in readers.stop():
+        for problem in seen["problems"]:
+            with attempt("a read") as fault:
+                fault.loss(problem)
+        for _ in range(seen["reads"] - len(seen["problems"])):
+            with attempt("a read"):
+                pass
 
 
 def test_readers_see_whole_runs_while_the_pipeline_publishes(
@@ -60,7 +44,7 @@ def test_readers_see_whole_runs_while_the_pipeline_publishes(
                     if code:
                         fault.other(f"the run ends with {code}: {output[-600:]}")
     finally:
-        readers.report(attempt)
+        report(readers, attempt)
 
 
 def test_a_reader_that_resolves_current_once_reads_one_release(attempt: Tally, tmp_path: Path) -> None:
@@ -72,7 +56,7 @@ def test_a_reader_that_resolves_current_once_reads_one_release(attempt: Tally, t
         for number in range(1, 60 * ROUNDS):
             publish_number(layout, number)
     finally:
-        readers.report(attempt)
+        report(readers, attempt)
 
 
 def publish_number(layout: Layout, number: int) -> None:

@@ -1,0 +1,44 @@
+"""A process that is killed while it publishes to BigQuery, with a reader beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from tests.backends.released_shop import ASSETS, LOG, Shop, release_of
+from tests.faults.crash_points import StatementCrashPoint, every_crash_point
+from tests.faults.reader import Readers
+
+pytestmark = pytest.mark.gcp
+
+
+def test_a_publish_that_is_killed_at_any_statement_is_completed_by_the_next_run(
+    shop: Shop, tmp_path: Path
+) -> None:
+    def write(number: int) -> None:
+        shop.publisher.begin(f"run-{number}", (), ASSETS, LOG)
+        shop.write(number)
+        shop.publisher.close()
+
+    def publish() -> None:
+        shop.publish(f"run-{number}")
+
+    assert shop.run(1)
+    published, number = shop.publisher.published.warehouse, 2
+    assert isinstance(published, BigQueryWarehouse)
+    reader = Readers("shop", Path(published.dataset), tmp_path / "stop", 1)
+    try:
+        write(number)
+        for _ in every_crash_point(publish, StatementCrashPoint):
+            shop.publish(f"run-{number}-again")
+            assert shop.read() == release_of(number)
+            number += 1
+            write(number)
+        # The last went through.
+        assert shop.read() == release_of(number)
+    finally:
+        (seen,) = reader.stop()
+    assert seen["problems"] == []
+    assert seen["reads"] > number
+    # Three copies to return to, two tables, a view, and the record of the release.
+    assert number == 2 + 7
