@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from serverless_assets.dagster_internals import (
     AssetCheckStatus,
+    SqlEventLogStorage,
     SqlEventLogStorageMetadata,
     SqliteEventLogStorage,
 )
@@ -43,17 +44,13 @@ UPDATE_CHECK = CHECKS.update().where(
 )
 
 
-class EventLogStorage(SqliteEventLogStorage):
-    """The event log of `dagster.yaml`: a file for each run, and an index over all of them."""
+class BatchedEvents(SqlEventLogStorage):
+    """A storage that keeps the events of a thread back while it is in a batch."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The events that a thread keeps back until its batch is complete.
         self._kept: dict[int, list[dg.EventLogEntry]] = {}
         super().__init__(*args, **kwargs)
-
-    @classmethod
-    def from_config_value(cls, inst_data: Any, config_value: Any) -> "EventLogStorage":
-        return cls(inst_data=inst_data, **config_value)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -79,20 +76,6 @@ class EventLogStorage(SqliteEventLogStorage):
         else:
             super().store_event(event)
 
-    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store events of one run, none of which changes its status."""
-        rows = [self._event_to_row(event) for event in events]
-        indexed = [
-            (event, row)
-            for event, row in zip(events, rows, strict=True)
-            if event.dagster_event and event.dagster_event.event_type in INDEXED_EVENTS
-        ]
-        with self.run_connection(events[0].run_id) as connection:
-            connection.execute(EVENTS.insert(), rows)
-        if indexed:
-            with self.index_connection() as connection:
-                self._store_in_index(connection, indexed)
-
     def _store_in_index(self, connection: Connection, events: Sequence[tuple[dg.EventLogEntry, Row]]) -> None:
         (_, first), *others = events
         first_id: int = connection.execute(EVENTS.insert().returning(EVENTS.c.id), first).scalar_one()
@@ -102,10 +85,10 @@ class EventLogStorage(SqliteEventLogStorage):
             connection.execute(EVENTS.insert(), rows)
         of_assets = {}
         for id, (entry, row) in enumerate(events, first_id):
-            event = entry.get_dagster_event()
-            if event.event_type in CHECK_EVENTS:
+            event = entry.dagster_event
+            if event and event.event_type in CHECK_EVENTS:
                 self._store_check(connection, id, event, row)
-            else:
+            elif event and event.event_type in INDEXED_EVENTS:
                 self._store_asset(connection, id, event, row)
                 of_assets[id] = entry
         self._store_asset_event_tags(connection, [*of_assets.values()], [*of_assets])
@@ -151,7 +134,29 @@ class EventLogStorage(SqliteEventLogStorage):
                 connection.execute(CHECKS.insert(), {**place, **values})
 
 
+class EventLogStorage(BatchedEvents, SqliteEventLogStorage):
+    """The event log of `dagster.yaml`: a file for each run, and an index over all of them."""
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> "EventLogStorage":
+        return cls(inst_data=inst_data, **config_value)
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of one run, none of which changes its status."""
+        rows = [self._event_to_row(event) for event in events]
+        indexed = [
+            (event, row)
+            for event, row in zip(events, rows, strict=True)
+            if event.dagster_event and event.dagster_event.event_type in INDEXED_EVENTS
+        ]
+        with self.run_connection(events[0].run_id) as connection:
+            connection.execute(EVENTS.insert(), rows)
+        if indexed:
+            with self.index_connection() as connection:
+                self._store_in_index(connection, indexed)
+
+
 def one_batch(instance: dg.DagsterInstance) -> AbstractContextManager[None]:
     """Store the events of a run that this thread logs together, where that can be done."""
     storage = instance.event_log_storage
-    return storage.batch() if isinstance(storage, EventLogStorage) else nullcontext()
+    return storage.batch() if isinstance(storage, BatchedEvents) else nullcontext()

@@ -23,6 +23,7 @@ import yaml
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner, Result
+from dagster._core.storage.event_log.in_memory import InMemoryEventLogStorage
 from xdist.scheduler.loadfile import LoadFileScheduling
 
 from modal_forecast.code_version import versioned_app
@@ -31,7 +32,10 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.cli import main
 from serverless_assets.definitions import build
 from serverless_assets.environments import Environment, environment
+from serverless_assets.event_log import BatchedEvents
+from serverless_assets.forecasting.compute import Answered, Calls, Log, Size
 from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.local_compute import WORKER, LocalCompute
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs, SkipForecast
 from serverless_assets.sample_shop.api import create_app, serve
@@ -257,6 +261,44 @@ def migrations_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
+
+
+class EventsInMemory(BatchedEvents, InMemoryEventLogStorage):
+    """Events in memory that are stored in batches, as those on disk are."""
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        with self.index_connection() as connection:
+            self._store_in_index(connection, [(event, self._event_to_row(event)) for event in events])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def events_stored_in_batches() -> Iterator[None]:
+    """One by one, the events of a run that reuses all took a third of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dagster._core.storage.event_log.InMemoryEventLogStorage", EventsInMemory)
+        patch.setenv("DAGSTER_EVENT_BATCH_SIZE", "1000")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forecasts_made_once() -> Iterator[None]:
+    """The worker answers the same request with the same rows, and takes seconds: it is started once for each.
+
+    tests/forecasting/test_local_compute.py has it answer twice.
+    """
+    run = LocalCompute.run
+    answers: dict[tuple[bytes, Size], Answered] = {}
+
+    def run_once(compute: LocalCompute, request: bytes, size: Size, log: Log, calls: Calls) -> Answered:
+        if compute.worker != WORKER:
+            return run(compute, request, size, log, calls)
+        if (request, size) not in answers:
+            answers[request, size] = run(compute, request, size, log, calls)
+        return answers[request, size]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalCompute, "run", run_once)
         yield
 
 

@@ -13,13 +13,12 @@ from serverless_assets.cli import main
 from serverless_assets.cli.run import RunRefused, range_tags
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
-NO_SOURCE = {"SERVERLESS_DATASET_URL": "http://127.0.0.1:9"}
 
 
-def test_an_unknown_environment_is_refused_with_those_that_are_known(tmp_path):
-    variables = {**os.environ, "SERVERLESS_HOME": str(tmp_path), "SERVERLESS_ENV": "staging"}
-    refused = subprocess.run([SERVERLESS, "run"], env=variables, capture_output=True, text=True)
-    assert refused.returncode == 1
+def test_an_unknown_environment_is_refused_with_those_that_are_known(empty, serverless):
+    staging = replace(empty, variables={**empty.variables, "SERVERLESS_ENV": "staging"})
+    refused = serverless(staging, "run")
+    assert refused.exit_code == 1
     assert "Unknown SERVERLESS_ENV 'staging'" in refused.stderr
     assert "expected one of gcp, local" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -41,13 +40,13 @@ def test_a_run_config_that_makes_no_sense_is_refused_before_the_run(empty, serve
 
 
 def test_a_run_ends_with_a_summary_and_a_failed_one_is_gone_on_with(empty, serverless):
-    failed = serverless(replace(empty, variables={**empty.variables, **NO_SOURCE}), "run", "ingest")
+    nowhere = {"SERVERLESS_DATASET_URL": f"{empty.variables['SERVERLESS_DATASET_URL']}/nowhere"}
+    failed = serverless(replace(empty, variables={**empty.variables, **nowhere}), "run", "ingest")
     assert failed.exit_code == 1
     assert "Failed in" in failed.stdout
     assert "--resume" in failed.stdout
-    variables = {**os.environ, **empty.variables, "SERVERLESS_HOME": str(empty.home)}
-    resumed = subprocess.run([SERVERLESS, "run", "--resume"], env=variables, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    resumed = serverless(empty, "run", "--resume")
+    assert resumed.exit_code == 0, resumed.output
     assert "Succeeded in" in resumed.stdout
     assert "6 built" in resumed.stdout
     assert "nothing to resume" in serverless(empty, "run", "--resume").stderr

@@ -120,6 +120,7 @@ def test_a_second_run_reuses_everything_and_publishes_nothing(green, pipeline):
         assert now.metadata["built_by"].value == green.summary["run_id"]
 
 
+@pytest.mark.slow
 def test_everything_is_done_again_when_a_person_asks_for_it_and_the_rows_are_the_same(pipeline):
     def content():
         return [
@@ -196,7 +197,9 @@ def test_a_senseless_choice_fails_in_the_first_step_with_nothing_written(pipelin
 def test_too_little_memory_names_the_size_the_peak_and_the_next_size(pipeline, monkeypatch):
     monkeypatch.setattr("serverless_assets.forecasting.local_compute.resident_mib", lambda pid: 3000.0)
     released = (pipeline.home / "warehouse.duckdb").resolve()
-    assert not pipeline.run(REBUILD, job="forecast").success
+    # No other test asks for so many days: the worker has to be started.
+    style = CustomisedStyle(nr_days_fcst=29)
+    assert not pipeline.run(RunInputs(forecast=RunForecast(style=style)), job="forecast").success
     assert "3000 MiB of the 1024 MiB" in pipeline.reason("order_forecast")
     assert "Choose memory 2048" in pipeline.reason("order_forecast")
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
@@ -299,7 +302,11 @@ def test_a_range_of_months_is_one_run(pipeline):
     }  # fmt: skip
 
 
-def test_a_source_that_is_away_leaves_the_tables_as_they_were(pipeline):
+def test_a_source_that_is_away_leaves_the_tables_as_they_were(pipeline, monkeypatch):
+    # It is asked again without the pauses, of 8 s together.
+    monkeypatch.setattr(
+        "serverless_assets.ingestion.http_client.sleep_using_event", lambda cancelled: lambda seconds: None
+    )
     inputs = RunInputs(ingestion=Reload(dataset_url="http://127.0.0.1:9/nothing-here"))
     before = pipeline.published_rows("select count(*) from dwh.raw_stores")
     assert not pipeline.run(inputs, job="ingest", assets=["raw_stores"]).success

@@ -5,29 +5,23 @@ from types import SimpleNamespace
 import pytest
 
 from serverless_assets.automation.sensors import alerts_of, sensors
-from serverless_assets.environments import environment
 from serverless_assets.settings import Settings
 from tests.raw_tables import TABLES
 
 
 @pytest.mark.parametrize(("automation", "status"), [("off", "STOPPED"), ("on", "RUNNING")])
-def test_what_only_tells_is_on_and_what_launches_as_it_is_set(automation, status, tmp_path):
-    settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path), "SERVERLESS_AUTOMATION": automation})
-    parts = environment(settings)
+def test_what_only_tells_is_on_and_what_launches_as_it_is_set(automation, status):
+    settings = Settings.from_environ({"SERVERLESS_AUTOMATION": automation})
+    # To make them asks nobody anything.
+    unreachable = SimpleNamespace(source=None, first_month=settings.sample_end)
     assert {
-        sensor.name: sensor.default_status.value for sensor in sensors(parts, parts.raw_tables, settings)
+        sensor.name: sensor.default_status.value for sensor in sensors(unreachable, TABLES, settings)
     } == {
         "run_failed": "RUNNING",
         "recovered": "RUNNING",
         "dead_runs": "RUNNING",
         "source_updated": status,
     }
-
-
-def test_making_them_asks_nobody_anything():
-    settings = Settings.from_environ({})
-    unreachable = SimpleNamespace(source=None, first_month=settings.sample_end)
-    assert sensors(unreachable, TABLES, settings)
 
 
 def test_alerts_go_where_the_settings_say():

@@ -1,7 +1,5 @@
 """What a run asks of the warehouse and of Dagster's event log does not grow with the number of models."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +8,6 @@ import pytest
 
 from serverless_assets.dagster_internals import SqliteEventLogStorage
 from serverless_assets.instance import open_instance, prepare_dagster_home
-from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.transformation.team import Team
 
@@ -83,12 +80,3 @@ def test_queries_and_transactions_of_a_run_do_not_grow_with_the_number_of_models
     assert costs[0] == costs[1]
     # The rows are those that were counted when it was built.
     assert (outcomes["table_0"]["rows"], outcomes["view_0"]["rows"]) == (3, None)
-
-
-def test_commands_do_not_import_dbt():
-    code = (
-        "import sys, serverless_assets.cli.run; print('dbt.version' in sys.modules, 'pandas' in sys.modules)"
-    )
-    assert (
-        subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT_ROOT, text=True) == "False False\n"
-    )
