@@ -4,6 +4,7 @@ Each import says which public API would replace it. Dagster is pinned to a patch
 an upgrade, not a run, is when one of them may be gone.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -76,6 +77,7 @@ __all__ = [
     "SqlEventLogStorage",
     "SqlEventLogStorageMetadata",
     "SqliteEventLogStorage",
+    "adapt_dagster",
     "allow_runs_without_partition",
     "keep_sqlite_engines",
     "show_in_code_location",
@@ -84,6 +86,25 @@ __all__ = [
 
 # What an asset's function gives, given the frames of its inputs by name.
 Call = Callable[[Mapping[str, Any]], Iterator[Any]]
+
+
+# The beta APIs in use: code references, backfill policies, data versions of assets, owners of sensors.
+BETA_APIS = (
+    "Class `(CodeReferencesMetadataValue|LocalFileCodeReference|UrlCodeReference)`",
+    "Function `with_source_code_references`",
+    "Parameter `backfill_policy` of function `asset`",
+    "Parameter `data_version` of initializer `Output.__init__`",
+    "Parameter `owners` of initializer `SensorDefinition.__init__`",
+)
+
+
+def adapt_dagster() -> None:
+    """Have Dagster in this process work as definitions and runs here need it, without warnings of its beta
+    APIs."""
+    for api in BETA_APIS:
+        warnings.filterwarnings("ignore", f"{api} is currently in beta", dg.BetaWarning)
+    keep_sqlite_engines()
+    allow_runs_without_partition()
 
 
 _has_partitions_for_input = StepExecutionContext.has_asset_partitions_for_input

@@ -185,6 +185,27 @@ def decide_frame(
     return state, reason or frame.always or None
 
 
+def without_left_out(assets: Iterable[object], frames: Sequence[FrameAsset]) -> Iterator[dg.AssetsDefinition]:
+    """Yield the declared assets that runs write, but for frames that the project goes without."""
+    present = {frame.name for frame in frames}
+    for asset in assets:
+        if isinstance(asset, dg.AssetsDefinition) and (
+            not is_frame(asset) or asset.key.to_user_string() in present
+        ):
+            yield asset
+
+
+def reuse_frames(
+    assets: Iterable[dg.AssetsDefinition], frames: Sequence[FrameAsset], pool: str
+) -> list[dg.AssetsDefinition]:
+    """Return the assets, of which those that are frames are computed only if there is a reason to."""
+    by_name = {frame.name: frame for frame in frames}
+    return [
+        reuse_unchanged(asset, by_name[asset.key.to_user_string()], pool) if is_frame(asset) else asset
+        for asset in assets
+    ]
+
+
 def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset, pool: str) -> dg.AssetsDefinition:
     """Return the asset: its inputs are read and its function is called only if there is a reason to.
 
