@@ -7,6 +7,7 @@ import pytest
 
 from serverless_assets.names import CODE_REFERENCES, COLUMN_SCHEMA, TABLE_NAME
 from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.transformation.assets import describe_test
 from tests.conftest import Pipeline
 
 GROUPS = {"ingestion", "staging", "marts", "aggregations", "forecasting"}
@@ -29,6 +30,24 @@ def test_every_asset_has_all_of_it(specs):
         assert spec.kinds, name
         assert len(spec.description or "") > 20, name
         assert spec.metadata[CODE_REFERENCES].code_references, name
+
+
+def test_every_check_says_what_it_checks(green):
+    graph = green.definitions.resolve_asset_graph()
+    said = {key.name: graph.get(key).description for key in graph.asset_check_keys}
+    assert len(said) == 101 and all(said.values()), [name for name in said if not said[name]]
+    assert said["not_null_stg_orders_subtotal"] == "subtotal is never null."
+    assert said["items_belong_to_known_orders"] == "Every order_id is the order_id of a row of stg_orders."
+    assert said["customers_are_new_or_returning"] == "customer_type is one of: new, returning."
+    assert said["daily_revenue_has_no_gap"].startswith("No two days in a row are without revenue")
+
+
+def test_a_test_of_another_package_is_described_by_its_arguments():
+    kwargs = {"column_name": "price", "min_value": 0, "model": "{{ get_where_subquery(ref('orders')) }}"}
+    test = {"description": "", "test_metadata": {"name": "accepted_range", "kwargs": kwargs}}
+    assert describe_test(test) == "accepted_range: column_name price, min_value 0"
+    singular = {"description": "", "original_file_path": "tests/no_refunds.sql"}
+    assert describe_test(singular) == "tests/no_refunds.sql returns no row."
 
 
 def test_every_table_has_its_name_and_says_what_each_column_is(specs):

@@ -133,6 +133,55 @@ class Translator(DagsterDbtTranslator):
         # Dagster takes letters, digits and underscores alone.
         return re.sub(r"\W", "_", group, flags=re.ASCII)
 
+    def get_asset_check_spec(
+        self, asset_spec: dg.AssetSpec, manifest: Mapping[str, Any], unique_id: str, project: Any
+    ) -> dg.AssetCheckSpec | None:
+        spec = super().get_asset_check_spec(asset_spec, manifest, unique_id, project)
+        return spec and dg.AssetCheckSpec(
+            spec.name,
+            asset=spec.asset_key,
+            description=spec.description or describe_test(manifest["nodes"][unique_id]),
+            additional_deps=spec.additional_deps,
+            metadata=spec.metadata,
+            blocking=spec.blocking,
+        )
+
+
+# What dbt's own generic tests and the bundled ones say, given their arguments.
+TESTS = {
+    "not_null": "{column_name} is never null.",
+    "unique": "No two rows have the same {column_name}.",
+    "unique_combination_of_columns": "No two rows have the same {columns}.",
+    "accepted_values": "{column_name} is one of: {values}.",
+    "relationships": "Every {column_name} is the {field} of a row of {to}.",
+    "expression_is_true": "In every row: {expression}",
+    "totals_equal": "{total} is equal to {to_total} of {to}.",
+}
+
+
+def describe_test(test: Mapping[str, Any]) -> str:
+    """Return what a test of a manifest checks: its own description, or one made of its arguments."""
+    if test["description"]:
+        return str(test["description"]).strip()
+    generic = test.get("test_metadata")
+    if not generic:
+        return f"{test['original_file_path']} returns no row."
+    arguments = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value).strip()
+        for name, value in generic["kwargs"].items()
+        if name != "model"
+    }
+    if "to" in arguments:
+        # ref('stg_orders')
+        arguments["to"] = re.sub(r"\w+\(.*'(\w+)'\)", r"\1", arguments["to"])
+    arguments.setdefault("to_total", arguments.get("total", ""))
+    try:
+        return TESTS[generic["name"]].format_map(arguments)
+    except KeyError:
+        return f"{generic['name']}: " + ", ".join(
+            f"{name} {value}" for name, value in arguments.items() if value
+        )
+
 
 def asset_names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     """The name of the asset of each model of a manifest, by dbt's unique id."""
