@@ -91,7 +91,8 @@ class Jobs:
         # The client has no method for it. Replace the call by `list_row_access_policies` once there is one.
         path = f"{table.reference.path}/rowAccessPolicies"
         try:
-            answer = self.client._connection.api_request(method="GET", path=path, timeout=60.0)
+            ask = self._retry(self.client._connection.api_request)
+            answer = ask(method="GET", path=path, timeout=60.0)
         except NotFound:
             return False
         except Forbidden:

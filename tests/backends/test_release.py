@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from google.cloud import bigquery
 
+from serverless_assets.artifacts import gcs
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
@@ -162,6 +163,31 @@ def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
             shop.publisher.close()
             assert shop.read() == release_of(number)
         assert releases(shop) == ["run-1", *(f"run-{number}-again" for number in range(2, 6))]
+
+
+def test_a_run_outlasts_outages_at_any_of_its_calls(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call to BigQuery and to the bucket is answered 503 at first, from the first one of the run on."""
+    assert shop.run(1)
+    for module in (bigquery, gcs):
+        monkeypatch.setattr(module, "DEFAULT_RETRY", module.DEFAULT_RETRY.with_delay(initial=0.01))
+    asked: set[tuple[str, str, bytes]] = set()
+
+    def fail_once(request: Asked) -> Answer | None:
+        call = request.method, request.path, request.body
+        is_new = call not in asked
+        asked.add(call)
+        return Answer.error(503, "backendError", "Try again.") if is_new else None
+
+    with proxy(google.bigquery.url) as warehouse, proxy(google.gcs.url) as bucket:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", warehouse.url)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        warehouse.instead = bucket.instead = fail_once
+        assert shop.run(2)
+        warehouse.instead = bucket.instead = lambda request: None
+        assert shop.read() == release_of(2)
+    assert len(asked) > 50
 
 
 def test_a_dataset_of_an_earlier_version_continues_from_its_tables(
