@@ -92,26 +92,9 @@ def last_origin(
 def about_components(
     inputs: Inputs, fits: Mapping[str, Fit], weight: Mapping[str, float]
 ) -> dict[str, Any] | None:
-    """The parts of the harmonic candidate that weighs most; None if there is none."""
-    harmonic = {name: fit for name, fit in fits.items() if isinstance(fit, HarmonicFit)}
-    if not harmonic:
-        return None
-    heaviest = max(harmonic, key=lambda name: weight.get(name, 0.0))
-    return components(
-        heaviest, harmonic[heaviest], inputs.calendar, inputs.series.values, inputs.closed.weekdays
-    )
+    """The parts of the harmonic candidate that weighs most, as JSON values; None if there is none.
 
-
-def components(
-    name: str,
-    fit: HarmonicFit,
-    calendar: CalendarColumns,
-    values: np.ndarray,
-    closed_weekdays: Sequence[int] = (),
-    digits: int = 4,
-) -> dict[str, Any]:
-    """The parts as JSON values, a few kilobytes. What has an order is a list of [label, value], as a message
-    does not keep the order of a mapping's keys.
+    What has an order is a list of [label, value], as a message does not keep the order of a mapping's keys.
 
     scale: "factor" if the effects multiply the trend (1.1 is a tenth more), "difference" if they are added to
         it, in the unit of the history.
@@ -120,15 +103,19 @@ def components(
     yearly: [[month, effect], ...], January first; null for a month that the last year has no day of.
     holidays: name, effect on the day itself, and on the days before and after; only those that the history
         has had.
-    closed_weekdays: 0 for Monday.
     """
+    harmonic = {name: fit for name, fit in fits.items() if isinstance(fit, HarmonicFit)}
+    if not harmonic:
+        return None
+    name = max(harmonic, key=lambda name: weight.get(name, 0.0))
+    fit, calendar = harmonic[name], inputs.calendar
     factor = name.startswith("log_")
     end = len(fit.level)
     days = calendar.days[:end]
     table = calendar.table[:end]
 
     def in_unit(effect: float) -> float:
-        return float(f"{np.exp(effect) if factor else effect:.{digits}g}")
+        return float(f"{np.exp(effect) if factor else effect:.4g}")
 
     def contribution(group: str) -> np.ndarray:
         part = calendar.groups[group]
@@ -137,8 +124,8 @@ def components(
 
     week = fit.effects[calendar.groups["week"]]
     weekly = [
-        [name, None if day in closed_weekdays else in_unit(float(week[day]))]
-        for day, name in enumerate(WEEKDAYS)
+        [label, None if day in inputs.closed.weekdays else in_unit(float(week[day]))]
+        for day, label in enumerate(WEEKDAYS)
     ]
     year = contribution("year") + contribution("turn of year")
     months = days.astype("datetime64[M]")
@@ -151,14 +138,14 @@ def components(
         yearly.append([month_name, effect])
     level = np.exp(fit.level) if factor else fit.level
     starts = np.unique(months)
-    trend = [[f"{start}-01", float(f"{level[months == start].mean():.{digits + 2}g}")] for start in starts]
+    trend = [[f"{start}-01", float(f"{level[months == start].mean():.6g}")] for start in starts]
     return {
         "model": name,
         "scale": "factor" if factor else "difference",
         "trend": trend,
         "weekly": weekly,
         "yearly": yearly,
-        "holidays": _holidays(fit, calendar, values, in_unit),
+        "holidays": _holidays(fit, calendar, inputs.series.values, in_unit),
     }
 
 

@@ -11,12 +11,12 @@ import numpy as np
 WEEK = 7
 
 
-def seasonal_error(values: np.ndarray, lag: int = WEEK) -> float:
-    """Return the mean absolute difference to the value `lag` days before: the scale of MASE.
+def seasonal_error(values: np.ndarray) -> float:
+    """Return the mean absolute difference to the value of a week before: the scale of MASE.
 
     Zero if all values repeat, or no day has one to compare.
     """
-    differences = np.abs(values[lag:] - values[:-lag])
+    differences = np.abs(values[WEEK:] - values[:-WEEK])
     differences = differences[~np.isnan(differences)]
     return float(differences.mean()) if len(differences) else 0.0
 

@@ -49,12 +49,7 @@ def fits_prophet(series: DailySeries) -> bool:
     return len(values) >= MIN_DAYS and bool(np.ptp(values) > 1e-6 * largest) and 1e-200 < largest < 1e200
 
 
-def forecast_prophet(
-    series: DailySeries,
-    horizon: int,
-    holidays: Mapping[str, np.ndarray],
-    changepoint_prior_scale: float = CHANGEPOINT_PRIOR_SCALE,
-) -> np.ndarray:
+def forecast_prophet(series: DailySeries, horizon: int, holidays: Mapping[str, np.ndarray]) -> np.ndarray:
     """`horizon` values from the day after the series on, raised to zero unless the series is signed.
 
     Patterns multiply the trend unless the series is signed. Raises CandidateFailed.
@@ -74,7 +69,7 @@ def forecast_prophet(
     parameters = _optimize(
         {
             "T": len(days), "K": columns.shape[1], "S": CHANGEPOINTS, "trend_indicator": 0,
-            "tau": changepoint_prior_scale, "t": time, "t_change": turns, "cap": np.zeros(len(days)),
+            "tau": CHANGEPOINT_PRIOR_SCALE, "t": time, "t_change": turns, "cap": np.zeros(len(days)),
             "y": target, "X": columns, "sigmas": np.full(columns.shape[1], PATTERN_PRIOR_SCALE),
             "s_a": np.full(columns.shape[1], 1 if signed else 0),
             "s_m": np.full(columns.shape[1], 0 if signed else 1),

@@ -8,7 +8,7 @@ process was killed. `source_updated` has a module of its own.
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
@@ -225,15 +225,14 @@ def _alert_recovered(
     return f"{run.job_name} is well again after {duration}: people were told."
 
 
-class Freshness(NamedTuple):
-    """The kind of alert to send, if any, and the sentence of it and of the tick."""
+def judge(
+    made: datetime, now: datetime, hours: int, is_alerted: bool
+) -> tuple[Literal["forecast_stale", "forecast_fresh"] | None, str]:
+    """Judge a forecast that a run last made, or confirmed, at the time `made`.
 
-    alert: Literal["forecast_stale", "forecast_fresh"] | None
-    sentence: str
-
-
-def judge(made: datetime, now: datetime, hours: int, is_alerted: bool) -> Freshness:
-    """Judge a forecast that a run last made, or confirmed, at the time `made`."""
+    Returns:
+        the kind of alert to send, if any, and the sentence of it and of the tick.
+    """
     age = now - made
     since = f"{made:%Y-%m-%d %H:%M} UTC, {format_duration(age.total_seconds())} ago"
     if age > timedelta(hours=hours):
@@ -241,8 +240,8 @@ def judge(made: datetime, now: datetime, hours: int, is_alerted: bool) -> Freshn
             f"The forecast is of {since}; it should not be older than {hours} h. "
             "Run serverless_pipeline, and see in the last runs why it was not made."
         )
-        return Freshness(None if is_alerted else "forecast_stale", sentence)
-    return Freshness("forecast_fresh" if is_alerted else None, f"The forecast is fresh: of {since}.")
+        return None if is_alerted else "forecast_stale", sentence
+    return "forecast_fresh" if is_alerted else None, f"The forecast is fresh: of {since}."
 
 
 def forecast_stale(

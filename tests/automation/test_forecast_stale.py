@@ -106,7 +106,7 @@ def test_without_a_webhook_the_tick_says_that_nobody_was_told(world, webhook):
     ],
 )
 def test_it_is_stale_beyond_its_hours_and_told_on_the_change(age, is_alerted, alert):
-    assert judge(NOW - timedelta(hours=age), NOW, 36, is_alerted).alert == alert
+    assert judge(NOW - timedelta(hours=age), NOW, 36, is_alerted)[0] == alert
 
 
 def test_the_policy_is_one_that_dagster_shows():

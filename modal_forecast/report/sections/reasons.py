@@ -33,7 +33,7 @@ class Reason:
 class UnitEffects:
     """Converts the effects of components, which may be factors, to the unit of the series.
 
-    components: as modal_forecast.diagnostics.components() returns them.
+    components: as modal_forecast.diagnostics.about_components() returns them.
     """
 
     def __init__(self, components: Mapping[str, Any]) -> None:
