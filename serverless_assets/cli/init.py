@@ -13,12 +13,13 @@ from serverless_assets.errors import UserError
 from serverless_assets.settings import CLONE
 
 TEMPLATE = CLONE / "project_template"
-# What a project shares with the clone: the versions that it is tested with, and dbt's macros and tests.
+# What a project shares with the clone: the versions that it is tested with, dbt's profile, macros and tests.
 SHARED = (
     ".gitignore",
     "requirements.lock",
     "requirements-uv.lock",
     "dbt_project/.gitignore",
+    "dbt_project/profiles.yml",
     "dbt_project/macros",
     "dbt_project/tests/generic",
 )
