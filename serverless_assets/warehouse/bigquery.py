@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import duckdb
+import google.auth
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dagster_gcp import BigQueryResource
@@ -438,6 +439,7 @@ class BigQueryWarehouse:
     def check(self) -> str:
         with replace(self, patience=google_errors.PATIENCE_OF_A_CHECK)._jobs(self._dataset) as jobs:
             account = jobs.dry_run("select 1").user_email
+            account = account or getattr(google.auth.default()[0], "service_account_email", "")
             dataset = jobs.dataset(self._dataset)
         identity = f"jobs run in {self.jobs_project}" + (f" as {account}" if account else "")
         if dataset is None:

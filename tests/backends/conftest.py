@@ -1,7 +1,8 @@
 """The same promises on each backend: on this machine, on Google's services emulated, and on the real ones.
 
 `live` runs with the credentials of whoever runs it, and needs SERVERLESS_LIVE_PROJECT and
-SERVERLESS_LIVE_BUCKET. It works in datasets of its own, and leaves nothing.
+SERVERLESS_LIVE_BUCKET; with SERVERLESS_LIVE_EXECUTION_PROJECT, jobs run there. It works in datasets of its
+own, and leaves nothing.
 """
 
 import os
@@ -191,7 +192,7 @@ def delete_dataset(warehouse: Warehouse) -> None:
     """Delete a test's dataset with all that is in it."""
     assert isinstance(warehouse, BigQueryWarehouse)
     with client_library.Client(warehouse.project) as client:
-        for dataset in {warehouse.dataset, warehouse.published().dataset}:
+        for dataset in {warehouse.dataset, warehouse.working().dataset, warehouse.published().dataset}:
             client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
 
 

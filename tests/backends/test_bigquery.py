@@ -316,11 +316,17 @@ def test_jobs_run_in_the_execution_project_and_location_and_calls_are_on_the_pro
     assert others and all(f"/projects/{PROJECT}/" in path for path in others)
 
 
-def test_the_check_names_the_account_that_jobs_run_as(watched: Watched) -> None:
+def test_the_check_names_the_account_that_jobs_run_as(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ran = {"user_email": "loader@shop.test", "jobReference": {"projectId": "jobs-project", "jobId": "1"}}
     watched.proxy.instead = refusing("POST", "/jobs", Answer(200, ran))
     found = replace(watched.warehouse, execution_project="jobs-project").check()
     assert found == "jobs run in jobs-project as loader@shop.test; tables and views: 1"
+    be_a_robot(watched, monkeypatch, tmp_path)
+    token = {"access_token": "granted", "expires_in": 3600, "token_type": "Bearer"}
+    watched.proxy.instead = refusing("POST", "/token", Answer(200, token))
+    assert watched.warehouse.check().startswith(f"jobs run in {PROJECT} as robot@example.com; ")
 
 
 def test_what_fails_between_two_questions_is_not_said_to_be_bigquerys(watched: Watched) -> None:
