@@ -222,6 +222,7 @@ def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipelin
     assert pipeline.summary["published"]
 
 
+@pytest.mark.slow
 def test_suspicious_values_warn_with_their_count_and_stop_nothing(pipeline):
     changes = {
         "raw_customers": "if(id = min(id) over (), null, name) as name",

@@ -158,7 +158,7 @@ def open_report() -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Start a project of your own in FOLDER, without the sample shop."""
+    """Start a project of your own in FOLDER, without the shop."""
     from serverless_assets.cli.init import start_project
 
     for sentence in start_project(folder.expanduser().absolute()):
