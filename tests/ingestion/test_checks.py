@@ -1,8 +1,7 @@
-import re
-
 """The checks of raw tables: how they judge, and that they show beside what they judge."""
 
 import calendar
+import re
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
