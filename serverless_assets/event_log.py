@@ -129,8 +129,8 @@ class BatchedEvents(SqlEventLogStorage):
         key = {"asset_key": check.asset_key.to_string(), "check_name": check.name, "run_id": row["run_id"]}
         for partition in partitions:
             place = {**key, "partition": partition}
-            known = {f"known_{column}": value for column, value in place.items()}
-            if is_planned or not connection.execute(UPDATE_CHECK, {**known, **values}).rowcount:
+            planned_at = {f"known_{column}": value for column, value in place.items()}
+            if is_planned or not connection.execute(UPDATE_CHECK, {**planned_at, **values}).rowcount:
                 connection.execute(CHECKS.insert(), {**place, **values})
 
 

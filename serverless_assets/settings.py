@@ -316,12 +316,12 @@ def _refuse_misspelt(names: Collection[str], aliases: Collection[str]) -> None:
     Raises:
         SettingsError: for each of them.
     """
-    known = {alias.removeprefix(PREFIX) for alias in aliases if alias.startswith(PREFIX)}
+    settings = {alias.removeprefix(PREFIX) for alias in aliases if alias.startswith(PREFIX)}
     problems = []
     for variable in sorted(name for name in names if name.startswith(PREFIX)):
         name = variable.removeprefix(PREFIX)
-        likely = [alias for alias in sorted(known) if alias.startswith(name) or name.startswith(alias)]
-        likely += difflib.get_close_matches(name, sorted(known), 1, 0.8)
+        likely = [alias for alias in sorted(settings) if alias.startswith(name) or name.startswith(alias)]
+        likely += difflib.get_close_matches(name, sorted(settings), 1, 0.8)
         if likely:
             problems.append(f"{variable} is not a setting. Did you mean {PREFIX}{likely[0]}?")
     if problems:

@@ -46,8 +46,7 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
     yield ""
     rows = [*_rows(previous.data_hashes, state.data_hashes)]
     # Where it is known which columns the model reads, the content is theirs.
-    then, now = previous.read or previous.parents, state.read or state.parents
-    rows += _rows(then, now, "content of ")
+    rows += _rows(previous.read or previous.parents, state.read or state.parents, "content of ")
     width = max(len(part) for part, *_ in rows)
     yield f"  {'part':<{width}}  {'when built':<12}now"
     for part, before, after in rows:
@@ -55,9 +54,9 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
 
 
 def _rows(
-    then: Mapping[str, str], now: Mapping[str, str], prefix: str = ""
+    built: Mapping[str, str], now: Mapping[str, str], prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
     """Each part with the beginning of its hash in both; a dash where it is not there."""
-    for part in sorted(then.keys() | now.keys()):
-        before, after = (hashes.get(part, "-")[:10] or "unknown" for hashes in (then, now))
+    for part in sorted(built.keys() | now.keys()):
+        before, after = (hashes.get(part, "-")[:10] or "unknown" for hashes in (built, now))
         yield prefix + part, before, after

@@ -126,13 +126,13 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
         )
         return lambda node, columns: {}
     queries = CompiledQueries(manifest, project.variables["DBT_SCHEMA"], target / "compiled")
-    known: dict[str, QueryColumns] = {}
+    queries_read: dict[str, QueryColumns] = {}
 
     def read_query(node: Node, columns: Mapping[str, Sequence[str]]) -> QueryColumns:
         key = json_digest([node.id, columns])
-        if node.id in ids and key not in known:
-            known[key] = queries.read(node, columns)
-        return known.get(key, {})
+        if node.id in ids and key not in queries_read:
+            queries_read[key] = queries.read(node, columns)
+        return queries_read.get(key, {})
 
     return read_query
 

@@ -86,16 +86,19 @@ class CompiledQueries:
         path = self.compiled / properties["package_name"] / properties["original_file_path"]
         if not node.build_hash or not path.is_file():
             return {}
-        relations, known = {}, {**columns}
+        relations, columns = {}, {**columns}
         for parent in _relations(properties, self.manifest):
             name = relations[parent["relation_name"]] = relation_name(parent, self.schema)
             if parent["resource_type"] == "source" and is_raw_table(parent):
-                known[name] = [*parent["columns"]]
-        query = query_columns(path.read_text(), relations, known, self.manifest["metadata"]["adapter_type"])
+                columns[name] = [*parent["columns"]]
+        query = query_columns(path.read_text(), relations, columns, self.manifest["metadata"]["adapter_type"])
         if not query or not (properties["config"].get("contract") or {}).get("enforced"):
             return query
         # A contract casts each column to its type.
-        types = {ROWS: "", **{name.lower(): one["data_type"] for name, one in properties["columns"].items()}}
+        types = {
+            ROWS: "",
+            **{name.lower(): column["data_type"] for name, column in properties["columns"].items()},
+        }
         if [*types] != [*query]:
             return {}
         return {name: (f"{code}:{types[name]}", reads) for name, (code, reads) in query.items()}
