@@ -230,7 +230,7 @@ def _model(
     if name in sizes:
         usd = warehouse.price(sizes[name])
         reason += (
-            f"; reads {sizes[name]:,} bytes, {'at an unknown price' if usd is None else f'about ${usd:.6f}'}"
+            f"; bills {sizes[name]:,} bytes, {'at an unknown price' if usd is None else f'about ${usd:.6f}'}"
         )
     return Planned(asset, f"build{months}" if decision.build else "reuse", reason, rows)
 

@@ -40,6 +40,7 @@ from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, Stag
 
 # The list prices on demand by location, as far as they are known: SERVERLESS_BIGQUERY_PRICE tells others.
 LIST_PRICES = {"US": "6.25/TiB", "EU": "6.25/TiB"}
+MINIMUM_BYTES = 10 << 20
 # What is paid for, in bytes billed and in slot milliseconds.
 UNITS = {"TiB": 1 << 40, "slot-hour": 3_600_000}
 # Begins the names of the copies by which earlier releases can be returned to.
@@ -303,7 +304,10 @@ class BigQueryWarehouse:
 
     def bytes_to_read(self, statement: str) -> int | None:
         with self._jobs(self._dataset) as jobs:
-            return jobs.dry_run(statement).total_bytes_processed or 0
+            job = jobs.dry_run(statement)
+        # Of each table that a query reads, 10 MB are billed at least.
+        least = MINIMUM_BYTES * len(job.referenced_tables) if job.total_bytes_processed else 0
+        return max(job.total_bytes_processed or 0, least)
 
     def price(self, bytes_billed: int, slot_milliseconds: int | None = None) -> float | None:
         amount, _, unit = (self.usd or LIST_PRICES.get(self.location.upper(), "")).partition("/")

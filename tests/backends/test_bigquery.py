@@ -274,6 +274,20 @@ def test_the_work_tells_what_google_charged(watched: Watched) -> None:
     assert (work.bytes_processed, work.bytes_billed, work.slot_milliseconds) == (11, 22, 33)
 
 
+@pytest.mark.parametrize(("read", "billed"), [(0, 0), (11, 20 << 20), (1 << 30, 1 << 30)])
+def test_an_estimate_has_the_least_that_is_billed_for_each_table(
+    watched: Watched, read: int, billed: int
+) -> None:
+    tables = [{"projectId": PROJECT, "datasetId": "d", "tableId": name} for name in ("orders", "items")]
+    query = {"totalBytesProcessed": str(read), "referencedTables": tables}
+
+    def instead(request: Asked) -> Answer | None:
+        return job(request.json, "DONE", {"query": query, "totalBytesProcessed": str(read)})
+
+    watched.proxy.instead = instead
+    assert watched.warehouse.bytes_to_read("select 1") == billed
+
+
 # Who asks
 
 

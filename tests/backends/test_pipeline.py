@@ -173,7 +173,7 @@ def test_a_plan_says_what_each_model_would_read(on_gcp):
     choices = RunInputs(rebuild="all", ingestion=Reuse()).checked()
     found = {one.asset: one.reason for one in dry_run(on_gcp.parts, choices)}
     for model in ("orders", "customers", "daily_revenue"):
-        assert re.fullmatch(r"forced: rebuild all; reads [\d,]+ bytes, about \$0\.\d{6}", found[model])
+        assert re.fullmatch(r"forced: rebuild all; bills [\d,]+ bytes, about \$0\.\d{6}", found[model])
     assert found["stg_orders"] == "forced: rebuild all"
 
 
