@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from google.api_core.exceptions import PreconditionFailed
+from google.cloud import bigquery
+
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.run_lock import SECONDS_BETWEEN_MESSAGES, AtWork, RunProcess
+from serverless_assets.warehouse import RECORD_PREFIX
 from serverless_assets.warehouse.bigquery import LOCK, BigQueryWarehouse
 
 SECONDS_BETWEEN_BEATS = 30.0
@@ -51,6 +55,7 @@ class Lease:
         """
         # With clients of its own: it is used from a thread beside the run.
         self._warehouse = warehouse.for_run(run_id)
+        self._table = warehouse.reference(f"{RECORD_PREFIX}{LOCK}")
         self._holder: Mapping[str, Any] = {**asdict(RunProcess.current(run_id)), "home": _identity(home)}
         self._beats = 0
         self._taken_by: str | None = None
@@ -80,25 +85,25 @@ class Lease:
         if self._turn.acquire(timeout=SECONDS_TO_RELEASE):
             with suppress(UserError):
                 if self._taken_by is None:
-                    impatient = replace(self._warehouse, patience=SECONDS_TO_RELEASE)
-                    impatient.replace_record(LOCK, {}, self._version)
+                    self._warehouse = replace(self._warehouse, patience=SECONDS_TO_RELEASE)
+                    self._write({}, self._version)
             self._turn.release()
 
     def _acquire(self, log: logging.Logger, wait: bool) -> str:
         seen, seen_at, next_message = "", 0.0, 0.0
         while True:
-            holder, version = self._warehouse.read_record_version(LOCK)
+            holder, version = self._read()
             if version != seen:
                 seen, seen_at = version, time.monotonic()
             has_died = holder.get("home") == self._holder["home"]
             if not holder or has_died or time.monotonic() - seen_at > SECONDS_TO_LIVE:
                 if holder and not has_died:
                     log.warning(f"Taking over from {_process(holder)}, which shows no sign of life.")
-                taken = self._warehouse.replace_record(LOCK, self._holder, version)
+                taken = self._write(self._holder, version)
                 if taken:
                     return taken
                 # Another run was faster, or this one by a call whose answer got lost.
-                holder, version = self._warehouse.read_record_version(LOCK)
+                holder, version = self._read()
                 if holder == self._holder:
                     return version
                 continue
@@ -123,13 +128,35 @@ class Lease:
             return
         self._beats += 1
         now = {**self._holder, "beats": self._beats}
-        version = self._warehouse.replace_record(LOCK, now, self._version)
+        version = self._write(now, self._version)
         if version is None:
-            holder, version = self._warehouse.read_record_version(LOCK)
+            holder, version = self._read()
             if {**holder, "beats": 0} != {**now, "beats": 0}:
                 self._taken_by = str(_process(holder) or "another run")
                 return
         self._version = version
+
+    def _read(self) -> tuple[Mapping[str, Any], str]:
+        """The record, and its version, which every write changes."""
+        with self._warehouse.jobs() as jobs:
+            table = jobs.table(self._table) or jobs.client.create_table(
+                self._table, exists_ok=True, **jobs.call
+            )
+        return json.loads(table.description or "{}"), table.etag
+
+    def _write(self, holder: Mapping[str, Any], version: str) -> str | None:
+        """Write the record, in one step, if it is of this version still; its new version, else None.
+
+        That is also the answer where an answer of Google got lost and the call was made again.
+        """
+        # The client sends the version as the condition, `If-Match`.
+        reference = {"tableReference": self._table.to_api_repr(), "etag": version}
+        table = bigquery.Table.from_api_repr({**reference, "description": json.dumps(holder)})
+        with self._warehouse.jobs() as jobs:
+            try:
+                return str(jobs.client.update_table(table, ["description"], **jobs.call).etag)
+            except PreconditionFailed:
+                return None
 
 
 def _process(holder: Mapping[str, Any]) -> RunProcess | None:

@@ -21,7 +21,7 @@ import google.auth
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dagster_gcp import BigQueryResource
-from google.api_core.exceptions import BadRequest, PreconditionFailed
+from google.api_core.exceptions import BadRequest
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
@@ -403,30 +403,6 @@ class BigQueryWarehouse:
                 jobs.describe(table, json.dumps(content))
             else:
                 jobs.client.delete_table(table, not_found_ok=True, **jobs.call)
-
-    def read_record_version(self, name: str) -> tuple[Mapping[str, Any], str]:
-        """A record and its version, which every write changes."""
-        table = bigquery.Table(self.reference(f"{RECORD_PREFIX}{name}"))
-        with self._jobs(self.qualified_name(table.table_id)) as jobs:
-            existing = jobs.table(table.reference) or jobs.client.create_table(
-                table, exists_ok=True, **jobs.call
-            )
-        return json.loads(existing.description or "{}"), existing.etag
-
-    def replace_record(self, name: str, content: Mapping[str, Any], version: str) -> str | None:
-        """Write a record, in one step, if it is of this version still; its new version, else None.
-
-        That is also the answer where an answer of Google got lost and the call was made again.
-        """
-        table = bigquery.Table(self.reference(f"{RECORD_PREFIX}{name}"))
-        table.description = json.dumps(content)
-        # The client sends it as the condition, `If-Match`.
-        table = bigquery.Table.from_api_repr({**table.to_api_repr(), "etag": version})
-        with self._jobs(self.qualified_name(table.table_id)) as jobs:
-            try:
-                return str(jobs.client.update_table(table, ["description"], **jobs.call).etag)
-            except PreconditionFailed:
-                return None
 
     def drop_relation(self, table: str) -> None:
         with self._jobs(self.qualified_name(table)) as jobs:
