@@ -1,5 +1,6 @@
 """Numbers and days as people read them; assets/ticks.js writes them the same way."""
 
+import re
 from dataclasses import dataclass
 from datetime import date
 
@@ -84,4 +85,11 @@ def days(count: int) -> str:
 
 def counted(count: int, noun: str) -> str:
     """1 store, 1,180 stores"""
-    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"1 {noun}" if count == 1 else f"{count:,} {plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """stores, cities, branches"""
+    if re.search("[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"

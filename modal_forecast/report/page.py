@@ -101,7 +101,12 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {"number": formats.number, "day": formats.day, "days": formats.days}
+    environment.filters |= {
+        "number": formats.number,
+        "day": formats.day,
+        "days": formats.days,
+        "plural": formats.plural,
+    }
     environment.filters["csp_hash"] = _csp_hash
     return environment.get_template(name)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import dagster as dg
 
 from modal_forecast.messages import ForecastRefused
+from modal_forecast.report.formats import plural
 from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.budget import BudgetGuard, refusal, verdict
 from serverless_assets.failures import as_failure
@@ -288,7 +289,7 @@ def _forecast(
     rebuilt = []
     if parts:
         part_reason = decide_parts(declaration, parts, publisher.warehouse, inputs.rebuild_all).reason
-        unchanged = PARTS_UNCHANGED.format(parts.noun)
+        unchanged = PARTS_UNCHANGED.format(plural(parts.noun))
         yield Planned(parts.asset, "forecast" if part_reason else "reuse", part_reason or unchanged)
         if part_reason:
             rebuilt.append(parts.asset)

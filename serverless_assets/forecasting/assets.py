@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from modal_forecast.messages import ForecastRefused, MessageError
+from modal_forecast.report.formats import plural
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
@@ -228,7 +229,7 @@ def _forecast_total(
         data_version=dg.DataVersion(decision.fingerprint.key),
         metadata={
             **forecast_metadata,
-            f"{declaration.counted}s_left_out": history.left_out,
+            f"{plural(declaration.counted)}_left_out": history.left_out,
             **({"history": " ".join(sentences)} if sentences else {}),
         },
     )

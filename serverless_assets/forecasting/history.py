@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast.messages import ForecastRequest
+from modal_forecast.report.formats import counted, plural
 from modal_forecast.validation import check_days, check_values
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -75,9 +76,9 @@ class History:
                 "week or month is not forecast as days. Choose a relation with values by day."
             )
         if not self.table.num_rows:
-            relation, counted = self.declaration.relation, self.declaration.counted
-            reason = f"There is nothing to forecast from: {relation} has no {counted} of a day that is over."
-            raise HistoryError(" ".join([reason, *self.warnings, *self.notes, f"Load {counted}s first."]))
+            relation, noun = self.declaration.relation, self.declaration.counted
+            reason = f"There is nothing to forecast from: {relation} has no {noun} of a day that is over."
+            raise HistoryError(" ".join([reason, *self.warnings, *self.notes, f"Load {plural(noun)} first."]))
         return self.table
 
     def request(self, horizon: int) -> ForecastRequest:
@@ -235,7 +236,6 @@ def _left_out(
     if not len(days):
         return ()
     count, first, last = int(events.sum()), days[0], days[-1]
-    counted = f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
     when = f"{first}" if first == last else f"{first} to {last}"
     why = f"the day {this_day}" if first == last else f"these days {these_days}"
-    return (f"{counted} dated {when} {'is' if count == 1 else 'are'} left out: {why}.",)
+    return (f"{counted(count, noun)} dated {when} {'is' if count == 1 else 'are'} left out: {why}.",)

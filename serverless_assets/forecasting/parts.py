@@ -18,6 +18,7 @@ from modal_forecast.messages import (
     ForecastRequest,
 )
 from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
+from modal_forecast.report.formats import plural
 from serverless_assets import metadata
 from serverless_assets.forecasting.compute import Usage
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
@@ -37,7 +38,7 @@ from serverless_assets.hashing import digest
 from serverless_assets.transformation.relation_states import PARTS_KEY
 from serverless_assets.warehouse import TableShape, Warehouse
 
-UNCHANGED = "unchanged: same total, {}s and code"
+UNCHANGED = "unchanged: same total, {} and code"
 DAYS_SUMMED = 30
 
 
@@ -114,7 +115,7 @@ def forecast_parts(
         reused_rows = warehouse.row_count(parts.asset) if decision.reason is None else 0
     version = dg.DataVersion(decision.key)
     if decision.reason is None:
-        reused = metadata.outcome("reused", UNCHANGED.format(parts.noun), rows=reused_rows)
+        reused = metadata.outcome("reused", UNCHANGED.format(plural(parts.noun)), rows=reused_rows)
         return dg.MaterializeResult(asset_key=parts.asset, data_version=version, metadata=reused)
     answered = None
     if part_answers is not None and part_answers.batch.to_bytes() == decision.request:
@@ -141,7 +142,7 @@ def forecast_parts(
         data_version=version,
         metadata={
             **metadata.outcome("built", decision.reason, rows=rows.num_rows, seconds=seconds),
-            f"{parts.noun}s": len(decision.parts),
+            plural(parts.noun): len(decision.parts),
             "next_30_days": _sums(
                 run.declaration, parts, reported_parts(run.declaration, warehouse, decision.total)
             ),

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from modal_forecast.messages import AUTOMATIC, ForecastRequest
+from modal_forecast.report.formats import plural
 from serverless_assets.forecasting.forecast_file import SCHEMA
 from serverless_assets.hashing import digest
 from serverless_assets.transformation.relation_states import FORECAST_KEY, PARTS_KEY
@@ -93,5 +94,5 @@ def reason_to_forecast_parts(state: Mapping[str, Any] | None, key: str, noun: st
     if force:
         return "forced: rebuild all"
     if state is None:
-        return f"first forecast of {noun}s"
-    return None if state.get(PARTS_KEY) == key else f"new total, {noun}s or code"
+        return f"first forecast of {plural(noun)}"
+    return None if state.get(PARTS_KEY) == key else f"new total, {plural(noun)} or code"

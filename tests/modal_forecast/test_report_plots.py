@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from modal_forecast.report.formats import compact, share
+from modal_forecast.report.formats import compact, plural, share
 from modal_forecast.report.plots import (
     area_path,
     bar_plot,
@@ -103,3 +103,9 @@ def test_labels_in_charts_are_short(value, text):
 )
 def test_a_share_has_the_digits_that_tell_something(value, text):
     assert share(value) == text
+
+
+@pytest.mark.parametrize("nouns", ["store stores", "city cities", "day days", "branch branches", "box boxes"])
+def test_what_a_team_counts_has_its_regular_plural(nouns):
+    one, many = nouns.split()
+    assert plural(one) == many

@@ -75,7 +75,7 @@ def by_part(
         answer=_sum_text(noun, [window.total for window in windows], main, amounts),
         days=main.days,
         rows=tuple(rows[index] for index in ranked),
-        total=_row(f"All {noun}s", history, forecast["yhat"], main, amounts),
+        total=_row(f"All {formats.plural(noun)}", history, forecast["yhat"], main, amounts),
         note="" if main.days == 1 else WIDEST,
     )
 
