@@ -55,7 +55,7 @@ try-gcp: .venv/dev .venv-emulator/ready ## run the pipeline as in the cloud, aga
 bench-load: .venv/run ## what loading raw tables costs beside curl with DuckDB, dlt and pandas
 	@$(BIN)/python benchmarks/loading.py
 
-bench: bench bench-load bench-build bench-whole-run bench-build bench-whole-run ## what it costs beside the plain tools, into benchmarks/results
+bench: bench-load bench-build bench-whole-run ## what it costs beside the plain tools, into benchmarks/results
 
 bench-build: .venv/dev ## what building the models costs beside dbt and dagster-dbt
 	@$(BIN)/python benchmarks/building.py

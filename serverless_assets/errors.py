@@ -77,4 +77,9 @@ def _of_machine(error: BaseException) -> str | None:
             f"This user may not use the file or folder{place}: {error.strerror}. Change its owner or its "
             "permissions, or choose another folder with SERVERLESS_HOME."
         )
-    return f"The file or folder{place} cannot be used: {error.strerror}." if place else None
+    if not place:
+        return None
+    return (
+        f"The file or folder{place} cannot be used: {error.strerror}. If it is below SERVERLESS_HOME, choose "
+        "another folder for that."
+    )

@@ -322,6 +322,8 @@ def _refuse_misspelt(names: Collection[str], aliases: Collection[str]) -> None:
         name = variable.removeprefix(PREFIX)
         likely = [alias for alias in sorted(settings) if alias.startswith(name) or name.startswith(alias)]
         likely += difflib.get_close_matches(name, sorted(settings), 1, 0.8)
+        # Two letters of a short name that changed places.
+        likely += [alias for alias in sorted(settings) if sorted(alias) == sorted(name)]
         if likely:
             problems.append(f"{variable} is not a setting. Did you mean {PREFIX}{likely[0]}?")
     if problems:

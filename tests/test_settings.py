@@ -279,6 +279,8 @@ def test_a_bad_address_is_refused_without_repeating_it(url):
         ("SERVERLESS_ENVIRONMENT", "SERVERLESS_ENV"),
         ("SERVERLESS_BUDGET", "SERVERLESS_BUDGET_USD"),
         ("SERVERLESS_DATASETURL", "SERVERLESS_DATASET_URL"),
+        # Two letters changed places.
+        ("SERVERLESS_HOEM", "SERVERLESS_HOME"),
     ],
 )
 def test_a_misspelt_variable_is_refused_with_the_name_that_was_meant(misspelt, meant):
