@@ -149,6 +149,11 @@ def decide_load(
         renewed = replace(
             before.with_answer(key, response), source=source, hashed_by=HASHED_BY, cursor=loaded.cursor
         )
+        if window and not content.rows:
+            # Months that the source does not have are nothing to keep, nor to publish.
+            return LoadDecision(
+                False, f"empty: the source has no rows of {name_months(window.months())}", content.hash, None
+            )
         kept = None if renewed == before else renewed
         return LoadDecision(False, "unchanged content: not loaded", content.hash, kept)
     months_before = before.months or {}

@@ -133,6 +133,12 @@ def test_what_is_done_and_why(state, months, window, load, reason):
     assert decision.version == content(months).hash
 
 
+def test_months_that_the_source_does_not_have_are_empty_and_leave_nothing_to_publish():
+    before = decided(LOADED, {}, Window.of_months(date(2019, 3, 1), date(2019, 4, 1)))
+    assert (before.load, before.state) == (False, None)
+    assert before.reason.startswith("empty: the source has no rows of 2019-03")
+
+
 @pytest.mark.parametrize("window", [None, OF_OCTOBER])
 def test_all_is_loaded_by_force(window):
     decision = decided(LOADED, {OCTOBER: "o"} if window else BEFORE, window, force=True)
