@@ -33,10 +33,12 @@ from serverless_assets.warehouse import JobStats
 # How long dbt may take to cancel its queries (on BigQuery, by a call for each) before its process is killed.
 SECONDS_TO_CANCEL = 4.0
 RESULTS = (*MODEL_RESULTS, "LogTestResult")
-# What dbt says again at its end of nodes that failed or warned, whose own events have said it.
+# What dbt says again at its end: of nodes that failed or warned, whose own events have said it, and of an
+# error that ended the command, which is its result. dbt.log has the traceback.
 REPETITIONS = (
     "RunResultError", "RunResultErrorNoMessage", "RunResultFailure", "RunResultWarning",
     "RunResultWarningMessage", "CheckNodeTestFailure", "SQLCompiledPath",
+    "MainEncounteredError", "MainStackTrace",
 )  # fmt: skip
 # Variables that only this project sets for dbt, one invocation at a time.
 INTERNAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID", "SERVERLESS_SOURCE_SCHEMA"})

@@ -8,7 +8,7 @@ from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, A
 from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.manifest import last_green
 from tests.transformation.conftest import ROWS
-from tests.transformation.team import FIRST_MONTH, Team
+from tests.transformation.team import BASE, FIRST_MONTH, Team
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +144,17 @@ def test_each_model_has_its_own_error_and_a_skipped_one_names_what_failed(team: 
     for words, name in (("nowhere does not exist", "broken"), ("configured to fail", "unique_untested_one")):
         (sentence,) = [one for one in said if words in one]
         assert name in sentence
+
+
+def test_a_profile_with_which_dbt_cannot_work_is_told_once_and_without_a_traceback(team: Team):
+    profile = BASE["profiles.yml"].replace(
+        "threads: 1", "threads: 1\n      attach: [{path: nowhere/other.duckdb}]"
+    )
+    outcomes = team.write({"profiles.yml": profile, "models/good.sql": "select 1 as one"}).run()
+    assert "nowhere/other.duckdb" in outcomes["good"]["reason"]
+    (run,) = team.instance.get_runs()
+    said = [entry.user_message for entry in team.instance.all_logs(run.run_id) if not entry.is_dagster_event]
+    assert not any("Traceback" in one or "nowhere/other.duckdb" in one for one in said)
 
 
 def test_a_failed_test_of_several_models_fails_each_of_them(team: Team):
