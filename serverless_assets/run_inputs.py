@@ -66,8 +66,8 @@ class RunForecast(dg.Config):
     """Forecast on the environment's compute, with this much cpu and memory."""
 
     forecast: Literal["run"] = "run"
-    cpu: Cpu = Field(default="0.25", description="Cores.")
-    memory: Memory = Field(default="256", description="MiB.")
+    cpu: Cpu = Field(default="0.25", description="Cores, in quotes.")
+    memory: Memory = Field(default="256", description="MiB, in quotes.")
     style: DefaultStyle | CustomisedStyle = Field(default=DefaultStyle(), discriminator="style")
 
     @property
