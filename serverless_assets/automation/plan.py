@@ -101,8 +101,10 @@ def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Itera
         by_asset[planned.asset] = planned
         if not sections.get(planned.asset):
             yield planned
+    warehouse = environment.publisher.warehouse
     for frame in environment.python_assets:
-        by_asset[frame.name] = _python_asset(frame, by_asset, environment.publisher.warehouse, inputs)
+        with warehouse.connected():
+            by_asset[frame.name] = _python_asset(frame, by_asset, warehouse, inputs)
         yield by_asset[frame.name]
     for forecast in environment.forecasts:
         report, assets = forecast.report, {section.asset for section in forecast.sections}
@@ -174,7 +176,9 @@ def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iter
         reasons = [model.reason for id, model in left_out.items() if assets[id] == forecast.relation]
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
-        else:
+            continue
+        # To open the file for each question takes most of the time of a plan.
+        with warehouse.connected():
             yield from _forecast(environment, inputs, forecast, decisions)
 
 
