@@ -79,9 +79,14 @@ class Planned:
     reason: str
     rows: int | None = None
 
-    def __str__(self) -> str:
-        rows = "" if self.rows is None else f"{self.rows:,}"
-        return f"{self.asset:<24}{self.verdict:<16}{rows:>12}  {self.reason}"
+
+def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:
+    """The plan as a table of text: a heading, and a line for each asset."""
+    width = max([22, *(len(planned.asset) for planned in plan)]) + 2
+    yield f"{'asset':<{width}}{'what':<16}{'rows':>12}  why"
+    for planned in plan:
+        rows = "" if planned.rows is None else f"{planned.rows:,}"
+        yield f"{planned.asset:<{width}}{planned.verdict:<16}{rows:>12}  {planned.reason}"
 
 
 def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:

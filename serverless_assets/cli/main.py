@@ -112,7 +112,7 @@ def ui(port: int) -> None:
 def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> None:
     """Say what a run would do and why, and change nothing."""
     settings = Settings.from_environ()
-    from serverless_assets.automation.plan import dry_run
+    from serverless_assets.automation.plan import dry_run, plan_lines
     from serverless_assets.cli.run import run_inputs
     from serverless_assets.environments import environment
 
@@ -120,9 +120,8 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
     parts = environment(settings)
     if start := parts.publisher.look_ahead():
         click.echo(f"{start}\n")
-    click.echo(f"{'asset':<24}{'what':<16}{'rows':>12}  why")
-    for planned in dry_run(parts, inputs):
-        click.echo(planned)
+    for line in plan_lines([*dry_run(parts, inputs)]):
+        click.echo(line)
 
 
 @main.command()

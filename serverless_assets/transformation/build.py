@@ -353,9 +353,10 @@ def plan_table(decision: BuildDecision, plan: Plan) -> Mapping[str, dg.TableMeta
 def plan_text(decisions: Sequence[BuildDecision]) -> str:
     """The plan for a person: how many are built and reused, then a line for each."""
     built = sum(decision.build for decision in decisions)
+    width = max([22, *(len(decision.node.name) for decision in decisions)]) + 2
     lines = [f"{len(decisions) - built} reused, {built} built"]
     for decision in decisions:
         months = f" ({len(decision.months)} months)" if decision.months is not None else ""
         verb = f"build{months}" if decision.build else "reuse"
-        lines.append(f"{decision.node.name:<24} {verb:<18} {decision.reason}")
+        lines.append(f"{decision.node.name:<{width}} {verb:<18} {decision.reason}")
     return "\n".join(lines)

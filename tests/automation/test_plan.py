@@ -1,7 +1,7 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.plan import _forecast, dry_run
+from serverless_assets.automation.plan import Planned, _forecast, dry_run, plan_lines
 from serverless_assets.environments import environment
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings
@@ -113,6 +113,11 @@ def test_the_command_says_the_plan(pipeline, serverless):
     assert told.exit_code == 0, told.output
     assert len(told.stdout.splitlines()) == 24, "a heading, and a line for each asset"
     assert told.stdout.count("unchanged") == 23
+
+
+def test_the_column_of_names_is_as_wide_as_the_longest_of_them():
+    lines = [*plan_lines([Planned("a" * 40, "build", "new"), Planned("orders", "reuse", "unchanged", 5)])]
+    assert {line.index(word) for line, word in zip(lines, ("what", "build", "reuse"), strict=True)} == {42}
 
 
 def test_a_plan_without_the_forecasts_table_says_what_is_missing(tmp_path):
