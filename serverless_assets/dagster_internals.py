@@ -58,6 +58,10 @@ from dagster._core.storage.tags import (
 
 # The type of an event's `error`: an export from `dagster` would replace it.
 from dagster._utils.error import SerializableErrorInfo
+
+# What mistakes in a defs.yaml are raised with: exports from `dagster` would replace these.
+from dagster.components.core.component_tree import ComponentTreeException
+from dagster_shared.error import DagsterUnresolvableSymbolError
 from sqlalchemy import Engine, Pool, create_engine
 
 __all__ = [
@@ -72,6 +76,8 @@ __all__ = [
     "WILL_RETRY_TAG",
     "AssetCheckStatus",
     "CapturedLogContext",
+    "ComponentTreeException",
+    "DagsterUnresolvableSymbolError",
     "LocalComputeLogManager",
     "SerializableErrorInfo",
     "SqlEventLogStorage",

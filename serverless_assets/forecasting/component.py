@@ -2,13 +2,17 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
 import dagster as dg
+import yaml
+from pydantic import ValidationError
 
+from serverless_assets.dagster_internals import ComponentTreeException, DagsterUnresolvableSymbolError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import FIRST_FORECAST
 from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
@@ -71,9 +75,11 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
     first_table: the table of the bundled forecast, which is named FIRST_FORECAST.
 
     Raises:
-        SettingsError: two have one name, or one reads a relation that the project does not have.
+        SettingsError: a defs.yaml has mistakes, two forecasts have one name, or one reads a relation that the
+            project does not have.
     """
-    declared = defs_folder().get_all_components(of_type=Forecast)
+    with _mistakes_in_words():
+        declared = defs_folder().get_all_components(of_type=Forecast)
     names = [forecast.name for forecast in declared]
     if twice := {name for name in names if names.count(name) > 1}:
         raise SettingsError(f"Several forecasts are named {', '.join(twice)}: give each a name of its own.")
@@ -95,7 +101,39 @@ def build_defs_folder(build: Build) -> dg.Definitions:
     tree = defs_folder()
     token = _build.set(build)
     try:
-        # The whole tree would list the components of every package, which imports all of them.
-        return tree.build_defs(tree.defs_module_path)
+        with _mistakes_in_words():
+            # The whole tree would list the components of every package, which imports all of them.
+            return tree.build_defs(tree.defs_module_path)
     finally:
         _build.reset(token)
+
+
+@contextmanager
+def _mistakes_in_words() -> Iterator[None]:
+    """Raise what is wrong in a file of the defs folder; Dagster raises a picture of the folder about it."""
+    try:
+        yield
+    except ComponentTreeException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValidationError):
+            # `loc` has the attribute, the file and the line. That text is none, either, is no news: Dagster
+            # takes text in place of any value.
+            mistakes = [
+                f"{mistake['loc'][0]}: {_in_words(mistake)}"
+                for mistake in cause.errors()
+                if ".str at " not in str(mistake["loc"][0])
+            ]
+            raise SettingsError("\n".join(mistakes)) from None
+        if isinstance(cause, DagsterUnresolvableSymbolError | yaml.YAMLError):
+            component = str(error).partition("\n")[0].removeprefix("Error while loading component ")
+            raise SettingsError(f"{component} {cause}") from None
+        # Of a Python file: its traceback says where.
+        raise cause from None
+
+
+def _in_words(mistake: Mapping[str, Any]) -> str:
+    if mistake["type"] == "extra_forbidden":
+        return "there is no such attribute."
+    if mistake["type"] == "missing":
+        return "it is missing."
+    return f"{mistake['msg'].removeprefix('Value error, ')}; it is {mistake['input']!r}."

@@ -98,6 +98,31 @@ def test_what_cannot_be_declared_is_refused_by_its_attribute(attributes, said):
         ForecastDeclaration(**{**GUESTS, **attributes})
 
 
+def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_path, monkeypatch):
+    file = tmp_path / "team" / "defs" / "weekly" / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "team" / "defs" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(component, "ROOT_MODULE", "team")
+
+    def refused(attributes: object, kind: str = "serverless_assets.Forecast") -> list[str]:
+        file.write_text(yaml.safe_dump({"type": kind, "attributes": attributes}))
+        with pytest.raises(SettingsError) as error:
+            component.read_forecasts({"nodes": {}, "sources": {}}, "order_forecast")
+        return str(error.value).splitlines()
+
+    wrong = {**GUESTS, "country": "Germany", "grain": "week", "horizon": [2], "sing": "any"}
+    country, grain, horizon, sing = sorted(refused(wrong))
+    assert re.match(
+        rf"attributes\.country at {file}:\d+: .*pattern '\^\[A-Z\].*; it is 'Germany'\.$", country
+    )
+    assert re.match(rf"attributes\.grain at {file}:\d+: a grain of 'week' is not supported", grain)
+    assert "valid integer; it is [2]." in horizon
+    assert re.match(rf"attributes\.sing at {file}:\d+: there is no such attribute\.$", sing)
+    [unknown] = refused({}, "serverless_assets.Forecst")
+    assert unknown == "weekly[0]: Module `serverless_assets` has no attribute `Forecst`."
+
+
 @pytest.mark.parametrize("step", [7, 30])
 def test_a_series_by_week_or_month_is_not_forecast_as_days(step):
     rows = revenue({LAST.fromordinal(LAST.toordinal() - step * n): 10 for n in range(40)})
