@@ -72,17 +72,18 @@ def last_origin(
     bounds: Sequence[Mapping[str, np.ndarray]],
 ) -> dict[str, Any] | None:
     """The back-test from the latest origin, to be drawn: first_ds, actual (null where missing), forecast, and
-    lower_80 and upper_80 if it has bounds."""
+    lower_80 and upper_80 if it has bounds. As in a forecast, nothing is below zero unless the history is."""
     if not origins:
         return None
     origin = origins[0]
     actual = [None if np.isnan(value) else _short(value) for value in origin.actual]
+    lowest = -np.inf if series.is_signed() else 0.0
     return {
         "first_ds": str(series.days[origin.index]),
         "actual": actual,
-        "forecast": [_short(value) for value in held_out[0]],
+        "forecast": [_short(value) for value in np.maximum(held_out[0], lowest)],
         **{
-            f"{side}_80": [_short(value) for value in bounds[0][f"yhat_{side}_80"]]
+            f"{side}_80": [_short(value) for value in np.maximum(bounds[0][f"yhat_{side}_80"], lowest)]
             for side in ("lower", "upper")
             if bounds
         },

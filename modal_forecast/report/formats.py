@@ -1,7 +1,8 @@
 """Numbers and days as people read them; assets/ticks.js writes them the same way."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import date
 
 UNKNOWN = "n/a"
@@ -37,6 +38,11 @@ class Amounts:
             return f"-{symbol}{text[1:]}" if text.startswith("-") else f"{symbol}{text}"
         return f"{text} {self.unit}".rstrip()
 
+    def of_one_precision(self, values: Iterable[float | None]) -> "Amounts":
+        """How values that are read together are written: without decimals if one is too large for them."""
+        large = any(value is not None and abs(value) >= 100 for value in values)
+        return replace(self, decimals=0) if large else self
+
     def signed(self, value: float | None) -> str:
         """+$310 or -$310; no sign before a zero"""
         text = self(value)
@@ -52,12 +58,12 @@ def number(value: float | None, decimals: int) -> str:
     return UNKNOWN if value is None else f"{value:z,.{decimals}f}"
 
 
-def compact(value: float) -> str:
-    """310, 1.3k or 2.5M: for the labels inside small charts, where there is room for five characters"""
+def compact(value: float, digits: int = 3) -> str:
+    """310, 1.3k or 2.5M: for the labels inside small charts, where there is room for few characters"""
     for factor, suffix in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor * 0.9995:
-            return f"{value / factor:z.3g}{suffix}"
-    return f"{value:z.3g}"
+            return f"{value / factor:z.{digits}g}{suffix}"
+    return f"{value:z.{digits}g}"
 
 
 def change(value: float) -> str:

@@ -146,12 +146,17 @@ class ChartData:
 
     @cached_property
     def decimals(self) -> int:
-        """As chosen; else cents for money, none for counts and amounts in the millions, or what it takes."""
+        """As chosen; else none for counts and amounts in the millions, cents for money, or what it takes.
+
+        A count of less than ten a day has one, as a forecast of 0.4 would be zero without.
+        """
         if self.chosen_decimals is not None:
             return self.chosen_decimals
         largest = self.largest
-        if largest >= 1e7 or (largest >= 100 and all(value.is_integer() for value in self.history.known())):
+        if largest >= 1e7:
             return 0
+        if all(value.is_integer() for value in self.history.known()):
+            return 1 if 0 < largest < 10 else 0
         return 2 if largest >= 1 or largest == 0 else 2 - math.floor(math.log10(largest))
 
     def ranges(self) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from modal_forecast.report.formats import compact
 Values = Sequence[float | None]
 Scale = Callable[[float], float]
 HEIGHT = 130
+# As a share of the largest value: a smaller change is not magnified.
+SMALLEST_CHANGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def line_plot(
     drawn = [value for values in rows for value in values if value is not None] or [0.0]
     ticks = round_values(min(drawn), max(drawn))
     low, high = ticks[0], ticks[-1]
+    # Enough to tell one mark from the next, and to write it as it is.
+    digits = 3 + max(0, math.floor(math.log10(max(-low, high) / (ticks[1] - ticks[0]))))
 
     def y(value: float) -> float:
         return (high - value) / (high - low) * height
@@ -85,7 +89,7 @@ def line_plot(
     return Plot(
         height,
         tuple(labels),
-        tuple(Mark(round(y(value), 1), compact(value)) for value in ticks),
+        tuple(Mark(round(y(value), 1), compact(value, digits)) for value in ticks),
         tuple(shapes),
         zero=round(y(0), 1) if low <= 0 <= high else None,
     )
@@ -119,7 +123,11 @@ def round_values(low: float, high: float) -> list[float]:
     """Return two to five round values around low and high; the first is zero if that costs less than half."""
     if 0 < low < high / 2:
         low = 0.0
-    span = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low
+    if span < SMALLEST_CHANGE * size or not span:
+        # In a picture of it alone, a flat line would look like a mountain.
+        span = size or 1.0
     power = 10 ** math.floor(math.log10(span / 3))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= span / 3 * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -118,6 +118,7 @@ def test_revenue_is_never_forecast_below_zero():
     assert columns(answer, BOUNDS).min() == 0.0
     assert answer.diagnostics["clipped_days"] > 20
     assert f"clipped at zero: {answer.diagnostics['clipped_days']} of 30 days" in logged[-1]
+    assert min(answer.diagnostics["last_origin"]["lower_80"]) == 0
 
 
 def test_a_series_that_is_often_negative_may_become_so_again():

@@ -157,7 +157,15 @@ def test_a_report_with_nothing_to_show_is_refused():
 
 @pytest.mark.parametrize(
     ("values", "decimals"),
-    [([12_345.67], 2), ([1.25], 2), ([0.0042], 5), ([0.0], 2), ([120.0, 80.0], 0), ([12_345_678.9], 0)],
+    [
+        ([12_345.67], 2),
+        ([1.25], 2),
+        ([0.0042], 5),
+        ([0.0], 0),
+        ([12.0, 8.0], 0),
+        ([2.0, 0.0], 1),
+        ([12_345_678.9], 0),
+    ],
 )
 def test_decimals_suit_the_size_of_the_values(values, decimals):
     assert ChartData.of(ReportInput(history(values), forecast(values))).decimals == decimals

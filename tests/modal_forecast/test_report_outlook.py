@@ -139,6 +139,15 @@ def test_sentences_drop_the_cents_where_values_are_in_the_thousands():
     assert Amounts.of("USD", 2, 45.0)(12.5) == "$12.50"
 
 
+def test_amounts_that_are_read_together_have_one_precision():
+    amounts = Amounts.of("kg", 2, 45.0)
+    assert [amounts.of_one_precision([95.57, 109.0, None])(value) for value in (95.57, 109.0)] == [
+        "96 kg",
+        "109 kg",
+    ]
+    assert amounts.of_one_precision([12.5, 45.0])(12.5) == "12.50 kg"
+
+
 def test_the_bounds_of_a_sum_are_as_wide_as_the_back_test_saw_sums_miss():
     widths = measured_widths({"backtest": {"sums": {"7": {"width": 0.6}, "30": {"width": 0.4}}}})
     past = before([1.0])

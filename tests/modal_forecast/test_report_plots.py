@@ -44,6 +44,7 @@ def test_nothing_known_draws_nothing():
         (1_000, 3_900, [0, 2_000, 4_000]),
         (-180, 260, [-200, 0, 200, 400]),
         (5, 5, [4, 6]),
+        (13.72, 13.79, [10, 15]),
         (0, 0, [0, 0.5, 1.0]),
     ],
 )
@@ -58,6 +59,15 @@ def test_highest_and_lowest_value_touch_the_marks_that_belong_to_them():
     plot = line_plot([("actual", [0.0, 30.0])], [], height=100)
     assert (plot.marks[0].y, plot.marks[-1].y, plot.zero) == (100, 0, 100)
     assert plot.shapes[0].d == "M0 100L100 0"
+
+
+def test_no_two_marks_of_an_axis_have_one_label():
+    marks = line_plot([("part", [13.71, 13.93])], []).marks
+    assert [mark.text for mark in marks] == ["13.7", "13.8", "13.9", "14"]
+    marks = line_plot([("part", [1_301.0, 1_326.0])], []).marks
+    assert [mark.text for mark in marks] == ["1.3k", "1.31k", "1.32k", "1.33k"]
+    marks = line_plot([("part", [13.1, 13.8])], []).marks
+    assert [mark.text for mark in marks] == ["13", "13.25", "13.5", "13.75", "14"]
 
 
 def test_bars_stand_on_zero_or_hang_from_it_in_proportion():

@@ -85,6 +85,17 @@ def test_the_error_over_a_month_is_said_if_the_back_test_tells_it():
     assert view.answer.startswith("It is off by 8.6% on a typical day, and by 5.2% over 30 days.")
 
 
+def test_a_large_bias_is_said_before_anything_else():
+    view = accuracy(DIAGNOSTICS | {"backtest": DIAGNOSTICS["backtest"] | {"bias": -0.11}}, DOLLARS)
+    assert view is not None
+    assert view.answer.startswith(
+        "When tried on the past, it was 11% too low on the whole: more came than it said. It is off by 8.6%"
+    )
+    assert view.cards[0].beside == (
+        "about as many as promised, though the forecast was too low on the whole",
+    )
+
+
 def test_a_score_that_is_not_known_has_no_card():
     scores = {"origins": 1, "horizon_days": 7, "coverage_80": 0.8, "wape": None}
     view = accuracy(DIAGNOSTICS | {"backtest": scores, "candidates": {}}, DOLLARS)
@@ -269,7 +280,7 @@ def test_stores_that_add_up_to_the_total_are_said_to_and_come_largest_first():
         ("Small", "$60", "$90", "$81 to $99", "+50.0%"),
     ]
     assert view.total.expected == "$360"
-    assert view.note != "", "these bounds add up those of days"
+    assert view.note.startswith("The bounds of each store are the sum of its 80% bounds of each day.")
 
 
 def test_stores_that_do_not_add_up_are_said_not_to():

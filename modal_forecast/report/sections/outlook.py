@@ -147,6 +147,7 @@ def outlook(history: Daily, windows: Sequence[WindowTotal], amounts: Amounts) ->
 
 
 def _answer(window: WindowTotal, amounts: Amounts) -> str:
+    amounts = amounts.of_one_precision([window.total, window.lower, window.upper])
     period = "the next day" if window.days == 1 else f"the next {window.days} days"
     between = _bounds(window, amounts)
     expected = f"Expect about {amounts(window.total)} in {period}" + (f", {between}." if between else ".")
@@ -159,6 +160,7 @@ def _answer(window: WindowTotal, amounts: Amounts) -> str:
 
 
 def _card(window: WindowTotal, amounts: Amounts) -> Card:
+    amounts = amounts.of_one_precision([window.total, window.lower, window.upper, window.last_year])
     if window.change is not None:
         last_year = f"{formats.change(window.change)} on last year's {amounts(window.last_year)}"
     elif window.last_year is not None:

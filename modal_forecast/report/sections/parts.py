@@ -15,7 +15,6 @@ from modal_forecast.report.values import Daily, read_daily, total
 
 # Half a percent: a smaller difference cannot be seen in the amounts shown.
 SUM_TOLERANCE = 0.005
-WIDEST = "The bounds of a store add up each day's 80% bounds: less is likely."
 SPARK_HEIGHT = 26
 WEEKS_BACK, WEEKS_AHEAD = 26, 9
 COLUMNS = ("yhat", "yhat_lower_80", "yhat_upper_80")
@@ -63,12 +62,20 @@ def by_part(
         # A part that begins soon has no history, and one that is too young no forecast.
         return read_daily(table, column) if table.num_rows else Daily(first, ())
 
-    windows, rows = [], []
-    for part in parts:
-        past = daily(part["history"], "y")
-        ahead = {column: daily(part["forecast"], column) for column in COLUMNS}
-        windows.append(window_total(past, ahead, main.days, {}))
-        rows.append(_row(str(part["name"]), past, ahead["yhat"], windows[-1], amounts))
+    series = [
+        (
+            str(part["name"]),
+            daily(part["history"], "y"),
+            {column: daily(part["forecast"], column) for column in COLUMNS},
+        )
+        for part in parts
+    ]
+    windows = [window_total(past, ahead, main.days, {}) for _, past, ahead in series]
+    amounts = amounts.of_one_precision(window.total for window in [*windows, main])
+    rows = [
+        _row(name, past, ahead["yhat"], window, amounts)
+        for (name, past, ahead), window in zip(series, windows, strict=True)
+    ]
     ranked = sorted(range(len(rows)), key=lambda index: -(windows[index].total or 0))
     return PartsSection(
         noun=noun,
@@ -76,7 +83,10 @@ def by_part(
         days=main.days,
         rows=tuple(rows[index] for index in ranked),
         total=_row(f"All {formats.plural(noun)}", history, forecast["yhat"], main, amounts),
-        note="" if main.days == 1 else WIDEST,
+        note=""
+        if main.days == 1
+        else f"The bounds of each {noun} are the sum of its 80% bounds of each day. Good and bad days partly "
+        "cancel out, so they are wider than needed.",
     )
 
 

@@ -25,13 +25,17 @@ def by_period(
         ("By week", _monday, _week_label, WEEKS_SHOWN),
         ("By month", lambda day: day.replace(day=1), _month_label, None),
     ):
-        rows = []
+        periods = {}
         for days in _periods(forecast["yhat"], first_day)[:most]:
             last_year = [_a_year_before(day, caption == "By week") for day in days]
             period = total_of(days, [day for day in last_year if day], history, forecast, widths)
             if period.total is not None:
-                rows.append(_row(label(days, forecast["yhat"].start), period, amounts))
-        if rows:
+                periods[label(days, forecast["yhat"].start)] = period
+        if periods:
+            shown = amounts.of_one_precision(
+                value for period in periods.values() for value in (period.total, period.lower, period.upper)
+            )
+            rows = [_row(name, period, shown) for name, period in periods.items()]
             tables.append(Table(caption, (caption.removeprefix("By ").capitalize(), *HEADINGS), tuple(rows)))
     return tuple(tables)
 

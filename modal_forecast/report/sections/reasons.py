@@ -104,7 +104,8 @@ def trend_text(trend: Sequence[tuple[date, float]], first: date, amounts: Amount
         f", {formats.share(abs(level / before - 1))} {'more' if level > before else 'less'} than {since}"
     )
     step = amounts(abs(level - before) / months)
-    return f"{direction} by about {step} a month. A u{usual}{difference if before > 0 else ''}."
+    speed = f"by about {step} a month. A u" if any(digit in "123456789" for digit in step) else "slowly: a u"
+    return f"{direction} {speed}{usual}{difference if before > 0 else ''}."
 
 
 def _week(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
@@ -158,6 +159,7 @@ def _holidays(
     ]
     more = len(ahead) - HOLIDAYS_SHOWN
     largest = max(abs(effect) for *_, effect in rows) or 1
+    amounts = amounts.of_one_precision(effect for *_, effect in rows)
     name, day, effect = rows[0]
     answer = f"Next: {name} on {formats.day(day)}, {amounts.signed(effect)} on that day."
     return Reason(
@@ -201,5 +203,6 @@ def _extremes(effects: Sequence[float], names: Sequence[str], kind: str, amounts
 def _effects_table(
     caption: str, heading: str, names: Sequence[str], effects: Sequence[float], amounts: Amounts
 ) -> Table:
+    amounts = amounts.of_one_precision(effects)
     rows = tuple((name, amounts.signed(effect)) for name, effect in zip(names, effects, strict=True))
     return Table(caption, (heading, "Effect on a day"), rows)
