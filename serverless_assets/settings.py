@@ -109,7 +109,7 @@ def _modal_name(longest: int) -> AfterValidator:
 def _whole_number(example: int, smallest: int = 0) -> BeforeValidator:
     def parse(value: object) -> int:
         if not str(value).isdecimal() or int(str(value)) < smallest:
-            raise ValueError(f"a whole number such as {example}")
+            raise ValueError(f"a whole number such as {example}, {smallest} at least")
         return int(str(value))
 
     return BeforeValidator(parse)
@@ -313,6 +313,8 @@ class Settings(BaseModel):
 def _refuse_misspelt(names: Collection[str], aliases: Collection[str]) -> None:
     """Refuse variables that look like a setting but are none; a dbt project may read others of this prefix.
 
+    Of the others, those whose first word is nearly `SERVERLESS` and which are nearly the name of a setting.
+
     Raises:
         SettingsError: for each of them.
     """
@@ -326,6 +328,11 @@ def _refuse_misspelt(names: Collection[str], aliases: Collection[str]) -> None:
         likely += [alias for alias in sorted(settings) if sorted(alias) == sorted(name)]
         if likely:
             problems.append(f"{variable} is not a setting. Did you mean {PREFIX}{likely[0]}?")
+    for variable in sorted(names):
+        word = variable.partition("_")[0] + "_"
+        if word != PREFIX and difflib.get_close_matches(word, [PREFIX], 1, 0.8):
+            likely = difflib.get_close_matches(variable, [PREFIX + name for name in settings], 1, 0.85)
+            problems += [f"{variable} is not a setting. Did you mean {name}?" for name in likely]
     if problems:
         raise SettingsError("\n".join(problems))
 

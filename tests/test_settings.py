@@ -213,6 +213,7 @@ def test_variables_are_read_from_the_projects_env_file_unless_they_are_set(monke
         ("SERVERLESS_SAMPLE_SEED", "-1", "whole number"),
         ("SERVERLESS_SAMPLE_SEED", "1.5", "whole number"),
         ("SERVERLESS_SAMPLE_SEED", "²", "whole number"),
+        ("SERVERLESS_KEEP_RELEASES", "1", "2 at least"),
         ("SERVERLESS_SAMPLE_END", "2026-02-30", "2026-01-31"),
         ("SERVERLESS_SAMPLE_END", "yesterday", "2026-01-31"),
         ("DBT_SCHEMA", "dwh; drop schema dwh", "dwh"),
@@ -281,6 +282,11 @@ def test_a_bad_address_is_refused_without_repeating_it(url):
         ("SERVERLESS_DATASETURL", "SERVERLESS_DATASET_URL"),
         # Two letters changed places.
         ("SERVERLESS_HOEM", "SERVERLESS_HOME"),
+        # The prefix.
+        ("SERVERLES_ENV", "SERVERLESS_ENV"),
+        ("SERVERELESS_HOME", "SERVERLESS_HOME"),
+        ("SEVERLESS_DATASET_URL", "SERVERLESS_DATASET_URL"),
+        ("SERVERLESSENV", "SERVERLESS_ENV"),
     ],
 )
 def test_a_misspelt_variable_is_refused_with_the_name_that_was_meant(misspelt, meant):
@@ -294,5 +300,8 @@ def test_variables_that_a_dbt_project_may_read_are_left_alone():
         "SERVERLESS_MONTHS",
         "SERVERLESS_RUN_ID",
         "SERVERLESS_LIVE_LOCATION",
+        "DBT_SERVERLESS_HOME",
+        "SERVER_HOME",
+        "SERVERLES_HOMEPAGE_OF_THE_TEAM",
     )
     Settings.from_environ(dict.fromkeys(others, "x"))

@@ -113,6 +113,8 @@ def _mistakes_in_words() -> Iterator[None]:
     """Raise what is wrong in a file of the defs folder; Dagster raises a picture of the folder about it."""
     try:
         yield
+    except (DagsterUnresolvableSymbolError, yaml.YAMLError) as error:
+        raise SettingsError(f"A `type` or file in {ROOT_MODULE}/defs cannot be read: {error}") from None
     except ComponentTreeException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ValidationError):
@@ -124,9 +126,6 @@ def _mistakes_in_words() -> Iterator[None]:
                 if ".str at " not in str(mistake["loc"][0])
             ]
             raise SettingsError("\n".join(mistakes)) from None
-        if isinstance(cause, DagsterUnresolvableSymbolError | yaml.YAMLError):
-            component = str(error).partition("\n")[0].removeprefix("Error while loading component ")
-            raise SettingsError(f"{component} {cause}") from None
         # Of a Python file: its traceback says where.
         raise cause from None
 
