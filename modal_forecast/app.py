@@ -34,8 +34,10 @@ app = modal.App(APP_NAME)
     retries=0,
     scaledown_window=2,
 )
-def forecast(request: bytes, code: str) -> dict[str, Any]:
+def forecast(request: bytes, code: str, cores: int = 1) -> dict[str, Any]:
     """Answer the bytes of a ForecastRequest from a caller whose own code is of version `code`.
+
+    cores: the most that the call may use. A container sees all cores of its host.
 
     Returns:
         `code`: the version of this worker's code.
@@ -50,7 +52,7 @@ def forecast(request: bytes, code: str) -> dict[str, Any]:
     block_pandas()
     from modal_forecast.handler import handle
 
-    return {"code": own, "answer": handle(request, lambda line: print(line, flush=True))}
+    return {"code": own, "answer": handle(request, lambda line: print(line, flush=True), cores)}
 
 
 @app.local_entrypoint()

@@ -81,10 +81,13 @@ def forecast_batch(batch: ForecastBatch, log: Log = ignore, processes: int = 1) 
     return BatchAnswer(reconciled)
 
 
-def processes_for(batch: ForecastBatch) -> int:
-    """Return one for each cpu that this process may use and series of the batch, as far as memory goes."""
+def processes_for(batch: ForecastBatch, cores: int | None = None) -> int:
+    """Return one for each cpu that this process may use and series of the batch, as far as memory goes.
+
+    cores: the most to use; None for all that this process may run on.
+    """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(cpus, batch.cpus or cpus, len(batch.histories))
+    processes = min(cpus, cores or cpus, batch.cpus or cpus, len(batch.histories))
     memory = batch.memory_mib or _memory_limit_mib()
     if memory is not None:
         left = memory - ONE_PROCESS_MIB - SERIES_MIB * len(batch.histories)

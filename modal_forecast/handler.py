@@ -15,8 +15,10 @@ from modal_forecast.model import Log, forecast
 from modal_forecast.resources import measured
 
 
-def handle(raw_request: bytes, log: Log) -> bytes:
+def handle(raw_request: bytes, log: Log, cores: int | None = None) -> bytes:
     """Answer the bytes of a ForecastRequest or ForecastBatch with those of the answer.
+
+    cores: the most to use; None for all that this process may run on.
 
     A series that cannot be forecast is refused in the answer, and a request that cannot be read is answered
     with the bytes of a ForecastRefused. An exception that leaves this function is a bug, not an unfit input.
@@ -26,7 +28,7 @@ def handle(raw_request: bytes, log: Log) -> bytes:
     except MessageError as error:
         log(f"refused: {error}")
         return ForecastRefused(str(error)).to_bytes()
-    processes = processes_for(batch)
+    processes = processes_for(batch, cores)
     with measured() as usage:
         answer = forecast_batch(batch, log, processes)
     diagnostics = asdict(usage) | ({"processes": processes} if len(batch.histories) > 1 else {})

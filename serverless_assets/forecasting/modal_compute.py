@@ -110,13 +110,13 @@ class ModalCompute:
             # A fraction of a core is what the work is sure to get, and a whole one the most that it may use,
             # as in the local compute. Memory is held to what was asked for, and so is the bill.
             sized = function.with_options(
-                cpu=(size.cpu, _max_cores(size)),
+                cpu=(size.cpu, float(_max_cores(size))),
                 memory=(size.memory, size.memory),
                 timeout=math.ceil(self.deadline_seconds),
                 region=self.region,
                 retries=0,
             )
-            started = sized.spawn(request, code)
+            started = sized.spawn(request, code, _max_cores(size))
             return Call(key, started.object_id, started.get_dashboard_url())
 
     def _resume(self, call: Call, size: Size, log: Log, calls: Calls) -> dict[str, Any] | None:
@@ -172,9 +172,9 @@ def deploy(app_name: str, environment: str | None) -> None:
             ) from None
 
 
-def _max_cores(size: Size) -> float:
+def _max_cores(size: Size) -> int:
     """A whole core, where a fraction of one was asked for: that is what the work is sure to get."""
-    return float(max(1, math.ceil(size.cpu)))
+    return max(1, math.ceil(size.cpu))
 
 
 @contextmanager

@@ -342,10 +342,12 @@ def test_there_are_no_more_processes_than_cpus_series_and_memory_admit(batch, mo
     monkeypatch.setattr(batch_module, "_memory_limit_mib", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
 
-    def processes(series=100, **hints):
-        return processes_for(ForecastBatch({str(n): history(sales(1)) for n in range(series)}, **hints))
+    def processes(series=100, cores=None, **hints):
+        batch = ForecastBatch({str(n): history(sales(1)) for n in range(series)}, **hints)
+        return processes_for(batch, cores)
 
     assert processes() == 16
+    assert processes(cores=2) == 2
     assert processes(cpus=3) == 3
     assert processes(series=2) == 2
     assert processes(memory_mib=128) == 1
