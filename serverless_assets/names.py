@@ -30,6 +30,10 @@ DBT_UNIQUE_ID = "dagster_dbt/unique_id"
 WORK = "__work"
 
 
+# Of assets in a line of text, before `and N more`.
+NAMES_IN_A_LINE = 6
+
+
 def name_some(names: Sequence[str], most: int, separator: str = ", ") -> str:
     """Return the names for a sentence; of more than `most`, the first ones and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

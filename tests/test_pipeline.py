@@ -213,6 +213,9 @@ def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipelin
     assert not pipeline.run(RunInputs(ingestion=Reuse())).success
     assert not pipeline.summary["published"]
     assert pipeline.summary["assets"]["order_forecast"]["status"] == "skipped"
+    failed = [name for name, one in pipeline.summary["assets"].items() if one["status"] == "failed"]
+    reason = pipeline.summary["assets"]["order_forecast"]["reason"]
+    assert reason == f"not reached: {', '.join(failed)} failed before it"
     assert pipeline.published_rows("select count(*) from dwh.raw_products where sku = 'JAF-001'") == [(1,)]
     # A green run of something else does not let the unsound mart through ...
     assert pipeline.run(job="ingest", assets=["raw_stores"]).success

@@ -5,6 +5,7 @@ What changed at the source is downloaded and looked at, as in a run: nothing els
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +34,8 @@ from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
-from serverless_assets.publishing.outcome import NOT_REACHED, SKIPPED_AS_ASKED, AssetOutcome
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
+from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
@@ -143,11 +145,13 @@ def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iter
             notes[planned.asset] = note
         if failure:
             failed.append(failure)
-    assets = asset_names(manifest)
+    names = asset_names(manifest)
+    assets = {id: names[id] for id in TopologicalSorter(manifest["parent_map"]).static_order() if id in names}
     required = [table for table in failed if not table.is_optional]
     if required and ends_run(required, environment.raw_tables):
-        names = [*assets.values(), *(name for forecast in forecasts for name in forecast.assets)]
-        yield from (Planned(name, "skip", NOT_REACHED) for name in names)
+        skipped = [*assets.values(), *(name for forecast in forecasts for name in forecast.assets)]
+        tables = name_some([table.table.name for table in required], NAMES_IN_A_LINE)
+        yield from (Planned(name, "skip", f"not reached: {tables} would fail before it") for name in skipped)
         return
     loads = [
         AssetOutcome(
@@ -159,7 +163,7 @@ def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iter
         for table in failed
     ]
     left_out = models_left_out(manifest, environment.project.variables["DBT_SCHEMA"], notes, loads)
-    yield from (Planned(assets[id], "skip", model.reason) for id, model in left_out.items())
+    yield from (Planned(name, "skip", left_out[id].reason) for id, name in assets.items() if id in left_out)
     decisions = decide_models(
         environment.project,
         manifest,

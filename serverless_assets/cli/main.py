@@ -110,7 +110,10 @@ def ui(port: int) -> None:
 @click.option("--rebuild", is_flag=True, help="As if what did not change was asked for, too.")
 @click.option("--drop-deleted", is_flag=True, help="As if the tables of deleted models were to be dropped.")
 def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> None:
-    """Say what a run would do and why, and change nothing."""
+    """Say what a run would do and why, and change nothing.
+
+    The exit code is 1 if the run would fail or be refused.
+    """
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run, plan_lines
     from serverless_assets.cli.run import run_inputs
@@ -120,8 +123,11 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
     parts = environment(settings)
     if start := parts.publisher.look_ahead():
         click.echo(f"{start}\n")
-    for line in plan_lines([*dry_run(parts, inputs)]):
+    planned = [*dry_run(parts, inputs)]
+    for line in plan_lines(planned):
         click.echo(line)
+    if {"fail", "refuse"} & {one.verdict for one in planned}:
+        sys.exit(1)
 
 
 @main.command()

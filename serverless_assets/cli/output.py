@@ -21,10 +21,9 @@ from serverless_assets import metadata
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
-from serverless_assets.names import name_some
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_in_words, run_failure_sentence
 
-NAMES_IN_A_LINE = 6
 # Dagster's messages about steps that were skipped, as asked or because one before them failed: the summary
 # says so of each asset, with the reason.
 SKIPPED_STEP_WARNING = re.compile(
@@ -262,7 +261,7 @@ def stopped_text(reason: str, seconds: float, has_begun: bool, is_unfinished: bo
 
 
 def _not_done(assets: Mapping[str, Any]) -> list[str]:
-    """What failed or was skipped, each reason once; one line for all if the run was refused as a whole."""
+    """What failed, then what was skipped, each reason once; one line if the run was refused as a whole."""
     if reason := _refusal(assets):
         return [f"  failed  all {len(assets)} assets: {reason}"]
     by_reason: dict[tuple[str, str], list[str]] = {}
@@ -271,7 +270,7 @@ def _not_done(assets: Mapping[str, Any]) -> list[str]:
             by_reason.setdefault((outcome["status"], outcome["reason"]), []).append(asset)
     return [
         f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason}"
-        for (status, reason), names in by_reason.items()
+        for (status, reason), names in sorted(by_reason.items(), key=lambda group: group[0][0])
     ]
 
 

@@ -115,6 +115,19 @@ def test_the_command_says_the_plan(pipeline, serverless):
     assert told.stdout.count("unchanged") == 23
 
 
+def test_a_plan_of_what_would_fail_names_the_cause_in_the_order_of_a_run_and_ends_with_1(empty, serverless):
+    told = serverless(empty, "plan", "--reuse")
+    assert told.exit_code == 1
+    lines = {line.split()[0]: line for line in told.stdout.splitlines()}
+    reason = (
+        "not reached: raw_customers, raw_orders, raw_items, raw_products, raw_stores, raw_supplies would fail"
+    )
+    assert reason in lines["orders"]
+    assert reason in lines["order_forecast"]
+    names = [*lines]
+    assert names.index("stg_orders") < names.index("orders") < names.index("daily_revenue")
+
+
 def test_the_column_of_names_is_as_wide_as_the_longest_of_them():
     lines = [*plan_lines([Planned("a" * 40, "build", "new"), Planned("orders", "reuse", "unchanged", 5)])]
     assert {line.index(word) for line, word in zip(lines, ("what", "build", "reuse"), strict=True)} == {42}

@@ -28,8 +28,8 @@ def document(**outcomes):
 def test_a_reason_that_several_assets_share_is_printed_once():
     text = summary_text(
         document(
-            orders=("failed", "the test not_null_orders_id failed"),
             customers=("skipped", "a model before it failed"),
+            orders=("failed", "the test not_null_orders_id failed"),
             daily_revenue=("skipped", "a model before it failed"),
             raw_orders=("built", "new"),
         )
@@ -37,6 +37,7 @@ def test_a_reason_that_several_assets_share_is_printed_once():
     assert text.count("a model before it failed") == 1
     assert "  skipped customers, daily_revenue: a model before it failed" in text
     assert "  failed  orders: the test not_null_orders_id failed" in text
+    assert text.index("  failed ") < text.index("  skipped ")
 
 
 def test_a_long_list_of_assets_is_shortened():
