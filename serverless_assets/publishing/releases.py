@@ -6,8 +6,10 @@ from datetime import datetime
 
 from serverless_assets.errors import UserError
 from serverless_assets.names import name_some
+from serverless_assets.run_inputs import RECORD
 
 RELEASES_KEPT = 3
+NAMES_LISTED = 4
 
 
 class ReleaseError(UserError):
@@ -62,9 +64,13 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
     if kept:
         return kept[0]
     ways = sorted({release.run_id[:8] for release in releases if release.is_kept} - {now.run_id[:8]})
-    ways_back = f"Those of these runs are: {', '.join(ways)}." if ways else "No other release is."
+    ways_back = (
+        f"You can return to that of {'run' if len(ways) == 1 else 'one of these runs:'} {', '.join(ways)}."
+        if ways
+        else "The release that people read now is the only one."
+    )
     if run is None:
-        raise ReleaseError(f"No release before that of run {now.run_id[:8]} is kept. {ways_back}")
+        raise ReleaseError(f"There is no earlier release to return to. {ways_back}")
     if others:
         raise ReleaseError(f"The release of run {others[0].run_id[:8]} is kept no longer. {ways_back}")
     raise ReleaseError(f"No release of a run {run!r} is kept. {ways_back}")
@@ -75,8 +81,11 @@ def as_lines(releases: Sequence[Release]) -> Iterator[str]:
     yield f"{'published (UTC)':<21}{'run':<10}{'':<10}what changed"
     for at, release in enumerate(releases):
         state = "read now" if at == 0 else "" if release.is_kept else "not kept"
-        changed = name_some(sorted(release.changed), 6)
+        # dbt's files and the records of forecasts change with everything else, and nobody reads them.
+        read = sorted(name for name in release.changed if not name.startswith("dbt-") and RECORD not in name)
+        changed = name_some(read, NAMES_LISTED)
+        if release.is_rollback:
+            changed = f"returned to this release{f', which changed {changed}' if changed else ''}"
         yield (
-            f"{release.published_at:%Y-%m-%d %H:%M:%S}  {release.run_id[:8]:<10}{state:<10}"
-            f"{'rolled back: ' if release.is_rollback else ''}{changed}"
+            f"{release.published_at:%Y-%m-%d %H:%M:%S}  {release.run_id[:8]:<10}{state:<10}{changed}"
         ).rstrip()

@@ -1,6 +1,7 @@
 """Releases on one machine: the list of them, and the way back to one that is kept."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -162,6 +163,23 @@ def release(run_id: str, is_kept: bool = True) -> Release:
 A, B, C, Z = release("aaaa1"), release("bbbb1"), release("cccc1"), release("aaaz1", is_kept=False)
 
 
+def test_the_list_of_releases_names_a_few_that_people_read_and_says_what_was_a_rollback():
+    changed = [
+        "raw_b",
+        "raw_a",
+        "c",
+        "d",
+        "e",
+        "dbt-manifest.json",
+        "forecast-record-20260101T000000Z.parquet",
+    ]
+    back = replace(A, changed=["c"], is_rollback=True)
+    assert [line[21:] for line in as_lines([back, replace(B, changed=changed)])][1:] == [
+        "aaaa1     read now  returned to this release, which changed c",
+        "bbbb1               c, d, e, raw_a and 1 more",
+    ]
+
+
 @pytest.mark.parametrize(
     ("releases", "wanted", "found"),
     [([C, B, A], None, B), ([C, B, A], "aa", A), ([A, C, B, A], "bbbb1", B), ([B, C, B, A], None, A)],
@@ -175,9 +193,17 @@ def test_the_release_to_return_to(releases, wanted, found):
     ("releases", "wanted", "sentence"),
     [
         ([], None, "Nothing was published yet, so there is no release to return to."),
-        ([A], None, "No release before that of run aaaa1 is kept. No other release is."),
-        ([C, B, Z], "dddd", "No release of a run 'dddd' is kept. Those of these runs are: bbbb1."),
-        ([C, B, Z], "aaaz", "The release of run aaaz1 is kept no longer. Those of these runs are: bbbb1."),
+        (
+            [A],
+            None,
+            "There is no earlier release to return to. The release that people read now is the only one.",
+        ),
+        ([C, B, Z], "dddd", "No release of a run 'dddd' is kept. You can return to that of run bbbb1."),
+        (
+            [C, B, Z],
+            "aaaz",
+            "The release of run aaaz1 is kept no longer. You can return to that of run bbbb1.",
+        ),
         ([C, A, Z], "aaa", "'aaa' begins the ids of several runs. Give more of it."),
     ],
 )
