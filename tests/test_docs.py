@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from serverless_assets.cli import main
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import PROJECT_ROOT, Settings
 
 README = PROJECT_ROOT / "README.md"
@@ -93,3 +95,19 @@ def test_every_setting_is_on_the_page_of_settings_and_no_other_is_named():
     )
     named = {name for text in TEXTS.values() for name in re.findall(r"SERVERLESS_[A-Z_]+", text)}
     assert {name for name in named if name not in code} == set()
+
+
+def test_the_example_of_a_run_config_has_every_choice_and_is_taken():
+    page = TEXTS[PROJECT_ROOT / "docs" / "dagster.md"]
+    [example] = re.findall(r"^    resources:\n(?:    .+\n)+", page, re.MULTILINE)
+    choices = yaml.safe_load(example)["resources"]["run_inputs"]["config"]
+    forecast = choices["forecast"]["run"]
+    style = forecast["style"]["customised"]
+    for chosen, of, selector in (
+        (choices, RunInputs, set()),
+        (forecast, RunForecast, {"forecast"}),
+        (style, CustomisedStyle, {"style"}),
+    ):
+        assert {*chosen} == of.model_fields.keys() - selector
+    chosen = RunForecast(**{**forecast, "style": CustomisedStyle(**style)})
+    assert RunInputs(forecast=chosen).checked().forecast.style.html_report == "october.html"

@@ -24,22 +24,24 @@ Build = Callable[[ForecastDeclaration], dg.Definitions]
 # Dagster calls build_defs() with no more than the file's place; what is built depends on the environment.
 _build: ContextVar[Build] = ContextVar("build")
 TEMPLATE = """\
-# What a forecast may declare: `dg list components`, docs/your-own.md.
+# All that a forecast may declare: `dg utils inspect-component serverless_assets.Forecast`.
 type: serverless_assets.Forecast
 
 attributes:
   name: {name}
   title: Daily {words}
-  # The dbt model or source with the history, its column of days, and the column to sum and forecast.
-  relation: {name}
-  date: ds
-  value: y
-  # A currency, or what is counted.
+  # CHANGE THIS FIRST: the dbt model or source with the history, such as one row per day; its column of days;
+  # and its column of numbers, which is summed by day and forecast.
+  relation: daily_{name}
+  date: day
+  value: {name}
+  # A currency, such as EUR, or what is counted, such as guests.
   unit: ""
-  # Whose holidays count.
-  # country: US
-  # The series that add up to the total, each with a forecast of its own.
-  # parts: {{id: location_id, name: location_name, noun: store}}
+  # Whose holidays count, as a two-letter code.
+  # country: DE
+  # The series that add up to the total, each with a forecast of its own: the columns of the relation that
+  # hold the id and the name of each, and what one is.
+  # parts: {{id: region_id, name: region_name, noun: region}}
 """
 
 
