@@ -80,6 +80,6 @@ def _of_machine(error: BaseException) -> str | None:
     if not place:
         return None
     return (
-        f"The file or folder{place} cannot be used: {error.strerror}. If it is below SERVERLESS_HOME, choose "
-        "another folder for that."
+        f"The file or folder{place} cannot be used: {error.strerror}. If it is SERVERLESS_HOME, or in there, "
+        "choose another folder for that."
     )

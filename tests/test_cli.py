@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
-from serverless_assets.cli.run import RunRefused, range_tags
+from serverless_assets.cli.run import RunRefused, config_mistakes, range_tags
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 
@@ -115,6 +115,29 @@ def test_months_for_a_job_without_months_are_refused(green, job):
         range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
 
 
+def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_allowed(green):
+    config = {
+        "forecast": {"run": {"style": {"customised": {"page": "x.html", "html_reprt": "y"}}}},
+        "ingestion": {"relod": {}},
+        "rebuild": "al",
+    }
+    with pytest.raises(dg.DagsterInvalidConfigError) as refused:
+        green.definitions.resolve_job_def("serverless_pipeline").execute_in_process(
+            run_config={"resources": {"run_inputs": {"config": config}}}, instance=green.instance
+        )
+    lines = [line for problem in refused.value.errors for line in config_mistakes(problem.message)]
+    form = "resources.run_inputs.config"
+    style = (
+        "It has color_history, color_prediction, forecast_file, forecast_table, html_report, nr_days_fcst."
+    )
+    assert sorted(lines) == [
+        f"{form}.forecast.run.style.customised has no 'html_reprt'. Did you mean html_report? {style}",
+        f"{form}.forecast.run.style.customised has no 'page'. {style}",
+        f"{form}.ingestion has no 'relod'. Did you mean reload? It has reload, reuse.",
+        f"{form}.rebuild is 'al': choose from changed, all.",
+    ]
+
+
 @pytest.mark.parametrize("job", ["serverless_pipeline", "ingest", "transform", "full_rebuild"])
 def test_a_job_that_loads_months_takes_them(green, job):
     assert range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
@@ -194,6 +217,8 @@ def test_why_compares_what_a_model_was_built_from_with_what_it_is(pipeline, serv
 
 
 def test_why_of_an_unknown_model_names_those_that_are_like_it(empty, serverless):
+    refused = serverless(empty, "why", "order_forecast")
+    assert "`serverless plan` says what would become of order_forecast, and why." in refused.stderr
     refused = serverless(empty, "why", "order")
     assert refused.exit_code == 1
     assert "It has orders, stg_orders." in refused.stderr

@@ -166,7 +166,7 @@ def init(folder: Path) -> None:
     """Start a project of your own in FOLDER, without the shop."""
     from serverless_assets.cli.init import start_project
 
-    for sentence in start_project(folder.expanduser().absolute()):
+    for sentence in start_project(folder.expanduser().resolve()):
         click.echo(sentence)
 
 

@@ -1,6 +1,8 @@
 """Run a job in this process, with progress on the terminal and a summary at the end."""
 
+import difflib
 import logging
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -201,8 +203,8 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
                     run_id=run_id,
                 )
         except dg.DagsterInvalidConfigError as error:
-            messages = " ".join(problem.message for problem in error.errors)
-            raise RunRefused(f"The run config cannot be used. {messages}") from None
+            mistakes = [line for problem in error.errors for line in config_mistakes(problem.message)]
+            raise RunRefused("\n".join(["The run config cannot be used:", *mistakes])) from None
     document = read_summary(settings.home)
     if document is None or document["run_id"] != run_id:
         if progress.refusal:
@@ -219,6 +221,35 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     )
     click.echo("\n" + summary_text(document, raw_tables, forecasts))
     return result.success and not progress.failed and bool(document["published"])
+
+
+def config_mistakes(message: str) -> list[str]:
+    """Dagster's message on a run config as lines: for each unexpected name the place, and those allowed."""
+    unexpected = re.match(
+        r'Received unexpected config entr(?:y|ies) "(.+?)" at path (\S+)\. Expected: "(.*?)\.?"\.?$', message
+    )
+    if choice := re.match(r"Value at path root:(\S+) not in enum type Literal\[(.+)\] got (.*)$", message):
+        place, choices, value = choice.groups()
+        return [f"{place.replace(':', '.')} is {value!r}: choose from {choices.replace(chr(39), '')}."]
+    if not unexpected:
+        path = re.compile(r"\broot((:\w+)*)")
+        return [path.sub(lambda found: found[1][1:].replace(":", "."), message.partition("\n")[0])]
+    names, path_text, allowed_text = unexpected.groups()
+    if allowed_text.startswith("{"):
+        # A type, such as `{ run?: { cpu?: String } skip?: { } }`: the names are those of its first level.
+        fields = allowed_text[1:-1]
+        while "{" in fields:
+            fields = re.sub(r"\{[^{}]*\}", "", fields)
+        allowed = re.findall(r"(\w+)\??:", fields)
+    else:
+        allowed = re.findall(r"[\w.-]+", allowed_text)
+    place = path_text.partition(":")[2].replace(":", ".") or "The run config"
+    return [
+        f"{place} has no {name!r}. "
+        + "".join(f"Did you mean {near}? " for near in difflib.get_close_matches(name, allowed, 1))
+        + f"It has {', '.join(allowed)}."
+        for name in re.findall(r"[\w.-]+", names)
+    ]
 
 
 def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from serverless_assets.environments import Environment
 from serverless_assets.errors import UserError
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.python_assets.pandas_tables import read_state
 from serverless_assets.python_assets.reuse import decide_frame
 from serverless_assets.transformation.decide_models import decide_models
@@ -18,7 +19,7 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
     What changed at the source since the raw tables were loaded is not part of it.
 
     Raises:
-        UserError: the project has neither of that name.
+        UserError: the project has neither of that name, or it is a raw table or of a forecast.
     """
     warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
     decisions = decide_models(
@@ -34,11 +35,20 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
         previous = read_state(warehouse, frames[model].table) or State()
         state, reason = decide_frame(frames[model], warehouse, force=False)
     else:
-        choices = [*by_name, *frames]
-        names = difflib.get_close_matches(model, choices, 3) or sorted(choices)[:10]
+        others = [
+            *(table.name for table in parts.raw_tables),
+            *(name for forecast in parts.forecasts for name in forecast.assets),
+        ]
+        if model in others:
+            raise UserError(
+                "`serverless why` compares the code of models and Python assets: `serverless plan` says what "
+                f"would become of {model}, and why."
+            )
+        choices = sorted([*by_name, *frames])
+        names = difflib.get_close_matches(model, choices, 3) or choices
         raise UserError(
             f"The project has no model or Python asset {model!r} that has a relation. It has "
-            f"{', '.join(names)}."
+            f"{name_some(names, NAMES_IN_A_LINE)}."
         )
     yield f"{model}: {f'would be built: {reason}' if reason else 'is reused: unchanged'}"
     if previous.built_by:

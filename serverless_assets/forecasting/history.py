@@ -72,8 +72,8 @@ class History:
         """Return the table. Raises HistoryError if it is empty, or not of values by day."""
         if self.step >= WEEK_DAYS:
             raise HistoryError(
-                f"{self.declaration.relation} has values for every {self.step} days or fewer: a series by "
-                "week or month is not forecast as days. Choose a relation with values by day."
+                f"{self.declaration.relation} has values {self.step} days apart or more: a series by week or "
+                "month is not forecast as days. Choose a relation with values by day."
             )
         if not self.table.num_rows:
             relation, noun = self.declaration.relation, self.declaration.counted
@@ -104,7 +104,9 @@ def read_history(declaration: ForecastDeclaration, warehouse: Warehouse, today: 
     """
     if declaration.relation not in warehouse.tables():
         raise dg.Failure(
-            f"There is no {declaration.relation} yet: run the transform job first.", allow_retries=False
+            f"There is no {declaration.relation} yet: run the job `transform` first, on the command line by "
+            "`serverless run transform`.",
+            allow_retries=False,
         )
     if reason := warehouse.read_state(declaration.relation).get("dirty_reason"):
         raise dg.Failure(

@@ -82,7 +82,9 @@ class Secret(_Declared):
                 reason = getattr(error, "strerror", None) or "it is not text"
                 raise SecretError(f"the file {self.file} cannot be read ({reason})") from None
         if not value.strip():
-            raise SecretError(f"{self} is {'not set' if self.env else 'empty'}")
+            raise SecretError(
+                f"{self} is {'not set: export it, then run this again' if self.env else 'empty'}"
+            )
         if not value.strip().isprintable():
             raise SecretError(f"{self} has more than one line, or characters that a header cannot carry")
         return value.strip()

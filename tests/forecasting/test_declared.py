@@ -128,7 +128,7 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
 def test_a_series_by_week_or_month_is_not_forecast_as_days(step):
     rows = revenue({LAST.fromordinal(LAST.toordinal() - step * n): 10 for n in range(40)})
     history = history_of(SHOP, rows, Today(TODAY.last_complete, TODAY.latest))
-    with pytest.raises(HistoryError, match=f"for every {step} days or fewer: a series by week or month"):
+    with pytest.raises(HistoryError, match=f"{step} days apart or more: a series by week or month"):
         history.request(30)
 
 

@@ -186,7 +186,7 @@ def test_a_secret_may_be_in_a_file(loads, tmp_path):
 @pytest.mark.parametrize(
     ("secret", "problem"),
     [
-        ({"env": "NOT_SET"}, "NOT_SET is not set"),
+        ({"env": "NOT_SET"}, "NOT_SET is not set: export it, then run this again"),
         ({"file": "/none/token"}, "the file /none/token cannot be read (No such file or directory)"),
     ],
 )
