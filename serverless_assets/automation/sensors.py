@@ -24,7 +24,7 @@ from serverless_assets.publishing.run_lock import end_dead_runs
 from serverless_assets.secrets import without_secrets
 from serverless_assets.settings import Settings
 
-SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS = 15
+SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS = 60
 SECONDS_BETWEEN_LOOKS_AT_RUNS = 30
 SECONDS_BETWEEN_LOOKS_AT_FORECAST = 300
 RUNS_A_TICK = 20
