@@ -58,7 +58,10 @@ def test_a_run_that_cannot_begin_for_an_unexpected_reason_says_so_in_its_summary
     assert not result.success
     summary = read_summary(tmp_path)
     assert (summary["run_id"], summary["success"], summary["published"]) == (result.run_id, False, False)
-    sentence = f"The file or folder at {tmp_path}/work/lock cannot be used: Is a directory."
+    sentence = (
+        f"The file or folder at {tmp_path}/work/lock cannot be used: Is a directory. "
+        "If it is SERVERLESS_HOME, or in there, choose another folder for that."
+    )
     assert summary["assets"]["orders"] == {
         **summary["assets"]["orders"],
         "status": "failed",
