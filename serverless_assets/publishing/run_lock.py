@@ -23,7 +23,9 @@ import dagster as dg
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import claimed_file
+from serverless_assets.names import name_some
 
+NAMES_LISTED = 6
 # The runs of this process: a command registers its run before Dagster begins it.
 _registered: set[str] = set()
 
@@ -102,11 +104,29 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
         return None
+    finished = sorted(
+        {
+            key.to_user_string()
+            for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+            if (event := entry.dagster_event) and (key := event.asset_key)
+        }
+    )
+    kept = (
+        f"What it finished is kept ({name_some(finished, NAMES_LISTED)})"
+        if finished
+        else "It finished nothing"
+    )
+    inputs = run.run_config.get("resources", {}).get("run_inputs", {}).get("config", {})
+    again = (
+        " Its rebuild is not complete: `serverless run --rebuild` builds everything again."
+        if inputs.get("rebuild") == "all"
+        else ""
+    )
     where = f" {process.pid} on {process.host}" if process else ""
     began = f", begun {process.since}," if process else ""
     sentence = (
         f"Run {run_id[:8]} of {run.job_name}{began} has died: its process{where} was killed or ended before "
-        "the run did. What it finished is kept; run again to go on from there."
+        f"the run did. {kept}; the next run goes on from there, and publishes it.{again}"
     )
     if run.status == dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, sentence)

@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.events import StepMaterializationData
 
 from serverless_assets.publishing.run_lock import RunProcess, end_dead_runs, registered
 
@@ -15,8 +16,11 @@ def instance():
         yield instance
 
 
-def begin(instance: dg.DagsterInstance, status: DagsterRunStatus = DagsterRunStatus.STARTED) -> None:
-    instance.add_run(dg.DagsterRun(job_name="ingest", run_id=RUN, status=status))
+def begin(
+    instance: dg.DagsterInstance, status: DagsterRunStatus = DagsterRunStatus.STARTED, **choices: str
+) -> None:
+    config = {"resources": {"run_inputs": {"config": choices}}}
+    instance.add_run(dg.DagsterRun(job_name="ingest", run_id=RUN, status=status, run_config=config))
 
 
 def die(home) -> None:
@@ -38,6 +42,20 @@ def test_a_run_whose_process_died_fails_with_a_sentence_that_names_the_process(i
     assert "Run 0a1b2c3d of ingest, begun yesterday, has died: its process 1 on host" in sentence
     assert status(instance) == DagsterRunStatus.FAILURE
     assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_a_rebuild_that_died_names_what_it_finished_and_how_to_start_it_again(instance, tmp_path):
+    begin(instance, rebuild="all")
+    made = StepMaterializationData(dg.AssetMaterialization("raw_stores"))
+    instance.report_dagster_event(
+        dg.DagsterEvent("ASSET_MATERIALIZATION", "ingest", event_specific_data=made), RUN
+    )
+    die(tmp_path)
+    [sentence] = end_dead_runs(tmp_path, instance)
+    assert sentence.endswith(
+        "What it finished is kept (raw_stores); the next run goes on from there, and publishes it. "
+        "Its rebuild is not complete: `serverless run --rebuild` builds everything again."
+    )
 
 
 def test_a_run_that_was_being_canceled_when_its_process_died_is_canceled(instance, tmp_path):
