@@ -24,7 +24,7 @@ from modal_forecast.messages import (
     ForecastRefused,
     ForecastRequest,
 )
-from modal_forecast.model import Log, forecast, ignore
+from modal_forecast.model import DETAIL, Log, forecast, ignore
 from modal_forecast.reconciliation import align_to_total, reconcile_to_total
 from modal_forecast.resources import FORKED
 from modal_forecast.validation import check
@@ -118,6 +118,9 @@ def _forecast_each(
     def work(name: str, log_line: Log) -> SeriesAnswer:
         return _forecast_or_refusal(requests[name], log_line if in_steps else ignore)
 
+    def tell(name: str, line: str) -> None:
+        log(f"{DETAIL}{name}: {line.strip()}")
+
     started = time.perf_counter()
     processes = min(processes, len(requests))
     log(f"{len(requests)} series on {processes} process{'es' if processes > 1 else ''}")
@@ -125,7 +128,7 @@ def _forecast_each(
         _warm_up(next(iter(requests.values())).country)
     every = -(-len(requests) // PROGRESS_LINES)
     answers: dict[str, SeriesAnswer] = {}
-    for name, answer in work_on(list(requests), work, processes, lambda name, line: log(f"{name}: {line}")):
+    for name, answer in work_on(list(requests), work, processes, tell):
         answers[name] = answer
         if isinstance(answer, ForecastRefused):
             log(f"{name}: refused: {answer}")

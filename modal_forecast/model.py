@@ -47,6 +47,8 @@ from modal_forecast.messages import (
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
+# Begins the lines on how a forecast is made; `serverless run` does not print them.
+DETAIL = "  "
 Values = dict[str, np.ndarray]
 
 LIBRARIES = ("prophet", "holidays", "numpy", "pyarrow")
@@ -60,7 +62,7 @@ def ignore(_line: str) -> None:
 def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     """Forecast the `request.horizon` days after the last day of its history.
 
-    log: called with one line of text at each step.
+    log: called with one line of text at each step, indented.
 
     The forecast of a history that is not signed (daily.is_signed) is never negative. The diagnostics are
         method: model, weights, candidates, fallbacks, versions;
@@ -73,7 +75,11 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     """
     check(request)
     about = about_history(request.history)
-    log(
+
+    def detail(line: str) -> None:
+        log(DETAIL + line)
+
+    detail(
         f"history: {about['n_history']:,} days with a value, {about['first_ds']} to {about['last_ds']}, "
         f"{about['n_missing']:,} missing, {about['n_zero']:,} zero, {about['n_negative']:,} negative"
     )
@@ -82,10 +88,10 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     days = np.arange(first, first + request.horizon)
     series = daily_series(request.history)
     if np.nanmin(series.values) == np.nanmax(series.values):
-        values, method = _repeat(float(series.values[-1]), days, log)
+        values, method = _repeat(float(series.values[-1]), days, detail)
     else:
-        values, method = _combine(series, days, request.country, request.model, log)
-    values, clipping = _clip(values, series.is_signed(), log)
+        values, method = _combine(series, days, request.country, request.model, detail)
+    values, clipping = _clip(values, series.is_signed(), detail)
     return ForecastAnswer(
         pa.table({"ds": days, **values}, schema=FORECAST_SCHEMA),
         {

@@ -106,7 +106,8 @@ class Progress:
 
     def _message(self, entry: dg.EventLogEntry) -> None:
         text = entry.user_message
-        if int(entry.level) < logging.INFO or SKIPPED_STEP_WARNING.match(text):
+        # What a forecast's worker indents, such as the weight of each method, is for the UI.
+        if int(entry.level) < logging.INFO or SKIPPED_STEP_WARNING.match(text) or text.startswith("  "):
             return
         if how_far := HOW_FAR.match(text):
             if self.move:

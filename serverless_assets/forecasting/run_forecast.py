@@ -140,6 +140,9 @@ class ForecastRun:
             # Asked for again, the call would give the same answer.
             self.end_call(asset, answered)
             raise ForecastUnsound(checks)
+        # Of all that the worker tells, the line that a person waits for.
+        if why := answer.diagnostics.get("why"):
+            self.context.log.info(why)
         record = Record(rows, facts, request.to_bytes(), details)
         file = self.declaration.style_of(self.inputs).forecast_file
         stored = store_new_forecast(self.declaration, self.publisher, file, record, str(decision.reason))

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -116,7 +117,8 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
         if finished
         else "It finished nothing"
     )
-    inputs = run.run_config.get("resources", {}).get("run_inputs", {}).get("config", {})
+    config: Any = run.run_config
+    inputs = config.get("resources", {}).get("run_inputs", {}).get("config", {})
     again = (
         " Its rebuild is not complete: `serverless run --rebuild` builds everything again."
         if inputs.get("rebuild") == "all"

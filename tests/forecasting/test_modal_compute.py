@@ -78,7 +78,7 @@ def test_the_real_worker_forecasts_with_the_size_that_was_asked_for(server, comp
     seen = server.call(answered.call.id)
     assert (seen.cpu, seen.memory, seen.timeout) == ((2.0, 2.0), (1024, 1024), 60)
     assert answered.facts["modal_dashboard"].endswith(answered.call.id)
-    assert any(line.startswith("combined: ") for line in lines)
+    assert any(line.startswith("  combined: ") for line in lines)
 
 
 def test_a_file_is_forecast_on_modal_without_a_deploy(server, tmp_path):

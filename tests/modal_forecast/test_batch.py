@@ -160,7 +160,7 @@ def test_a_series_that_is_refused_leaves_the_others():
 def test_a_handful_is_logged_step_by_step_and_more_by_progress(batch):
     steps, progress = [], []
     forecast_batch(batch, steps.append, processes=2)
-    assert any(line.startswith("Chicago: history: 120 days") for line in steps)
+    assert any(line.startswith("  Chicago: history: 120 days") for line in steps)
     many = ForecastBatch({f"{n:02}": history(np.full(20, n)) for n in range(45)}, 1)
     forecast_batch(many, progress.append, processes=2)
     assert len(progress) < 25

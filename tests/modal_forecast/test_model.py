@@ -249,12 +249,12 @@ def test_a_request_that_cannot_be_forecast_is_refused_before_anything_is_logged(
 def test_the_log_tells_what_happened(answer_and_log):
     _, logged = answer_and_log
     expected = [
-        r"history: 800 days with a value, 2022-01-01 to 2024-03-10, 0 missing, \d+ zero, 0 negative",
-        r"back-test: \d+ forecasts from 6 earlier days, the holidays of US, [\d.]+ s",
-        r"Prophet [\d.]+ (takes part|was too far off to take part), [\d.]+ s",
-        r"combined: \w+ \d+%(, \w+ \d+%)*",
-        r"From 6 earlier days of the history, 60 days ahead, the forecast's error was \d+% smaller .*",
-        r"clipped at zero: \d+ of 60 days, the forecast itself on 0",
+        r"  history: 800 days with a value, 2022-01-01 to 2024-03-10, 0 missing, \d+ zero, 0 negative",
+        r"  back-test: \d+ forecasts from 6 earlier days, the holidays of US, [\d.]+ s",
+        r"  Prophet [\d.]+ (takes part|was too far off to take part), [\d.]+ s",
+        r"  combined: \w+ \d+%(, \w+ \d+%)*",
+        r"  From 6 earlier days of the history, 60 days ahead, the forecast's error was \d+% smaller .*",
+        r"  clipped at zero: \d+ of 60 days, the forecast itself on 0",
     ]
     assert len(logged) == len(expected)
     assert [
