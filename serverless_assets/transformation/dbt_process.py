@@ -194,11 +194,12 @@ def in_a_line(message: str) -> str:
 
 
 def _close_duckdb() -> None:
-    # dbt-duckdb keeps the file open until its process ends, which here is not the end of dbt.
+    # dbt-duckdb keeps the file open until its process ends, which here is not the end of dbt. What its own
+    # function does closes the file when nothing refers to the environment any more, such as a thread that is
+    # about to end: the parent would open the file meanwhile, beside a log that belongs to an older state.
     duckdb_adapter = sys.modules.get("dbt.adapters.duckdb.connections")
     if duckdb_adapter:
-        duckdb_adapter.DuckDBConnectionManager.close_all_connections()
-
-
-if __name__ == "__main__":
-    main()
+        manager = duckdb_adapter.DuckDBConnectionManager
+        if manager._ENV is not None:
+            manager._ENV.close()
+        manager.close_all_connections()

@@ -13,7 +13,7 @@ import duckdb
 import psutil
 import pytest
 
-from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation import dbt_process, dbt_runner
 from serverless_assets.transformation.relation_states import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -166,3 +166,18 @@ def test_events_tell_the_rows_of_tables_that_were_built_and_run_no_view_to_count
     events = [*dbt_runner.stream(*small.arguments, count_rows=partial(rows_in, small.warehouse))]
     built = [event["data"] for event in events if event["info"]["name"] == "LogModelResult"]
     assert {data["node_info"]["node_name"]: data.get("rows") for data in built} == {"a": 3, "b": None}
+
+
+def test_a_command_leaves_the_file_closed_whatever_still_refers_to_dbts_connection(tmp_path):
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.adapters.duckdb.credentials import DuckDBCredentials
+    from dbt.adapters.duckdb.environments import create
+
+    path = tmp_path / "warehouse.duckdb"
+    environment = create(DuckDBCredentials(database="warehouse", schema="dwh", path=str(path)))
+    DuckDBConnectionManager._ENV = environment
+    handle = environment.handle()
+    handle.cursor().execute("create table one as select 1 as n")
+    dbt_process._close_duckdb()
+    assert str(path) not in {file.path for file in psutil.Process().open_files()}
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
