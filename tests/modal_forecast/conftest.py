@@ -4,14 +4,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from tests.modal_forecast.report_tab import offline_tab, quietly_open
+from tests.chromium import chromium
+from tests.modal_forecast.report_tab import quietly_open
 
 
 @pytest.fixture(scope="module")
 def tab() -> Iterator[Page]:
-    """One tab for all tests of a file: with one per test they took half as long again."""
-    with offline_tab() as page:
-        yield page
+    """One tab, without a network, for all tests of a file: with one per test they took half as long again."""
+    with chromium() as browser:
+        yield browser.new_context(offline=True).new_page()
 
 
 @pytest.fixture

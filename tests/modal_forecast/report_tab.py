@@ -1,31 +1,10 @@
-"""A browser's tab without a network, for tests of the report."""
+"""The report in a browser's tab, for tests of it."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page, sync_playwright
-
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--no-first-run",
-]
-
-
-@contextmanager
-def offline_tab() -> Iterator[Page]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser.new_context(offline=True).new_page()
-        browser.close()
+from playwright.sync_api import Page
 
 
 @contextmanager

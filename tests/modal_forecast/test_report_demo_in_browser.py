@@ -13,8 +13,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
+from tests.chromium import needs_chromium
 from tests.modal_forecast.report_demo import END, demo
-from tests.modal_forecast.report_tab import needs_chromium, quietly_open
+from tests.modal_forecast.report_tab import quietly_open
 
 pytestmark = needs_chromium
 ATTACK = "</script><script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">"

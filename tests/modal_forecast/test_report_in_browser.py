@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
-from tests.modal_forecast.report_tab import needs_chromium
+from tests.chromium import needs_chromium
 
 pytestmark = needs_chromium
 

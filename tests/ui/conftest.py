@@ -1,4 +1,4 @@
-"""One UI with a green run for all the tests here, and one browser to look at it."""
+"""One UI with a green run for all the tests here, and a browser to look at it."""
 
 import os
 import shutil
@@ -6,18 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from serverless_assets.settings import PROJECT_ROOT, Settings
+from tests.chromium import CHROMIUM, chromium
 from tests.conftest import code_location
 from tests.pictures import save
 from tests.ui.client import Ui
 from tests.ui.serve import serve
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--no-first-run",
-]  # fmt: skip
 VIEWPORT = {"width": 1440, "height": 860}
 
 
@@ -54,15 +51,12 @@ def ui(served) -> Ui:
     return served
 
 
-@pytest.fixture(scope="session")
-def browser():
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH: the pages were not opened")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
