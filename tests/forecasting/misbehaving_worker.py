@@ -11,7 +11,7 @@ app = modal.App("misbehaving")
 
 
 @app.function(name="forecast", image=modal.Image.debian_slim())
-def forecast(request: bytes, code: str) -> dict[str, object]:
+def forecast(request: bytes, code: str, cores: int) -> dict[str, object]:
     """`request` is a command, and what it is about after a colon."""
     command, _, about = request.partition(b":")
     if command == b"raise":
