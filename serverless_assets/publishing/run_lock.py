@@ -24,9 +24,8 @@ import dagster as dg
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import claimed_file
-from serverless_assets.names import name_some
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
 
-NAMES_LISTED = 6
 # The runs of this process: a command registers its run before Dagster begins it.
 _registered: set[str] = set()
 
@@ -113,7 +112,7 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
         }
     )
     kept = (
-        f"What it finished is kept ({name_some(finished, NAMES_LISTED)})"
+        f"What it finished is kept ({name_some(finished, NAMES_IN_A_LINE)})"
         if finished
         else "It finished nothing"
     )
