@@ -52,9 +52,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a command: dbt's error, or its list of failures; None if it succeeded."""
+    """The end of a command: dbt's error, or its list of failures; None if it succeeded.
+
+    After an exception the process is not used again: the exception, which dbt keeps, may refer to a
+    connection, and while there is one the warehouse's file is open.
+    """
 
     failure: str | None
+    is_exception: bool = False
 
 
 def main() -> None:
@@ -110,7 +115,7 @@ def _run(command: Command, connection: Connection) -> None:
     answer: Any = result.result
     if NO_JSON in command.arguments and hasattr(answer, "write"):
         answer.write(os.path.join(command.target, "run_results.json"))
-    connection.send(Result(_failure(result)))
+    connection.send(Result(_failure(result), result.exception is not None))
 
 
 def _manifest(command: Command) -> Any:

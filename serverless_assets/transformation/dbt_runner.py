@@ -214,13 +214,16 @@ _idle_lock = Lock()
 def _run(command: Command) -> Generator[Event | Result, None, None]:
     """Yield what a dbt command answers. Its process is kept for the next command if it came to its end."""
     process = _take_process()
-    is_done = False
+    result: Result | None = None
     try:
         for message in process.run(command):
-            is_done = isinstance(message, Result)
+            if isinstance(message, Result):
+                result = message
             yield message
     finally:
-        if is_done and process.is_running:
+        if result and result.is_exception:
+            process.end()
+        elif result and process.is_running:
             with _idle_lock:
                 _idle.append(process)
         else:

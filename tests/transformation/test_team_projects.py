@@ -1,6 +1,7 @@
 """Projects of other teams: schemas of their own, relations dropped by hand, failures and odd names."""
 
 import dagster as dg
+import duckdb
 import pytest
 
 from serverless_assets.automation.jobs import JOBS
@@ -155,6 +156,8 @@ def test_a_profile_with_which_dbt_cannot_work_is_told_once_and_without_a_traceba
     (run,) = team.instance.get_runs()
     said = [entry.user_message for entry in team.instance.all_logs(run.run_id) if not entry.is_dagster_event]
     assert not any("Traceback" in one or "nowhere/other.duckdb" in one for one in said)
+    # dbt has let go of the file, which is opened before what it attaches.
+    duckdb.connect(team.warehouse.path).close()
 
 
 def test_a_failed_test_of_several_models_fails_each_of_them(team: Team):
