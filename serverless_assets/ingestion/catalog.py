@@ -16,7 +16,7 @@ META_KEYS = (
     "clustered_by", "longest_text",
 )  # fmt: skip
 LONGEST_LOOKBACK = 120
-GRAINS = ("month", "none")
+GRAINS = ("month", "day", "none")
 
 
 class CatalogueError(UserError):
@@ -207,9 +207,9 @@ class _Entry:
         of_parent = dated_by.parent.grain if dated_by else None
         grain = self.meta.get("grain", of_parent or GRAINS[0])
         if grain not in GRAINS:
-            # A Dagster job has partitions of one kind, and the others of the main job are months.
-            advice = " For loads smaller than a month, declare `updated_at`." if grain == "day" else ""
-            raise self.error(f"has the grain {grain!r}: expected one of {', '.join(GRAINS)}.{advice}")
+            raise self.error(f"has the grain {grain!r}: expected one of {', '.join(GRAINS)}.")
+        if grain == "day" and not self.meta.get("event_time"):
+            raise self.error("has the grain 'day' and no `event_time`. Name the column that has the day.")
         if of_parent and grain != of_parent:
             raise self.error(f"has the grain {grain!r}, and its parent {of_parent!r}: expected the same.")
         return str(grain)
@@ -221,9 +221,9 @@ class _Entry:
             raise self.error(
                 f"has the lookback {lookback!r}: expected a number of months up to {LONGEST_LOOKBACK}."
             )
-        if lookback and (not self.meta.get("event_time") or grain != "month"):
+        if lookback and (not self.meta.get("event_time") or grain == "none"):
             raise self.error(
-                "has a lookback, and is always loaded whole: it needs an event_time and the grain month."
+                "has a lookback, and is always loaded whole: it needs an event_time and the grain month or day."
             )
         if dated_by and lookback != of_parent:
             raise self.error(

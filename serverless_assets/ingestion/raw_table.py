@@ -82,8 +82,8 @@ class DatedBy:
 class RawTable:
     """One table of the source: what it must hold (its contract) and how it is loaded.
 
-    A table with `event_time` is a fact: it is partitioned by month of that column, unless its `grain` is
-    none, with which it is always loaded whole. Where the source does not carry the column, `dated_by` says
+    A table with `event_time` is a fact: months of that column are loaded each by itself, unless its `grain`
+    is none, with which it is always loaded whole. With the grain day the warehouse keeps it by day. Where the source does not carry the column, `dated_by` says
     which parent's row gives it. `clustered_by` is a hint to the warehouse: columns that queries filter or
     join on. `longest_text` raises `LONGEST_TEXT_BYTES` for single columns. `path` leads from the source's
     address to the file, without `.parquet`, if that is not the table's name. A run succeeds also without an
@@ -112,7 +112,7 @@ class RawTable:
     @property
     def has_months(self) -> bool:
         """Whether months are loaded each by itself."""
-        return self.event_time is not None and self.grain == "month"
+        return self.event_time is not None and self.grain != "none"
 
     @property
     def format(self) -> str:
@@ -138,6 +138,7 @@ class RawTable:
             self.schema,
             self.description,
             self.event_time,
+            "day" if self.grain == "day" else "month",
             self.clustered_by,
             self.key,
             self.deleted,

@@ -190,6 +190,7 @@ def definition_of(table: RawTable) -> str:
     parent = (table.dated_by.parent.name, table.dated_by.column) if table.dated_by else ()
     columns = [(name, str(kind)) for name, kind in table.columns.items()]
     changes = f" {table.updated_at} {table.deleted}" if table.updated_at else ""
+    by_day = " by day" if table.grain == "day" else ""
     return digest(
-        f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}{changes}"
+        f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}{changes}{by_day}"
     )

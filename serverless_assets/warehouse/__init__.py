@@ -31,8 +31,8 @@ class WarehouseError(UserError):
 class TableShape:
     """A table as a warehouse keeps it: its columns, and how a large one is laid out.
 
-    `partitioned_by` is a timestamp column: rows lie together by its month. `clustered_by` are columns
-    that queries filter or join on, the most telling first. For changes of single rows, `key` are the columns
+    `partitioned_by` is a timestamp column: rows lie together by its month, or by what `partition_unit` says,
+    month or day. `clustered_by` are columns that queries filter or join on, the most telling first. For changes of single rows, `key` are the columns
     that identify a row, and `deleted` is a column that says that there is none any more: a boolean or a time.
     """
 
@@ -40,6 +40,7 @@ class TableShape:
     schema: pa.Schema
     description: str = ""
     partitioned_by: str | None = None
+    partition_unit: str = "month"
     clustered_by: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
     deleted: str | None = None

@@ -182,7 +182,8 @@ def _create(
     columns = ", ".join(f"{identifier(field.name)} {_type(field)}" for field in table.schema)
     lines = [f"{verb} {relation} ({columns})"]
     if table.partitioned_by:
-        lines.append(f"partition by timestamp_trunc({identifier(table.partitioned_by)}, month)")
+        column = identifier(table.partitioned_by)
+        lines.append(f"partition by timestamp_trunc({column}, {table.partition_unit})")
     if table.clustered_by:
         lines.append(f"cluster by {', '.join(identifier(name) for name in table.clustered_by)}")
     pairs = ", ".join(f"({literal(key)}, {literal(value)})" for key, value in labels.items())

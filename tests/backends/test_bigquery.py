@@ -188,16 +188,18 @@ def test_a_table_takes_the_place_of_one_of_another_layout_or_of_a_view(
     assert watched.warehouse.read_state("orders") == {"content": "second"}
 
 
-def test_a_table_shows_its_layout(live_backend: Backend) -> None:
+@pytest.mark.parametrize("unit", ["month", "day"])
+def test_a_table_shows_its_layout(live_backend: Backend, unit: str) -> None:
     warehouse = live_backend.warehouse
     assert isinstance(warehouse, BigQueryWarehouse)
     path = live_backend.file(orders(*STOCK))
-    warehouse.replace_rows(ORDERS, path, {})
-    warehouse.replace_rows(replace(ORDERS, name="new"), path, {}, (FEBRUARY, MARCH))
+    shape = replace(ORDERS, partition_unit=unit)
+    warehouse.replace_rows(shape, path, {})
+    warehouse.replace_rows(replace(shape, name="new"), path, {}, (FEBRUARY, MARCH))
     with bigquery.Client(warehouse.project) as client:
         for name in ("orders", "new"):
             table = client.get_table(f"{warehouse.dataset}.{name}")
-            assert (table.time_partitioning.type_, table.time_partitioning.field) == ("MONTH", "at")
+            assert (table.time_partitioning.type_, table.time_partitioning.field) == (unit.upper(), "at")
             assert table.clustering_fields == ["id", "amount"]
             assert table.labels == {"run": "test-1", "asset": name}
             assert table.expires is None

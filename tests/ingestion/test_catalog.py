@@ -7,6 +7,7 @@ import pytest
 
 from serverless_assets.ingestion.catalog import CatalogueError, read_catalogue
 from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.ingestion.state import definition_of
 
 
 def entry(name: str, columns: dict[str, str | None], meta: dict) -> dict:
@@ -66,6 +67,16 @@ def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
     assert [table.location for table in catalogue(moved)] == ["v2/all_visits"]
 
 
+def test_a_table_by_day_is_loaded_by_month_and_kept_by_day_and_what_it_dates_too():
+    visits = deepcopy(VISITS)
+    visits["config"]["meta"]["grain"] = "day"
+    tables = catalogue(visits, PAGES)
+    assert [(table.has_months, table.shape.partition_unit) for table in tables] == [(True, "day")] * 2
+    assert definition_of(tables[0]) != definition_of(catalogue(VISITS)[0])
+    with pytest.raises(CatalogueError, match="has the grain 'day' and no `event_time`"):
+        catalogue(entry("visits", {"id": "string"}, {"key": "id", "grain": "day"}))
+
+
 @pytest.mark.parametrize(
     ("columns", "meta", "problem"),
     [
@@ -88,7 +99,8 @@ def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():
             "has an unknown key 'owner' under config.meta: expected one of key, event_time,",
         ),
         ({}, {"parnt": {"table": "visits"}}, "has an unknown key 'parnt' under config.meta: expected one of"),
-        ({}, {"grain": "day"}, "has the grain 'day': expected one of month, none. For loads smaller than"),
+        ({}, {"grain": "week"}, "has the grain 'week': expected one of month, day, none."),
+        ({}, {"grain": "day"}, "has the grain 'day', and its parent 'month': expected the same."),
         ({}, {"lookback": "2 months"}, "has the lookback '2 months': expected a number of months up to 120."),
         ({}, {"lookback": -1}, "has the lookback -1: expected a number of months"),
         ({}, {"lookback": 2}, "has the lookback 2, and its parent 0: expected the same."),
