@@ -223,7 +223,8 @@ class _Entry:
             )
         if lookback and (not self.meta.get("event_time") or grain == "none"):
             raise self.error(
-                "has a lookback, and is always loaded whole: it needs an event_time and the grain month or day."
+                "has a lookback, and is always loaded whole: it needs an event_time and a grain other than "
+                "none."
             )
         if dated_by and lookback != of_parent:
             raise self.error(

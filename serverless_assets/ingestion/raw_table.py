@@ -83,14 +83,14 @@ class RawTable:
     """One table of the source: what it must hold (its contract) and how it is loaded.
 
     A table with `event_time` is a fact: months of that column are loaded each by itself, unless its `grain`
-    is none, with which it is always loaded whole. With the grain day the warehouse keeps it by day. Where the source does not carry the column, `dated_by` says
-    which parent's row gives it. `clustered_by` is a hint to the warehouse: columns that queries filter or
-    join on. `longest_text` raises `LONGEST_TEXT_BYTES` for single columns. `path` leads from the source's
-    address to the file, without `.parquet`, if that is not the table's name. A run succeeds also without an
-    `optional` table. A run over months also loads the `lookback` months before them, whose rows may have
-    changed since. Of a table with `updated_at`, only rows that changed since the last load are requested, and
-    replace those of their keys; a row whose column `deleted` is true, or a time, is removed. With `rest`, the
-    rows are those of a REST API instead of a parquet file.
+    is none, with which it is always loaded whole. With the grain day the warehouse keeps it by day. Where the
+    source does not carry the column, `dated_by` says which parent's row gives it. `clustered_by` is a hint to
+    the warehouse: columns that queries filter or join on. `longest_text` raises `LONGEST_TEXT_BYTES` for
+    single columns. `path` leads from the source's address to the file, without `.parquet`, if that is not the
+    table's name. A run succeeds also without an `optional` table. A run over months also loads the `lookback`
+    months before them, whose rows may have changed since. Of a table with `updated_at`, only rows that
+    changed since the last load are requested, and replace those of their keys; a row whose column `deleted`
+    is true, or a time, is removed. With `rest`, the rows are those of a REST API instead of a parquet file.
     """
 
     name: str

@@ -192,5 +192,6 @@ def definition_of(table: RawTable) -> str:
     changes = f" {table.updated_at} {table.deleted}" if table.updated_at else ""
     by_day = " by day" if table.grain == "day" else ""
     return digest(
-        f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}{changes}{by_day}"
+        f"{columns} {table.key} {table.event_time} {parent} {table.clustered_by} {table.description}"
+        f"{changes}{by_day}"
     )

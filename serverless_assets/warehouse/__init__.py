@@ -32,8 +32,9 @@ class TableShape:
     """A table as a warehouse keeps it: its columns, and how a large one is laid out.
 
     `partitioned_by` is a timestamp column: rows lie together by its month, or by what `partition_unit` says,
-    month or day. `clustered_by` are columns that queries filter or join on, the most telling first. For changes of single rows, `key` are the columns
-    that identify a row, and `deleted` is a column that says that there is none any more: a boolean or a time.
+    month or day. `clustered_by` are columns that queries filter or join on, the most telling first. For
+    changes of single rows, `key` are the columns that identify a row, and `deleted` is a column that says
+    that there is none any more: a boolean or a time.
     """
 
     name: str
