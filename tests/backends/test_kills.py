@@ -1,7 +1,8 @@
-"""A process that is killed while it publishes to BigQuery, with a reader beside it."""
+"""A process that is killed while it publishes to BigQuery or rolls back, with a reader beside it."""
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
@@ -42,3 +43,30 @@ def test_a_publish_that_is_killed_at_any_statement_is_completed_by_the_next_run(
     assert seen["reads"] > number
     # Three copies to return to, two tables, a view, and the record of the release.
     assert number == 2 + 7
+
+
+def test_a_rollback_that_is_killed_at_any_statement_is_completed_by_the_next_run(
+    shop: Shop, tmp_path: Path
+) -> None:
+    assert shop.run(1)
+    assert shop.run(2)
+    published, there, kills = shop.publisher.published.warehouse, 1, 0
+    assert isinstance(published, BigQueryWarehouse)
+
+    def roll_back() -> None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            shop.publisher.rollback(f"run-{there}", instance, LOG)
+
+    reader = Readers("shop", Path(published.dataset), tmp_path / "stop", 1)
+    try:
+        for _ in every_crash_point(roll_back, StatementCrashPoint):
+            shop.publish(f"after-{kills}")
+            assert shop.read() == release_of(there)
+            kills, there = kills + 1, 3 - there
+        # The last went through.
+        assert shop.read() == release_of(there)
+    finally:
+        (seen,) = reader.stop()
+    assert seen["problems"] == []
+    # The work dataset's two tables and view, the same for readers, and the record of the release.
+    assert kills == 7
