@@ -5,7 +5,7 @@ Pure core
     validation.py      the rules for a request that can be forecast
     model.py           forecast(request, log): a combination of candidates, with nested 80% and 95% intervals
     candidates/        the forecasting methods: harmonic regressions, recent levels, seasonal naives, Prophet
-    daily.py, calendars.py   a series on a calendar; holidays, closed days and calendar columns
+    series.py, calendars.py   a series on a calendar; holidays, closed days and calendar columns
     backtest.py        forecasts from earlier days, and their accuracy by metrics.py; combine.py weighs the
                        candidates by it, intervals.py makes bounds of the errors, diagnostics.py describes it
     reconciliation.py  parts scaled to add up to their total

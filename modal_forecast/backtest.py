@@ -13,7 +13,7 @@ import numpy as np
 from modal_forecast import metrics
 from modal_forecast.calendars import CalendarColumns
 from modal_forecast.candidates import BASELINES, Inputs, fit_candidates, prepare_inputs
-from modal_forecast.daily import DailySeries
+from modal_forecast.series import Series
 
 # More did not choose better, and each takes 30 to 60 ms of cpu on five years.
 MAX_ORIGINS = 6
@@ -69,7 +69,7 @@ def choose_origins(length: int, horizon: int) -> tuple[list[int], int]:
 
 
 def run_backtest(
-    series: DailySeries, horizon: int, calendar: CalendarColumns, holidays: Mapping[str, np.ndarray]
+    series: Series, horizon: int, calendar: CalendarColumns, holidays: Mapping[str, np.ndarray]
 ) -> list[Origin]:
     """The latest origin first; none if the history is too short or too full of holes."""
     indices, tested = choose_origins(len(series), horizon)
@@ -86,7 +86,7 @@ def run_backtest(
 
 
 def inputs_at(
-    series: DailySeries,
+    series: Series,
     index: int,
     tested: int,
     calendar: CalendarColumns,

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from modal_forecast.daily import DailySeries, month_and_day, weekday
+from modal_forecast.series import Series, month_and_day, weekday
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -86,7 +86,7 @@ class ClosedDays:
         return closed
 
 
-def closed_days(series: DailySeries, holidays: Mapping[str, np.ndarray]) -> ClosedDays:
+def closed_days(series: Series, holidays: Mapping[str, np.ndarray]) -> ClosedDays:
     """When the history says that it is closed: never if it is signed or if sales are rare.
 
     A day below zero is one on which nothing was sold, as a day of zero is.

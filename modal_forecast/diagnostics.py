@@ -12,8 +12,8 @@ from modal_forecast.calendars import MONTHS, WEEKDAYS, CalendarColumns
 from modal_forecast.candidates import Fit, HarmonicFit, Inputs
 from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR
 from modal_forecast.candidates.prophet import MIN_DAYS as PROPHET_DAYS
-from modal_forecast.daily import MAX_DAYS, DailySeries
 from modal_forecast.intervals import about_sums
+from modal_forecast.series import MAX_DAYS, Series
 
 OWN_GROUPS = ("week", "year", "week in year", "turn of year")
 
@@ -66,7 +66,7 @@ def about_backtest(
 
 
 def last_origin(
-    series: DailySeries,
+    series: Series,
     origins: Sequence[Origin],
     held_out: Sequence[np.ndarray],
     bounds: Sequence[Mapping[str, np.ndarray]],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modal_forecast.backtest import Origin, independent_origins
-from modal_forecast.daily import DailySeries
+from modal_forecast.series import Series
 
 COVERAGES = (0.80, 0.95)
 # How far the error follows the size of the forecast: not at all, as its root, in proportion.
@@ -122,7 +122,7 @@ def _growth(sizes: np.ndarray, ahead: np.ndarray, independent: float) -> float:
 
 
 def calibrate_or_default(
-    origins: Sequence[Origin], forecasts: Sequence[np.ndarray], horizon: int, series: DailySeries
+    origins: Sequence[Origin], forecasts: Sequence[np.ndarray], horizon: int, series: Series
 ) -> Calibration:
     """Without any origin, bounds as wide as the history's own spread around its median."""
     if origins:
@@ -136,7 +136,7 @@ def calibrate_or_default(
 
 
 def bounds_from_backtest(
-    origins: Sequence[Origin], forecasts: Sequence[np.ndarray], horizon: int, series: DailySeries
+    origins: Sequence[Origin], forecasts: Sequence[np.ndarray], horizon: int, series: Series
 ) -> list[dict[str, np.ndarray]]:
     """The bounds at each origin, calibrated on the other ones; none if there is no other."""
     bounds = []

@@ -27,7 +27,6 @@ from modal_forecast.candidates import (
     prepare_inputs,
 )
 from modal_forecast.combine import combine, held_out_forecasts, weights
-from modal_forecast.daily import DailySeries, daily_series
 from modal_forecast.diagnostics import (
     about_backtest,
     about_components,
@@ -44,6 +43,7 @@ from modal_forecast.messages import (
     ForecastRefused,
     ForecastRequest,
 )
+from modal_forecast.series import Series, read_series
 from modal_forecast.validation import check
 
 Log = Callable[[str], None]
@@ -64,7 +64,7 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
 
     log: called with one line of text at each step, indented.
 
-    The forecast of a history that is not signed (daily.is_signed) is never negative. The diagnostics are
+    The forecast of a history that is not signed (series.is_signed) is never negative. The diagnostics are
         method: model, weights, candidates, fallbacks, versions;
         history: n_history, n_missing, n_zero, n_negative, first_ds, last_ds, horizon, country;
         accuracy in the back-test: backtest, skill, skill_margin, beats_naive, best_naive, why;
@@ -86,7 +86,7 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     # From the day after the last row of the history, whether or not that row has a value.
     first = request.history["ds"].to_numpy()[-1] + 1
     days = np.arange(first, first + request.horizon)
-    series = daily_series(request.history)
+    series = read_series(request.history)
     if np.nanmin(series.values) == np.nanmax(series.values):
         values, method = _repeat(float(series.values[-1]), days, detail)
     else:
@@ -111,7 +111,7 @@ def _repeat(value: float, days: np.ndarray, log: Log) -> tuple[Values, Mapping[s
 
 
 def _combine(
-    series: DailySeries, days: np.ndarray, country: str | None, model: str, log: Log
+    series: Series, days: np.ndarray, country: str | None, model: str, log: Log
 ) -> tuple[Values, Mapping[str, Any]]:
     # Uncertainty grows from the last day with a value, also if the history ends with missing ones.
     horizon = int((days[-1] - series.days[-1]).astype(int))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modal_forecast.daily import is_signed
 from modal_forecast.messages import (
     FORECAST_SCHEMA,
     HISTORY_SCHEMA,
@@ -20,6 +19,7 @@ from modal_forecast.messages import (
     ForecastRefused,
     ForecastRequest,
 )
+from modal_forecast.series import is_signed
 from modal_forecast.validation import LARGEST_VALUE
 
 Answers = Mapping[str, ForecastAnswer | ForecastRefused]

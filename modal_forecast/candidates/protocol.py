@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modal_forecast.calendars import CalendarColumns, ClosedDays, closed_days
-from modal_forecast.daily import DailySeries, clip_outliers
+from modal_forecast.series import Series, clip_outliers
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Inputs:
     closed: which days are closed, and closed_ahead: whether each of the days to forecast is.
     """
 
-    series: DailySeries
+    series: Series
     clipped: np.ndarray
     open_values: np.ndarray
     horizon: int
@@ -60,7 +60,7 @@ class Candidate:
 
 
 def prepare_inputs(
-    series: DailySeries, horizon: int, calendar: CalendarColumns, holidays: Mapping[str, np.ndarray]
+    series: Series, horizon: int, calendar: CalendarColumns, holidays: Mapping[str, np.ndarray]
 ) -> Inputs:
     """Find closed days and outliers in a history. calendar, holidays: as in Inputs."""
     closed = closed_days(series, holidays)

@@ -22,7 +22,7 @@ from modal_forecast.report.sections.outlook import main_window, measured_widths,
 from modal_forecast.report.sections.parts import SPARK_HEIGHT, by_part
 from modal_forecast.report.sections.periods import by_period
 from modal_forecast.report.sections.reasons import reasons
-from modal_forecast.report.values import Daily, read_daily
+from modal_forecast.report.values import PeriodValues, read_values
 
 if TYPE_CHECKING:
     import jinja2
@@ -125,15 +125,15 @@ def _csp_hash(text: str) -> str:
 class ChartData:
     """The numbers of the interactive chart and of the table of days; columns: those of the forecast."""
 
-    history: Daily
-    columns: dict[str, Daily]
+    history: PeriodValues
+    columns: dict[str, PeriodValues]
     chosen_decimals: int | None = None
 
     @classmethod
     def of(cls, report: ReportInput) -> ChartData:
         names = [name for layer in FORECAST for name in layer.headings]
-        columns = {name: read_daily(report.forecast, name) for name in names}
-        return cls(read_daily(report.history, "y"), columns, report.decimals)
+        columns = {name: read_values(report.forecast, name) for name in names}
+        return cls(read_values(report.history, "y"), columns, report.decimals)
 
     @property
     def start(self) -> date:

@@ -1,4 +1,4 @@
-"""Daily values, and sums and means of values that may be missing."""
+"""Values of consecutive days, and sums and means of values that may be missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Daily:
+class PeriodValues:
     """One value per day from `start` on, None where a day has none."""
 
     start: date
@@ -37,13 +37,13 @@ class Daily:
         return [value for value in self.values if value is not None]
 
 
-def read_daily(table: pa.Table, column: str) -> Daily:
+def read_values(table: pa.Table, column: str) -> PeriodValues:
     """Return the column by its `ds`, in date order; NaN, infinity and days without a row become None."""
     values = map(finite, table[column].to_pylist())
     by_day = dict(zip(table["ds"].to_pylist(), values, strict=True))
     start, end = min(by_day), max(by_day)
     days = (start + timedelta(days=index) for index in range((end - start).days + 1))
-    return Daily(start, tuple(by_day.get(day) for day in days))
+    return PeriodValues(start, tuple(by_day.get(day) for day in days))
 
 
 def finite(value: float | None) -> float | None:

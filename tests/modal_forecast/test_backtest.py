@@ -4,15 +4,15 @@ import pytest
 from modal_forecast.backtest import Origin, choose_origins, run_backtest
 from modal_forecast.calendars import calendar_columns, holidays_of
 from modal_forecast.combine import combine, held_out_forecasts, relative_errors, weights
-from modal_forecast.daily import DailySeries
 from modal_forecast.intervals import COVERAGES, about_sums, calibrate
+from modal_forecast.series import Series
 
 FIRST = np.datetime64("2021-01-01")
 HORIZON = 60
 
 
 def made_of(values):
-    series = DailySeries(FIRST + np.arange(len(values)), np.asarray(values, dtype=float))
+    series = Series(FIRST + np.arange(len(values)), np.asarray(values, dtype=float))
     days = np.arange(FIRST, series.days[-1] + 1 + HORIZON)
     holidays = holidays_of("US", days)
     return run_backtest(series, HORIZON, calendar_columns(days, holidays), holidays)

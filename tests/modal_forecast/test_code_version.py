@@ -24,7 +24,7 @@ def test_a_copy_has_the_same_version(copy):
 
 def test_comments_and_docstrings_do_not_count(copy):
     edit(copy / "metrics.py", '"""Mean absolute error', '"""The mean absolute error')
-    edit(copy / "daily.py", "# ", "# Another remark: ")
+    edit(copy / "series.py", "# ", "# Another remark: ")
     with (copy / "requirements.lock").open("a") as file:
         file.write("    # via something else\n")
     assert code_version(copy) == code_version()

@@ -7,7 +7,7 @@ import pytest
 from modal_forecast.calendars import holidays_of
 from modal_forecast.candidates import CandidateFailed, prophet
 from modal_forecast.candidates.prophet import fits_prophet, forecast_prophet
-from modal_forecast.daily import DailySeries
+from modal_forecast.series import Series
 
 HORIZON = 90
 
@@ -16,7 +16,7 @@ def seasonal(days=800, level=1000.0, seed=0):
     day = np.datetime64("2021-01-01") + np.arange(days)
     noise = np.random.default_rng(seed).normal(0, 30, days)
     year = 100 * np.sin(2 * np.pi * np.arange(days) / 365.25)
-    return DailySeries(day, level + year + 50.0 * (np.arange(days) % 7) + noise)
+    return Series(day, level + year + 50.0 * (np.arange(days) % 7) + noise)
 
 
 def test_an_upgrade_of_prophet_needs_a_look_at_its_stan_program():
@@ -62,14 +62,14 @@ def test_missing_days_are_left_out():
     whole = seasonal()
     holey = whole.values.copy()
     holey[100:110] = np.nan
-    made = forecast_prophet(DailySeries(whole.days, holey), HORIZON, {})
+    made = forecast_prophet(Series(whole.days, holey), HORIZON, {})
     assert made == pytest.approx(forecast_prophet(whole, HORIZON, {}), rel=0.05)
 
 
 def test_a_year_of_values_is_needed_and_some_noise():
     assert not fits_prophet(seasonal(days=364))
     assert fits_prophet(seasonal(days=365))
-    assert not fits_prophet(DailySeries(seasonal().days, np.full(800, 5.0)))
+    assert not fits_prophet(Series(seasonal().days, np.full(800, 5.0)))
 
 
 def test_stan_leaves_no_files_behind(tmp_path, monkeypatch):

@@ -18,21 +18,21 @@ import pytest
 from modal_forecast.report.page import ChartData, render
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import FOLDER, ReportInput, check_color
-from modal_forecast.report.values import Daily, read_daily
+from modal_forecast.report.values import PeriodValues, read_values
 
 LAST_ACTUAL = date(2025, 8, 31)
 ATTACK = "</script><script>alert(1)</script><!-- \" ' & \u2028 {{ 7 * 7 }} <img src=x onerror=alert(1)>"
 
 
 def history(values: list[float | None]) -> pa.Table:
-    """Values up to LAST_ACTUAL."""
+    """PeriodValues up to LAST_ACTUAL."""
     first = LAST_ACTUAL - timedelta(days=len(values) - 1)
     days = [first + timedelta(days=i) for i in range(len(values))]
     return pa.table({"ds": pa.array(days, pa.date32()), "y": pa.array(values, pa.float64())})
 
 
 def forecast(values: list[float]) -> pa.Table:
-    """Values from the day after LAST_ACTUAL on, give or take a tenth and a fifth."""
+    """PeriodValues from the day after LAST_ACTUAL on, give or take a tenth and a fifth."""
     days = [LAST_ACTUAL + timedelta(days=i + 1) for i in range(len(values))]
     factors = {"": 1, "_lower_80": 0.9, "_upper_80": 1.1, "_lower_95": 0.8, "_upper_95": 1.2}
     columns = {f"yhat{suffix}": [value * factor for value in values] for suffix, factor in factors.items()}
@@ -122,7 +122,7 @@ def test_a_day_without_a_value_is_null_in_the_chart_data_whichever_way_it_is_mis
 
 def test_a_day_without_a_row_is_a_gap_and_the_order_of_rows_does_not_matter():
     table = history([1.0, 2.0, 3.0, 4.0]).take([3, 0, 1])
-    assert read_daily(table, "y") == Daily(LAST_ACTUAL - timedelta(days=3), (1.0, 2.0, None, 4.0))
+    assert read_values(table, "y") == PeriodValues(LAST_ACTUAL - timedelta(days=3), (1.0, 2.0, None, 4.0))
 
 
 def test_the_table_lists_each_forecast_day_with_its_bounds():

@@ -14,7 +14,7 @@ from modal_forecast.report.report_input import ReportInput
 from modal_forecast.report.sections.accuracy import MODELS, accuracy
 from modal_forecast.report.sections.data_quality import data_quality
 from modal_forecast.report.sections.reasons import Reason, reasons
-from modal_forecast.report.values import read_daily
+from modal_forecast.report.values import read_values
 
 
 def history(days: int = 800) -> pa.Table:
@@ -35,7 +35,7 @@ DOLLARS = Amounts("$", 2, 2)
 
 def reasons_of(answer: ForecastAnswer) -> dict[str, Reason]:
     """The reasons by their titles."""
-    diagnostics, forecast = answer.diagnostics, read_daily(answer.forecast, "yhat")
+    diagnostics, forecast = answer.diagnostics, read_values(answer.forecast, "yhat")
     every = reasons(diagnostics["components"], forecast, diagnostics["country"], DOLLARS)
     return {reason.title: reason for reason in every}
 
@@ -58,7 +58,7 @@ def test_effects_are_in_the_unit_of_the_series(answer):
 
 
 def test_a_closed_holiday_loses_all_that_a_day_brings(answer):
-    autumn = read_daily(answer.forecast.slice(200), "yhat")
+    autumn = read_values(answer.forecast.slice(200), "yhat")
     [*_, holidays] = reasons(answer.diagnostics["components"], autumn, "US", DOLLARS)
     effects = {(name, day): effect for name, day, effect in holidays.table.rows}
     christmas = effects["Christmas Day", "Fri 25 Dec 2026"]
@@ -83,8 +83,8 @@ def test_every_candidate_has_a_name_for_people(answer):
 def test_without_diagnostics_a_section_has_nothing_to_say(answer):
     nothing: dict[str, Any] = {}
     assert accuracy(nothing, DOLLARS) is None
-    assert reasons(None, read_daily(answer.forecast, "yhat"), None, DOLLARS) == []
-    assert len(data_quality(read_daily(history(), "y"), [], nothing)) == 3
+    assert reasons(None, read_values(answer.forecast, "yhat"), None, DOLLARS) == []
+    assert len(data_quality(read_values(history(), "y"), [], nothing)) == 3
 
 
 def test_a_closed_weekday_loses_all_that_a_day_brings():

@@ -15,28 +15,28 @@ from modal_forecast.report.sections.outlook import (
     window_totals,
 )
 from modal_forecast.report.sections.periods import by_period
-from modal_forecast.report.values import Daily
+from modal_forecast.report.values import PeriodValues
 
 TOMORROW = date(2025, 9, 1)
 DOLLARS = Amounts("USD", 0, 2)
 
 
-def before(values: list[float | None]) -> Daily:
-    """Values up to the day before TOMORROW."""
-    return Daily(TOMORROW - timedelta(days=len(values)), tuple(values))
+def before(values: list[float | None]) -> PeriodValues:
+    """PeriodValues up to the day before TOMORROW."""
+    return PeriodValues(TOMORROW - timedelta(days=len(values)), tuple(values))
 
 
-def ahead(values: list[float | None]) -> dict[str, Daily]:
+def ahead(values: list[float | None]) -> dict[str, PeriodValues]:
     """From TOMORROW on, give or take a tenth."""
     factors = {"yhat": 1.0, "yhat_lower_80": 0.9, "yhat_upper_80": 1.1}
     return {
-        name: Daily(TOMORROW, tuple(None if value is None else value * factor for value in values))
+        name: PeriodValues(TOMORROW, tuple(None if value is None else value * factor for value in values))
         for name, factor in factors.items()
     }
 
 
 def test_a_window_is_compared_with_the_same_weekdays_52_weeks_earlier():
-    past = Daily(TOMORROW - timedelta(days=365), (9_999.0, *[100.0] * 7, *[1.0] * 357))
+    past = PeriodValues(TOMORROW - timedelta(days=365), (9_999.0, *[100.0] * 7, *[1.0] * 357))
     (week,) = window_totals(past, ahead([110.0] * 7), {})
     assert (week.total, week.last_year, week.last_day) == (770, 700, date(2025, 9, 7))
     assert week.change == pytest.approx(0.1)
@@ -170,9 +170,9 @@ def test_between_two_measured_numbers_of_days_the_width_changes_evenly():
 def test_a_month_that_has_begun_counts_what_came_and_one_cut_off_is_left_out():
     # TOMORROW is Monday 1 September: the forecast begins on the third day of the week and the month.
     start = TOMORROW + timedelta(days=2)
-    past = Daily(date(2024, 8, 1), (50.0,) * (start - date(2024, 8, 1)).days)
+    past = PeriodValues(date(2024, 8, 1), (50.0,) * (start - date(2024, 8, 1)).days)
     coming = {
-        name: Daily(start, (value,) * 62)
+        name: PeriodValues(start, (value,) * 62)
         for name, value in (("yhat", 100.0), ("yhat_lower_80", 90.0), ("yhat_upper_80", 110.0))
     }
     weeks, months = by_period(past, coming, {30: 0.5}, DOLLARS)

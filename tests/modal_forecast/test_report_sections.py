@@ -22,7 +22,7 @@ from modal_forecast.report.sections.more import more_sections
 from modal_forecast.report.sections.outlook import window_total
 from modal_forecast.report.sections.parts import by_part
 from modal_forecast.report.sections.reasons import reasons, trend_text
-from modal_forecast.report.values import Daily, read_daily
+from modal_forecast.report.values import PeriodValues, read_values
 from tests.modal_forecast.test_report import LAST_ACTUAL, forecast, history, report
 
 DOLLARS = Amounts("USD", 0, 2)
@@ -223,7 +223,7 @@ NO_COMPONENTS: dict[str, Any] = {
     "yearly": [],
     "holidays": [],
 }
-AHEAD = Daily(date(2026, 11, 25), (1.0,) * 37)
+AHEAD = PeriodValues(date(2026, 11, 25), (1.0,) * 37)
 
 
 def labelled(effects: list[float | None], labels: tuple[str, ...]) -> list[list[Any]]:
@@ -267,8 +267,8 @@ def test_a_part_that_has_no_effect_or_is_not_known_is_left_out():
 def stores_of(*stores: tuple[str, list[float | None], list[float]], total: float) -> Any:
     tables = [{"name": n, "history": history(past), "forecast": forecast(ahead)} for n, past, ahead in stores]
     columns = ("yhat", "yhat_lower_80", "yhat_upper_80")
-    past = read_daily(history([10.0] * 400), "y")
-    ahead = {column: read_daily(forecast([total] * 30), column) for column in columns}
+    past = read_values(history([10.0] * 400), "y")
+    ahead = {column: read_values(forecast([total] * 30), column) for column in columns}
     return by_part(tables, "store", past, ahead, window_total(past, ahead, 30, {}), DOLLARS)
 
 
@@ -317,7 +317,7 @@ def test_a_spark_has_whole_weeks_on_one_scale_and_a_forecast_that_goes_on_from_t
 
 
 def test_missing_and_closed_days_are_counted_and_named():
-    days = Daily(date(2026, 1, 1), (1.0, None, None, 0.0, 5.0, None, 7.0, 8.0, 9.0))
+    days = PeriodValues(date(2026, 1, 1), (1.0, None, None, 0.0, 5.0, None, 7.0, 8.0, 9.0))
     assert data_quality(days, ["Clipped."], {}) == [
         "6 days of history, from Thu 1 Jan 2026 to Fri 9 Jan 2026.",
         "3 days are missing: 2 Jan 2026 to 3 Jan 2026, 6 Jan 2026. The forecast does without them.",
@@ -328,7 +328,7 @@ def test_missing_and_closed_days_are_counted_and_named():
 
 def test_fallbacks_and_clipping_of_the_forecast_follow_the_notes():
     diagnostics = {"fallbacks": ["Prophet is left out."], "clipped_yhat_days": 3}
-    assert data_quality(Daily(date(2026, 1, 1), (1.0,)), ["A note."], diagnostics)[2:] == [
+    assert data_quality(PeriodValues(date(2026, 1, 1), (1.0,)), ["A note."], diagnostics)[2:] == [
         "A note.",
         "Prophet is left out.",
         "The forecast was below zero on 3 days and raised to zero there.",
@@ -336,7 +336,7 @@ def test_fallbacks_and_clipping_of_the_forecast_follow_the_notes():
 
 
 def test_a_whole_history_says_that_nothing_is_missing_and_many_zeros_are_no_exceptions():
-    assert data_quality(Daily(date(2026, 1, 1), (0.0, 0.0, 3.0)), [], {})[1:] == [
+    assert data_quality(PeriodValues(date(2026, 1, 1), (0.0, 0.0, 3.0)), [], {})[1:] == [
         "No day is missing.",
         "2 of 3 days are zero.",
     ]

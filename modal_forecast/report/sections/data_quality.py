@@ -5,14 +5,14 @@ from datetime import date, timedelta
 from typing import Any
 
 from modal_forecast.report import formats
-from modal_forecast.report.values import Daily
+from modal_forecast.report.values import PeriodValues
 
 RUNS_NAMED = 5
 # A larger share of days of zero is counted, not named.
 FEW_ZEROS = 0.2
 
 
-def data_quality(history: Daily, notes: Sequence[str], diagnostics: Mapping[str, Any]) -> list[str]:
+def data_quality(history: PeriodValues, notes: Sequence[str], diagnostics: Mapping[str, Any]) -> list[str]:
     """Return how long the history is, which days it lacks, and what was done about it."""
     days = [*zip(history.days(), history.values, strict=True)]
     missing = [day for day, value in days if value is None]

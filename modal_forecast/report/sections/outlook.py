@@ -9,7 +9,7 @@ from typing import Any
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.sections import Card
-from modal_forecast.report.values import Daily, total
+from modal_forecast.report.values import PeriodValues, total
 
 WINDOWS = (7, 30, 90)
 # The window that the opening sentence is about: stock is ordered for about a month.
@@ -57,7 +57,7 @@ class Outlook:
 
 
 def window_totals(
-    history: Daily, forecast: Mapping[str, Daily], widths: Mapping[int, float]
+    history: PeriodValues, forecast: Mapping[str, PeriodValues], widths: Mapping[int, float]
 ) -> list[WindowTotal]:
     """Return a total for each window that the forecast fills, or one for the whole of a shorter forecast."""
     horizon = len(forecast["yhat"].values)
@@ -66,7 +66,7 @@ def window_totals(
 
 
 def window_total(
-    history: Daily, forecast: Mapping[str, Daily], days: int, widths: Mapping[int, float]
+    history: PeriodValues, forecast: Mapping[str, PeriodValues], days: int, widths: Mapping[int, float]
 ) -> WindowTotal:
     """Return the total of the first `days` days of the forecast; widths: see sum_width()."""
     window = [forecast["yhat"].day(index) for index in range(days)]
@@ -76,8 +76,8 @@ def window_total(
 def total_of(
     days: Sequence[date],
     last_year: Sequence[date],
-    history: Daily,
-    forecast: Mapping[str, Daily],
+    history: PeriodValues,
+    forecast: Mapping[str, PeriodValues],
     widths: Mapping[int, float],
 ) -> WindowTotal:
     """Return the total of days, of which some may be past, beside the actuals of the days `last_year`."""
@@ -130,7 +130,7 @@ def main_window(windows: Sequence[WindowTotal]) -> WindowTotal:
     return next((window for window in windows if window.days == MAIN_WINDOW), windows[-1])
 
 
-def outlook(history: Daily, windows: Sequence[WindowTotal], amounts: Amounts) -> Outlook:
+def outlook(history: PeriodValues, windows: Sequence[WindowTotal], amounts: Amounts) -> Outlook:
     last_day, last_value = max(
         (d, v) for d, v in zip(history.days(), history.values, strict=True) if v is not None
     )

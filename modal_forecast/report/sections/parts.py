@@ -11,7 +11,7 @@ from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.plots import Shape, line_path
 from modal_forecast.report.sections.outlook import WindowTotal, window_total
-from modal_forecast.report.values import Daily, read_daily, total
+from modal_forecast.report.values import PeriodValues, read_values, total
 
 # Half a percent: a smaller difference cannot be seen in the amounts shown.
 SUM_TOLERANCE = 0.005
@@ -45,8 +45,8 @@ class PartsSection:
 def by_part(
     parts: Sequence[Mapping[str, Any]],
     noun: str,
-    history: Daily,
-    forecast: Mapping[str, Daily],
+    history: PeriodValues,
+    forecast: Mapping[str, PeriodValues],
     main: WindowTotal,
     amounts: Amounts,
 ) -> PartsSection | None:
@@ -58,9 +58,9 @@ def by_part(
         return None
     first = forecast["yhat"].start
 
-    def daily(table: Any, column: str) -> Daily:
+    def daily(table: Any, column: str) -> PeriodValues:
         # A part that begins soon has no history, and one that is too young no forecast.
-        return read_daily(table, column) if table.num_rows else Daily(first, ())
+        return read_values(table, column) if table.num_rows else PeriodValues(first, ())
 
     series = [
         (
@@ -104,7 +104,9 @@ def _sum_text(noun: str, totals: Sequence[float | None], main: WindowTotal, amou
     )
 
 
-def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amounts: Amounts) -> PartRow:
+def _row(
+    name: str, history: PeriodValues, forecast: PeriodValues, window: WindowTotal, amounts: Amounts
+) -> PartRow:
     first, days = forecast.start, window.days
     recent = [history.at(first - timedelta(days=back)) for back in range(1, days + 1)]
     actuals = [value for value in recent if value is not None]
@@ -124,10 +126,10 @@ def _row(name: str, history: Daily, forecast: Daily, window: WindowTotal, amount
     )
 
 
-def _spark(history: Daily, forecast: Daily) -> tuple[Shape, ...]:
+def _spark(history: PeriodValues, forecast: PeriodValues) -> tuple[Shape, ...]:
     """Return lines of whole weeks, counted from the first day of the forecast, on one scale from zero."""
 
-    def week(daily: Daily, number: int) -> float | None:
+    def week(daily: PeriodValues, number: int) -> float | None:
         first: date = forecast.start + timedelta(weeks=number)
         return total(daily.at(first + timedelta(days=day)) for day in range(7))
 

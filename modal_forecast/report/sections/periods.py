@@ -7,14 +7,14 @@ from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.sections import Table
 from modal_forecast.report.sections.outlook import YEAR, WindowTotal, total_of
-from modal_forecast.report.values import Daily
+from modal_forecast.report.values import PeriodValues
 
 WEEKS_SHOWN = 8
 HEADINGS = ("Expected", "80% bounds", "Against last year")
 
 
 def by_period(
-    history: Daily, forecast: Mapping[str, Daily], widths: Mapping[int, float], amounts: Amounts
+    history: PeriodValues, forecast: Mapping[str, PeriodValues], widths: Mapping[int, float], amounts: Amounts
 ) -> tuple[Table, ...]:
     """Return a table of weeks and one of months; each is left out if the forecast fills none.
 
@@ -40,7 +40,7 @@ def by_period(
     return tuple(tables)
 
 
-def _periods(forecast: Daily, first_day: Callable[[date], date]) -> list[list[date]]:
+def _periods(forecast: PeriodValues, first_day: Callable[[date], date]) -> list[list[date]]:
     """Return the days of each whole week or month that has a day of the forecast, and ends within it."""
     periods: dict[date, list[date]] = {}
     day = first_day(forecast.start)

@@ -12,7 +12,7 @@ from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.plots import Label, Plot, bar_plot, line_plot, spread_labels
 from modal_forecast.report.sections import Table
-from modal_forecast.report.values import Daily, finite
+from modal_forecast.report.values import PeriodValues, finite
 
 FLAT = 0.02
 HOLIDAYS_SHOWN = 8
@@ -54,7 +54,7 @@ class UnitEffects:
 
 
 def reasons(
-    components: Mapping[str, Any] | None, forecast: Daily, country: str | None, amounts: Amounts
+    components: Mapping[str, Any] | None, forecast: PeriodValues, country: str | None, amounts: Amounts
 ) -> list[Reason]:
     """Return the reasons that there is something to say about; country: whose holidays were used."""
     if not components:
@@ -139,7 +139,7 @@ def _year(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
 def _holidays(
     holidays: Sequence[Mapping[str, Any]],
     effects: UnitEffects,
-    forecast: Daily,
+    forecast: PeriodValues,
     country: str | None,
     amounts: Amounts,
 ) -> Reason | None:

@@ -19,7 +19,7 @@ WEEKS_AROUND, LIMIT = 4, 20.0
 
 
 @dataclass(frozen=True)
-class DailySeries:
+class Series:
     """days: datetime64[D], one after the other. values: float64 in the history's unit, NaN where missing.
 
     The first and the last value are never missing.
@@ -31,11 +31,11 @@ class DailySeries:
     def __len__(self) -> int:
         return len(self.days)
 
-    def until(self, origin: int) -> "DailySeries":
+    def until(self, origin: int) -> "Series":
         """The first `origin` days, less the missing ones at their end."""
         observed = np.flatnonzero(~np.isnan(self.values[:origin]))
         end = int(observed[-1]) + 1 if len(observed) else 0
-        return DailySeries(self.days[:end], self.values[:end])
+        return Series(self.days[:end], self.values[:end])
 
     def is_signed(self) -> bool:
         return is_signed(self.values)
@@ -56,7 +56,7 @@ def is_signed(values: np.ndarray) -> bool:
     )
 
 
-def daily_series(history: pa.Table) -> DailySeries:
+def read_series(history: pa.Table) -> Series:
     """The last MAX_DAYS days of a history in HISTORY_SCHEMA, up to the last one with a value.
 
     Zeros before the first value that is not zero are from before the beginning, and left out.
@@ -74,7 +74,7 @@ def daily_series(history: pa.Table) -> DailySeries:
     # A single value tells nothing: keep two weeks, zeros or not.
     first = min(int(np.flatnonzero(begun)[0]), max(len(on_calendar) - 14, 0))
     first += int(np.flatnonzero(~np.isnan(on_calendar[first:]))[0])
-    return DailySeries(calendar[first:], on_calendar[first:])
+    return Series(calendar[first:], on_calendar[first:])
 
 
 def weekday(days: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def month_and_day(days: np.ndarray) -> np.ndarray:
     return (months.astype(int) % 12 + 1) * 100 + (days - months.astype("datetime64[D]")).astype(int) + 1
 
 
-def clip_outliers(series: DailySeries, holidays: Mapping[str, np.ndarray]) -> DailySeries:
+def clip_outliers(series: Series, holidays: Mapping[str, np.ndarray]) -> Series:
     """Return the series with values within LIMIT usual deviations of the median of the same weekday nearby.
 
     Holidays, and the days beside them, stay as they are. Unless the series is signed, a day below zero
@@ -103,9 +103,9 @@ def clip_outliers(series: DailySeries, holidays: Mapping[str, np.ndarray]) -> Da
     away = values - middle
     usual = 1.4826 * float(np.nanmedian(np.abs(away)))
     if usual == 0:
-        return DailySeries(series.days, values)
+        return Series(series.days, values)
     special = np.zeros(len(values), bool)
     for when in holidays.values():
         special |= np.isin(series.days, np.concatenate([when - 1, when, when + 1]))
     limited = middle + np.clip(away, -LIMIT * usual, LIMIT * usual)
-    return DailySeries(series.days, np.where(special, values, limited))
+    return Series(series.days, np.where(special, values, limited))
