@@ -57,7 +57,7 @@ bench-load: .venv/run ## what loading raw tables costs beside curl with DuckDB, 
 
 bench: bench-load bench-build bench-whole-run ## what it costs beside the plain tools, into benchmarks/results
 
-bench-build: .venv/dev ## what building the models costs beside dbt and dagster-dbt
+bench-build: .venv/dev .venv-prefect/ready ## what building the models costs beside dbt, dagster-dbt and Prefect
 	@$(BIN)/python benchmarks/building.py
 
 bench-whole-run: .venv/dev ## what a first run costs beside a plain script
@@ -88,6 +88,8 @@ lock: ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) $(NOT_ON_A_WORKER) modal_forecast/requirements.in -c requirements.lock -o modal_forecast/requirements.lock
 	$(BIN)/uv pip compile $(LOCK) tests/services/requirements-bqemulator.in -o tests/services/requirements-bqemulator.lock
 	$(BIN)/uv pip compile $(LOCK) benchmarks/requirements.in -c requirements.lock -o benchmarks/requirements.lock
+	grep -E '^(dbt-|duckdb)' requirements.lock | sed 's/ \\//' > .venv/dbt.in
+	$(BIN)/uv pip compile $(LOCK) benchmarks/requirements-prefect.in -c .venv/dbt.in -o benchmarks/requirements-prefect.lock
 
 clean: ## delete all state: warehouse, artifacts, runs
 	@$(BIN)/serverless clean --yes
@@ -120,6 +122,10 @@ NOT_ON_A_WORKER := $(addprefix --no-emit-package=,matplotlib contourpy cycler fo
 .venv-emulator/ready: .venv/uv tests/services/requirements-bqemulator.lock
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-emulator
 	@$(BIN)/uv pip install -q --python .venv-emulator/bin/python --require-hashes -r tests/services/requirements-bqemulator.lock && touch $@
+
+.venv-prefect/ready: .venv/uv benchmarks/requirements-prefect.lock
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-prefect
+	@$(BIN)/uv pip install -q --compile-bytecode --python .venv-prefect/bin/python --require-hashes -r benchmarks/requirements-prefect.lock && touch $@
 
 .venv-bench/ready: .venv/uv benchmarks/requirements.lock
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-bench

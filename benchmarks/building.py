@@ -1,4 +1,4 @@
-"""What building and testing the bundled dbt project costs beside dbt and dagster-dbt: `make bench-build`.
+"""What building and testing the bundled dbt project costs beside its peers: `make bench-build`.
 
 All begin with loaded raw tables, no models and nothing parsed.
 """
@@ -20,6 +20,7 @@ from serverless_assets.sample_shop.catalogue import SCHEMAS
 from serverless_assets.sample_shop.shop import SampleShop
 
 PROJECT = Path(__file__).parents[1] / "dbt_project"
+PREFECT = Path(__file__).parents[1] / ".venv-prefect/bin/python"
 SERVERLESS = Path(sys.executable).with_name("serverless")
 SHOP = SampleShop(end=date(2026, 10, 31))
 # The settings of the project, as `serverless` gives them to dbt.
@@ -31,6 +32,15 @@ DBT = {
     "DBT_TARGET_PATH": "{home}/target",
     "DBT_LOG_PATH": "{home}/logs",
     "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+}
+
+
+# Prefect starts a server of its own for the flow, and stays silent to its makers.
+WITH_PREFECT = {
+    **DBT,
+    "PREFECT_HOME": "{home}/prefect",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
 
@@ -79,9 +89,11 @@ def main() -> None:
             ready = partial(copy_loaded, loaded)
             build = [SERVERLESS.with_name("dbt"), "build", "--exclude-resource-type", "unit_test"]
             by_resource = [sys.executable, __file__, "dagster_dbt", "{home}"]
+            by_prefect = [PREFECT, Path(__file__).with_name("prefect_build.py")]
             contenders = [
                 Contender("dbt build", build, DBT, ready),
                 Contender("dagster-dbt", by_resource, DBT, ready),
+                Contender("prefect-dbt", by_prefect, WITH_PREFECT, ready),
                 Contender("serverless run transform", [SERVERLESS, "run", "transform"], ours, ready),
             ]
             compare("Building, the bundled models and their tests", contenders, rounds, "dbt build")
