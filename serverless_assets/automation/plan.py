@@ -28,7 +28,7 @@ from serverless_assets.forecasting.history import HistoryError, Today, read_hist
 from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.ingestion.assets import NOT_LOADED_YET
+from serverless_assets.ingestion.assets import KEPT_AS_IT_IS, NOT_LOADED_YET
 from serverless_assets.ingestion.fetch import AuditedTable, Failed, ends_run, fetch_tables
 from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.raw_table import RawTable
@@ -118,7 +118,7 @@ def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Itera
         new = sorted(name for name in assets if by_asset[name].verdict not in ("reuse", "skip"))
         if new and by_asset[forecast.asset].verdict == "reuse":
             reason = f"upstream rebuilt ({', '.join(new)}): written anew if rows differ"
-            by_asset[report] = Planned(report, "as it comes", reason)
+            by_asset[report] = Planned(report, "depends", reason)
         if assets:
             yield by_asset[report]
     raw_tables = {table.name for table in environment.raw_tables}
@@ -203,7 +203,7 @@ def _raw_tables(
     if isinstance(inputs.ingestion, Reuse):
         for table in tables:
             if table.name in notes:
-                yield Planned(table.name, "reuse", "ingestion: reuse"), notes[table.name], None
+                yield Planned(table.name, "reuse", KEPT_AS_IT_IS), notes[table.name], None
             else:
                 missing = Failed(table, NOT_LOADED_YET, table.optional)
                 yield _not_loaded(missing, None), None, missing
@@ -263,7 +263,7 @@ def _forecast(
     after_accuracy = [name for name in declaration.assets if name != declaration.accuracy]
     verdict, reason = "", ""
     if any(decision.build and decision.node.name == relation for decision in decisions):
-        verdict, reason = "as it comes", f"upstream rebuilt ({relation}): made anew if its rows differ"
+        verdict, reason = "depends", f"upstream rebuilt ({relation}): made anew if its rows differ"
     elif relation not in publisher.warehouse.tables():
         verdict = "fail"
         reason = f"{relation}, which it reads, is a source of the dbt project, and not in the warehouse"
@@ -273,7 +273,11 @@ def _forecast(
             verdict, reason = "skip", SKIPPED_AS_ASKED
         yield from (Planned(name, verdict, reason) for name in after_accuracy)
         return
-    history = read_history(declaration, publisher.warehouse, Today.of(environment.timezone))
+    try:
+        history = read_history(declaration, publisher.warehouse, Today.of(environment.timezone))
+    except HistoryError as error:
+        yield from (Planned(name, "fail", str(error)) for name in declaration.assets)
+        return
     _, _, reason_to_score = decide_accuracy(declaration, publisher, history.table, inputs.rebuild_all)
     yield Planned(
         declaration.accuracy,
@@ -295,7 +299,7 @@ def _forecast(
         if parts:
             # The same history gives the same rows, and then the parts stay.
             reason = f"upstream rebuilt ({total}): forecast anew if its rows differ"
-            yield Planned(parts.asset, "as it comes", reason)
+            yield Planned(parts.asset, "depends", reason)
         yield Planned(report_asset, "write", f"upstream rebuilt ({total})")
         return
     yield Planned(total, "reuse", FORECAST_UNCHANGED, rows)
@@ -311,7 +315,7 @@ def _forecast(
     if rebuilt:
         yield Planned(
             report_asset,
-            "as it comes",
+            "depends",
             f"upstream rebuilt ({', '.join(rebuilt)}): written anew if rows differ",
         )
         return
@@ -329,7 +333,7 @@ def _python_asset(
             return Planned(frame.name, "skip", before.reason)
     if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
         reason = f"upstream rebuilt ({', '.join(changing)}): computed anew if its rows differ"
-        return Planned(frame.name, "as it comes", reason)
+        return Planned(frame.name, "depends", reason)
     _, reason_to_compute = decide_frame(frame, warehouse, inputs.rebuild_all)
     rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
     return Planned(
@@ -360,7 +364,7 @@ def plan_job(environment: PlannedEnvironment) -> dg.JobDefinition:
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
             planned = list(dry_run(environment, run_inputs.checked()))
-        context.log.info("\n".join(map(str, planned)))
+        context.log.info("\n".join(plan_lines(planned)))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.verdict, "rows": p.rows or 0, "reason": p.reason})
             for p in planned

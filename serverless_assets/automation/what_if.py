@@ -40,14 +40,14 @@ def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaratio
     change anything. Nothing is published, and no other run is kept waiting."""
 
     @dg.op(out=dg.Out(dg.Nothing), description="A forecast beside the published one, to look at.")
-    def imagine(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
+    def what_if(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         forecast = run_inputs.checked().forecast
         if isinstance(forecast, SkipForecast):
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
         context.log.info(ABOUT)
         with as_failure(ForecastRefused, MessageError):
             environment.budget_guard([declaration.asset], run_inputs.checked, context.log.info)
-            output_metadata = _imagined(context, environment, declaration, forecast)
+            output_metadata = _forecast_beside(context, environment, declaration, forecast)
         context.add_output_metadata(output_metadata)
 
     @dg.job(
@@ -56,12 +56,12 @@ def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaratio
         description=what_if_job.__doc__,
     )
     def job() -> None:
-        imagine()
+        what_if()
 
     return job
 
 
-def _imagined(
+def _forecast_beside(
     context: dg.OpExecutionContext,
     environment: PlannedEnvironment,
     declaration: ForecastDeclaration,

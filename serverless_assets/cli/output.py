@@ -67,14 +67,16 @@ class Progress:
     The traceback of an error that nobody expected is kept below `home`. `failed` says whether something
     failed outside of the run's steps, such as closing a resource, which Dagster does not count. `refusal` is
     why the run could not begin: the summary says it, so that no line does. `first_month` is that of a run of
-    a range of months, in which Dagster has an event for each month and none for the asset. `move` shows what
-    is at work, see `moving_line`.
+    a range of months, in which Dagster has an event for each month and none for the asset. `in_full` prints
+    all lines of a message, as a job without assets has no other result. `move` shows what is at work, see
+    `moving_line`.
     """
 
     home: Path
     echo: Callable[[str], None] = click.echo
     move: Callable[[str], None] | None = None
     first_month: str | None = None
+    in_full: bool = False
     failed: bool = False
     refusal: str = ""
     started: float = field(default_factory=time.monotonic)
@@ -119,7 +121,8 @@ class Progress:
                 self._print(f"    {text}")
             return
         # The lines below the first, such as the decision on each model, are for the UI.
-        self._print("    " + (text if int(entry.level) > logging.INFO else text.partition("\n")[0]))
+        in_full = self.in_full or int(entry.level) > logging.INFO
+        self._print("    " + (text if in_full else text.partition("\n")[0]))
 
     def _print(self, line: str) -> None:
         self._print_alike()
@@ -286,7 +289,7 @@ def _next_step(document: Mapping[str, Any]) -> str:
     if _refusal(document["assets"]):
         return "nothing was begun: do as it says, then run again."
     if not document["success"]:
-        return "mend what failed, then `serverless run --resume` goes on from there; `make ui` shows more."
+        return "fix what failed, then `serverless run --resume` goes on from there; `make ui` shows more."
     if not document["published"]:
         return (
             "see above why it was not published. `serverless run` finishes what is left, and publishes all."

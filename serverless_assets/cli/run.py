@@ -186,7 +186,11 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
             f"Running {request.job} ({run_id[:8]}) in the environment {settings.environment!r}, "
             f"with its state in {settings.home}.\n"
         )
-        progress = Progress(settings.home, first_month=tags.get(ASSET_PARTITION_RANGE_START_TAG))
+        # A job such as `plan` writes no asset, and leaves no summary.
+        writes_assets = bool(job.asset_layer.selected_asset_keys)
+        progress = Progress(
+            settings.home, first_month=tags.get(ASSET_PARTITION_RANGE_START_TAG), in_full=not writes_assets
+        )
         instance.add_event_listener(run_id, progress)
         if isinstance(instance.compute_log_manager, ComputeLogs):
             instance.compute_log_manager.is_capturing = False
@@ -209,9 +213,10 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     if document is None or document["run_id"] != run_id:
         if progress.refusal:
             click.echo(f"\nThe run failed: {progress.refusal}")
-        # A job that writes no asset, such as `plan`, leaves no summary.
-        writes_assets = bool(job.asset_layer.selected_asset_keys)
-        return result.success and not progress.failed and not writes_assets
+        succeeded = result.success and not progress.failed and not writes_assets
+        if succeeded:
+            click.echo(f"\nSucceeded in {time.monotonic() - progress.started:.1f} s.")
+        return succeeded
     if stopping.reason and not document["published"]:
         return False
     layer = job.asset_layer

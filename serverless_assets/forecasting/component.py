@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from serverless_assets.dagster_internals import ComponentTreeException, DagsterUnresolvableSymbolError
-from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, ForecastDeclaration
 from serverless_assets.forecasting.record import FIRST_FORECAST
 from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
 
@@ -137,4 +137,6 @@ def _in_words(mistake: Mapping[str, Any]) -> str:
         return "there is no such attribute."
     if mistake["type"] == "missing":
         return "it is missing."
+    if expected := PATTERNS_IN_WORDS.get(mistake.get("ctx", {}).get("pattern")):
+        return f"expected {expected}; it is {mistake['input']!r}."
     return f"{mistake['msg'].removeprefix('Value error, ')}; it is {mistake['input']!r}."

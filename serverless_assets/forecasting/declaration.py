@@ -10,11 +10,22 @@ from pydantic import BeforeValidator, Field, model_validator
 from serverless_assets.run_inputs import LONGEST_HORIZON_DAYS, CustomisedStyle, RunForecast
 from serverless_assets.transformation.manifest import is_model
 
-Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Noun = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z ]*$", max_length=30)]
-NAME = r"[a-z_][a-z0-9_]{0,62}"
+NAME, FILE = r"[a-z_][a-z0-9_]{0,62}", r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
+COLUMN, NOUN, COUNTRY = r"^[A-Za-z_][A-Za-z0-9_]*$", r"^[A-Za-z][A-Za-z ]*$", r"^[A-Z]{2}$"
+PARQUET_FILE, HTML_FILE, GROUP = rf"^({FILE}\.parquet)?$", rf"^({FILE}\.html)?$", r"^[A-Za-z0-9_]+$"
+# What a value that does not match should have been.
+PATTERNS_IN_WORDS = {
+    **dict.fromkeys((f"^{NAME}$", f"^({NAME})?$"), "a name of lower-case letters, digits and underscores"),
+    COLUMN: "the name of a column, of letters, digits and underscores",
+    NOUN: "a noun of letters",
+    COUNTRY: "the two capital letters of a country, such as US or DE",
+    PARQUET_FILE: "the name of a file that ends in .parquet",
+    HTML_FILE: "the name of a file that ends in .html",
+    GROUP: "letters, digits and underscores",
+}
+Column = Annotated[str, Field(pattern=COLUMN)]
+Noun = Annotated[str, Field(pattern=NOUN, max_length=30)]
 OptionalName = Annotated[str, Field(pattern=rf"^({NAME})?$")]
-FILE = r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
 
 
 def _refuse_other_grains(grain: Any) -> Any:
@@ -72,7 +83,7 @@ class ForecastDeclaration(dg.Model):
     count: Annotated[Count | None, Field(description="What its rows count. Default: the rows.")] = None
     parts: Annotated[Parts | None, Field(description="The series of the total. Default: none.")] = None
     country: Annotated[
-        str | None, Field(pattern="^[A-Z]{2}$", description="Whose holidays count: US, DE. Default: none.")
+        str | None, Field(pattern=COUNTRY, description="Whose holidays count: US, DE. Default: none.")
     ] = None
     unit: Annotated[
         str, Field(max_length=20, description="A currency such as EUR, or what is counted. Default: none.")
@@ -94,19 +105,17 @@ class ForecastDeclaration(dg.Model):
         Literal["automatic", "harmonic", "recent_levels", "prophet"],
         Field(description="automatic: all of them, weighed by the back-test. Else that one alone."),
     ] = "automatic"
-    group: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9_]+$", description="The asset group. Default: forecasting.")
-    ] = "forecasting"
+    group: Annotated[str, Field(pattern=GROUP, description="The asset group. Default: forecasting.")] = (
+        "forecasting"
+    )
     sections: Annotated[Sequence[Section], Field(description="More of the report. Default: none.")] = ()
     asset: Annotated[OptionalName, Field(description="The asset of the total. Default: the name.")] = ""
     table: Annotated[str, Field(description="The table of the total. Default: as the asset.")] = ""
     file: Annotated[
         str,
-        Field(pattern=rf"^({FILE}\.parquet)?$", description="The total as a file. Default: name.parquet."),
+        Field(pattern=PARQUET_FILE, description="The total as a file. Default: name.parquet."),
     ] = ""
-    page: Annotated[
-        str, Field(pattern=rf"^({FILE}\.html)?$", description="The report's file. Default: name.html.")
-    ] = ""
+    page: Annotated[str, Field(pattern=HTML_FILE, description="The report's file. Default: name.html.")] = ""
 
     @model_validator(mode="after")
     def _fill_in(self) -> "ForecastDeclaration":

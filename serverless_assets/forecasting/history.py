@@ -16,7 +16,7 @@ from modal_forecast.validation import check_days, check_values
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.hashing import json_digest
-from serverless_assets.warehouse import Warehouse
+from serverless_assets.warehouse import Warehouse, WarehouseError
 
 # Days beyond a gap of more than GAP_DAYS are left out if they hold less than GAP_SHARE of all orders: these
 # are mistyped dates, not a shop that was closed. Beyond a gap of a year the share may be larger, as for a
@@ -134,12 +134,34 @@ def query_history(
     events = f"sum(history.{declaration.count.column})" if declaration.count else "count(*)"
     # The total, its parts, their accuracy and the report are all made from the same sums.
     state = warehouse.read_state(declaration.relation)
-    return warehouse.query(
-        f"select {columns}, sum(history.{declaration.value}) as y, {events} as events"
-        f" from {warehouse.quoted_name(declaration.relation)} as history"
-        f" where history.{declaration.date} is not null group by {numbers} order by 1",
-        version=json_digest(state) if state else "",
-    )
+    try:
+        return warehouse.query(
+            f"select {columns}, sum(history.{declaration.value}) as y, {events} as events"
+            f" from {warehouse.quoted_name(declaration.relation)} as history"
+            f" where history.{declaration.date} is not null group by {numbers} order by 1",
+            version=json_digest(state) if state else "",
+        )
+    except WarehouseError:
+        _refuse_missing_columns(declaration, warehouse)
+        raise
+
+
+def _refuse_missing_columns(declaration: ForecastDeclaration, warehouse: Warehouse) -> None:
+    """Raise `HistoryError` if the relation does not have the columns that the forecast names."""
+    relation = declaration.relation
+    names = warehouse.query(f"select * from {warehouse.quoted_name(relation)} where false").column_names
+    declared = {"date": declaration.date, "value": declaration.value}
+    if declaration.count:
+        declared["count.column"] = declaration.count.column
+    if declaration.parts:
+        declared |= {"parts.id": declaration.parts.id, "parts.name": declaration.parts.name}
+    lower = [name.lower() for name in names]
+    for attribute, column in declared.items():
+        if column.lower() not in lower:
+            raise HistoryError(
+                f"The forecast {declaration.name} has the {attribute} {column!r} in its defs.yaml, which is "
+                f"no column of {relation}. It has {', '.join(names)}."
+            )
 
 
 def read_history_until(declaration: ForecastDeclaration, warehouse: Warehouse, last_day: date) -> pa.Table:

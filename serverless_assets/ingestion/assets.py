@@ -30,6 +30,7 @@ from serverless_assets.run_inputs import Reuse, RunInputs
 
 GROUP = "ingestion"
 NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
+KEPT_AS_IT_IS = "kept as it is (ingestion: reuse)"
 
 
 def partitions_by_month(first_month: date) -> dg.MonthlyPartitionsDefinition:
@@ -247,7 +248,7 @@ def _reuse(
         if table in missing:
             yield from _not_loaded(context, Missing(table, NOT_LOADED_YET, True), notes, checks)
         else:
-            yield _kept(context, table, notes[table.name], checks, "ingestion: reuse")
+            yield _kept(context, table, notes[table.name], checks, KEPT_AS_IT_IS)
 
 
 def _kept(

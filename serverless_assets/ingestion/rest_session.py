@@ -199,7 +199,7 @@ class PageSession(requests.Session):
         refused = (
             f"What {', '.join(secrets)} has for `auth` is not accepted, or not any more."
             if secrets
-            else "The API asks for authentication: see `auth` under `rest`."
+            else "The API asks for authentication: `auth` under `rest`, or `add-table URL --token VARIABLE`."
         )
         where = (
             "the `url` of `rest`" if self.endpoint.url else "SERVERLESS_DATASET_URL and the table's `path`"

@@ -143,7 +143,10 @@ class LocalPublisher(Publisher):
         path, _ = self.layout.published()
         self.warehouse = DuckDBWarehouse(path, self._dbt_schema, read_only=True)
         self.artifacts = self.published.artifacts
-        return f"The next run starts from the published {path}, which is not what runs built last."
+        return (
+            f"The next run starts from the published {path}: what runs built last was made from another "
+            "release."
+        )
 
     def releases(self) -> Sequence[Release]:
         return read_releases(self.layout)

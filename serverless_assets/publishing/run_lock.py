@@ -112,9 +112,10 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
         }
     )
     kept = (
-        f"What it finished is kept ({name_some(finished, NAMES_IN_A_LINE)})"
+        f"What it finished is kept ({name_some(finished, NAMES_IN_A_LINE)}): the next run goes on from "
+        "there, and publishes it."
         if finished
-        else "It finished nothing"
+        else "It had finished nothing: the next run begins again."
     )
     config: Any = run.run_config
     inputs = config.get("resources", {}).get("run_inputs", {}).get("config", {})
@@ -127,7 +128,7 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
     began = f", begun {process.since}," if process else ""
     sentence = (
         f"Run {run_id[:8]} of {run.job_name}{began} has died: its process{where} was killed or ended before "
-        f"the run did. {kept}; the next run goes on from there, and publishes it.{again}"
+        f"the run did. {kept}{again}"
     )
     if run.status == dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, sentence)

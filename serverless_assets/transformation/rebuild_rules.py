@@ -155,7 +155,7 @@ def reason_to_build(
         return "relation replaced: it is not known what it was built from"
     if (previous.inputs or previous.version) == (state.inputs or state.version):
         return None
-    reasons = []
+    reasons, rebuilt = list[str](), list[str]()
     for part in sorted(previous.data_hashes.keys() | state.data_hashes.keys()):
         if previous.data_hashes.get(part) != state.data_hashes.get(part):
             kind, _, name = part.partition(" ")
@@ -171,10 +171,11 @@ def reason_to_build(
         if not state.parents[name]:
             reasons.append(f"{name} replaced: its content is not known")
         elif name in decided:
-            reasons.append(f"upstream rebuilt ({name})")
+            rebuilt.append(name)
         else:
             months = name_months(changed_months(previous, state)) if inputs[name].months else ""
             reasons.append(f"new data ({name}: {months})" if months else f"new data ({name})")
+    reasons += [f"upstream rebuilt ({', '.join(rebuilt)})"] if rebuilt else []
     reasons += [f"reads {name} no more" for name in previous.parents if name not in state.parents]
     return "; ".join(reasons)
 

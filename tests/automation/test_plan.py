@@ -19,7 +19,7 @@ def test_before_the_first_run_everything_is_to_be_done_and_no_warehouse_is_made(
     found = planned(empty)
     assert found["raw_orders"] == ("load", "loaded from the source: first load")
     assert found["orders"] == ("build", "new")
-    assert found["order_forecast"][0] == "as it comes"
+    assert found["order_forecast"][0] == "depends"
     assert not (empty.home / "work" / "warehouse.duckdb").exists()
 
 
@@ -33,7 +33,7 @@ def test_a_plan_is_what_the_run_then_does(pipeline):
 
 
 FORECASTING = ("order_forecast", "store_forecast", "forecast_accuracy", "supply_plan", "forecast_report")
-DO, LEAVE = {"forecast", "score", "compute", "write", "as it comes"}, {"reuse"}
+DO, LEAVE = {"forecast", "score", "compute", "write", "depends"}, {"reuse"}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_plan_of_the_forecasts_is_what_the_run_then_does(pipeline, statement, 
         verdict, reason = plan[name]
         if verdict == "reuse":
             assert outcome["status"] == "reused", name
-        elif verdict != "as it comes":
+        elif verdict != "depends":
             assert outcome["status"] == "built", name
             assert outcome["reason"] == reason or reason.startswith("upstream rebuilt"), name
 
@@ -84,7 +84,7 @@ def test_other_days_are_a_forecast_and_nothing_else(pipeline):
     found = planned(pipeline, RunInputs(forecast=RunForecast(style=style)))
     assert found["order_forecast"] == ("forecast", "horizon changed (180 to 30 days)")
     rest = {name: verdict for name, (verdict, _) in found.items() if "forecast" not in name}
-    assert rest.pop("supply_plan") == "as it comes"
+    assert rest.pop("supply_plan") == "depends"
     assert {*rest.values()} == {"reuse"}
 
 

@@ -114,7 +114,8 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
     wrong = {**GUESTS, "country": "Germany", "grain": "week", "horizon": [2], "sing": "any"}
     country, grain, horizon, sing = sorted(refused(wrong))
     assert re.match(
-        rf"attributes\.country at {file}:\d+: .*pattern '\^\[A-Z\].*; it is 'Germany'\.$", country
+        rf"attributes\.country at {file}:\d+: expected the two capital .* US or DE; it is 'Germany'\.$",
+        country,
     )
     assert re.match(rf"attributes\.grain at {file}:\d+: a grain of 'week' is not supported", grain)
     assert "valid integer; it is [2]." in horizon
@@ -196,6 +197,12 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
     plan = run("serverless", "plan").stdout
     assert re.search("staff_plan +reuse .*unchanged: same code and inputs", plan), plan
     assert "content of guest_forecast_by_region" in run("serverless", "why", "staff_plan").stdout
+    declared.write_text(text.replace("value: guests", "value: gests"))
+    plan = run("serverless", "plan").stdout
+    assert re.search(r"fail .+value 'gests' in its defs\.yaml, which is no column of daily_guests", plan), (
+        plan
+    )
+    declared.write_text(text)
     again = run("serverless", "run").stdout
     assert "unchanged: same history, parameters and code" in again
     assert re.search("staff_plan .*unchanged: same code and inputs", again), again

@@ -53,7 +53,7 @@ def test_a_rebuild_that_died_names_what_it_finished_and_how_to_start_it_again(in
     die(tmp_path)
     [sentence] = end_dead_runs(tmp_path, instance)
     assert sentence.endswith(
-        "What it finished is kept (raw_stores); the next run goes on from there, and publishes it. "
+        "What it finished is kept (raw_stores): the next run goes on from there, and publishes it. "
         "Its rebuild is not complete: `serverless run --rebuild` builds everything again."
     )
 
