@@ -13,6 +13,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Compute, Size
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.run_inputs import RunForecast, RunInputs
+from serverless_assets.transformation.asset_keys import asset_names
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
 from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.project import Project
@@ -195,9 +196,6 @@ class BudgetGuard:
 
     def _models(self, planned: Collection[str]) -> tuple[list[Charge], list[str]]:
         """Return the charge for building the planned models, and the models whose cost is not known."""
-        # dagster-dbt takes a second to import, which commands such as `replay` and `doctor` should not.
-        from serverless_assets.transformation.assets import asset_names
-
         manifest = self.project.read_manifest()
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
         # Whatever the relations hold by now: built by force, a model is built in full.

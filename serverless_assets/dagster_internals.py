@@ -1,4 +1,6 @@
-"""What is used of Dagster outside of its public API; tests/test_dagster_internals.py checks it.
+"""What is used of Dagster outside of its public API, but for its storages (dagster_storage.py).
+
+tests/test_dagster_internals.py checks it.
 
 Each import says which public API would replace it. Dagster is pinned to a patch release in pyproject.toml, so
 an upgrade, not a run, is when one of them may be gone.
@@ -6,7 +8,7 @@ an upgrade, not a run, is when one of them may be gone.
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 
 import dagster as dg
@@ -34,21 +36,10 @@ from dagster._core.execution.plan.compute_generator import create_op_compute_wra
 # replace these.
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-# What event_log.py writes many events with: batches in Dagster's own storage would replace these.
-# And where the SQLite storages create their engines: an option of dagster.yaml to keep them would.
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecordStatus as AssetCheckStatus,
-)
-
 # compute_logs.py extends it, and the UI serves its files: an option not to capture output, and a way to serve
 # a file of a run in the UI, would replace these.
 from dagster._core.storage.compute_log_manager import CapturedLogContext
-from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite_event_log
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.runs.sqlite import sqlite_run_storage
-from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -62,7 +53,6 @@ from dagster._utils.error import SerializableErrorInfo
 # What mistakes in a defs.yaml are raised with: exports from `dagster` would replace these.
 from dagster.components.core.component_tree import ComponentTreeException
 from dagster_shared.error import DagsterUnresolvableSymbolError
-from sqlalchemy import Engine, Pool, create_engine
 
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
@@ -74,18 +64,13 @@ __all__ = [
     "ROOT_RUN_ID_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",
-    "AssetCheckStatus",
     "CapturedLogContext",
     "ComponentTreeException",
     "DagsterUnresolvableSymbolError",
     "LocalComputeLogManager",
     "SerializableErrorInfo",
-    "SqlEventLogStorage",
-    "SqlEventLogStorageMetadata",
-    "SqliteEventLogStorage",
     "adapt_dagster",
     "allow_runs_without_partition",
-    "keep_sqlite_engines",
     "show_in_code_location",
     "with_compute",
 ]
@@ -109,7 +94,6 @@ def adapt_dagster() -> None:
     APIs."""
     for api in BETA_APIS:
         warnings.filterwarnings("ignore", f"{api} is currently in beta", dg.BetaWarning)
-    keep_sqlite_engines()
     allow_runs_without_partition()
 
 
@@ -173,24 +157,3 @@ def with_compute(
     )
     # Its constructor warns of the parameters that are beta, all of which it gets.
     return dg.AssetsDefinition.dagster_internal_init(**{**definition.get_attributes_dict(), "node_def": node})
-
-
-def keep_sqlite_engines() -> None:
-    """Have Dagster's SQLite storages in this process use one engine for each database.
-
-    By themselves they create one for each access, a thousand in a run, and SQLAlchemy compiles a statement
-    once for each engine: 3 of the 11 s of cpu of a run that reuses everything.
-    """
-    for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
-        vars(module)["create_engine"] = _kept_engine
-
-
-def _kept_engine(url: str, *, poolclass: type[Pool], connect_args: dict[str, Any] | None = None) -> Engine:
-    # mypy takes the class for its objects, which cannot be hashed.
-    return _engine(url, poolclass, tuple((connect_args or {}).items()))  # type: ignore[arg-type]
-
-
-# The index, the runs, the schedules, and the events of the runs that are at work: each run has its own.
-@lru_cache(maxsize=16)
-def _engine(url: str, poolclass: type[Pool], connect_args: tuple[tuple[str, Any], ...]) -> Engine:
-    return create_engine(url, poolclass=poolclass, connect_args=dict(connect_args))

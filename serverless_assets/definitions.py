@@ -8,6 +8,7 @@ from serverless_assets.automation.jobs import JOBS, define_jobs, schedules
 from serverless_assets.automation.plan import plan_job
 from serverless_assets.automation.sensors import sensors
 from serverless_assets.dagster_internals import adapt_dagster
+from serverless_assets.dagster_storage import adapt_storages
 from serverless_assets.environments import environment as build_environment
 from serverless_assets.forecasting.component import build_defs_folder
 from serverless_assets.forecasting.conflicts import refuse_owned_tables
@@ -23,6 +24,7 @@ from serverless_assets.transformation.assets import transformation_assets
 def build(settings: Settings) -> dg.Definitions:
     """The definitions of the environment that the settings name."""
     adapt_dagster()
+    adapt_storages()
     environment = build_environment(settings)
     manifest, raw_tables = environment.project.read_manifest(), environment.raw_tables
     forecasts, frames = environment.forecasts, environment.python_assets

@@ -6,7 +6,7 @@ both. Here a batch is one transaction in each. The rows are those that Dagster w
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -15,7 +15,7 @@ from dagster import DagsterEventType as Type
 from sqlalchemy import Connection, bindparam
 from sqlalchemy.dialects.sqlite import insert
 
-from serverless_assets.dagster_internals import (
+from serverless_assets.dagster_storage import (
     AssetCheckStatus,
     SqlEventLogStorage,
     SqlEventLogStorageMetadata,
@@ -154,9 +154,3 @@ class EventLogStorage(BatchedEvents, SqliteEventLogStorage):
         if indexed:
             with self.index_connection() as connection:
                 self._store_in_index(connection, indexed)
-
-
-def one_batch(instance: dg.DagsterInstance) -> AbstractContextManager[None]:
-    """Store the events of a run that this thread logs together, where that can be done."""
-    storage = instance.event_log_storage
-    return storage.batch() if isinstance(storage, BatchedEvents) else nullcontext()

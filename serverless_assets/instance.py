@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,3 +110,12 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
         ) from error
     with instance:
         yield instance
+
+
+def one_batch(instance: "dg.DagsterInstance") -> AbstractContextManager[None]:
+    """Store the events of a run that this thread logs together, where that can be done."""
+    # It brings SQLAlchemy, which takes long to import: where there is an instance, it was.
+    from serverless_assets.event_log import BatchedEvents
+
+    storage = instance.event_log_storage
+    return storage.batch() if isinstance(storage, BatchedEvents) else nullcontext()

@@ -130,6 +130,16 @@ class RunInputs(dg.ConfigurableResource):
         return self
 
 
+def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> RunInputs:
+    """The choices that the command line offers; all others as they are by default."""
+    return RunInputs(
+        rebuild="all" if rebuild else "changed",
+        deleted_models="drop" if drop_deleted else "keep",
+        ingestion=Reuse() if reuse else Reload(),
+        forecast=SkipForecast() if skip_forecast else RunForecast(),
+    )
+
+
 def _style_problems(style: CustomisedStyle) -> list[str]:
     problems = []
     if not 1 <= style.nr_days_fcst <= LONGEST_HORIZON_DAYS:

@@ -5,8 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from dagster._core.storage.sql import get_alembic_config
 
-from serverless_assets import dagster_internals
+from serverless_assets import dagster_internals, dagster_storage
 from serverless_assets.settings import PROJECT_ROOT
 
 
@@ -24,12 +27,12 @@ def test_tags_have_the_documented_names():
 def test_history_on_disk_is_in_the_sqlite_storage_that_is_pruned(tmp_path):
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         storage = instance.event_log_storage
-        assert isinstance(storage, dagster_internals.SqliteEventLogStorage)
+        assert isinstance(storage, dagster_storage.SqliteEventLogStorage)
         assert Path(storage.path_for_shard("index")).is_file()
 
 
 def test_storages_on_disk_use_one_engine_for_each_database(tmp_path):
-    dagster_internals.keep_sqlite_engines()
+    dagster_storage.adapt_storages()
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         for connect in (
             instance.event_log_storage.index_connection,
@@ -41,6 +44,17 @@ def test_storages_on_disk_use_one_engine_for_each_database(tmp_path):
                 engine = first.engine
             with connect() as second:
                 assert second.engine is engine
+
+
+def test_storages_on_disk_read_the_scripts_of_their_migrations_once(tmp_path):
+    dagster_storage.adapt_storages()
+    configs = [get_alembic_config(str(tmp_path / name), "alembic.ini") for name in ("runs.py", "events.py")]
+    first, second = map(ScriptDirectory.from_config, configs)
+    assert first is second
+    assert first.get_current_head()
+    own = Config()
+    own.set_main_option("script_location", str(tmp_path))
+    assert ScriptDirectory.from_config(own) is not first
 
 
 def test_a_step_of_partitioned_assets_that_reads_others_runs_without_a_partition():
@@ -84,14 +98,17 @@ def test_an_output_can_let_later_steps_begin_without_being_a_materialization():
         assert instance.get_latest_materialization_event(dg.AssetKey("follows"))
 
 
-def test_only_one_file_imports_private_modules_of_dagster():
+def test_only_two_files_import_private_modules_of_dagster():
     private = [
         f"{path.relative_to(PROJECT_ROOT)}:{node.lineno}"
         for path in (PROJECT_ROOT / "serverless_assets").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._")
     ]
-    assert {place.rpartition(":")[0] for place in private} == {"serverless_assets/dagster_internals.py"}
+    assert {place.rpartition(":")[0] for place in private} == {
+        "serverless_assets/dagster_internals.py",
+        "serverless_assets/dagster_storage.py",
+    }
 
 
 def test_a_run_of_this_process_is_among_the_runs_of_its_job_in_its_code_location():

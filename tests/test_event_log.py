@@ -8,8 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from serverless_assets.dagster_internals import SqliteEventLogStorage
-from serverless_assets.event_log import EventLogStorage, one_batch
+from serverless_assets.dagster_storage import SqliteEventLogStorage
+from serverless_assets.event_log import EventLogStorage
+from serverless_assets.instance import one_batch
 
 MONTHS = dg.StaticPartitionsDefinition(["2026-01", "2026-02"])
 CHECKS = [dg.AssetCheckSpec(name, asset="orders") for name in ("passes", "fails", "does_not_run")]

@@ -40,8 +40,9 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
-from serverless_assets.transformation.assets import asset_names, models_left_out
+from serverless_assets.transformation.asset_keys import asset_names
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
+from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.manifest import deleted_text, find_deleted, known_models
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision

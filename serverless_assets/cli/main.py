@@ -116,8 +116,8 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
     """
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run, plan_lines
-    from serverless_assets.cli.run import run_inputs
     from serverless_assets.environments import environment
+    from serverless_assets.run_inputs import run_inputs
 
     inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted).checked()
     parts = environment(settings)

@@ -34,7 +34,6 @@ from serverless_assets.names import FORECAST_TAG, RAW_TABLE_TAG
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
-from serverless_assets.run_inputs import Reload, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.settings import Settings
 from serverless_assets.stopping import Stopping
 
@@ -99,16 +98,6 @@ class Request:
         filled_in = JOBS[job.name].config if job.name in JOBS else job.run_config
         form = (filled_in or {})["resources"]["run_inputs"]["config"]
         return {"resources": {"run_inputs": {"config": {**form, **self.choices}}}}
-
-
-def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> RunInputs:
-    """The choices that the command line offers; all others as they are by default."""
-    return RunInputs(
-        rebuild="all" if rebuild else "changed",
-        deleted_models="drop" if drop_deleted else "keep",
-        ingestion=Reuse() if reuse else Reload(),
-        forecast=SkipForecast() if skip_forecast else RunForecast(),
-    )
 
 
 def run_job(request: Request, settings: Settings) -> bool:

@@ -13,7 +13,6 @@ from serverless_assets.dagster_internals import (
     DATA_VERSION_TAG,
     SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
 )
-from serverless_assets.event_log import one_batch
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import row_loss_warning
@@ -24,6 +23,7 @@ from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import TableState
+from serverless_assets.instance import one_batch
 from serverless_assets.names import RAW_TABLE_TAG, TRANSFORMATION
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs

@@ -18,7 +18,6 @@ from serverless_assets.names import PIPELINE_RUNS
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, RunEvents
 from serverless_assets.publishing.releases import Release, find_release
-from serverless_assets.publishing.run_history import prune_runs
 from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
 from serverless_assets.run_inputs import RunInputs
@@ -320,6 +319,9 @@ class Publisher(ABC):
 
 
 def _prune(instance: dg.DagsterInstance, runs_kept: int, log: dg.DagsterLogManager) -> None:
+    # It brings SQLAlchemy, which takes long to import, and which a run has and `plan` has not.
+    from serverless_assets.publishing.run_history import prune_runs
+
     try:
         pruned = prune_runs(instance, runs_kept)
     except Exception as error:

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster import DagsterEventType as Type
 from sqlalchemy import func, select
 
-from serverless_assets.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
+from serverless_assets.dagster_storage import SqlEventLogStorage, SqliteEventLogStorage
 from serverless_assets.event_log import CHECKS, EVENTS
 
 # So that a history of years does not hold up the run that first prunes it.

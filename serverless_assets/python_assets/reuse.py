@@ -23,6 +23,7 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.pandas_tables import read_frame, read_state, store_frame
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import SettingsError
+from serverless_assets.transformation.asset_keys import asset_names
 from serverless_assets.transformation.rebuild_rules import reason_to_build
 from serverless_assets.transformation.relation_states import State
 from serverless_assets.warehouse import Warehouse
@@ -54,9 +55,6 @@ def relations(
     manifest: Mapping[str, Any], forecasts: Iterable[ForecastDeclaration]
 ) -> Mapping[str, Relation]:
     """Return the relation of each asset of the dbt project and the forecasts."""
-    # dagster-dbt takes a while to import, and commands that ask for no asset do not need it.
-    from serverless_assets.transformation.assets import asset_names
-
     models: dict[str, Relation] = {}
     for id, asset in asset_names(manifest).items():
         node = manifest["nodes"][id]

@@ -8,7 +8,6 @@ from datetime import date
 from serverless_assets.ingestion.http_client import DEFAULT_LIMITS, DownloadLimits
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, format_served
-from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.sample_shop.catalogue import SCHEMAS
 from serverless_assets.sample_shop.shop import SampleShop
 
@@ -23,6 +22,9 @@ class SampleSource:
 
     @contextmanager
     def open(self) -> Iterator[HttpSource]:
+        # The web server takes long to import, and many commands ask the source nothing.
+        from serverless_assets.sample_shop.api import create_app, serve
+
         app = create_app(lambda: SampleShop(seed=self.seed, end=self.end()))
         with serve(app) as base_url:
             yield HttpSource(base_url, identity=f"the sample shop of seed {self.seed}", limits=self.limits)

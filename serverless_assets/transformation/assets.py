@@ -1,33 +1,30 @@
 """The dbt models as assets, and dbt's tests as their checks."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from serverless_assets import metadata
-from serverless_assets.errors import UserError
 from serverless_assets.failures import as_failure
 from serverless_assets.ingestion.assets import partitions_by_month, window_of_run
 from serverless_assets.ingestion.catalog import is_raw_table
-from serverless_assets.ingestion.fetch import failure_sentence
 from serverless_assets.names import TRANSFORMATION
-from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
+from serverless_assets.transformation.asset_keys import asset_key
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.fingerprints import models_by_month
+from serverless_assets.transformation.left_out import LeftOut, models_left_out, refuse_left_out
 from serverless_assets.transformation.manifest import (
     is_model,
     keep_manifest,
     known_models,
     parsed_manifest,
-    relation_name,
 )
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
@@ -53,9 +50,7 @@ class Translator(DagsterDbtTranslator):
         return self._months if dbt_resource_props["unique_id"] in self._by_month else None
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
-        if dbt_resource_props["resource_type"] == "source" and is_raw_table(dbt_resource_props):
-            return dg.AssetKey(dbt_resource_props["identifier"])
-        return super().get_asset_key(dbt_resource_props)
+        return asset_key(dbt_resource_props)
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
         _, *folders, _ = dbt_resource_props["fqn"]
@@ -112,16 +107,6 @@ def describe_test(test: Mapping[str, Any]) -> str:
         return f"{generic['name']}: " + ", ".join(
             f"{name} {value}" for name, value in arguments.items() if value
         )
-
-
-def asset_names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """The name of the asset of each model of a manifest, by dbt's unique id."""
-    translator = Translator()
-    return {
-        id: translator.get_asset_key(node).to_user_string()
-        for id, node in manifest["nodes"].items()
-        if is_model(node)
-    }
 
 
 def is_whole(
@@ -192,75 +177,6 @@ def transformation_assets(project: Project, first_month: date, pool: str) -> dg.
                 keep_manifest(publisher.artifacts, manifest_path, accounts, run_id)
 
     return transformation
-
-
-class LeftOutError(UserError):
-    """Raw tables are missing that the models of a run need."""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Why a model is left out; if all the tables that it lacks are optional, the run succeeds without it."""
-
-    reason: str
-    is_optional: bool
-
-
-def models_left_out(
-    manifest: Mapping[str, Any],
-    schema: str,
-    relations: Collection[str],
-    outcomes: Iterable[AssetOutcome] = (),
-) -> Mapping[str, LeftOut]:
-    """Return the models that read a raw table that is missing, directly or not, by dbt's unique id.
-
-    Args:
-        schema: that of the target, in which raw tables are loaded. Those of other schemas are not judged.
-        relations: the names of the relations that the target's schema has.
-        outcomes: what became of the raw tables in this run. What one holds that failed is out of date; one
-            that was left out as optional is so for its models, too.
-    """
-    by_name = {outcome.asset: outcome for outcome in outcomes}
-    failed = {name for name, outcome in by_name.items() if outcome.status == "failed"}
-    optional = {name for name, outcome in by_name.items() if outcome.optional}
-    missing: dict[str, str] = {}
-    required = set[str]()
-    for id, source in manifest["sources"].items():
-        name = relation_name(source, schema)
-        if is_raw_table(source) and (name in failed or (name not in relations and "." not in name)):
-            missing[id] = f"upstream {name} failed" if name in failed else f"{name} is not in the warehouse"
-            if name in failed or not (name in optional or source["config"]["meta"].get("optional")):
-                required.add(id)
-    tables: dict[str, list[str]] = {}
-    for table in missing:
-        for model in _descendants(manifest, table):
-            tables.setdefault(model, []).append(table)
-    return {
-        model: LeftOut(f"skipped: {'; '.join(map(missing.__getitem__, lacks))}", not required & set(lacks))
-        for model, lacks in tables.items()
-    }
-
-
-def refuse_left_out(outcomes: Iterable[AssetOutcome], left_out: Iterable[LeftOut]) -> None:
-    """Raise `LeftOutError` if a raw table failed in this run, or a model lacks one that is not optional."""
-    failed = [outcome.reason for outcome in outcomes if outcome.status == "failed"]
-    if failed:
-        raise LeftOutError(failure_sentence(failed))
-    required = [model.reason for model in left_out if not model.is_optional]
-    if required:
-        raise LeftOutError(f"{len(required)} models were left out; the first was {required[0]}.")
-
-
-def _descendants(manifest: Mapping[str, Any], id: str) -> Collection[str]:
-    """Return the ids of all models that are made from a node and have a relation."""
-    models: dict[str, None] = {}
-    waiting = [id]
-    while waiting:
-        for child in manifest["child_map"].get(waiting.pop(), ()):
-            if child in manifest["nodes"] and is_model(manifest["nodes"][child]) and child not in models:
-                models[child] = None
-                waiting.append(child)
-    return [id for id in models if manifest["nodes"][id]["config"].get("materialized") != "ephemeral"]
 
 
 def _skipped_with(

@@ -16,8 +16,8 @@ from serverless_assets.dagster_internals import (
     DATA_VERSION_TAG,
     INPUT_DATA_VERSION_TAG_PREFIX,
 )
-from serverless_assets.event_log import one_batch
 from serverless_assets.ingestion.raw_table import Window
+from serverless_assets.instance import one_batch
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, DagsterEvent, dagster_events
 from serverless_assets.transformation.fingerprints import Materialization

@@ -16,12 +16,10 @@ from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import Materialization, Node, nodes
 from serverless_assets.transformation.invocation import full_name, months_variable
-from serverless_assets.transformation.lineage import CompiledQueries
 from serverless_assets.transformation.manifest import relation_name
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.query_columns import QueryColumns
 from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds
-from serverless_assets.transformation.relation_states import State, read_states, warehouse_of
+from serverless_assets.transformation.relation_states import QueryColumns, State, read_states, warehouse_of
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
 log = logging.getLogger(__name__)
@@ -125,6 +123,9 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
             f"The models that changed are built with all that read them, as dbt cannot compile: {failed}"
         )
         return lambda node, columns: {}
+    # It brings dagster-dbt and sqlglot, which take long to import; most decisions read no query.
+    from serverless_assets.transformation.lineage import CompiledQueries
+
     queries = CompiledQueries(manifest, project.variables["DBT_SCHEMA"], target / "compiled")
     queries_read: dict[str, QueryColumns] = {}
 

@@ -17,11 +17,7 @@ from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, build_scope
 
 from serverless_assets.hashing import json_digest
-
-# By column, in order: a hash of its code, with a mark if that is not sure, and the columns that it reads of
-# each relation. The first entry, ROWS, says the same of which rows there are: every column depends on them.
-QueryColumns = Mapping[str, tuple[str, Mapping[str, Sequence[str]]]]
-ROWS, UNSURE = "", "?"
+from serverless_assets.transformation.relation_states import ROWS, UNSURE, QueryColumns
 
 
 class UnsureError(Exception):

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from serverless_assets.hashing import json_digest
 from serverless_assets.months import name_months
 from serverless_assets.transformation.fingerprints import Materialization, Node
-from serverless_assets.transformation.query_columns import ROWS, UNSURE, QueryColumns
-from serverless_assets.transformation.relation_states import State
+from serverless_assets.transformation.relation_states import ROWS, UNSURE, QueryColumns, State
 
 # Reads the query of a model whose parents have these columns, by name; empty if it is not compiled.
 ReadQuery = Callable[[Node, Mapping[str, Sequence[str]]], QueryColumns]

@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from serverless_assets.transformation.fingerprints import Materialization, Node
-from serverless_assets.transformation.query_columns import QueryColumns
 from serverless_assets.warehouse import Warehouse
+
+# By column, in order: a hash of its code, with a mark if that is not sure, and the columns that it reads of
+# each relation. The first entry, ROWS, says the same of which rows there are: every column depends on them.
+QueryColumns = Mapping[str, tuple[str, Mapping[str, Sequence[str]]]]
+ROWS, UNSURE = "", "?"
 
 # Under which a forecast, that of its parts, and its accuracy keep the hash of what they were made from.
 FORECAST_KEYS = FORECAST_KEY, PARTS_KEY, ACCURACY_KEY = "forecast_key", "store_forecast_key", "accuracy_basis"

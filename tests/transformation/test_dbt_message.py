@@ -7,6 +7,7 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
 
 from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.transformation.asset_keys import asset_key
 from serverless_assets.transformation.dbt_events import DbtMessage
 
 CONFIG = {"materialized": "table", "meta": {}, "tags": [], "severity": "error"}
@@ -46,6 +47,21 @@ def test_public_class_leaves_nothing_else_to_implement():
         "_get_check_passed",
         "_get_check_severity",
     }
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        ORDERS,
+        {**ORDERS, "config": {**CONFIG, "schema": "finance"}},
+        {**ORDERS, "alias": "orders_v2", "version": 2},
+        {**ORDERS, "config": {**CONFIG, "meta": {"dagster": {"asset_key": ["shop", "sales"]}}}},
+        {**ORDERS, "meta": {"dagster": {"asset_key": ["sales"]}}},
+        {"resource_type": "source", "source_name": "crm", "name": "leads", "identifier": "l", "config": {}},
+    ],
+)
+def test_an_asset_has_the_key_that_dagster_dbt_gives_it(properties):
+    assert asset_key(properties) == DagsterDbtTranslator().get_asset_key(properties)
 
 
 def test_built_model_is_a_materialization():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from serverless_assets.transformation.query_columns import ROWS, UNSURE, QueryColumns, query_columns
+from serverless_assets.transformation.query_columns import query_columns
+from serverless_assets.transformation.relation_states import ROWS, UNSURE, QueryColumns
 
 COLUMNS = {"orders": ["id", "paid", "tax", "at"], "stores": ["id", "city"]}
 RELATIONS = {'"w"."dwh"."orders"': "orders", '"w"."dwh"."stores"': "stores", '"w"."other"."logs"': "logs"}

@@ -5,14 +5,13 @@ from dataclasses import replace
 import pytest
 
 from serverless_assets.transformation.fingerprints import Materialization, Node
-from serverless_assets.transformation.query_columns import UNSURE
 from serverless_assets.transformation.rebuild_rules import (
     BuildDecision,
     decide_builds,
     in_turns,
     settled_state,
 )
-from serverless_assets.transformation.relation_states import State
+from serverless_assets.transformation.relation_states import UNSURE, State
 
 MENU, ORDERS = "raw_menu", "raw_orders"
 OCTOBER, NOVEMBER = "2026-10-01", "2026-11-01"

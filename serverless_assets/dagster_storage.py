@@ -1,0 +1,69 @@
+"""What is used of Dagster's storages outside of their public API; tests/test_dagster_internals.py checks it.
+
+Apart from dagster_internals.py, as they bring SQLAlchemy and Alembic, which take a quarter of a second to
+import: commands that look into no history, such as `plan`, need none of this.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+# What event_log.py writes many events with: batches in Dagster's own storage would replace these.
+# And where the SQLite storages create their engines: an option of dagster.yaml to keep them would.
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecordStatus as AssetCheckStatus,
+)
+from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
+from sqlalchemy import Engine, Pool, create_engine
+
+__all__ = [
+    "AssetCheckStatus",
+    "SqlEventLogStorage",
+    "SqlEventLogStorageMetadata",
+    "SqliteEventLogStorage",
+    "adapt_storages",
+]
+
+
+def adapt_storages() -> None:
+    """Have Dagster's SQLite storages in this process use one engine for each database, and read the scripts
+    of their migrations once.
+
+    By themselves they create an engine for each access, a thousand in a run, and SQLAlchemy compiles a
+    statement once for each engine: 3 of the 11 s of cpu of a run that reuses everything. And they read all
+    90 scripts for each database, to compare its revision with the last one.
+    """
+    for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+        vars(module)["create_engine"] = _kept_engine
+    ScriptDirectory.from_config = _scripts  # type: ignore[method-assign]
+
+
+def _kept_engine(url: str, *, poolclass: type[Pool], connect_args: dict[str, Any] | None = None) -> Engine:
+    # mypy takes the class for its objects, which cannot be hashed.
+    return _engine(url, poolclass, tuple((connect_args or {}).items()))  # type: ignore[arg-type]
+
+
+# The index, the runs, the schedules, and the events of the runs that are at work: each run has its own.
+@lru_cache(maxsize=16)
+def _engine(url: str, poolclass: type[Pool], connect_args: tuple[tuple[str, Any], ...]) -> Engine:
+    return create_engine(url, poolclass=poolclass, connect_args=dict(connect_args))
+
+
+_read_scripts = ScriptDirectory.from_config
+_dagsters_scripts: list[ScriptDirectory] = []
+
+
+def _scripts(config: Config) -> ScriptDirectory:
+    if config.get_main_option("script_location") != ALEMBIC_SCRIPTS_LOCATION:
+        return _read_scripts(config)
+    # Each storage has a config of its own, and all of them these scripts.
+    if not _dagsters_scripts:
+        _dagsters_scripts.append(_read_scripts(config))
+    return _dagsters_scripts[0]
