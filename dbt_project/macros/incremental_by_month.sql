@@ -1,13 +1,14 @@
 {#-
     The months of this model to build, out of SERVERLESS_MONTHS:
-    `orders=2025-03-01,2025-04-01;daily_revenue=2025-03-01`. A model that is not named is
-    built as a whole. An environment variable, because dbt parses the whole project again
-    for another `--vars`.
+    `model.shop.orders=2025-03-01,2025-04-01;model.shop.customers=2025-03-01`. A model that is
+    not named is built as a whole. By unique id, as `this` has neither the schema nor the alias
+    of a model's own config while dbt parses that. An environment variable, because dbt parses
+    the whole project again for another `--vars`.
 -#}
 {%- macro months() -%}
     {%- for part in env_var("SERVERLESS_MONTHS", "").split(";") -%}
         {%- set name, _, days = part.partition("=") -%}
-        {%- if name == this.identifier -%} {{ return(days.split(",")) }} {%- endif -%}
+        {%- if name == model.unique_id -%} {{ return(days.split(",")) }} {%- endif -%}
     {%- endfor -%}
     {{ return([]) }}
 {%- endmacro -%}

@@ -237,7 +237,7 @@ class Step:
         ]
         write_states(self.warehouse, [(node, State()) for node in in_place])
         events = dbt_runner.stream(
-            build_arguments(building, self.manifest, datetime.now(UTC)),
+            build_arguments(building, datetime.now(UTC)),
             self.project.directory,
             self.project.runs,
             {**self.variables, "SERVERLESS_MONTHS": months_variable(building)},

@@ -148,7 +148,25 @@ def _import_dbt() -> Any:
     import dbt.cli.main  # noqa: F401
     from dbt.env_vars import KNOWN_ENGINE_ENV_VARS
 
+    _select_by_unique_id()
     return KNOWN_ENGINE_ENV_VARS
+
+
+def _select_by_unique_id() -> None:
+    """Have `--select` take the unique id of a node, for which dbt has no method.
+
+    `fqn:team.orders` also selects all in the folder models/orders/. A public method `unique_id` would replace
+    this.
+    """
+    from dbt.graph.selector import NodeSelector
+    from dbt.graph.selector_methods import MethodName, QualifiedNameSelectorMethod
+
+    class ByUniqueId(QualifiedNameSelectorMethod):
+        def search(self, included_nodes: Any, selector: str) -> Any:
+            is_id = selector in included_nodes
+            return iter([selector]) if is_id else super().search(included_nodes, selector)
+
+    NodeSelector.SELECTOR_METHODS[MethodName.FQN] = ByUniqueId
 
 
 def _set_environment(environ: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import Materialization, Node, nodes
-from serverless_assets.transformation.invocation import full_name, months_variable
+from serverless_assets.transformation.invocation import months_variable, selection
 from serverless_assets.transformation.manifest import relation_name
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds
@@ -108,10 +108,7 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
     target, ids = project.target / "decide", {decision.node.id for decision in decisions}
     shutil.rmtree(target / "compiled", ignore_errors=True)
     failed = dbt_runner.invoke(
-        [
-            *("compile", "--full-refresh", "--indirect-selection", "empty"),
-            *("--select", *(full_name(decision, manifest) for decision in decisions)),
-        ],
+        ["compile", "--full-refresh", "--indirect-selection", "empty", *selection(decisions)],
         project.directory,
         target,
         {**project.variables, "SERVERLESS_MONTHS": ""},
@@ -226,8 +223,7 @@ def bytes_to_read(
         return {}
     variables = {**project.variables, "SERVERLESS_MONTHS": months_variable(building)}
     target = project.target / "plan"
-    select = ["--select", *(full_name(decision, manifest) for decision in building)]
-    if dbt_runner.invoke(["compile", *select], project.directory, target, variables):
+    if dbt_runner.invoke(["compile", *selection(building)], project.directory, target, variables):
         return {}
     compiled = json.loads((target / "manifest.json").read_text())["nodes"]
     sizes = {}

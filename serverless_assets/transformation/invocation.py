@@ -14,9 +14,7 @@ from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State
 
 
-def build_arguments(
-    building: Sequence[BuildDecision], manifest: Mapping[str, Any], now: datetime
-) -> Sequence[str]:
+def build_arguments(building: Sequence[BuildDecision], now: datetime) -> Sequence[str]:
     """The arguments of a dbt build of these models and the tests that can be run on them.
 
     Incremental models are built from all rows: dbt's own way follows new rows, not corrected ones. Those that
@@ -30,19 +28,19 @@ def build_arguments(
         *("build", "--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"),
         *("--full-refresh", NO_JSON),
         *_event_times(building, now),
-        *("--select", *(full_name(decision, manifest) for decision in building)),
+        *selection(building),
     ]
 
 
-def full_name(decision: BuildDecision, manifest: Mapping[str, Any]) -> str:
-    """What selects just this model."""
-    return f"fqn:{'.'.join(manifest['nodes'][decision.node.id]['fqn'])}"
+def selection(decisions: Iterable[BuildDecision]) -> Sequence[str]:
+    """What selects just these models."""
+    return ["--select", *(f"fqn:{decision.node.id}" for decision in decisions)]
 
 
 def months_variable(building: Iterable[BuildDecision]) -> str:
-    """SERVERLESS_MONTHS: `orders=2025-03-01,2025-04-01;daily_revenue=2025-03-01`."""
+    """SERVERLESS_MONTHS: `model.shop.orders=2025-03-01,2025-04-01;model.shop.customers=2025-03-01`."""
     return ";".join(
-        f"{decision.node.identifier}={','.join(decision.months)}"
+        f"{decision.node.id}={','.join(decision.months)}"
         for decision in building
         if decision.months and decision.node.kind == Materialization.BY_MONTH
     )

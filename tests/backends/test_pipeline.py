@@ -229,7 +229,7 @@ def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_pa
     for month in ("2025-03", "2025-04"):
         warehouse.query(f"update {revenue} set nr_orders = 0 where ds between '{month}-01' and '{month}-30'")
     project = on_gcp.parts.project
-    variables = {**project.variables, "SERVERLESS_MONTHS": "daily_revenue=2025-03-01"}
+    variables = {**project.variables, "SERVERLESS_MONTHS": "model.serverless_assets.daily_revenue=2025-03-01"}
     select = ["run", "--select", "daily_revenue"]
     assert dbt_runner.invoke(select, project.directory, tmp_path / "target", variables) is None
     after = warehouse.query(everything)

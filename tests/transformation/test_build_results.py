@@ -16,8 +16,8 @@ from serverless_assets.transformation.relation_states import State
 STATE = State("v2", data_hashes={"SQL": "1"}, built_by="run-2")
 MANIFEST = {
     "nodes": {
-        "model.orders": {"resource_type": "model", "name": "orders", "fqn": ["shop", "marts", "orders"]},
-        "model.cities": {"resource_type": "model", "name": "cities", "fqn": ["shop", "cities"]},
+        "model.orders": {"resource_type": "model", "name": "orders"},
+        "model.cities": {"resource_type": "model", "name": "cities"},
         "test.unique": {
             "resource_type": "test", "name": "unique", "attached_node": "model.orders",
             "depends_on": {"nodes": ["model.orders"]},
@@ -99,14 +99,14 @@ def test_a_reused_model_is_left_alone_otherwise():
     assert states({"model.orders": "success"}, decisions).keys() == {"orders"}
 
 
-def test_dbt_is_told_the_models_by_their_full_names():
-    arguments = build_arguments([decision("orders"), decision("cities")], MANIFEST, NOW)
-    assert arguments[-3:] == ["--select", "fqn:shop.marts.orders", "fqn:shop.cities"]
+def test_dbt_is_told_the_models_by_their_unique_ids():
+    arguments = build_arguments([decision("orders"), decision("cities")], NOW)
+    assert arguments[-3:] == ["--select", "fqn:model.orders", "fqn:model.cities"]
 
 
 def test_months_are_told_for_the_models_that_are_built_by_month():
     building = [decision("orders", months=("2026-10-01", "2026-11-01")), decision("cities")]
-    assert months_variable(building) == "orders=2026-10-01,2026-11-01"
+    assert months_variable(building) == "model.orders=2026-10-01,2026-11-01"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_months_are_told_for_the_models_that_are_built_by_month():
 )
 def test_batches_are_given_as_one_range_that_holds_the_months_to_build(months, start, end):
     batches = decision("orders", months=months, kind=Materialization.MICROBATCH, begin="2025-01-15")
-    arguments = build_arguments([batches, decision("cities")], MANIFEST, NOW)
+    arguments = build_arguments([batches, decision("cities")], NOW)
     at = arguments.index("--event-time-start")
     assert arguments[at : at + 4] == ["--event-time-start", start, "--event-time-end", end]
     assert batches_of([batches, decision("cities")]) == ["model.orders"]
@@ -130,5 +130,5 @@ def test_batches_are_given_as_one_range_that_holds_the_months_to_build(months, s
 
 def test_without_batches_to_build_dbt_is_given_no_range():
     whole = decision("orders", kind=Materialization.MICROBATCH, begin="2025-01-15")
-    assert "--event-time-start" not in build_arguments([whole], MANIFEST, NOW)
+    assert "--event-time-start" not in build_arguments([whole], NOW)
     assert batches_of([whole]) == []

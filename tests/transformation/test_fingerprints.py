@@ -134,7 +134,7 @@ def test_a_var_counts_for_what_reads_it(before, project, tmp_path):
 
 
 def test_which_months_are_asked_for_is_no_part_of_the_code(before, project, tmp_path):
-    environ = {**VARIABLES, "SERVERLESS_MONTHS": "orders=2026-10-01", "SERVERLESS_RUN_ID": "run-1"}
+    environ = {**VARIABLES, "SERVERLESS_MONTHS": "model.shop.orders=2026-10-01", "SERVERLESS_RUN_ID": "run-1"}
     assert changed(before, parsed(project, tmp_path / "target", environ)) == {}
 
 

@@ -60,7 +60,7 @@ MONTHS = {
 {%- macro months() -%}
     {%- for part in env_var("SERVERLESS_MONTHS", "").split(";") -%}
         {%- set name, _, days = part.partition("=") -%}
-        {%- if name == this.identifier -%} {{ return(days.split(",")) }} {%- endif -%}
+        {%- if name == model.unique_id -%} {{ return(days.split(",")) }} {%- endif -%}
     {%- endfor -%}
     {{ return([]) }}
 {%- endmacro -%}
@@ -114,6 +114,40 @@ def test_a_forced_run_for_months_builds_those_of_the_models_by_month_alone(team:
     team.instance.wipe_assets([key])
     team.run()
     assert team.instance.get_materialized_partitions(key) == months
+
+
+def test_a_model_beside_a_folder_of_its_name_is_edited_alone(team: Team):
+    files = {
+        "models/orders.sql": f"select * {SOURCE}",
+        "models/orders/lines of it/lines.sql": "select 1 as one",
+    }
+    team.write(files).run()
+    outcomes = team.write({"models/orders.sql": f"select id {SOURCE}"}).run()
+    assert {name: one["reason"] for name, one in outcomes.items()} == {
+        "orders": "SQL changed",
+        "lines": "unchanged",
+    }
+    team.write({"models/orders/lines of it/lines.sql": "select 2 as one"}).run()
+    assert team.rows("select one from dwh.lines") == [(2,)]
+
+
+def test_models_by_month_of_one_alias_in_two_schemas_each_build_their_own_months(team: Team, tmp_path):
+    condition = "strftime(ordered_at, '%Y-%m-01') in ('{{ months() | join(\"', '\") }}')"
+    months = f"{{% if months() %}} and {condition} {{% endif %}}"
+    files = {**MONTHS, "models/mart.yml": ""}
+    del files["models/mart.sql"]
+    for schema, ids in (("low", "id < 3"), ("high", "id >= 2")):
+        config = f"config(schema='{schema}', alias='mart', **incremental_by_month())"
+        query = f"select * from {{{{ ref('view') }}}} where {ids} {months}"
+        files[f"models/{schema}.sql"] = f"{{{{ {config} }}}} {query}"
+    team.write(files).run()
+    # `low` has missed what changed in September.
+    for first, second in ((10, 21), (11, 21)):
+        rows = [(*ROWS[0][:2], first), (*ROWS[1][:2], second), ROWS[2]]
+        team.load(rows, tmp_path)
+        team.run("view", "high/high", *(["low/low"] if first == 11 else []))
+    assert team.rows("select id, total from dwh_low.mart order by id") == [(1, 11), (2, 21)]
+    assert team.rows("select id, total from dwh_high.mart order by id") == [(2, 21), (3, 30)]
 
 
 FAILURES = {
