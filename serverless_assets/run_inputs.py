@@ -21,6 +21,7 @@ Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 LONGEST_HORIZON_DAYS = 730
 # In the names of the records of all forecasts.
 RECORD = "-record-"
+NOTHING_TO_RUN = "There is nothing to run yet: `serverless add-table URL` declares a raw table and a model."
 
 
 class Reload(dg.Config):

@@ -110,6 +110,8 @@ def test_a_second_run_reuses_everything_and_publishes_nothing(green, pipeline):
     assert {found["status"] for found in assets.values()} == {"reused"}
     assert sum(found["bytes"] or 0 for name, found in assets.items() if name.startswith("raw_")) == 0
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
+    messages = [entry.user_message for entry in pipeline.instance.all_logs(pipeline.summary["run_id"])]
+    assert not [message for message in messages if "did not yield or return" in message]
     # What is reused keeps its data version and says which run built it.
     for asset in ("raw_orders", "orders", "order_forecast"):
         before, now = (

@@ -112,18 +112,20 @@ def ui(port: int) -> None:
 def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> None:
     """Say what a run would do and why, and change nothing.
 
-    The exit code is 1 if the run would fail or be refused.
+    The exit code is 1 if it finds that the run would fail or be refused.
     """
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run, plan_lines
     from serverless_assets.environments import environment
-    from serverless_assets.run_inputs import run_inputs
+    from serverless_assets.run_inputs import NOTHING_TO_RUN, run_inputs
 
     inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted).checked()
     parts = environment(settings)
     if start := parts.publisher.look_ahead():
         click.echo(f"{start}\n")
     planned = [*dry_run(parts, inputs)]
+    if not planned:
+        raise click.ClickException(NOTHING_TO_RUN)
     for line in plan_lines(planned):
         click.echo(line)
     if {"fail", "refuse"} & {one.verdict for one in planned}:
@@ -210,7 +212,7 @@ def doctor() -> None:
         click.echo(finding)
         findings.append(finding)
     if not all(finding.is_well for finding in findings):
-        raise click.ClickException("Mend what is not ok, then ask again.")
+        raise click.ClickException("Fix what is not ok, then ask again.")
 
 
 @main.command("slim-ci")

@@ -34,6 +34,7 @@ from serverless_assets.names import FORECAST_TAG, RAW_TABLE_TAG
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
+from serverless_assets.run_inputs import NOTHING_TO_RUN
 from serverless_assets.settings import Settings
 from serverless_assets.stopping import Stopping
 
@@ -158,10 +159,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         raise RunRefused(f"There is no job {request.job!r}. Jobs: {', '.join(names)}.")
     job = definitions.resolve_job_def(request.job)
     if request.job in JOBS and not job.asset_layer.selected_asset_keys:
-        raise RunRefused(
-            f"The job {request.job!r} has nothing to run yet: `serverless add-table URL` declares a raw "
-            "table, with a model that reads it."
-        )
+        raise RunRefused(NOTHING_TO_RUN)
     selection = _unfinished(settings, job) if request.resume else None
     tags = range_tags(request.months, job.name, job.partitions_def) if request.months else {}
     # Dagster warns beside the run's log, too.

@@ -85,7 +85,7 @@ def as_lines(releases: Sequence[Release]) -> Iterator[str]:
         read = sorted(name for name in release.changed if not name.startswith("dbt-") and RECORD not in name)
         changed = name_some(read, NAMES_LISTED)
         if release.is_rollback:
-            changed = f"returned to this release{f', which changed {changed}' if changed else ''}"
+            changed = f"a rollback to it{f', which changed {changed} back' if changed else ''}"
         yield (
             f"{release.published_at:%Y-%m-%d %H:%M:%S}  {release.run_id[:8]:<10}{state:<10}{changed}"
         ).rstrip()

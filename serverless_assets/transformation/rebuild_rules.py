@@ -117,6 +117,7 @@ def decide_builds(
             months = months_to_build(node, state, previous, restated, rewritten_above, current_month)
         if months is not None:
             rewritten[node.name] = months
+            reason = f"forced: rebuild {name_months(sorted(months))}" if force else reason
         decisions.append(BuildDecision(node, True, reason, state, months, inputs))
     # dbt is given one range of batches for all microbatch models: if one is built as a whole, all are.
     batches = [d for d in decisions if d.build and d.node.kind == Materialization.MICROBATCH]

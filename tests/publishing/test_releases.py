@@ -175,7 +175,7 @@ def test_the_list_of_releases_names_a_few_that_people_read_and_says_what_was_a_r
     ]
     back = replace(A, changed=["c"], is_rollback=True)
     assert [line[21:] for line in as_lines([back, replace(B, changed=changed)])][1:] == [
-        "aaaa1     read now  returned to this release, which changed c",
+        "aaaa1     read now  a rollback to it, which changed c back",
         "bbbb1               c, d, e, raw_a and 1 more",
     ]
 
