@@ -59,22 +59,23 @@ def series(number: int) -> ForecastRequest:
     return ForecastRequest(pa.table({"ds": days, "y": values}), HORIZON, "US")
 
 
-def with_total(parts: Mapping[str, ForecastRequest], cpus: int) -> ForecastBatch:
+def with_total(parts: Mapping[str, ForecastRequest]) -> ForecastBatch:
     """The parts and a total of them."""
     histories = {name: part.history for name, part in parts.items()}
     days = next(iter(histories.values()))["ds"]
     sums = np.sum([history["y"].to_numpy() for history in histories.values()], axis=0)
     histories[TOTAL] = pa.table({"ds": days, "y": sums})
-    return ForecastBatch(histories, HORIZON, "US", TOTAL, cpus=cpus)
+    return ForecastBatch(histories, HORIZON, "US", TOTAL)
 
 
-def run(request: bytes, folder: Path) -> tuple[bytes, Took]:
-    """One worker's answer to `request`, and what that took with the start of Python."""
+def run(request: bytes, folder: Path, cpus: int = 1) -> tuple[bytes, Took]:
+    """One worker's answer to `request` on so many cpus, and what that took with the start of Python."""
     asked, answered = folder / "request", folder / "answer"
     asked.write_bytes(request)
     before, started, peak = _cpu_of_children(), time.monotonic(), 0.0
     with asked.open("rb") as stdin, answered.open("wb") as stdout, (folder / "log").open("wb") as stderr:
         worker = psutil.Popen(WORKER, stdin=stdin, stdout=stdout, stderr=stderr)
+    worker.cpu_affinity(sorted(os.sched_getaffinity(0))[:cpus])
     while worker.poll() is None:
         peak = max(peak, _held(worker))
         time.sleep(0.25)
@@ -106,7 +107,7 @@ def measure(count: int, in_a_batch: int, cpus: int, folder: Path) -> tuple[Took,
         parts = {
             f"series {number}": series(number) for number in range(first, min(first + in_a_batch, count))
         }
-        raw, took = run(with_total(parts, cpus).to_bytes(), folder)
+        raw, took = run(with_total(parts).to_bytes(), folder, cpus)
         answer = BatchAnswer.from_bytes(raw)
         check_sums(answer)
         processes, done = answer.diagnostics["processes"], done + len(answer.answers)

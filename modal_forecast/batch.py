@@ -87,8 +87,8 @@ def processes_for(batch: ForecastBatch, cores: int | None = None) -> int:
     cores: the most to use; None for all that this process may run on.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(cpus, cores or cpus, batch.cpus or cpus, len(batch.histories))
-    memory = batch.memory_mib or _memory_limit_mib()
+    processes = min(cpus, cores or cpus, len(batch.histories))
+    memory = _memory_limit_mib()
     if memory is not None:
         left = memory - ONE_PROCESS_MIB - SERIES_MIB * len(batch.histories)
         processes = min(processes, 1 + int(left // FURTHER_PROCESS_MIB))

@@ -14,11 +14,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 REQUEST, ANSWER, REFUSAL = "forecast request", "forecast answer", "forecast refusal"
 # What a request may ask for: the combination that the back-test weighs, or one candidate alone.
 AUTOMATIC, MODELS = "automatic", ("harmonic", "recent_levels", "prophet")
-PARAMETERS = ("horizon", "country", "total", "cpus", "memory_mib", "model")
+PARAMETERS = ("horizon", "country", "total", "model")
 # The name that the series of a ForecastRequest has in its message.
 ONLY_SERIES = "series"
 
@@ -105,9 +105,6 @@ class ForecastBatch:
     total: the name of the series that all others add up to, or None if they are independent of each other.
         A history that ends before the total's is forecast from the total's last day on, as if the days
         between were missing: fill them with 0 if nothing was sold.
-    cpus: the most processes to use, or None for as many as there are cpus.
-    memory_mib: the memory that the worker may use, or None for what the system says. Neither changes the
-        forecasts, but both are in the bytes.
 
     Raises MessageError if it is empty, or if the total is not one of the series or is the only one.
     """
@@ -116,8 +113,6 @@ class ForecastBatch:
     horizon: int = 180
     country: str | None = "US"
     total: str | None = None
-    cpus: int | None = None
-    memory_mib: int | None = None
     model: str = AUTOMATIC
 
     def __post_init__(self) -> None:
