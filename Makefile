@@ -31,7 +31,7 @@ deploy-modal: .venv/run ## deploy the forecast's worker to Modal
 test: .venv/dev ## test it
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-ui: .venv/dev ## test the Dagster UI in a browser, if there is chromium
+test-ui: .venv/dev ## test the report and the Dagster UI in a browser, if there is chromium
 	$(BIN)/pytest -n 2 --dist loadfile -m "ui and not gcp"
 
 pictures: .venv/dev ## take the pictures in docs/ again, in a browser

@@ -22,7 +22,6 @@ from google.cloud import storage
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.gcs import GcsArtifacts
 from serverless_assets.artifacts.local import LocalArtifacts
-from serverless_assets.artifacts.url import UrlArtifacts
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.warehouse import Warehouse
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
@@ -92,7 +91,6 @@ def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
 @pytest.fixture(
     params=[
         "local",
-        "url",
         pytest.param("gcp", marks=pytest.mark.gcp),
         pytest.param("live", marks=pytest.mark.live),
     ]
@@ -104,13 +102,6 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture
 def local_backend(tmp_path: Path) -> Backend:
     store = LocalArtifacts(tmp_path / "artifacts", tmp_path / "published")
-    return Backend(DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh"), store, tmp_path)
-
-
-@pytest.fixture
-def url_backend(tmp_path: Path) -> Backend:
-    store = UrlArtifacts(f"memory://{uuid4().hex}")
-    store.prepare()
     return Backend(DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh"), store, tmp_path)
 
 

@@ -10,6 +10,7 @@ from google.cloud import storage
 
 from serverless_assets.artifacts import ArtifactError
 from serverless_assets.artifacts.gcs import GcsArtifacts
+from serverless_assets.artifacts.url import UrlArtifacts
 from tests.backends.conftest import Backend, Google
 from tests.services.bigquery import PROJECT
 from tests.services.process import free_port
@@ -18,6 +19,25 @@ from tests.services.proxy import Answer, Asked, Proxy, proxy
 DENIED = Answer.error(
     403, "forbidden", "robot@example.com does not have storage.objects.get access to the object."
 )
+
+
+@pytest.fixture(
+    params=[
+        "local",
+        "url",
+        pytest.param("gcp", marks=pytest.mark.gcp),
+        pytest.param("live", marks=pytest.mark.live),
+    ]
+)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """A backend with each store. Two of them have the same warehouse, which other tests need once."""
+    name = "local" if request.param == "url" else request.param
+    backend: Backend = request.getfixturevalue(f"{name}_backend")
+    if request.param != "url":
+        return backend
+    store = UrlArtifacts(f"memory://{uuid4().hex}")
+    store.prepare()
+    return replace(backend, artifacts=store)
 
 
 def test_a_file_is_read_as_it_was_written(backend: Backend) -> None:

@@ -17,7 +17,7 @@ from tests.chromium import needs_chromium
 from tests.modal_forecast.report_demo import END, demo
 from tests.modal_forecast.report_tab import quietly_open
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.ui]
 ATTACK = "</script><script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">"
 SECTIONS = [
     "What should I expect?",
@@ -223,7 +223,6 @@ def test_on_a4_it_takes_two_pages_and_no_chart_is_cut(page):
     expect(page.get_by_role("row", name="Supply 31")).to_be_visible()
 
 
-@pytest.mark.ui
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", [1200, 390], indirect=True)
 def test_axe_reports_nothing(page, scheme):

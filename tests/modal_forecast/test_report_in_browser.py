@@ -13,7 +13,7 @@ from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
 from tests.chromium import needs_chromium
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.ui]
 
 START = date(2024, 1, 1)
 HISTORY_DAYS = 500

@@ -36,17 +36,23 @@ def run(home: Path, number: int) -> None:
         release.close()
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+@pytest.fixture(scope="module")
+def two_releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two releases, of which the first had a record of a forecast."""
-    layout = Layout(tmp_path / "home")
-    release = LocalPublisher(home=layout.home, dbt_schema="main")
+    home = tmp_path_factory.mktemp("two-releases") / "home"
+    release = LocalPublisher(home=home, dbt_schema="main")
     release.open("run-0", LOG)
     release.artifacts.write(RECORD, b"a record")
     release.close()
-    run(layout.home, 1)
-    run(layout.home, 2)
-    return layout
+    run(home, 1)
+    run(home, 2)
+    return home
+
+
+@pytest.fixture
+def layout(two_releases: Path, tmp_path: Path) -> Layout:
+    """A copy of it to damage."""
+    return Layout(shutil.copytree(two_releases, tmp_path / "home", symlinks=True))
 
 
 def number_in(path: Path) -> int:
