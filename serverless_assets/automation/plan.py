@@ -29,7 +29,8 @@ from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.ingestion.assets import KEPT_AS_IT_IS, NOT_LOADED_YET
-from serverless_assets.ingestion.fetch import AuditedTable, Failed, ends_run, fetch_tables
+from serverless_assets.ingestion.fetch import fetch_tables
+from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, ends_run
 from serverless_assets.ingestion.load import decide_load
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source

@@ -18,7 +18,8 @@ from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import row_loss_warning
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
 from serverless_assets.ingestion.content import NO_ROWS
-from serverless_assets.ingestion.fetch import Failed, Missing, ends_run, failure_sentence, fetch_tables
+from serverless_assets.ingestion.fetch import fetch_tables
+from serverless_assets.ingestion.fetch_result import Failed, Missing, ends_run, failure_sentence
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, Source

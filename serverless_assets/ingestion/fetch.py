@@ -1,10 +1,11 @@
-"""Fetch what changed of the raw tables, and stage and audit it: all tables at the same time.
+"""Fetch what changed of the raw tables, and stage and audit it: sixteen tables at the same time.
 
 A table is requested conditionally, by the validators of the responses that it was loaded from. Its file is
 then read once into a staged table: in the types of the contract, dated by its parent. The audit follows.
 """
 
-from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ import duckdb
 
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion import audit
-from serverless_assets.ingestion.content import Content, changes, content_of, latest_versions
+from serverless_assets.ingestion.content import changes, content_of, latest_versions
 from serverless_assets.ingestion.contract import ContractError
+from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError, start_thread
 from serverless_assets.ingestion.raw_table import RawTable, Window
@@ -31,83 +33,14 @@ from serverless_assets.ingestion.state import (
 )
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import Warehouse, WarehouseError
-from serverless_assets.warehouse.staging import StagedRows, StagingArea
+from serverless_assets.warehouse.staging import StagingArea
 
+# Each takes a connection to the source and up to four threads, of which a container may allow 1,000.
+TABLES_AT_ONCE = 16
 # A thread that waits for the source stops at once; one may be converting a large file.
 SECONDS_TO_STOP = 5.0
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class AuditedTable:
-    """A table's rows, staged in the warehouse's columns and types, and checked.
-
-    key: identifies the request, and `response` what to keep to make it conditional the next time.
-    source: identifies the source.
-    window: what of a fact was fetched; None is its whole history.
-    served: the columns and types of the source's own file.
-    since: the `updated_at` since which changes were fetched, if not all rows: `rows` are those to insert,
-        replace and delete, and `content` is that of the whole table afterwards.
-    cursor: the greatest `updated_at` so far.
-    """
-
-    table: RawTable
-    rows: StagedRows
-    content: Content
-    download: Download
-    key: str
-    response: CachedResponse
-    source: str
-    window: Window | None = None
-    served: Mapping[str, str] = field(default_factory=dict)
-    since: str = ""
-    cursor: str = ""
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """A table that holds what the source would answer over `window`, by the source's own word."""
-
-    table: RawTable
-    response: NotModified
-    source: str
-    window: Window | None = None
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A table that cannot be loaded, and why in a sentence; without an optional one, a run succeeds."""
-
-    table: RawTable
-    reason: str
-    is_optional: bool = False
-
-
-@dataclass(frozen=True)
-class Missing(Failed):
-    """A table that the source does not have, or whose parent it does not have."""
-
-
-def ends_run(failed: Sequence[Failed], tables: Sequence[RawTable]) -> bool:
-    """Whether nothing is built from `tables`, given those that failed and are not optional.
-
-    Models that read none of the tables that are missing are built; that step then fails for the others.
-    """
-    return not all(isinstance(table, Missing) for table in failed) or len(failed) == len(tables)
-
-
-def failure_sentence(reasons: Iterable[str]) -> str:
-    """Return why a run fails, given the reason of each table that could not be loaded."""
-    sentences = list(reasons)
-    # Several tables have one reason if it is the machine's, such as a full disk.
-    return (
-        f"{len(sentences)} of the raw tables could not be loaded and stay as they were. "
-        f"{' '.join(dict.fromkeys(sentences))}"
-    )
-
-
-FetchResult = AuditedTable | Unchanged | Failed
 
 
 def fetch_tables(
@@ -133,20 +66,21 @@ def fetch_tables(
         to_load: what is staged may be loaded until the next result is asked for.
     """
     with warehouse.staging(scratch, source.limits.memory_mib, to_load) as area:
-        fetch = _Fetch(tables, source, warehouse, window, scratch, log, states or {}, force, area)
-        parents = [table.dated_by.parent for table in tables if table.dated_by]
+        fetch = _Fetch(
+            tables, source, warehouse, window, scratch, log, states or {}, force, area, deque(tables)
+        )
         try:
-            for table in dict.fromkeys([*tables, *parents]):
-                fetch.start(fetch.request, table, fetch.window_of(table))
-            for table in tables:
-                fetch.start(fetch.find_result, table)
+            for _ in range(TABLES_AT_ONCE):
+                fetch.start_next()
             for table in tables:
                 # A parent is not taken away from the area before its children are dated.
                 for child in fetch.children(table):
                     fetch.result(child)
                 yield fetch.result(table)
         finally:
-            source.cancelled.set()
+            with fetch.lock:
+                # From here on, none is started.
+                source.cancelled.set()
             area.stop()
             # They write into `scratch`, which may be removed next.
             wait(fetch.threads.values(), SECONDS_TO_STOP)
@@ -165,8 +99,21 @@ class _Fetch:
     states: Mapping[str, TableState]
     force: bool
     area: StagingArea
+    waiting: deque[RawTable]
     threads: dict[Hashable, Future[Any]] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock)
+
+    def start_next(self, _: object = None) -> None:
+        """Begin with the next table, and with the one after that when it is done."""
+        with self.lock:
+            while self.waiting and not self.source.cancelled.is_set():
+                table = self.waiting.popleft()
+                for needed in (table, *([table.dated_by.parent] if table.dated_by else [])):
+                    self.start(self.request, needed, self.window_of(needed))
+                result = self.start(self.find_result, table)
+                if not result.done():
+                    result.add_done_callback(self.start_next)
+                    return
 
     def start(self, work: Callable[..., Result], table: RawTable, *window: Window | None) -> Future[Result]:
         """Do the work in a thread, unless it was begun before."""

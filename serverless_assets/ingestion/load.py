@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from serverless_assets.ingestion.content import Part
-from serverless_assets.ingestion.fetch import AuditedTable, Failed, FetchResult, Unchanged
+from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Unchanged
 from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
 from serverless_assets.months import name_months

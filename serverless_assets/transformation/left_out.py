@@ -6,7 +6,7 @@ from typing import Any
 
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.catalog import is_raw_table
-from serverless_assets.ingestion.fetch import failure_sentence
+from serverless_assets.ingestion.fetch_result import failure_sentence
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.transformation.manifest import is_model, relation_name
 

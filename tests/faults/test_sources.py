@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.fetch import Failed, fetch_tables
+from serverless_assets.ingestion.fetch import fetch_tables
+from serverless_assets.ingestion.fetch_result import Failed
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState

@@ -1,5 +1,6 @@
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.fetch import AuditedTable, Failed, fetch_tables
+from serverless_assets.ingestion.fetch import TABLES_AT_ONCE, fetch_tables
+from serverless_assets.ingestion.fetch_result import AuditedTable, Failed
 from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -45,13 +47,14 @@ SHOP = {
 class Server:
     """A folder of parquet files on a socket: it ignores windows, as a static file server does.
 
-    `in_windows` are files that it serves all the same if a window is asked for.
+    `in_windows` are files that it serves all the same if a window is asked for. It answers after `wait`.
     """
 
     folder: Path
     url: str = ""
     asked: list[str] = field(default_factory=list)
     in_windows: dict[str, bytes] = field(default_factory=dict)
+    wait: Callable[[], object] = lambda: None
 
     def serve(self, table: RawTable, rows: Sequence[tuple]) -> None:
         self.path(table).write_bytes(self.parquet(table, rows))
@@ -79,6 +82,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
+            folder_server.wait()
             asked = urlsplit(self.path)
             cut = folder_server.in_windows.get(Path(asked.path).stem) if asked.query else None
             if cut is None:
@@ -141,6 +145,21 @@ def test_every_table_arrives_in_the_warehouses_columns(fetched, server):
         assert result.download.url == f"{server.url}/{table.name}.parquet"
         assert result.download.bytes == server.path(table).stat().st_size
     assert server.asked_for == {table.name: 1 for table in TABLES}
+
+
+def test_sixteen_of_many_tables_are_fetched_at_a_time(fetched, server):
+    tables = [replace(RAW_STORES, name=f"raw_stores_{n}") for n in range(3 * TABLES_AT_ONCE)]
+    for table in tables:
+        server.serve(table, SHOP[RAW_STORES])
+    requests: list[int] = []
+
+    def count() -> None:
+        requests.append(sum(thread.name == "request" for thread in threading.enumerate()))
+
+    # No request is answered before as many are made as may be at once.
+    server.wait = threading.Barrier(TABLES_AT_ONCE, count, timeout=30).wait
+    assert all(ids(result) == ["s1"] for result in fetched(tables).values())
+    assert (len(requests), requests[0]) == (3, TABLES_AT_ONCE)
 
 
 def test_items_have_the_months_of_their_orders(fetched):

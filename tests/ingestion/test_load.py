@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.content import Content, Part
-from serverless_assets.ingestion.fetch import AuditedTable, Unchanged
+from serverless_assets.ingestion.fetch_result import AuditedTable, Unchanged
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load
 from serverless_assets.ingestion.raw_table import RawTable, Window

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from serverless_assets.ingestion.catalog import read_catalogue
-from serverless_assets.ingestion.fetch import Failed, Missing, fetch_tables
+from serverless_assets.ingestion.fetch import fetch_tables
+from serverless_assets.ingestion.fetch_result import Failed, Missing
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.raw_table import RawTable, Window

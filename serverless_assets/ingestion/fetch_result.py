@@ -1,0 +1,81 @@
+"""What became of a raw table that was fetched: its audited rows, no change, or why it cannot be loaded."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from serverless_assets.ingestion.content import Content
+from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.source import Download, NotModified
+from serverless_assets.ingestion.state import CachedResponse
+from serverless_assets.warehouse.staging import StagedRows
+
+
+@dataclass(frozen=True)
+class AuditedTable:
+    """A table's rows, staged in the warehouse's columns and types, and checked.
+
+    key: identifies the request, and `response` what to keep to make it conditional the next time.
+    source: identifies the source.
+    window: what of a fact was fetched; None is its whole history.
+    served: the columns and types of the source's own file.
+    since: the `updated_at` since which changes were fetched, if not all rows: `rows` are those to insert,
+        replace and delete, and `content` is that of the whole table afterwards.
+    cursor: the greatest `updated_at` so far.
+    """
+
+    table: RawTable
+    rows: StagedRows
+    content: Content
+    download: Download
+    key: str
+    response: CachedResponse
+    source: str
+    window: Window | None = None
+    served: Mapping[str, str] = field(default_factory=dict)
+    since: str = ""
+    cursor: str = ""
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A table that holds what the source would answer over `window`, by the source's own word."""
+
+    table: RawTable
+    response: NotModified
+    source: str
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A table that cannot be loaded, and why in a sentence; without an optional one, a run succeeds."""
+
+    table: RawTable
+    reason: str
+    is_optional: bool = False
+
+
+@dataclass(frozen=True)
+class Missing(Failed):
+    """A table that the source does not have, or whose parent it does not have."""
+
+
+def ends_run(failed: Sequence[Failed], tables: Sequence[RawTable]) -> bool:
+    """Whether nothing is built from `tables`, given those that failed and are not optional.
+
+    Models that read none of the tables that are missing are built; that step then fails for the others.
+    """
+    return not all(isinstance(table, Missing) for table in failed) or len(failed) == len(tables)
+
+
+def failure_sentence(reasons: Iterable[str]) -> str:
+    """Return why a run fails, given the reason of each table that could not be loaded."""
+    sentences = list(reasons)
+    # Several tables have one reason if it is the machine's, such as a full disk.
+    return (
+        f"{len(sentences)} of the raw tables could not be loaded and stay as they were. "
+        f"{' '.join(dict.fromkeys(sentences))}"
+    )
+
+
+FetchResult = AuditedTable | Unchanged | Failed
