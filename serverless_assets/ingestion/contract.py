@@ -94,8 +94,8 @@ def schema_problems(table: RawTable, served: pa.Schema) -> list[Problem]:
     problems = []
     for name, expected in table.columns.items():
         if name not in served.names:
-            columns = ", ".join(served.names) or "no columns"
-            problems.append(Problem(table.name, name, str(expected), f"no such column among {columns}"))
+            there_is = f"no column {name!r}; the file has {', '.join(served.names) or 'none'}"
+            problems.append(Problem(table.name, name, str(expected), there_is))
         elif (times := served.names.count(name)) > 1:
             problems.append(Problem(table.name, name, str(expected), f"{times} columns of that name"))
         elif table.rest is None and not is_convertible(served.field(name).type, expected):

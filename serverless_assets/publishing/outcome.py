@@ -88,7 +88,8 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
             if check.asset_key in assets:
                 assets[check.asset_key].checks.append(metadata.plain(check.metadata))
                 if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
-                    assets[check.asset_key].failed_checks.append(check.check_name)
+                    fault = f" ({check.description})" if check.description else ""
+                    assets[check.asset_key].failed_checks.append(f"{check.check_name}{fault}")
         elif event.asset_key in assets and event.event_type == Type.ASSET_MATERIALIZATION:
             # One event for the whole asset may follow events for single partitions: the last counts.
             values = event.step_materialization_data.materialization.metadata

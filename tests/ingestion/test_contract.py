@@ -184,9 +184,9 @@ def test_every_missing_and_mistyped_column_is_told_at_once(arrive):
     with pytest.raises(ContractError) as raised:
         arrive({"id": pa.array(["1"]), "Name": pa.array(["x"]), "opened_at": pa.array(["soon"])}, RAW_STORES)
     assert str(raised.value) == (
-        "raw_stores.name: expected string, found no such column among id, Name, opened_at; "
+        "raw_stores.name: expected string, found no column 'name'; the file has id, Name, opened_at; "
         "raw_stores.opened_at: expected timestamp[us], found string; "
-        "raw_stores.tax_rate: expected double, found no such column among id, Name, opened_at."
+        "raw_stores.tax_rate: expected double, found no column 'tax_rate'; the file has id, Name, opened_at."
     )
 
 
