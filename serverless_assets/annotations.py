@@ -1,13 +1,14 @@
 """What the UI shows of every asset beside its runs: owner, kinds, table, columns and code."""
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
+from serverless_assets.environments import Environment
 from serverless_assets.forecasting import accuracy, forecast_file
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.parts import describe_parts, part_schema
@@ -28,24 +29,18 @@ CodeReference = dg.LocalFileCodeReference | dg.UrlCodeReference
 def annotate_assets(
     assets: Iterable[dg.AssetsDefinition],
     settings: Settings,
-    warehouse: Warehouse,
-    manifest: Mapping[str, Any],
-    tables: Sequence[RawTable],
-    forecasts: Sequence[ForecastDeclaration],
-    python_assets: Collection[str],
+    environment: Environment,
 ) -> list[dg.AssetsDefinition]:
-    """Return the assets with owner, kinds, table, columns and code references; what a spec sets itself stays.
-
-    Args:
-        manifest: that of the dbt project.
-        tables: the raw tables.
-        python_assets: the names of those with a table, which is named as the asset.
-    """
-
+    """Return the assets with owner, kinds, table, columns and code references; what a spec sets stays."""
+    manifest, warehouse = environment.project.read_manifest(), environment.publisher.warehouse
     forecast_tables = {
-        asset: table for forecast in forecasts for asset, table in _forecast_tables(forecast).items()
+        asset: table
+        for forecast in environment.forecasts
+        for asset, table in _forecast_tables(forecast).items()
     }
-    raw_tables = {table.name: table for table in tables}
+    # Their tables are named as they are.
+    python_assets = {frame.name for frame in environment.python_assets}
+    raw_tables = {table.name: table for table in environment.raw_tables}
     sources = {source["identifier"]: source for source in manifest["sources"].values()}
 
     def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:

@@ -5,7 +5,7 @@ import dagster as dg
 from serverless_assets.annotations import annotate_assets
 from serverless_assets.automation.forecasts import forecast_definitions
 from serverless_assets.automation.jobs import JOBS, define_jobs, schedules
-from serverless_assets.automation.plan import plan_job
+from serverless_assets.automation.plan_job import plan_job
 from serverless_assets.automation.sensors import sensors
 from serverless_assets.dagster_internals import adapt_dagster
 from serverless_assets.dagster_storage import adapt_storages
@@ -37,15 +37,7 @@ def build(settings: Settings) -> dg.Definitions:
     ]
     written = {key.to_user_string() for asset in declared_assets for key in asset.keys}
     refuse_owned_tables(forecasts, manifest, written.difference(*(one.assets for one in forecasts)))
-    annotated = annotate_assets(
-        assets,
-        settings,
-        environment.publisher.warehouse,
-        manifest,
-        raw_tables,
-        forecasts,
-        [frame.name for frame in frames],
-    )
+    annotated = annotate_assets(assets, settings, environment)
     return dg.Definitions(
         assets=[
             *reuse_frames(annotated, frames, settings.pool),

@@ -6,6 +6,7 @@ The schedules are off, unless SERVERLESS_AUTOMATION is on or somebody turns them
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 import dagster as dg
@@ -120,11 +121,10 @@ def schedules(
     """`nightly_refresh` at 02:00 and, if `has_forecast`, `daily_forecast` at 09:00."""
     status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
 
-    @dg.schedule(
-        job_name=MAIN_JOB,
+    schedule = partial(dg.schedule, job_name=MAIN_JOB, execution_timezone=timezone, default_status=status)
+
+    @schedule(
         cron_schedule="0 9 * * *",
-        execution_timezone=timezone,
-        default_status=status,
         description="Transform and forecast at 09:00 from the raw tables as they are.",
     )
     def daily_forecast(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -135,11 +135,8 @@ def schedules(
         # In the forecast's own horizon and colours, as the nightly refresh: both write the same table.
         return _request(context, prefill(ingestion="reuse"), {REASON_TAG: reason})
 
-    @dg.schedule(
-        job_name=MAIN_JOB,
+    @schedule(
         cron_schedule="0 2 * * *",
-        execution_timezone=timezone,
-        default_status=status,
         description="Load the current month and what is missing before it, transform and forecast, at 02:00.",
     )
     def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:

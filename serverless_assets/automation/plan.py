@@ -9,13 +9,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Protocol
 
-import dagster as dg
-
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.report.formats import plural
-from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.budget import BudgetGuard, refusal, verdict
-from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
@@ -82,15 +78,6 @@ class Planned:
     verdict: str
     reason: str
     rows: int | None = None
-
-
-def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:
-    """The plan as a table of text: a heading, and a line for each asset."""
-    width = max([22, *(len(planned.asset) for planned in plan)]) + 2
-    yield f"{'asset':<{width}}{'what':<16}{'rows':>12}  why"
-    for planned in plan:
-        rows = "" if planned.rows is None else f"{planned.rows:,}"
-        yield f"{planned.asset:<{width}}{planned.verdict:<16}{rows:>12}  {planned.reason}"
 
 
 def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
@@ -357,24 +344,3 @@ def _budget(budget_guard: BudgetGuard, assets: Sequence[str], inputs: RunInputs)
         most = budget_guard.most(assets, inputs)
         refused = refusal(most, budget_guard.budget_usd)
         yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))
-
-
-def plan_job(environment: PlannedEnvironment) -> dg.JobDefinition:
-    """A job that says what `serverless_pipeline` would do with the same run inputs, and does none of it."""
-
-    @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
-    def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
-        with as_failure():
-            planned = list(dry_run(environment, run_inputs.checked()))
-        context.log.info("\n".join(plan_lines(planned)))
-        records = [
-            dg.TableRecord({"asset": p.asset, "verdict": p.verdict, "rows": p.rows or 0, "reason": p.reason})
-            for p in planned
-        ]
-        context.add_output_metadata({"plan": dg.MetadataValue.table(records)})
-
-    @dg.job(name="plan", config=PREFILL, description=plan_job.__doc__)
-    def job() -> None:
-        look()
-
-    return job

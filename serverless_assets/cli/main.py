@@ -115,7 +115,8 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
     The exit code is 1 if it finds that the run would fail or be refused.
     """
     settings = Settings.from_environ()
-    from serverless_assets.automation.plan import dry_run, plan_lines
+    from serverless_assets.automation.plan import dry_run
+    from serverless_assets.automation.plan_job import plan_lines
     from serverless_assets.environments import environment
     from serverless_assets.run_inputs import NOTHING_TO_RUN, run_inputs
 

@@ -1,7 +1,8 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.plan import Planned, _forecast, dry_run, plan_lines
+from serverless_assets.automation.plan import Planned, _forecast, dry_run
+from serverless_assets.automation.plan_job import plan_lines
 from serverless_assets.environments import environment
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings
