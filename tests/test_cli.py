@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -231,3 +232,20 @@ def test_the_published_report_is_opened(green, empty, serverless, monkeypatch):
     assert serverless(green, "open").exit_code == 0
     assert [Path(address).name for address in opened] == ["forecast.html"]
     assert "No report was published yet" in serverless(empty, "open").stderr
+
+
+def test_the_doctor_checks_every_part_also_after_one_that_is_not_well(green, serverless, monkeypatch):
+    well = serverless(green, "doctor")
+    assert well.exit_code == 0, well.output
+    assert re.search(r"Dagster \d+\.\d+.*, dbt \d+.*, Python 3\.", well.output)
+    assert re.findall(r"^  (ok|NOT OK) +(\w+)", well.output, re.MULTILINE) == [
+        ("ok", part) for part in ("source", "warehouse", "models", "compute", "artifacts")
+    ]
+    monkeypatch.setitem(green.variables, "SERVERLESS_DATASET_URL", "http://127.0.0.1:9/nothing")
+    ill = serverless(green, "doctor")
+    assert ill.exit_code == 1
+    assert re.findall(r"^  (ok|NOT OK) ", ill.output, re.MULTILINE) == [
+        "NOT OK",
+        *["ok"] * 4,
+    ]
+    assert "Fix what is not ok" in ill.output

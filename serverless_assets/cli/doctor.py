@@ -1,7 +1,9 @@
 """What a run would use, and whether each part of it can be used."""
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from serverless_assets.environments import Environment
 from serverless_assets.errors import error_sentence
@@ -21,12 +23,20 @@ class Finding:
         return f"  {'ok' if self.is_well else 'NOT OK':<7}{self.part:<11}{self.uses}\n{'':20}{self.result}"
 
 
+def versions() -> str:
+    """What to say with a question or a report of a fault."""
+    packages = {"serverless-assets": "serverless-assets", "Dagster": "dagster", "dbt": "dbt-core"}
+    packages |= {"DuckDB": "duckdb", "Modal": "modal"}
+    named = [f"{name} {version(package)}" for name, package in packages.items()]
+    return ", ".join([*named, f"Python {platform.python_version()}"])
+
+
 def examine(parts: Environment) -> Iterator[Finding]:
     """Check part after part; one that cannot be used does not stop the others."""
     warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
     yield _finding("source", parts.source.name, lambda: parts.source.check(parts.raw_tables))
     yield _finding("warehouse", warehouse.name, warehouse.check)
-    yield _finding("models", "dbt", lambda: _models(parts))
+    yield _finding("models", f"dbt, {parts.project.directory}", lambda: _models(parts))
     yield _finding("compute", parts.compute.name, parts.compute.check)
     yield _finding("artifacts", artifacts.name, artifacts.check)
 

@@ -203,10 +203,11 @@ def add_table(url: str, name: str | None, token: str | None) -> None:
 def doctor() -> None:
     """Check each part of the environment."""
     settings = Settings.from_environ()
-    from serverless_assets.cli.doctor import examine
+    from serverless_assets.cli.doctor import examine, versions
     from serverless_assets.environments import environment
 
-    click.echo(f"The environment {settings.environment!r} (SERVERLESS_ENV), state in {settings.home}\n")
+    click.echo(f"The environment {settings.environment!r} (SERVERLESS_ENV), state in {settings.home}")
+    click.echo(f"{versions()}\n")
     parts = environment(settings)
     findings = []
     for finding in examine(parts):
