@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import duckdb
 import pytest
 
-from serverless_assets.dagster_internals import SqliteEventLogStorage
+from serverless_assets.dagster_storage import SqliteEventLogStorage
 from serverless_assets.instance import open_instance, prepare_dagster_home
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.transformation.team import Team
