@@ -1,5 +1,6 @@
 """BigQuery jobs: labels, byte limits, and cancellation when the wait for them ends early."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -141,7 +142,8 @@ class Jobs:
             source_format=bigquery.SourceFormat.PARQUET,
             schema=staging.schema,
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-            write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
+            # An upload that began again may follow one whose rows did arrive.
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
             labels=dict(self.labels),
         )
         config.job_timeout_ms = JOB_TIMEOUT_MS
@@ -152,10 +154,13 @@ class Jobs:
             pq.write_table(rows, file)
             file.seek(0)
 
+        # The client pauses 1 s before the first of its retries, and before each other twice as long.
+        retries = int(math.log2(self.patience + 1))
+
         def start() -> bigquery.LoadJob:
             # Without a size the client sends the file in pieces of 100 MB, and holds one at a time.
             return self.client.load_table_from_file(
-                file, staging, rewind=True, job_config=config, timeout=(10, 300)
+                file, staging, rewind=True, num_retries=retries, job_config=config, timeout=(10, 300)
             )
 
         with file:
@@ -164,17 +169,19 @@ class Jobs:
     def _to_its_end(self, start: Callable[[], Job]) -> Job:
         """Start a job and wait for it; if it fails and may succeed later, try again for `patience` seconds.
 
-        A job that failed has changed nothing. One whose end is not known is not started again.
+        A job that failed has changed nothing, and one whose upload is gone was not started. One whose end is
+        not known is not started again.
         """
         deadline, pause = time.monotonic() + self.patience, 1.0
         while True:
-            job = start()
             try:
+                job = start()
                 self._wait(job)
                 return job
             except GoogleAPICallError as error:
                 is_last = time.monotonic() + pause > deadline
-                if is_last or not (_has_failed(error) and google_errors.transient(error)):
+                is_over = _has_failed(error) or error.code == google_errors.GONE
+                if is_last or not (is_over and google_errors.transient(error)):
                     raise
             time.sleep(pause)
             pause *= 2

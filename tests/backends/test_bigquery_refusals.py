@@ -214,6 +214,61 @@ def test_a_statement_that_fails_for_a_passing_reason_is_run_again(watched: Watch
     assert watched.warehouse.read_state("orders") == {"content": "second"}
 
 
+def test_a_load_that_fails_for_a_passing_reason_is_sent_again(watched: Watched) -> None:
+    def instead(request: Asked) -> Answer | None:
+        if request.method != "PUT" or len(watched.proxy.find("PUT", "/upload/")) > 1:
+            return None
+        answer = job(watched.proxy.find("POST", "/upload/")[0].json, "DONE", {})
+        answer.content["status"]["errorResult"] = {"reason": "backendError", "message": "Not now."}
+        return answer
+
+    watched.proxy.instead = instead
+    write_all(watched.warehouse, watched.rows)
+    assert len(watched.proxy.find("PUT", "/upload/")) == 2
+    assert kept_orders(watched.backend) == [("x", datetime(2026, 2, 14), 20)]
+
+
+GONE = Answer.error(410, "backendError", "The upload is gone.")
+
+
+@pytest.mark.parametrize("arrives", [False, True], ids=["no rows", "all rows"])
+def test_an_upload_that_is_gone_begins_again(watched: Watched, google: Google, arrives: bool) -> None:
+    """Google may answer so, too, where the rows arrived and its answer got lost."""
+
+    def instead(request: Asked) -> Answer | None:
+        if request.method != "PUT" or len(watched.proxy.find("PUT", "/upload/")) > 1:
+            return None
+        if arrives:
+            address, headers = google.bigquery.url + request.path, dict(request.headers)
+            requests.put(address, data=request.body, headers=headers, timeout=60).raise_for_status()
+        return GONE
+
+    watched.proxy.instead = instead
+    write_all(watched.warehouse, watched.rows)
+    assert len(watched.proxy.find("POST", "/upload/")) == len(watched.proxy.find("PUT", "/upload/")) == 2
+    assert kept_orders(watched.backend) == [("x", datetime(2026, 2, 14), 20)]
+
+
+def test_an_upload_that_is_always_gone_changes_nothing_and_is_transient(watched: Watched) -> None:
+    watched.proxy.instead = refusing("PUT", "/upload/", GONE)
+    with pytest.raises(WarehouseError, match=r"\.orders: The upload is gone\. Wait a moment") as told:
+        write_all(replace(watched.warehouse, patience=0.0), watched.rows)
+    assert told.value.transient
+    assert len(watched.proxy.find("PUT", "/upload/")) == 1
+    assert_nothing_changed(watched)
+
+
+@pytest.mark.parametrize(("patience", "attempts"), [(0.0, 1), (1.0, 2)])
+def test_an_upload_is_tried_for_as_long_as_other_calls(
+    watched: Watched, patience: float, attempts: int
+) -> None:
+    watched.proxy.instead = refusing("POST", "/upload/", Answer.error(503, "backendError", "Try again."))
+    with pytest.raises(WarehouseError, match="Try again"):
+        write_all(replace(watched.warehouse, patience=patience), watched.rows)
+    assert len(watched.proxy.find("POST", "/upload/")) == attempts
+    assert_nothing_changed(watched)
+
+
 def test_a_window_that_is_refused_for_its_rate_leaves_the_note_of_the_table(watched: Watched) -> None:
     watched.proxy.instead = failing("rateLimitExceeded", times=9)
     with pytest.raises(WarehouseError, match=r"Not now\. Wait a moment and run again\.") as told:
