@@ -43,7 +43,7 @@ from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.manifest import deleted_text, find_deleted, known_models
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
-from serverless_assets.transformation.relation_states import State, read_states
+from serverless_assets.transformation.relation_states import State, UnfinishedError, read_states
 from serverless_assets.warehouse import Warehouse
 
 
@@ -308,7 +308,11 @@ def _forecast(
             f"upstream rebuilt ({', '.join(rebuilt)}): written anew if rows differ",
         )
         return
-    report = decide_report(publisher, inputs.forecast, history, inputs.rebuild_all, lambda line: None)
+    try:
+        report = decide_report(publisher, inputs.forecast, history, inputs.rebuild_all, lambda line: None)
+    except UnfinishedError as error:
+        yield Planned(report_asset, "fail", str(error))
+        return
     yield Planned(report_asset, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
 
 

@@ -16,6 +16,7 @@ from modal_forecast.validation import check_days, check_values
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.hashing import json_digest
+from serverless_assets.transformation.relation_states import refuse_unfinished
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
 # Days beyond a gap of more than GAP_DAYS are left out if they hold less than GAP_SHARE of all orders: these
@@ -100,7 +101,9 @@ class History:
 def read_history(declaration: ForecastDeclaration, warehouse: Warehouse, today: Today) -> History:
     """Return the history as of today.
 
-    Raises dg.Failure if there is no such relation, or if its tests failed or did not all run.
+    Raises:
+        dg.Failure: there is no such relation.
+        UnfinishedError: its tests failed, or did not all run.
     """
     if declaration.relation not in warehouse.tables():
         raise dg.Failure(
@@ -108,11 +111,7 @@ def read_history(declaration: ForecastDeclaration, warehouse: Warehouse, today: 
             "`serverless run transform`.",
             allow_retries=False,
         )
-    if reason := warehouse.read_state(declaration.relation).get("dirty_reason"):
-        raise dg.Failure(
-            f"{declaration.relation} is not forecast from: {reason}. Run the transform job first.",
-            allow_retries=False,
-        )
+    refuse_unfinished(warehouse, declaration.relation)
     return history_of(declaration, query_history(declaration, warehouse), today)
 
 

@@ -18,6 +18,7 @@ from serverless_assets.files import write_atomically
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import MADE_AT
 from serverless_assets.run_inputs import CustomisedStyle
+from serverless_assets.transformation.relation_states import refuse_unfinished
 from serverless_assets.warehouse import Warehouse
 
 UNCHANGED = "unchanged: same forecast, history, style and code"
@@ -82,11 +83,13 @@ def read_sections(declaration: ForecastDeclaration, warehouse: Warehouse) -> Seq
 
     Raises:
         WarehouseError: a table does not have the columns.
+        UnfinishedError: the tests of a table failed, or did not all run.
     """
     tables, sections = warehouse.tables() if declaration.sections else (), []
     for section in declaration.sections:
         if section.asset not in tables:
             continue
+        refuse_unfinished(warehouse, section.asset)
         # A column may have the name of a keyword, which is only a name after a dot.
         cells = warehouse.query(
             f"select section.{section.rows} as name, section.{section.columns} as heading,"

@@ -15,7 +15,7 @@ from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.transformation.relation_states import State
+from serverless_assets.transformation.relation_states import State, refuse_unfinished
 from serverless_assets.warehouse import TableShape, Warehouse, WarehouseError
 
 SAME_ROWS = "unchanged: same rows"
@@ -48,9 +48,11 @@ def read_frame(
 
     Raises:
         WarehouseError: there is no such table.
+        UnfinishedError: its tests failed, or did not all run.
     """
     if table not in warehouse.tables():
         raise WarehouseError(f"There is no table {table} yet: run the asset that makes it first.")
+    refuse_unfinished(warehouse, table)
     # Configured here and not as a resource, so that commands do not import pandas, nor forms show it.
     manager, config = warehouse.pandas_io_manager()
     context = dg.build_input_context(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from serverless_assets.errors import UserError
 from serverless_assets.transformation.fingerprints import Materialization, Node
 from serverless_assets.warehouse import Warehouse
 
@@ -17,6 +18,10 @@ ROWS, UNSURE = "", "?"
 
 # Under which a forecast, that of its parts, and its accuracy keep the hash of what they were made from.
 FORECAST_KEYS = FORECAST_KEY, PARTS_KEY, ACCURACY_KEY = "forecast_key", "store_forecast_key", "accuracy_basis"
+
+
+class UnfinishedError(UserError):
+    """A relation is not to be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,15 @@ def read_states(
         there = warehouse_of(warehouse, models[0]).read_states()
         by_name |= {node.name: there[node.identifier] for node in models if node.identifier in there}
     return {name: State.from_json(note) for name, note in by_name.items()}
+
+
+def refuse_unfinished(warehouse: Warehouse, relation: str) -> None:
+    """Raise `UnfinishedError` if the tests of a relation failed or did not all run: nothing is to read it."""
+    if reason := warehouse.read_state(relation).get("dirty_reason"):
+        raise UnfinishedError(
+            f"{relation} cannot be relied on: {reason}. Run the job `transform` first, on the command line "
+            "by `serverless run transform`."
+        )
 
 
 def write_states(warehouse: Warehouse, states: Iterable[tuple[Node, State]]) -> None:

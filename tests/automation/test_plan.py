@@ -80,6 +80,13 @@ def test_a_page_that_is_gone_or_of_other_colours_is_planned_to_be_written(pipeli
     assert plan["order_forecast"][0] == "reuse"
 
 
+def test_a_section_whose_tests_failed_is_planned_anew_and_the_report_after_it(pipeline):
+    pipeline.warehouse.write_states({"supply_plan": {"dirty_reason": "last tests failed: unique"}})
+    plan = planned(pipeline)
+    assert plan["supply_plan"] == ("compute", "last tests failed: unique")
+    assert plan["forecast_report"][0] == "as it comes"
+
+
 def test_other_days_are_a_forecast_and_nothing_else(pipeline):
     style = CustomisedStyle(nr_days_fcst=30)
     found = planned(pipeline, RunInputs(forecast=RunForecast(style=style)))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
-import dagster as dg
 import pyarrow as pa
 import pytest
 
@@ -12,6 +11,8 @@ from serverless_assets.forecasting.checks import HISTORY
 from serverless_assets.forecasting.forecast_table import UNCHANGED
 from serverless_assets.forecasting.history import History, HistoryError, Today, history_of, read_history
 from serverless_assets.forecasting.parts import parts_in
+from serverless_assets.forecasting.report import read_sections
+from serverless_assets.transformation.relation_states import UnfinishedError
 from serverless_assets.warehouse import TableShape
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import SHOP, Pipeline
@@ -217,8 +218,23 @@ def test_no_forecast_is_made_from_a_mart_whose_tests_failed(tmp_path):
     warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
     shape = TableShape("daily_revenue", rows.schema)
     warehouse.replace_rows(shape, rows, {"dirty_reason": "last tests failed: no_negative_revenue"})
-    with pytest.raises(dg.Failure) as told:
+    with pytest.raises(
+        UnfinishedError, match="daily_revenue cannot be relied on: last tests failed: no_negative_revenue"
+    ):
         read_history(SHOP, warehouse, TODAY)
-    assert "not forecast from: last tests failed: no_negative_revenue." in str(told.value.description)
     warehouse.replace_rows(shape, rows, {"version": "sound"})
     assert read_history(SHOP, warehouse, TODAY).table.num_rows == 1
+
+
+def test_no_section_of_the_report_is_of_a_table_whose_tests_failed(tmp_path):
+    [section] = SHOP.sections
+    rows = pa.table({section.rows: ["Brooklyn"], section.columns: ["flour"], section.value: [2.0]})
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+    shape = TableShape(section.asset, rows.schema)
+    warehouse.replace_rows(shape, rows, {"dirty_reason": "last tests failed: unique"})
+    with pytest.raises(
+        UnfinishedError, match=f"{section.asset} cannot be relied on: last tests failed: unique. Run the job"
+    ):
+        read_sections(SHOP, warehouse)
+    warehouse.replace_rows(shape, rows, {"version": "sound"})
+    assert [found["rows"] for found in read_sections(SHOP, warehouse)] == [[["Brooklyn", 2.0]]]

@@ -131,6 +131,20 @@ def test_an_input_of_which_nothing_is_known_is_read_in_every_run(team):
     assert team.computed == 2
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_an_input_whose_tests_failed_is_not_read(team, reused):
+    if reused:
+        team.run(team.asset())
+    rows = pa.table({"store": ["a"], "sold": [9.0]})
+    note = {"dirty_reason": "last tests failed: unique_sales"}
+    team.publisher.warehouse.replace_rows(TableShape("daily_sales", rows.schema), rows, note)
+    with pytest.raises(
+        dg.Failure, match=r"daily_sales cannot be relied on: last tests failed: unique_sales\. Run the job"
+    ):
+        team.run(team.asset())
+    assert team.computed == int(reused)
+
+
 def test_the_reason_is_known_before_the_run(team):
     frame = frame_asset(team.asset(), RELATIONS)
     assert decide_frame(frame, team.publisher.warehouse, False)[1] == "new"
