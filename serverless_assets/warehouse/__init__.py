@@ -224,7 +224,7 @@ class Warehouse(Protocol):
         """Drop a table or view, if it is there."""
 
     def row_count(self, table: str) -> int:
-        """The number of rows now."""
+        """The number of rows of a table now; 0 of a view where counting them would cost."""
 
     def check(self) -> str:
         """What there is, without changing anything.

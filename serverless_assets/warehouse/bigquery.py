@@ -410,11 +410,8 @@ class BigQueryWarehouse:
 
     def row_count(self, table: str) -> int:
         with self._jobs(self.qualified_name(table)) as jobs:
-            existing = jobs.client.get_table(self.reference(table), **jobs.call)
-        if existing.table_type == "TABLE":
-            # What BigQuery knows of a table costs nothing.
-            return existing.num_rows or 0
-        return self.query(f"select count(*) as n from {self.quoted_name(table)}")["n"][0].as_py()
+            # What BigQuery knows of a table costs nothing, and a query would be billed.
+            return jobs.client.get_table(self.reference(table), **jobs.call).num_rows or 0
 
     def check(self) -> str:
         with replace(self, patience=google_errors.PATIENCE_OF_A_CHECK)._jobs(self._dataset) as jobs:

@@ -354,12 +354,14 @@ def test_what_fails_between_two_questions_is_not_said_to_be_bigquerys(watched: W
 # Views
 
 
-def test_the_rows_of_a_view_are_counted(watched: Watched) -> None:
+def test_rows_are_counted_without_a_query_and_those_of_a_view_not_at_all(watched: Watched) -> None:
     with bigquery.Client(watched.warehouse.project) as client:
         view = bigquery.Table(f"{watched.warehouse.project}.{watched.warehouse.dataset}.some")
         view.view_query = f"select * from {watched.warehouse.quoted_name('orders')} where amount > 2"
         client.create_table(view)
-    assert watched.warehouse.row_count("some") == 3
+    assert watched.warehouse.row_count("orders") == len(STOCK)
+    assert watched.warehouse.row_count("some") == 0
+    assert not watched.proxy.find("POST", "/jobs")
     assert watched.warehouse.tables() == {"orders", "some"}
     assert watched.warehouse.read_state("some") == {}
 
