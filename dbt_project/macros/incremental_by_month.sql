@@ -15,7 +15,7 @@
 
 
 {#- A range for each month, which a warehouse with partitions reads no other one for. -#}
-{%- macro in_months(column, data_type) -%}
+{%- macro month_ranges(column, data_type) -%}
     {%- set ranges = [] -%}
     {%- for month in months() -%}
         {%- set first = modules.datetime.date.fromisoformat(month) -%}
@@ -25,6 +25,18 @@
         {%- do ranges.append("(" ~ lower ~ " and " ~ upper ~ ")") -%}
     {%- endfor -%}
     {{ return("(" ~ (ranges | join(" or ")) ~ ")" if ranges else "true") }}
+{%- endmacro -%}
+
+
+{#-
+    What a model filters by in the place of `is_incremental()`: dbt says that a relation of a type that it
+    does not know is not incremental, and inserts into it all the same. It builds the table anew, which takes
+    all months, if there is none or a view is in its place.
+-#}
+{%- macro in_months(column, data_type) -%}
+    {%- set existing = load_relation(this) if months() else none -%}
+    {%- if existing is none or existing.is_view -%} {{ return("true") }} {%- endif -%}
+    {{ return(month_ranges(column, data_type)) }}
 {%- endmacro -%}
 
 
@@ -50,7 +62,7 @@
         {%- do settings.update(
             {
                 "incremental_strategy": "replace_months",
-                "incremental_predicates": [in_months(column, data_type)],
+                "incremental_predicates": [month_ranges(column, data_type)],
             }
         ) -%}
     {%- endif -%}

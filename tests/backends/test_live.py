@@ -21,7 +21,7 @@ from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from tests.backends.conftest import OUTSIDE, PARITY, Backend, delete_dataset, environment
 from tests.backends.parity import compare
-from tests.backends.released_shop import LOG, Shop, release_of, releases
+from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases
 from tests.backends.small_shop import SmallShop
 from tests.backends.test_pipeline import run_once
 from tests.conftest import SAMPLE_END
@@ -49,6 +49,11 @@ def test_a_release_is_replaced_and_returned_to(live_shop: Shop) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         live_shop.publisher.rollback(None, instance, LOG)
     assert live_shop.read() == release_of(1)
+    # Clones are tables, as dbt asks for types.
+    relations = live_shop.publisher.warehouse.relations()
+    assert {name: relations[name].table_type for name in ASSETS} == {
+        "raw_orders": "TABLE", "raw_items": "TABLE", "some_orders": "VIEW"
+    }  # fmt: skip
     assert releases(live_shop) == ["run-1", "run-3", "run-1"]
 
 

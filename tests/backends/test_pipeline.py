@@ -1,5 +1,6 @@
 """The whole pipeline on the cloud's services: the same answers as on a laptop, and nothing paid for twice."""
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import requests
 from google.cloud import bigquery
 
 from serverless_assets import metadata
@@ -22,10 +24,12 @@ from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.transformation import dbt_runner
 from tests.backends.conftest import PARITY, Google
 from tests.backends.parity import compare
+from tests.backends.released_shop import LOG
 from tests.backends.small_shop import SmallShop
 from tests.conftest import NO_FORECAST, SAMPLE_END, Pipeline
 from tests.services.__main__ import BUCKET
 from tests.services.modal.harness import Server
+from tests.services.proxy import Answer, Asked, proxy
 
 pytestmark = pytest.mark.gcp
 
@@ -220,7 +224,9 @@ def test_the_models_pass_their_unit_tests(on_gcp, tmp_path):
     assert failed is None
 
 
-def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_path):
+@pytest.mark.parametrize("table_type", ["TABLE", "CLONE"])
+def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, google, tmp_path, table_type):
+    """CLONE stands for any type that dbt does not know: it takes such a table for no incremental one."""
     warehouse = on_gcp.warehouse
     revenue = warehouse.quoted_name("daily_revenue")
     everything = f"select * from {revenue} order by ds, location_id"
@@ -231,11 +237,44 @@ def test_a_month_of_an_incremental_model_is_replaced_and_no_other(on_gcp, tmp_pa
     project = on_gcp.parts.project
     variables = {**project.variables, "SERVERLESS_MONTHS": "model.serverless_assets.daily_revenue=2025-03-01"}
     select = ["run", "--select", "daily_revenue"]
-    assert dbt_runner.invoke(select, project.directory, tmp_path / "target", variables) is None
+
+    def with_type(request: Asked) -> Answer | None:
+        if request.method != "GET" or "/tables" not in request.path:
+            return None
+        answer = requests.get(google.bigquery.url + request.path, timeout=60)
+        return Answer(answer.status_code, json.loads(answer.text.replace('"TABLE"', f'"{table_type}"')))
+
+    with proxy(google.bigquery.url) as running:
+        running.instead = with_type
+        variables["BIGQUERY_EMULATOR_HOST"] = running.url
+        assert dbt_runner.invoke(select, project.directory, tmp_path / "target", variables) is None
+        assert running.asked
     after = warehouse.query(everything)
     spoiled = {str(row["ds"])[:7] for row in after.to_pylist() if row["nr_orders"] == 0}
     assert spoiled == {"2025-04"}
     assert after.num_rows == before.num_rows
+
+
+def test_a_run_after_a_rollback_builds_the_rows_of_a_first_run(cloud, tmp_path):
+    assets = [f"raw_{name}" for name in ("orders", "items", "products", "stores", "supplies")]
+    assets += [f"stg_{name}" for name in ("orders", "order_items", "products", "locations", "supplies")]
+    assets += ["orders", "daily_revenue"]
+    days = iter(map(date.fromisoformat, ("2026-08-31", "2026-10-10")))
+    shop = SmallShop(end=next(days))
+    with serve(create_app(lambda: shop)) as url, dg.DagsterInstance.ephemeral() as instance:
+        source = {"SERVERLESS_DATASET_URL": url, "SERVERLESS_FIRST_MONTH": "2026-07"}
+        pipeline = Pipeline(tmp_path / "home", instance, {**cloud, **source, "DBT_SCHEMA": "returned"})
+        assert pipeline.run(assets=assets).success
+        shop = SmallShop(end=next(days))
+        assert pipeline.run(assets=assets).success
+        pipeline.parts.publisher.rollback(None, instance, LOG)
+        assert pipeline.run(assets=assets).success
+        # Months are replaced in the clones that the rollback left.
+        assert pipeline.facts("orders")["months"].endswith("2026-09, 2026-10")
+        laptop = Pipeline(tmp_path / "laptop", instance, source)
+        assert laptop.run(assets=assets).success
+        compared = list(compare(laptop.warehouse, pipeline.warehouse))
+    assert [one.relation for one in compared if one.differences] == []
 
 
 def test_a_dataset_elsewhere_stops_the_run_before_anything_is_written(cloud, tmp_path):

@@ -3,6 +3,7 @@
 - `create or replace table ... clone` replaces a table that there is, in one step, and takes options.
 - The options `description` and `labels` of a view, of a clone and of `alter table` are kept.
 - `tables.get` tells the query of a view, and `tables.delete` deletes one.
+- `tables.get` and `tables.list` say that a clone is a table; only INFORMATION_SCHEMA says CLONE.
 - `tables.patch` with the header `If-Match` changes a table of that version, or none.
 """
 
@@ -108,9 +109,20 @@ async def run_or_alter(*, project_id: str, bq_sql: str, ctx: Any, **rest: Any) -
 to_rest = routes._table_to_rest
 
 
-def with_view(meta: Any) -> dict[str, Any]:
+to_list_item = routes._table_to_list_item
+
+
+def as_documented(meta: Any) -> dict[str, Any]:
     view = {"view": {"query": meta.view_query, "useLegacySql": False}} if meta.view_query else {}
-    return {**to_rest(meta), **view}
+    return {**to_rest(meta), **type_of(meta), **view}
+
+
+def item_as_documented(meta: Any) -> dict[str, Any]:
+    return {**to_list_item(meta), **type_of(meta)}
+
+
+def type_of(meta: Any) -> dict[str, str]:
+    return {"type": "TABLE" if meta.table_type == "CLONE" else meta.table_type}
 
 
 async def delete_table_or_view(project_id: str, dataset_id: str, table_id: str, ctx: routes._Ctx) -> Response:
@@ -153,7 +165,8 @@ ddl.VersioningDDLRouter.parse = parse_with_options
 clone.CloneManager.create = create_or_replace
 executor.sync_created_view = sync_view_with_options
 executor._run_query_body = run_or_alter
-routes._table_to_rest = with_view
+routes._table_to_rest = as_documented
+routes._table_to_list_item = item_as_documented
 
 if __name__ == "__main__":
     cli.main()

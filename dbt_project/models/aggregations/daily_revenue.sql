@@ -11,9 +11,7 @@ with
             count(*) as nr_orders,
             cast(sum(order_total) as {{ type_dollars() }}) as revenue_usd
         from orders
-        {% if is_incremental() %}
-            where {{ in_months("ordered_at", "timestamp") }}
-        {% endif %}
+        where {{ in_months("ordered_at", "timestamp") }}
         group by ds, location_id, location_name
     )
 

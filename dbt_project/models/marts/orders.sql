@@ -19,19 +19,13 @@ with
     ),
 
     orders as (
-        select *
-        from all_orders
-        {% if is_incremental() %}
-            where {{ in_months("ordered_at", "timestamp") }}
-        {% endif %}
+        select * from all_orders where {{ in_months("ordered_at", "timestamp") }}
     ),
 
     order_items as (
         select *
         from {{ ref("stg_order_items") }}
-        {% if is_incremental() %}
-            where {{ in_months("ordered_at", "timestamp") }}
-        {% endif %}
+        where {{ in_months("ordered_at", "timestamp") }}
     ),
 
     products as (select * from {{ ref("stg_products") }}),
