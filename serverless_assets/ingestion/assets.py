@@ -19,7 +19,7 @@ from serverless_assets.ingestion.audit import row_loss_warning
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
 from serverless_assets.ingestion.content import NO_ROWS
 from serverless_assets.ingestion.fetch import fetch_tables
-from serverless_assets.ingestion.fetch_result import Failed, Missing, ends_run, failure_sentence
+from serverless_assets.ingestion.fetch_result import Failed, Missing, Unchanged, ends_run, failure_sentence
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, Source
@@ -126,7 +126,7 @@ def _reload(
                 continue
             # Before the months are recorded, which say nothing of it.
             observation = _observe(loaded, checks)
-            if loaded.served and (columns := observation.not_loaded(table)):
+            if loaded.audited and (columns := observation.not_loaded(table)):
                 context.log.info(f"{table.name}: not loaded, as the catalogue does not have them: {columns}.")
             if table.has_months:
                 # One by one, the months of ten years take longer than their rows.
@@ -164,7 +164,8 @@ def _observe(loaded: LoadResult, checks: CheckRunner) -> SourceObservation:
     if loaded.decision.load:
         emptied = [month for month in loaded.decision.months if month not in loaded.months]
         row_loss = row_loss_warning(loaded.rows_before, loaded.rows, emptied)
-    return checks.last_observation(loaded.table).updated(loaded.served, checks.now, row_loss)
+    served = loaded.audited.served if loaded.audited else None
+    return checks.last_observation(loaded.fetched.table).updated(served, checks.now, row_loss)
 
 
 def _record_months(
@@ -175,9 +176,9 @@ def _record_months(
     checks: CheckRunner,
 ) -> None:
     """Show the rows of each month of the run, and as materialized each other month that was loaded."""
-    table, key = loaded.table, dg.AssetKey(loaded.table.name)
+    table, key = loaded.fetched.table, dg.AssetKey(loaded.fetched.table.name)
     rows = {month: part.rows for month, part in loaded.months.items()}
-    if window and loaded.served is None:
+    if window and not loaded.audited:
         rows = {month.start.date(): month.rows + month.later for month in checks.months(table)}
     for month in window.months() if window else []:
         # Other metadata of the asset goes to all months.
@@ -189,9 +190,9 @@ def _record_months(
     recorded = context.instance.get_materialized_partitions(key)
     new = {month for month in loaded.months if month.isoformat() not in recorded}
     partitions = set(months.get_partition_keys())
-    reason = f"loaded with {loaded.window or 'the whole history'}"
-    if loaded.since:
-        reason = f"loaded with the changes since {loaded.since}"
+    reason = f"loaded with {loaded.fetched.window or 'the whole history'}"
+    if loaded.audited and loaded.audited.since:
+        reason = f"loaded with the changes since {loaded.audited.since}"
     for month in sorted(new.union(loaded.decision.months)):
         if month.isoformat() in partitions and not (window and month in window):
             part = loaded.months.get(month, NO_ROWS)
@@ -210,26 +211,27 @@ def _record_months(
 def _materialized(
     loaded: LoadResult, observation: SourceObservation, checks: CheckRunner
 ) -> dg.MaterializeResult:
-    decision = loaded.decision
+    decision, fetched, table = loaded.decision, loaded.fetched, loaded.fetched.table
+    answer = fetched.response if isinstance(fetched, Unchanged) else fetched.download
     return dg.MaterializeResult(
-        asset_key=loaded.table.name,
+        asset_key=table.name,
         data_version=dg.DataVersion(decision.version),
         metadata={
             **metadata.outcome(
                 "built" if decision.load else "reused",
                 decision.reason,
                 rows=loaded.rows,
-                size=loaded.size,
-                seconds=loaded.seconds,
+                size=answer.bytes,
+                seconds=answer.seconds,
             ),
-            **_lineage(loaded.table),
-            **observation.as_metadata(loaded.table),
+            **_lineage(table),
+            **observation.as_metadata(table),
             **metadata.work(loaded.work, checks.warehouse),
             metadata.BUILT_BY: loaded.built_by,
             "content_hash": decision.version,
-            "url": dg.MetadataValue.url(loaded.url),
+            "url": dg.MetadataValue.url(answer.url),
         },
-        check_results=checks.results(loaded.table, observation),
+        check_results=checks.results(table, observation),
     )
 
 

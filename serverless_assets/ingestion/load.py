@@ -7,7 +7,6 @@ from typing import Any
 
 from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Unchanged
-from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
@@ -33,27 +32,25 @@ class LoadDecision:
 class LoadResult:
     """A table that is in the warehouse as the source has it, and what that took.
 
+    fetched: what was downloaded, or that the source had nothing new.
     rows: how many the table has, and `rows_before` how many it had before it was loaded; None if it was not.
-    size: bytes downloaded.
-    window: what of a fact was loaded or found unchanged; None is all of it.
-    months: of a fact that was downloaded, what each holds.
-    served: the columns and types of the source's own file; None if it was not downloaded.
-    since: the `updated_at` since which changes were loaded; empty if all rows were.
     """
 
-    table: RawTable
+    fetched: AuditedTable | Unchanged
     decision: LoadDecision
     built_by: str
     rows: int
-    size: int
-    seconds: float
-    url: str
-    window: Window | None = None
     rows_before: int | None = None
-    months: Mapping[date, Part] = field(default_factory=dict)
     work: JobStats = field(default_factory=JobStats)
-    served: Mapping[str, str] | None = None
-    since: str = ""
+
+    @property
+    def audited(self) -> AuditedTable | None:
+        return self.fetched if isinstance(self.fetched, AuditedTable) else None
+
+    @property
+    def months(self) -> Mapping[date, Part]:
+        """What each month of a fact holds that was downloaded."""
+        return self.audited.content.months if self.audited else {}
 
 
 def load_table(
@@ -97,25 +94,7 @@ def load_table(
     except WarehouseError as error:
         return Failed(table, str(error))
     built_by = run_id if decision.load or state is None else state.built_by
-    if isinstance(fetched, Unchanged):
-        response = fetched.response
-        return LoadResult(table, decision, built_by, rows, 0, response.seconds, response.url, window)
-    download = fetched.download
-    return LoadResult(
-        table,
-        decision,
-        built_by,
-        rows,
-        download.bytes,
-        download.seconds,
-        download.url,
-        window,
-        rows_before,
-        fetched.content.months,
-        work,
-        fetched.served,
-        fetched.since,
-    )
+    return LoadResult(fetched, decision, built_by, rows, rows_before, work)
 
 
 def decide_load(

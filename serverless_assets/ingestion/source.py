@@ -56,6 +56,7 @@ class NotModified:
 
     url: str
     seconds: float
+    bytes: int = 0
 
 
 class Source(Protocol):
