@@ -84,7 +84,7 @@ def test_a_section_whose_tests_failed_is_planned_anew_and_the_report_after_it(pi
     pipeline.warehouse.write_states({"supply_plan": {"dirty_reason": "last tests failed: unique"}})
     plan = planned(pipeline)
     assert plan["supply_plan"] == ("compute", "last tests failed: unique")
-    assert plan["forecast_report"][0] == "as it comes"
+    assert plan["forecast_report"][0] == "depends"
 
 
 def test_other_days_are_a_forecast_and_nothing_else(pipeline):
