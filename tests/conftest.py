@@ -74,7 +74,7 @@ class OneForGreen(LoadFileScheduling):
 
 @cache
 def uses_green(file: Path) -> bool:
-    return bool(re.search(r"^def \w+\([^)]*\b(green|pipeline)\b", file.read_text(), re.MULTILINE))
+    return bool(re.search(r"^def \w+\([^)]*\b(green|pipeline|empty)\b", file.read_text(), re.MULTILINE))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
