@@ -59,8 +59,9 @@ def reconcile_to_total(
     """Return answers of which the parts' `yhat` adds up to the total's on every day.
 
     A part that was refused gets its share of the total. The bounds move as far as yhat does, and not below
-    zero where the history is not signed. The diagnostics get `reconciled`: True and `reconciled_change`: the
-    sum of changes of yhat as a percentage of its sum, both without sign, None if that sum is 0.
+    zero where neither the history is signed nor the total below zero. The diagnostics get `reconciled`: True
+    and `reconciled_change`: the sum of changes of yhat as a percentage of its sum, both without sign, None if
+    that sum is 0.
 
     requests, changes: as align_to_total() returns them. answers: to these; the total's must be a forecast.
     """
@@ -78,8 +79,10 @@ def reconcile_to_total(
         total_yhat, np.array([forecasts[name].forecast["yhat"].to_numpy() for name in parts])
     )
     yhat = {total: total_yhat} | dict(zip(parts, scaled, strict=True))
+    # A part of a total below zero is below zero, or the parts would not add up.
+    floor = np.where(total_yhat < 0, -np.inf, 0.0)
     return {
-        name: _move(answer, yhat[name], _is_unsigned(requests[name]), changes.get(name))
+        name: _move(answer, yhat[name], floor if _is_unsigned(requests[name]) else None, changes.get(name))
         for name, answer in forecasts.items()
     }
 
@@ -135,13 +138,15 @@ def share_of_total(
     return ForecastAnswer(table, diagnostics)
 
 
-def _move(answer: ForecastAnswer, yhat: np.ndarray, unsigned: bool, change: str | None) -> ForecastAnswer:
-    """Return the answer with this yhat, and its bounds moved as far."""
+def _move(
+    answer: ForecastAnswer, yhat: np.ndarray, floor: np.ndarray | None, change: str | None
+) -> ForecastAnswer:
+    """Return the answer with this yhat, and its bounds moved as far, none of them below the floor."""
     before = answer.forecast["yhat"].to_numpy()
     columns = {name: answer.forecast[name].to_numpy() + (yhat - before) for name in COLUMNS}
     columns["yhat"] = yhat
-    if unsigned:
-        columns = {name: np.maximum(column, 0.0) for name, column in columns.items()}
+    if floor is not None:
+        columns = {name: np.maximum(column, floor) for name, column in columns.items()}
     # A sum and a difference round differently: nested to the last digit.
     lower, upper = columns["yhat"], columns["yhat"]
     for level in ("80", "95"):
