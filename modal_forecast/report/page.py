@@ -81,7 +81,7 @@ def render(report: ReportInput) -> str:
         periods=by_period(history, data.columns, widths, amounts),
         accuracy=accuracy(report.diagnostics, amounts),
         reasons=reasons(components, forecast, country, amounts),
-        track_record=track_record(report.track_record, amounts),
+        track_record=track_record(report.track_record, amounts, report.part_noun),
         parts=by_part(report.parts, report.part_noun, history, data.columns, main_window(windows), amounts),
         sections=more_sections(report.sections),
         data_quality=data_quality(history, report.notes, report.diagnostics),

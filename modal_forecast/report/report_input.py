@@ -105,12 +105,15 @@ class ReportInput:
     facts: label to value, shown under "How it was made" in this order.
     diagnostics: of the forecast, as model.forecast() returns them; the page reads those named in DIAGNOSTICS.
     decimals: of values in tables; None for as many as the values need.
-    parts: of the series, each {name, history, forecast}, with tables as above. part_noun: what one is.
+    parts: of the series, each {name, history, forecast}, with tables as above. One with a `count` stands for
+        so many other parts together. part_noun: what one is.
     track_record: how earlier forecasts did; None if there was none.
         vintages: [{made_on, days, wape, bias, mase, coverage_80, coverage_95}], where `days` counts the days
             that were scored.
         compared: one earlier forecast beside the actuals, {made_on, ds, actual, yhat, lower_80, upper_80} of
             lists of one length, where an actual is None if it is not known yet.
+        parts: how the parts did, {scored, worst}: how many were scored, and the worst of them in order, each
+            {name, days, mase, wape, bias, coverage_80, coverage_95}.
     notes: sentences on the history.
     sections: further tables, each {title, name, headings, rows}. A row is what it is about, and a number or
         None for each heading; name is what rows are about.
@@ -152,7 +155,7 @@ def report_key(report: ReportInput) -> Mapping[str, str]:
     for report_field in fields(report):
         value = getattr(report, report_field.name)
         if report_field.name == "parts":
-            parts["data"].append([[part["name"], part["history"]] for part in value])
+            parts["data"].append([[part["name"], part["history"], part.get("count")] for part in value])
             value = [part["forecast"] for part in value]
         elif report_field.name == "diagnostics":
             value = {name: value[name] for name in DIAGNOSTICS if name in value}

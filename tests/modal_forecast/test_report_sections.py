@@ -4,6 +4,7 @@ import math
 from datetime import date, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from modal_forecast.calendars import MONTHS, WEEKDAYS
@@ -177,6 +178,25 @@ def test_earlier_forecasts_count_by_their_days_and_come_newest_first():
     ]
 
 
+def test_stores_that_were_forecast_worst_are_listed_in_the_order_that_they_come_in():
+    scores = {"days": 40, "mase": 1.318, "wape": 0.5, "bias": 0.2, "coverage_80": 0.4, "coverage_95": 0.6}
+    worst = [{"name": "Bad", **scores}, {"name": "Unknown", **scores, "mase": None, "bias": None}]
+    vintages = [{"made_on": "2026-11-01", "days": 5, "wape": 0.1}]
+    for scored, caption in (
+        (2, "Each store: the worst first"),
+        (9_000, "Each store: the 2 worst of 9,000 stores"),
+    ):
+        record = {"vintages": vintages, "parts": {"scored": scored, "worst": worst}}
+        view = track_record(record, DOLLARS, "store")
+        assert view is not None and view.worst_parts is not None
+        assert view.worst_parts.caption == caption
+        assert view.worst_parts.rows == (
+            ("Bad", "1.32", "50%", "20% too high", "40%", "60%"),
+            ("Unknown", "n/a", "50%", "n/a", "40%", "60%"),
+        )
+    assert track_record({"vintages": vintages}, DOLLARS).worst_parts is None
+
+
 def test_many_vintages_are_cut_and_said_to_be():
     vintages = [{"made_on": f"2026-01-{day:02}", "days": 1, "wape": 0.1} for day in range(1, 21)]
     view = track_record({"vintages": vintages}, DOLLARS)
@@ -266,6 +286,10 @@ def test_a_part_that_has_no_effect_or_is_not_known_is_left_out():
 
 def stores_of(*stores: tuple[str, list[float | None], list[float]], total: float) -> Any:
     tables = [{"name": n, "history": history(past), "forecast": forecast(ahead)} for n, past, ahead in stores]
+    return by_store(tables, total)
+
+
+def by_store(tables: list[dict[str, Any]], total: float) -> Any:
     columns = ("yhat", "yhat_lower_80", "yhat_upper_80")
     past = read_values(history([10.0] * 400), "y")
     ahead = {column: read_values(forecast([total] * 30), column) for column in columns}
@@ -281,6 +305,29 @@ def test_stores_that_add_up_to_the_total_are_said_to_and_come_largest_first():
     ]
     assert view.total.expected == "$360"
     assert view.note.startswith("The bounds of each store are the sum of its 80% bounds of each day.")
+
+
+def test_of_many_stores_the_others_come_last_together_and_without_bounds():
+    tables = [
+        {
+            "name": "2 other stores",
+            "history": history([80.0] * 400),
+            "forecast": forecast([90.0] * 30),
+            "count": 2,
+        },
+        {"name": "Large", "history": history([8.0] * 400), "forecast": forecast([9.0] * 30)},
+    ]
+    for side in ("lower", "upper"):
+        name = f"yhat_{side}_80"
+        others = tables[0]["forecast"]
+        nulls = pa.nulls(others.num_rows, pa.float64())
+        tables[0]["forecast"] = others.set_column(others.schema.get_field_index(name), name, nulls)
+    view = by_store(tables, 99.0)
+    assert view.answer == "The 3 stores add up to the total: $2,970 in the next 30 days."
+    assert [(row.name, row.expected, row.between) for row in view.rows] == [
+        ("Large", "$270", "$243 to $297"),
+        ("2 other stores", "$2,700", ""),
+    ]
 
 
 def test_stores_that_do_not_add_up_are_said_not_to():

@@ -19,6 +19,7 @@ COVERAGE_TOLERANCE = 1 / 3
 LARGE_BIAS = 0.05
 AS_PROMISED = "about as many as promised"
 VINTAGES_SHOWN = 12
+VINTAGE_HEADINGS = ("Days scored", "Typical error", "On the whole", "Inside 80%", "Inside 95%")
 NO_TRACK_RECORD = "Nothing to compare yet: no day of an earlier forecast has come and been counted."
 MODELS = {
     "prophet": "Prophet",
@@ -64,6 +65,7 @@ class TrackRecord:
     table: Table | None = None
     earlier: str = ""
     comparison: Comparison | None = None
+    worst_parts: Table | None = None
 
 
 def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts) -> Accuracy | None:
@@ -231,7 +233,9 @@ def compare(
     )
 
 
-def track_record(record: Mapping[str, Any] | None, amounts: Amounts) -> TrackRecord | None:
+def track_record(
+    record: Mapping[str, Any] | None, amounts: Amounts, part_noun: str = "part"
+) -> TrackRecord | None:
     """Return how earlier forecasts did, see ReportInput.track_record; None if there was none."""
     if record is None:
         return None
@@ -259,21 +263,39 @@ def track_record(record: Mapping[str, Any] | None, amounts: Amounts) -> TrackRec
         f"{formats.share(error)}, and {formats.share(inside)} fell inside the 80% bounds.",
         table=Table(
             "Earlier forecasts",
-            ("Made on", "Days scored", "Typical error", "On the whole", "Inside 80%", "Inside 95%"),
-            tuple(
-                (
-                    _day(vintage["made_on"]),
-                    f"{vintage['days']:,}",
-                    formats.share(number_in(vintage, "wape")),
-                    bias_text(number_in(vintage, "bias")).removesuffix(" on the whole") or formats.UNKNOWN,
-                    formats.share(number_in(vintage, "coverage_80")),
-                    formats.share(number_in(vintage, "coverage_95")),
-                )
-                for vintage in vintages[:VINTAGES_SHOWN]
-            ),
+            ("Made on", *VINTAGE_HEADINGS),
+            tuple((_day(vintage["made_on"]), *_scores(vintage)) for vintage in vintages[:VINTAGES_SHOWN]),
         ),
         earlier=f"{formats.counted(left_out, 'older forecast')} not shown." if left_out > 0 else "",
         comparison=comparison,
+        worst_parts=_worst_parts(record.get("parts"), part_noun),
+    )
+
+
+def _worst_parts(parts: Mapping[str, Any] | None, noun: str) -> Table | None:
+    """Return the parts that were forecast worst, in the order that they come in; None without any."""
+    if not parts or not parts["worst"]:
+        return None
+    shown, scored = len(parts["worst"]), parts["scored"]
+    of_all = f"The {shown} worst of {formats.counted(scored, noun)}" if shown < scored else "The worst first"
+    return Table(
+        f"Each {noun}: {of_all[0].lower()}{of_all[1:]}",
+        (noun.capitalize(), "Error (1 = repeating the week before)", *VINTAGE_HEADINGS[1:]),
+        tuple(
+            (str(part["name"]), formats.number(number_in(part, "mase"), 2), *_scores(part)[1:])
+            for part in parts["worst"]
+        ),
+    )
+
+
+def _scores(scored: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells below VINTAGE_HEADINGS."""
+    return (
+        f"{scored['days']:,}",
+        formats.share(number_in(scored, "wape")),
+        bias_text(number_in(scored, "bias")).removesuffix(" on the whole") or formats.UNKNOWN,
+        formats.share(number_in(scored, "coverage_80")),
+        formats.share(number_in(scored, "coverage_95")),
     )
 
 

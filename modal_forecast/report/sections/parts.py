@@ -50,7 +50,9 @@ def by_part(
     main: WindowTotal,
     amounts: Amounts,
 ) -> PartsSection | None:
-    """Return the parts in descending order of what they are expected to bring; None if there are none.
+    """Return the parts in descending order of what they are expected to bring, the others together last.
+
+    None if there are none.
 
     noun: what a part is. history, forecast: of the total; main: the window shown of it.
     """
@@ -76,10 +78,13 @@ def by_part(
         _row(name, past, ahead["yhat"], window, amounts)
         for (name, past, ahead), window in zip(series, windows, strict=True)
     ]
-    ranked = sorted(range(len(rows)), key=lambda index: -(windows[index].total or 0))
+    counts = [int(part.get("count") or 0) for part in parts]
+    ranked = sorted(range(len(rows)), key=lambda index: (counts[index], -(windows[index].total or 0)))
     return PartsSection(
         noun=noun,
-        answer=_sum_text(noun, [window.total for window in windows], main, amounts),
+        answer=_sum_text(
+            noun, sum(count or 1 for count in counts), [window.total for window in windows], main, amounts
+        ),
         days=main.days,
         rows=tuple(rows[index] for index in ranked),
         total=_row(f"All {formats.plural(noun)}", history, forecast["yhat"], main, amounts),
@@ -90,10 +95,12 @@ def by_part(
     )
 
 
-def _sum_text(noun: str, totals: Sequence[float | None], main: WindowTotal, amounts: Amounts) -> str:
-    parts = formats.counted(len(totals), noun)
+def _sum_text(
+    noun: str, count: int, totals: Sequence[float | None], main: WindowTotal, amounts: Amounts
+) -> str:
+    parts = formats.counted(count, noun)
     of_parts, period = total(totals), f"the next {formats.days(main.days)}"
-    add = "adds" if len(totals) == 1 else "add"
+    add = "adds" if count == 1 else "add"
     if of_parts is None or main.total is None:
         return f"{parts}; not every one has a forecast for each of {period}."
     if abs(of_parts - main.total) <= SUM_TOLERANCE * max(abs(main.total), 1e-9):
