@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from serverless_assets.environments import Environment
-from serverless_assets.forecasting import accuracy, forecast_file
+from serverless_assets.forecasting import accuracy, forecast_file, part_accuracy
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.parts import describe_parts, part_schema
 from serverless_assets.ingestion.raw_table import RawTable
@@ -97,6 +97,8 @@ def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, ForecastTabl
     }
     if parts := forecast.parts:
         tables[parts.asset] = parts.asset, part_schema(parts), describe_parts(forecast, parts)[1]
+        scores = part_accuracy.part_accuracy_schema(parts), part_accuracy.describe_part_accuracy(parts)
+        tables[forecast.part_accuracy] = forecast.part_accuracy, *scores
     return tables
 
 

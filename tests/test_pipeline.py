@@ -39,7 +39,7 @@ def test_one_run_fills_every_table_and_publishes(green):
         "stg_orders", "orders", "customers", "avg_order_value", "sum_revenue_per_city", "daily_revenue",
         "store_products", "order_forecast", "supply_plan",
     }  # fmt: skip
-    assert green.summary["totals"]["built"] == len(green.summary["assets"]) == 23
+    assert green.summary["totals"]["built"] == len(green.summary["assets"]) == 24
 
 
 def test_money_is_exact_from_cents_to_the_aggregations(green):

@@ -20,7 +20,9 @@ from serverless_assets.forecasting.compute import Compute, Size, Usage
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_table import UNCHANGED as FORECAST_UNCHANGED
 from serverless_assets.forecasting.forecast_table import decide_forecast
-from serverless_assets.forecasting.history import HistoryError, Today, read_history
+from serverless_assets.forecasting.history import History, HistoryError, Today, read_history
+from serverless_assets.forecasting.part_accuracy import UNCHANGED as PART_ACCURACY_UNCHANGED
+from serverless_assets.forecasting.part_accuracy import decide_part_accuracy
 from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
@@ -249,7 +251,7 @@ def _forecast(
         declaration = declaration.of_run(inputs.forecast)
     publisher, relation, parts = environment.publisher, declaration.relation, declaration.parts
     total, report_asset = declaration.asset, declaration.report
-    after_accuracy = [name for name in declaration.assets if name != declaration.accuracy]
+    after_accuracy = [name for name in declaration.assets if name not in declaration.accuracies]
     verdict, reason = "", ""
     if any(decision.build and decision.node.name == relation for decision in decisions):
         verdict, reason = "depends", f"upstream rebuilt ({relation}): made anew if its rows differ"
@@ -257,7 +259,7 @@ def _forecast(
         verdict = "fail"
         reason = f"{relation}, which it reads, is a source of the dbt project, and not in the warehouse"
     if verdict:
-        yield Planned(declaration.accuracy, verdict, reason)
+        yield from (Planned(name, verdict, reason) for name in declaration.accuracies)
         if isinstance(inputs.forecast, SkipForecast):
             verdict, reason = "skip", SKIPPED_AS_ASKED
         yield from (Planned(name, verdict, reason) for name in after_accuracy)
@@ -267,12 +269,10 @@ def _forecast(
     except HistoryError as error:
         yield from (Planned(name, "fail", str(error)) for name in declaration.assets)
         return
-    _, _, reason_to_score = decide_accuracy(declaration, publisher, history.table, inputs.rebuild_all)
-    yield Planned(
-        declaration.accuracy,
-        "score" if reason_to_score else "reuse",
-        reason_to_score or ACCURACY_UNCHANGED,
-    )
+    scored = []
+    for planned in _accuracies(publisher, declaration, history, inputs.rebuild_all):
+        yield planned
+        scored += [planned.asset] if planned.verdict == "score" else []
     if isinstance(inputs.forecast, SkipForecast):
         yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in after_accuracy)
         return
@@ -299,9 +299,7 @@ def _forecast(
         yield Planned(parts.asset, "forecast" if part_reason else "reuse", part_reason or unchanged)
         if part_reason:
             rebuilt.append(parts.asset)
-    if reason_to_score:
-        rebuilt.append(declaration.accuracy)
-    if rebuilt:
+    if rebuilt := [*rebuilt, *scored]:
         yield Planned(
             report_asset,
             "depends",
@@ -314,6 +312,22 @@ def _forecast(
         yield Planned(report_asset, "fail", str(error))
         return
     yield Planned(report_asset, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
+
+
+def _accuracies(
+    publisher: Publisher, declaration: ForecastDeclaration, history: History, rebuild_all: bool
+) -> Iterator[Planned]:
+    """The assets of the accuracy of a forecast and of its parts."""
+
+    def planned(asset: str, reason: str | None, unchanged: str) -> Planned:
+        return Planned(asset, "score" if reason else "reuse", reason or unchanged)
+
+    _, _, reason = decide_accuracy(declaration, publisher, history.table, rebuild_all)
+    yield planned(declaration.accuracy, reason, ACCURACY_UNCHANGED)
+    if parts := declaration.parts:
+        reason = decide_part_accuracy(declaration, parts, publisher, history.table, rebuild_all).reason
+        unchanged = PART_ACCURACY_UNCHANGED.format(plural(parts.noun))
+        yield planned(declaration.part_accuracy, reason, unchanged)
 
 
 def _python_asset(

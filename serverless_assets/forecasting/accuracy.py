@@ -230,9 +230,16 @@ def _score(passed: pa.Table, scale: float) -> dict[str, object]:
 
 
 def reported_accuracy(
-    declaration: ForecastDeclaration, publisher: Publisher, actual: pa.Table, warn: Callable[[str], None]
+    declaration: ForecastDeclaration,
+    publisher: Publisher,
+    actual: pa.Table,
+    parts: Mapping[str, Any] | None,
+    warn: Callable[[str], None],
 ) -> Mapping[str, Any] | None:
-    """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet."""
+    """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet.
+
+    parts: that of the parts.
+    """
     warehouse = publisher.warehouse
     if declaration.accuracy not in warehouse.tables():
         return None
@@ -244,7 +251,8 @@ def reported_accuracy(
         "vintages": [
             {"made_on": row["made_at"].date().isoformat(), **{name: row[name] for name in ("days", *SCORES)}}
             for row in rows[-REPORTED_VINTAGES:]
-        ]
+        ],
+        **({"parts": parts} if parts else {}),
     }
     run_id = vintage_to_draw(rows)
     names = [name for name in list_records(publisher.artifacts, declaration.name) if name.run_id == run_id]

@@ -32,12 +32,14 @@ from serverless_assets.forecasting.forecast_table import (
     reuse_forecast,
 )
 from serverless_assets.forecasting.history import History, Today, read_history
+from serverless_assets.forecasting.part_accuracy import part_accuracy_asset, reported_part_accuracy
+from serverless_assets.forecasting.part_report import reported_parts
 from serverless_assets.forecasting.parts import (
     batch_of,
     describe_parts,
     forecast_parts,
     read_parts,
-    reported_parts,
+    stored_part_checks,
 )
 from serverless_assets.forecasting.record import read_details
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
@@ -127,10 +129,12 @@ def forecasting_assets(
             selected_parts = parts if parts and parts.asset in selected else None
             if declaration.asset in selected:
                 part_answers = yield from _forecast_total(run, timezone, inputs.rebuild_all, selected_parts)
-            elif context.selected_asset_check_keys:
+            else:
                 yield from _check_stored_forecast(run, timezone)
             if selected_parts:
-                yield forecast_parts(run, selected_parts, part_answers, inputs.rebuild_all)
+                yield from _forecast_parts(run, selected_parts, part_answers, inputs.rebuild_all)
+            elif parts:
+                yield from _check_stored_parts(run, parts)
 
     @dg.asset(
         name=declaration.report,
@@ -138,7 +142,7 @@ def forecasting_assets(
         kinds={"html"},
         deps=[
             *declaration.forecasts,
-            declaration.accuracy,
+            *declaration.accuracies,
             declaration.relation,
             *dict.fromkeys(section.asset for section in declaration.sections),
         ],
@@ -188,7 +192,10 @@ def forecasting_assets(
             },
         )
 
-    return [forecast, accuracy_asset(declaration, pool, timezone), report]
+    accuracies = [accuracy_asset(declaration, pool, timezone)]
+    if parts:
+        accuracies.append(part_accuracy_asset(declaration, parts, pool, timezone))
+    return [forecast, *accuracies, report]
 
 
 def _forecast_total(
@@ -237,9 +244,24 @@ def _forecast_total(
     return part_answers
 
 
+def _forecast_parts(
+    run: ForecastRun, parts: Parts, part_answers: PartAnswers | None, rebuild_all: bool
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """Yield the results of the parts and their checks."""
+    try:
+        result, checks = forecast_parts(run, parts, part_answers, rebuild_all)
+    except ForecastUnsound as error:
+        yield from _selected(run.context, error.results)
+        raise
+    yield result
+    yield from _selected(run.context, checks)
+
+
 def _check_stored_forecast(run: ForecastRun, timezone: str) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks that were selected without their asset, if there is a forecast."""
     declaration, warehouse = run.declaration, run.publisher.warehouse
+    if not _selects_checks(run.context, declaration.asset):
+        return
     with warehouse.connected():
         history = read_history(declaration, warehouse, Today.of(timezone))
         history_check = CheckResult(declaration.asset, HISTORY, " ".join(history.warnings))
@@ -247,6 +269,14 @@ def _check_stored_forecast(run: ForecastRun, timezone: str) -> Iterator[dg.Asset
             facts = warehouse.read_state(declaration.table)
             checks = check_forecast(declaration, query_forecast(warehouse, declaration.table), facts)
             yield from _selected(run.context, [*checks, history_check])
+
+
+def _check_stored_parts(run: ForecastRun, parts: Parts) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of the checks of parts that were selected without their asset, if there are any."""
+    if _selects_checks(run.context, parts.asset):
+        warehouse = run.publisher.warehouse
+        with warehouse.connected():
+            yield from _selected(run.context, stored_part_checks(run.declaration, parts, warehouse))
 
 
 def decide_report(
@@ -270,7 +300,9 @@ def decide_report(
         facts,
         style,
         read_details(publisher.artifacts, facts),
-        reported_accuracy(declaration, publisher, history.table, warn),
+        reported_accuracy(
+            declaration, publisher, history.table, reported_part_accuracy(declaration, publisher), warn
+        ),
         reported_parts(declaration, warehouse, forecast),
         [*history.warnings, *history.notes],
         read_sections(declaration, warehouse),
@@ -285,11 +317,17 @@ def _log_skipped(context: dg.AssetExecutionContext) -> None:
         context.log_event(metadata.not_built(key, "skipped", SKIPPED_AS_ASKED))
 
 
+def _selects_checks(context: dg.AssetExecutionContext, asset: str) -> bool:
+    return any(key.asset_key == dg.AssetKey(asset) for key in context.selected_asset_check_keys)
+
+
 def _selected(
     context: dg.AssetExecutionContext, checks: Sequence[CheckResult]
 ) -> Iterator[dg.AssetCheckResult]:
-    names = {key.name for key in context.selected_asset_check_keys}
-    yield from (check.result for check in checks if check.name in names)
+    selected = context.selected_asset_check_keys
+    yield from (
+        check.result for check in checks if dg.AssetCheckKey(dg.AssetKey(check.asset), check.name) in selected
+    )
 
 
 def _last_preview(context: dg.AssetExecutionContext, version: str) -> dict[str, Any]:

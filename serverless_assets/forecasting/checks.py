@@ -28,6 +28,18 @@ DESCRIPTIONS = {
 # Warnings: the forecast may be used all the same.
 HISTORY = "forecast_history_is_plausible"
 WARNINGS = {HISTORY: "Nothing is dated in the future or far from all else, and the history is not old."}
+PARTS_NOT_NEGATIVE, PARTS_BEAT_NAIVE = "forecasts_are_not_negative", "forecasts_beat_naive"
+PART_DESCRIPTIONS = {
+    "forecasts_are_complete": "A row for each of them and each day of the total.",
+    "forecasts_are_finite": DESCRIPTIONS["forecast_is_finite"],
+    PARTS_NOT_NEGATIVE: DESCRIPTIONS[NOT_NEGATIVE],
+    "forecasts_bounds_in_order": DESCRIPTIONS["forecast_bounds_in_order"],
+    "forecasts_add_up": "On every day they add up to the total.",
+}
+PART_WARNINGS = {
+    PARTS_BEAT_NAIVE: "In the back-test each errs less than repeating last week's or last year's days."
+}
+ALL_DESCRIPTIONS = {**DESCRIPTIONS, **WARNINGS, **PART_DESCRIPTIONS, **PART_WARNINGS}
 # The columns of values, from the lowest to the highest.
 VALUES = ("yhat_lower_95", "yhat_lower_80", "yhat", "yhat_upper_80", "yhat_upper_95")
 
@@ -44,14 +56,19 @@ class CheckResult:
     picture: dg.MarkdownMetadataValue | None = None
 
     @property
+    def is_warning(self) -> bool:
+        """Whether the forecast may be used all the same."""
+        return self.name in WARNINGS or self.name in PART_WARNINGS
+
+    @property
     def result(self) -> dg.AssetCheckResult:
         """The result as Dagster shows it; an error stops the assets that follow the forecast."""
         return dg.AssetCheckResult(
             passed=not self.fault,
             asset_key=self.asset,
             check_name=self.name,
-            severity=dg.AssetCheckSeverity.WARN if self.name in WARNINGS else dg.AssetCheckSeverity.ERROR,
-            description=self.fault or {**DESCRIPTIONS, **WARNINGS}[self.name],
+            severity=dg.AssetCheckSeverity.WARN if self.is_warning else dg.AssetCheckSeverity.ERROR,
+            description=self.fault or ALL_DESCRIPTIONS[self.name],
             metadata={"picture": self.picture} if self.picture else {},
         )
 
@@ -65,11 +82,15 @@ class ForecastUnsound(UserError):
 
 
 def check_specs(declaration: ForecastDeclaration) -> list[dg.AssetCheckSpec]:
-    """Return the specs of all checks on the forecast."""
+    """Return the specs of all checks on the forecasts of the total and of the parts."""
+    checks = [(declaration.asset, DESCRIPTIONS, WARNINGS)]
+    if declaration.parts:
+        checks.append((declaration.parts.asset, PART_DESCRIPTIONS, PART_WARNINGS))
     return [
-        dg.AssetCheckSpec(name, asset=declaration.asset, description=text, blocking=name in DESCRIPTIONS)
-        for name, text in {**DESCRIPTIONS, **WARNINGS}.items()
-        if name != NOT_NEGATIVE or declaration.sign == "non-negative"
+        dg.AssetCheckSpec(name, asset=asset, description=text, blocking=name in blocking)
+        for asset, blocking, warnings in checks
+        for name, text in {**blocking, **warnings}.items()
+        if name not in (NOT_NEGATIVE, PARTS_NOT_NEGATIVE) or declaration.sign == "non-negative"
     ]
 
 
@@ -114,8 +135,9 @@ def check_forecast(
 
 
 def failures(results: Sequence[CheckResult]) -> str | None:
-    """Return the failed checks and their faults in one line; None if all passed."""
-    return " ".join(f"{check.name}: {check.fault}" for check in results if check.fault) or None
+    """Return the failed checks and their faults in one line; None if all but warnings passed."""
+    failed = [check for check in results if check.fault and not check.is_warning]
+    return " ".join(f"{check.name}: {check.fault}" for check in failed) or None
 
 
 def _incomplete(days: Sequence[date], last_day: date, horizon: int) -> str:

@@ -55,6 +55,11 @@ class Parts(dg.Model, dg.Resolvable):
         Field(description="The asset and table. Default: that of the total, _by_, and the noun."),
     ] = ""
 
+    @property
+    def suffix(self) -> str:
+        """Ends the names of assets of parts, such as _by_sales_region."""
+        return f"_by_{re.sub('[^a-z]+', '_', self.noun.lower())}"
+
 
 class Section(dg.Model, dg.Resolvable):
     """A section of the report: the table of a Python asset, summed by two of its columns."""
@@ -124,14 +129,23 @@ class ForecastDeclaration(dg.Model):
         self.file = self.file or f"{self.name}.parquet"
         self.page = self.page or f"{self.name}.html"
         if self.parts:
-            noun = re.sub("[^a-z]+", "_", self.parts.noun.lower())
-            self.parts.asset = self.parts.asset or f"{self.asset}_by_{noun}"
+            self.parts.asset = self.parts.asset or f"{self.asset}{self.parts.suffix}"
         return self
 
     @property
     def accuracy(self) -> str:
         """The asset and table of the scores of earlier forecasts."""
         return f"{self.name}_accuracy"
+
+    @property
+    def part_accuracy(self) -> str:
+        """The asset and table of the scores of the parts; empty without parts."""
+        return f"{self.accuracy}{self.parts.suffix}" if self.parts else ""
+
+    @property
+    def accuracies(self) -> list[str]:
+        """The assets of scores, which are made before the forecasts."""
+        return [self.accuracy, *([self.part_accuracy] if self.parts else [])]
 
     @property
     def report(self) -> str:
@@ -141,7 +155,7 @@ class ForecastDeclaration(dg.Model):
     @property
     def assets(self) -> list[str]:
         """All assets, in the order of a run."""
-        return [self.accuracy, *self.forecasts, self.report]
+        return [*self.accuracies, *self.forecasts, self.report]
 
     @property
     def forecasts(self) -> list[str]:
@@ -152,7 +166,7 @@ class ForecastDeclaration(dg.Model):
     def tables(self) -> Mapping[str, str]:
         """The table of each asset that has one."""
         parts = {self.parts.asset: self.parts.asset} if self.parts else {}
-        return {**parts, self.accuracy: self.accuracy, self.asset: self.table}
+        return {**parts, **{name: name for name in self.accuracies}, self.asset: self.table}
 
     @property
     def counted(self) -> str:

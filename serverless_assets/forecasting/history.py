@@ -120,6 +120,8 @@ def query_history(
 ) -> pa.Table:
     """Return the relation's sums by day: ds, y, and `events`, how many of what is counted they are of.
 
+    In any order: to sort ten million rows takes longer than to sum them.
+
     group_by: column of the answer -> column of the relation, to sum each of its values by itself; as text.
     """
     # A column may have the name of a keyword, which is only a name after a dot.
@@ -137,7 +139,7 @@ def query_history(
         return warehouse.query(
             f"select {columns}, sum(history.{declaration.value}) as y, {events} as events"
             f" from {warehouse.quoted_name(declaration.relation)} as history"
-            f" where history.{declaration.date} is not null group by {numbers} order by 1",
+            f" where history.{declaration.date} is not null group by {numbers}",
             version=json_digest(state) if state else "",
         )
     except WarehouseError:
@@ -243,12 +245,12 @@ def isolated(days: np.ndarray, events: np.ndarray) -> np.ndarray:
 def daily_total(days: np.ndarray, values: np.ndarray) -> pa.Table:
     """Return ds date32 and y float64, a row for every day from the first to the last; 0 where there is none.
 
-    days: datetime64[D], sorted. values: one for each.
+    days: datetime64[D], sorted. values: one for each; those of a day that is there twice are added.
     """
     calendar = np.arange(days[0], days[-1] + DAY) if len(days) else days
-    filled = np.zeros(len(calendar))
+    filled: np.ndarray = np.zeros(len(calendar))
     if len(days):
-        filled[((days - days[0]) / DAY).astype(int)] = values
+        filled = np.bincount(((days - days[0]) / DAY).astype(int), values, len(calendar))
     return pa.table({"ds": pa.array(calendar, pa.date32()), "y": pa.array(filled, pa.float64())})
 
 

@@ -1,8 +1,8 @@
 """The forecast of each part, such as each store, scaled to the published total."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -20,18 +20,18 @@ from modal_forecast.messages import (
 from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
 from modal_forecast.report.formats import plural
 from serverless_assets import metadata
+from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, failures
 from serverless_assets.forecasting.compute import Usage
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.forecast_file import describe_columns
 from serverless_assets.forecasting.forecast_table import read_forecast
-from serverless_assets.forecasting.history import (
-    HistoryError,
-    daily_total,
-    isolated,
-    query_history,
-    read_history_until,
-)
+from serverless_assets.forecasting.history import read_history_until
 from serverless_assets.forecasting.memory_retry import memory_facts
+from serverless_assets.forecasting.part_checks import COUNT, WEAK, check_parts, weak_parts
+from serverless_assets.forecasting.part_history import PartHistory, data_as_of, read_part_histories
+from serverless_assets.forecasting.part_record import write_part_record
+from serverless_assets.forecasting.part_report import largest_parts, next_days
+from serverless_assets.forecasting.record import FORECAST, MADE_AT
 from serverless_assets.forecasting.reuse import reason_to_forecast_parts
 from serverless_assets.forecasting.run_forecast import TOTAL, ForecastRun, PartAnswers
 from serverless_assets.hashing import digest
@@ -39,13 +39,13 @@ from serverless_assets.transformation.relation_states import PARTS_KEY
 from serverless_assets.warehouse import TableShape, Warehouse
 
 UNCHANGED = "unchanged: same total, {} and code"
-DAYS_SUMMED = 30
 
 
 def part_schema(parts: Parts) -> pa.Schema:
     """Return the columns of the table of parts."""
-    names = [(name, pa.string()) for name in ("forecast_run", parts.id, parts.name)]
-    return pa.schema([*names, *FORECAST_SCHEMA])
+    run = [("forecast_run", pa.string()), ("forecast_made_on", pa.date32())]
+    names = [(name, pa.string()) for name in (parts.id, parts.name)]
+    return pa.schema([*run, *names, *FORECAST_SCHEMA])
 
 
 def describe_parts(declaration: ForecastDeclaration, parts: Parts) -> tuple[str, Mapping[str, str]]:
@@ -62,19 +62,11 @@ def describe_parts(declaration: ForecastDeclaration, parts: Parts) -> tuple[str,
 
 
 @dataclass(frozen=True)
-class PartHistory:
-    """The daily values of a part: ds date32 and y float64, from its first day to the total's last one."""
-
-    id: str
-    name: str
-    history: pa.Table
-
-
-@dataclass(frozen=True)
 class PartsDecision:
-    """Whether to forecast the parts: `reason` says why; None reuses the table.
+    """Whether to forecast the parts: `reason` says why; None reuses `rows`, those of the table.
 
-    state: what is kept with the table, empty if there is none.
+    state: what is kept with the table, empty if there is none. checks: the results for `rows`; both are
+    empty if there is another reason.
     """
 
     parts: list[PartHistory]
@@ -84,6 +76,8 @@ class PartsDecision:
     request: bytes
     key: str
     state: Mapping[str, Any]
+    rows: pa.Table | None
+    checks: Sequence[CheckResult]
     reason: str | None
 
 
@@ -95,28 +89,36 @@ def read_parts(
     history: of all parts, ds and y.
     """
     state = warehouse.read_state(parts.asset) if parts.asset in warehouse.tables() else None
-    return parts_in(_part_totals(declaration, parts, warehouse), history), state
+    return read_part_histories(declaration, parts, warehouse, history), state
 
 
 def forecast_parts(
     run: ForecastRun, parts: Parts, part_answers: PartAnswers | None, rebuild_all: bool
-) -> dg.MaterializeResult:
+) -> tuple[dg.MaterializeResult, Sequence[CheckResult]]:
     """Scale the parts' forecasts to the published total and store them, unless they are still those of it.
+
+    Return what became of them, and the results of their checks.
 
     part_answers: from the call for the total and the parts; without, the parts are a call of their own.
 
     Raises:
         ComputeError: there is no answer.
+        ForecastUnsound: a check failed; the last forecasts stay.
         HistoryError: the relation no longer ends where the total's history ended.
     """
-    warehouse, compute = run.publisher.warehouse, run.compute
+    publisher, compute = run.publisher, run.compute
+    warehouse = publisher.warehouse
     with warehouse.connected():
         decision = decide_parts(run.declaration, parts, warehouse, rebuild_all)
-        reused_rows = warehouse.row_count(parts.asset) if decision.reason is None else 0
     version = dg.DataVersion(decision.key)
-    if decision.reason is None:
-        reused = metadata.outcome("reused", UNCHANGED.format(plural(parts.noun)), rows=reused_rows)
-        return dg.MaterializeResult(asset_key=parts.asset, data_version=version, metadata=reused)
+    if decision.rows is not None and decision.reason is None:
+        # It may be missing after a run that was killed.
+        write_part_record(publisher.artifacts, parts, decision.rows, decision.state)
+        reason = UNCHANGED.format(plural(parts.noun))
+        reused = metadata.outcome("reused", reason, rows=decision.rows.num_rows)
+        return dg.MaterializeResult(
+            asset_key=parts.asset, data_version=version, metadata=reused
+        ), decision.checks
     answered = None
     if part_answers is not None and part_answers.batch.to_bytes() == decision.request:
         if part_answers.error:
@@ -130,21 +132,40 @@ def forecast_parts(
         memory, seconds = memory_facts(run.requested, used_size), answered.seconds
         cost = compute.price(used_size, Usage(answered.seconds, 0.0, answered.peak_memory))
     reconciled = adding_up_to(decision.total, decision.history, decision.batch, answers)
-    rows = part_rows(parts, decision.parts, reconciled, run.context.run.run_id)
+    made_at, run_id = datetime.now(UTC), run.context.run.run_id
+    rows = part_rows(parts, decision.parts, reconciled, run_id, made_at.date())
+    state = {
+        PARTS_KEY: decision.key,
+        FORECAST: run.declaration.name,
+        MADE_AT: f"{made_at:%Y-%m-%dT%H:%M:%SZ}",
+        "run_id": run_id,
+        "data_as_of": data_as_of(decision.total).isoformat(),
+        COUNT: len(decision.parts),
+        WEAK: weak_parts(decision.parts, reconciled),
+        **memory,
+    }
+    checks = check_parts(run.declaration, parts, rows, decision.total, state)
+    if failures(checks):
+        if answered:
+            # Asked for again, the call would give the same answer.
+            run.end_call(parts.asset, answered)
+        raise ForecastUnsound(checks)
     shape = TableShape(parts.asset, rows.schema, describe_parts(run.declaration, parts)[0])
-    state = {PARTS_KEY: decision.key, **memory}
     work = warehouse.replace_rows(shape, rows, state)
+    write_part_record(publisher.artifacts, parts, rows, state)
     if answered:
         run.end_call(parts.asset, answered)
     loaded = metadata.work(work, warehouse)
-    return dg.MaterializeResult(
+    result: dg.MaterializeResult = dg.MaterializeResult(
         asset_key=parts.asset,
         data_version=version,
         metadata={
-            **metadata.outcome("built", decision.reason, rows=rows.num_rows, seconds=seconds),
+            **metadata.outcome("built", decision.reason or "", rows=rows.num_rows, seconds=seconds),
             plural(parts.noun): len(decision.parts),
-            "next_30_days": _sums(
-                run.declaration, parts, reported_parts(run.declaration, warehouse, decision.total)
+            "next_30_days": next_days(
+                run.declaration,
+                parts,
+                largest_parts(parts, decision.parts, decision.history, rows, decision.total),
             ),
             **loaded,
             # Both to compute the forecasts and to load their rows.
@@ -152,6 +173,7 @@ def forecast_parts(
             **metadata.facts(facts),
         },
     )
+    return result, checks
 
 
 def decide_parts(
@@ -164,36 +186,35 @@ def decide_parts(
     """
     total = read_forecast(declaration, warehouse)
     # Up to the total's last day and not to today, so that a run at midnight uses the same days for both.
-    history = read_history_until(declaration, warehouse, _data_as_of(total))
+    history = read_history_until(declaration, warehouse, data_as_of(total))
     histories, state = read_parts(declaration, parts, warehouse, history)
     batch = batch_of(declaration, histories, total.num_rows)
     request = batch.to_bytes()
     values = repr(total.drop_columns(["forecast_run", "forecast_made_on"]).to_pydict()).encode()
-    key = digest(b"\n".join([code_version().encode(), request, values]))
+    columns = part_schema(parts).to_string().encode()
+    key = digest(b"\n".join([code_version().encode(), columns, request, values]))
     reason = reason_to_forecast_parts(state, key, parts.noun, rebuild_all)
-    return PartsDecision(histories, total, history, batch, request, key, state or {}, reason)
+    rows: pa.Table | None = None
+    checks: Sequence[CheckResult] = ()
+    if state is not None and reason is None:
+        rows = warehouse.read_rows(parts.asset)
+        checks = check_parts(declaration, parts, rows, total, state)
+        # Rows that were changed by hand and fail a check are replaced.
+        reason = failures(checks)
+    return PartsDecision(histories, total, history, batch, request, key, state or {}, rows, checks, reason)
 
 
-def parts_in(totals: pa.Table, total: pa.Table) -> list[PartHistory]:
-    """Return the parts in rows of ds, id, name, y and events, by name.
-
-    A day without a row is one on which nothing happened in the part; it has its most recent name. Days
-    outside those of `total`, the history of all parts, and isolated days (history.py) are left out.
-    """
-    first, last = total["ds"][0].as_py(), total["ds"][-1].as_py()
-    rows_by_part: dict[str, list[dict[str, Any]]] = {}
-    for row in totals.sort_by("ds").to_pylist():
-        if first <= row["ds"] <= last:
-            rows_by_part.setdefault(row["id"], []).append(row)
-    parts = []
-    for id, rows in rows_by_part.items():
-        days = np.array([row["ds"] for row in rows], "datetime64[D]")
-        used = ~isolated(days, np.array([row["events"] for row in rows], float))
-        days, values = days[used], np.array([row["y"] for row in rows], float)[used]
-        if days[-1] < np.datetime64(last):
-            days, values = np.append(days, np.datetime64(last)), np.append(values, 0.0)
-        parts.append(PartHistory(id, rows[-1]["name"], daily_total(days, values)))
-    return sorted(parts, key=lambda part: (part.name, part.id))
+def stored_part_checks(
+    declaration: ForecastDeclaration, parts: Parts, warehouse: Warehouse
+) -> Sequence[CheckResult]:
+    """Return the results of the checks for the table of parts; none if there is none, or no total."""
+    if not {parts.asset, declaration.table} <= warehouse.tables():
+        return ()
+    state, total = warehouse.read_state(parts.asset), read_forecast(declaration, warehouse)
+    # Earlier versions kept nothing to check by.
+    if COUNT not in state:
+        return ()
+    return check_parts(declaration, parts, warehouse.read_rows(parts.asset), total, state)
 
 
 def batch_of(declaration: ForecastDeclaration, parts: list[PartHistory], horizon: int) -> ForecastBatch:
@@ -217,64 +238,22 @@ def adding_up_to(
 
 
 def part_rows(
-    parts: Parts, histories: list[PartHistory], answers: Mapping[str, ForecastAnswer], run_id: str
+    parts: Parts,
+    histories: list[PartHistory],
+    answers: Mapping[str, ForecastAnswer],
+    run_id: str,
+    made_on: date,
 ) -> pa.Table:
     """Return the rows of part_schema(), part by part."""
-    tables, schema = [], part_schema(parts)
-    for part in histories:
-        forecast = answers[part.id].forecast
-        constants = [[value] * forecast.num_rows for value in (run_id, part.id, part.name)]
-        tables.append(pa.table([*constants, *forecast.columns], schema=schema))
-    return pa.concat_tables(tables)
-
-
-def reported_parts(
-    declaration: ForecastDeclaration, warehouse: Warehouse, total: pa.Table
-) -> list[Mapping[str, Any]]:
-    """Return name, history and forecast of each part; none if the forecasts belong to another total."""
-    parts = declaration.parts
-    if parts is None or parts.asset not in warehouse.tables():
-        return []
-    try:
-        history = read_history_until(declaration, warehouse, _data_as_of(total))
-    except HistoryError:
-        return []
-    forecasts = warehouse.read_rows(parts.asset).sort_by("ds")
-    reported: list[Mapping[str, Any]] = []
-    for part in parts_in(_part_totals(declaration, parts, warehouse), history):
-        is_part = pa.array([id == part.id for id in forecasts[parts.id].to_pylist()])
-        forecast = forecasts.filter(is_part).select(FORECAST_SCHEMA.names)
-        if forecast["ds"].to_pylist() != total["ds"].to_pylist():
-            return []
-        reported.append({"name": part.name, "history": part.history, "forecast": forecast})
-    return reported
-
-
-def _data_as_of(total: pa.Table) -> date:
-    """Return the last day of the history that a forecast was made from, the day before its first row."""
-    first: date = min(total["ds"].to_pylist())
-    return first - timedelta(days=1)
-
-
-def _part_totals(declaration: ForecastDeclaration, parts: Parts, warehouse: Warehouse) -> pa.Table:
-    return query_history(declaration, warehouse, {"id": parts.id, "name": parts.name})
-
-
-def _sums(
-    declaration: ForecastDeclaration, parts: Parts, reported: list[Mapping[str, Any]]
-) -> dg.TableMetadataValue:
-    """Return each part's expected total of the next days beside its total of as many days before."""
-    records, unit = [], f", {declaration.unit}" if declaration.unit else ""
-    for part in reported:
-        ahead = part["forecast"]["yhat"].to_pylist()[:DAYS_SUMMED]
-        before = part["history"]["y"].to_pylist()[-DAYS_SUMMED:]
-        records.append(
-            dg.TableRecord(
-                {
-                    parts.noun: part["name"],
-                    f"next {len(ahead)} days{unit}": round(sum(ahead), 2),
-                    f"last {len(before)} days{unit}": round(sum(before), 2),
-                }
-            )
-        )
-    return dg.MetadataValue.table(records)
+    forecasts = [answers[part.id].forecast for part in histories]
+    counts = [forecast.num_rows for forecast in forecasts]
+    of_part = pa.array(np.repeat(np.arange(len(histories)), counts))
+    ids, names = (
+        pa.array(texts, pa.string()).take(of_part)
+        for texts in ([part.id for part in histories], [part.name for part in histories])
+    )
+    run = [
+        pa.repeat(pa.scalar(value, type), sum(counts))
+        for value, type in ((run_id, pa.string()), (made_on, pa.date32()))
+    ]
+    return pa.table([*run, ids, names, *pa.concat_tables(forecasts).columns], schema=part_schema(parts))

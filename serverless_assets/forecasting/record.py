@@ -46,7 +46,7 @@ REQUIRED_FACTS = (
 )
 TIME_FORMAT, DAY_FORMAT = "%Y%m%dT%H%M%SZ", "%Y%m%d"
 NAME_PATTERN = re.compile(
-    rf"(?P<forecast>\w+){RECORD}"
+    rf"(?P<forecast>\w+)(?P<parts>-parts)?{RECORD}"
     r"(?P<made_at>\d{8}T\d{6}Z)-(?P<data_as_of>\d{8})-(?P<key>[0-9a-f]{16})-(?P<run_id>.+)\.parquet"
 )
 # The error for each fact that does not match the content of the record.
@@ -69,6 +69,7 @@ class RecordName:
     """The file name of a record; those of one forecast sort in order of time.
 
     data_as_of: the last day of the history, the day before the first day of the forecast.
+    of_parts: whether it is that of the forecasts of the parts, see part_record.py.
     """
 
     made_at: datetime
@@ -76,15 +77,17 @@ class RecordName:
     key: str
     run_id: str
     forecast: str = FIRST_FORECAST
+    of_parts: bool = False
 
     def __str__(self) -> str:
         made_at, data_as_of = f"{self.made_at:{TIME_FORMAT}}", f"{self.data_as_of:{DAY_FORMAT}}"
-        return f"{self.forecast}{RECORD}{made_at}-{data_as_of}-{self.key}-{self.run_id}.parquet"
+        prefix = record_prefix(self.forecast, self.of_parts)
+        return f"{prefix}{made_at}-{data_as_of}-{self.key}-{self.run_id}.parquet"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "RecordName | None":
-        """Return the name for a forecast's facts; None if it was made by a version that kept no records."""
-        if MADE_AT not in facts:
+        """Return the name for the facts of a total; None for others, or if its version kept no records."""
+        if MADE_AT not in facts or FORECAST_KEY not in facts:
             return None
         made_at, data_as_of = datetime.fromisoformat(facts[MADE_AT]), date.fromisoformat(facts["data_as_of"])
         forecast = facts.get(FORECAST, FIRST_FORECAST)
@@ -101,7 +104,13 @@ class RecordName:
             data_as_of = datetime.strptime(match["data_as_of"], DAY_FORMAT).date()
         except ValueError:
             return None
-        return cls(made_at, data_as_of, match["key"], match["run_id"], match["forecast"])
+        of_parts = match["parts"] is not None
+        return cls(made_at, data_as_of, match["key"], match["run_id"], match["forecast"], of_parts)
+
+
+def record_prefix(forecast: str, of_parts: bool = False) -> str:
+    """Return what the file names of the records of a forecast, or of those of its parts, begin with."""
+    return f"{forecast}{'-parts' if of_parts else ''}{RECORD}"
 
 
 @dataclass(frozen=True)
@@ -183,14 +192,18 @@ def record_facts(rows: pa.Table, made_at: datetime, forecast: str = FIRST_FORECA
     return {FORECAST: forecast, MADE_AT: f"{made_at:%Y-%m-%dT%H:%M:%SZ}", FORECAST_HASH: forecast_hash(rows)}
 
 
-def list_records(artifacts: Artifacts, forecast: str | None = None) -> Sequence[RecordName]:
+def list_records(
+    artifacts: Artifacts, forecast: str | None = None, of_parts: bool = False
+) -> Sequence[RecordName]:
     """Return the names of the records of a forecast, or of all forecasts, the oldest first.
+
+    of_parts: of the forecasts of the parts instead of those of the total.
 
     Raises:
         ArtifactError: the store cannot be listed.
     """
-    names = artifacts.names(f"{forecast}{RECORD}" if forecast else "")
-    parsed = [record for record in map(RecordName.parse, names) if record]
+    names = artifacts.names(record_prefix(forecast, of_parts) if forecast else "")
+    parsed = [record for record in map(RecordName.parse, names) if record and record.of_parts == of_parts]
     return sorted(parsed, key=lambda record: record.made_at)
 
 

@@ -33,7 +33,10 @@ def test_a_plan_is_what_the_run_then_does(pipeline):
     assert {name: reason for name, (_, reason) in found.items()} == done
 
 
-FORECASTING = ("order_forecast", "store_forecast", "forecast_accuracy", "supply_plan", "forecast_report")
+FORECASTING = (
+    "order_forecast", "store_forecast", "forecast_accuracy", "forecast_accuracy_by_store",
+    "supply_plan", "forecast_report",
+)  # fmt: skip
 DO, LEAVE = {"forecast", "score", "compute", "write", "depends"}, {"reuse"}
 
 
@@ -41,8 +44,13 @@ DO, LEAVE = {"forecast", "score", "compute", "write", "depends"}, {"reuse"}
     ("statement", "planned_work"),
     [
         (
-            "drop table dwh.store_forecast; drop table dwh.forecast_accuracy",
-            {"store_forecast", "forecast_accuracy", "supply_plan", "forecast_report"},
+            "drop table dwh.store_forecast; drop table dwh.forecast_accuracy;"
+            " drop table dwh.forecast_accuracy_by_store",
+            {*FORECASTING[1:]},
+        ),
+        (
+            "delete from dwh.store_forecast where ds = (select max(ds) from dwh.store_forecast)",
+            {"store_forecast", "supply_plan", "forecast_report"},
         ),
         (
             "delete from dwh.order_forecast where ds = (select max(ds) from dwh.order_forecast)",
@@ -111,7 +119,7 @@ def test_the_job_shows_the_plan_as_a_table_and_is_no_run_on_record(pipeline):
     )
     (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_OUTPUT]
     records = event.step_output_data.metadata["plan"].records
-    assert len(records) == 23
+    assert len(records) == 24
     assert {record.data["verdict"] for record in records} == {"reuse"}
     assert run_records(pipeline) == []
 
@@ -119,8 +127,8 @@ def test_the_job_shows_the_plan_as_a_table_and_is_no_run_on_record(pipeline):
 def test_the_command_says_the_plan(pipeline, serverless):
     told = serverless(pipeline, "plan")
     assert told.exit_code == 0, told.output
-    assert len(told.stdout.splitlines()) == 24, "a heading, and a line for each asset"
-    assert told.stdout.count("unchanged") == 23
+    assert len(told.stdout.splitlines()) == 25, "a heading, and a line for each asset"
+    assert told.stdout.count("unchanged") == 24
 
 
 def test_a_plan_of_what_would_fail_names_the_cause_in_the_order_of_a_run_and_ends_with_1(empty, serverless):
@@ -147,4 +155,4 @@ def test_a_plan_without_the_forecasts_table_says_what_is_missing(tmp_path):
     assert {(found.verdict, found.reason) for found in planned} == {
         ("fail", "daily_revenue, which it reads, is a source of the dbt project, and not in the warehouse")
     }
-    assert len(planned) == 4
+    assert len(planned) == 5

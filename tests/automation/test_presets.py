@@ -61,6 +61,7 @@ def test_a_bigger_machine_is_for_the_forecast_alone(green):
         "store_forecast",
         "supply_plan",
         "forecast_accuracy",
+        "forecast_accuracy_by_store",
         "forecast_report",
     }
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -19,6 +19,7 @@ from google.cloud import bigquery
 from serverless_assets import metadata
 from serverless_assets.automation.plan import dry_run
 from serverless_assets.cli.doctor import examine
+from serverless_assets.forecasting.checks import PART_DESCRIPTIONS
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.transformation import dbt_runner
@@ -27,6 +28,7 @@ from tests.backends.parity import compare
 from tests.backends.released_shop import LOG
 from tests.backends.small_shop import SmallShop
 from tests.conftest import NO_FORECAST, SAMPLE_END, Pipeline
+from tests.forecasting.test_accuracy_asset import plant_stores
 from tests.services.__main__ import BUCKET
 from tests.services.modal.harness import Server
 from tests.services.proxy import Answer, Asked, proxy
@@ -87,7 +89,7 @@ def test_one_run_ends_with_the_summary_that_a_laptop_gives(on_gcp, on_laptop):
 def test_every_relation_holds_the_same_on_both(on_gcp, on_laptop):
     compared = list(compare(on_laptop.warehouse, on_gcp.warehouse))
     PARITY.extend(map(str, compared))
-    assert len(compared) == 22
+    assert len(compared) == 23
     assert [one.relation for one in compared if one.differences] == []
 
 
@@ -327,3 +329,16 @@ def test_the_doctor_names_what_is_wrong_and_goes_on(cloud, tmp_path):
     assert "make deploy-modal" in told.stdout
     assert "127.0.0.1:9 cannot be reached" in told.stdout
     assert "Traceback" not in told.stdout + told.stderr
+
+
+def test_stores_are_checked_and_scored_alike_on_both(on_gcp, on_laptop):
+    for pipeline in (on_gcp, on_laptop):
+        plant_stores(pipeline, datetime(2026, 10, 1, 6, tzinfo=UTC), "planted")
+        result = pipeline.run(assets=["forecast_accuracy_by_store", "store_forecast"])
+        assert result.success
+        assert pipeline.reason("store_forecast") == "unchanged: same total, stores and code"
+        checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+        assert checks.items() >= dict.fromkeys(PART_DESCRIPTIONS, True).items()
+        assert pipeline.facts("forecast_accuracy_by_store")["stores_scored"] == 6
+    scores = list(compare(on_laptop.warehouse, on_gcp.warehouse))
+    assert [one.relation for one in scores if one.differences] == []

@@ -1,14 +1,16 @@
 """Published forecasts against what came, in the warehouse and in the report."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 
 from serverless_assets.forecasting.accuracy import ALL, UNCHANGED, vintage_to_draw
+from serverless_assets.forecasting.part_accuracy import UNCHANGED as PARTS_UNCHANGED
+from serverless_assets.forecasting.part_record import write_part_record
 from serverless_assets.forecasting.record import Record
-from tests.conftest import Pipeline
+from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
 MADE = datetime(2026, 10, 1, 6, tzinfo=UTC)
@@ -25,6 +27,19 @@ def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
     then = replace(now, rows=rows, facts={**facts, "run_id": run_id})
     pipeline.artifacts.write(then.name, then.to_bytes())
     return then
+
+
+def plant_stores(pipeline: Pipeline, made_at: datetime, run_id: str) -> pa.Table:
+    """The forecasts of stores as they were published then: today's, moved to the days that followed."""
+    rows = pipeline.warehouse.read_rows("store_forecast").sort_by("ds")
+    facts = pipeline.warehouse.read_state("store_forecast")
+    as_of = made_at.date() - timedelta(days=1)
+    moved = as_of - date.fromisoformat(facts["data_as_of"])
+    days = pa.array([day + moved for day in rows["ds"].to_pylist()], pa.date32())
+    rows = rows.set_column(rows.schema.get_field_index("ds"), "ds", days)
+    then = {"made_at": f"{made_at:%Y-%m-%dT%H:%M:%SZ}", "data_as_of": as_of.isoformat(), "run_id": run_id}
+    write_part_record(pipeline.artifacts, SHOP.parts, rows, {**facts, **then})
+    return rows
 
 
 def scores(pipeline: Pipeline) -> list[dict[str, object]]:
@@ -54,10 +69,39 @@ def test_a_forecast_made_a_month_ago_is_scored_plotted_and_reported_on_the_days_
     assert number(shown[5]) == pytest.approx(row["coverage_95"], abs=0.006)
 
 
+def test_the_stores_of_a_forecast_are_scored_one_by_one_and_reported_the_worst_first(pipeline):
+    plant(pipeline, MADE, "planted")
+    then = plant_stores(pipeline, MADE, "planted")
+    assert pipeline.run(job="forecast").success
+    rows = pipeline.published_rows(
+        "select location_id, location_name, days, wape, mase from dwh.forecast_accuracy_by_store"
+        f" where horizon = '{ALL}' order by mase desc"
+    )
+    assert {days for _, _, days, _, _ in rows} == {31}
+    actual = {
+        (id, day): came
+        for id, day, came in pipeline.published_rows(
+            "select location_id, ds, sum(revenue_usd)::double from dwh.daily_revenue"
+            " where ds >= '2026-10-01' group by all"
+        )
+    }
+    for id, name, _, wape, _ in rows:
+        made = {row["ds"]: row["yhat"] for row in then.to_pylist() if row["location_id"] == id}
+        came = {day: actual.get((id, day), 0.0) for day in made if day <= date(2026, 10, 31)}
+        errors = [abs(made[day] - value) for day, value in came.items()]
+        assert wape == pytest.approx(sum(errors) / sum(came.values())), name
+    page = ReportPage((pipeline.home / "artifacts" / "forecast.html").read_text())
+    shown = page.tables["Each store: the worst first"]
+    assert [row[0] for row in shown] == [name for _, name, _, _, _ in rows]
+    assert number(shown[0][1]) == pytest.approx(rows[0][4], abs=0.006)
+    assert pipeline.facts("forecast_accuracy_by_store")["stores_scored"] == 6
+
+
 def test_nothing_new_is_nothing_to_score_again(pipeline):
     assert pipeline.run(job="forecast").success
     assert pipeline.run(job="forecast").success
     assert pipeline.reason("forecast_accuracy") == UNCHANGED
+    assert pipeline.reason("forecast_accuracy_by_store") == PARTS_UNCHANGED.format("stores")
 
 
 def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):

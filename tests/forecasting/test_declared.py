@@ -44,7 +44,8 @@ from
 
 def test_names_follow_from_the_one_that_is_declared():
     guests = ForecastDeclaration(**GUESTS, parts={"id": "r", "name": "n", "noun": "sales region"})
-    assert guests.assets == ["guests_accuracy", "guests", "guests_by_sales_region", "guests_report"]
+    scores = ["guests_accuracy", "guests_accuracy_by_sales_region"]
+    assert guests.assets == [*scores, "guests", "guests_by_sales_region", "guests_report"]
     style = guests.style_of(RunForecast(style=CustomisedStyle(color_history="teal")))
     assert (style.forecast_file, style.html_report, style.color_history) == (
         "guests.parquet",
@@ -74,7 +75,8 @@ def test_a_forecast_of_a_relation_that_there_is_not_is_refused_unless_it_is_the_
 
 
 def test_the_names_of_the_shops_forecast_stay():
-    assert SHOP.assets == ["forecast_accuracy", "order_forecast", "store_forecast", "forecast_report"]
+    scores = ["forecast_accuracy", "forecast_accuracy_by_store"]
+    assert SHOP.assets == [*scores, "order_forecast", "store_forecast", "forecast_report"]
     assert (SHOP.file, SHOP.page, SHOP.table) == ("forecast.parquet", "forecast.html", "order_forecast")
 
 

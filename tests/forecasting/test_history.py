@@ -10,7 +10,7 @@ from modal_forecast.messages import ForecastRefused
 from serverless_assets.forecasting.checks import HISTORY
 from serverless_assets.forecasting.forecast_table import UNCHANGED
 from serverless_assets.forecasting.history import History, HistoryError, Today, history_of, read_history
-from serverless_assets.forecasting.parts import parts_in
+from serverless_assets.forecasting.part_history import parts_in
 from serverless_assets.forecasting.report import read_sections
 from serverless_assets.transformation.relation_states import UnfinishedError
 from serverless_assets.warehouse import TableShape

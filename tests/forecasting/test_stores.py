@@ -3,15 +3,18 @@
 from datetime import date, timedelta
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from modal_forecast.batch import forecast_batch
 from modal_forecast.messages import ForecastBatch
+from serverless_assets.forecasting.checks import PART_DESCRIPTIONS
 from serverless_assets.forecasting.compute import Answered, WorkerFailed
 from serverless_assets.forecasting.local_compute import LocalCompute
-from serverless_assets.forecasting.parts import adding_up_to, batch_of, part_rows, parts_in
+from serverless_assets.forecasting.part_history import parts_in
+from serverless_assets.forecasting.parts import adding_up_to, batch_of, part_rows
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from tests.conftest import SHOP, Pipeline
 from tests.test_pipeline import change_work
@@ -74,7 +77,7 @@ def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
     assert sum(made[name].forecast["yhat"].to_numpy() for name in made) == pytest.approx([250.0] * 14)
     # Too short to be forecast by itself.
     assert "share of the total" in made["new"].diagnostics["fallbacks"][0]
-    rows = part_rows(SHOP.parts, stores, made, "run")
+    rows = part_rows(SHOP.parts, stores, made, "run", FIRST)
     assert rows["location_name"].unique().to_pylist() == ["A", "B", "NEW"]
     assert rows.num_rows == 3 * 14
 
@@ -110,7 +113,7 @@ def test_a_skipped_forecast_skips_the_stores(pipeline):
     assert pipeline.summary["assets"]["store_forecast"]["status"] == "skipped"
 
 
-STORES = 6
+STORES, STORE_FORECAST = 6, dg.AssetKey("store_forecast")
 
 
 @pytest.fixture
@@ -153,6 +156,20 @@ def test_the_total_and_the_stores_are_one_call_that_answers_as_two_would(short, 
         assert [len(request.histories) for request in requests] == [series]
         assert set(pipeline.summary["assets"]) == {asset}
     assert forecasts() == together
+    # Rows that were changed by hand and no longer add up are made again, and the total is not.
+    change_work(
+        pipeline, "update dwh.store_forecast set yhat = yhat - 1 where yhat - 1 > yhat_lower_80 and yhat > 2"
+    )
+    result = pipeline.run(job="forecast")
+    assert result.success
+    assert pipeline.reason("store_forecast").startswith("forecasts_add_up: ")
+    assert pipeline.summary["assets"]["order_forecast"]["status"] == "reused"
+    assert forecasts() == together
+    checks = [check for check in result.get_asset_check_evaluations() if check.asset_key == STORE_FORECAST]
+    assert {check.check_name for check in checks if check.passed} >= {*PART_DESCRIPTIONS}
+    # Each is kept, for its accuracy.
+    vintages = pipeline.artifacts.names("forecast-parts-record-")
+    assert any(result.run_id in name for name in vintages)
 
 
 def test_stores_that_fail_leave_the_new_total_and_are_all_that_the_next_run_makes(

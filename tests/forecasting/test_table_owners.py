@@ -48,6 +48,7 @@ MANIFEST = {
         ("raw_orders", "the source raw.orders"),
         ("Store_Forecast", "the asset store_forecast"),
         ("forecast_accuracy", "the asset forecast_accuracy"),
+        ("forecast_accuracy_by_store", "the asset forecast_accuracy_by_store"),
     ],
 )
 def test_a_name_that_something_else_owns_is_refused_with_its_owner(table, owner):

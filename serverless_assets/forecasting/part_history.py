@@ -1,0 +1,105 @@
+"""The history of each part, such as each store: daily values up to the last day of the total's history."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
+from serverless_assets.forecasting.history import daily_total, isolated, query_history
+from serverless_assets.warehouse import Warehouse
+
+# The part of rows whose column `id` is null: without them the parts would not be all of the total.
+UNKNOWN = "unknown"
+# More than the calendars of both warehouses have, from year 0 to 9999.
+DAYS_OF_ALL_DATES = np.int64(10_000_000)
+
+
+@dataclass(frozen=True)
+class PartHistory:
+    """The daily values of a part: ds date32 and y float64, from its first day to the total's last one."""
+
+    id: str
+    name: str
+    history: pa.Table
+
+
+@dataclass(frozen=True)
+class PartMatrix:
+    """The values of all parts on the days of the total: a row for each part, NaN before its first day.
+
+    days: datetime64[D], without a gap.
+    """
+
+    ids: list[str]
+    names: list[str]
+    days: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, parts: list[PartHistory], total: pa.Table) -> "PartMatrix":
+        """total: the history of all parts, which parts_in() was given."""
+        days = total["ds"].to_numpy().astype("datetime64[D]")
+        values = np.full((len(parts), len(days)), np.nan)
+        for row, part in zip(values, parts, strict=True):
+            row[len(days) - part.history.num_rows :] = part.history["y"].to_numpy()
+        return cls([part.id for part in parts], [part.name for part in parts], days, values)
+
+    @cached_property
+    def rows_by_id(self) -> dict[str, int]:
+        return {id: row for row, id in enumerate(self.ids)}
+
+
+def read_part_histories(
+    declaration: ForecastDeclaration, parts: Parts, warehouse: Warehouse, total: pa.Table
+) -> list[PartHistory]:
+    """Return the parts in the relation of the forecast. total: the history of all of them, ds and y."""
+    rows = query_history(declaration, warehouse, {"id": parts.id, "name": parts.name})
+    return parts_in(rows, total)
+
+
+def parts_in(rows: pa.Table, total: pa.Table) -> list[PartHistory]:
+    """Return the parts in rows of ds, id, name, y and events, by name.
+
+    A day without a row is one on which nothing happened in the part; it has its most recent name. Days
+    outside those of `total`, the history of all parts, and isolated days (history.py) are left out.
+    """
+    first, last = (np.datetime64(total["ds"][index].as_py()) for index in (0, -1))
+    ids = pc.fill_null(rows["id"], UNKNOWN).combine_chunks().dictionary_encode()
+    days, codes = rows["ds"].to_numpy().astype("datetime64[D]"), ids.indices.to_numpy()
+    # By part and day: of one number, sorting takes a fifth of the time that it takes of two.
+    order = np.argsort(codes * DAYS_OF_ALL_DATES + days.astype(np.int64))
+    order = order[(first <= days[order]) & (days[order] <= last)]
+    days, codes = days[order], codes[order]
+    values, events = (_floats(rows[column])[order] for column in ("y", "events"))
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    ends = np.append(starts[1:], len(codes))
+    latest_names = rows["name"].take(pa.array(order[ends - 1])).to_pylist() if len(starts) else []
+    distinct = ids.dictionary.to_pylist()
+    parts = []
+    for start, end, name in zip(starts, ends, latest_names, strict=True):
+        id = distinct[codes[start]]
+        used = ~isolated(days[start:end], events[start:end])
+        part_days, part_values = days[start:end][used], values[start:end][used]
+        if part_days[-1] < last:
+            part_days, part_values = np.append(part_days, last), np.append(part_values, 0.0)
+        parts.append(PartHistory(id, name or id, daily_total(part_days, part_values)))
+    return sorted(parts, key=lambda part: (part.name, part.id))
+
+
+def data_as_of(total: pa.Table) -> date:
+    """Return the last day of the history that a forecast was made from, the day before its first row."""
+    first: date = min(total["ds"].to_pylist())
+    return first - timedelta(days=1)
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_decimal(column.type):
+        # By way of text, each is the nearest float, whatever the warehouse's number of decimals: Arrow's own
+        # cast may miss by the last digit, which a fit of Prophet makes the fifth.
+        column = column.cast(pa.string())
+    values: np.ndarray = column.cast(pa.float64()).to_numpy()
+    return values

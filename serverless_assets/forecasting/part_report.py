@@ -1,0 +1,107 @@
+"""What the report and the asset page show of the parts: the largest one by one, all others together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modal_forecast.messages import FORECAST_SCHEMA
+from modal_forecast.report.formats import plural
+from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
+from serverless_assets.forecasting.history import HistoryError, read_history_until
+from serverless_assets.forecasting.part_history import (
+    PartHistory,
+    PartMatrix,
+    data_as_of,
+    read_part_histories,
+)
+from serverless_assets.warehouse import Warehouse
+
+REPORTED_PARTS = 20
+DAYS_SUMMED = 30
+
+
+def reported_parts(
+    declaration: ForecastDeclaration, warehouse: Warehouse, total: pa.Table
+) -> list[Mapping[str, Any]]:
+    """Return the parts as ReportInput has them; none if their forecasts belong to another total."""
+    parts = declaration.parts
+    if parts is None or parts.asset not in warehouse.tables():
+        return []
+    try:
+        history = read_history_until(declaration, warehouse, data_as_of(total))
+    except HistoryError:
+        return []
+    histories = read_part_histories(declaration, parts, warehouse, history)
+    return largest_parts(parts, histories, history, warehouse.read_rows(parts.asset), total)
+
+
+def largest_parts(
+    parts: Parts, histories: list[PartHistory], history: pa.Table, rows: pa.Table, total: pa.Table
+) -> list[Mapping[str, Any]]:
+    """Return name, history and forecast of the largest parts, and of all others together.
+
+    Args:
+        history: of all parts, ds and y.
+        rows: those of the table of parts, in any order.
+
+    Returns:
+        by name, the others last, with their `count`; none if rows are not of these parts and of the days of
+        the total.
+    """
+    sums = rows.group_by(parts.id).aggregate([("yhat", "sum"), ("ds", "count")])
+    expected = dict(zip(sums[parts.id].to_pylist(), sums["yhat_sum"].to_pylist(), strict=True))
+    if set(expected) != {part.id for part in histories}:
+        return []
+    ranked = sorted(histories, key=lambda part: (-(expected[part.id] or 0.0), part.id))
+    largest = ranked[:REPORTED_PARTS] if len(ranked) > REPORTED_PARTS + 1 else ranked
+    names = {part.id: part for part in largest}
+    is_largest = pc.is_in(rows[parts.id], pa.array(names, pa.string()))
+    forecasts, days = rows.filter(is_largest).sort_by("ds"), total["ds"].to_pylist()
+    reported: list[Mapping[str, Any]] = []
+    for part in sorted(largest, key=lambda part: (part.name, part.id)):
+        forecast = forecasts.filter(pc.equal(forecasts[parts.id], part.id)).select(FORECAST_SCHEMA.names)
+        if forecast["ds"].to_pylist() != days:
+            return []
+        reported.append({"name": part.name, "history": part.history, "forecast": forecast})
+    if others := ranked[len(largest) :]:
+        matrix = PartMatrix.of(others, history)
+        y = pa.array(np.nansum(matrix.values, axis=0))
+        by_day = rows.filter(pc.invert(is_largest)).group_by("ds").aggregate([("yhat", "sum")]).sort_by("ds")
+        if by_day["ds"].to_pylist() != days:
+            return []
+        # Bounds of a sum are not the sum of bounds.
+        bounds = [pa.nulls(len(days), pa.float64())] * (len(FORECAST_SCHEMA) - 2)
+        forecast = pa.table([by_day["ds"], by_day["yhat_sum"], *bounds], schema=FORECAST_SCHEMA)
+        reported.append(
+            {
+                "name": f"{len(others):,} other {plural(parts.noun)}",
+                "count": len(others),
+                "history": pa.table({"ds": history["ds"], "y": y}),
+                "forecast": forecast,
+            }
+        )
+    return reported
+
+
+def next_days(
+    declaration: ForecastDeclaration, parts: Parts, reported: list[Mapping[str, Any]]
+) -> dg.TableMetadataValue:
+    """Return each part's expected total of the next days beside its total of as many days before."""
+    records, unit = [], f", {declaration.unit}" if declaration.unit else ""
+    for part in reported:
+        ahead = part["forecast"]["yhat"].to_pylist()[:DAYS_SUMMED]
+        before = part["history"]["y"].to_pylist()[-DAYS_SUMMED:]
+        records.append(
+            dg.TableRecord(
+                {
+                    parts.noun: part["name"],
+                    f"next {len(ahead)} days{unit}": round(sum(ahead), 2),
+                    f"last {len(before)} days{unit}": round(sum(before), 2),
+                }
+            )
+        )
+    return dg.MetadataValue.table(records)

@@ -1,0 +1,169 @@
+"""Published forecasts of stores against what came."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from modal_forecast import metrics
+from modal_forecast.messages import FORECAST_SCHEMA
+from serverless_assets.forecasting.part_accuracy import (
+    SCORED_VINTAGES,
+    add_up_errors,
+    score_parts,
+    vintages_to_score,
+)
+from serverless_assets.forecasting.part_history import PartMatrix
+from serverless_assets.forecasting.part_record import PartVintage, read_part_record, write_part_record
+from serverless_assets.forecasting.parts import part_schema
+from serverless_assets.forecasting.record import RecordName, list_records
+from tests.conftest import SHOP
+
+FIRST = date(2026, 1, 1)
+AS_OF = FIRST + timedelta(days=59)
+
+
+class Files(dict[str, bytes]):
+    """An artifact store in memory."""
+
+    def names(self, prefix: str) -> list[str]:
+        return [name for name in self if name.startswith(prefix)]
+
+    def read(self, name: str) -> bytes | None:
+        return self.get(name)
+
+    def write(self, name: str, content: bytes) -> None:
+        self[name] = content
+
+
+def write(files: Files, as_of: date, run_id: str = "run", **stores: list[float]) -> None:
+    """Write the record of forecasts from the day after `as_of` on, with bounds of 5 and 10 around them."""
+    rows = [
+        {
+            "forecast_run": run_id,
+            "forecast_made_on": as_of,
+            "location_id": name,
+            "location_name": name.upper(),
+            "ds": as_of + timedelta(days=ahead),
+            **{f"yhat_lower_{level}": value - width for level, width in ((80, 5), (95, 10))},
+            **{f"yhat_upper_{level}": value + width for level, width in ((80, 5), (95, 10))},
+            "yhat": value,
+        }
+        for name, values in stores.items()
+        for ahead, value in enumerate(values, 1)
+    ]
+    facts = {
+        "made_at": f"{as_of}T06:00:00Z",
+        "data_as_of": str(as_of),
+        "store_forecast_key": "0" * 16,
+        "run_id": run_id,
+        "forecast": "forecast",
+    }
+    write_part_record(files, SHOP.parts, pa.Table.from_pylist(rows, part_schema(SHOP.parts)), facts)
+
+
+def matrix(**stores: np.ndarray) -> PartMatrix:
+    longest = max(map(len, stores.values()))
+    days = np.datetime64(FIRST) + np.arange(longest)
+    values = np.array([np.pad(y, (longest - len(y), 0), constant_values=np.nan) for y in stores.values()])
+    return PartMatrix([*stores], [name.upper() for name in stores], days, values)
+
+
+def test_each_store_is_scored_over_all_forecasts_and_by_how_far_ahead_they_saw():
+    rng = np.random.default_rng(3)
+    actual = matrix(a=rng.uniform(10, 30, 80), b=rng.uniform(0, 9, 70))
+    files = Files()
+    made = {
+        AS_OF: {"a": rng.uniform(10, 30, 40), "b": rng.uniform(0, 9, 40)},
+        AS_OF + timedelta(days=7): {"a": rng.uniform(10, 30, 40)},
+    }
+    for as_of, forecasts in made.items():
+        write(files, as_of, **{name: values.tolist() for name, values in forecasts.items()}, gone=[1.0])
+    names = list_records(files, "forecast", of_parts=True)
+    scores = {
+        (row["location_id"], row["horizon"]): row
+        for row in score_parts(SHOP.parts, actual, names, files, pytest.fail).to_pylist()
+    }
+    assert {id for id, _ in scores} == {"a", "b"}
+
+    def expected(store: int, ahead: slice) -> dict[str, float]:
+        y, yhat, scaled = [], [], []
+        for as_of, forecasts in made.items():
+            values = forecasts.get(actual.ids[store])
+            if values is None:
+                continue
+            start = (as_of - FIRST).days + 1
+            came = actual.values[store, start:][ahead]
+            past = actual.values[store, :start]
+            y.extend(came)
+            yhat.extend(values[ahead][: len(came)])
+            scale = metrics.seasonal_error(past[~np.isnan(past)])
+            scaled.extend(np.abs(came - values[ahead][: len(came)]) / scale)
+        y, yhat = np.array(y), np.array(yhat)
+        return {
+            "days": len(y),
+            "mase": np.mean(scaled),
+            "wape": metrics.wape(y, yhat),
+            "bias": metrics.bias(y, yhat),
+            "coverage_80": metrics.coverage(y, yhat - 5, yhat + 5),
+            "coverage_95": metrics.coverage(y, yhat - 10, yhat + 10),
+        }
+
+    for store, horizon, ahead in [
+        (0, "all days", slice(0, 40)),
+        (0, "1 to 7 days", slice(0, 7)),
+        (1, "8 to 30 days", slice(7, 30)),
+    ]:
+        row = scores[actual.ids[store], horizon]
+        for name, value in expected(store, ahead).items():
+            assert row[name] == pytest.approx(value), (store, horizon, name)
+    assert (scores["a", "all days"]["forecasts"], scores["b", "all days"]["forecasts"]) == (2, 1)
+
+
+def test_a_score_without_a_denominator_is_null():
+    # Nothing ever came, and nothing changes from week to week.
+    actual = matrix(a=np.zeros(80))
+    files = Files()
+    write(files, AS_OF, a=[1.0] * 20)
+    rows = score_parts(SHOP.parts, actual, list_records(files, "forecast", of_parts=True), files, pytest.fail)
+    assert {(row["mase"], row["wape"], row["bias"]) for row in rows.to_pylist()} == {(None, None, None)}
+
+
+def test_the_first_forecast_of_each_week_is_scored_of_half_a_year():
+    daily = [
+        RecordName(
+            datetime(2026, 1, 1, 6, tzinfo=UTC) + timedelta(days=n),
+            FIRST + timedelta(days=n),
+            "0" * 16,
+            f"{n}",
+        )
+        for n in range(-4, 7 * 40)
+    ]
+    names = vintages_to_score(daily)
+    assert len(names) == SCORED_VINTAGES
+    assert {name.data_as_of.weekday() for name in names} == {0}
+    assert daily[-1].data_as_of - names[-1].data_as_of < timedelta(days=7)
+
+
+def test_a_record_that_cannot_be_read_is_left_out_with_a_warning():
+    actual, files, warnings = matrix(a=np.arange(80.0)), Files(), []
+    write(files, AS_OF, a=[1.0] * 20)
+    write(files, AS_OF + timedelta(days=7), run_id="broken", a=[1.0] * 20)
+    names = list_records(files, "forecast", of_parts=True)
+    files.write(str(names[-1]), b"no parquet")
+    rows = score_parts(SHOP.parts, actual, names, files, warnings.append)
+    assert rows["forecasts"].to_pylist() == [1] * rows.num_rows and rows.num_rows
+    [warning] = warnings
+    assert "broken" in warning and "cannot be read" in warning
+
+
+def test_records_of_parts_are_not_those_of_the_total():
+    files = Files()
+    write(files, AS_OF, a=[1.0])
+    assert list_records(files) == list_records(files, "forecast") == []
+    [name] = list_records(files, "forecast", of_parts=True)
+    vintage = read_part_record(files, name)
+    assert isinstance(vintage, PartVintage) and vintage.data_as_of == AS_OF
+    assert vintage.rows.column_names == ["id", *FORECAST_SCHEMA.names]
+    assert add_up_errors(matrix(a=np.zeros(70)), vintage)[0].max() == 1
