@@ -238,7 +238,8 @@ def remove_old_releases(layout: Layout, keep: int = RELEASES_KEPT) -> None:
     if not kept:
         return
     stay = {path for paths in list(kept.values())[:keep] for path in paths}
-    for path in layout.releases.iterdir():
+    # Resolved, as `current` is: the home may be reached by a link.
+    for path in layout.releases.resolve().iterdir():
         if path in stay or not RELEASE_NAME.fullmatch(path.name) or not path.is_dir():
             continue
         # Renamed first: a folder that is half removed is not taken for a release.

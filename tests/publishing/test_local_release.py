@@ -108,6 +108,17 @@ def test_as_many_releases_are_kept_as_are_asked_for_the_latest_and_those_before(
     assert layout.current.resolve() == releases(layout)[-1]
 
 
+@pytest.mark.parametrize("way", ["link", "folder/../home"])
+def test_the_releases_of_a_home_behind_a_link_or_dots_are_kept(layout, tmp_path, way):
+    (tmp_path / "link").symlink_to(layout.home)
+    (tmp_path / "folder").mkdir()
+    behind = Layout(tmp_path / way)
+    for number in (1, 2, 3):
+        work(behind, number)
+        publish(behind, f"run-{number}", keep=2)
+    assert number_in(behind.warehouse) == 3 and len(releases(behind)) == 2
+
+
 def test_the_current_release_is_kept_even_if_the_clock_went_back(layout):
     work(layout, 1)
     publish(layout, "run-1")
