@@ -89,7 +89,8 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
                 url = inputs.ingestion.address
                 opened = (HttpSource(url, limits=source.limits) if url else source).open()
                 force = inputs.rebuild_all
-                with scratch_folder(publisher.home, "ingestion") as scratch:
+                warehouse = publisher.warehouse
+                with scratch_folder(publisher.home, "ingestion") as scratch, warehouse.connected():
                     yield from _reload(context, selected, opened, checks, months, scratch, force)
             yield from checks.without_loading(table for table in tables if table not in selected)
 

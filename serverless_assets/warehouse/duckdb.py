@@ -200,16 +200,7 @@ class DuckDBWarehouse:
         return f"{self.database}.{self.schema}.{table}"
 
     def tables(self) -> set[str]:
-        if self.read_only and not self.path.exists():
-            return set()
-        with self._connection() as connection:
-            rows = connection.execute(
-                "select table_name from information_schema.tables"
-                " where table_catalog = ? and lower(table_schema) = lower(?)"
-                " and not starts_with(table_name, ?)",
-                [self.database, self.schema, STAGING_PREFIX],
-            ).fetchall()
-        return {name for (name,) in rows}
+        return {name for name, _, _ in self._relations()}
 
     def read_state(self, table: str) -> Mapping[str, object]:
         return self.read_states().get(table, {})
