@@ -266,13 +266,11 @@ def _forecast(
         return
     try:
         history = read_history(declaration, publisher.warehouse, Today.of(environment.timezone))
+        accuracies = [*_accuracies(publisher, declaration, history, inputs.rebuild_all)]
     except HistoryError as error:
         yield from (Planned(name, "fail", str(error)) for name in declaration.assets)
         return
-    scored = []
-    for planned in _accuracies(publisher, declaration, history, inputs.rebuild_all):
-        yield planned
-        scored += [planned.asset] if planned.verdict == "score" else []
+    yield from accuracies
     if isinstance(inputs.forecast, SkipForecast):
         yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in after_accuracy)
         return
@@ -294,12 +292,16 @@ def _forecast(
     yield Planned(total, "reuse", FORECAST_UNCHANGED, rows)
     rebuilt = []
     if parts:
-        part_reason = decide_parts(declaration, parts, publisher.warehouse, inputs.rebuild_all).reason
+        try:
+            part_reason = decide_parts(declaration, parts, publisher.warehouse, inputs.rebuild_all).reason
+        except HistoryError as error:
+            yield from (Planned(name, "fail", str(error)) for name in (parts.asset, report_asset))
+            return
         unchanged = PARTS_UNCHANGED.format(plural(parts.noun))
         yield Planned(parts.asset, "forecast" if part_reason else "reuse", part_reason or unchanged)
         if part_reason:
             rebuilt.append(parts.asset)
-    if rebuilt := [*rebuilt, *scored]:
+    if rebuilt := [*rebuilt, *(planned.asset for planned in accuracies if planned.verdict == "score")]:
         yield Planned(
             report_asset,
             "depends",

@@ -149,6 +149,19 @@ def test_the_column_of_names_is_as_wide_as_the_longest_of_them():
     assert {line.index(word) for line, word in zip(lines, ("what", "build", "reuse"), strict=True)} == {42}
 
 
+def test_a_plan_of_parts_by_a_column_that_there_is_not_says_which_there_are(pipeline):
+    misspelt = SHOP.parts.model_copy(update={"name": "shop_name"})
+    declared = SHOP.model_copy(update={"parts": misspelt})
+    planned = {one.asset: one for one in _forecast(pipeline.parts, RunInputs().checked(), declared, [])}
+    for asset in ("store_forecast", "forecast_report"):
+        assert planned[asset].verdict == "fail"
+        assert (
+            "parts.name 'shop_name' in its defs.yaml, which is no column of daily_revenue"
+            in planned[asset].reason
+        )
+    assert planned["order_forecast"].verdict == "reuse"
+
+
 def test_a_plan_without_the_forecasts_table_says_what_is_missing(tmp_path):
     settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path)})
     planned = list(_forecast(environment(settings), RunInputs().checked(), SHOP, []))
