@@ -25,12 +25,14 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
     decisions = decide_models(
         parts.project, parts.project.read_manifest(), warehouse, known_models=lambda: known_models(artifacts)
     )
+    unchanged = "unchanged"
     by_name = {decision.node.name: decision for decision in decisions}
     frames = {frame.name: frame for frame in parts.python_assets}
     if model in by_name:
         decision = by_name[model]
         previous = read_states(warehouse, [decision.node]).get(model, State())
         state, reason = decision.state, decision.reason if decision.build else None
+        unchanged = decision.reason
     elif model in frames:
         previous = read_state(warehouse, frames[model].table) or State()
         state, reason = decide_frame(frames[model], warehouse, force=False)
@@ -50,7 +52,7 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
             f"The project has no model or Python asset {model!r} that has a relation. It has "
             f"{name_some(names, NAMES_IN_A_LINE)}."
         )
-    yield f"{model}: {f'would be built: {reason}' if reason else 'is reused: unchanged'}"
+    yield f"{model}: {f'would be built: {reason}' if reason else f'is reused: {unchanged}'}"
     if previous.built_by:
         yield f"Last built by run {previous.built_by}."
     yield ""

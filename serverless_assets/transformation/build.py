@@ -68,15 +68,19 @@ class Step:
         first, building, last = in_turns(decisions)
         plan = {decision.node.name: decision for decision in decisions}
         results = Results(self.manifest)
+        tests = {test.id for decision in decisions for test in decision.tests if test.is_due}
         write_states(self.warehouse, [(d.node, d.state) for d in decisions if d.is_renewed])
         yield from self._reused(first, plan)
-        failure = (yield from self._build(decisions, building, results, plan)) if building else None
-        causes = {decision.node.id: results.reason(decision.node.id) for decision in [*building, *last]}
-        yield from self._not_built([*building, *last], results, causes)
+        failure = None
+        if building or tests:
+            failure = yield from self._build(decisions, building, tests, results, plan)
+        causes = {decision.node.id: results.reason(decision) for decision in [*building, *last]}
+        causes |= {decision.node.id: results.reason_of_tests(decision) for decision in first}
+        yield from self._not_built(decisions, results, causes)
         last = [decision for decision in last if causes[decision.node.id] is None]
         yield from self._reused(last, plan)
         self._lineage.save()
-        self._log_reused_checks([*first, *last], results.names())
+        self._log_reused_checks([*first, *last])
         if failure:
             raise dbt_runner.DbtError(results.summary() or failure)
 
@@ -192,13 +196,16 @@ class Step:
             if entry.last_materialization and entry.last_materialization.asset_materialization
         }
 
-    def _log_reused_checks(self, decisions: Iterable[BuildDecision], done: Collection[str]) -> None:
-        """Log what the tests of reused models said when these were built; but for those that ran again."""
+    def _log_reused_checks(self, decisions: Iterable[BuildDecision]) -> None:
+        """Log what the tests of reused models said when they last ran; but for those that have to run."""
         reused = {self._key(decision): decision for decision in decisions}
+        tested = {
+            id: {test.name for test in decision.tests if not test.is_due} for id, decision in reused.items()
+        }
         with one_batch(self.context.instance):
             for check in sorted(self.context.selected_asset_check_keys):
                 decision = reused.get(check.asset_key)
-                if decision is None or check.name in done:
+                if decision is None or check.name not in tested[check.asset_key]:
                     continue
                 self.context.log_event(
                     dg.AssetCheckEvaluation(
@@ -220,13 +227,14 @@ class Step:
         for decision in decisions:
             reason = reasons[decision.node.id]
             if reason is not None:
-                status = results.status(decision.node.id)
+                status = results.status(decision)
                 yield metadata.not_built(self._key(decision), status, reason)
 
     def _build(
         self,
         decisions: Sequence[BuildDecision],
         building: Sequence[BuildDecision],
+        tests: Collection[str],
         results: Results,
         plan: Plan,
     ) -> Generator[DagsterEvent, None, str | None]:
@@ -239,7 +247,7 @@ class Step:
         ]
         write_states(self.warehouse, [(node, State()) for node in in_place])
         events = dbt_runner.stream(
-            build_arguments(building, datetime.now(UTC)),
+            build_arguments(building, sorted(tests), datetime.now(UTC)),
             self.project.directory,
             self.project.runs,
             {**self.variables, "SERVERLESS_MONTHS": months_variable(building)},

@@ -14,7 +14,8 @@ from typing import Any
 from serverless_assets.errors import UserError
 from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.fingerprints import Materialization, Node, nodes
+from serverless_assets.transformation.data_tests import with_tests
+from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, nodes, test_hashes
 from serverless_assets.transformation.invocation import months_variable, selection
 from serverless_assets.transformation.manifest import relation_name
 from serverless_assets.transformation.project import Project
@@ -57,7 +58,8 @@ def decide_models(
         WarehouseError: the warehouse cannot be asked.
     """
     environ = {**os.environ, **project.variables}
-    models = nodes(manifest, project.vars(), environ, _large_seeds(manifest))
+    variables = project.vars()
+    models = nodes(manifest, variables, environ, _large_seeds(manifest))
     states = read_states(warehouse, models, notes)
     is_missing = any(m.name not in states for m in models if m.kind != Materialization.EPHEMERAL)
     known_ids = known_models() if is_missing else ()
@@ -78,7 +80,10 @@ def decide_models(
         decide = partial(decide, read_query=_compile(project, manifest, to_compile))
         decisions = decide()
     restated = _months_to_restate(decisions, models, states, manifest, warehouse, environ["DBT_SCHEMA"])
-    return decide(months_to_restate=restated) if restated else decisions
+    if restated:
+        decisions = decide(months_to_restate=restated)
+    hashes = test_hashes(manifest, variables, environ)
+    return with_tests(decisions, models, states, manifest, hashes, environ["DBT_SCHEMA"])
 
 
 def models_to_compile(
@@ -97,7 +102,7 @@ def models_to_compile(
         is_unread = not decision.state.columns and bool(node.build_hash)
         if decision.build and (is_below or is_unread):
             unknown[node.name] = decision
-            own = {part for part in node.data_hashes.items() if not part[0].startswith("ephemeral ")}
+            own = {part for part in node.data_hashes.items() if not part[0].startswith(EPHEMERAL)}
             is_edited = not own <= previous.data_hashes.items()
             is_asked = is_asked or (bool(previous.columns) and not is_edited)
     return [*unknown.values()] if is_asked else []
@@ -108,7 +113,7 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
     target, ids = project.target / "decide", {decision.node.id for decision in decisions}
     shutil.rmtree(target / "compiled", ignore_errors=True)
     failed = dbt_runner.invoke(
-        ["compile", "--full-refresh", "--indirect-selection", "empty", *selection(decisions)],
+        ["compile", "--full-refresh", "--indirect-selection", "empty", *selection(ids)],
         project.directory,
         target,
         {**project.variables, "SERVERLESS_MONTHS": ""},
@@ -223,7 +228,12 @@ def bytes_to_read(
         return {}
     variables = {**project.variables, "SERVERLESS_MONTHS": months_variable(building)}
     target = project.target / "plan"
-    if dbt_runner.invoke(["compile", *selection(building)], project.directory, target, variables):
+    if dbt_runner.invoke(
+        ["compile", *selection(decision.node.id for decision in building)],
+        project.directory,
+        target,
+        variables,
+    ):
         return {}
     compiled = json.loads((target / "manifest.json").read_text())["nodes"]
     sizes = {}

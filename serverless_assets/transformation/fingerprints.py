@@ -12,6 +12,9 @@ from serverless_assets.warehouse import published_schema
 
 BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
 
+# Begins the name of the part of a model that is the code of an ephemeral model.
+EPHEMERAL = "ephemeral "
+
 # Which months to build, and who asks: not what is built.
 IMMATERIAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID"})
 
@@ -126,6 +129,18 @@ def nodes(
     return _in_order(reader.node(node) for node in models.values())
 
 
+def test_hashes(
+    manifest: Mapping[str, Any], variables: Mapping[str, Any], environ: Mapping[str, str]
+) -> Mapping[str, str]:
+    """A hash of the code and the arguments of each data test, by its unique id."""
+    reader = _Reader(manifest, {}, variables, environ, {})
+    tests = [node for node in manifest["nodes"].values() if node["resource_type"] == "test"]
+    return {
+        test["unique_id"]: json_digest([reader.data_hashes(test), test.get("test_metadata")])
+        for test in tests
+    }
+
+
 def models_by_month(manifest: Mapping[str, Any]) -> Collection[str]:
     """The unique ids of the models that are built month by month."""
     reader = _Reader(manifest, {}, {}, {}, {})
@@ -159,7 +174,7 @@ class _Reader:
         upstream = list(self._upstream(node))
         ephemerals = [id for id in upstream if self._is_ephemeral(id)]
         parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
-        own_hashes = self._data_hashes(node)
+        own_hashes = self.data_hashes(node)
         filtered: list[str] = []
         # With these words, a batch may read other batches, or a parent without dbt's filter.
         if kind == Materialization.MICROBATCH and not re.search(
@@ -172,7 +187,7 @@ class _Reader:
             data_hashes={
                 **own_hashes,
                 **{
-                    f"ephemeral {self.names[id]}": json_digest(self._data_hashes(models[id]))
+                    f"{EPHEMERAL}{self.names[id]}": json_digest(self.data_hashes(models[id]))
                     for id in ephemerals
                 },
             },
@@ -239,7 +254,7 @@ class _Reader:
             if self._is_ephemeral(id):
                 yield from self._upstream(self.manifest["nodes"][id])
 
-    def _data_hashes(self, node: Mapping[str, Any]) -> dict[str, str]:
+    def data_hashes(self, node: Mapping[str, Any]) -> dict[str, str]:
         """A hash of each part of a model, but for the ephemeral models that it selects from."""
         config = {key: value for key, value in node["config"].items() if key not in IMMATERIAL_CONFIG}
         contract = config.pop("contract", None) or {}

@@ -1,7 +1,7 @@
 """A dbt build: its arguments, from what was decided, and its results, from dbt's events. Pure."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -14,27 +14,26 @@ from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State
 
 
-def build_arguments(building: Sequence[BuildDecision], now: datetime) -> Sequence[str]:
-    """The arguments of a dbt build of these models and the tests that can be run on them.
+def build_arguments(building: Sequence[BuildDecision], tests: Iterable[str], now: datetime) -> Sequence[str]:
+    """The arguments of a dbt build of these models and of the tests with these unique ids.
 
     Incremental models are built from all rows: dbt's own way follows new rows, not corrected ones. Those that
     are built by months, and those whose rows cannot be computed again, say so in their config; microbatch
     models are told by `batches_of`.
 
-    Tests that also read a model further down wait for it to be built: its rows are still the old ones.
-    Unit tests are about the code, and run in its own tests.
+    Unit tests are about the code, and run in its own tests: without their ids, none is selected.
     """
     return [
-        *("build", "--exclude-resource-type", "unit_test", "--indirect-selection", "buildable"),
+        *("build", "--indirect-selection", "empty"),
         *("--full-refresh", NO_JSON),
         *_event_times(building, now),
-        *selection(building),
+        *selection([*(decision.node.id for decision in building), *tests]),
     ]
 
 
-def selection(decisions: Iterable[BuildDecision]) -> Sequence[str]:
-    """What selects just these models."""
-    return ["--select", *(f"fqn:{decision.node.id}" for decision in decisions)]
+def selection(ids: Iterable[str]) -> Sequence[str]:
+    """What selects just the nodes with these unique ids."""
+    return ["--select", *(f"fqn:{id}" for id in ids)]
 
 
 def months_variable(building: Iterable[BuildDecision]) -> str:
@@ -86,26 +85,30 @@ class Results:
             self.statuses[node] = str(result["status"])
             self.messages[node] = in_a_line(str(result.get("message") or result["status"]))
 
-    def names(self) -> Collection[str]:
-        """The names of the nodes that dbt came to the end of."""
-        return {self.manifest["nodes"][id]["name"] for id in self.statuses if id in self.manifest["nodes"]}
-
-    def status(self, id: str) -> Literal["failed", "skipped"]:
+    def status(self, decision: BuildDecision) -> Literal["failed", "skipped"]:
         """How a model for which there is a `reason` is reported."""
-        return "skipped" if self.statuses.get(id, SKIPPED) == SKIPPED else "failed"
+        is_skipped = self.statuses.get(decision.node.id, SKIPPED) == SKIPPED
+        return "skipped" if is_skipped and not self.reason_of_tests(decision) else "failed"
 
-    def reason(self, id: str) -> str | None:
-        """Why a model is not what was planned; None if it is, or if dbt never came to it."""
-        status = self.statuses.get(id)
+    def reason(self, decision: BuildDecision) -> str | None:
+        """Why a model is not what was planned; None if it is, or if dbt never came to it.
+
+        The checks of an asset say themselves that they failed.
+        """
+        id, status = decision.node.id, self.statuses.get(decision.node.id)
         if status == "success":
-            failed = [self._name(test) for test in self._failed_tests(id) if not self._is_attached(test)]
-            return f"tests failed: {', '.join(sorted(failed))}" if failed else None
+            return self.reason_of_tests(decision)
         if status and status != SKIPPED:
             return self.messages[id]
         causes = self._causes(id)
         if causes:
             return f"skipped: {'; '.join(causes)}"
         return "skipped: dbt did not run it" if status == SKIPPED else None
+
+    def reason_of_tests(self, decision: BuildDecision) -> str | None:
+        """Which tests of a model failed that are no check of an asset."""
+        tests = [test for test in decision.tests if self._is_failed(test.id) and not self._is_check(test.id)]
+        return f"tests failed: {', '.join(sorted(test.name for test in tests))}" if tests else None
 
     def summary(self) -> str:
         """What failed, by name; empty if dbt failed without coming to the end of a node."""
@@ -122,17 +125,19 @@ class Results:
         return "; ".join(parts)
 
     def states(self, decisions: Iterable[BuildDecision], finished: bool) -> Mapping[str, State]:
-        """What to keep with each relation that was built, by name. `finished`: dbt came to its own end.
+        """What to keep with each relation that was built or tested, by name. `finished`: dbt came to its end.
 
-        A model whose tests failed, or did not run because the build was stopped, is marked as dirty;
-        also one that was reused, and whose test failed because of a model that was built.
+        A model that was built, and whose tests failed, or did not run because the build was stopped, is
+        marked as dirty. The tests of a reused one that failed run again in the next run.
         """
+        decisions = [*decisions]
+        versions = {decision.node.name: decision.state.version for decision in decisions}
         states = {}
         for decision in decisions:
-            is_built = self.statuses.get(decision.node.id) == "success"
-            state = self._state(decision, self._tests[decision.node.id], finished or not decision.build)
-            if is_built or (not decision.build and state.dirty_reason):
-                states[decision.node.name] = state
+            if self.statuses.get(decision.node.id) == "success":
+                states[decision.node.name] = self._state(decision, versions, finished)
+            elif not decision.build and any(test.id in self.statuses for test in decision.tests):
+                states[decision.node.name] = self._tested_state(decision, versions)
         return states
 
     @cached_property
@@ -160,25 +165,42 @@ class Results:
         return list(causes)
 
     def _failed_tests(self, id: str) -> list[str]:
-        return [test for test in self._tests[id] if self.statuses.get(test) in FAILED]
+        return [test for test in self._tests[id] if self._is_failed(test)]
 
-    def _is_attached(self, test: str) -> bool:
+    def _is_failed(self, test: str) -> bool:
+        return self.statuses.get(test) in FAILED
+
+    def _is_check(self, test: str) -> bool:
         """Whether a test is a check of one asset, which shows its own failure."""
-        node = self.manifest["nodes"][test]
-        ref = ((node["config"].get("meta") or {}).get("dagster") or {}).get("ref")
-        return bool(node.get("attached_node") or ref or len(node["depends_on"]["nodes"]) == 1)
+        node, nodes = self.manifest["nodes"][test], self.manifest["nodes"]
+        if ((node["config"].get("meta") or {}).get("dagster") or {}).get("ref"):
+            return True
+        parents = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
+        # Sources and ephemeral models are no assets of this step.
+        configs = [nodes[parent]["config"] for parent in parents if parent in nodes]
+        return len(parents) == 1 and any(c.get("materialized") != "ephemeral" for c in configs)
 
     def _name(self, id: str) -> str:
-        return str(self.manifest["nodes"][id]["name"])
+        return str((self.manifest["nodes"].get(id) or self.manifest["sources"][id])["name"])
 
-    def _state(self, decision: BuildDecision, tests: Sequence[str], finished: bool) -> State:
-        def those(*statuses: str) -> list[str]:
-            return sorted(self._name(test) for test in tests if self.statuses.get(test) in statuses)
-
-        failed = those(*FAILED)
+    def _state(self, decision: BuildDecision, versions: Mapping[str, str], finished: bool) -> State:
+        tests = self._tests[decision.node.id]
+        failed = sorted(self._name(test) for test in tests if self._is_failed(test))
         if failed:
             return State(dirty_reason=f"last tests failed: {', '.join(failed)}")
         if not finished and not all(test in self.statuses for test in tests):
             return State(dirty_reason=STOPPED)
-        rows = self.rows.get(decision.node.id)
-        return replace(decision.state, warnings=those("warn"), rows=rows)
+        state = self._tested_state(decision, versions)
+        return replace(state, rows=self.rows.get(decision.node.id))
+
+    def _tested_state(self, decision: BuildDecision, versions: Mapping[str, str]) -> State:
+        """The state of a model with the tests that warned of it, and those that need not run again."""
+        statuses = {test.name: self.statuses[test.id] for test in decision.tests if test.id in self.statuses}
+        warnings = {*decision.state.warnings} - statuses.keys()
+        warnings |= {name for name, status in statuses.items() if status == "warn"}
+        passed = [
+            test.key(versions)
+            for test in decision.tests
+            if not test.is_due or self.statuses.get(test.id) in ("pass", "warn")
+        ]
+        return replace(decision.state, warnings=sorted(warnings), tests=sorted(filter(None, passed)))

@@ -12,11 +12,34 @@ from dataclasses import dataclass, field, replace
 
 from serverless_assets.hashing import json_digest
 from serverless_assets.months import name_months
-from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node
 from serverless_assets.transformation.relation_states import ROWS, UNSURE, QueryColumns, State
 
 # Reads the query of a model whose parents have these columns, by name; empty if it is not compiled.
 ReadQuery = Callable[[Node, Mapping[str, Sequence[str]]], QueryColumns]
+
+
+@dataclass(frozen=True)
+class DataTest:
+    """A data test of dbt, by unique id, and whether it has to run.
+
+    `code_hash` is that of its code and arguments, `versions` are those of the relations that it reads.
+    """
+
+    id: str
+    name: str
+    code_hash: str
+    versions: Mapping[str, str]
+    is_due: bool = True
+
+    def key(self, built: Mapping[str, str]) -> str:
+        """Return what it says that the test passed; empty if it is not known what it reads.
+
+        Args:
+            built: the versions of relations that were built since the decision.
+        """
+        versions = {name: built.get(name, version) for name, version in self.versions.items()}
+        return json_digest([self.code_hash, versions]) if all(versions.values()) else ""
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,7 @@ class BuildDecision:
 
     `state` is what to keep with the relation once it is built, from relations with the states `inputs`. A
     reused one keeps its own, unless that `is_renewed`: a parent is new, and what it reads of it is the same.
+    `tests` are the data tests about it.
     """
 
     node: Node
@@ -34,6 +58,7 @@ class BuildDecision:
     months: tuple[str, ...] | None = None
     inputs: Mapping[str, State] = field(default_factory=dict)
     is_renewed: bool = False
+    tests: Sequence[DataTest] = ()
 
 
 def decide_builds(
@@ -100,7 +125,11 @@ def decide_builds(
             kept = previous
             if node.kind != Materialization.STATEFUL:
                 kept = replace(
-                    state, built_by=previous.built_by, warnings=previous.warnings, rows=previous.rows
+                    state,
+                    built_by=previous.built_by,
+                    warnings=previous.warnings,
+                    rows=previous.rows,
+                    tests=previous.tests,
                 )
             expected[node.name] = kept
             decisions.append(
@@ -215,7 +244,7 @@ def expected_state(
             for name, columns in columns_read(query).items()
         }
         # The ephemeral models that it selects from are in its query, as far as it reads them.
-        own = {part: hash for part, hash in node.data_hashes.items() if not part.startswith("ephemeral ")}
+        own = {part: hash for part, hash in node.data_hashes.items() if not part.startswith(EPHEMERAL)}
         code = json_digest([own, [*query.items()]])
     # The parents of which rows of one month are read for the rows of that month.
     months_by_parent = {

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -10,7 +11,7 @@ from serverless_assets.transformation.invocation import (
     build_arguments,
     months_variable,
 )
-from serverless_assets.transformation.rebuild_rules import BuildDecision
+from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
 
 STATE = State("v2", data_hashes={"SQL": "1"}, built_by="run-2")
@@ -63,7 +64,8 @@ def test_a_sound_model_keeps_what_it_was_built_from():
 
 
 def test_a_warning_is_kept_with_it():
-    found = states({"model.orders": "success", "test.unique": "warn", "test.agree": "pass"})
+    orders = replace(decision("orders"), tests=[DataTest("test.unique", "unique", "code", {})])
+    found = states({"model.orders": "success", "test.unique": "warn", "test.agree": "pass"}, [orders])
     assert found["orders"].warnings == ["unique"]
 
 
@@ -87,11 +89,13 @@ def test_a_model_that_was_not_built_keeps_its_note(status):
     assert states({"model.orders": status}) == {}
 
 
-def test_a_reused_model_whose_test_now_fails_is_dirty():
-    decisions = [decision("orders"), decision("cities", build=False)]
-    found = states({"model.orders": "success", "test.agree": "fail"}, decisions)
-    assert {stored.dirty_reason for stored in found.values()} == {"last tests failed: agree"}
-    assert found.keys() == {"orders", "cities"}
+def test_a_test_that_failed_is_not_kept_with_a_reused_model():
+    tests = [DataTest(f"test.{name}", name, "code", {"cities": "v2"}) for name in ("unique", "agree")]
+    decisions = [decision("orders"), replace(decision("cities", build=False), tests=tests)]
+    statuses = {"model.orders": "success", "test.unique": "pass", "test.agree": "fail"}
+    found = states(statuses, decisions)
+    assert found["orders"].dirty_reason == "last tests failed: agree"
+    assert found["cities"].tests == [tests[0].key({})]
 
 
 def test_a_reused_model_is_left_alone_otherwise():
@@ -100,7 +104,7 @@ def test_a_reused_model_is_left_alone_otherwise():
 
 
 def test_dbt_is_told_the_models_by_their_unique_ids():
-    arguments = build_arguments([decision("orders"), decision("cities")], NOW)
+    arguments = build_arguments([decision("orders"), decision("cities")], [], NOW)
     assert arguments[-3:] == ["--select", "fqn:model.orders", "fqn:model.cities"]
 
 
@@ -121,7 +125,7 @@ def test_months_are_told_for_the_models_that_are_built_by_month():
 )
 def test_batches_are_given_as_one_range_that_holds_the_months_to_build(months, start, end):
     batches = decision("orders", months=months, kind=Materialization.MICROBATCH, begin="2025-01-15")
-    arguments = build_arguments([batches, decision("cities")], NOW)
+    arguments = build_arguments([batches, decision("cities")], [], NOW)
     at = arguments.index("--event-time-start")
     assert arguments[at : at + 4] == ["--event-time-start", start, "--event-time-end", end]
     assert batches_of([batches, decision("cities")]) == ["model.orders"]
@@ -130,5 +134,5 @@ def test_batches_are_given_as_one_range_that_holds_the_months_to_build(months, s
 
 def test_without_batches_to_build_dbt_is_given_no_range():
     whole = decision("orders", kind=Materialization.MICROBATCH, begin="2025-01-15")
-    assert "--event-time-start" not in build_arguments([whole], NOW)
+    assert "--event-time-start" not in build_arguments([whole], [], NOW)
     assert batches_of([whole]) == []
