@@ -4,10 +4,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from serverless_assets.hashing import json_digest
 from serverless_assets.transformation.manifest import is_model, relation_name
+from serverless_assets.transformation.normalised_code import normalised
 from serverless_assets.warehouse import published_schema
 
 BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
@@ -18,29 +20,8 @@ EPHEMERAL = "ephemeral "
 # Which months to build, and who asks: not what is built.
 IMMATERIAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID"})
 
-_TOKENS = re.compile(
-    r"""(?P<kept>'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)   # text and quoted names, to the letter
-      | (?P<nothing>\{\#(?!-).*?(?<!-)\#\})                 # a comment of Jinja's; with a dash it takes more
-      | (?P<blank>(?:\s|--[^\n]*|/\*.*?\*/)+)""",
-    re.VERBOSE | re.DOTALL,
-)
-# With these, quotes may begin and end elsewhere than the pattern above thinks.
-_HARD_TO_READ = re.compile(r"""\\|\$\$|'''|\"\"\"""")
-
 _VARIABLE = re.compile(r"""\bvar\(\s*(?:(['"])(?P<name>[^'"]+)\1)?""")
 _ENVIRONMENT_VARIABLE = re.compile(r"""\benv_var\(\s*(?:(['"])(?P<name>[^'"]+)\1)?""")
-
-
-def normalised(code: str) -> str:
-    """The code without what no warehouse sees: comments, and white space beyond one blank.
-
-    A comment is worth nothing to those who read the table, and rebuilding everything downstream costs. Code
-    in which quotes are hard to tell is left to the letter: it is built once too often rather than not at all.
-    """
-    if _HARD_TO_READ.search(code):
-        return code
-    without = _TOKENS.sub(lambda match: match["kept"] or ("" if match["nothing"] else " "), code)
-    return _TOKENS.sub(lambda match: match["kept"] or " ", without).strip()
 
 
 # The macro that a model calls to be built month by month, and the meta key by which another says that its
@@ -174,7 +155,7 @@ class _Reader:
         upstream = list(self._upstream(node))
         ephemerals = [id for id in upstream if self._is_ephemeral(id)]
         parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
-        own_hashes = self.data_hashes(node)
+        own_hashes = {**self.data_hashes(node), **self._hooks}
         filtered: list[str] = []
         # With these words, a batch may read other batches, or a parent without dbt's filter.
         if kind == Materialization.MICROBATCH and not re.search(
@@ -205,6 +186,15 @@ class _Reader:
             filtered=frozenset(self.names[id] for id in filtered),
             build_hash=self._build_hash(node, kind, ephemerals, own_hashes),
         )
+
+    @cached_property
+    def _hooks(self) -> Mapping[str, str]:
+        """A hash of what dbt runs before and after all models: it may create what these call."""
+        hooks: dict[str, list[Any]] = {}
+        for node in self.manifest["nodes"].values():
+            for kind in node["tags"] if node["resource_type"] == "operation" else ():
+                hooks.setdefault(f"hooks {kind}", []).append(self.data_hashes(node))
+        return {part: json_digest(hashes) for part, hashes in hooks.items()}
 
     def macro_names(self, node: Mapping[str, Any]) -> Collection[str]:
         """The names of the macros that a model uses."""

@@ -8,7 +8,8 @@ import pytest
 
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.fingerprints import Node, nodes, normalised
+from serverless_assets.transformation.fingerprints import Node, nodes
+from serverless_assets.transformation.normalised_code import normalised
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 VARIABLES = {"SERVERLESS_ENV": "local", "SERVERLESS_DUCKDB_PATH": "warehouse.duckdb", "DBT_SCHEMA": "dwh"}

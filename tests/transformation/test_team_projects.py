@@ -55,6 +55,17 @@ def test_a_schema_may_have_the_name_of_the_catalog_or_capitals(schema, team: Tea
     assert team.rows(f'select n from warehouse."{schema}".top') == [(3,)]
 
 
+def test_an_edited_hook_of_the_project_rebuilds_what_may_call_what_it_creates(team: Team):
+    macro = "{% macro create_add() %} create or replace macro dwh.add(n) as n + 1 {% endmacro %}"
+    project = BASE["dbt_project.yml"] + "on-run-start: '{{ create_add() }}'\n"
+    model = "{{ config(materialized='table') }} select dwh.add(1) as n"
+    team.write({"dbt_project.yml": project, "macros/add.sql": macro, "models/two.sql": model}).run()
+    assert team.run()["two"]["reason"] == "unchanged"
+    team.write({"macros/add.sql": macro.replace("n + 1", "n + 2")})
+    assert team.run()["two"]["reason"] == "hooks changed (on-run-start)"
+    assert team.rows("select n from dwh.two") == [(3,)]
+
+
 MONTHS = {
     "macros/incremental_by_month.sql": """
 {%- macro months() -%}
