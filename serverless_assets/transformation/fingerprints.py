@@ -268,9 +268,6 @@ class _Reader:
             if id not in self.macro_hashes:
                 self.macro_hashes[id] = json_digest(normalised(sql))
             hashes[f"macro {self._macro_name(id)}"] = self.macro_hashes[id]
-        for id in node["depends_on"].get("nodes", ()):
-            if function := (self.manifest.get("functions") or {}).get(id):
-                hashes[f"function {function['name']}"] = json_digest(function.get("raw_code"))
         own_macros = [sql for id, sql in macros.items() if not _is_built_in(id)]
         if any("meta" in text for text in (code, *own_macros)):
             # Elsewhere, meta is documentation.

@@ -18,6 +18,7 @@ from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.manifest import parsed_manifest
 from serverless_assets.transformation.profiles import read_yaml
+from serverless_assets.transformation.refusals import refuse_project
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Project:
 
         Raises:
             ManifestError: the project cannot be parsed.
+            ProjectRefused: it declares what cannot be built.
         """
         path, state = self.target / "manifest.json", self.target / "manifest.state"
         state_hash = project_state(self.directory, self.variables)
@@ -64,6 +66,7 @@ class Project:
                 failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
+                refuse_project(parsed_manifest(path.read_bytes()), self.variables)
                 write_atomically(state, f"{state_hash} {file_digest(path)}".encode())
         return path
 
@@ -77,8 +80,7 @@ class Project:
         contents = [path.read_bytes() for path in files if path.is_file()]
         if not any(re.search(rb"^packages\s*:", content, re.MULTILINE) for content in contents):
             return False
-        settings = read_yaml(self.directory / "dbt_project.yml")
-        folder = self.directory / (settings.get("packages-install-path") or "dbt_packages")
+        folder = packages_folder(self.directory)
         note, content_hash = folder / ".installed", hashlib.sha256(b"\n".join(contents)).hexdigest()
         to_install = note.read_text() != content_hash if note.exists() else not folder.exists()
         if to_install:
@@ -86,7 +88,7 @@ class Project:
             if failed:
                 raise ManifestError(f"The packages of the dbt project cannot be installed: {failed}")
         if to_install or not note.exists():
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(note, content_hash.encode())
         return to_install
 
@@ -157,15 +159,23 @@ def project_files(directory: Path) -> set[Path]:
     """Every file that dbt may read: all in the project's folder, and in folders beside it that it names."""
     settings = read_yaml(directory / "dbt_project.yml")
     outside = [directory / path for key in PATHS for path in settings.get(key) or ()]
+    outside.append(packages_folder(directory))
     return {
         *_walk(directory, WRITTEN_FOLDERS),
         *(file for folder in outside for file in _walk(folder, frozenset())),
     }
 
 
+def packages_folder(directory: Path) -> Path:
+    """The folder that `dbt deps` installs packages into."""
+    settings = read_yaml(directory / "dbt_project.yml")
+    return directory / (settings.get("packages-install-path") or "dbt_packages")
+
+
 def project_vars(directory: Path) -> Mapping[str, Any]:
     """The value of each var in the project and its packages; all of them if packages have their own."""
-    folders = [directory, *sorted(path.parent for path in directory.glob("dbt_packages/*/dbt_project.yml"))]
+    packages = packages_folder(directory).glob("*/dbt_project.yml")
+    folders = [directory, *sorted(path.parent for path in packages)]
     values: dict[str, list[Any]] = {}
     for folder in folders:
         for name, value in (read_yaml(folder / "dbt_project.yml").get("vars") or {}).items():

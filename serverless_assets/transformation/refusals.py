@@ -1,0 +1,110 @@
+"""What a dbt project may declare that a run cannot build: refused as soon as the project is parsed. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from serverless_assets.errors import UserError
+from serverless_assets.ingestion.catalog import is_raw_table
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
+from serverless_assets.transformation.asset_keys import asset_key
+from serverless_assets.transformation.manifest import is_model, relation_key
+
+
+class ProjectRefused(UserError):
+    """The dbt project declares what cannot be built; the message names each file."""
+
+
+def refuse_project(manifest: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+    """Refuse a project that dbt parses, and that runs could not build.
+
+    Args:
+        manifest: that of the project.
+        variables: those that dbt is run with, which say where its warehouse is.
+
+    Raises:
+        ProjectRefused: with a sentence for each mistake.
+    """
+    mistakes = [*_names(manifest), *_raw_tables(manifest), *_functions(manifest)]
+    if duckdb_file := variables.get("SERVERLESS_DUCKDB_PATH"):
+        mistakes += _databases(manifest, Path(duckdb_file).stem)
+    if mistakes:
+        raise ProjectRefused(name_some(mistakes, NAMES_IN_A_LINE, "\n"))
+
+
+def _described(node: Mapping[str, Any]) -> str:
+    return f"{node['original_file_path']}: the {node['resource_type']} {node['name']}"
+
+
+def _models(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The models that are assets, in the order of their files."""
+    for node in sorted(manifest["nodes"].values(), key=lambda node: str(node["original_file_path"])):
+        if is_model(node) and node["config"].get("materialized") != "ephemeral":
+            yield node
+
+
+def _names(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Names that Dagster does not take, and those that it does not tell apart."""
+    by_identifier: dict[str, Mapping[str, Any]] = {}
+    for node in _models(manifest):
+        key = asset_key(node)
+        identifier = key.to_python_identifier()
+        if not re.fullmatch(r"\w+", identifier, re.ASCII):
+            yield (
+                f"{_described(node)} has the asset key {key.to_user_string()!r}, and Dagster takes "
+                "letters of ASCII, digits, `_`, `-` and `.`. Rename it; `alias` keeps the name of its table."
+            )
+        elif other := by_identifier.get(identifier):
+            yield (
+                f"{_described(node)} and the {other['resource_type']} {other['name']} are "
+                f"both {identifier!r} to Dagster. Rename one of them; `alias` keeps the name of its table."
+            )
+        by_identifier.setdefault(identifier, node)
+    models = {node["unique_id"] for node in _models(manifest)}
+    for node in manifest["nodes"].values():
+        if node["resource_type"] != "test" or re.fullmatch(r"\w+", node["name"], re.ASCII):
+            continue
+        # A test of several models is not a check.
+        parents = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
+        if len(parents) == 1 and models.issuperset(parents):
+            yield (
+                f"{_described(node)} has a name that Dagster does not take for a check: write it with "
+                "letters of ASCII, digits and `_`."
+            )
+
+
+def _raw_tables(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Raw tables that would be loaded into the relation of a model, or that have the asset key of one."""
+    relations = {relation_key(node): node for node in _models(manifest)}
+    keys = {asset_key(node): node for node in _models(manifest)}
+    for source in filter(is_raw_table, manifest["sources"].values()):
+        if model := relations.get(relation_key(source)) or keys.get(asset_key(source)):
+            yield (
+                f"{source['original_file_path']}: the raw table {source['identifier']} has the name of the "
+                f"{model['resource_type']} {model['name']} ({model['original_file_path']}). Rename the "
+                "latter, or remove the `key` of the source, if something else loads it."
+            )
+
+
+def _functions(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Models that call a function of the folder functions/, which runs do not create."""
+    functions = manifest.get("functions") or {}
+    for node in manifest["nodes"].values():
+        called = [functions[id] for id in node["depends_on"].get("nodes", ()) if id in functions]
+        for function in called:
+            yield (
+                f"{_described(node)} calls the function {function['name']} "
+                f"({function['original_file_path']}), and runs do not create functions. "
+                "Write it as a macro, or create it in `on-run-start`."
+            )
+
+
+def _databases(manifest: Mapping[str, Any], database: str) -> Iterator[str]:
+    """Models outside of the one database that a DuckDB file is."""
+    for node in _models(manifest):
+        if str(node["database"] or database).lower() != database.lower():
+            yield (
+                f"{_described(node)} has the database {node['database']!r}, and the DuckDB file is one "
+                f"database, {database!r}. Use `+schema` instead of `+database`."
+            )

@@ -1,0 +1,83 @@
+"""A project that dbt parses and that cannot be built is refused before anything is built, by plan as well."""
+
+import json
+
+import pytest
+
+from serverless_assets.transformation.refusals import ProjectRefused
+from tests.transformation.team import BASE, Team
+
+TABLE = "{{ config(materialized='table') }} select 1 as id"
+
+
+def refusal(team: Team, files: dict[str, str]) -> str:
+    team.write(files)
+    for _ in range(2):
+        # What a run, a plan and the UI begin with. It is refused as long as it is as it is.
+        with pytest.raises(ProjectRefused) as refused:
+            team.project.manifest()
+    return str(refused.value)
+
+
+def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
+    names = {"unique": {"name": "größe-unique"}}
+    tests = {"models": [{"name": "my_model", "columns": [{"name": "id", "data_tests": [names]}]}]}
+    files = {
+        "models/größe.sql": TABLE,
+        "models/my-model.sql": TABLE,
+        "models/my_model.sql": TABLE,
+        "models/tests.yml": json.dumps(tests, ensure_ascii=False),
+        "models/elsewhere.sql": "{{ config(database='other') }} select 1 as id",
+        "models/raw.yml": BASE["models/raw.yml"].replace("meta: {", "meta: {key: [id], "),
+        "models/RAW.sql": "{{ config(alias='RAW_orders', materialized='table') }} select 1 as id",
+    }
+    lines = refusal(team, files).splitlines()
+    assert sorted(lines) == [
+        "models/elsewhere.sql: the model elsewhere has the database 'other', and the DuckDB file is one "
+        "database, 'warehouse'. Use `+schema` instead of `+database`.",
+        "models/größe.sql: the model größe has the asset key 'größe', and Dagster takes letters of "
+        "ASCII, digits, `_`, `-` and `.`. Rename it; `alias` keeps the name of its table.",
+        "models/my_model.sql: the model my_model and the model my-model are both 'my_model' to Dagster. "
+        "Rename one of them; `alias` keeps the name of its table.",
+        "models/raw.yml: the raw table raw_orders has the name of the model RAW (models/RAW.sql). "
+        "Rename the latter, or remove the `key` of the source, if something else loads it.",
+        "models/tests.yml: the test größe-unique has a name that Dagster does not take for a check: write "
+        "it with letters of ASCII, digits and `_`.",
+    ]
+    for name in ("größe.sql", "my-model.sql", "elsewhere.sql", "RAW.sql", "tests.yml"):
+        (team.directory / "models" / name).unlink()
+    assert team.project.manifest().exists()
+
+
+def test_a_function_that_runs_do_not_create_is_refused_with_the_model_that_calls_it(team: Team):
+    function = {
+        "name": "plus",
+        "arguments": [{"name": "n", "data_type": "int"}],
+        "returns": {"data_type": "int"},
+    }
+    files = {
+        "functions/plus.sql": "n + 1",
+        "functions/plus.yml": json.dumps({"functions": [function]}),
+        "models/two.sql": "{{ config(materialized='table') }} select {{ function('plus') }}(1) as id",
+    }
+    assert refusal(team, files).startswith(
+        "models/two.sql: the model two calls the function plus (functions/plus.sql), and runs do "
+        "not create functions."
+    )
+
+
+def test_the_vars_of_a_package_in_another_folder_are_those_that_models_read(team: Team):
+    package = "name: helper\nversion: '1.0.0'\nvars: {helper: {least: 1}}\n"
+    settings = BASE["dbt_project.yml"] + "packages-install-path: ../installed\n"
+    team.write(
+        {
+            "dbt_project.yml": settings,
+            "packages.yml": "packages: [{local: local_package}]",
+            "local_package/dbt_project.yml": package,
+            "local_package/models/small.sql": "select {{ var('least') }} as n",
+        }
+    )
+    before = team.project.manifest().read_bytes()
+    assert team.project.vars()["least"] == ["helper", 1]
+    team.write({"local_package/models/small.sql": "select 2 + {{ var('least') }} as n"})
+    assert team.project.manifest().read_bytes() != before
