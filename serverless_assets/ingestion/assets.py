@@ -82,15 +82,14 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         inputs = run_inputs.checked()
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
         checks = CheckRunner(context, publisher.warehouse, first_month.replace(day=1))
-        with as_failure():
+        with as_failure(), publisher.warehouse.connected():
             if isinstance(inputs.ingestion, Reuse):
                 yield from _reuse(context, selected, checks)
             elif selected:
                 url = inputs.ingestion.address
                 opened = (HttpSource(url, limits=source.limits) if url else source).open()
                 force = inputs.rebuild_all
-                warehouse = publisher.warehouse
-                with scratch_folder(publisher.home, "ingestion") as scratch, warehouse.connected():
+                with scratch_folder(publisher.home, "ingestion") as scratch:
                     yield from _reload(context, selected, opened, checks, months, scratch, force)
             yield from checks.without_loading(table for table in tables if table not in selected)
 
