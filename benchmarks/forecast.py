@@ -100,7 +100,7 @@ def run(method: str, job: dict[str, Any]) -> dict[str, Any]:
 def lag_7(days: np.ndarray, values: np.ndarray) -> float:
     calendar = np.full(int((days[-1] - days[0]).astype(int)) + 1, np.nan)
     calendar[(days - days[0]).astype(int)] = values
-    return metrics.seasonal_error(calendar)
+    return metrics.seasonal_error(calendar, 7)
 
 
 def summarize(results: dict[str, dict[str, list[dict[str, float]]]], methods: list[str]) -> None:

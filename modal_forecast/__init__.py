@@ -1,10 +1,11 @@
-"""A forecast of daily figures, and its report, that run on Modal, in a worker process or from a shell.
+"""A forecast by day, week or month, and its report, that run on Modal, in a worker process or from a shell.
 
 Pure core
     messages.py        requests and answers, and how they are put into bytes
     validation.py      the rules for a request that can be forecast
     model.py           forecast(request, log): a combination of candidates, with nested 80% and 95% intervals
     candidates/        the forecasting methods: harmonic regressions, recent levels, seasonal naives, Prophet
+    grain.py           days, weeks and months: their arithmetic, seasons and names
     series.py, calendars.py   a series on a calendar; holidays, closed days and calendar columns
     backtest.py        forecasts from earlier days, and their accuracy by metrics.py; combine.py weighs the
                        candidates by it, intervals.py makes bounds of the errors, diagnostics.py describes it

@@ -1,10 +1,12 @@
-"""Forecast any daily series from a shell: `python -m modal_forecast history.csv --out forecast.csv`."""
+"""Forecast any series from a shell: `python -m modal_forecast history.csv --out forecast.csv`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from modal_forecast.grain import DAY, GRAINS
 
 if TYPE_CHECKING:
     from modal_forecast.messages import ForecastAnswer, ForecastRequest
@@ -23,7 +25,10 @@ def main(arguments: Sequence[str] | None = None, remote: Callable[[bytes], bytes
 
     try:
         check_outputs(options)
-        request = ForecastRequest(read_history(options.history), options.horizon, options.country)
+        grain = GRAINS[options.grain]
+        horizon = grain.horizon if options.horizon is None else options.horizon
+        history = read_history(options.history)
+        request = ForecastRequest(history, horizon, options.country, grain=grain.name)
         if remote:
             answer = ForecastAnswer.from_bytes(remote(request.to_bytes()))
         else:
@@ -43,13 +48,20 @@ class OutputError(ValueError):
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m modal_forecast", description="Forecast a daily series, with 80% and 95% intervals."
+        prog="python -m modal_forecast",
+        description="Forecast a series of days, weeks or months, with 80% and 95% intervals.",
     )
     parser.add_argument(
-        "history", type=Path, help="a CSV with the columns ds (day) and y (value; empty if missing)"
+        "history",
+        type=Path,
+        help="a CSV with the columns ds (a date of the day, week or month) and y (empty if missing)",
     )
     parser.add_argument(
-        "--horizon", type=int, default=180, metavar="DAYS", help="days to forecast (default: 180)"
+        "--grain", choices=list(GRAINS), default=DAY.name, help="what a row is of (default: day)"
+    )
+    horizons = ", ".join(grain.counted(grain.horizon) for grain in GRAINS.values())
+    parser.add_argument(
+        "--horizon", type=int, metavar="PERIODS", help=f"how far to forecast (default: {horizons})"
     )
     parser.add_argument(
         "--country", type=country_code, default="US", metavar="CODE",
@@ -115,18 +127,19 @@ def report_html(name: str, request: "ForecastRequest", answer: "ForecastAnswer")
         title=f"Forecast of {name}",
         facts=facts(answer.diagnostics),
         diagnostics=answer.diagnostics,
+        grain=GRAINS[request.grain],
     )
     return render(report)
 
 
 def facts(diagnostics: Mapping[str, Any]) -> dict[str, str]:
     """Return the diagnostics that the report shows, by their labels."""
-    of = diagnostics
+    of, plural = diagnostics, GRAINS[diagnostics["grain"]].plural
     return {
         "History": f"{of['first_ds']} to {of['last_ds']}",
-        "Days": f"{of['n_history']:,} with a value, {of['n_missing']:,} missing",
+        plural.capitalize(): f"{of['n_history']:,} with a value, {of['n_missing']:,} missing",
         "Holidays": str(of["country"] or "none"),
-        "Clipped at zero": f"{of['clipped_days']} of {of['horizon']} days",
+        "Clipped at zero": f"{of['clipped_days']} of {of['horizon']} {plural}",
         "Took": f"{of['seconds']:.1f} s, {of['peak_memory_mib']:.0f} MiB at most",
         "Versions": ", ".join(f"{library} {number}" for library, number in of["versions"].items()),
     }
@@ -134,10 +147,12 @@ def facts(diagnostics: Mapping[str, Any]) -> dict[str, str]:
 
 def summary(options: argparse.Namespace, answer: "ForecastAnswer") -> str:
     days, of = answer.forecast["ds"], answer.diagnostics
+    grain = GRAINS[of["grain"]]
     files = ", ".join(str(path) for path in (options.out, options.html) if path)
     return (
-        f"{of['horizon']} days forecast, {days[0]} to {days[-1]}, from {of['n_history']:,} days of history "
-        f"({of['n_missing']:,} missing): {answer.forecast['yhat'].to_numpy().mean():,.6g} a day on average. "
+        f"{grain.counted(of['horizon'])} forecast, {days[0]} to {days[-1]}, from "
+        f"{grain.counted(of['n_history'])} of history ({of['n_missing']:,} missing): "
+        f"{answer.forecast['yhat'].to_numpy().mean():,.6g} a {grain.name} on average. "
         f"{of['seconds']:.1f} s, {of['peak_memory_mib']:.0f} MiB. Wrote {files}."
     )
 

@@ -57,14 +57,21 @@ def forecast(request: bytes, code: str, cores: int = 1) -> dict[str, Any]:
 
 @app.local_entrypoint()
 def main(
-    history: str, out: str = "forecast.csv", html: str = "", horizon: int = 180, country: str = "US"
+    history: str,
+    out: str = "forecast.csv",
+    html: str = "",
+    horizon: int = 0,
+    country: str = "US",
+    grain: str = "day",
 ) -> None:
     """Forecast a CSV file on Modal, without a deploy: see `python -m modal_forecast --help`."""
     from modal_forecast.__main__ import main as run
 
-    options = ["--out", out, "--horizon", str(horizon), "--country", country]
+    options = ["--out", out, "--country", country, "--grain", grain]
+    options += ["--horizon", str(horizon)] if horizon else []
+    options += ["--html", html] if html else []
     exit_code = run(
-        [history, *options, *(["--html", html] if html else [])],
+        [history, *options],
         lambda request: forecast.remote(request, code_version())["answer"],
     )
     if exit_code:

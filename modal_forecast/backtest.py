@@ -12,21 +12,29 @@ import numpy as np
 
 from modal_forecast import metrics
 from modal_forecast.calendars import CalendarColumns
-from modal_forecast.candidates import BASELINES, Inputs, fit_candidates, prepare_inputs
+from modal_forecast.candidates import Inputs, fit_candidates, prepare_inputs
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.series import Series
 
 # More did not choose better, and each takes 30 to 60 ms of cpu on five years.
 MAX_ORIGINS = 6
-MIN_STEP = 14
+MIN_STEP_DAYS = 14
 # Further back the series is shorter, and was perhaps another.
-MAX_SPAN = 450
+MAX_SPAN_DAYS = 450
 # An origin keeps enough of the history to be forecast as the whole will be.
-MIN_TRAINING_SHARE, MIN_TRAINING = 0.45, 7
+MIN_TRAINING_SHARE = 0.45
 # The share that is tested of a history too short for the horizon.
-SHORT_TEST_SHARE, MIN_TEST = 1 / 3, 7
+SHORT_TEST_SHARE = 1 / 3
 
 Forecasts = Sequence[np.ndarray | None]
-NAIVE_MEANING = {"seasonal_naive_7": "last week's same days", "seasonal_naive_364": "last year's same days"}
+NAIVE_MEANING = {
+    "seasonal_naive_7": "last week's same days",
+    "seasonal_naive_364": "last year's same days",
+    "naive_1_week": "the last week",
+    "seasonal_naive_52_weeks": "last year's same weeks",
+    "naive_1_month": "the last month",
+    "seasonal_naive_12_months": "last year's same months",
+}
 # A mean of two forecasts often errs less than both, so a naive that did better need not have all of it.
 NAIVE_SHARES = (0.0, 0.25, 0.5, 0.75)
 # From fewer origins that share no day, an error a quarter larger than that of the naive is luck as often as
@@ -38,7 +46,7 @@ PROOF_ORIGINS, UNPROVEN_MARGIN = 2.0, 0.25
 class Origin:
     """What was forecast at one origin.
 
-    index: days of history that were used. actual: the days after it, NaN where missing.
+    index: periods of history that were used. actual: the values after it, NaN where missing.
     forecasts: candidate -> forecasts, of the length of `actual`. scale: metrics.seasonal_error().
     """
 
@@ -46,24 +54,27 @@ class Origin:
     actual: np.ndarray
     forecasts: Mapping[str, np.ndarray]
     scale: float
+    grain: Grain = DAY
 
     def baseline(self, name: str) -> np.ndarray:
-        """A seasonal naive; last week's days stand in for last year's where there is less than a year."""
-        return self.forecasts.get(name, self.forecasts["seasonal_naive_7"])
+        """A seasonal naive; that of the shorter lag stands in for last year's of less than a year."""
+        return self.forecasts.get(name, self.forecasts[next(iter(self.grain.naives))])
 
     def error(self, forecast: np.ndarray) -> float:
         """Mean absolute error, in the unit of the history."""
         return metrics.mae(self.actual, forecast)
 
 
-def choose_origins(length: int, horizon: int) -> tuple[list[int], int]:
-    """Days of history at each origin, the latest first, and the days tested from each."""
-    tested = min(horizon, max(MIN_TEST, int(length * SHORT_TEST_SHARE)))
-    earliest = max(int(length * MIN_TRAINING_SHARE), MIN_TRAINING)
+def choose_origins(length: int, horizon: int, grain: Grain = DAY) -> tuple[list[int], int]:
+    """Periods of history at each origin, the latest first, and the periods tested from each."""
+    fewest = grain.windows[0]
+    tested = min(horizon, max(fewest, int(length * SHORT_TEST_SHARE)))
+    earliest = max(int(length * MIN_TRAINING_SHARE), fewest)
     latest = length - tested
     if latest < earliest:
         return [], tested
-    step = max(min(latest - earliest, MAX_SPAN) / (MAX_ORIGINS - 1), MIN_STEP)
+    span = min(latest - earliest, grain.periods(MAX_SPAN_DAYS))
+    step = max(span / (MAX_ORIGINS - 1), grain.periods(MIN_STEP_DAYS))
     origins = [int(latest - number * step) for number in range(MAX_ORIGINS)]
     return [origin for origin in origins if origin >= earliest], tested
 
@@ -72,16 +83,18 @@ def run_backtest(
     series: Series, horizon: int, calendar: CalendarColumns, holidays: Mapping[str, np.ndarray]
 ) -> list[Origin]:
     """The latest origin first; none if the history is too short or too full of holes."""
-    indices, tested = choose_origins(len(series), horizon)
+    grain = series.grain
+    indices, tested = choose_origins(len(series), horizon, grain)
     origins = []
     for index in indices:
         actual = series.values[index : index + tested]
         training = series.values[:index]
-        if (~np.isnan(training)).sum() < MIN_TRAINING or np.isnan(actual).all():
+        if (~np.isnan(training)).sum() < grain.windows[0] or np.isnan(actual).all():
             continue
         inputs = inputs_at(series, index, tested, calendar, holidays)
         forecasts = {name: fit.forecast[-tested:] for name, fit in fit_candidates(inputs).items()}
-        origins.append(Origin(index, actual, forecasts, metrics.seasonal_error(inputs.series.values)))
+        scale = metrics.seasonal_error(inputs.series.values, grain.season)
+        origins.append(Origin(index, actual, forecasts, scale, grain))
     return origins
 
 
@@ -92,14 +105,14 @@ def inputs_at(
     calendar: CalendarColumns,
     holidays: Mapping[str, np.ndarray],
 ) -> Inputs:
-    """The inputs of a candidate that knows the first `index` days and forecasts `tested` days after them."""
+    """The inputs of a candidate that knows the first `index` values and forecasts `tested` after them."""
     history = series.until(index)
-    # The days between the last value before the origin and the origin are forecast as well.
+    # The periods between the last value before the origin and the origin are forecast as well.
     return prepare_inputs(history, index - len(history) + tested, calendar, holidays)
 
 
 def independent_origins(origins: Sequence[Origin]) -> float:
-    """Return the number of origins without a common day that are worth as much: 1 + span / days tested."""
+    """Return the number of origins that are worth as much and test nothing in common: 1 + span / tested."""
     indices = [origin.index for origin in origins]
     return min(1 + (max(indices) - min(indices)) / len(origins[0].actual), float(len(origins)))
 
@@ -107,7 +120,7 @@ def independent_origins(origins: Sequence[Origin]) -> float:
 def score(origins: Sequence[Origin], forecasts: Forecasts) -> dict[str, float | int | None]:
     """Return mase, wape, bias and the number of origins of a forecast that was made at some of them.
 
-    mase: mean over origins of the mean absolute error in that of last week's same day, in the history.
+    mase: mean over origins of the mean absolute error in metrics.seasonal_error() of the history.
     wape: the sum of absolute errors as a share of the sum of absolute values.
     bias: mean of forecast less actual, as a share of the mean absolute value.
     None where a denominator is zero.
@@ -144,11 +157,11 @@ def mean_error(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> fl
 
 
 def best_baseline(origins: Sequence[Origin]) -> tuple[str, float]:
-    """The seasonal naive with the smaller error over all origins, and that error.
-
-    At an origin with less than a year of history the 364-day one repeats the last week.
-    """
-    errors = {name: mean_error(origins, [origin.baseline(name) for origin in origins]) for name in BASELINES}
+    """The seasonal naive with the smaller error over all origins, and that error."""
+    errors = {
+        name: mean_error(origins, [origin.baseline(name) for origin in origins])
+        for name in origins[0].grain.naives
+    }
     best = min(errors, key=lambda name: errors[name])
     return best, errors[best]
 
@@ -180,15 +193,16 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
     compared = f"{abs(skill):.0%} {'smaller' if skill > 0 else 'larger'} than that of repeating {repeats}"
     if naive == 0:
         compared = f"no smaller than that of repeating {repeats}, which was never wrong"
-    days = len(origins[0].actual)
+    periods = origins[0].grain.plural
+    tried = f"From {len(origins)} earlier {periods} of the history, {len(origins[0].actual)} {periods} ahead"
     if error == naive and naive > 0:
         return {
             "skill": 0.0,
             "skill_margin": skill_margin(origins),
             "beats_naive": False,
             "best_naive": name,
-            "why": f"From {len(origins)} earlier days of the history, {days} days ahead, nothing that was "
-            f"tried erred less than repeating {repeats}: that is the forecast.",
+            "why": f"{tried}, nothing that was tried erred less than repeating {repeats}: that is the "
+            "forecast.",
         }
     margin = skill_margin(origins)
     unproven = " That the history is too short to prove." if -margin <= skill < 0 else ""
@@ -197,27 +211,26 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
         "skill_margin": margin,
         "beats_naive": skill > 0,
         "best_naive": name,
-        "why": f"From {len(origins)} earlier days of the history, {days} days ahead, the forecast's error "
-        f"was {compared}, and smaller from {wins} of them.{unproven}",
+        "why": f"{tried}, the forecast's error was {compared}, and smaller from {wins} of them.{unproven}",
     }
 
 
 def skill_margin(origins: Sequence[Origin]) -> float:
-    """How far below zero a skill tells nothing yet: by nothing, or by a quarter where days tested are few."""
+    """How far below zero a skill tells nothing yet: by nothing, or by a quarter where little was tested."""
     return 0.0 if not origins or independent_origins(origins) >= PROOF_ORIGINS else UNPROVEN_MARGIN
 
 
 def naive_share(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> tuple[str, float]:
     """The better seasonal naive, and the smallest share of it that makes these forecasts no worse than it.
 
-    Zero if they are not, or nothing tells; one if only the naive itself is as good as the naive.
+    Zero if they are not, one if only the naive itself is as good as the naive; none of it without origins.
     """
     if not origins:
-        return BASELINES[0], 0.0
+        return "", 0.0
     name, naive = best_baseline(origins)
     repeated = [origin.baseline(name) for origin in origins]
     for share in NAIVE_SHARES:
-        mixed = [mix(error, days, share) for error, days in zip(forecasts, repeated, strict=True)]
+        mixed = [mix(ours, naives, share) for ours, naives in zip(forecasts, repeated, strict=True)]
         if mean_error(origins, mixed) <= naive * (1 + skill_margin(origins)):
             return name, share
     return name, 1.0

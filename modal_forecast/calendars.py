@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.series import Series, month_and_day, weekday
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -25,9 +26,6 @@ CLOSED_SHARE = 0.9
 RARE_ZERO = 0.05
 
 DAYS_OF_A_YEAR = 365.2425
-# Ten waves resolve five weeks. Shrinkage (spread falling with the root of the frequency) leaves of them what
-# the history supports; 6 and 16 did as well on most series.
-YEARLY_WAVES = 10
 # The week of summer is another than that of winter: two waves for each weekday.
 WEEK_WAVES = 2
 # The turn of the year is too short for the waves, and most of the world's series have it.
@@ -35,7 +33,7 @@ TURN_OF_YEAR = (1222, 1223, 1224, 1225, 1226, 1227, 1228, 1229, 1230, 1231, 101,
 
 # Prior standard deviations, in those of the series. Halving or doubling each changed the error by about 1%.
 WEEK_SPREAD, YEAR_SPREAD, WEEK_IN_YEAR_SPREAD = 1.0, 0.5, 0.15
-HOLIDAY_SPREAD, NEAR_HOLIDAY_SPREAD, TURN_SPREAD = 1.0, 0.3, 0.5
+TURN_SPREAD = 0.5
 
 
 def holidays_of(country: str | None, days: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -52,6 +50,17 @@ def holidays_of(country: str | None, days: np.ndarray) -> Mapping[str, np.ndarra
         if days[0] <= day <= days[-1]:
             days_by_name.setdefault(name, []).append(day)
     return {name: np.array(days_by_name[name]) for name in sorted(days_by_name)}
+
+
+def holiday_periods(country: str | None, starts: np.ndarray, grain: Grain) -> Mapping[str, np.ndarray]:
+    """English name of each holiday -> the first days of the periods that have it; none for months.
+
+    starts: the first days of periods, datetime64[D], one after the other.
+    """
+    if not grain.has_holidays or not len(starts):
+        return {}
+    days = np.arange(starts[0], starts[-1] + grain.longest_days)
+    return {name: np.unique(grain.starts(when)) for name, when in holidays_of(country, days).items()}
 
 
 @lru_cache(maxsize=4)
@@ -87,14 +96,14 @@ class ClosedDays:
 
 
 def closed_days(series: Series, holidays: Mapping[str, np.ndarray]) -> ClosedDays:
-    """When the history says that it is closed: never if it is signed or if sales are rare.
+    """When the history says that it is closed: never if it is signed, if sales are rare, or by week or month.
 
     A day below zero is one on which nothing was sold, as a day of zero is.
 
     Every weekday, if a series that used to have values had none for a quarter.
     """
     days, values = series.days, np.maximum(series.values, 0.0)
-    if series.is_signed() or not (values == 0).any():
+    if series.grain.cycle == 1 or series.is_signed() or not (values == 0).any():
         return ClosedDays()
     weekdays = tuple(day for day in range(7) if _closed_weekday(values[weekday(days) == day]))
     if len(weekdays) == 7:
@@ -140,39 +149,54 @@ class CalendarColumns:
     table: np.ndarray
     spreads: np.ndarray
     groups: Mapping[str, slice]
+    grain: Grain = DAY
 
 
-def calendar_columns(days: np.ndarray, holidays: Mapping[str, np.ndarray]) -> CalendarColumns:
-    """days: datetime64[D], one after the other. holidays: name -> days."""
-    week = np.eye(7)[weekday(days)]
-    year = _waves(days)
+def calendar_columns(
+    days: np.ndarray, holidays: Mapping[str, np.ndarray], grain: Grain = DAY
+) -> CalendarColumns:
+    """days: first days of periods, datetime64[D], one after the other. holidays: name -> such days.
+
+    What is shorter than a period has no columns.
+    """
+    year = _waves(days + (grain.longest_days - 1) // 2, grain.waves)
+    week = np.eye(7)[weekday(days)] if grain.cycle == 7 else np.empty((len(days), 0))
     seasons = year[:, : 2 * WEEK_WAVES]
     week_in_year = ((week - 1 / 7)[:, :, None] * seasons[:, None, :]).reshape(len(days), -1)
-    turn = (month_and_day(days)[:, None] == np.array(TURN_OF_YEAR)).astype(float)
-    year_spreads = YEAR_SPREAD / np.sqrt(np.repeat(np.arange(1, YEARLY_WAVES + 1), 2))
+    turn = _turn_of_year(days, grain)
+    year_spreads = YEAR_SPREAD / np.sqrt(np.repeat(np.arange(1, grain.waves + 1), 2))
     parts = [
-        ("week", week, np.full(7, WEEK_SPREAD)),
+        ("week", week, np.full(week.shape[1], WEEK_SPREAD)),
         ("year", year, year_spreads),
         ("week in year", week_in_year, np.full(week_in_year.shape[1], WEEK_IN_YEAR_SPREAD)),
-        ("turn of year", turn, np.full(turn.shape[1], TURN_SPREAD)),
+        # The days that a week has of it count together as much as one day does.
+        ("turn of year", turn, np.full(turn.shape[1], TURN_SPREAD / np.sqrt(grain.longest_days))),
     ]
-    around = np.array([HOLIDAY_SPREAD, NEAR_HOLIDAY_SPREAD, NEAR_HOLIDAY_SPREAD])
+    around = np.array(grain.holiday_spreads)
     for name, when in holidays.items():
-        # The holiday, the day before it, the day after it.
-        columns = [np.isin(days, when + shift) for shift in (0, -1, 1)]
+        # The holiday, the period before it, the period after it.
+        columns = [np.isin(days, grain.starts(when, shift)) for shift in (0, -1, 1)[: len(around)]]
         parts.append((name, np.stack(columns, axis=1).astype(float), around))
     ends = np.cumsum([part.shape[1] for _, part, _ in parts])
     groups = {
         name: slice(int(end) - part.shape[1], int(end))
         for (name, part, _), end in zip(parts, ends, strict=True)
     }
-    return CalendarColumns(
-        days, np.hstack([part for _, part, _ in parts]), np.concatenate([sd for _, _, sd in parts]), groups
-    )
+    table, spreads = np.hstack([part for _, part, _ in parts]), np.concatenate([sd for _, _, sd in parts])
+    return CalendarColumns(days, table, spreads, groups, grain)
 
 
-def _waves(days: np.ndarray) -> np.ndarray:
-    """cos and sin of each wave in turn, the slowest first: (days, 2 * YEARLY_WAVES)."""
+def _turn_of_year(days: np.ndarray, grain: Grain) -> np.ndarray:
+    """For each of the days around the turn of the year whether a period has it; none for months."""
+    if not grain.has_holidays:
+        return np.empty((len(days), 0))
+    every_day = (days[:, None] + np.arange(grain.longest_days)).reshape(-1)
+    is_turn = month_and_day(every_day)[:, None] == np.array(TURN_OF_YEAR)
+    return is_turn.reshape(len(days), grain.longest_days, -1).any(axis=1).astype(float)
+
+
+def _waves(days: np.ndarray, waves: int) -> np.ndarray:
+    """cos and sin of each wave in turn, the slowest first: (days, 2 * waves)."""
     phase = 2 * np.pi * (days.astype(int) / DAYS_OF_A_YEAR)
-    angles = phase[:, None] * np.arange(1, YEARLY_WAVES + 1)
+    angles = phase[:, None] * np.arange(1, waves + 1)
     return np.stack([np.cos(angles), np.sin(angles)], axis=2).reshape(len(days), -1)

@@ -9,13 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from modal_forecast.backtest import MIN_TEST, Origin, independent_origins
+from modal_forecast.backtest import Origin, independent_origins
 from modal_forecast.candidates import BASELINES
 
 # Weights as one over the squared error. 2 to 6 did equally well; 2 stays closer to equal weights.
 POWER = 2.0
 # What was this much worse than the best does not take part.
 WORST_RATIO = 1.4
+# An origin with fewer values tells nothing.
+MIN_TELLING = 7
 # What a seasonal naive's error may be of the best candidate's. Level with it is luck more often than not.
 NAIVE_RATIO = 0.9
 
@@ -94,8 +96,8 @@ def held_out_forecasts(origins: Sequence[Origin], names: Sequence[str]) -> list[
     forecasts = []
     for origin in origins:
         apart = [without_days_of(origin, other) for other in origins if other is not origin]
-        # A forecast of fewer days than that is judged by all of its days.
-        least = min(MIN_TEST, len(origin.actual))
+        # A forecast of fewer than that is judged by all of its values.
+        least = min(MIN_TELLING, len(origin.actual))
         telling = [other for other in apart if np.count_nonzero(~np.isnan(other.actual)) >= least]
         forecasts.append(
             combine(origin.forecasts, weights(telling, [name for name in names if name in origin.forecasts]))

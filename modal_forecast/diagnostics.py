@@ -1,5 +1,6 @@
 """The diagnostics of an answer: the history, the back-test, the components, and the fallbacks."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,19 +13,21 @@ from modal_forecast.calendars import MONTHS, WEEKDAYS, CalendarColumns
 from modal_forecast.candidates import Fit, HarmonicFit, Inputs
 from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR
 from modal_forecast.candidates.prophet import MIN_DAYS as PROPHET_DAYS
+from modal_forecast.grain import Grain
 from modal_forecast.intervals import about_sums
-from modal_forecast.series import MAX_DAYS, Series
+from modal_forecast.series import Series
 
+AROUND_HOLIDAY = ("day", "day_before", "day_after")
 OWN_GROUPS = ("week", "year", "week in year", "turn of year")
 
 
-def about_history(history: pa.Table) -> dict[str, Any]:
+def about_history(history: pa.Table, grain: Grain) -> dict[str, Any]:
     first, last = history["ds"][0].as_py(), history["ds"][-1].as_py()
     values = history["y"].to_numpy()
     observed = int((~np.isnan(values)).sum())
     return {
         "n_history": observed,
-        "n_missing": (last - first).days + 1 - observed,
+        "n_missing": grain.between(first, last) + 1 - observed,
         "n_zero": int((values == 0).sum()),
         "n_negative": int((values < 0).sum()),
         "first_ds": first.isoformat(),
@@ -42,7 +45,7 @@ def about_backtest(
     """skill, skill_margin, beats_naive, best_naive and why, as scores.skill_of() gives them, and
 
     backtest: mase, wape, bias, coverage_80, coverage_95 of the forecast, with the number of origins, and the
-        days tested from each (horizon_days), and `sums` as from intervals.about_sums().
+        periods tested from each (horizon), and `sums` as from intervals.about_sums().
     candidates: for each, the two seasonal naives among them, mase, wape, bias, origins and weight.
     """
     tried = [*names, *(name for origin in origins[:1] for name in origin.forecasts if name not in names)]
@@ -60,7 +63,7 @@ def about_backtest(
                 for side in ("lower", "upper")
             )
             backtest[f"coverage_{level}"] = rounded(metrics.coverage(actual, lower, upper))
-    backtest["horizon_days"] = len(origins[0].actual) if origins else 0
+    backtest["horizon"] = len(origins[0].actual) if origins else 0
     backtest["sums"] = about_sums(origins, held_out, bounds)
     return {**skill_of(origins, held_out), "backtest": backtest, "candidates": scores}
 
@@ -101,9 +104,10 @@ def about_components(
         it, in the unit of the history.
     trend: [[first day of a month, level on average in it], ...], in the unit, forecast included.
     weekly: [[weekday, effect], ...], Monday first; null on a closed weekday, which has no effect to estimate.
+        Empty for a series by week or month.
     yearly: [[month, effect], ...], January first; null for a month that the last year has no day of.
-    holidays: name, effect on the day itself, and on the days before and after; only those that the history
-        has had.
+    holidays: name, effect on the day or week itself, of days also on those before and after; only those that
+        the history has had.
     """
     harmonic = {name: fit for name, fit in fits.items() if isinstance(fit, HarmonicFit)}
     if not harmonic:
@@ -127,10 +131,11 @@ def about_components(
     weekly = [
         [label, None if day in inputs.closed.weekdays else in_unit(float(week[day]))]
         for day, label in enumerate(WEEKDAYS)
+        if len(week)
     ]
     year = contribution("year") + contribution("turn of year")
     months = days.astype("datetime64[M]")
-    last_year = slice(max(0, end - 366), end)
+    last_year = slice(max(0, end - math.ceil(calendar.grain.periods_of_a_year)), end)
     month_of = months.astype(int) % 12
     yearly: list[list[Any]] = []
     for month, month_name in enumerate(MONTHS):
@@ -158,29 +163,33 @@ def _holidays(
     for name, part in calendar.groups.items():
         if name in OWN_GROUPS or not calendar.table[: len(values), part.start][observed].any():
             continue
-        day, before, after = (in_unit(float(effect)) for effect in fit.effects[part])
-        effects.append({"holiday": name, "day": day, "day_before": before, "day_after": after})
+        around = (in_unit(float(effect)) for effect in fit.effects[part])
+        effects.append(
+            {"holiday": name, **dict(zip(("day", "day_before", "day_after"), around, strict=False))}
+        )
     return effects
 
 
 def fallbacks(inputs: Inputs, fits: Mapping[str, Fit], origins: Sequence[Origin]) -> list[str]:
     """Return a sentence on each thing that could not be done as usual, and on what was done instead."""
     series, horizon, closed = inputs.series, inputs.horizon, inputs.closed
-    notes = []
-    years = len(series) / 365.2425
-    if years < YEARS_FOR_YEAR:
-        notes.append(f"{len(series)} days of history tell little of the year: its pattern is held back.")
-    if (~np.isnan(series.values)).sum() < PROPHET_DAYS:
+    grain, notes = series.grain, []
+    if len(series) < YEARS_FOR_YEAR * grain.periods_of_a_year:
+        notes.append(
+            f"{len(series)} {grain.plural} of history tell little of the year: its pattern is held back."
+        )
+    if (~np.isnan(series.values)).sum() < grain.periods(PROPHET_DAYS):
         notes.append("Less than a year of values: Prophet is left out, as it takes the season for a trend.")
-    if len(series) == MAX_DAYS:
-        notes.append(f"Only the last {MAX_DAYS // 365} years are used: older days would hardly count.")
+    if len(series) == grain.used:
+        years = round(grain.used / grain.periods_of_a_year)
+        notes.append(f"Only the last {years} years are used: older {grain.plural} would hardly count.")
     if not any(name.startswith("log_") for name in fits) and not series.is_signed():
         notes.append("Zeros are frequent: patterns are added to the level, not multiplied with it.")
     negative = int((series.values < 0).sum())
     if negative and not series.is_signed():
         notes.append(
-            f"{negative} {'day is' if negative == 1 else 'days are'} below zero: taken as without sales, and "
-            "the forecast is never below zero."
+            f"{grain.counted(negative)} {'is' if negative == 1 else 'are'} below zero: taken as without "
+            "sales, and the forecast is never below zero."
         )
     if closed.weekdays:
         notes.append(f"Closed on {_listed([WEEKDAYS[day] for day in closed.weekdays])}: forecast as zero.")
@@ -194,14 +203,14 @@ def fallbacks(inputs: Inputs, fits: Mapping[str, Fit], origins: Sequence[Origin]
         )
     elif len(origins[0].actual) < horizon:
         notes.append(
-            f"The history is too short to test {horizon} days ahead: {len(origins[0].actual)} were, "
-            "and the bounds of later days are extrapolated."
+            f"The history is too short to test {horizon} {grain.plural} ahead: "
+            f"{len(origins[0].actual)} were, and the bounds of later {grain.plural} are extrapolated."
         )
     return notes
 
 
 def naive_taken(name: str, share: float) -> list[str]:
-    """That the forecast repeats earlier days, all of it or a part; nothing if it does not."""
+    """That the forecast repeats earlier values, all of it or a part; nothing if it does not."""
     if not share:
         return []
     return [

@@ -24,8 +24,8 @@ ASYMMETRY = 1 / 3
 # Overlapping origins are worth 1 + span / horizon independent ones. Quantiles of so few are too narrow, as
 # those of a t-distribution with few degrees of freedom are wide; the outer one more so.
 FEW_ORIGINS = {0.80: 0.15, 0.95: 0.50}
-# The sums whose bounds are calibrated, in days, and the fewest sums in the back-test that tell anything.
-SUM_DAYS, MIN_SUMS = (7, 30, 90), 3
+# The fewest sums in the back-test that tell anything.
+MIN_SUMS = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Calibration:
     """What turns a forecast into bounds.
 
     exponent: of the forecast's size. size: of a usual forecast, in the unit. growth: of the error from the
-    first day to `horizon`, as a share. lower, upper: coverage -> scaled error.
+    first period to `horizon`, as a share. lower, upper: coverage -> scaled error.
     """
 
     exponent: float
@@ -44,7 +44,7 @@ class Calibration:
     upper: dict[float, float]
 
     def spread(self, forecast: np.ndarray, ahead: np.ndarray) -> np.ndarray:
-        """The error's scale for forecasts `ahead` days from the last value."""
+        """The error's scale for forecasts `ahead` periods from the last value."""
         sizes = np.maximum(np.abs(forecast) / self.size, SMALLEST_SIZE) ** self.exponent
         grown: np.ndarray = sizes * (1 + self.growth * ahead / self.horizon)
         return grown
@@ -64,7 +64,7 @@ def calibrate(
 ) -> Calibration:
     """From the forecasts made at each origin, at least one, and what came.
 
-    horizon: days that will be asked for, from the last value on. positive: whether the series is
+    horizon: periods that will be asked for, from the last value on. positive: whether the series is
     not signed, so that its errors may follow its size.
     """
     actual = np.concatenate([origin.actual for origin in origins])
@@ -156,20 +156,20 @@ def bounds_from_backtest(
 def about_sums(
     origins: Sequence[Origin], forecasts: Sequence[np.ndarray], bounds: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, dict[str, float]]:
-    """Return for sums of so many days: {"30": {"error": 0.05, "width": 0.77}}; only what can be told.
+    """Return for sums of so many periods: {"30": {"error": 0.05, "width": 0.77}}; only what can be told.
 
     error: the mean absolute error of the sums in the back-test, as a share of what came.
-    width: the 80% bounds of a sum as a share of the added bounds of its days. Good and bad days partly cancel
-        out, and the back-test tells how far: on the series of `make bench-forecast`, bounds so narrowed held
-        82%, 85% and 91% of the sums of 7, 30 and 90 days.
+    width: the 80% bounds of a sum as a share of the added bounds of its periods. Good and bad ones partly
+        cancel out, and the back-test tells how far: on the series of `make bench-forecast`, bounds so
+        narrowed held 82%, 85% and 91% of the sums of 7, 30 and 90 days.
     bounds: at each origin, as from bounds_from_backtest().
     """
     sums: dict[str, dict[str, float]] = {}
-    for days in SUM_DAYS if bounds else ():
+    for count in origins[0].grain.windows if bounds else ():
         errors, actuals, shares = [], [], []
         for origin, forecast, bound in zip(origins, forecasts, bounds, strict=True):
-            for first in range(0, len(forecast) - days + 1, days):
-                window = slice(first, first + days)
+            for first in range(0, len(forecast) - count + 1, count):
+                window = slice(first, first + count)
                 observed = ~np.isnan(origin.actual[window])
                 actual, expected = origin.actual[window][observed], forecast[window][observed]
                 error = float((actual - expected).sum())
@@ -179,7 +179,7 @@ def about_sums(
                 if width := abs(float((side - expected).sum())):
                     shares.append(abs(error) / width)
         if len(shares) >= MIN_SUMS and sum(actuals) > 0:
-            independent = independent_origins(origins) * (len(forecasts[0]) // days)
+            independent = independent_origins(origins) * (len(forecasts[0]) // count)
             width = (1 + FEW_ORIGINS[0.80] / independent) * _quantile(np.array(shares), 0.80)
-            sums[str(days)] = {"error": round(sum(errors) / sum(actuals), 4), "width": round(width, 4)}
+            sums[str(count)] = {"error": round(sum(errors) / sum(actuals), 4), "width": round(width, 4)}
     return sums

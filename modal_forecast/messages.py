@@ -1,8 +1,8 @@
 """The messages between a caller and the worker: histories to forecast, and the forecasts of them.
 
-A message is an Arrow IPC stream in long format, one row for each series and day. JSON in the metadata of its
-schema holds the kind of message, the version of the protocol, the names of the series, the number of rows,
-and the parameters. One series is a batch of one. Equal messages have equal bytes, so that a hash of a
+A message is an Arrow IPC stream in long format, one row for each series and period. JSON in the metadata of
+its schema holds the kind of message, the version of the protocol, the names of the series, the number of
+rows, and the parameters. One series is a batch of one. Equal messages have equal bytes, so that a hash of a
 request's bytes identifies its forecast.
 """
 
@@ -14,11 +14,13 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from modal_forecast.grain import DAY
+
 PROTOCOL_VERSION = 4
 REQUEST, ANSWER, REFUSAL = "forecast request", "forecast answer", "forecast refusal"
 # What a request may ask for: the combination that the back-test weighs, or one candidate alone.
 AUTOMATIC, MODELS = "automatic", ("harmonic", "recent_levels", "prophet")
-PARAMETERS = ("horizon", "country", "total", "model")
+PARAMETERS = ("horizon", "country", "total", "model", "grain")
 # The name that the series of a ForecastRequest has in its message.
 ONLY_SERIES = "series"
 
@@ -67,11 +69,13 @@ class ForecastRefused(ValueError):
 class ForecastRequest:
     """A history to forecast.
 
-    history: one row a day, `ds` date32 and `y` float64 in any unit; a null or NaN `y` is a missing day. Rows
-        are put in order of `ds`, other columns are dropped, other types are cast if nothing is lost.
-    horizon: days to forecast after the last `ds`.
-    country: whose holidays to use, a two-letter ISO 3166 code, or None for no holidays.
+    history: one row a day, week or month, `ds` date32 (any day of it) and `y` float64 in any unit; a null or
+        NaN `y` is a missing value. Rows are put in order of `ds`, other columns are dropped, other types are
+        cast if nothing is lost.
+    horizon: days, weeks or months to forecast after that of the last `ds`.
+    country: whose holidays to use, a two-letter ISO 3166 code, or None for no holidays. Months use none.
     model: AUTOMATIC, or one of MODELS.
+    grain: what a row is of, one of grain.GRAINS.
 
     Raises MessageError if the history has no such columns. validation.py checks whether it can be forecast.
     """
@@ -80,20 +84,21 @@ class ForecastRequest:
     horizon: int = 180
     country: str | None = "US"
     model: str = AUTOMATIC
+    grain: str = DAY.name
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", _conform(self.history, HISTORY_SCHEMA, "The history"))
 
     def to_bytes(self) -> bytes:
         return ForecastBatch(
-            {ONLY_SERIES: self.history}, self.horizon, self.country, model=self.model
+            {ONLY_SERIES: self.history}, self.horizon, self.country, model=self.model, grain=self.grain
         ).to_bytes()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Raises MessageError if `raw` is not the request of one series."""
         batch = ForecastBatch.from_bytes(raw)
-        return cls(_only_series(batch.histories), batch.horizon, batch.country, batch.model)
+        return cls(_only_series(batch.histories), batch.horizon, batch.country, batch.model, batch.grain)
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,9 @@ class ForecastBatch:
     """Many histories to forecast in one call.
 
     histories: by the name of the series, each as in a ForecastRequest; put in order of the names.
-    horizon, country, model: of all series, as in a ForecastRequest.
+    horizon, country, model, grain: of all series, as in a ForecastRequest.
     total: the name of the series that all others add up to, or None if they are independent of each other.
-        A history that ends before the total's is forecast from the total's last day on, as if the days
+        A history that ends before the total's is forecast from the total's last day on, as if the values
         between were missing: fill them with 0 if nothing was sold.
 
     Raises MessageError if it is empty, or if the total is not one of the series or is the only one.
@@ -114,6 +119,7 @@ class ForecastBatch:
     country: str | None = "US"
     total: str | None = None
     model: str = AUTOMATIC
+    grain: str = DAY.name
 
     def __post_init__(self) -> None:
         if not self.histories:
@@ -133,7 +139,7 @@ class ForecastBatch:
     def requests(self) -> dict[str, ForecastRequest]:
         """The request of each series by itself."""
         return {
-            name: ForecastRequest(history, self.horizon, self.country, self.model)
+            name: ForecastRequest(history, self.horizon, self.country, self.model, self.grain)
             for name, history in self.histories.items()
         }
 
@@ -152,8 +158,8 @@ class ForecastBatch:
 class ForecastAnswer:
     """A forecast and how it was made.
 
-    forecast: `horizon` rows of FORECAST_SCHEMA in order of `ds`, in the unit of the history, where
-        yhat_lower_95 <= yhat_lower_80 <= yhat <= yhat_upper_80 <= yhat_upper_95.
+    forecast: `horizon` rows of FORECAST_SCHEMA in order of `ds`, the first days of periods, in the unit of
+        the history, where yhat_lower_95 <= yhat_lower_80 <= yhat <= yhat_upper_80 <= yhat_upper_95.
     diagnostics: JSON values, as model.forecast() documents them; handler.py adds time and memory.
     """
 

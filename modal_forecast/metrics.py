@@ -1,24 +1,32 @@
 """Accuracy metrics, one definition each for the back-test, the accuracy table and the benchmarks.
 
-All take float64 arrays of the same length; NaN in `actual` is a missing day, and does not count. A metric is
-None where its denominator is zero.
+All take float64 arrays of the same length; NaN in `actual` is a missing value, and does not count. A metric
+is None where its denominator is zero.
 
 Hyndman and Koehler, "Another look at measures of forecast accuracy", 2006.
 """
 
 import numpy as np
 
-WEEK = 7
+# The share of a season that must have a value of the season before.
+SHORTEST_SEASONS = 0.25
 
 
-def seasonal_error(values: np.ndarray) -> float:
-    """Return the mean absolute difference to the value of a week before: the scale of MASE.
+def seasonal_error(values: np.ndarray, season: int) -> float:
+    """Return the mean absolute difference to the value of a season before: the scale of MASE.
 
-    Zero if all values repeat, or no day has one to compare.
+    season: in periods, see Grain.season. Of a history that is hardly longer than that, the difference to the
+    value before. Zero if all values repeat, or none has one to compare.
     """
-    differences = np.abs(values[WEEK:] - values[:-WEEK])
+    lag = season if len(values) >= fewest_for(season) else 1
+    differences = np.abs(values[lag:] - values[:-lag])
     differences = differences[~np.isnan(differences)]
     return float(differences.mean()) if len(differences) else 0.0
+
+
+def fewest_for(season: int) -> float:
+    """Return how many values make a history that is compared with a season before."""
+    return (1 + SHORTEST_SEASONS) * season
 
 
 def mae(actual: np.ndarray, forecast: np.ndarray) -> float:
@@ -44,7 +52,7 @@ def bias(actual: np.ndarray, forecast: np.ndarray) -> float | None:
 
 
 def coverage(actual: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
-    """Share of days within the bounds, which belong to the interval."""
+    """Share of values within the bounds, which belong to the interval."""
     observed = ~np.isnan(actual)
     return float(((lower <= actual) & (actual <= upper))[observed].mean())
 

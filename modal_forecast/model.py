@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast.backtest import Origin, inputs_at, mix, naive_share, run_backtest
-from modal_forecast.calendars import calendar_columns, holidays_of
+from modal_forecast.calendars import calendar_columns, holiday_periods
 from modal_forecast.candidates import (
     BASELINES,
     CANDIDATES,
@@ -35,6 +35,7 @@ from modal_forecast.diagnostics import (
     last_origin,
     naive_taken,
 )
+from modal_forecast.grain import GRAINS
 from modal_forecast.intervals import COVERAGES, bounds_from_backtest, calibrate_or_default
 from modal_forecast.messages import (
     AUTOMATIC,
@@ -60,44 +61,46 @@ def ignore(_line: str) -> None:
 
 
 def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
-    """Forecast the `request.horizon` days after the last day of its history.
+    """Forecast the `request.horizon` days, weeks or months after the last of its history.
 
     log: called with one line of text at each step, indented.
 
     The forecast of a history that is not signed (series.is_signed) is never negative. The diagnostics are
         method: model, weights, candidates, fallbacks, versions;
-        history: n_history, n_missing, n_zero, n_negative, first_ds, last_ds, horizon, country;
+        history: n_history, n_missing, n_zero, n_negative, first_ds, last_ds, grain, horizon, country;
         accuracy in the back-test: backtest, skill, skill_margin, beats_naive, best_naive, why;
         components: components;
-        days on which a value was raised to zero: clipped_days, and clipped_yhat_days for yhat itself.
+        periods of which a value was raised to zero: clipped_days, and clipped_yhat_days for yhat itself.
 
     Raises ForecastRefused if the request cannot be forecast; see validation.py.
     """
     check(request)
-    about = about_history(request.history)
+    grain = GRAINS[request.grain]
+    about = about_history(request.history, grain)
 
     def detail(line: str) -> None:
         log(DETAIL + line)
 
     detail(
-        f"history: {about['n_history']:,} days with a value, {about['first_ds']} to {about['last_ds']}, "
-        f"{about['n_missing']:,} missing, {about['n_zero']:,} zero, {about['n_negative']:,} negative"
+        f"history: {about['n_history']:,} {grain.plural} with a value, "
+        f"{about['first_ds']} to {about['last_ds']}, {about['n_missing']:,} missing, "
+        f"{about['n_zero']:,} zero, {about['n_negative']:,} negative"
     )
-    # From the day after the last row of the history, whether or not that row has a value.
-    first = request.history["ds"].to_numpy()[-1] + 1
-    days = np.arange(first, first + request.horizon)
-    series = read_series(request.history)
+    # From the period after the last row of the history, whether or not that row has a value.
+    days = grain.ahead(request.history["ds"].to_numpy()[-1], request.horizon)
+    series = read_series(request.history, grain)
     if np.nanmin(series.values) == np.nanmax(series.values):
         values, method = _repeat(float(series.values[-1]), days, detail)
     else:
         values, method = _combine(series, days, request.country, request.model, detail)
-    values, clipping = _clip(values, series.is_signed(), detail)
+    values, clipping = _clip(values, series, detail)
     return ForecastAnswer(
         pa.table({"ds": days, **values}, schema=FORECAST_SCHEMA),
         {
             **method,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             **about,
+            "grain": grain.name,
             "horizon": request.horizon,
             "country": request.country,
             **clipping,
@@ -106,25 +109,26 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
 
 
 def _repeat(value: float, days: np.ndarray, log: Log) -> tuple[Values, Mapping[str, Any]]:
-    log(f"every day of the history is {value:g}: the forecast repeats it, with intervals of no width")
+    log(f"every value of the history is {value:g}: the forecast repeats it, with intervals of no width")
     return {name: np.full(len(days), value) for name in ("yhat", *BOUNDS)}, {"model": "constant"}
 
 
 def _combine(
     series: Series, days: np.ndarray, country: str | None, model: str, log: Log
 ) -> tuple[Values, Mapping[str, Any]]:
-    # Uncertainty grows from the last day with a value, also if the history ends with missing ones.
-    horizon = int((days[-1] - series.days[-1]).astype(int))
-    calendar_days = np.arange(series.days[0], days[-1] + 1)
-    holidays = holidays_of(country, calendar_days)
-    calendar = calendar_columns(calendar_days, holidays)
+    grain = series.grain
+    calendar_days = grain.calendar(series.days[0], days[-1])
+    # Uncertainty grows from the last period with a value, also if the history ends with missing ones.
+    horizon = len(calendar_days) - len(series)
+    holidays = holiday_periods(country, calendar_days, grain)
+    calendar = calendar_columns(calendar_days, holidays, grain)
 
     started = time.perf_counter()
     origins: Sequence[Origin] = run_backtest(series, horizon, calendar, holidays)
     inputs = prepare_inputs(series, horizon, calendar, holidays)
     fits: Mapping[str, Fit] = fit_candidates(inputs)
     log(
-        f"back-test: {len(fits)} forecasts from {len(origins)} earlier days, "
+        f"back-test: {len(fits)} forecasts from {len(origins)} earlier {grain.plural}, "
         f"{f'the holidays of {country}' if country else 'no holidays'}, {time.perf_counter() - started:.2f} s"
     )
     if model == AUTOMATIC:
@@ -144,7 +148,9 @@ def _combine(
         mix(forecast, origin.baseline(naive), share)
         for forecast, origin in zip(held_out, origins, strict=True)
     ]
-    combined = mix(combine(forecasts, weight), forecasts[naive], share)
+    combined = combine(forecasts, weight)
+    if share:
+        combined = mix(combined, forecasts[naive], share)
     yhat = np.where(inputs.closed_ahead, 0.0, combined)
     weight = {name: (1 - share) * weight.get(name, 0.0) + share * (name == naive) for name in forecasts}
     log("combined: " + ", ".join(f"{name} {share:.0%}" for name, share in _largest_first(weight)))
@@ -221,24 +227,28 @@ def _try_slow(
 
 
 def _forecasts_from(origin: Origin, candidate: Candidate, inputs: Inputs) -> Mapping[str, np.ndarray]:
-    """Return what a candidate forecasts from an earlier day. Raises CandidateFailed."""
-    days = len(origin.actual)
-    at_origin = inputs_at(inputs.series, origin.index, days, inputs.calendar, inputs.holidays)
-    return {name: fit.forecast[-days:] for name, fit in fit_candidate(candidate, at_origin).items()}
+    """Return what a candidate forecasts from an origin. Raises CandidateFailed."""
+    tested = len(origin.actual)
+    at_origin = inputs_at(inputs.series, origin.index, tested, inputs.calendar, inputs.holidays)
+    return {name: fit.forecast[-tested:] for name, fit in fit_candidate(candidate, at_origin).items()}
 
 
 def _largest_first(weight: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(((name, share) for name, share in weight.items() if share > 0), key=lambda item: -item[1])
 
 
-def _clip(values: Values, signed: bool, log: Log) -> tuple[Values, Mapping[str, Any]]:
+def _clip(values: Values, series: Series, log: Log) -> tuple[Values, Mapping[str, Any]]:
     """Raise what is below zero to zero, unless the history is signed."""
-    if signed:
-        log("negative days are frequent in the history: nothing is clipped at zero")
+    grain = series.grain
+    if series.is_signed():
+        log(f"negative {grain.plural} are frequent in the history: nothing is clipped at zero")
         return values, {"clipped_days": 0, "clipped_yhat_days": 0}
     lowest = np.minimum.reduce(list(values.values()))
     clipped, clipped_yhat = int((lowest < 0).sum()), int((values["yhat"] < 0).sum())
-    log(f"clipped at zero: {clipped} of {len(lowest)} days, the forecast itself on {clipped_yhat}")
+    log(
+        f"clipped at zero: {clipped} of {grain.counted(len(lowest))}, "
+        f"the forecast itself {grain.preposition} {clipped_yhat}"
+    )
     return (
         {name: np.maximum(column, 0.0) for name, column in values.items()},
         {"clipped_days": clipped, "clipped_yhat_days": clipped_yhat},

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from modal_forecast.grain import GRAINS
 from modal_forecast.messages import (
     FORECAST_SCHEMA,
     HISTORY_SCHEMA,
@@ -42,7 +43,8 @@ def align_to_total(
         days = history["ds"].to_numpy()
         later = days > last  # False where ds is null
         if later.any():
-            changes[name] = f"{later.sum()} days after the total's last one, {last}, are left out."
+            plural = GRAINS[request.grain].plural
+            changes[name] = f"{later.sum()} {plural} after the total's last one, {last}, are left out."
             history, days = history.filter(pa.array(~later)), days[~later]
         days = days[~np.isnat(days)]
         if len(days) and days[-1] < last:
@@ -103,13 +105,15 @@ def scale_to_total(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
 def share_of_total(
     request: ForecastRequest, total: ForecastRequest, whole: ForecastAnswer, refusal: ForecastRefused
 ) -> ForecastAnswer:
-    """Return the total's forecast times the part's share of it in the last 28 days for which it has values.
+    """Return the total's forecast times the part's share of it in the last four weeks, or in the last month.
 
     The bounds are as wide as those of one of many independent parts: the total's times the root of the share.
     """
     days, values = _usable(request)
     total_days, total_values = _usable(total)
-    recent = (days > total_days[-1] - DAYS_OF_SHARE) & np.isin(days, total_days)
+    grain = GRAINS[total.grain]
+    recent = grain.numbers(days) > grain.numbers(total_days[-1:]) - grain.periods(DAYS_OF_SHARE)
+    recent &= np.isin(days, total_days)
     same_days = total_values[np.isin(total_days, days[recent])]
     share = float(values[recent].sum() / same_days.sum()) if same_days.sum() > 0 else 0.0
     whole_columns = {name: whole.forecast[name].to_numpy() for name in COLUMNS}
@@ -121,8 +125,8 @@ def share_of_total(
     if _is_unsigned(request):
         columns = {name: np.maximum(column, 0.0) for name, column in columns.items()}
     fallback = (
-        f"It is forecast as its share of the total in the last {DAYS_OF_SHARE} days, {share:.2%}, because it "
-        f"was refused: {refusal.reason}"
+        f"It is forecast as its share of the total in the last {grain.counted(grain.periods(DAYS_OF_SHARE))}"
+        f", {share:.2%}, because it was refused: {refusal.reason}"
     )
     diagnostics: dict[str, Any] = {
         "model": "share of the total",
@@ -131,6 +135,7 @@ def share_of_total(
         "n_history": len(values),
         "first_ds": str(days[0]) if len(days) else None,
         "last_ds": str(total_days[-1]),
+        "grain": grain.name,
         "horizon": request.horizon,
         "country": request.country,
     }

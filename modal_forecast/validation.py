@@ -3,13 +3,11 @@
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
 
+from modal_forecast.grain import DAY, GRAINS, Grain
 from modal_forecast.messages import AUTOMATIC, MODELS, ForecastRefused, ForecastRequest
 
-# Two weeks: with less, a weekend cannot be told from a trend.
-MIN_OBSERVATIONS = 14
-# Two years: beyond, the intervals of a daily series are too wide to be of use.
-MAX_HORIZON = 730
 # Wide of any business, and well inside what pandas' nanosecond timestamps and a double can hold.
 FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2200, 1, 1)
 LARGEST_VALUE = 1e100
@@ -17,22 +15,31 @@ LARGEST_VALUE = 1e100
 
 def check(request: ForecastRequest) -> None:
     """Raises ForecastRefused for the first rule that the request breaks."""
-    check_horizon(request.horizon)
+    if request.grain not in GRAINS:
+        raise ForecastRefused(f"There is no grain {request.grain!r}: choose one of {', '.join(GRAINS)}.")
+    grain = GRAINS[request.grain]
+    check_horizon(request.horizon, grain)
     check_country(request.country)
     if request.model not in (AUTOMATIC, *MODELS):
         raise ForecastRefused(
             f"There is no model {request.model!r}: choose {AUTOMATIC}, or one of {', '.join(MODELS)}."
         )
-    check_days(request.history["ds"].to_numpy())
-    check_values(request.history["ds"].to_numpy(), request.history["y"].to_numpy())
+    check_history(request.history, grain)
 
 
-def check_horizon(horizon: object) -> None:
+def check_horizon(horizon: object, grain: Grain) -> None:
     whole = isinstance(horizon, int) and not isinstance(horizon, bool)
-    if not whole or not 1 <= horizon <= MAX_HORIZON:  # type: ignore[operator]
+    if not whole or not 1 <= horizon <= grain.longest_horizon:  # type: ignore[operator]
         raise ForecastRefused(
-            f"The horizon is {horizon!r}: choose a whole number of days from 1 to {MAX_HORIZON}."
+            f"The horizon is {horizon!r}: choose a whole number of {grain.plural} from 1 to "
+            f"{grain.longest_horizon}."
         )
+
+
+def check_history(history: pa.Table, grain: Grain) -> None:
+    """history: in HISTORY_SCHEMA."""
+    check_days(history["ds"].to_numpy(), grain)
+    check_values(history["ds"].to_numpy(), history["y"].to_numpy(), grain)
 
 
 def check_country(country: object) -> None:
@@ -55,16 +62,19 @@ def check_country(country: object) -> None:
     )
 
 
-def check_days(days: np.ndarray) -> None:
+def check_days(days: np.ndarray, grain: Grain) -> None:
     """days: sorted datetime64[D], not-a-time last."""
     if np.isnat(days).any():
         raise ForecastRefused(
             f"{np.isnat(days).sum()} of {len(days)} rows of the history have no ds: give every row its day."
         )
-    repeated = days[1:][days[1:] == days[:-1]]
-    if len(repeated):
+    numbers = grain.numbers(days)
+    repeated = grain.first_days(numbers[1:][numbers[1:] == numbers[:-1]]).tolist()
+    if repeated:
+        period = str(repeated[0]) if grain is DAY else grain.label(repeated[0])
         raise ForecastRefused(
-            f"The history has {repeated[0]} more than once ({len(repeated)} rows too many): give one a day."
+            f"The history has {period} more than once ({len(repeated)} rows too many): give one a "
+            f"{grain.name}."
         )
     outside = days[(days < np.datetime64(FIRST_DAY)) | (days > np.datetime64(LAST_DAY))]
     if len(outside):
@@ -73,18 +83,18 @@ def check_days(days: np.ndarray) -> None:
         )
 
 
-def check_values(days: np.ndarray, values: np.ndarray) -> None:
-    """days: datetime64[D] of the same length as `values`, where NaN is a missing day."""
+def check_values(days: np.ndarray, values: np.ndarray, grain: Grain) -> None:
+    """days: datetime64[D] of the same length as `values`, where NaN is a missing value."""
     observed = ~np.isnan(values)
-    if observed.sum() < MIN_OBSERVATIONS:
+    if observed.sum() < grain.fewest:
         raise ForecastRefused(
-            f"The history has {observed.sum()} days with a value, "
-            f"and a forecast needs {MIN_OBSERVATIONS} or more: load more history."
+            f"The history has {observed.sum()} {grain.plural} with a value, "
+            f"and a forecast needs {grain.fewest} or more: load more history."
         )
     too_large = observed & ~(np.abs(values) <= LARGEST_VALUE)
     if too_large.any():
         day, value = days[too_large][0], values[too_large][0]
         raise ForecastRefused(
             f"On {day} the history has the value {value:g}: values must be finite and "
-            f"within +-{LARGEST_VALUE:g}. Leave a day without a known value empty."
+            f"within +-{LARGEST_VALUE:g}. Leave a {grain.name} without a known value empty."
         )

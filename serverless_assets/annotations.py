@@ -87,17 +87,21 @@ def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.Tabl
 
 def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, ForecastTable]:
     """Return the table, columns and their descriptions of each asset of a forecast."""
+    grain = forecast.time_grain
     tables: dict[str, ForecastTable] = {
         forecast.asset: (
             forecast.table,
             forecast_file.SCHEMA,
             forecast_file.describe_columns(forecast),
         ),
-        forecast.accuracy: (forecast.accuracy, accuracy.SCHEMA, accuracy.DESCRIPTIONS),
+        forecast.accuracy: (forecast.accuracy, accuracy.score_schema(grain), accuracy.describe_scores(grain)),
     }
     if parts := forecast.parts:
         tables[parts.asset] = parts.asset, part_schema(parts), describe_parts(forecast, parts)[1]
-        scores = part_accuracy.part_accuracy_schema(parts), part_accuracy.describe_part_accuracy(parts)
+        scores = (
+            part_accuracy.part_accuracy_schema(parts, grain),
+            part_accuracy.describe_part_accuracy(parts, grain),
+        )
         tables[forecast.part_accuracy] = forecast.part_accuracy, *scores
     return tables
 

@@ -15,8 +15,8 @@ SOURCE_CHANGE_TAG, REASON_TAG, REBUILD_TAG = (
     "serverless/rebuild",
 )
 
-# The asset tag of the total of a forecast, with the forecast's name.
-FORECAST_TAG = "serverless/forecast"
+# The asset tags of the total of a forecast, with the forecast's name, and with day, week or month.
+FORECAST_TAG, GRAIN_TAG = "serverless/forecast", "serverless/grain"
 # The asset tag of raw tables, with the format that they are served in.
 RAW_TABLE_TAG = "serverless/raw_table"
 

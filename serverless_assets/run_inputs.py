@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from modal_forecast.grain import DAY
 from modal_forecast.report.report_input import check_color
 from serverless_assets.names import REBUILD_TAG
 from serverless_assets.settings import is_http_address
@@ -18,7 +19,7 @@ from serverless_assets.settings import is_http_address
 Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", "32.0"]
 Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 
-LONGEST_HORIZON_DAYS = 730
+LONGEST_HORIZON_DAYS = DAY.longest_horizon
 # In the names of the records of all forecasts.
 RECORD = "-record-"
 NOTHING_TO_RUN = "There is nothing to run yet: `serverless add-table URL` declares a raw table and a model."
@@ -46,7 +47,7 @@ class Reuse(dg.Config):
 
 
 class DefaultStyle(dg.Config):
-    """As many days ahead as the forecast declares, history in blue and forecast in red."""
+    """As far ahead as the forecast declares, history in blue and forecast in red."""
 
     style: Literal["default"] = "default"
 
@@ -60,7 +61,11 @@ class CustomisedStyle(dg.Config):
     html_report: str = Field(default="forecast.html", description="Name of the report's file.")
     color_history: str = Field(default="blue", description="A CSS colour: blue, #1f77b4, rgb(31, 119, 180).")
     color_prediction: str = Field(default="red", description="As color_history.")
-    nr_days_fcst: int = Field(default=180, description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}.")
+    nr_days_fcst: int = Field(
+        default=180,
+        description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}. A forecast by week or month looks as many "
+        "weeks or months ahead as these days take: 180 days are 26 weeks or 6 months.",
+    )
 
 
 class RunForecast(dg.Config):

@@ -12,6 +12,7 @@ from modal_forecast.candidates.harmonic import HarmonicFit, fit_harmonic_regress
 from modal_forecast.candidates.naive import fit_recent_levels, fit_seasonal_naives
 from modal_forecast.candidates.prophet import fit_prophet
 from modal_forecast.candidates.protocol import Candidate, CandidateFailed, Fit, Inputs, prepare_inputs
+from modal_forecast.grain import GRAINS
 
 __all__ = [
     "BASELINES",
@@ -28,12 +29,12 @@ __all__ = [
 
 CANDIDATES = {
     "harmonic": Candidate(fit_harmonic_regressions, "Harmonic regression"),
-    "recent_levels": Candidate(fit_recent_levels, "Recent weeks and last years"),
+    "recent_levels": Candidate(fit_recent_levels, "Recent values and last years"),
     "seasonal_naive": Candidate(fit_seasonal_naives, "Seasonal naive"),
     "prophet": Candidate(fit_prophet, "Prophet", package="prophet", slow=True),
 }
-# The fits that a forecast has to beat.
-BASELINES = ("seasonal_naive_7", "seasonal_naive_364")
+# The fits that a forecast has to beat, the shorter lag of each grain first.
+BASELINES = tuple(name for grain in GRAINS.values() for name in grain.naives)
 
 
 def fit_candidates(inputs: Inputs) -> dict[str, Fit]:

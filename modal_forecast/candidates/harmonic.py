@@ -85,7 +85,7 @@ def fit_harmonic(
 ) -> dict[str, HarmonicFit]:
     """One fit for each trend.
 
-    calendar: of the days of `values` and at least `horizon` more.
+    calendar: of the periods of `values` and at least `horizon` more.
     values: NaN where missing; at least two different ones.
     """
     origin = len(values)
@@ -93,7 +93,7 @@ def fit_harmonic(
     centre, spread = _centre_and_spread(values[observed])
     target = (values[observed] - centre) / spread
     age = origin - 1 - np.flatnonzero(observed)
-    recency = 0.5 ** (age / HALF_LIFE_DAYS)
+    recency = 0.5 ** (age / calendar.grain.periods(HALF_LIFE_DAYS))
     columns, knots = _design(calendar, origin, horizon)
     spreads = _spreads(calendar, origin)
     used = np.concatenate([np.ones(knots + 1, bool), spreads > 0])
@@ -137,25 +137,27 @@ def _centre_and_spread(values: np.ndarray) -> tuple[float, float]:
 def _design(calendar: CalendarColumns, origin: int, horizon: int) -> tuple[np.ndarray, int]:
     """Columns of the level's knots, of the drift, and of the calendar; and the number of knots.
 
-    Between two knots the level is a straight line; the last is the last day, and after it the level stays.
+    Between two knots the level is a straight line; the last is the last value, and after it the level stays.
     """
+    grain = calendar.grain
     since = np.arange(origin + horizon) - (origin - 1.0)
-    knots = int(np.ceil((origin - 1) / KNOT_DAYS)) + 2
-    position = np.clip(since / KNOT_DAYS + knots - 1, 0, knots - 1)
+    between, damping = grain.periods(KNOT_DAYS), grain.periods(DAMPING_DAYS)
+    knots = int(np.ceil((origin - 1) / between)) + 2
+    position = np.clip(since / between + knots - 1, 0, knots - 1)
     left = np.minimum(position.astype(int), knots - 2)
     rows = np.arange(len(since))
     level = np.zeros((len(since), knots))
     level[rows, left] = 1 - (position - left)
     level[rows, left + 1] = position - left
-    ahead = DAMPING_DAYS * -np.expm1(-np.maximum(since, 0) / DAMPING_DAYS)
-    drift = np.where(since <= 0, since, ahead) / DAYS_OF_A_YEAR
+    ahead = damping * -np.expm1(-np.maximum(since, 0) / damping)
+    drift = np.where(since <= 0, since, ahead) / grain.periods_of_a_year
     columns = np.hstack([level, drift[:, None], calendar.table[: origin + horizon]])
     return columns, knots
 
 
 def _spreads(calendar: CalendarColumns, origin: int) -> np.ndarray:
     """Of each calendar column; zero for what so short a history cannot tell."""
-    years = origin / DAYS_OF_A_YEAR
+    years = origin / calendar.grain.periods_of_a_year
     spreads = calendar.spreads.copy()
     year = 1.0 if years >= YEARS_FOR_YEAR else 0.5 if years >= YEARS_FOR_HALF_A_YEAR else 0.0
     spreads[calendar.groups["year"]] *= year

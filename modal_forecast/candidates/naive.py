@@ -1,4 +1,4 @@
-"""Forecasts that repeat earlier days: the baselines to beat, and two that adapt to the current level.
+"""Forecasts that repeat earlier periods: the baselines to beat, and two that adapt to the current level.
 
 Each takes values on a calendar without holes, NaN where missing but for the last, and returns `horizon`
 values.
@@ -9,71 +9,75 @@ from collections.abc import Mapping
 import numpy as np
 
 from modal_forecast.candidates.protocol import Fit, Inputs
+from modal_forecast.grain import Grain
 
-WEEK = 7
-YEAR = 364  # 52 weeks: the same weekday of a year ago
 # Long enough for a level that a single good week does not move, short enough to be the current one.
-LEVEL_DAYS = 56
+LEVEL_DAYS, LONG_LEVEL_DAYS = 56, 182
 # The year before last counts for a little over half: it steadies the days, but is further away.
 YEARS_BACK = (1.0, 0.6)
 LARGEST_RATIO = 5.0
 
 
 def fit_recent_levels(inputs: Inputs) -> Mapping[str, Fit]:
-    """Return the medians of recent weeks, and the last years moved to the current level."""
-    values, horizon = inputs.clipped, inputs.horizon
+    """Return the medians of recent weeks or months, and the last years moved to the current level."""
+    values, horizon, grain = inputs.clipped, inputs.horizon, inputs.series.grain
     return {
-        "recent_8_weeks": Fit(recent_weeks(values, horizon, 8)),
-        "recent_26_weeks": Fit(recent_weeks(values, horizon, 26)),
-        "last_years": Fit(last_years(values, horizon, 1.0)),
-        "last_years_half_way": Fit(last_years(values, horizon, 0.5)),
+        "recent_8_weeks": Fit(recent_level(values, horizon, grain, LEVEL_DAYS)),
+        "recent_26_weeks": Fit(recent_level(values, horizon, grain, LONG_LEVEL_DAYS)),
+        "last_years": Fit(last_years(values, horizon, grain, 1.0)),
+        "last_years_half_way": Fit(last_years(values, horizon, grain, 0.5)),
     }
 
 
 def fit_seasonal_naives(inputs: Inputs) -> Mapping[str, Fit]:
     """Return the baselines; that of a year only if the history has one."""
-    values, horizon = inputs.series.values, inputs.horizon
-    lags = (WEEK, YEAR) if len(values) >= YEAR else (WEEK,)
-    return {f"seasonal_naive_{lag}": Fit(seasonal_naive(values, horizon, lag)) for lag in lags}
+    series, horizon = inputs.series, inputs.horizon
+    cycle = series.grain.cycle
+    return {
+        name: Fit(seasonal_naive(series.values, horizon, lag, cycle))
+        for name, lag in series.grain.naives.items()
+        if lag == cycle or len(series) >= lag
+    }
 
 
-def seasonal_naive(values: np.ndarray, horizon: int, lag: int) -> np.ndarray:
-    """The last `lag` days again and again; of a shorter history the last 7, or all of it."""
-    filled = fill(values)
-    lag = next(length for length in (lag, WEEK, len(filled)) if length <= len(filled))
+def seasonal_naive(values: np.ndarray, horizon: int, lag: int, cycle: int) -> np.ndarray:
+    """The last `lag` values again and again; of a shorter history the last cycle, or all of it."""
+    filled = fill(values, cycle)
+    lag = next(length for length in (lag, cycle, len(filled)) if length <= len(filled))
     return filled[len(filled) - lag + np.arange(horizon) % lag]
 
 
-def recent_weeks(values: np.ndarray, horizon: int, weeks: int) -> np.ndarray:
-    """The median of each weekday over the last `weeks` weeks."""
-    recent = values[-WEEK * weeks :]
-    position = np.arange(-len(recent), 0) % WEEK
+def recent_level(values: np.ndarray, horizon: int, grain: Grain, days: int) -> np.ndarray:
+    """The median over so many days, of days that of each weekday."""
+    cycle = grain.cycle
+    recent = values[-grain.periods(days) :]
+    position = np.arange(-len(recent), 0) % cycle
     overall = np.nanmedian(recent)
-    medians = np.full(WEEK, overall)
-    for day in range(WEEK):
-        there = recent[position == day]
+    medians = np.full(cycle, overall)
+    for index in range(cycle):
+        there = recent[position == index]
         there = there[~np.isnan(there)]
         if len(there):
-            medians[day] = np.median(there)
-    return medians[np.arange(horizon) % WEEK]
+            medians[index] = np.median(there)
+    return medians[np.arange(horizon) % cycle]
 
 
-def last_years(values: np.ndarray, horizon: int, share: float) -> np.ndarray:
-    """The same weekdays of the last years, moved by `share` of the way from their level to the current one.
+def last_years(values: np.ndarray, horizon: int, grain: Grain, share: float) -> np.ndarray:
+    """The same periods of the last years, moved by `share` of the way from their level to the current one.
 
     By a factor if both levels are positive, else by a difference. Of less than a year and a month: the recent
-    weeks.
+    level.
     """
-    filled = fill(values)
-    lags = [YEAR * back for back in (1, 2) if len(filled) >= YEAR * back + 28]
+    filled, year, recent = fill(values, grain.cycle), grain.year, grain.periods(LEVEL_DAYS)
+    lags = [year * back for back in (1, 2) if len(filled) >= year * back + grain.periods(28)]
     if not lags:
-        return recent_weeks(values, horizon, 8)
-    level = float(filled[-LEVEL_DAYS:].mean())
+        return recent_level(values, horizon, grain, LEVEL_DAYS)
+    level = float(filled[-recent:].mean())
     forecasts = []
     for lag in lags:
         start = len(filled) - lag
-        level_before = float(filled[max(0, start - LEVEL_DAYS) : start].mean())
-        days = filled[start + np.arange(horizon) % YEAR]
+        level_before = float(filled[max(0, start - recent) : start].mean())
+        days = filled[start + np.arange(horizon) % year]
         if level > 0 and level_before > 0:
             ratio = min(max(level / level_before, 1 / LARGEST_RATIO), LARGEST_RATIO)
             forecasts.append(days * ratio**share)
@@ -82,11 +86,11 @@ def last_years(values: np.ndarray, horizon: int, share: float) -> np.ndarray:
     return np.average(forecasts, axis=0, weights=YEARS_BACK[: len(forecasts)])
 
 
-def fill(values: np.ndarray) -> np.ndarray:
-    """Missing days take the value of a week before, up to four, else the median."""
+def fill(values: np.ndarray, cycle: int) -> np.ndarray:
+    """Missing values take that of a cycle before, up to four, else the median."""
     filled = values.copy()
-    for weeks_back in range(1, 5):
+    for back in range(cycle, 5 * cycle, cycle):
         missing = np.flatnonzero(np.isnan(filled))
-        missing = missing[missing >= WEEK * weeks_back]
-        filled[missing] = values[missing - WEEK * weeks_back]
+        missing = missing[missing >= back]
+        filled[missing] = values[missing - back]
     return np.where(np.isnan(filled), np.nanmedian(values), filled)

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from modal_forecast.candidates.protocol import CandidateFailed, Fit, Inputs
+from modal_forecast.grain import Grain
 from modal_forecast.series import Series
 
 # Prophet's own 0.05 lets the trend follow what does not last: 1.73 against 1.32 in mean MASE over 12 series.
@@ -36,7 +38,7 @@ TIMEOUT_SECONDS = 30.0
 
 def fit_prophet(inputs: Inputs) -> Mapping[str, Fit]:
     """Return Prophet's forecast, if the history is long enough for it. Raises CandidateFailed."""
-    series = Series(inputs.series.days, inputs.clipped)
+    series = replace(inputs.series, values=inputs.clipped)
     if not fits_prophet(series):
         return {}
     return {"prophet": Fit(forecast_prophet(series, inputs.horizon, inputs.holidays))}
@@ -46,11 +48,15 @@ def fits_prophet(series: Series) -> bool:
     """Whether there is enough to fit, and noise: Stan takes seconds over a history without any."""
     values = series.values[~np.isnan(series.values)]
     largest = float(np.abs(values).max())
-    return len(values) >= MIN_DAYS and bool(np.ptp(values) > 1e-6 * largest) and 1e-200 < largest < 1e200
+    return (
+        len(values) >= series.grain.periods(MIN_DAYS)
+        and bool(np.ptp(values) > 1e-6 * largest)
+        and 1e-200 < largest < 1e200
+    )
 
 
 def forecast_prophet(series: Series, horizon: int, holidays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """`horizon` values from the day after the series on, raised to zero unless the series is signed.
+    """`horizon` values from the period after the series on, raised to zero unless the series is signed.
 
     Patterns multiply the trend unless the series is signed. Raises CandidateFailed.
     """
@@ -62,41 +68,47 @@ def forecast_prophet(series: Series, horizon: int, holidays: Mapping[str, np.nda
     span = float((days[-1] - days[0]).astype(int))
     time = (days - days[0]).astype(int) / span
     candidates = int(np.floor(len(days) * CHANGEPOINT_RANGE))
-    turns = time[np.linspace(0, candidates - 1, CHANGEPOINTS + 1).round().astype(int)[1:]]
+    bends = min(CHANGEPOINTS, candidates - 1)
+    turns = time[np.linspace(0, candidates - 1, bends + 1).round().astype(int)[1:]]
     in_history = [when for when in holidays.values() if np.isin(when, days).any()]
-    columns = _columns(days, int(span), in_history)
+    columns = _columns(days, int(span), series.grain, in_history)
     rate = (target[-1] - target[0]) / (time[-1] - time[0])
     parameters = _optimize(
         {
-            "T": len(days), "K": columns.shape[1], "S": CHANGEPOINTS, "trend_indicator": 0,
+            "T": len(days), "K": columns.shape[1], "S": bends, "trend_indicator": 0,
             "tau": CHANGEPOINT_PRIOR_SCALE, "t": time, "t_change": turns, "cap": np.zeros(len(days)),
             "y": target, "X": columns, "sigmas": np.full(columns.shape[1], PATTERN_PRIOR_SCALE),
             "s_a": np.full(columns.shape[1], 1 if signed else 0),
             "s_m": np.full(columns.shape[1], 0 if signed else 1),
         },
         {
-            "k": rate, "m": target[0], "delta": np.zeros(CHANGEPOINTS),
+            "k": rate, "m": target[0], "delta": np.zeros(bends),
             "beta": np.zeros(columns.shape[1]), "sigma_obs": 1.0,
         },
     )  # fmt: skip
-    ahead = series.days[-1] + np.arange(1, horizon + 1)
+    ahead = series.grain.ahead(series.days[-1], horizon)
     later = (ahead - days[0]).astype(int) / span
-    bends = np.maximum(later[:, None] - turns, 0.0) @ parameters["delta"]
-    trend = parameters["k"][0] * later + parameters["m"][0] + bends
-    pattern = _columns(ahead, int(span), in_history) @ parameters["beta"]
+    bent = np.maximum(later[:, None] - turns, 0.0) @ parameters["delta"]
+    trend = parameters["k"][0] * later + parameters["m"][0] + bent
+    pattern = _columns(ahead, int(span), series.grain, in_history) @ parameters["beta"]
     yhat = (trend + pattern if signed else trend * (1 + pattern)) * largest
     return yhat if signed else np.maximum(yhat, 0.0)
 
 
-def _columns(days: np.ndarray, span: int, holidays: list[np.ndarray]) -> np.ndarray:
-    """Yearly and weekly waves if the history allows, then a column for each holiday, as in Prophet."""
+def _columns(days: np.ndarray, span: int, grain: Grain, holidays: list[np.ndarray]) -> np.ndarray:
+    """Yearly and weekly waves if the history allows, then a column for each holiday, as in Prophet.
+
+    days: datetime64[D], the first ones of periods. A pattern shorter than a period has no waves.
+    """
     parts = []
     for period, waves, least in SEASONALITIES:
-        if span >= least:
+        if span >= least and period > grain.average_days:
+            waves = min(waves, grain.waves)
             angles = 2 * np.pi * days.astype(int)[:, None] * np.arange(1, waves + 1) / period
             parts.append(np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(len(days), -1))
     parts += [np.isin(days, when).astype(float)[:, None] for when in holidays]
-    return np.hstack(parts)
+    # The program takes no table without a column, nor does Prophet give it one.
+    return np.hstack(parts or [np.zeros((len(days), 1))])
 
 
 def stan_program() -> Path:

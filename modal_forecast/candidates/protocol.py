@@ -11,15 +11,15 @@ from modal_forecast.series import Series, clip_outliers
 
 @dataclass(frozen=True)
 class Inputs:
-    """The history that a candidate may use, and the days to forecast.
+    """The history that a candidate may use, and the periods to forecast.
 
     series: the values as they were observed.
     clipped: the values without outliers; nothing below zero unless the series is signed.
     open_values: `clipped`, with NaN on closed days.
-    horizon: days to forecast after the series.
-    calendar: starts with the series, and reaches `horizon` days further or more.
-    holidays: name -> days, over the same days.
-    closed: which days are closed, and closed_ahead: whether each of the days to forecast is.
+    horizon: periods to forecast after the series.
+    calendar: starts with the series, and reaches `horizon` periods further or more.
+    holidays: name -> first days of the periods that have it, over the same periods.
+    closed: which days are closed, and closed_ahead: whether each of the periods to forecast is.
     """
 
     series: Series
@@ -34,7 +34,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Fit:
-    """forecast: a value for each of the days after the series, in its unit."""
+    """forecast: a value for each of the periods after the series, in its unit."""
 
     forecast: np.ndarray
 

@@ -84,9 +84,9 @@ def day(value: date) -> str:
     return f"{value:%a} {value.day} {value:%b %Y}"
 
 
-def days(count: int) -> str:
-    """1 day, 180 days"""
-    return counted(count, "day")
+def short_date(value: date) -> str:
+    """3 Feb 2026"""
+    return f"{value.day} {value:%b %Y}"
 
 
 def counted(count: int, noun: str) -> str:

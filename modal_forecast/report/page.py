@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modal_forecast.calendars import holidays_of
+from modal_forecast.calendars import holiday_periods
 from modal_forecast.report import formats
 from modal_forecast.report.report_input import FOLDER, ReportInput, check_color, report_key
 from modal_forecast.report.sections.accuracy import accuracy, track_record
@@ -48,6 +48,8 @@ FORECAST = (
     Layer("interval95", "95% bounds", {"yhat_lower_95": "95% from", "yhat_upper_95": "95% to"}),
 )
 LAYERS = (HISTORY, *FORECAST)
+# What the keys Page Up and Page Down move by; chart.js has the same in periods.
+PAGE_STEPS = {"day": "a week", "week": "four weeks", "month": "a year"}
 
 
 def render(report: ReportInput) -> str:
@@ -63,6 +65,8 @@ def render(report: ReportInput) -> str:
     return template("page.html.j2").render(
         key=" ".join(f"{part} {value}" for part, value in report_key(report).items()),
         title=report.title,
+        grain=report.grain,
+        page_step=PAGE_STEPS[report.grain.name],
         made_on=report.made_on,
         unit=report.unit,
         facts=report.facts,
@@ -79,9 +83,9 @@ def render(report: ReportInput) -> str:
         spark_height=SPARK_HEIGHT,
         outlook=outlook(history, windows, amounts),
         periods=by_period(history, data.columns, widths, amounts),
-        accuracy=accuracy(report.diagnostics, amounts),
+        accuracy=accuracy(report.diagnostics, amounts, report.grain),
         reasons=reasons(components, forecast, country, amounts),
-        track_record=track_record(report.track_record, amounts, report.part_noun),
+        track_record=track_record(report.track_record, amounts, report.part_noun, report.grain),
         parts=by_part(report.parts, report.part_noun, history, data.columns, main_window(windows), amounts),
         sections=more_sections(report.sections),
         data_quality=data_quality(history, report.notes, report.diagnostics),
@@ -104,7 +108,6 @@ def template(name: str) -> jinja2.Template:
     environment.filters |= {
         "number": formats.number,
         "day": formats.day,
-        "days": formats.days,
         "plural": formats.plural,
     }
     environment.filters["csp_hash"] = _csp_hash
@@ -123,7 +126,7 @@ def _csp_hash(text: str) -> str:
 
 @dataclass(frozen=True)
 class ChartData:
-    """The numbers of the interactive chart and of the table of days; columns: those of the forecast."""
+    """The numbers of the interactive chart and of the table below; columns: those of the forecast."""
 
     history: PeriodValues
     columns: dict[str, PeriodValues]
@@ -132,8 +135,8 @@ class ChartData:
     @classmethod
     def of(cls, report: ReportInput) -> ChartData:
         names = [name for layer in FORECAST for name in layer.headings]
-        columns = {name: read_values(report.forecast, name) for name in names}
-        return cls(read_values(report.history, "y"), columns, report.decimals)
+        columns = {name: read_values(report.forecast, name, report.grain) for name in names}
+        return cls(read_values(report.history, "y", report.grain), columns, report.decimals)
 
     @property
     def start(self) -> date:
@@ -162,15 +165,12 @@ class ChartData:
     def ranges(self) -> list[dict[str, Any]]:
         """The ranges on offer, the whole chart first, without those that would show just as much.
 
-        first, last: days counted from the first one of the chart, both ends included.
+        first, last: periods counted from the first one of the chart, both ends included.
         """
         forecast = self.columns["yhat"]
         first, last = self._index(forecast.start), self._index(max(self.history.end, forecast.end))
-        starts = {
-            "Last year + forecast": first - 365,
-            "Last 90 days + forecast": first - 90,
-            "Forecast only": first,
-        }
+        starts = {label: first - back for label, back in self.history.grain.ranges.items()}
+        starts["Forecast only"] = first
         narrower = {label: start for label, start in starts.items() if start > 0}
         return [
             {"label": label, "first": start, "last": last} for label, start in {"All": 0, **narrower}.items()
@@ -179,7 +179,7 @@ class ChartData:
     def payload(self, country: str | None) -> dict[str, Any]:
         """JSON for chart.js, with the holidays of the country.
 
-        Each layer starts at its own `from`, which spares a null per day of history.
+        Each layer starts at its own `from`, which spares a null per period of history.
         """
         layers = []
         for layer in LAYERS:
@@ -192,13 +192,15 @@ class ChartData:
             first = self._index(dailies[0].start)
             layers.append({"key": layer.key, "label": layer.label, "from": first, "bounds": bounds})
         end = max(self.history.end, self.columns["yhat"].end)
-        all_days = np.arange(np.datetime64(self.start), np.datetime64(end) + 1)
+        grain = self.history.grain
+        all_days = grain.calendar(np.datetime64(self.start), np.datetime64(end))
         holidays: dict[int, list[str]] = {}
-        for name, days in holidays_of(country, all_days).items():
+        for name, days in holiday_periods(country, all_days, grain).items():
             for day in days.astype(object):
                 holidays.setdefault(self._index(day), []).append(name)
         return {
             "start": self.start.isoformat(),
+            "grain": grain.name,
             "holidays": {day: ", ".join(names) for day, names in holidays.items()},
             "forecastStart": self._index(self.columns["yhat"].start),
             "decimals": self.decimals,
@@ -206,4 +208,4 @@ class ChartData:
         }
 
     def _index(self, day: date) -> int:
-        return (day - self.start).days
+        return self.history.grain.between(self.start, day)

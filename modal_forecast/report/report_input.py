@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modal_forecast.grain import DAY, Grain
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -92,13 +94,13 @@ def check_color(value: str) -> str:
 
 @dataclass(frozen=True)
 class ReportInput:
-    """A daily series, its forecast, its diagnostics, and how to show them.
+    """A series of days, weeks or months, its forecast, its diagnostics, and how to show them.
 
     Only history and forecast are required. Where anything else is missing, the page leaves its section out or
     says in a line why it is empty. A number that is missing, None or NaN is shown as n/a. Shares and errors
     are 0..1; a bias is a share of the actuals, above zero if the forecast was too high.
 
-    history: ds date32, y float64, null where a day is missing.
+    history: ds date32, y float64, null where a value is missing.
     forecast: ds date32, and float64 yhat, yhat_lower_80, yhat_upper_80, yhat_lower_95, yhat_upper_95.
     made_on: the day on which the forecast was made, in UTC.
     unit: of the series; a currency such as USD or $ is written before its amounts.
@@ -108,13 +110,14 @@ class ReportInput:
     parts: of the series, each {name, history, forecast}, with tables as above. One with a `count` stands for
         so many other parts together. part_noun: what one is.
     track_record: how earlier forecasts did; None if there was none.
-        vintages: [{made_on, days, wape, bias, mase, coverage_80, coverage_95}], where `days` counts the days
-            that were scored.
+        vintages: [{made_on, periods, wape, bias, mase, coverage_80, coverage_95}], where `periods` counts
+            the days, weeks or months that were scored.
         compared: one earlier forecast beside the actuals, {made_on, ds, actual, yhat, lower_80, upper_80} of
             lists of one length, where an actual is None if it is not known yet.
         parts: how the parts did, {scored, worst}: how many were scored, and the worst of them in order, each
-            {name, days, mase, wape, bias, coverage_80, coverage_95}.
+            {name, periods, mase, wape, bias, coverage_80, coverage_95}.
     notes: sentences on the history.
+    grain: what a row of history, forecast and parts is of.
     sections: further tables, each {title, name, headings, rows}. A row is what it is about, and a number or
         None for each heading; name is what rows are about.
 
@@ -136,14 +139,15 @@ class ReportInput:
     track_record: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     sections: Sequence[Mapping[str, Any]] = ()
+    grain: Grain = DAY
 
     def __post_init__(self) -> None:
         check_color(self.color_history)
         check_color(self.color_prediction)
         if self.history["y"].null_count == self.history.num_rows:
-            raise ValueError("A report needs at least one day of history.")
+            raise ValueError("A report needs at least one value of history.")
         if self.forecast.num_rows == 0:
-            raise ValueError("A report needs at least one day of forecast.")
+            raise ValueError("A report needs at least one value of forecast.")
 
 
 def report_key(report: ReportInput) -> Mapping[str, str]:
@@ -159,6 +163,8 @@ def report_key(report: ReportInput) -> Mapping[str, str]:
             value = [part["forecast"] for part in value]
         elif report_field.name == "diagnostics":
             value = {name: value[name] for name in DIAGNOSTICS if name in value}
+        elif report_field.name == "grain":
+            value = value.name
         parts[KEY_PARTS.get(report_field.name, "forecast")].append([report_field.name, value])
     hashes = {part: _hash(parts[part]) for part in ("data", "forecast", "style")}
     return {**hashes, "code": _code_hash(FOLDER)}

@@ -1,12 +1,14 @@
-"""Values of consecutive days, and sums and means of values that may be missing."""
+"""Values of consecutive periods, and sums and means of values that may be missing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, Any
+
+from modal_forecast.grain import DAY, Grain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,36 +16,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PeriodValues:
-    """One value per day from `start` on, None where a day has none."""
+    """One value per period from that of `start` on, None where a period has none.
+
+    A period is named by its first day.
+    """
 
     start: date
     values: tuple[float | None, ...]
+    grain: Grain = DAY
 
     @property
     def end(self) -> date:
+        """The first day of the last period."""
         return self.day(len(self.values) - 1)
 
     def day(self, index: int) -> date:
-        return self.start + timedelta(days=index)
+        return self.grain.start(self.start, index)
 
     def days(self) -> list[date]:
         return [self.day(index) for index in range(len(self.values))]
 
+    def index(self, day: date) -> int:
+        return self.grain.between(self.start, day)
+
     def at(self, day: date) -> float | None:
-        index = (day - self.start).days
+        index = self.index(day)
         return self.values[index] if 0 <= index < len(self.values) else None
 
     def known(self) -> list[float]:
         return [value for value in self.values if value is not None]
 
 
-def read_values(table: pa.Table, column: str) -> PeriodValues:
-    """Return the column by its `ds`, in date order; NaN, infinity and days without a row become None."""
+def read_values(table: pa.Table, column: str, grain: Grain = DAY) -> PeriodValues:
+    """Return the column by its `ds`, in date order; NaN, infinity and periods without a row become None."""
     values = map(finite, table[column].to_pylist())
-    by_day = dict(zip(table["ds"].to_pylist(), values, strict=True))
-    start, end = min(by_day), max(by_day)
-    days = (start + timedelta(days=index) for index in range((end - start).days + 1))
-    return PeriodValues(start, tuple(by_day.get(day) for day in days))
+    by_number = dict(zip(map(grain.number, table["ds"].to_pylist()), values, strict=True))
+    first, last = min(by_number), max(by_number)
+    return PeriodValues(grain.first_day(first), tuple(map(by_number.get, range(first, last + 1))), grain)
 
 
 def finite(value: float | None) -> float | None:

@@ -274,7 +274,7 @@ def _forecast(
     if isinstance(inputs.forecast, SkipForecast):
         yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in after_accuracy)
         return
-    rows = declaration.style_of(inputs.forecast).nr_days_fcst
+    rows = declaration.horizon_of(inputs.forecast)
     try:
         forecast = decide_forecast(publisher.warehouse, history, rows, inputs.rebuild_all)
     except (HistoryError, ForecastRefused) as error:

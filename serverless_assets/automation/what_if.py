@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageError
 from modal_forecast.report.page import render
 from serverless_assets import metadata
@@ -27,8 +28,6 @@ from serverless_assets.forecasting.run_forecast import details_in, forecast_fact
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 
 REPORTS_KEPT = 10
-# The days ahead that are compared.
-WINDOWS = (7, 30, 90)
 ABOUT = (
     "A what-if forecasts from the tables as they are published, and publishes nothing: rebuild, ingestion "
     "and the names of files do nothing here. Size, days and colours are as chosen."
@@ -39,7 +38,12 @@ def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaratio
     """Forecast with another size, horizon or style and compare with what is published: to try before you
     change anything. Nothing is published, and no other run is kept waiting."""
 
-    @dg.op(out=dg.Out(dg.Nothing), description="A forecast beside the published one, to look at.")
+    # The steps of all jobs need names of their own, as do the jobs.
+    @dg.op(
+        name=f"compare_{declaration.name}",
+        out=dg.Out(dg.Nothing),
+        description="A forecast beside the published one, to look at.",
+    )
     def what_if(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         forecast = run_inputs.checked().forecast
         if isinstance(forecast, SkipForecast):
@@ -71,7 +75,7 @@ def _forecast_beside(
     warehouse, size = environment.publisher.published.warehouse, Size(forecast.cores, forecast.mib)
     style = declaration.style_of(forecast)
     history = read_history(declaration, warehouse, Today.of(environment.timezone))
-    request = history.request(style.nr_days_fcst)
+    request = history.request(declaration.horizon_of(forecast))
     table = declaration.table
     published = query_forecast(warehouse, table) if table in warehouse.tables() else None
     answered, took = run_with_memory_retry(
@@ -89,7 +93,7 @@ def _forecast_beside(
         notes=[*history.warnings, *history.notes],
     )
     path = keep_report(environment.publisher.home / "what-if", context.run_id, render(report).encode())
-    compared = compare(answer.forecast, published)
+    compared = compare(answer.forecast, published, declaration.time_grain)
     unit = f" in {declaration.unit}" if declaration.unit else ""
     lines = [f"{declaration.title}{unit}:", *as_text(compared), f"The report: {path}"]
     context.log.info("\n".join(lines))
@@ -113,14 +117,14 @@ def keep_report(folder: Path, run_id: str, content: bytes) -> Path:
 
 @dataclass(frozen=True)
 class WindowComparison:
-    """The what-if forecast summed over `days` days, and the published one over the same days.
+    """The what-if forecast summed over the first `rows` rows, and the published one over the same.
 
-    There are no bounds: the sum of daily bounds is not a bound of the sum. `published` is None if the
-    published forecast lacks some of these days.
+    There are no bounds: the sum of bounds is not a bound of the sum. `published` is None if the published
+    forecast lacks some of these rows.
     """
 
     window: str
-    days: int
+    rows: int
     what_if: float
     published: float | None
 
@@ -135,8 +139,8 @@ class WindowComparison:
         return f"{self.window:<28}{self.what_if:>16,.0f}{published:>16}{change:>12}"
 
 
-def compare(what_if: pa.Table, published: pa.Table | None) -> list[WindowComparison]:
-    """Compare the next 7, 30 and 90 days, the whole horizon, and the days of both if those are fewer.
+def compare(what_if: pa.Table, published: pa.Table | None, grain: Grain = DAY) -> list[WindowComparison]:
+    """Compare the windows of the grain, the whole horizon, and the periods of both if those are fewer.
 
     The tables have the columns ds and yhat; `published` is None if there is no forecast yet.
     """
@@ -147,11 +151,11 @@ def compare(what_if: pa.Table, published: pa.Table | None) -> list[WindowCompari
         for table in (what_if, published)
     )
     days = sorted(new)
-    windows = {f"next {count} days": days[:count] for count in WINDOWS if count < len(days)}
+    windows = {f"next {count} {grain.plural}": days[:count] for count in grain.windows if count < len(days)}
     shared = [day for day in days if day in old]
     if shared and len(shared) < len(days):
-        windows[f"the {len(shared)} days of both"] = shared
-    windows[f"the whole horizon, {len(days)} days"] = days
+        windows[f"the {grain.counted(len(shared))} of both"] = shared
+    windows[f"the whole horizon, {grain.counted(len(days))}"] = days
     return [
         WindowComparison(
             name, len(window), _sum(new, window), _sum(old, window) if old.keys() >= set(window) else None
@@ -178,7 +182,7 @@ def as_table(compared: Sequence[WindowComparison], unit: str) -> dg.TableMetadat
             dg.TableRecord(
                 {
                     "window": window.window,
-                    "days": window.days,
+                    "rows": window.rows,
                     f"what if{of_unit}": window.what_if,
                     f"published{of_unit}": window.published,
                     "change, %": window.change_percent,

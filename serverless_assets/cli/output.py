@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from dagster import DagsterEventType as Type
 from rich.console import Console
 from rich.text import Text
 
+from modal_forecast.report.formats import counted
 from serverless_assets import metadata
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
@@ -217,13 +219,15 @@ def size_text(size: int) -> str:
 
 
 def summary_text(
-    document: Mapping[str, Any], raw_tables: Collection[str] = (), forecasts: Collection[str] = ()
+    document: Mapping[str, Any],
+    raw_tables: Collection[str] = (),
+    forecasts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the summary of `runs/latest.json` as text: what there is now, and what to do next.
 
     Args:
         raw_tables: the assets that were loaded from the source.
-        forecasts: the assets whose rows are days ahead.
+        forecasts: the assets whose rows are days, weeks or months ahead, and which of these.
     """
     assets, totals = document["assets"], document["totals"]
     counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
@@ -243,7 +247,7 @@ def summary_text(
     for asset, horizon in horizons.items():
         if horizon:
             of_asset = f" ({asset})" if len(horizons) > 1 else ""
-            lines.append(f"  Forecast  {horizon} days ahead{of_asset}")
+            lines.append(f"  Forecast  {counted(horizon, forecasts[asset])} ahead{of_asset}")
     if document["report"]:
         lines.append(f"  Report    {document['report']}")
     if document["warehouse"]:

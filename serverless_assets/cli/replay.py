@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from modal_forecast.code_version import code_version
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.environments import Environment
+from serverless_assets.forecasting.forecast_file import grain_in, horizon_in
 from serverless_assets.forecasting.record import (
     RecordError,
     RecordName,
@@ -14,7 +15,7 @@ from serverless_assets.forecasting.record import (
 )
 from serverless_assets.forecasting.replay import ReplayResult, replay
 
-HEADING = f"{'made (UTC)':<18}{'run':<38}{'days':>4}  {'data as of':<12}{'code':<14}key"
+HEADING = f"{'made (UTC)':<18}{'run':<38}{'ahead':>9}  {'data as of':<12}{'code':<14}key"
 
 
 def replayed(parts: Environment, which: str | None, echo: Callable[[str], None]) -> ReplayResult:
@@ -27,7 +28,8 @@ def replayed(parts: Environment, which: str | None, echo: Callable[[str], None])
     name = find_record(list_records(artifacts), which)
     record = read_record(artifacts, name)
     facts = record.facts
-    echo(f"{name.forecast}: the forecast of {facts['horizon_days']} days after {facts['data_as_of']},")
+    horizon = grain_in(facts).counted(horizon_in(facts))
+    echo(f"{name.forecast}: the forecast of {horizon} after {facts['data_as_of']},")
     echo(f"made {_minute(name)} UTC on {facts['compute']} by run {name.run_id},")
     echo(f"again on {parts.compute.name} with {facts['cpu']:g} cores and {facts['memory_mib']} MiB:")
     return replay(record, code_version(), parts.compute, lambda line: echo(f"    {line}"))
@@ -43,8 +45,9 @@ def listed(artifacts: Artifacts) -> Iterator[str]:
         except RecordError as error:
             yield str(error)
             continue
-        days, data_as_of, code = facts["horizon_days"], facts["data_as_of"], facts["forecast_code"]
-        yield f"{_minute(name):<18}{name.run_id:<38}{days:>4}  {data_as_of:<12}{code:<14}{name.key}"
+        horizon = grain_in(facts).counted(horizon_in(facts))
+        data_as_of, code = facts["data_as_of"], facts["forecast_code"]
+        yield f"{_minute(name):<18}{name.run_id:<38}{horizon:>9}  {data_as_of:<12}{code:<14}{name.key}"
 
 
 def _minute(name: RecordName) -> str:

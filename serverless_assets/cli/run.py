@@ -30,7 +30,7 @@ from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG,
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.instance import open_instance
-from serverless_assets.names import FORECAST_TAG, RAW_TABLE_TAG
+from serverless_assets.names import GRAIN_TAG, RAW_TABLE_TAG
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
@@ -208,8 +208,12 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         return False
     layer = job.asset_layer
     raw_tables, forecasts = (
-        {key.to_user_string() for key in layer.selected_asset_keys if tag in layer.get(key).tags}
-        for tag in (RAW_TABLE_TAG, FORECAST_TAG)
+        {
+            key.to_user_string(): layer.get(key).tags[tag]
+            for key in layer.selected_asset_keys
+            if tag in layer.get(key).tags
+        }
+        for tag in (RAW_TABLE_TAG, GRAIN_TAG)
     )
     click.echo("\n" + summary_text(document, raw_tables, forecasts))
     return result.success and not progress.failed and bool(document["published"])

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast import metrics
+from modal_forecast.grain import DAY, Grain
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.forecast_file import grain_in
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
 from serverless_assets.hashing import digest
@@ -28,44 +30,56 @@ from serverless_assets.warehouse import TableShape
 
 DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95")
-SCHEMA = pa.schema(
-    {
-        "vintage": pa.string(),
-        "made_at": pa.timestamp("us"),
-        "data_as_of": pa.date32(),
-        "horizon": pa.string(),
-        "days": pa.int64(),
-        **dict.fromkeys(SCORES, pa.float64()),
-    }
-)
-DESCRIPTIONS = {
-    "vintage": "The run that made the forecast.",
-    "made_at": "When it was made, in UTC.",
-    "data_as_of": "The last day of the history that it was made from.",
-    "horizon": "How many days ahead: all of them, or a part.",
-    "days": "How many of its days have come and are scored.",
-    "mase": (
-        "Mean absolute error, as a share of that of repeating the week before (Hyndman and Koehler, 2006). "
-        "Null where the history has no such error."
-    ),
-    "wape": "Sum of absolute errors, as a share of what came. Null where nothing came.",
-    "bias": "Sum of errors as a share of what came; above 0: the forecast was too high.",
-    "coverage_80": "Share of days within the 80% bounds.",
-    "coverage_95": "Share of days within the 95% bounds.",
-}
-# First and last day ahead, and the label in the column `horizon`.
-HORIZONS: Sequence[tuple[int, int, str]] = (
-    (1, 7, "1 to 7 days"),
-    (8, 30, "8 to 30 days"),
-    (31, 90, "31 to 90 days"),
-    (91, 10_000, "over 90 days"),
-)
-ALL = "all days"
+NO_LIMIT = 10_000
 UNCHANGED = "unchanged: same forecasts and history"
 PARALLEL_READS = 8
 REPORTED_VINTAGES = 12
-# The report draws the vintage with the number of scored days nearest to the first, and at least the second.
-DRAWN_DAYS, MIN_DRAWN_DAYS = 30, 7
+
+
+def score_schema(grain: Grain) -> pa.Schema:
+    """Return the columns of the scores; the one that counts scored rows is named days, weeks or months."""
+    return pa.schema(
+        {
+            "vintage": pa.string(),
+            "made_at": pa.timestamp("us"),
+            "data_as_of": pa.date32(),
+            "horizon": pa.string(),
+            grain.plural: pa.int64(),
+            **dict.fromkeys(SCORES, pa.float64()),
+        }
+    )
+
+
+def describe_scores(grain: Grain) -> Mapping[str, str]:
+    """Return the description of each column of score_schema()."""
+    return {
+        "vintage": "The run that made the forecast.",
+        "made_at": "When it was made, in UTC.",
+        "data_as_of": "The last day of the history that it was made from.",
+        "horizon": f"How many {grain.plural} ahead: all of them, or a part.",
+        grain.plural: f"How many of its {grain.plural} have come and are scored.",
+        "mase": "Mean absolute error, as a share of that of repeating what came "
+        f"{grain.counted(grain.season)} before (Hyndman and Koehler, 2006). "
+        "Null where the history has no such error.",
+        "wape": "Sum of absolute errors, as a share of what came. Null where nothing came.",
+        "bias": "Sum of errors as a share of what came; above 0: the forecast was too high.",
+        "coverage_80": f"Share of {grain.plural} within the 80% bounds.",
+        "coverage_95": f"Share of {grain.plural} within the 95% bounds.",
+    }
+
+
+def horizons(grain: Grain) -> Mapping[str, tuple[int, int]]:
+    """Return what is scored of a horizon: label -> first and last period ahead; the whole first."""
+    parts, first = {all_of(grain): (1, NO_LIMIT)}, 1
+    for last in grain.windows:
+        parts[f"{first} to {last} {grain.plural}"] = (first, last)
+        first = last + 1
+    return {**parts, f"over {grain.windows[-1]} {grain.plural}": (first, NO_LIMIT)}
+
+
+def all_of(grain: Grain) -> str:
+    """Return the label of the whole horizon in the column `horizon`."""
+    return f"all {grain.plural}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,7 @@ def accuracy_asset(declaration: ForecastDeclaration, pool: str, timezone: str) -
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> dg.MaterializeResult:
         warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
+        grain = declaration.time_grain
         with as_failure():
             with warehouse.connected():
                 actual = read_history(declaration, warehouse, Today.of(timezone)).table
@@ -104,13 +119,15 @@ def accuracy_asset(declaration: ForecastDeclaration, pool: str, timezone: str) -
                     rows = warehouse.row_count(declaration.accuracy)
                     reused = metadata.outcome("reused", UNCHANGED, rows=rows)
                     return dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=reused)
-            vintages = read_vintages(publisher.artifacts, names, context.log.warning)
-            scores = score(vintages, actual)
-            shape = TableShape(declaration.accuracy, SCHEMA, DESCRIPTION)
+            vintages = read_vintages(publisher.artifacts, names, grain, context.log.warning)
+            scores = score(vintages, actual, grain)
+            shape = TableShape(declaration.accuracy, scores.schema, DESCRIPTION)
             work = warehouse.replace_rows(shape, scores, {ACCURACY_KEY: key})
         # The scores of the latest vintage with a month of scored days are plotted from run to run.
         mature = [
-            row for row in scores.to_pylist() if row["horizon"] == ALL and row["days"] >= DRAWN_DAYS
+            row
+            for row in scores.to_pylist()
+            if row["horizon"] == all_of(grain) and row[grain.plural] >= grain.windows[1]
         ] or [{}]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(key),
@@ -142,7 +159,8 @@ def decide_accuracy(
     names = [
         name for name in list_records(publisher.artifacts, declaration.name) if name.data_as_of < last_day
     ]
-    content = "\n".join([SCHEMA.to_string(), *map(str, names), repr(actual.to_pydict())])
+    schema = score_schema(declaration.time_grain)
+    content = "\n".join([schema.to_string(), *map(str, names), repr(actual.to_pydict())])
     key = digest(content)
     table = declaration.accuracy
     state = warehouse.read_state(table) if table in warehouse.tables() else None
@@ -156,15 +174,20 @@ def decide_accuracy(
 
 
 def read_vintages(
-    artifacts: Artifacts, names: Sequence[RecordName], warn: Callable[[str], None]
+    artifacts: Artifacts, names: Sequence[RecordName], grain: Grain, warn: Callable[[str], None]
 ) -> list[Vintage]:
-    """Return the forecasts in these records; one that cannot be read is left out, and `warn` is called."""
+    """Return the forecasts in these records; one that cannot be read is left out, and `warn` is called.
+
+    Forecasts of another grain, such as that by day of what is now forecast by month, are left out, too.
+    """
 
     def read(name: RecordName) -> Vintage | None:
         try:
             record = read_record(artifacts, name)
         except RecordError as error:
             warn(str(error))
+            return None
+        if grain_in(record.facts) is not grain:
             return None
         data_as_of = date.fromisoformat(record.facts["data_as_of"])
         return Vintage(name.run_id, name.made_at, data_as_of, record.rows)
@@ -173,44 +196,45 @@ def read_vintages(
         return [vintage for vintage in pool.map(read, names) if vintage]
 
 
-def score(vintages: Iterable[Vintage], actual: pa.Table) -> pa.Table:
+def score(vintages: Iterable[Vintage], actual: pa.Table, grain: Grain = DAY) -> pa.Table:
     """Return the scores of each vintage.
 
     Args:
-        actual: ds date32 and y float64, a row for every day from the first to the last.
+        actual: ds date32 and y float64, a row for every period from the first to the last.
 
     Returns:
-        rows of SCHEMA: for each vintage of which a day has passed, one for all its days and one for each part
-        of its horizon; the oldest vintage first.
+        rows of score_schema(): for each vintage of which a period has passed, one for each of horizons(); the
+        oldest vintage first.
     """
     ordered = sorted(vintages, key=lambda vintage: (vintage.made_at, vintage.run_id))
-    return pa.Table.from_pylist([row for vintage in ordered for row in _scores(vintage, actual)], SCHEMA)
+    rows = [row for vintage in ordered for row in _scores(vintage, actual, grain)]
+    return pa.Table.from_pylist(rows, score_schema(grain))
 
 
 def matured(vintage: Vintage, actual: pa.Table) -> pa.Table:
-    """Return the vintage's rows of days that have passed, with the actual value as `y`."""
+    """Return the vintage's rows of periods that have passed, with the actual value as `y`."""
     actual_by_day = dict(zip(actual["ds"].to_pylist(), actual["y"].to_pylist(), strict=True))
     values = pa.array(map(actual_by_day.get, vintage.rows["ds"].to_pylist()), pa.float64())
     return vintage.rows.append_column("y", values).filter(values.is_valid())
 
 
-def _scores(vintage: Vintage, actual: pa.Table) -> Iterator[dict[str, object]]:
+def _scores(vintage: Vintage, actual: pa.Table, grain: Grain) -> Iterator[dict[str, object]]:
     passed = matured(vintage, actual)
     if not passed.num_rows:
         return
     as_of = np.datetime64(vintage.data_as_of)
     history = actual["y"].to_numpy()[actual["ds"].to_numpy().astype("datetime64[D]") <= as_of]
-    scale = metrics.seasonal_error(history)
-    days_ahead = (passed["ds"].to_numpy().astype("datetime64[D]") - as_of).astype(int)
-    for first, last, label in ((0, HORIZONS[-1][1], ALL), *HORIZONS):
-        mask = (first <= days_ahead) & (days_ahead <= last)
+    scale = metrics.seasonal_error(history, grain.season)
+    ahead = grain.numbers(passed["ds"].to_numpy().astype("datetime64[D]")) - grain.number(vintage.data_as_of)
+    for label, (first, last) in horizons(grain).items():
+        mask = (first <= ahead) & (ahead <= last)
         if mask.any():
             yield {
                 "vintage": vintage.run_id,
                 "made_at": vintage.made_at.replace(tzinfo=None),
                 "data_as_of": vintage.data_as_of,
                 "horizon": label,
-                "days": int(mask.sum()),
+                grain.plural: int(mask.sum()),
                 **_score(passed.filter(pa.array(mask)), scale),
             }
 
@@ -240,23 +264,31 @@ def reported_accuracy(
 
     parts: that of the parts.
     """
-    warehouse = publisher.warehouse
+    warehouse, grain = publisher.warehouse, declaration.time_grain
     if declaration.accuracy not in warehouse.tables():
         return None
     scores = warehouse.read_rows(declaration.accuracy).sort_by("made_at").to_pylist()
-    rows = [row for row in scores if row["horizon"] == ALL]
+    rows = [
+        {**row, "periods": row[grain.plural]}
+        for row in scores
+        # Until it is scored anew, the table may be of another grain.
+        if row["horizon"] == all_of(grain) and grain.plural in row
+    ]
     if not rows:
         return None
     accuracy: dict[str, Any] = {
         "vintages": [
-            {"made_on": row["made_at"].date().isoformat(), **{name: row[name] for name in ("days", *SCORES)}}
+            {
+                "made_on": row["made_at"].date().isoformat(),
+                **{name: row[name] for name in ("periods", *SCORES)},
+            }
             for row in rows[-REPORTED_VINTAGES:]
         ],
         **({"parts": parts} if parts else {}),
     }
-    run_id = vintage_to_draw(rows)
+    run_id = vintage_to_draw(rows, grain)
     names = [name for name in list_records(publisher.artifacts, declaration.name) if name.run_id == run_id]
-    for vintage in read_vintages(publisher.artifacts, names[-1:], warn):
+    for vintage in read_vintages(publisher.artifacts, names[-1:], grain, warn):
         passed = matured(vintage, actual)
         accuracy["compared"] = {
             "made_on": vintage.made_at.date().isoformat(),
@@ -269,8 +301,12 @@ def reported_accuracy(
     return accuracy
 
 
-def vintage_to_draw(scored: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the run id of the vintage with enough scored days that is nearest to a month; None without."""
-    enough = [row for row in scored if row["days"] >= MIN_DRAWN_DAYS]
-    nearest = min(enough, key=lambda row: abs(row["days"] - DRAWN_DAYS), default=None)
+def vintage_to_draw(scored: Sequence[Mapping[str, Any]], grain: Grain = DAY) -> str | None:
+    """Return the run id of the vintage with enough scored periods that is nearest to the main window.
+
+    None if none has as many as the shortest window.
+    """
+    fewest, main, _ = grain.windows
+    enough = [row for row in scored if row["periods"] >= fewest]
+    nearest = min(enough, key=lambda row: abs(row["periods"] - main), default=None)
     return nearest["vintage"] if nearest else None

@@ -51,7 +51,7 @@ from serverless_assets.forecasting.report import (
     report_input,
 )
 from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
-from serverless_assets.names import FORECAST_TAG
+from serverless_assets.names import FORECAST_TAG, GRAIN_TAG
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
@@ -84,7 +84,7 @@ def forecasting_assets(
             kinds={"prophet"},
             deps=[declaration.relation],
             skippable=True,
-            tags={FORECAST_TAG: declaration.name},
+            tags={FORECAST_TAG: declaration.name, GRAIN_TAG: declaration.grain},
             freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=fresh_hours)),
             description=describe_table(declaration),
         )
@@ -207,6 +207,7 @@ def _forecast_total(
     """
     context, publisher, warehouse = run.context, run.publisher, run.publisher.warehouse
     declaration, style = run.declaration, run.declaration.style_of(run.inputs)
+    horizon = declaration.horizon_of(run.inputs)
     part_batch, parts_state, part_answers = None, None, None
     with warehouse.connected():
         history = read_history(declaration, warehouse, Today.of(timezone))
@@ -214,10 +215,10 @@ def _forecast_total(
             context.log.warning(sentence)
         for sentence in history.notes:
             context.log.info(sentence)
-        decision = decide_forecast(warehouse, history, style.nr_days_fcst, rebuild_all)
+        decision = decide_forecast(warehouse, history, horizon, rebuild_all)
         if parts and decision.reason is not None:
             part_histories, parts_state = read_parts(declaration, parts, warehouse, history.table)
-            part_batch = batch_of(declaration, part_histories, style.nr_days_fcst)
+            part_batch = batch_of(declaration, part_histories, horizon)
     history_check = CheckResult(declaration.asset, HISTORY, " ".join(history.warnings))
     try:
         if decision.state is not None and decision.reason is None:

@@ -6,38 +6,40 @@ People plan by the forecast, so a failure is an error that stops the run before 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
+from modal_forecast.grain import Grain
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.forecast_file import grain_in, horizon_in
 
 NOT_NEGATIVE = "forecast_is_not_negative"
 NO_WORSE = "forecast_is_no_worse_than_naive"
 DESCRIPTIONS = {
-    "forecast_is_complete": "A row for each day of the horizon, from the day after the history on.",
+    "forecast_is_complete": "A row for each period of the horizon, from the one after the history on.",
     "forecast_is_finite": "Every value and bound is a number.",
     NOT_NEGATIVE: "No value and no bound is below zero.",
     "forecast_bounds_in_order": "The 95% bounds enclose the 80% bounds, and these the value.",
-    NO_WORSE: "In the back-test it errs no more than repeating last week's or last year's days.",
+    NO_WORSE: "In the back-test it errs no more than repeating the last week, month or year.",
 }
 # Warnings: the forecast may be used all the same.
 HISTORY = "forecast_history_is_plausible"
 WARNINGS = {HISTORY: "Nothing is dated in the future or far from all else, and the history is not old."}
 PARTS_NOT_NEGATIVE, PARTS_BEAT_NAIVE = "forecasts_are_not_negative", "forecasts_beat_naive"
 PART_DESCRIPTIONS = {
-    "forecasts_are_complete": "A row for each of them and each day of the total.",
+    "forecasts_are_complete": "A row for each of them and each period of the total.",
     "forecasts_are_finite": DESCRIPTIONS["forecast_is_finite"],
     PARTS_NOT_NEGATIVE: DESCRIPTIONS[NOT_NEGATIVE],
     "forecasts_bounds_in_order": DESCRIPTIONS["forecast_bounds_in_order"],
-    "forecasts_add_up": "On every day they add up to the total.",
+    "forecasts_add_up": "In every period they add up to the total.",
 }
 PART_WARNINGS = {
-    PARTS_BEAT_NAIVE: "In the back-test each errs less than repeating last week's or last year's days."
+    PARTS_BEAT_NAIVE: "In the back-test each errs less than repeating the last week, month or year."
 }
 ALL_DESCRIPTIONS = {**DESCRIPTIONS, **WARNINGS, **PART_DESCRIPTIONS, **PART_WARNINGS}
 # The columns of values, from the lowest to the highest.
@@ -103,23 +105,24 @@ def check_forecast(
     """Return the result of each blocking check in check_specs().
 
     Args:
-        rows: `ds` date32 and VALUES float64, one row a day in any order.
-        facts: those kept with the forecast: data_as_of, horizon_days and the scores of the back-test.
+        rows: `ds` date32 and VALUES float64, one row a day, week or month in any order.
+        facts: those kept with the forecast: data_as_of, horizon, grain and the scores of the back-test.
         draw_backtest: returns a picture of the back-test, for a forecast that is worse than naive.
     """
-    last_day, horizon = date.fromisoformat(facts["data_as_of"]), facts["horizon_days"]
+    last_day, grain = date.fromisoformat(facts["data_as_of"]), grain_in(facts)
+    expected = [grain.start(last_day, later) for later in range(1, horizon_in(facts) + 1)]
     by_day = sorted(rows.select(["ds", *VALUES]).to_pylist(), key=lambda row: row["ds"])
     negative = _first_fault(by_day, _negative)
     if negative and facts.get("n_negative"):
-        # A history with many negative days gives a forecast with some.
+        # A history with many negative values gives a forecast with some.
         negative += (
-            f" {facts['n_negative']:,} of the {facts['n_history']:,} days of the history are negative: "
-            f"see {declaration.relation}."
+            f" {facts['n_negative']:,} of the {facts['n_history']:,} {grain.plural} of the history are "
+            f"negative: see {declaration.relation}."
         )
     # A history that is too short for a back-test has no skill, and passes.
     is_worse = (facts.get("skill") or 0) < -(facts.get("skill_margin") or 0)
     faults = {
-        "forecast_is_complete": _incomplete([row["ds"] for row in by_day], last_day, horizon),
+        "forecast_is_complete": _incomplete([row["ds"] for row in by_day], expected, last_day, grain),
         "forecast_is_finite": _first_fault(by_day, _not_finite),
         NOT_NEGATIVE: negative,
         "forecast_bounds_in_order": _first_fault(by_day, _out_of_order),
@@ -140,16 +143,16 @@ def failures(results: Sequence[CheckResult]) -> str | None:
     return " ".join(f"{check.name}: {check.fault}" for check in failed) or None
 
 
-def _incomplete(days: Sequence[date], last_day: date, horizon: int) -> str:
-    expected = [last_day + timedelta(days=n) for n in range(1, horizon + 1)]
+def _incomplete(days: Sequence[date], expected: Sequence[date], last_day: date, grain: Grain) -> str:
+    horizon = grain.counted(len(expected))
     if list(days) == expected:
         return ""
     missing = sorted(set(expected) - set(days))
     if missing:
-        return f"{missing[0]} is missing, and {len(missing) - 1} more of the {horizon} days."
+        return f"{missing[0]} is missing, and {len(missing) - 1} more of the {horizon}."
     beyond = sorted(set(days) - set(expected))
     if beyond:
-        return f"{beyond[0]} is not among the {horizon} days after {last_day}."
+        return f"{beyond[0]} is not among the {horizon} after {last_day}."
     return f"{next(day for day in days if days.count(day) > 1)} is there more than once."
 
 

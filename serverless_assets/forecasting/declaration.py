@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from serverless_assets.run_inputs import LONGEST_HORIZON_DAYS, CustomisedStyle, RunForecast
+from modal_forecast.grain import GRAINS, Grain
+from serverless_assets.run_inputs import CustomisedStyle, RunForecast
 from serverless_assets.transformation.manifest import is_model
 
 NAME, FILE = r"[a-z_][a-z0-9_]{0,62}", r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
@@ -26,15 +27,6 @@ PATTERNS_IN_WORDS = {
 Column = Annotated[str, Field(pattern=COLUMN)]
 Noun = Annotated[str, Field(pattern=NOUN, max_length=30)]
 OptionalName = Annotated[str, Field(pattern=rf"^({NAME})?$")]
-
-
-def _refuse_other_grains(grain: Any) -> Any:
-    if grain != "day":
-        raise ValueError(
-            f"a grain of {grain!r} is not supported, and such a series is never forecast as days: choose "
-            "day, and a relation with values by day"
-        )
-    return grain
 
 
 class Count(dg.Model, dg.Resolvable):
@@ -72,7 +64,7 @@ class Section(dg.Model, dg.Resolvable):
 
 
 class ForecastDeclaration(dg.Model):
-    """A forecast of the daily sums of a column, and of the parts that they consist of.
+    """A forecast of a column's sums by day, week or month, and of the parts that they consist of.
 
     Fields that are empty in defs.yaml are filled in here.
     """
@@ -83,12 +75,17 @@ class ForecastDeclaration(dg.Model):
     ]
     title: Annotated[str, Field(min_length=1, description="Of the report, such as Daily order revenue.")]
     relation: Annotated[str, Field(min_length=1, description="The dbt model or source with the history.")]
-    date: Annotated[Column, Field(description="Its column of days.")]
-    value: Annotated[Column, Field(description="Its column that is summed by day and forecast.")]
+    date: Annotated[Column, Field(description="Its column of days, or of a day of each week or month.")]
+    value: Annotated[Column, Field(description="Its column that is summed by the grain and forecast.")]
+    grain: Annotated[
+        Literal["day", "week", "month"],
+        Field(description="What is forecast: days, weeks from Monday on, or months."),
+    ] = "day"
     count: Annotated[Count | None, Field(description="What its rows count. Default: the rows.")] = None
     parts: Annotated[Parts | None, Field(description="The series of the total. Default: none.")] = None
     country: Annotated[
-        str | None, Field(pattern=COUNTRY, description="Whose holidays count: US, DE. Default: none.")
+        str | None,
+        Field(pattern=COUNTRY, description="Whose holidays count: US, DE; not by month. Default: none."),
     ] = None
     unit: Annotated[
         str, Field(max_length=20, description="A currency such as EUR, or what is counted. Default: none.")
@@ -101,11 +98,13 @@ class ForecastDeclaration(dg.Model):
         Field(description="non-negative: a forecast below zero is refused. any: it may be below zero."),
     ] = "non-negative"
     horizon: Annotated[
-        int, Field(ge=1, le=LONGEST_HORIZON_DAYS, description="Days ahead, unless a run chooses others.")
-    ] = 180
-    grain: Annotated[
-        Literal["day"], BeforeValidator(_refuse_other_grains), Field(description="The relation's.")
-    ] = "day"
+        int,
+        Field(
+            ge=1,
+            description="Days, weeks or months ahead, unless a run chooses others. Default: "
+            f"{', '.join(grain.counted(grain.horizon) for grain in GRAINS.values())}.",
+        ),
+    ] = 0
     method: Annotated[
         Literal["automatic", "harmonic", "recent_levels", "prophet"],
         Field(description="automatic: all of them, weighed by the back-test. Else that one alone."),
@@ -124,6 +123,15 @@ class ForecastDeclaration(dg.Model):
 
     @model_validator(mode="after")
     def _fill_in(self) -> "ForecastDeclaration":
+        grain = self.time_grain
+        self.horizon = self.horizon or grain.horizon
+        if self.horizon > grain.longest_horizon:
+            raise ValueError(
+                f"a horizon of {grain.counted(self.horizon)} is too long: choose {grain.longest_horizon} or "
+                "fewer"
+            )
+        if self.country and not grain.has_holidays:
+            raise ValueError(f"a {grain.name} has no holidays of its own: leave out country")
         self.asset = self.asset or self.name
         self.table = self.table or self.asset
         self.file = self.file or f"{self.name}.parquet"
@@ -131,6 +139,11 @@ class ForecastDeclaration(dg.Model):
         if self.parts:
             self.parts.asset = self.parts.asset or f"{self.asset}{self.parts.suffix}"
         return self
+
+    @property
+    def time_grain(self) -> Grain:
+        """What one value is of."""
+        return GRAINS[self.grain]
 
     @property
     def accuracy(self) -> str:
@@ -174,10 +187,9 @@ class ForecastDeclaration(dg.Model):
         return self.count.noun if self.count else "row"
 
     def style_of(self, run: RunForecast) -> CustomisedStyle:
-        """Return the names, colours and days ahead of a run: what it does not choose is as declared."""
-        defaults, style = CustomisedStyle(), run.style
-        if not isinstance(style, CustomisedStyle):
-            style = CustomisedStyle(nr_days_fcst=self.horizon)
+        """Return the names and colours of a run: what it does not choose is as declared."""
+        defaults = CustomisedStyle()
+        style = run.style if isinstance(run.style, CustomisedStyle) else defaults
         file, page = style.forecast_file, style.html_report
         return style.model_copy(
             update={
@@ -186,6 +198,12 @@ class ForecastDeclaration(dg.Model):
                 "html_report": self.page if page == defaults.html_report else page,
             }
         )
+
+    def horizon_of(self, run: RunForecast) -> int:
+        """Return the days, weeks or months ahead of a run: as many as its days take, or as declared."""
+        if not isinstance(run.style, CustomisedStyle):
+            return self.horizon
+        return self.time_grain.covering(run.style.nr_days_fcst)
 
     def of_run(self, run: RunForecast) -> "ForecastDeclaration":
         """Return the forecast with the table of the total that a run chose."""

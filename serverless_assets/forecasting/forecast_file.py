@@ -9,21 +9,35 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from modal_forecast.grain import DAY, GRAINS, Grain
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 
 SCHEMA = pa.schema([("forecast_run", pa.string()), ("forecast_made_on", pa.date32()), *FORECAST_SCHEMA])
 FACTS = b"forecast"
+# The fact with the horizon, by grain: horizon_days and so on.
+HORIZON_FACTS = tuple(f"horizon_{grain.plural}" for grain in GRAINS.values())
+
+
+def grain_in(facts: Mapping[str, Any]) -> Grain:
+    """Return the grain of a forecast. Those of earlier versions, whose facts do not say it, are of days."""
+    return GRAINS[facts.get("grain", DAY.name)]
+
+
+def horizon_in(facts: Mapping[str, Any]) -> int:
+    """Return the horizon of a forecast, in periods of its grain."""
+    horizon: int = facts[f"horizon_{grain_in(facts).plural}"]
+    return horizon
 
 
 def describe_columns(declaration: ForecastDeclaration) -> Mapping[str, str]:
     """Return the description of each column of a forecast."""
-    unit = f", in {declaration.unit}" if declaration.unit else ""
+    unit, grain = f", in {declaration.unit}" if declaration.unit else "", declaration.time_grain
     return {
         "forecast_run": "The run that made the forecast.",
         "forecast_made_on": "The day on which it was made, in UTC.",
-        "ds": "The day that is forecast.",
-        "yhat": f"The expected value of the day{unit}.",
+        "ds": f"The {grain.name} that is forecast{'' if grain is DAY else ', by its first day'}.",
+        "yhat": f"The expected value of the {grain.name}{unit}.",
         "yhat_lower_80": "With 80% probability the value is not below this, nor above the upper bound.",
         "yhat_upper_80": "The upper bound of the 80% interval.",
         "yhat_lower_95": "With 95% probability the value is not below this, nor above the upper bound.",

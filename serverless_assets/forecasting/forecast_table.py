@@ -12,7 +12,7 @@ from modal_forecast.messages import ForecastRequest
 from serverless_assets import metadata
 from serverless_assets.forecasting.checks import CheckResult, check_forecast, failures
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in
+from serverless_assets.forecasting.forecast_file import HORIZON_FACTS, SCHEMA, as_file, facts_in
 from serverless_assets.forecasting.history import History
 from serverless_assets.forecasting.record import Record, RecordName
 from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
@@ -22,7 +22,7 @@ from serverless_assets.warehouse import TableShape, Warehouse
 UNCHANGED = "unchanged: same history, parameters and code"
 # The facts that people look for or have plotted from run to run; all others are one value, DETAILS.
 SHOWN = (
-    "horizon_days", "data_as_of", "backtest_wape", "peak_memory_mib", "modal_dashboard",
+    *HORIZON_FACTS, "data_as_of", "backtest_wape", "peak_memory_mib", "modal_dashboard",
 )  # fmt: skip
 DETAILS = "details"
 
@@ -44,13 +44,13 @@ class ForecastDecision:
 
 def describe_table(declaration: ForecastDeclaration) -> str:
     """Return the description of the total and its table."""
-    return f"{declaration.title} for the coming days, with 80% and 95% bounds."
+    return f"{declaration.title} for the coming {declaration.time_grain.plural}, with 80% and 95% bounds."
 
 
 def decide_forecast(
     warehouse: Warehouse, history: History, horizon: int, rebuild_all: bool
 ) -> ForecastDecision:
-    """Decide whether to make the forecast of `horizon` days after `history`.
+    """Decide whether to make the forecast of `horizon` days, weeks or months after `history`.
 
     Raises:
         HistoryError: there is no day to forecast from.

@@ -1,4 +1,4 @@
-"""The history to forecast from: which days of a relation count, and warnings about those that do not."""
+"""The history to forecast from: which rows of a relation count, and warnings about those that do not."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.messages import ForecastRequest
 from modal_forecast.report.formats import counted, plural
-from modal_forecast.validation import check_days, check_values
+from modal_forecast.validation import check_history
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.hashing import json_digest
@@ -26,10 +27,9 @@ GAP_DAYS, GAP_SHARE = 30, 0.01
 LONG_GAP_DAYS, LONG_GAP_SHARE = 365, 0.1
 # After a gap, a day with at least this share of a usual day's orders is a shop that has opened again.
 BUSY_SHARE = 0.5
-WEEK_DAYS = 7
-# A warning is given for a history that ends more than this many days before the last complete day.
-STALE_DAYS = 7
-DAY = np.timedelta64(1, "D")
+# Of a relation with more rows than this in each period, a period can be known in part.
+ROWS_A_PERIOD = 1.5
+ONE_DAY = np.timedelta64(1, "D")
 
 
 class HistoryError(UserError):
@@ -53,13 +53,13 @@ class Today:
 
 @dataclass(frozen=True)
 class History:
-    """The total of each day.
+    """The total of each day, week or month.
 
-    table: ds date32, y float64, a row for every day from the first to the last; empty if no day of the
-        relation can be used.
-    warnings: sentences on days that are implausible or missing. notes: sentences on days left out as usual.
-    step: the fewest days from one row to the next.
-    left_out: how many of what is counted do not: those of days that are not complete or are isolated.
+    table: ds date32, y float64, a row for every period from the first to the last, by its first day; empty
+        if none of the relation can be used.
+    warnings: sentences on periods that are implausible or missing. notes: on those left out as usual.
+    left_out: how many of what is counted do not: those of periods that are not complete or are isolated.
+    step: the fewest days from one row of the relation to the next.
     """
 
     declaration: ForecastDeclaration
@@ -70,15 +70,18 @@ class History:
     step: int = 1
 
     def not_empty(self) -> pa.Table:
-        """Return the table. Raises HistoryError if it is empty, or not of values by day."""
-        if self.step >= WEEK_DAYS:
+        """Return the table. Raises HistoryError if it is empty, or if its rows are further apart."""
+        relation, grain = self.declaration.relation, self.declaration.time_grain
+        if self.step >= grain.too_far:
             raise HistoryError(
-                f"{self.declaration.relation} has values {self.step} days apart or more: a series by week or "
-                "month is not forecast as days. Choose a relation with values by day."
+                f"{relation} has values {self.step} days apart or more: such a series is not forecast "
+                f"as {grain.plural}. Declare their `grain`, or a relation with values by {grain.name}."
             )
         if not self.table.num_rows:
-            relation, noun = self.declaration.relation, self.declaration.counted
-            reason = f"There is nothing to forecast from: {relation} has no {noun} of a day that is over."
+            noun = self.declaration.counted
+            reason = (
+                f"There is nothing to forecast from: {relation} has no {noun} of a {grain.name} that is over."
+            )
             raise HistoryError(" ".join([reason, *self.warnings, *self.notes, f"Load {plural(noun)} first."]))
         return self.table
 
@@ -86,15 +89,14 @@ class History:
         """Return the request to the worker.
 
         Raises:
-            HistoryError: there is no day.
-            ForecastRefused: there are too few days, or impossible values.
+            HistoryError: there is none.
+            ForecastRefused: there is too little of it, or impossible values.
         """
+        declaration = self.declaration
         request = ForecastRequest(
-            self.not_empty(), horizon, self.declaration.country, self.declaration.method
+            self.not_empty(), horizon, declaration.country, declaration.method, declaration.grain
         )
-        days = request.history["ds"].to_numpy()
-        check_days(days)
-        check_values(days, request.history["y"].to_numpy())
+        check_history(request.history, declaration.time_grain)
         return request
 
 
@@ -172,7 +174,8 @@ def read_history_until(declaration: ForecastDeclaration, warehouse: Warehouse, l
         HistoryError: the relation no longer ends there.
     """
     history = read_history(declaration, warehouse, Today(last_day, last_day)).table
-    now_ends = history["ds"][-1].as_py() if history.num_rows else None
+    grain = declaration.time_grain
+    now_ends = grain.last_day(history["ds"][-1].as_py()) if history.num_rows else None
     if now_ends != last_day:
         raise HistoryError(
             f"The forecast was made from data up to {last_day}, and {declaration.relation} now ends on "
@@ -184,51 +187,91 @@ def read_history_until(declaration: ForecastDeclaration, warehouse: Warehouse, l
 def history_of(declaration: ForecastDeclaration, totals: pa.Table, today: Today) -> History:
     """Return the history in rows of ds, y and events, one row a day in any order.
 
-    A day without a row is one on which nothing happened anywhere: its total is zero, not unknown.
+    A period without a row is one in which nothing happened anywhere: its total is zero, not unknown. A first
+    or last week or month is left out if the rows begin or end in its midst.
     """
-    totals = totals.sort_by("ds")
+    grain = declaration.time_grain
+    rows = totals.sort_by("ds")["ds"].to_numpy().astype("datetime64[D]")
+    totals = by_period(totals, grain)
     days = totals["ds"].to_numpy().astype("datetime64[D]")
     events = np.array(totals["events"].to_pylist(), float)
-    left_out = partial(_left_out, declaration.counted)
+    left_out = partial(_left_out, declaration.counted, grain)
     future = days > np.datetime64(today.latest)
-    running = (days > np.datetime64(today.last_complete)) & ~future
+    running = (grain.starts(days, 1) - ONE_DAY > np.datetime64(today.last_complete)) & ~future
     over = ~(future | running)
     stray = np.zeros(len(days), bool)
-    stray[over] = isolated(days[over], events[over])
-    used = over & ~stray
+    stray[over] = isolated(days[over], events[over], grain)
+    rows = rows[np.isin(grain.starts(rows), days[over & ~stray])]
+    partly = over & ~stray & _known_in_part(rows, days, grain)
+    used = over & ~stray & ~partly
     far = f"more than {GAP_DAYS} days from all others"
     warnings = [
         *left_out(days[future], events[future], "have not come yet", "has not come yet"),
         *left_out(days[stray], events[stray], f"are {far}", f"is {far}"),
     ]
-    notes = [*left_out(days[running], events[running], "are not over yet", "is not over yet")]
-    table = daily_total(days[used], np.array(totals["y"].to_pylist(), float)[used])
+    notes = [
+        *left_out(days[partly], events[partly], "are known in part", "is known in part"),
+        *left_out(days[running], events[running], "are not over yet", "is not over yet"),
+    ]
+    table = every_period(days[used], np.array(totals["y"].to_pylist(), float)[used], grain)
     if table.num_rows:
-        last = table["ds"][-1].as_py()
+        last = grain.last_day(table["ds"][-1].as_py())
         late = (today.last_complete - last).days
-        if late > STALE_DAYS:
+        if late > grain.stale_days:
             warnings.append(
                 f"The history ends on {last}, {late} days before the last complete day, "
                 f"{today.last_complete}: load newer data."
             )
     # Two rows may be all that there is yet; from three on, a step of a week or more is the series' own.
-    step = int(np.diff(days[used]).min() / DAY) if used.sum() > 2 else 1
+    step = int(np.diff(rows).min() / ONE_DAY) if len(rows) > 2 else 1
     return History(declaration, table, warnings, notes, int(events[~used].sum()), step)
 
 
-def isolated(days: np.ndarray, events: np.ndarray) -> np.ndarray:
-    """Return which days are too far from all others to be plausible, a bool for each.
+def _known_in_part(rows: np.ndarray, periods: np.ndarray, grain: Grain) -> np.ndarray:
+    """Return which of the periods the rows begin or end in the midst of, a bool for each.
 
-    days: datetime64[D], sorted, only days with events. events: how many on each.
+    Only the first and the last can be, if the rows keep further from its beginning or end than from that of
+    any other: a shop may well be closed on Sundays. None if there is about one row a period, whichever of its
+    days that is dated with.
+
+    rows: days, sorted. periods: first days of periods.
+    """
+    starts, first, count = np.unique(grain.starts(rows), return_index=True, return_counts=True)
+    if len(starts) < 3 or len(rows) < ROWS_A_PERIOD * len(starts):
+        return np.zeros(len(periods), bool)
+    after_start = rows[first] - starts
+    before_end = grain.starts(starts, 1) - rows[first + count - 1]
+    ends = starts[[0, -1]][[after_start[0] > after_start[1:].max(), before_end[-1] > before_end[:-1].max()]]
+    return np.isin(periods, ends)
+
+
+def by_period(totals: pa.Table, grain: Grain) -> pa.Table:
+    """Return rows of ds, y and events summed by period, each by its first day.
+
+    A period all of whose values are null has none.
+    """
+    if grain is DAY:
+        return totals.sort_by("ds")
+    starts = grain.starts(totals["ds"].to_numpy().astype("datetime64[D]"))
+    totals = totals.set_column(totals.column_names.index("ds"), "ds", pa.array(starts, pa.date32()))
+    totals = totals.set_column(totals.column_names.index("y"), "y", totals["y"].cast(pa.float64()))
+    summed = totals.group_by("ds").aggregate([("y", "sum"), ("events", "sum")])
+    return summed.rename_columns({"y_sum": "y", "events_sum": "events"}).sort_by("ds")
+
+
+def isolated(days: np.ndarray, events: np.ndarray, grain: Grain) -> np.ndarray:
+    """Return which periods are too far from all others to be plausible, a bool for each.
+
+    days: the first ones of periods, datetime64[D], sorted, only with events. events: how many in each.
 
     At the beginning: all before a gap of more than GAP_DAYS (LONG_GAP_DAYS) that hold less than GAP_SHARE
     (LONG_GAP_SHARE) of the events. At the end: all after a gap of more than GAP_DAYS that hold less than
-    GAP_SHARE, and fewer than BUSY_SHARE of the events of a usual day on each.
+    GAP_SHARE, and fewer than BUSY_SHARE of the events of a usual period in each.
     """
     is_isolated = np.zeros(len(days), bool)
     if len(days) < 2:
         return is_isolated
-    gaps, before = np.diff(days) / DAY - 1, np.cumsum(events)[:-1]
+    gaps, before = np.diff(days) / ONE_DAY - grain.longest_days, np.cumsum(events)[:-1]
     total, usual = events.sum(), np.median(events)
     early = ((gaps > GAP_DAYS) & (before < GAP_SHARE * total)) | (
         (gaps > LONG_GAP_DAYS) & (before < LONG_GAP_SHARE * total)
@@ -242,25 +285,28 @@ def isolated(days: np.ndarray, events: np.ndarray) -> np.ndarray:
     return is_isolated
 
 
-def daily_total(days: np.ndarray, values: np.ndarray) -> pa.Table:
-    """Return ds date32 and y float64, a row for every day from the first to the last; 0 where there is none.
+def every_period(days: np.ndarray, values: np.ndarray, grain: Grain) -> pa.Table:
+    """Return ds date32 and y float64, a row for each period from the first to the last; 0 without a value.
 
-    days: datetime64[D], sorted. values: one for each; those of a day that is there twice are added.
+    days: the first ones of periods, datetime64[D], sorted. values: one for each; those of a period that is
+        there twice are added, NaN as zero unless there is no other.
     """
-    calendar = np.arange(days[0], days[-1] + DAY) if len(days) else days
+    calendar = grain.calendar(days[0], days[-1]) if len(days) else days
     filled: np.ndarray = np.zeros(len(calendar))
     if len(days):
-        filled = np.bincount(((days - days[0]) / DAY).astype(int), values, len(calendar))
+        index, known = grain.numbers(days) - grain.numbers(days[:1]), ~np.isnan(values)
+        filled = np.bincount(index, np.where(known, values, 0.0), len(calendar))
+        filled[np.setdiff1d(index, index[known])] = np.nan
     return pa.table({"ds": pa.array(calendar, pa.date32()), "y": pa.array(filled, pa.float64())})
 
 
 def _left_out(
-    noun: str, days: np.ndarray, events: np.ndarray, these_days: str, this_day: str
+    noun: str, grain: Grain, days: np.ndarray, events: np.ndarray, these: str, this: str
 ) -> Sequence[str]:
     """Return a sentence such as "1 order dated 2027-06-01 is left out: the day has not come yet."."""
     if not len(days):
         return ()
-    count, first, last = int(events.sum()), days[0], days[-1]
+    count, first, last = int(events.sum()), days[0], grain.starts(days[-1:], 1)[0] - ONE_DAY
     when = f"{first}" if first == last else f"{first} to {last}"
-    why = f"the day {this_day}" if first == last else f"these days {these_days}"
+    why = f"the {grain.name} {this}" if len(days) == 1 else f"these {grain.plural} {these}"
     return (f"{counted(count, noun)} dated {when} {'is' if count == 1 else 'are'} left out: {why}.",)

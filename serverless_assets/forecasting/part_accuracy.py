@@ -1,4 +1,4 @@
-"""The asset of the accuracy of the parts: their published forecasts, scored on the days that have passed.
+"""The asset of the accuracy of the parts: their published forecasts, scored on what has come since.
 
 A part is scored over all vintages together, so that the table has few rows for each of ten thousand parts.
 """
@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modal_forecast import metrics
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.report.formats import plural
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
-from serverless_assets.forecasting.accuracy import ALL, DESCRIPTIONS, HORIZONS, SCORES
+from serverless_assets.forecasting.accuracy import SCORES, all_of, describe_scores, horizons
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.part_history import PartMatrix, read_part_histories
@@ -37,31 +38,31 @@ SCORED_VINTAGES = 26
 PARALLEL_READS = 2
 # Of the worst parts, on the asset page and in the report.
 REPORTED_PARTS = 10
-LABELS = (ALL, *(label for _, _, label in HORIZONS))
 
 
-def part_accuracy_schema(parts: Parts) -> pa.Schema:
-    """Return the columns of the table."""
+def part_accuracy_schema(parts: Parts, grain: Grain = DAY) -> pa.Schema:
+    """Return the columns of the table; the one that counts scored rows is named days, weeks or months."""
     return pa.schema(
         [
             (parts.id, pa.string()),
             (parts.name, pa.string()),
             ("horizon", pa.string()),
             ("forecasts", pa.int64()),
-            ("days", pa.int64()),
+            (grain.plural, pa.int64()),
             *((name, pa.float64()) for name in SCORES),
         ]
     )
 
 
-def describe_part_accuracy(parts: Parts) -> Mapping[str, str]:
+def describe_part_accuracy(parts: Parts, grain: Grain = DAY) -> Mapping[str, str]:
     """Return the description of each column of the table."""
+    descriptions = describe_scores(grain)
     return {
-        **{name: DESCRIPTIONS[name] for name in ("horizon", *SCORES)},
+        **{name: descriptions[name] for name in ("horizon", *SCORES)},
         parts.id: f"The {parts.noun}.",
         parts.name: f"The name of the {parts.noun}.",
         "forecasts": f"How many forecasts are scored: the first of each week, of {SCORED_VINTAGES} weeks.",
-        "days": "How many of their days have come, a day counted once for each forecast.",
+        grain.plural: f"How many of their {grain.plural} have come, each counted once for each forecast.",
     }
 
 
@@ -96,6 +97,7 @@ def part_accuracy_asset(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> dg.MaterializeResult:
         warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
+        grain = declaration.time_grain
         with as_failure():
             with warehouse.connected():
                 total = read_history(declaration, warehouse, Today.of(timezone)).table
@@ -105,13 +107,13 @@ def part_accuracy_asset(
                     reused = metadata.outcome("reused", UNCHANGED.format(plural(parts.noun)), rows=rows)
                     return dg.MaterializeResult(data_version=dg.DataVersion(decision.key), metadata=reused)
             scores = score_parts(
-                parts, decision.actual, decision.names, publisher.artifacts, context.log.warning
+                parts, decision.actual, decision.names, publisher.artifacts, context.log.warning, grain
             )
             shape = TableShape(declaration.part_accuracy, scores.schema, description)
             work = warehouse.replace_rows(shape, scores, {ACCURACY_KEY: decision.key})
-        worst, scored = worst_parts(parts, scores)
+        worst, scored = worst_parts(parts, scores, grain)
         records = [
-            dg.TableRecord({name: row[name] for name in (parts.name, "days", *SCORES)}) for row in worst
+            dg.TableRecord({name: row[name] for name in (parts.name, grain.plural, *SCORES)}) for row in worst
         ]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(decision.key),
@@ -142,7 +144,7 @@ def decide_part_accuracy(
     # Without a forecast to score, nothing is read.
     histories = read_part_histories(declaration, parts, warehouse, total) if names else []
     actual = PartMatrix.of(histories, total)
-    columns = part_accuracy_schema(parts).to_string()
+    columns = part_accuracy_schema(parts, declaration.time_grain).to_string()
     content = "\n".join(
         [columns, *map(str, names), *actual.ids, *map(repr, actual.names), str(actual.days[-1:])]
     )
@@ -172,93 +174,97 @@ def score_parts(
     names: Sequence[RecordName],
     artifacts: Artifacts,
     warn: Callable[[str], None],
+    grain: Grain = DAY,
 ) -> pa.Table:
-    """Return rows of part_accuracy_schema(): for each part one for all days ahead, and one for each horizon.
+    """Return rows of part_accuracy_schema(): for each part one for each of horizons().
 
-    A record that cannot be read is left out, and `warn` is called.
+    A record that cannot be read is left out, and `warn` is called. So is, without, one of another grain.
     """
+    labels = list(horizons(grain))
 
     def read(name: RecordName) -> np.ndarray | None:
         try:
-            return add_up_errors(actual, read_part_record(artifacts, name))
+            vintage = read_part_record(artifacts, name)
+            return add_up_errors(actual, vintage) if vintage.grain is grain else None
         except RecordError as error:
             warn(str(error))
             return None
 
-    sums = np.zeros((len(MEASURES), len(LABELS), len(actual.ids)))
+    sums = np.zeros((len(MEASURES), len(labels), len(actual.ids)))
     with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="records") as pool:
         for of_vintage in pool.map(read, names):
             if of_vintage is not None:
                 sums += of_vintage
     measure = dict(zip(MEASURES, sums, strict=True))
-    days = measure["days"]
+    count = measure["count"]
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = {
-            "mase": measure["scaled_error"] / measure["scaled_days"],
+            "mase": measure["scaled_error"] / measure["scaled_count"],
             "wape": measure["error"] / measure["actual"],
             "bias": measure["signed_error"] / measure["actual"],
-            "coverage_80": measure["inside_80"] / days,
-            "coverage_95": measure["inside_95"] / days,
+            "coverage_80": measure["inside_80"] / count,
+            "coverage_95": measure["inside_95"] / count,
         }
-    part, horizon = np.nonzero(days.T)
+    part, horizon = np.nonzero(count.T)
     indices = pa.array(part)
     columns = [
         pa.array(actual.ids, pa.string()).take(indices),
         pa.array(actual.names, pa.string()).take(indices),
-        pa.array(LABELS, pa.string()).take(pa.array(horizon)),
+        pa.array(labels, pa.string()).take(pa.array(horizon)),
         pa.array(measure["forecasts"][horizon, part].astype(int)),
-        pa.array(days[horizon, part].astype(int)),
+        pa.array(count[horizon, part].astype(int)),
         # Null where the denominator is zero.
         *(
             pa.array(scores[name][horizon, part], mask=~np.isfinite(scores[name][horizon, part]))
             for name in SCORES
         ),
     ]
-    return pa.table(columns, schema=part_accuracy_schema(parts))
+    return pa.table(columns, schema=part_accuracy_schema(parts, grain))
 
 
 MEASURES = (
-    "days", "error", "signed_error", "actual", "inside_80", "inside_95", "scaled_error", "scaled_days",
+    "count", "error", "signed_error", "actual", "inside_80", "inside_95", "scaled_error", "scaled_count",
     "forecasts",
 )  # fmt: skip
 
 
 def add_up_errors(actual: PartMatrix, vintage: PartVintage) -> np.ndarray:
-    """Return the sums over the vintage's days that have come: (MEASURES, LABELS, parts).
+    """Return the sums over the vintage's periods that have come: (MEASURES, horizons(), parts).
 
     A part that the vintage has and `actual` has not is left out.
     """
-    as_of = np.datetime64(vintage.data_as_of)
+    as_of, grain = np.datetime64(vintage.data_as_of), vintage.grain
     ids = vintage.rows["id"].combine_chunks()
     rows_of_ids = np.array([actual.rows_by_id.get(id, -1) for id in ids.dictionary.to_pylist()], int)
     part = rows_of_ids[ids.indices.to_numpy()]
-    days = vintage.rows["ds"].to_numpy().astype("datetime64[D]")
-    day = (days - actual.days[0]).astype(int)
-    came = (part >= 0) & (day >= 0) & (day < len(actual.days))
-    part, day, ahead = part[came], day[came], (days[came] - as_of).astype(int)
-    y = actual.values[part, day]
+    numbers = grain.numbers(vintage.rows["ds"].to_numpy().astype("datetime64[D]"))
+    column_of_y = numbers - grain.numbers(actual.days[:1])
+    came = (part >= 0) & (column_of_y >= 0) & (column_of_y < len(actual.days))
+    part, ahead = part[came], numbers[came] - grain.number(vintage.data_as_of)
+    y = actual.values[part, column_of_y[came]]
     column = {
         name: vintage.rows[name].to_numpy()[came]
         for name in ("yhat", "yhat_lower_80", "yhat_upper_80", "yhat_lower_95", "yhat_upper_95")
     }
-    # A part that opened since has no day before.
+    # A part that opened since has no value before.
     known = ~np.isnan(y)
     error = column["yhat"] - y
-    scale = _seasonal_errors(actual, as_of)[part]
+    scale = _seasonal_errors(actual, as_of, grain.season)[part]
     is_scaled = known & (scale > 0)
     measured = {
-        "days": known,
+        "count": known,
         "error": np.abs(error),
         "signed_error": error,
         "actual": np.abs(y),
         "inside_80": (column["yhat_lower_80"] <= y) & (y <= column["yhat_upper_80"]),
         "inside_95": (column["yhat_lower_95"] <= y) & (y <= column["yhat_upper_95"]),
         "scaled_error": np.where(is_scaled, np.abs(error) / np.where(is_scaled, scale, 1.0), 0.0),
-        "scaled_days": is_scaled,
+        "scaled_count": is_scaled,
     }
     count = len(actual.ids)
-    horizon = np.searchsorted([last for _, last, _ in HORIZONS], ahead)
-    cells, size = (horizon * count + part)[known], len(HORIZONS) * count
+    _whole, *limits = (last for _, last in horizons(grain).values())
+    horizon = np.searchsorted(limits, ahead)
+    cells, size = (horizon * count + part)[known], len(limits) * count
     by_horizon = np.stack(
         [np.bincount(cells, values[known], size).reshape(-1, count) for values in measured.values()]
     )
@@ -266,21 +272,27 @@ def add_up_errors(actual: PartMatrix, vintage: PartVintage) -> np.ndarray:
     return np.concatenate([sums, sums[:1] > 0])
 
 
-def _seasonal_errors(actual: PartMatrix, as_of: np.datetime64) -> np.ndarray:
+def _seasonal_errors(actual: PartMatrix, as_of: np.datetime64, season: int) -> np.ndarray:
     """Return metrics.seasonal_error() of the history of each part up to `as_of`; zero without one."""
     values = actual.values[:, actual.days <= as_of]
-    differences = np.abs(values[:, metrics.WEEK :] - values[:, : -metrics.WEEK])
-    counts = np.count_nonzero(~np.isnan(differences), axis=1)
-    means: np.ndarray = np.nansum(differences, axis=1) / np.maximum(counts, 1)
-    return means
+
+    def mean_differences(lag: int) -> np.ndarray:
+        differences = np.abs(values[:, lag:] - values[:, :-lag])
+        counts = np.count_nonzero(~np.isnan(differences), axis=1)
+        means: np.ndarray = np.nansum(differences, axis=1) / np.maximum(counts, 1)
+        return means
+
+    # NaN is before the first value of a part.
+    is_long = np.count_nonzero(~np.isnan(values), axis=1) >= metrics.fewest_for(season)
+    return np.where(is_long, mean_differences(season), mean_differences(1))
 
 
-def worst_parts(parts: Parts, scores: pa.Table) -> tuple[list[Mapping[str, Any]], int]:
-    """Return the scores over all days of the parts that were forecast worst, and how many are scored.
+def worst_parts(parts: Parts, scores: pa.Table, grain: Grain) -> tuple[list[Mapping[str, Any]], int]:
+    """Return the scores over all periods of the parts that were forecast worst, and how many are scored.
 
-    By the error in terms of repeating the week before, as a share of what came tells small parts from large.
+    By the error in terms of repeating the season before, as a share of what came tells small from large.
     """
-    rows = scores.filter(pc.equal(scores["horizon"], ALL))
+    rows = scores.filter(pc.equal(scores["horizon"], all_of(grain)))
     worst = rows.sort_by([("mase", "descending"), (parts.name, "ascending")]).slice(0, REPORTED_PARTS)
     return worst.to_pylist(), rows.num_rows
 
@@ -292,8 +304,12 @@ def reported_part_accuracy(
     parts, warehouse = declaration.parts, publisher.warehouse
     if parts is None or declaration.part_accuracy not in warehouse.tables():
         return None
-    worst, scored = worst_parts(parts, warehouse.read_rows(declaration.part_accuracy))
+    grain = declaration.time_grain
+    worst, scored = worst_parts(parts, warehouse.read_rows(declaration.part_accuracy), grain)
     if not worst:
         return None
-    rows = [{"name": row[parts.name], **{name: row[name] for name in ("days", *SCORES)}} for row in worst]
+    rows = [
+        {"name": row[parts.name], "periods": row[grain.plural], **{name: row[name] for name in SCORES}}
+        for row in worst
+    ]
     return {"scored": scored, "worst": rows}

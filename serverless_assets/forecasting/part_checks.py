@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast.backtest import NAIVE_MEANING
+from modal_forecast.grain import Grain
 from modal_forecast.messages import ForecastAnswer
 from modal_forecast.report.formats import counted, plural
 from serverless_assets.forecasting.checks import PARTS_BEAT_NAIVE, PARTS_NOT_NEGATIVE, VALUES, CheckResult
@@ -38,7 +39,7 @@ def check_parts(
         total: the published forecast, ds and yhat in order of ds.
         facts: those kept with the table of parts: COUNT and WEAK.
     """
-    values = {name: rows[name].to_numpy() for name in VALUES}
+    grain, values = declaration.time_grain, {name: rows[name].to_numpy() for name in VALUES}
     numbers = {
         "forecasts_are_finite": {f"{name} is no number": ~np.isfinite(values[name]) for name in VALUES},
         PARTS_NOT_NEGATIVE: {f"{name} is below zero": values[name] < 0 for name in VALUES},
@@ -47,9 +48,9 @@ def check_parts(
         },
     }
     faults = {
-        "forecasts_are_complete": _incomplete(parts, rows, total, facts[COUNT]),
+        "forecasts_are_complete": _incomplete(parts, grain, rows, total, facts[COUNT]),
         **{name: _first_fault(parts, rows, masks) for name, masks in numbers.items()},
-        "forecasts_add_up": _gap(parts, rows, total),
+        "forecasts_add_up": _gap(parts, grain, rows, total),
         PARTS_BEAT_NAIVE: _weak_text(parts, facts[WEAK]),
     }
     if declaration.sign == "any":
@@ -83,15 +84,15 @@ def weak_parts(histories: Sequence[PartHistory], answers: Mapping[str, ForecastA
     return {"count": len(weak), "tested": tested, "worst": worst}
 
 
-def _incomplete(parts: Parts, rows: pa.Table, total: pa.Table, count: int) -> str:
-    """Return what is missing or too much of a row for each part and day of the total; empty if nothing is."""
+def _incomplete(parts: Parts, grain: Grain, rows: pa.Table, total: pa.Table, count: int) -> str:
+    """Return what is missing or too much of a row for each part and row of the total; empty if nothing is."""
     days, horizon = total["ds"].to_numpy(), total.num_rows
     ids = rows[parts.id].combine_chunks().dictionary_encode()
     if len(ids.dictionary) != count:
         return f"There are rows of {counted(len(ids.dictionary), parts.noun)}, and {count:,} were forecast."
     index, is_expected = _day_index(rows, total)
     if other := _first_fault(
-        parts, rows, {f"the total ends on {days[-1]}, after {horizon} days": ~is_expected}
+        parts, rows, {f"the total ends on {days[-1]}, after {grain.counted(horizon)}": ~is_expected}
     ):
         return other
     cells = np.bincount(ids.indices.to_numpy() * horizon + index, minlength=count * horizon)
@@ -118,8 +119,8 @@ def _first_fault(parts: Parts, rows: pa.Table, masks: Mapping[str, np.ndarray]) 
     return f"{rows[parts.name][first].as_py()}, {days[first]}: {clause}{more}."
 
 
-def _gap(parts: Parts, rows: pa.Table, total: pa.Table) -> str:
-    """Return a sentence on the first day on which the parts do not add up to the total; empty without."""
+def _gap(parts: Parts, grain: Grain, rows: pa.Table, total: pa.Table) -> str:
+    """Return a sentence on the first row in which the parts do not add up to the total; empty without."""
     index, is_expected = _day_index(rows, total)
     # Values that are not numbers fail another check.
     yhat = np.nan_to_num(rows["yhat"].to_numpy()[is_expected])
@@ -128,7 +129,7 @@ def _gap(parts: Parts, rows: pa.Table, total: pa.Table) -> str:
     bad = np.flatnonzero(np.abs(sums - expected) > TOLERANCE * np.maximum(sizes, np.abs(expected)))
     if not len(bad):
         return ""
-    more = f", and {len(bad) - 1:,} more of the {total.num_rows:,} days" if len(bad) > 1 else ""
+    more = f", and {len(bad) - 1:,} more of the {grain.counted(total.num_rows)}" if len(bad) > 1 else ""
     day = total["ds"][int(bad[0])].as_py()
     return (
         f"{day}: the {plural(parts.noun)} add up to {sums[bad[0]]:,.2f}, and the total is "
@@ -137,7 +138,7 @@ def _gap(parts: Parts, rows: pa.Table, total: pa.Table) -> str:
 
 
 def _day_index(rows: pa.Table, total: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row which day of the total it is of, and whether it is of one."""
+    """Return for each row which one of the total it is of, and whether it is of one."""
     days, expected = rows["ds"].to_numpy(), total["ds"].to_numpy()
     index = np.minimum(np.searchsorted(expected, days), len(expected) - 1)
     return index, expected[index] == days

@@ -1,4 +1,4 @@
-"""The history of each part, such as each store: daily values up to the last day of the total's history."""
+"""The history of each part, such as each store: its values up to the end of the total's history."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modal_forecast.grain import DAY, Grain
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
-from serverless_assets.forecasting.history import daily_total, isolated, query_history
+from serverless_assets.forecasting.history import every_period, isolated, query_history
 from serverless_assets.warehouse import Warehouse
 
 # The part of rows whose column `id` is null: without them the parts would not be all of the total.
@@ -20,7 +21,7 @@ DAYS_OF_ALL_DATES = np.int64(10_000_000)
 
 @dataclass(frozen=True)
 class PartHistory:
-    """The daily values of a part: ds date32 and y float64, from its first day to the total's last one."""
+    """The values of a part: ds date32 and y float64, from its first period to the total's last one."""
 
     id: str
     name: str
@@ -29,9 +30,9 @@ class PartHistory:
 
 @dataclass(frozen=True)
 class PartMatrix:
-    """The values of all parts on the days of the total: a row for each part, NaN before its first day.
+    """The values of all parts in the periods of the total: a row for each part, NaN before its first one.
 
-    days: datetime64[D], without a gap.
+    days: the first ones of the periods, datetime64[D], without a gap.
     """
 
     ids: list[str]
@@ -58,22 +59,23 @@ def read_part_histories(
 ) -> list[PartHistory]:
     """Return the parts in the relation of the forecast. total: the history of all of them, ds and y."""
     rows = query_history(declaration, warehouse, {"id": parts.id, "name": parts.name})
-    return parts_in(rows, total)
+    return parts_in(rows, total, declaration.time_grain)
 
 
-def parts_in(rows: pa.Table, total: pa.Table) -> list[PartHistory]:
+def parts_in(rows: pa.Table, total: pa.Table, grain: Grain = DAY) -> list[PartHistory]:
     """Return the parts in rows of ds, id, name, y and events, by name.
 
-    A day without a row is one on which nothing happened in the part; it has its most recent name. Days
-    outside those of `total`, the history of all parts, and isolated days (history.py) are left out.
+    A period without a row is one in which nothing happened in the part; it has its most recent name. Periods
+    outside those of `total`, the history of all parts, and isolated ones (history.py) are left out.
     """
     first, last = (np.datetime64(total["ds"][index].as_py()) for index in (0, -1))
     ids = pc.fill_null(rows["id"], UNKNOWN).combine_chunks().dictionary_encode()
     days, codes = rows["ds"].to_numpy().astype("datetime64[D]"), ids.indices.to_numpy()
     # By part and day: of one number, sorting takes a fifth of the time that it takes of two.
     order = np.argsort(codes * DAYS_OF_ALL_DATES + days.astype(np.int64))
-    order = order[(first <= days[order]) & (days[order] <= last)]
-    days, codes = days[order], codes[order]
+    days, codes = grain.starts(days[order]), codes[order]
+    inside = (first <= days) & (days <= last)
+    order, days, codes = order[inside], days[inside], codes[inside]
     values, events = (_floats(rows[column])[order] for column in ("y", "events"))
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     ends = np.append(starts[1:], len(codes))
@@ -82,11 +84,11 @@ def parts_in(rows: pa.Table, total: pa.Table) -> list[PartHistory]:
     parts = []
     for start, end, name in zip(starts, ends, latest_names, strict=True):
         id = distinct[codes[start]]
-        used = ~isolated(days[start:end], events[start:end])
+        used = ~isolated(days[start:end], events[start:end], grain)
         part_days, part_values = days[start:end][used], values[start:end][used]
         if part_days[-1] < last:
             part_days, part_values = np.append(part_days, last), np.append(part_values, 0.0)
-        parts.append(PartHistory(id, name or id, daily_total(part_days, part_values)))
+        parts.append(PartHistory(id, name or id, every_period(part_days, part_values, grain)))
     return sorted(parts, key=lambda part: (part.name, part.id))
 
 

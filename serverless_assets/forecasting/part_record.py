@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.messages import FORECAST_SCHEMA
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.forecasting.declaration import Parts
-from serverless_assets.forecasting.forecast_file import FACTS
+from serverless_assets.forecasting.forecast_file import FACTS, grain_in
 from serverless_assets.forecasting.record import FORECAST, MADE_AT, RecordError, RecordName
 from serverless_assets.transformation.relation_states import PARTS_KEY
 
@@ -32,6 +33,7 @@ class PartVintage:
 
     data_as_of: date
     rows: pa.Table
+    grain: Grain = DAY
 
 
 def part_record_name(facts: Mapping[str, Any]) -> RecordName:
@@ -72,6 +74,7 @@ def read_part_record(artifacts: Artifacts, name: RecordName) -> PartVintage:
         raise RecordError(f"The record {name}: it is gone.")
     try:
         rows = pq.read_table(BytesIO(content), columns=["id", *FORECAST_SCHEMA.names], read_dictionary=["id"])
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        grain = grain_in(json.loads(rows.schema.metadata[FACTS]))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"The record {name}: it cannot be read ({error}).") from None
-    return PartVintage(name.data_as_of, rows)
+    return PartVintage(name.data_as_of, rows, grain)

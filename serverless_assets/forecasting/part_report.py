@@ -21,7 +21,6 @@ from serverless_assets.forecasting.part_history import (
 from serverless_assets.warehouse import Warehouse
 
 REPORTED_PARTS = 20
-DAYS_SUMMED = 30
 
 
 def reported_parts(
@@ -90,17 +89,18 @@ def largest_parts(
 def next_days(
     declaration: ForecastDeclaration, parts: Parts, reported: list[Mapping[str, Any]]
 ) -> dg.TableMetadataValue:
-    """Return each part's expected total of the next days beside its total of as many days before."""
+    """Return each part's expected total of what comes next beside its total of as many periods before."""
+    grain = declaration.time_grain
     records, unit = [], f", {declaration.unit}" if declaration.unit else ""
     for part in reported:
-        ahead = part["forecast"]["yhat"].to_pylist()[:DAYS_SUMMED]
-        before = part["history"]["y"].to_pylist()[-DAYS_SUMMED:]
+        ahead = part["forecast"]["yhat"].to_pylist()[: grain.windows[1]]
+        before = part["history"]["y"].to_pylist()[-grain.windows[1] :]
         records.append(
             dg.TableRecord(
                 {
                     parts.noun: part["name"],
-                    f"next {len(ahead)} days{unit}": round(sum(ahead), 2),
-                    f"last {len(before)} days{unit}": round(sum(before), 2),
+                    f"next {grain.counted(len(ahead))}{unit}": round(sum(ahead), 2),
+                    f"last {grain.counted(len(before))}{unit}": round(sum(before), 2),
                 }
             )
         )

@@ -50,13 +50,15 @@ def part_schema(parts: Parts) -> pa.Schema:
 
 def describe_parts(declaration: ForecastDeclaration, parts: Parts) -> tuple[str, Mapping[str, str]]:
     """Return the descriptions of the table of parts and of its columns."""
+    grain = declaration.time_grain
     columns = {
         **describe_columns(declaration),
         parts.id: f"The {parts.noun}.",
         parts.name: f"The name of the {parts.noun}.",
     }
     return (
-        f"The forecast of each {parts.noun}, with 80% and 95% bounds; on every day they add up to the total.",
+        f"The forecast of each {parts.noun}, with 80% and 95% bounds; {grain.preposition} every {grain.name} "
+        "they add up to the total.",
         columns,
     )
 
@@ -106,7 +108,7 @@ def forecast_parts(
         ForecastUnsound: a check failed; the last forecasts stay.
         HistoryError: the relation no longer ends where the total's history ended.
     """
-    publisher, compute = run.publisher, run.compute
+    publisher, compute, grain = run.publisher, run.compute, run.declaration.time_grain
     warehouse = publisher.warehouse
     with warehouse.connected():
         decision = decide_parts(run.declaration, parts, warehouse, rebuild_all)
@@ -139,6 +141,7 @@ def forecast_parts(
         FORECAST: run.declaration.name,
         MADE_AT: f"{made_at:%Y-%m-%dT%H:%M:%SZ}",
         "run_id": run_id,
+        "grain": grain.name,
         "data_as_of": data_as_of(decision.total).isoformat(),
         COUNT: len(decision.parts),
         WEAK: weak_parts(decision.parts, reconciled),
@@ -162,7 +165,7 @@ def forecast_parts(
         metadata={
             **metadata.outcome("built", decision.reason or "", rows=rows.num_rows, seconds=seconds),
             plural(parts.noun): len(decision.parts),
-            "next_30_days": next_days(
+            f"next_{grain.windows[1]}_{grain.plural}": next_days(
                 run.declaration,
                 parts,
                 largest_parts(parts, decision.parts, decision.history, rows, decision.total),
@@ -220,7 +223,9 @@ def stored_part_checks(
 def batch_of(declaration: ForecastDeclaration, parts: list[PartHistory], horizon: int) -> ForecastBatch:
     """Return the request to the worker, with each part as a series."""
     histories = {part.id: part.history for part in parts}
-    return ForecastBatch(histories, horizon, declaration.country, model=declaration.method)
+    return ForecastBatch(
+        histories, horizon, declaration.country, model=declaration.method, grain=declaration.grain
+    )
 
 
 def adding_up_to(
@@ -230,7 +235,7 @@ def adding_up_to(
 
     total: rows of FORECAST_SCHEMA, as many as the batch's horizon, after the last day of `history` (ds, y).
     """
-    whole = ForecastRequest(history, total.num_rows, batch.country, batch.model)
+    whole = ForecastRequest(history, total.num_rows, batch.country, batch.model, batch.grain)
     requests, changes = align_to_total({**batch.requests, TOTAL: whole}, TOTAL)
     published = ForecastAnswer(total.select(FORECAST_SCHEMA.names))
     reconciled = reconcile_to_total(requests, {**answers, TOTAL: published}, TOTAL, changes)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from modal_forecast.messages import ForecastAnswer, ForecastRequest, MessageError
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError
-from serverless_assets.forecasting.forecast_file import FACTS
+from serverless_assets.forecasting.forecast_file import FACTS, HORIZON_FACTS, grain_in
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.hashing import digest
 from serverless_assets.run_inputs import RECORD
@@ -38,7 +38,6 @@ REQUIRED_FACTS = (
     "run_id",
     "forecast_code",
     "history_hash",
-    "horizon_days",
     "data_as_of",
     "compute",
     "cpu",
@@ -52,7 +51,7 @@ NAME_PATTERN = re.compile(
 # The error for each fact that does not match the content of the record.
 MISMATCHES = {
     "history_hash": "its history is not the one that the forecast was made from",
-    "horizon_days": "its horizon is not the one that the forecast was made for",
+    **dict.fromkeys(HORIZON_FACTS, "its horizon is not the one that the forecast was made for"),
     "holidays": "its holidays are not those that the forecast was made with",
     FORECAST_HASH: "its forecast was changed after it was made",
     FORECAST_KEY: "its key is not that of its history, parameters and code",
@@ -161,7 +160,8 @@ class Record:
                 rows = file.read().replace_schema_metadata()
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise RecordError(f"it cannot be read ({error or type(error).__name__})") from None
-        missing = [fact for fact in REQUIRED_FACTS if fact not in facts]
+        required = (*REQUIRED_FACTS, f"horizon_{grain_in(facts).plural}")
+        missing = [fact for fact in required if fact not in facts]
         if missing:
             raise RecordError(f"it does not say its {', '.join(missing)}")
         return cls(rows, facts, request, details)
@@ -176,10 +176,9 @@ class Record:
         except MessageError as error:
             raise RecordError(f"what was asked cannot be read: {error}") from None
         for fact, mismatch in MISMATCHES.items():
-            if self.facts.get(fact) != actual[fact]:
-                raise RecordError(
-                    f"{mismatch} ({fact} {self.facts.get(fact)} recorded, {actual[fact]} found)"
-                )
+            recorded, content = self.facts.get(fact), actual.get(fact)
+            if recorded != content:
+                raise RecordError(f"{mismatch} ({fact} {recorded} recorded, {content} found)")
 
 
 def forecast_hash(rows: pa.Table) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +10,7 @@ from urllib.parse import quote
 import dagster as dg
 import pyarrow as pa
 
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
@@ -23,11 +24,11 @@ from serverless_assets.warehouse import Warehouse
 
 UNCHANGED = "unchanged: same forecast, history, style and code"
 
-# What "How it was made" lists: label -> the fact that is stored with the forecast.
+# What "How it was made" lists: label -> the fact that is stored with the forecast, of the grain's plural.
 FACTS = {
     "Data as of": "data_as_of",
-    "Days of history": "history_days",
-    "Horizon in days": "horizon_days",
+    "{} of history": "history_{}",
+    "Horizon in {}": "horizon_{}",
     "Model": "model",
     "Holidays": "holidays",
     "Compute": "compute",
@@ -35,7 +36,7 @@ FACTS = {
     "Memory in MiB": "memory_mib",
     "Peak memory in MiB": "peak_memory_mib",
     "Seconds": "seconds",
-    "Days clipped at zero": "clipped_days",
+    "{} clipped at zero": "clipped_days",
     "Run": "run_id",
 }
 
@@ -58,7 +59,8 @@ def report_input(
     track_record, parts, sections: see ReportInput.
     notes: sentences on the history.
     """
-    diagnostics = {**facts, **details}
+    diagnostics, plural = {**facts, **details}, declaration.time_grain.plural
+    named = {label.format(plural): name.format(plural) for label, name in FACTS.items()}
     return ReportInput(
         history=history,
         forecast=forecast.select(FORECAST_SCHEMA.names),
@@ -68,13 +70,18 @@ def report_input(
         decimals=declaration.decimals,
         color_history=style.color_history,
         color_prediction=style.color_prediction,
-        facts={label: _fact_text(facts[name]) for label, name in FACTS.items() if name in facts},
+        facts={
+            label[0].upper() + label[1:]: _fact_text(facts[name])
+            for label, name in named.items()
+            if name in facts
+        },
         diagnostics={name: diagnostics[name] for name in DIAGNOSTICS if name in diagnostics},
         parts=parts,
         part_noun=declaration.parts.noun if declaration.parts else "part",
         track_record=track_record,
         notes=notes,
         sections=sections,
+        grain=declaration.time_grain,
     )
 
 
@@ -132,16 +139,18 @@ def reason_to_report(stored_key: Mapping[str, str], key: Mapping[str, str], forc
     return "; ".join(CHANGES[part] for part in key if stored_key.get(part) != key[part]) or None
 
 
-def backtest_picture(history: pa.Table, details: Mapping[str, Any]) -> dg.MarkdownMetadataValue | None:
+def backtest_picture(
+    history: pa.Table, details: Mapping[str, Any], grain: Grain = DAY
+) -> dg.MarkdownMetadataValue | None:
     """Return an image of the last back-test, the actuals and the forecast; None if there was no back-test."""
     origin = details.get("last_origin")
     if not origin:
         return None
     first = date.fromisoformat(origin["first_ds"])
-    days = pa.array([first + timedelta(days=n) for n in range(len(origin["forecast"]))], pa.date32())
+    days = pa.array([grain.start(first, n) for n in range(len(origin["forecast"]))], pa.date32())
     forecast = pa.array(origin["forecast"], pa.float64())
     columns = [days if name == "ds" else forecast for name in FORECAST_SCHEMA.names]
-    return preview(ReportInput(history, pa.table(columns, schema=FORECAST_SCHEMA)))
+    return preview(ReportInput(history, pa.table(columns, schema=FORECAST_SCHEMA), grain=grain))
 
 
 def preview(report: ReportInput) -> dg.MarkdownMetadataValue:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from modal_forecast.grain import DAY, GRAINS, Grain
 from modal_forecast.messages import AUTOMATIC, ForecastRequest
 from modal_forecast.report.formats import plural
 from serverless_assets.forecasting.forecast_file import SCHEMA
@@ -29,6 +30,7 @@ class ForecastFingerprint:
     horizon: int
     holidays: str | None
     model: str
+    grain: Grain
     code: str
 
     @classmethod
@@ -41,6 +43,7 @@ class ForecastFingerprint:
             horizon=request.horizon,
             holidays=request.country,
             model=request.model,
+            grain=GRAINS[request.grain],
             code=code,
         )
 
@@ -49,9 +52,10 @@ class ForecastFingerprint:
         return {
             FORECAST_KEY: self.key,
             "history_hash": self.history,
-            "horizon_days": self.horizon,
+            f"horizon_{self.grain.plural}": self.horizon,
             "holidays": self.holidays,
             "asked_model": self.model,
+            "grain": self.grain.name,
             "forecast_code": self.code,
         }
 
@@ -71,11 +75,15 @@ def reason_to_forecast(
         return "forecast replaced: it is not known what it was made from"
     if state[FORECAST_KEY] == fingerprint.key:
         return None
-    # Forecasts of earlier versions were made by what is automatic now.
-    state = {"asked_model": AUTOMATIC, **state}
+    # Forecasts of earlier versions were of days, and made by what is automatic now.
+    state = {"asked_model": AUTOMATIC, "grain": DAY.name, **state}
+    grain = fingerprint.grain
+    if state["grain"] != grain.name:
+        return f"grain changed ({state['grain']} to {grain.name})"
+    horizon = f"horizon_{grain.plural}"
     changes = {
         "history_hash": "new data",
-        "horizon_days": f"horizon changed ({state.get('horizon_days')} to {fingerprint.horizon} days)",
+        horizon: f"horizon changed ({state.get(horizon)} to {grain.counted(fingerprint.horizon)})",
         "holidays": f"holidays changed ({state.get('holidays')} to {fingerprint.holidays})",
         "asked_model": f"model changed ({state.get('asked_model')} to {fingerprint.model})",
         "forecast_code": "code changed",

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from modal_forecast.grain import GRAINS
 from modal_forecast.messages import (
     BatchAnswer,
     ForecastAnswer,
@@ -134,7 +135,10 @@ class ForecastRun:
         }
         details = details_in(answer.diagnostics)
         checks = check_forecast(
-            self.declaration, rows, facts, lambda: backtest_picture(request.history, details)
+            self.declaration,
+            rows,
+            facts,
+            lambda: backtest_picture(request.history, details, GRAINS[request.grain]),
         )
         if failures(checks):
             # Asked for again, the call would give the same answer.
@@ -173,7 +177,7 @@ def forecast_facts(
     run_id: str,
 ) -> dict[str, Any]:
     """Return the metadata of a forecast: size, history, parameters, accuracy, usage and price."""
-    diagnostics = answer.diagnostics
+    diagnostics, grain = answer.diagnostics, GRAINS[request.grain]
     # The larger of what the worker measured and of what the caller measured.
     usage = Usage(
         # A caller that resumes a call waits for less time than is charged.
@@ -187,10 +191,10 @@ def forecast_facts(
         "cpu": requested.cpu,
         "memory_mib": requested.memory,
         **memory_facts(requested, used_size),
-        "horizon_days": request.horizon,
+        f"horizon_{grain.plural}": request.horizon,
         "holidays": request.country,
-        "data_as_of": str(request.history["ds"][-1].as_py()),
-        "history_days": request.history.num_rows,
+        "data_as_of": str(grain.last_day(request.history["ds"][-1].as_py())),
+        f"history_{grain.plural}": request.history.num_rows,
         **{name: value for name, value in diagnostics.items() if not isinstance(value, (dict, list))},
         **{f"backtest_{name}": scores[name] for name in SCORES if name in scores},
         "versions": diagnostics.get("versions"),

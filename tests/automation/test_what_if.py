@@ -81,7 +81,7 @@ def test_a_what_if_changes_nothing_but_its_own_report_while_another_run_is_at_wo
     assert (found["horizon_days"].value, found["cpu"].value, found["memory_mib"].value) == (200, 1.0, 512)
     assert found["seconds"].value > 0 and found["peak_memory_mib"].value > 0
     rows = [record.data for record in found["comparison"].records]
-    assert [row["days"] for row in rows] == [7, 30, 90, 180, 200]
+    assert [row["rows"] for row in rows] == [7, 30, 90, 180, 200]
     # The same history and code: what more days change of those before is how the candidates weigh.
     assert [row["change, %"] for row in rows[:4]] == pytest.approx([0, 0, 0, 0], abs=1)
     (published,) = pipeline.published_rows("select sum(yhat) from dwh.order_forecast")[0]
@@ -130,7 +130,7 @@ FIRST = date(2026, 11, 1)
 
 def test_the_next_days_and_the_whole_horizon_are_compared_with_the_same_days_of_what_is_published():
     found = compare(forecast(FIRST, [110.0] * 40), forecast(FIRST, [100.0] * 40))
-    assert [(one.window, one.days, one.what_if, one.published) for one in found] == [
+    assert [(one.window, one.rows, one.what_if, one.published) for one in found] == [
         ("next 7 days", 7, 770.0, 700.0),
         ("next 30 days", 30, 3300.0, 3000.0),
         ("the whole horizon, 40 days", 40, 4400.0, 4000.0),

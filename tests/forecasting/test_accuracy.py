@@ -5,8 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from serverless_assets.forecasting.accuracy import ALL, Vintage, matured, score
+from modal_forecast.grain import DAY, MONTH
+from serverless_assets.forecasting.accuracy import Vintage, all_of, matured, score
 
+ALL = all_of(DAY)
 FIRST = date(2026, 1, 1)
 AS_OF = FIRST + timedelta(days=27)
 
@@ -76,3 +78,20 @@ def test_what_cannot_be_divided_by_is_said_to_be_unknown():
 def test_a_vintage_beside_what_came_is_there_to_be_drawn():
     drawn = matured(vintage([100.0, 110.0]), series(*HISTORY, 105.0))
     assert drawn.select(["yhat", "y"]).to_pylist() == [{"yhat": 100.0, "y": 105.0}]
+
+
+def test_a_forecast_by_month_is_scored_by_its_months():
+    months = [date(2024 + n // 12, n % 12 + 1, 1) for n in range(28)]
+    # Each month brings 10 more than that of the year before.
+    actual = pa.table({"ds": pa.array(months, pa.date32()), "y": [100.0 + 10 * (n // 12) for n in range(28)]})
+    made = vintage([125.0] * 12)
+    rows = made.rows.set_column(0, "ds", pa.array([date(2026, n, 1) for n in range(1, 13)], pa.date32()))
+    by_month = Vintage("run", datetime(2026, 1, 2, tzinfo=UTC), date(2025, 12, 31), rows)
+    scores = score([by_month], actual, MONTH).to_pylist()
+    assert {row["horizon"]: row["months"] for row in scores} == {
+        "all months": 4,
+        "1 to 3 months": 3,
+        "4 to 6 months": 1,
+    }
+    assert [row["mase"] for row in scores] == [pytest.approx(0.5)] * 3
+    assert all("days" not in row for row in scores)

@@ -6,13 +6,15 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from serverless_assets.forecasting.accuracy import ALL, UNCHANGED, vintage_to_draw
+from modal_forecast.grain import DAY
+from serverless_assets.forecasting.accuracy import UNCHANGED, all_of, vintage_to_draw
 from serverless_assets.forecasting.part_accuracy import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.part_record import write_part_record
 from serverless_assets.forecasting.record import Record
 from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
+ALL = all_of(DAY)
 MADE = datetime(2026, 10, 1, 6, tzinfo=UTC)
 
 
@@ -128,4 +130,4 @@ def test_days_that_a_late_source_brings_are_scored_whenever_the_forecast_was_mad
     ("days", "drawn"), [([], None), ([3], None), ([7, 2], "7"), ([60, 33, 12], "33"), ([200], "200")]
 )
 def test_the_forecast_that_is_drawn_is_about_a_month_old(days, drawn):
-    assert vintage_to_draw([{"vintage": str(number), "days": number} for number in days]) == drawn
+    assert vintage_to_draw([{"vintage": str(number), "periods": number} for number in days]) == drawn

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from modal_forecast.grain import GRAINS
 from serverless_assets.forecasting import component
 from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -38,6 +40,18 @@ select
     100 * region + 10 * isodow(day) as guests
 from
     range(timestamp '2025-01-01', timestamp '2026-01-01', interval 1 day) as days(day),
+    range(1, 3) as regions(region)
+"""
+
+# Five years of one row a month, dated with its last day.
+MONTHLY_MODEL = """
+select
+    cast(last_day(cast(month as date)) as date) as day,
+    region,
+    'Region ' || region as region_name,
+    1000 * region + 100 * month(month) as guests
+from
+    range(timestamp '2021-01-01', timestamp '2026-01-01', interval 1 month) as months(month),
     range(1, 3) as regions(region)
 """
 
@@ -83,13 +97,12 @@ def test_the_names_of_the_shops_forecast_stay():
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
-        (
-            {"grain": "month"},
-            "a grain of 'month' is not supported, and such a series is never forecast as days",
-        ),
+        ({"grain": "quarter"}, "'day', 'week' or 'month'"),
+        ({"grain": "month", "country": "DE"}, "a month has no holidays of its own: leave out country"),
+        ({"grain": "month", "horizon": 180}, "a horizon of 180 months is too long: choose 60 or fewer"),
         ({"country": "Germany"}, "country"),
         ({"value": "sum(guests)"}, "value"),
-        ({"horizon": 1000}, "less than or equal to 730"),
+        ({"horizon": 1000}, "a horizon of 1,000 days is too long: choose 730 or fewer"),
         ({"method": "arima"}, "'automatic', 'harmonic', 'recent_levels' or 'prophet'"),
         ({"sing": "any"}, "sing"),
         ({"page": "../x.html"}, "page"),
@@ -113,13 +126,12 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
             component.read_forecasts({"nodes": {}, "sources": {}}, "order_forecast")
         return str(error.value).splitlines()
 
-    wrong = {**GUESTS, "country": "Germany", "grain": "week", "horizon": [2], "sing": "any"}
-    country, grain, horizon, sing = sorted(refused(wrong))
+    wrong = {**GUESTS, "country": "Germany", "horizon": [2], "sing": "any"}
+    country, horizon, sing = sorted(refused(wrong))
     assert re.match(
         rf"attributes\.country at {file}:\d+: expected the two capital .* US or DE; it is 'Germany'\.$",
         country,
     )
-    assert re.match(rf"attributes\.grain at {file}:\d+: a grain of 'week' is not supported", grain)
     assert "valid integer; it is [2]." in horizon
     assert re.match(rf"attributes\.sing at {file}:\d+: there is no such attribute\.$", sing)
     [unknown] = refused({}, "serverless_assets.Forecst")
@@ -127,12 +139,26 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
     assert "no attribute `Forecst`" in unknown
 
 
-@pytest.mark.parametrize("step", [7, 30])
-def test_a_series_by_week_or_month_is_not_forecast_as_days(step):
+@pytest.mark.parametrize(
+    ("step", "grain", "plural"),
+    [(7, "day", "days"), (30, "day", "days"), (30, "week", "weeks"), (91, "month", "months")],
+)
+def test_a_series_is_not_forecast_by_a_shorter_grain_than_its_own(step, grain, plural):
     rows = revenue({LAST.fromordinal(LAST.toordinal() - step * n): 10 for n in range(40)})
-    history = history_of(SHOP, rows, Today(TODAY.last_complete, TODAY.latest))
-    with pytest.raises(HistoryError, match=f"{step} days apart or more: a series by week or month"):
+    declared = SHOP.model_copy(update={"grain": grain})
+    history = history_of(declared, rows, Today(TODAY.last_complete, TODAY.latest))
+    with pytest.raises(HistoryError, match=f"{step} days apart or more: .* not forecast as {plural}"):
         history.request(30)
+
+
+def test_how_far_a_forecast_looks_is_in_its_grain_by_default_as_declared_and_as_a_run_chooses_days():
+    def horizons(grain: str, **attributes: object) -> tuple[int, int]:
+        declared = ForecastDeclaration(**GUESTS, grain=grain, **attributes)
+        chosen = RunForecast(style=CustomisedStyle(nr_days_fcst=90))
+        return declared.horizon_of(RunForecast()), declared.horizon_of(chosen)
+
+    assert [horizons(grain) for grain in GRAINS] == [(180, 90), (26, 13), (12, 3)]
+    assert horizons("month", horizon=18) == (18, 3)
 
 
 @pytest.mark.slow
@@ -143,9 +169,10 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
     shutil.copy(PROJECT_ROOT / "pyproject.toml", project)
     (project / "dbt_project" / "models").mkdir(parents=True)
     (project / "dbt_project" / "dbt_project.yml").write_text("name: team\nprofile: team\n")
-    (project / "dbt_project" / "models" / "daily_guests.sql").write_text(
-        "{{ config(materialized='table') }}" + MODEL
-    )
+    for name, model in {"daily_guests": MODEL, "monthly_guests": MONTHLY_MODEL}.items():
+        (project / "dbt_project" / "models" / f"{name}.sql").write_text(
+            "{{ config(materialized='table') }}" + model
+        )
     commands = Path(sys.executable).parent
     environ = {
         **os.environ,
@@ -172,6 +199,16 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
     assert re.search(r"defs.yaml:\d+ .+'county' was unexpected", mistaken), mistaken
     declared.write_text(text)
     assert (done := run(*check.split())).returncode == 0, done.stdout + done.stderr
+    for grain, relation, rest in (
+        ("week", "daily_guests", "horizon: 26"),
+        ("month", "monthly_guests", "horizon: 6"),
+    ):
+        folder = declared.parents[1] / f"by_{grain}"
+        folder.mkdir()
+        by_grain = text.replace("guest_forecast", f"guests_by_{grain}").replace("daily_guests", relation)
+        by_grain = by_grain.replace("horizon: 60", f"grain: {grain}\n  {rest}")
+        by_grain = by_grain.replace("  country: DE\n", "" if grain == "month" else "  country: DE\n")
+        (folder / "defs.yaml").write_text(by_grain)
     [asset] = re.findall(r"^    import dagster as dg\n(?:    .*\n|\n)+", page, re.MULTILINE)
     (project / "serverless_assets" / "defs" / "staff_plan.py").write_text(
         re.sub("^    ", "", asset, flags=re.MULTILINE)
@@ -194,7 +231,18 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
             "select count(distinct region) from dwh.guest_forecast_by_region"
         ).fetchall()
         people = warehouse.sql("select region, people from dwh.staff_plan order by region").fetchall()
+        weeks, months = (
+            warehouse.sql(
+                f"select ds, total.yhat, sum(part.yhat) from dwh.guests_by_{grain} as total"
+                f" join dwh.guests_by_{grain}_by_region as part using (ds) group by 1, 2 order by 1"
+            ).fetchall()
+            for grain in ("week", "month")
+        )
     assert (days, regions) == (60, 2) and low >= 0
+    # The year ends on a Wednesday: its last week is known in part, and is forecast.
+    assert [week for week, *_ in weeks] == [date(2025, 12, 29) + timedelta(weeks=n) for n in range(26)]
+    assert [month for month, *_ in months] == [date(2026, n, 1) for n in range(1, 7)]
+    assert all(parts == pytest.approx(total) for _, total, parts in [*weeks, *months])
     assert [region for region, _ in people] == ["1", "2"] and all(count > 0 for _, count in people)
     plan = run("serverless", "plan").stdout
     assert re.search("staff_plan +reuse .*unchanged: same code and inputs", plan), plan

@@ -62,6 +62,16 @@ def test_a_sound_forecast_passes_every_check_in_any_order_of_days():
     assert failures(judged(forecast())) is None
 
 
+def test_a_forecast_by_month_is_complete_with_a_row_for_the_first_day_of_each():
+    months = pa.array([date(2026, 11, 1), date(2026, 12, 1), date(2027, 1, 1)], pa.date32())
+    rows = forecast().set_column(0, "ds", months)
+    facts = {"grain": "month", "horizon_months": 3}
+    assert not red(rows, **facts)
+    assert red(rows.slice(1), **facts) == {
+        "forecast_is_complete": "2026-11-01 is missing, and 0 more of the 3 months."
+    }
+
+
 @pytest.mark.parametrize(
     "rows, said",
     [

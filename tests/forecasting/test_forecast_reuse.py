@@ -42,6 +42,8 @@ HELD = {**BASIS.as_facts(), "run_id": "r1"}
          "horizon changed (180 to 90 days)"),
         (HELD, ForecastFingerprint.of(ForecastRequest(history(), 180, "DE"), "code1"), False,
          "holidays changed (US to DE)"),
+        (HELD, ForecastFingerprint.of(ForecastRequest(history(), 6, None, grain="month"), "code1"), False,
+         "grain changed (day to month)"),
         (HELD, ForecastFingerprint.of(ASKED, "code2"), False, "code changed"),
         (HELD, ForecastFingerprint.of(ForecastRequest(history(4.0), 90, "US"), "code2"), False,
          "new data; horizon changed (180 to 90 days); code changed"),

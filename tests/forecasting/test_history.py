@@ -238,3 +238,53 @@ def test_no_section_of_the_report_is_of_a_table_whose_tests_failed(tmp_path):
         read_sections(SHOP, warehouse)
     warehouse.replace_rows(shape, rows, {"version": "sound"})
     assert [found["rows"] for found in read_sections(SHOP, warehouse)] == [[["Brooklyn", 2.0]]]
+
+
+# ---- weeks and months
+
+
+def by_grain(grain: str, orders: Mapping[date, int], today: Today = TODAY) -> History:
+    declared = SHOP.model_copy(update={"grain": grain, "country": None})
+    return history_of(declared, revenue(orders), today)
+
+
+@pytest.mark.parametrize(
+    ("grain", "first", "last", "running"),
+    [
+        ("week", date(2025, 7, 21), date(2026, 11, 16), "2026-11-23 to 2026-11-29"),
+        ("month", date(2025, 8, 1), date(2026, 10, 1), "2026-11-01 to 2026-11-30"),
+    ],
+)
+def test_days_are_summed_to_whole_weeks_or_months(grain, first, last, running):
+    found = by_grain(grain, USUAL)
+    days, values = found.table["ds"].to_pylist(), found.table["y"].to_pylist()
+    assert (days[0], days[-1]) == (first, last)
+    assert values[0] == 125 * ((days[1] - days[0]).days)
+    begun, unfinished = found.notes
+    assert begun.endswith(f"are left out: the {grain} is known in part.")
+    assert f"dated {running} are left out: the {grain} is not over yet." in unfinished
+    assert not found.warnings and found.request(3).grain == grain
+
+
+@pytest.mark.parametrize("day", [1, 15, 28])
+def test_one_row_a_month_may_be_dated_with_any_of_its_days(day):
+    months = [date(2023 + n // 12, n % 12 + 1, day) for n in range(47)]
+    found = by_grain("month", {month: 10 for month in months if month != date(2024, 5, day)})
+    assert found.table["ds"].to_pylist() == [month.replace(day=1) for month in months[:-1]]
+    assert found.table["y"].to_pylist()[16] == 0, "a month without a row"
+    assert found.left_out == 10 and not found.warnings
+
+
+def test_rows_that_end_in_the_midst_of_a_week_end_the_history_with_the_week_before():
+    saturdays_closed = {day: 10 for day in USUAL if day.isoweekday() != 6}
+    today = Today(date(2026, 11, 22), date(2026, 11, 23))
+    usual = by_grain("week", saturdays_closed, today)
+    assert usual.table["ds"][-1].as_py() == date(2026, 11, 16)
+    friday = {day: 10 for day in saturdays_closed if day <= date(2026, 11, 19)}
+    assert by_grain("week", friday, today).table["ds"][-1].as_py() == date(2026, 11, 9)
+
+
+def test_a_history_by_month_is_old_when_a_month_is_overdue():
+    months = {date(2023 + n // 12, n % 12 + 1, 1): 10 for n in range(45)}
+    [warning] = by_grain("month", months).warnings
+    assert warning.startswith("The history ends on 2026-09-30, 57 days before the last complete day")

@@ -98,7 +98,7 @@ def test_each_store_is_scored_over_all_forecasts_and_by_how_far_ahead_they_saw()
             past = actual.values[store, :start]
             y.extend(came)
             yhat.extend(values[ahead][: len(came)])
-            scale = metrics.seasonal_error(past[~np.isnan(past)])
+            scale = metrics.seasonal_error(past[~np.isnan(past)], 7)
             scaled.extend(np.abs(came - values[ahead][: len(came)]) / scale)
         y, yhat = np.array(y), np.array(yhat)
         return {

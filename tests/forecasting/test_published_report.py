@@ -229,7 +229,7 @@ def test_accuracy_is_that_of_the_back_test_on_days_of_the_warehouse(published):
     month, skill = tested["sums"]["30"]["error"], 1 - tested["mase"] / naive["mase"]
     assert shows(
         published.sentence("When tried on the past, it was"),
-        abs(tested["bias"]), tested["wape"], month, 30, skill, tested["origins"], tested["horizon_days"],
+        abs(tested["bias"]), tested["wape"], month, 30, skill, tested["origins"], tested["horizon"],
     )  # fmt: skip
     together, *methods = page.tables["Methods that were tried"]
     assert shows(together[1], 1) and shows(together[2], tested["mase"] / naive["mase"])

@@ -153,7 +153,7 @@ def backtest(values: np.ndarray, start: date, horizon: int = 28, origins: int = 
     ours, theirs = (score(np.concatenate(actual), one) for one in joined)
     last = _compared(start + timedelta(days=len(values) - horizon), actual[-1], predicted[-1])
     return {
-        "backtest": {"origins": origins, "horizon_days": horizon, **ours},
+        "backtest": {"origins": origins, "horizon": horizon, **ours},
         "best_naive": "seasonal_naive_7",
         "skill": 1 - ours["wape"] / theirs["wape"],
         "beats_naive": ours["wape"] < theirs["wape"],
@@ -187,7 +187,7 @@ def track_record(values: np.ndarray, start: date) -> dict[str, Any]:
         origin = len(values) - 7 * weeks
         predicted = predict(values[:origin], start + timedelta(days=origin), 7 * weeks)
         made_on = (start + timedelta(days=origin)).isoformat()
-        vintages.append({"made_on": made_on, "days": 7 * weeks, **score(values[origin:], predicted)})
+        vintages.append({"made_on": made_on, "periods": 7 * weeks, **score(values[origin:], predicted)})
         if weeks == 5:
             one = _compared(start + timedelta(days=origin), values[origin:], predicted)
             compared = {"made_on": made_on, **one}

@@ -40,7 +40,7 @@ def test_what_a_worker_does_not_run_does_not_count(copy, file):
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("metrics.py", "WEEK = 7", "WEEK = 8"),
+        ("metrics.py", "SHORTEST_SEASONS = 0.25", "SHORTEST_SEASONS = 0.5"),
         ("candidates/naive.py", "YEARS_BACK = (1.0, 0.6)", "YEARS_BACK = (1.0, 0.5)"),
         ("requirements.lock", "numpy==", "numpy==1"),
     ],

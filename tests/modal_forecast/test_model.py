@@ -274,7 +274,7 @@ def test_the_diagnostics_say_how_the_forecast_was_made(answer):
 
 def test_the_diagnostics_say_how_good_every_candidate_was(answer):
     of = answer.diagnostics
-    assert {"mase", "wape", "bias", "coverage_80", "coverage_95", "origins", "horizon_days"} <= of[
+    assert {"mase", "wape", "bias", "coverage_80", "coverage_95", "origins", "horizon"} <= of[
         "backtest"
     ].keys()
     assert {"prophet", "linear_flat", "seasonal_naive_7", "seasonal_naive_364"} <= of["candidates"].keys()

@@ -25,14 +25,14 @@ ATTACK = "</script><script>alert(1)</script><!-- \" ' & \u2028 {{ 7 * 7 }} <img 
 
 
 def history(values: list[float | None]) -> pa.Table:
-    """PeriodValues up to LAST_ACTUAL."""
+    """Values up to LAST_ACTUAL."""
     first = LAST_ACTUAL - timedelta(days=len(values) - 1)
     days = [first + timedelta(days=i) for i in range(len(values))]
     return pa.table({"ds": pa.array(days, pa.date32()), "y": pa.array(values, pa.float64())})
 
 
 def forecast(values: list[float]) -> pa.Table:
-    """PeriodValues from the day after LAST_ACTUAL on, give or take a tenth and a fifth."""
+    """Values from the day after LAST_ACTUAL on, give or take a tenth and a fifth."""
     days = [LAST_ACTUAL + timedelta(days=i + 1) for i in range(len(values))]
     factors = {"": 1, "_lower_80": 0.9, "_upper_80": 1.1, "_lower_95": 0.8, "_upper_95": 1.2}
     columns = {f"yhat{suffix}": [value * factor for value in values] for suffix, factor in factors.items()}
@@ -149,9 +149,9 @@ def test_a_file_that_a_page_is_made_of_is_packaged():
 
 
 def test_a_report_with_nothing_to_show_is_refused():
-    with pytest.raises(ValueError, match="one day of history"):
+    with pytest.raises(ValueError, match="one value of history"):
         ReportInput(history([None, None]), forecast([1.0]))
-    with pytest.raises(ValueError, match="one day of forecast"):
+    with pytest.raises(ValueError, match="one value of forecast"):
         ReportInput(history([1.0]), forecast([]))
 
 

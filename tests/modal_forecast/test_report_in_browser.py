@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from modal_forecast.grain import MONTH, WEEK
+from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
 from tests.chromium import needs_chromium
+from tests.modal_forecast.report_tab import quietly_open
 
 pytestmark = [needs_chromium, pytest.mark.ui]
 
@@ -227,3 +230,35 @@ def lightness(page: Page) -> float:
     """Of the line of actuals: the first number of oklch(0.452 0.313 264)."""
     stroke = page.evaluate("getComputedStyle(document.querySelector('path[data-layer=actual]')).stroke")
     return float(re.findall(r"[\d.]+", stroke)[0])
+
+
+# ---- weeks and months
+
+
+@pytest.mark.parametrize(
+    ("grain", "first", "read_out", "marks"),
+    [
+        (WEEK, date(2024, 1, 1), ["Week of 5 Jan 2026", "Week of 2 Feb 2026"], {"Jan", "Apr", "Jul", "Oct"}),
+        (MONTH, date(2018, 1, 1), ["Feb 2026", "Feb 2027"], {"Jan"}),
+    ],
+)
+def test_a_chart_of_weeks_or_months_has_their_marks_and_reads_them_out(
+    tab, tmp_path, grain, first, read_out, marks
+):
+    count = grain.between(first, date(2026, 1, 1))
+    days = [grain.start(first, number) for number in range(count + 14)]
+    values = [1000.0] * len(days)
+    table = pa.table({"ds": days, **dict.fromkeys(FORECAST_SCHEMA.names[1:], values)})
+    made = ReportInput(pa.table({"ds": days[:count], "y": values[:count]}), table.slice(count), grain=grain)
+    path = tmp_path / "forecast.html"
+    path.write_text(render(made), encoding="utf-8")
+    with quietly_open(tab, path):
+        chart = tab.get_by_role("slider", name=f"{grain.name.capitalize()} to read out")
+        chart.focus()
+        for key, name in zip(("ArrowRight", "PageDown"), read_out, strict=True):
+            tab.keyboard.press(key)
+            assert str(chart.get_attribute("aria-valuetext")).startswith(name)
+        labels = tab.locator("#chart text:not(.year)[text-anchor=middle]").all_text_contents()
+        assert {label for label in labels if label} == marks
+        shown = re.sub(r"made on .*? from", "", tab.locator("main").inner_text())
+        assert not re.search(r"\bdays?\b", shown, re.IGNORECASE), "of a report that has none"

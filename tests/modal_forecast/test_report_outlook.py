@@ -4,6 +4,7 @@ from datetime import date, timedelta
 
 import pytest
 
+from modal_forecast.grain import MONTH
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.sections.outlook import (
     BOUNDS,
@@ -22,7 +23,7 @@ DOLLARS = Amounts("USD", 0, 2)
 
 
 def before(values: list[float | None]) -> PeriodValues:
-    """PeriodValues up to the day before TOMORROW."""
+    """Values up to the day before TOMORROW."""
     return PeriodValues(TOMORROW - timedelta(days=len(values)), tuple(values))
 
 
@@ -38,7 +39,7 @@ def ahead(values: list[float | None]) -> dict[str, PeriodValues]:
 def test_a_window_is_compared_with_the_same_weekdays_52_weeks_earlier():
     past = PeriodValues(TOMORROW - timedelta(days=365), (9_999.0, *[100.0] * 7, *[1.0] * 357))
     (week,) = window_totals(past, ahead([110.0] * 7), {})
-    assert (week.total, week.last_year, week.last_day) == (770, 700, date(2025, 9, 7))
+    assert (week.total, week.last_year, week.last) == (770, 700, date(2025, 9, 7))
     assert week.change == pytest.approx(0.1)
 
 
@@ -69,7 +70,7 @@ def test_there_is_no_percentage_of_nothing():
 )
 def test_only_windows_that_the_forecast_fills_are_totalled(horizon, windows):
     totals = window_totals(before([1.0]), ahead([1.0] * horizon), {})
-    assert [(total.days, total.total) for total in totals] == [(days, days) for days in windows]
+    assert [(total.count, total.total) for total in totals] == [(days, days) for days in windows]
 
 
 def test_bounds_of_several_days_add_up_those_of_each_and_are_said_to_be_too_wide():
@@ -79,7 +80,7 @@ def test_bounds_of_several_days_add_up_those_of_each_and_are_said_to_be_too_wide
         "at the widest between $630 and $770",
         "at the widest between $2,700 and $3,300",
     ]
-    assert WIDEST in view.notes and BOUNDS not in view.notes
+    assert WIDEST.format("day", "days") in view.notes and BOUNDS not in view.notes
 
 
 def test_a_forecast_with_an_unknown_day_has_no_total():
@@ -108,7 +109,7 @@ def test_the_bounds_of_one_day_are_those_of_its_sum():
     past = before([1.0])
     view = outlook(past, window_totals(past, ahead([100.0]), {}), DOLLARS)
     assert view.answer == "Expect about $100 in the next day, between $90 and $110."
-    assert BOUNDS in view.notes and WIDEST not in view.notes
+    assert BOUNDS in view.notes and not any("widest" in note for note in view.notes)
 
 
 def test_the_last_actual_day_is_the_last_one_that_has_a_value():
@@ -156,7 +157,7 @@ def test_the_bounds_of_a_sum_are_as_wide_as_the_back_test_saw_sums_miss():
     assert [window.upper for window in windows] == pytest.approx([742, 3_120, 9_360])
     view = outlook(past, windows, DOLLARS)
     assert view.answer == "Expect about $3,000 in the next 30 days, between $2,880 and $3,120."
-    assert BOUNDS in view.notes and WIDEST not in view.notes
+    assert BOUNDS in view.notes and not any("widest" in note for note in view.notes)
 
 
 def test_between_two_measured_numbers_of_days_the_width_changes_evenly():
@@ -186,3 +187,25 @@ def test_a_month_that_has_begun_counts_what_came_and_one_cut_off_is_left_out():
 
 def test_a_forecast_of_a_few_days_has_no_weeks_or_months():
     assert by_period(before([1.0]), ahead([1.0] * 3), {}, DOLLARS) == ()
+
+
+def test_months_are_summed_over_quarters_halves_and_years_and_compared_with_last_years():
+    past = PeriodValues(date(2024, 9, 1), (100.0,) * 12, MONTH)
+    coming = {
+        name: PeriodValues(TOMORROW, (value,) * 12, MONTH)
+        for name, value in {"yhat": 110.0, "yhat_lower_80": 99.0, "yhat_upper_80": 121.0}.items()
+    }
+    view = outlook(past, window_totals(past, coming, {3: 0.5, 6: 0.4, 12: 0.3}), DOLLARS)
+    assert [(card.label, card.detail, card.value) for card in view.cards] == [
+        ("Next 3 months", "to November 2025", "$330"),
+        ("Next 6 months", "to February 2026", "$660"),
+        ("Next 12 months", "to August 2026", "$1,320"),
+        ("Last actual month", "August 2025", "$100"),
+    ]
+    assert (
+        "in the next 6 months" in view.answer
+        and "10% more than in the same months of last year" in view.answer
+    )
+    assert view.notes == (BOUNDS,)
+    (months,) = by_period(past, coming, {}, DOLLARS)
+    assert months.rows[0] == ("September 2025", "$110", "$99 to $121", "+10.0%") and len(months.rows) == 12

@@ -31,7 +31,7 @@ TOMORROW = LAST_ACTUAL + timedelta(days=1)
 DIAGNOSTICS: dict[str, Any] = {
     "backtest": {
         "origins": 6,
-        "horizon_days": 28,
+        "horizon": 28,
         "mase": 0.6,
         "wape": 0.086,
         "bias": 0.02,
@@ -98,7 +98,7 @@ def test_a_large_bias_is_said_before_anything_else():
 
 
 def test_a_score_that_is_not_known_has_no_card():
-    scores = {"origins": 1, "horizon_days": 7, "coverage_80": 0.8, "wape": None}
+    scores = {"origins": 1, "horizon": 7, "coverage_80": 0.8, "wape": None}
     view = accuracy(DIAGNOSTICS | {"backtest": scores, "candidates": {}}, DOLLARS)
     assert view is not None and [card.label for card in view.cards] == ["Days inside the 80% bounds"]
     assert view.models.rows == (("All together", "100%", "n/a"),)
@@ -155,18 +155,18 @@ def test_only_days_that_have_come_are_counted():
 
 
 def test_before_any_day_has_come_there_is_nothing_to_compare():
-    for record in ({}, {"vintages": []}, {"vintages": [{"made_on": "2026-11-24", "days": 0}]}):
+    for record in ({}, {"vintages": []}, {"vintages": [{"made_on": "2026-11-24", "periods": 0}]}):
         view = track_record(record, DOLLARS)
-        assert view is not None and (view.answer, view.table) == (NO_TRACK_RECORD, None)
+        assert view is not None and (view.answer, view.table) == (NO_TRACK_RECORD.format("day"), None)
     assert track_record(None, DOLLARS) is None
 
 
 def test_earlier_forecasts_count_by_their_days_and_come_newest_first():
     scores = {"bias": 0.0, "coverage_95": 0.9}
     vintages = [
-        {"made_on": "2026-09-01", "days": 30, "wape": 0.1, "coverage_80": 0.8, **scores},
-        {"made_on": "2026-10-01", "days": 10, "wape": 0.5, "coverage_80": 0.4, **scores},
-        {"made_on": "2026-11-01", "days": 5, "wape": math.nan, "coverage_80": None, **scores},
+        {"made_on": "2026-09-01", "periods": 30, "wape": 0.1, "coverage_80": 0.8, **scores},
+        {"made_on": "2026-10-01", "periods": 10, "wape": 0.5, "coverage_80": 0.4, **scores},
+        {"made_on": "2026-11-01", "periods": 5, "wape": math.nan, "coverage_80": None, **scores},
     ]
     view = track_record({"vintages": vintages}, DOLLARS)
     assert view is not None and view.table is not None
@@ -179,9 +179,9 @@ def test_earlier_forecasts_count_by_their_days_and_come_newest_first():
 
 
 def test_stores_that_were_forecast_worst_are_listed_in_the_order_that_they_come_in():
-    scores = {"days": 40, "mase": 1.318, "wape": 0.5, "bias": 0.2, "coverage_80": 0.4, "coverage_95": 0.6}
+    scores = {"periods": 40, "mase": 1.318, "wape": 0.5, "bias": 0.2, "coverage_80": 0.4, "coverage_95": 0.6}
     worst = [{"name": "Bad", **scores}, {"name": "Unknown", **scores, "mase": None, "bias": None}]
-    vintages = [{"made_on": "2026-11-01", "days": 5, "wape": 0.1}]
+    vintages = [{"made_on": "2026-11-01", "periods": 5, "wape": 0.1}]
     for scored, caption in (
         (2, "Each store: the worst first"),
         (9_000, "Each store: the 2 worst of 9,000 stores"),
@@ -198,7 +198,7 @@ def test_stores_that_were_forecast_worst_are_listed_in_the_order_that_they_come_
 
 
 def test_many_vintages_are_cut_and_said_to_be():
-    vintages = [{"made_on": f"2026-01-{day:02}", "days": 1, "wape": 0.1} for day in range(1, 21)]
+    vintages = [{"made_on": f"2026-01-{day:02}", "periods": 1, "wape": 0.1} for day in range(1, 21)]
     view = track_record({"vintages": vintages}, DOLLARS)
     assert view is not None and view.table is not None
     assert (len(view.table.rows), view.earlier) == (12, "8 older forecasts not shown.")

@@ -1,5 +1,5 @@
-// Draws the layers of days in view. SVG rather than a canvas or a charting library: five daily series are
-// little to draw, CSS recolours them for a dark screen and for paper, and print stays sharp.
+// Draws the layers of days, weeks or months in view; a "day" below is any of them. SVG rather than a canvas or a
+// charting library: five series are little to draw, CSS recolours them for a dark screen and for paper, and print stays sharp.
 
 const TOP = 30;
 const BOTTOM = 44;
@@ -27,7 +27,8 @@ class Chart {
       data.symbol
         ? values.map((value) => format(value).replace(/^-?/, `$&${data.symbol}`)).join(" to ")
         : `${values.map(format).join(" to ")} ${unit}`.trimEnd();
-    this.dateOn = (day) => new Date(Date.parse(data.start) + day * MS_PER_DAY);
+    this.grain = GRAINS[data.grain];
+    this.dateOn = (day) => this.grain.dateOn(new Date(data.start), day);
     this.lastDay = Math.max(...data.layers.map((layer) => layer.from + layer.bounds[0].length - 1));
     this.view = { first: 0, last: this.lastDay };
     this.hidden = new Set();
@@ -70,10 +71,10 @@ class Chart {
     return Math.min(this.view.last, Math.max(this.view.first, day));
   }
 
-  // "Thu 26 Nov 2026, Thanksgiving Day"
+  // "Thu 26 Nov 2026, Thanksgiving Day", "Week of 23 Nov 2026, Thanksgiving Day", "Nov 2026"
   nameOf(day) {
     const holiday = this.holidays[day];
-    return formatDate(this.dateOn(day)) + (holiday ? `, ${holiday}` : "");
+    return this.grain.nameOf(this.dateOn(day)) + (holiday ? `, ${holiday}` : "");
   }
 
   // What is known of a day: [{ key, label, text }].
@@ -160,7 +161,7 @@ class Chart {
   }
 
   dateAxis() {
-    const ticks = dateTicks(this.view, this.dateOn, PIXELS_PER_DATE / this.dayWidth);
+    const ticks = dateTicks(this.view, this.dateOn, (PIXELS_PER_DATE / this.dayWidth) * this.grain.days);
     return ticks.flatMap(({ day, label, year }) => {
       const x = this.left + this.x(day);
       const y = TOP + this.plotHeight;
@@ -177,7 +178,7 @@ class Chart {
     if (this.forecastStart < first || this.forecastStart > last) return [];
     const x = this.left + this.x(this.forecastStart - 0.5);
     const side = this.width - x > 180 ? { x: x + 6, "text-anchor": "start" } : { x: x - 6, "text-anchor": "end" };
-    const date = formatDate(this.dateOn(this.forecastStart)).replace(/^\w+ /, "");
+    const date = this.grain.beginning(this.dateOn(this.forecastStart));
     return [
       this.node("line", { class: "forecast-start", x1: x, x2: x, y1: TOP - 14, y2: TOP + this.plotHeight }),
       this.node("text", { class: "forecast-start", y: TOP - 6, ...side }, `Forecast from ${date}`),

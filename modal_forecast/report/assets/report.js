@@ -95,8 +95,8 @@ function endDrag() {
 const KEYS = {
   ArrowLeft: (day) => day - 1,
   ArrowRight: (day) => day + 1,
-  PageUp: (day) => day - 7,
-  PageDown: (day) => day + 7,
+  PageUp: (day) => day - chart.grain.page,
+  PageDown: (day) => day + chart.grain.page,
   Home: () => 0,
   End: () => chart.lastDay,
 };

@@ -3,6 +3,34 @@
 
 const MS_PER_DAY = 86_400_000;
 
+// What one value is of: the first day of the period `index` after the one that begins on `start`; how it is
+// named in full and where the forecast begins; how far apart marks may be; what Page Up and Page Down move by.
+const GRAINS = {
+  day: {
+    dateOn: (start, index) => new Date(start.getTime() + index * MS_PER_DAY),
+    nameOf: (date) => formatDate(date),
+    beginning: (date) => formatDate(date).replace(/^\w+ /, ""),
+    days: 1,
+    page: 7,
+  },
+  week: {
+    dateOn: (start, index) => new Date(start.getTime() + index * 7 * MS_PER_DAY),
+    nameOf: (date) => `Week of ${formatDate(date).replace(/^\w+ /, "")}`,
+    beginning: (date) => formatDate(date).replace(/^\w+ /, ""),
+    days: 7,
+    page: 4,
+  },
+  month: {
+    dateOn: (start, index) => new Date(Date.UTC(start.getUTCFullYear(), start.getUTCMonth() + index, 1)),
+    nameOf: (date) => formatMonth(date),
+    beginning: (date) => formatMonth(date),
+    days: 365.2425 / 12,
+    page: 12,
+  },
+};
+
+const formatMonth = (date) => formatDate(date).split(" ").slice(2).join(" ");
+
 // "Tue 3 Feb 2026". toUTCString is the one date format that no locale and no time zone changes.
 function formatDate(date) {
   const [weekday, day, month, year] = date.toUTCString().split(/,? /);
@@ -42,7 +70,13 @@ function axisNumberFormat(step, largest) {
 
 // 1970-01-05, day 4 of the epoch, was a Monday: weeks are marked on Mondays.
 const onEvery = (days) => (date) => (date / MS_PER_DAY - 4) % days === 0;
-const onMonths = (months) => (date) => date.getUTCDate() === 1 && date.getUTCMonth() % months === 0;
+// A week marks the month that begins in it.
+const onMonths = (months) => (date, next) => {
+  const month = new Date(next - 1).getUTCMonth();
+  return (date.getUTCDate() === 1 || date.getUTCMonth() !== month) && month % months === 0;
+};
+const onYears = (years) => (date, next) =>
+  onMonths(12)(date, next) && new Date(next - 1).getUTCFullYear() % years === 0;
 const DATE_STEPS = [
   { days: 1, isTick: onEvery(1) },
   { days: 2, isTick: onEvery(2) },
@@ -52,17 +86,21 @@ const DATE_STEPS = [
   { days: 91, isTick: onMonths(3) },
   { days: 182, isTick: onMonths(6) },
   { days: 365, isTick: onMonths(12) },
+  { days: 730, isTick: onYears(2) },
+  { days: 1826, isTick: onYears(5) },
+  { days: 3652, isTick: onYears(10) },
 ];
 
-// The marks of a day axis, at least minDays apart: "3 Feb" or "Feb", and the year where it changes.
+// The marks of a date axis, at least minDays apart: "3 Feb" or "Feb", and the year where it changes.
 function dateTicks(view, dateOn, minDays) {
   const step = DATE_STEPS.find(({ days }) => days >= minDays) ?? DATE_STEPS.at(-1);
   const ticks = [];
   let lastYear = "";
   for (let day = view.first; day <= view.last; day++) {
     const date = dateOn(day);
-    if (!step.isTick(date)) continue;
-    const [, dayOfMonth, month, year] = formatDate(date).split(" ");
+    if (!step.isTick(date, dateOn(day + 1))) continue;
+    const shown = step.days < 30 ? date : new Date(dateOn(day + 1) - 1);
+    const [, dayOfMonth, month, year] = formatDate(shown).split(" ");
     ticks.push({
       day,
       label: step.days < 30 ? `${dayOfMonth} ${month}` : month,

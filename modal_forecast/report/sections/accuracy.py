@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from modal_forecast.backtest import NAIVE_MEANING
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.plots import Plot, line_plot, spread_labels
@@ -19,8 +20,8 @@ COVERAGE_TOLERANCE = 1 / 3
 LARGE_BIAS = 0.05
 AS_PROMISED = "about as many as promised"
 VINTAGES_SHOWN = 12
-VINTAGE_HEADINGS = ("Days scored", "Typical error", "On the whole", "Inside 80%", "Inside 95%")
-NO_TRACK_RECORD = "Nothing to compare yet: no day of an earlier forecast has come and been counted."
+SCORE_HEADINGS = ("Typical error", "On the whole", "Inside 80%", "Inside 95%")
+NO_TRACK_RECORD = "Nothing to compare yet: no {} of an earlier forecast has come and been counted."
 MODELS = {
     "prophet": "Prophet",
     "linear_straight": "Week, year and holidays, straight trend",
@@ -35,6 +36,10 @@ MODELS = {
     "last_years_half_way": "Earlier years half way to today's level",
     "seasonal_naive_7": "Repeating last week",
     "seasonal_naive_364": "Repeating last year",
+    "naive_1_week": "Repeating the last week",
+    "seasonal_naive_52_weeks": "Repeating last year",
+    "naive_1_month": "Repeating the last month",
+    "seasonal_naive_12_months": "Repeating last year",
 }
 
 
@@ -68,7 +73,7 @@ class TrackRecord:
     worst_parts: Table | None = None
 
 
-def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts) -> Accuracy | None:
+def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts, grain: Grain = DAY) -> Accuracy | None:
     """Return what the back-test says; None if there was none."""
     backtest = diagnostics.get("backtest") or {}
     if not backtest.get("origins"):
@@ -81,24 +86,25 @@ def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts) -> Accuracy | Non
     )
     times = "once" if backtest["origins"] == 1 else f"{backtest['origins']} times"
     method = (
-        f"To find out, it was made {times} as if on a day in the past, each "
-        f"{formats.days(backtest['horizon_days'])} ahead, and compared with what came."
+        f"To find out, it was made {times} as if {grain.preposition} a {grain.name} in the past, each "
+        f"{grain.counted(backtest['horizon'])} ahead, and compared with what came."
     )
     comparison, origin = None, diagnostics.get("last_origin")
     if origin:
         first, forecast = date.fromisoformat(origin["first_ds"]), origin["forecast"]
         comparison = compare(
-            [first + timedelta(days=index) for index in range(len(forecast))],
+            [grain.start(first, index) for index in range(len(forecast))],
             [origin["actual"], forecast, origin.get("lower_80", forecast), origin.get("upper_80", forecast)],
             "The last back-test: forecast against what came",
-            "The last back-test, day by day",
+            f"The last back-test, {grain.name} by {grain.name}",
             amounts,
+            grain,
         )
-    answer = f"{_errors_sentence(backtest)}{skill} {method}"
-    return Accuracy(answer, warning, _cards(diagnostics), _models(diagnostics), comparison)
+    answer = f"{_errors_sentence(backtest, grain)}{skill} {method}"
+    return Accuracy(answer, warning, _cards(diagnostics, grain), _models(diagnostics), comparison)
 
 
-def _errors_sentence(backtest: Mapping[str, Any]) -> str:
+def _errors_sentence(backtest: Mapping[str, Any], grain: Grain) -> str:
     """It is off by 13% on a typical day, and by 5% over 30 days. ; empty if the error is unknown.
 
     A large bias comes first: When tried on the past, it was 11% too low on the whole: more came than it said.
@@ -110,9 +116,10 @@ def _errors_sentence(backtest: Mapping[str, Any]) -> str:
     if bias is not None and abs(bias) >= LARGE_BIAS:
         came = "less" if bias > 0 else "more"
         first = f"When tried on the past, it was {bias_text(bias)}: {came} came than it said. "
-    over_month = number_in((backtest.get("sums") or {}).get("30"), "error")
-    over = "" if over_month is None else f", and by {formats.share(over_month)} over 30 days"
-    return f"{first}It is off by {formats.share(error)} on a typical day{over}. "
+    main = grain.windows[1]
+    over_main = number_in((backtest.get("sums") or {}).get(str(main)), "error")
+    over = "" if over_main is None else f", and by {formats.share(over_main)} over {grain.counted(main)}"
+    return f"{first}It is off by {formats.share(error)} {grain.preposition} a typical {grain.name}{over}. "
 
 
 def skill_sentence(diagnostics: Mapping[str, Any]) -> str:
@@ -127,7 +134,7 @@ def _naive_name(diagnostics: Mapping[str, Any]) -> str:
     return f"repeating {NAIVE_MEANING[diagnostics['best_naive']]}"
 
 
-def _cards(diagnostics: Mapping[str, Any]) -> tuple[Card, ...]:
+def _cards(diagnostics: Mapping[str, Any], grain: Grain) -> tuple[Card, ...]:
     """Cards for the coverage of the bounds and for the errors; one whose number is unknown is left out."""
     backtest, naive = diagnostics["backtest"], diagnostics["candidates"].get(diagnostics["best_naive"])
     bias = number_in(backtest, "bias")
@@ -138,10 +145,17 @@ def _cards(diagnostics: Mapping[str, Any]) -> tuple[Card, ...]:
             verdict = judge_coverage(inside, level / 100)
             if verdict == AS_PROMISED and bias is not None and abs(bias) >= LARGE_BIAS:
                 verdict += f", though the forecast was too {'high' if bias > 0 else 'low'} on the whole"
-            cards.append(Card(f"Days inside the {level}% bounds", formats.share(inside), "", (verdict,)))
+            cards.append(
+                Card(
+                    f"{grain.plural.capitalize()} inside the {level}% bounds",
+                    formats.share(inside),
+                    "",
+                    (verdict,),
+                )
+            )
     error = number_in(backtest, "wape")
     if error is not None:
-        cards.append(Card("Typical error of a day", formats.share(error), "", (bias_text(bias),)))
+        cards.append(Card(f"Typical error of a {grain.name}", formats.share(error), "", (bias_text(bias),)))
     error = number_in(naive, "wape")
     if error is not None:
         beside = (f"when {_naive_name(diagnostics)}",)
@@ -197,6 +211,7 @@ def compare(
     title: str,
     caption: str,
     amounts: Amounts,
+    grain: Grain = DAY,
 ) -> Comparison:
     """Return a plot, a table and a summary of a forecast beside the actuals.
 
@@ -209,12 +224,12 @@ def compare(
         for value, expected, low, high in zip(actual, forecast, lower, upper, strict=True)
         if value is not None and expected is not None and low is not None and high is not None
     ]
-    summary = "None of its days has come yet."
+    summary = f"None of its {grain.plural} has come yet."
     if complete:
         inside = sum(low <= value <= high for value, _, low, high in complete)
         came, forecast_sum = (amounts(total(row[column] for row in complete)) for column in (0, 1))
         summary = (
-            f"Over {formats.days(len(complete))}, {came} came and {forecast_sum} was forecast; "
+            f"Over {grain.counted(len(complete))}, {came} came and {forecast_sum} was forecast; "
             f"{inside} of {len(complete)} fell inside the 80% bounds."
         )
     return Comparison(
@@ -222,76 +237,79 @@ def compare(
         summary,
         line_plot(
             [("forecast", forecast), ("actual", actual)],
-            spread_labels(days, "%d %b"),
+            spread_labels(days, grain.axis_format),
             [("interval80", lower, upper)],
         ),
         Table(
             caption,
-            ("Day", "Actual", "Forecast", "80% from", "80% to"),
-            tuple((formats.day(day), *(amounts.exact(value) for value in values)) for day, *values in rows),
+            (grain.name.capitalize(), "Actual", "Forecast", "80% from", "80% to"),
+            tuple((grain.label(day), *(amounts.exact(value) for value in values)) for day, *values in rows),
         ),
     )
 
 
 def track_record(
-    record: Mapping[str, Any] | None, amounts: Amounts, part_noun: str = "part"
+    record: Mapping[str, Any] | None, amounts: Amounts, part_noun: str = "part", grain: Grain = DAY
 ) -> TrackRecord | None:
     """Return how earlier forecasts did, see ReportInput.track_record; None if there was none."""
     if record is None:
         return None
     vintages = sorted(
-        (vintage for vintage in record.get("vintages") or () if vintage.get("days")),
+        (vintage for vintage in record.get("vintages") or () if vintage.get("periods")),
         key=lambda vintage: date.fromisoformat(vintage["made_on"]),
         reverse=True,
     )
     if not vintages:
-        return TrackRecord(NO_TRACK_RECORD)
+        return TrackRecord(NO_TRACK_RECORD.format(grain.name))
     comparison, compared = None, record.get("compared")
     if compared and compared["ds"]:
         title = f"The forecast made on {_day(compared['made_on'])}, against what came"
         columns = [compared[name] for name in ("actual", "yhat", "lower_80", "upper_80")]
         days = [date.fromisoformat(day) for day in compared["ds"]]
-        comparison = compare(days, columns, title, title, amounts)
+        comparison = compare(days, columns, title, title, amounts, grain)
     error, inside = (
-        weighted_mean([(number_in(vintage, name), vintage["days"]) for vintage in vintages])
+        weighted_mean([(number_in(vintage, name), vintage["periods"]) for vintage in vintages])
         for name in ("wape", "coverage_80")
     )
     left_out = len(vintages) - VINTAGES_SHOWN
     return TrackRecord(
         answer=f"{formats.counted(len(vintages), 'earlier forecast')}, scored on "
-        f"{formats.days(sum(vintage['days'] for vintage in vintages))} in all: a day was off by "
+        f"{grain.counted(sum(vintage['periods'] for vintage in vintages))} in all: a {grain.name} was off by "
         f"{formats.share(error)}, and {formats.share(inside)} fell inside the 80% bounds.",
         table=Table(
             "Earlier forecasts",
-            ("Made on", *VINTAGE_HEADINGS),
-            tuple((_day(vintage["made_on"]), *_scores(vintage)) for vintage in vintages[:VINTAGES_SHOWN]),
+            ("Made on", f"{grain.plural.capitalize()} scored", *SCORE_HEADINGS),
+            tuple(
+                (_day(vintage["made_on"]), f"{vintage['periods']:,}", *_scores(vintage))
+                for vintage in vintages[:VINTAGES_SHOWN]
+            ),
         ),
         earlier=f"{formats.counted(left_out, 'older forecast')} not shown." if left_out > 0 else "",
         comparison=comparison,
-        worst_parts=_worst_parts(record.get("parts"), part_noun),
+        worst_parts=_worst_parts(record.get("parts"), part_noun, grain),
     )
 
 
-def _worst_parts(parts: Mapping[str, Any] | None, noun: str) -> Table | None:
+def _worst_parts(parts: Mapping[str, Any] | None, noun: str, grain: Grain) -> Table | None:
     """Return the parts that were forecast worst, in the order that they come in; None without any."""
     if not parts or not parts["worst"]:
         return None
     shown, scored = len(parts["worst"]), parts["scored"]
+    before = "the week" if grain is DAY else grain.counted(grain.season)
     of_all = f"The {shown} worst of {formats.counted(scored, noun)}" if shown < scored else "The worst first"
     return Table(
         f"Each {noun}: {of_all[0].lower()}{of_all[1:]}",
-        (noun.capitalize(), "Error (1 = repeating the week before)", *VINTAGE_HEADINGS[1:]),
+        (noun.capitalize(), f"Error (1 = repeating {before} before)", *SCORE_HEADINGS),
         tuple(
-            (str(part["name"]), formats.number(number_in(part, "mase"), 2), *_scores(part)[1:])
+            (str(part["name"]), formats.number(number_in(part, "mase"), 2), *_scores(part))
             for part in parts["worst"]
         ),
     )
 
 
 def _scores(scored: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the cells below VINTAGE_HEADINGS."""
+    """Return the cells below SCORE_HEADINGS."""
     return (
-        f"{scored['days']:,}",
         formats.share(number_in(scored, "wape")),
         bias_text(number_in(scored, "bias")).removesuffix(" on the whole") or formats.UNKNOWN,
         formats.share(number_in(scored, "coverage_80")),

@@ -1,42 +1,40 @@
-"""What to expect: totals of the coming days, beside those of the same days last year."""
+"""What to expect: totals of the coming periods, beside those of the same periods last year."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
+from modal_forecast.grain import Grain
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.sections import Card
 from modal_forecast.report.values import PeriodValues, total
 
-WINDOWS = (7, 30, 90)
-# The window that the opening sentence is about: stock is ordered for about a month.
-MAIN_WINDOW = 30
-# 52 weeks rather than a calendar year: a Saturday is then compared with a Saturday.
-YEAR = timedelta(weeks=52)
 BOUNDED = ("yhat", "yhat_lower_80", "yhat_upper_80")
-WIDEST = "“At the widest” adds up each day's 80% bounds. Good and bad days partly cancel out: less is likely."
+WIDEST = "“At the widest” adds up each {0}'s 80% bounds. Good and bad {1} partly cancel out: less is likely."
 BOUNDS = "“Between” holds the total in about 80 of 100 cases."
 LAST_YEAR = "Last year means 52 weeks earlier, so that the same weekdays are compared."
 
 
 @dataclass(frozen=True)
 class WindowTotal:
-    """The point forecast summed over the first `days` days, beside the actuals of the same days last year.
+    """The point forecast summed over the first `count` periods, beside the actuals of the same last year.
 
-    lower, upper: 80% bounds; if `adds_bounds`, sums of the daily ones, which are too wide for several days.
-    A sum is None when one of its days is unknown: a sum of fewer days would look like a fall.
+    last: the first day of the last period.
+    lower, upper: 80% bounds; if `adds_bounds`, sums of those of each period, which are too wide for several.
+    A sum is None when one of its values is unknown: a sum of fewer would look like a fall.
     """
 
-    days: int
-    last_day: date
+    grain: Grain
+    count: int
+    last: date
     total: float | None
     lower: float | None
     upper: float | None
     last_year: float | None
-    days_known_last_year: int
+    known_last_year: int
     adds_bounds: bool
 
     @property
@@ -61,16 +59,18 @@ def window_totals(
 ) -> list[WindowTotal]:
     """Return a total for each window that the forecast fills, or one for the whole of a shorter forecast."""
     horizon = len(forecast["yhat"].values)
-    windows = [days for days in WINDOWS if days <= horizon] or [horizon]
-    return [window_total(history, forecast, days, widths) for days in windows]
+    windows = [count for count in history.grain.windows if count <= horizon] or [horizon]
+    return [window_total(history, forecast, count, widths) for count in windows]
 
 
 def window_total(
-    history: PeriodValues, forecast: Mapping[str, PeriodValues], days: int, widths: Mapping[int, float]
+    history: PeriodValues, forecast: Mapping[str, PeriodValues], count: int, widths: Mapping[int, float]
 ) -> WindowTotal:
-    """Return the total of the first `days` days of the forecast; widths: see sum_width()."""
-    window = [forecast["yhat"].day(index) for index in range(days)]
-    return total_of(window, [day - YEAR for day in window], history, forecast, widths)
+    """Return the total of the first `count` periods of the forecast; widths: see sum_width()."""
+    window = [forecast["yhat"].day(index) for index in range(count)]
+    # 52 weeks rather than a calendar year: a Saturday is then compared with a Saturday.
+    last_year = [history.grain.start(day, -history.grain.year) for day in window]
+    return total_of(window, last_year, history, forecast, widths)
 
 
 def total_of(
@@ -80,7 +80,7 @@ def total_of(
     forecast: Mapping[str, PeriodValues],
     widths: Mapping[int, float],
 ) -> WindowTotal:
-    """Return the total of days, of which some may be past, beside the actuals of the days `last_year`."""
+    """Return the total of periods, of which some may be past, beside the actuals of those of `last_year`."""
     first = forecast["yhat"].start
     came = total(history.at(day) for day in days if day < first)
     ahead = [day for day in days if day >= first]
@@ -92,55 +92,57 @@ def total_of(
     expected, lower, upper = (total([came, value]) for value in (expected, lower, upper))
     actuals = [history.at(day) for day in last_year]
     return WindowTotal(
-        days=len(days),
-        last_day=days[-1],
+        grain=history.grain,
+        count=len(days),
+        last=days[-1],
         total=expected,
         lower=lower,
         upper=upper,
         last_year=total(actuals),
-        days_known_last_year=sum(value is not None for value in actuals),
+        known_last_year=sum(value is not None for value in actuals),
         adds_bounds=width is None,
     )
 
 
-def sum_width(days: int, widths: Mapping[int, float]) -> float | None:
-    """Return the bounds of a sum of so many days as a share of their added bounds; None if it is unknown.
+def sum_width(count: int, widths: Mapping[int, float]) -> float | None:
+    """Return the bounds of a sum of so many periods as a share of their added bounds; None if it is unknown.
 
-    widths: those that the back-test measured, by number of days; between them the share changes evenly.
+    widths: those that the back-test measured, by number of periods; between them the share changes evenly.
     """
-    if days <= 1:
+    if count <= 1:
         return 1.0
     if not widths:
         return None
     known = [(1, 1.0), *sorted(widths.items())]
     for (fewer, of_fewer), (more, of_more) in pairwise(known):
-        if days <= more:
-            return of_fewer + (of_more - of_fewer) * (days - fewer) / (more - fewer)
+        if count <= more:
+            return of_fewer + (of_more - of_fewer) * (count - fewer) / (more - fewer)
     return known[-1][1]
 
 
 def measured_widths(diagnostics: Mapping[str, Any]) -> dict[int, float]:
     """Return the widths that sum_width() takes from the back-test of a forecast."""
     sums = (diagnostics.get("backtest") or {}).get("sums") or {}
-    return {int(days): measured["width"] for days, measured in sums.items()}
+    return {int(count): measured["width"] for count, measured in sums.items()}
 
 
 def main_window(windows: Sequence[WindowTotal]) -> WindowTotal:
-    """Return the window to show where there is room for one only: a month, or the last."""
-    return next((window for window in windows if window.days == MAIN_WINDOW), windows[-1])
+    """Return the window to show where there is room for one only: a month of days, or the last."""
+    return next((window for window in windows if window.count == window.grain.windows[1]), windows[-1])
 
 
 def outlook(history: PeriodValues, windows: Sequence[WindowTotal], amounts: Amounts) -> Outlook:
     last_day, last_value = max(
         (d, v) for d, v in zip(history.days(), history.values, strict=True) if v is not None
     )
-    last = Card("Last actual day", amounts(last_value), formats.day(last_day))
+    grain = history.grain
+    last = Card(f"Last actual {grain.name}", amounts(last_value), grain.label(last_day))
     notes = []
     if not all(window.adds_bounds for window in windows):
         notes.append(BOUNDS)
     if any(window.adds_bounds for window in windows):
-        notes.append(WIDEST)
-    if any(window.days_known_last_year for window in windows):
+        notes.append(WIDEST.format(grain.name, grain.plural))
+    if any(window.known_last_year for window in windows) and grain.cycle > 1:
         notes.append(LAST_YEAR)
     cards = (*(_card(window, amounts) for window in windows), last)
     return Outlook(_answer(main_window(windows), amounts), cards, tuple(notes))
@@ -148,31 +150,36 @@ def outlook(history: PeriodValues, windows: Sequence[WindowTotal], amounts: Amou
 
 def _answer(window: WindowTotal, amounts: Amounts) -> str:
     amounts = amounts.of_one_precision([window.total, window.lower, window.upper])
-    period = "the next day" if window.days == 1 else f"the next {window.days} days"
+    grain = window.grain
+    period = f"the next {grain.name if window.count == 1 else grain.counted(window.count)}"
     between = _bounds(window, amounts)
     expected = f"Expect about {amounts(window.total)} in {period}" + (f", {between}." if between else ".")
     if window.change is None:
         return expected
     if abs(window.change) < formats.NEGLIGIBLE:
-        return f"{expected} That is about as much as on the same days of last year."
+        return (
+            f"{expected} That is about as much as {grain.preposition} the same {grain.plural} of last year."
+        )
     change = f"{formats.share(abs(window.change))} {'more' if window.change > 0 else 'less'}"
-    return f"{expected} That is {change} than on the same days of last year."
+    return f"{expected} That is {change} than {grain.preposition} the same {grain.plural} of last year."
 
 
 def _card(window: WindowTotal, amounts: Amounts) -> Card:
     amounts = amounts.of_one_precision([window.total, window.lower, window.upper, window.last_year])
+    grain = window.grain
     if window.change is not None:
         last_year = f"{formats.change(window.change)} on last year's {amounts(window.last_year)}"
     elif window.last_year is not None:
         last_year = f"last year {amounts(window.last_year)}"
-    elif not window.days_known_last_year:
+    elif not window.known_last_year:
         last_year = "no last year to compare with"
     else:
-        last_year = f"last year known on {window.days_known_last_year} of {formats.days(window.days)}"
+        known = f"{window.known_last_year} of {grain.counted(window.count)}"
+        last_year = f"last year known {grain.preposition} {known}"
     return Card(
-        label="Next day" if window.days == 1 else f"Next {window.days} days",
+        label=f"Next {grain.name if window.count == 1 else grain.counted(window.count)}",
         value=amounts(window.total),
-        detail=("to " if window.days > 1 else "") + formats.day(window.last_day),
+        detail=("to " if window.count > 1 else "") + grain.label(window.last),
         beside=tuple(line for line in (_bounds(window, amounts), last_year) if line),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Any
 
 from modal_forecast.report import formats
@@ -16,13 +15,19 @@ from modal_forecast.report.values import PeriodValues, read_values, total
 # Half a percent: a smaller difference cannot be seen in the amounts shown.
 SUM_TOLERANCE = 0.005
 SPARK_HEIGHT = 26
-WEEKS_BACK, WEEKS_AHEAD = 26, 9
+# The small charts show sums of so many periods, so many of these back and ahead, by the grain.
+SPARKS = {"day": (7, 26, 9), "week": (1, 26, 13), "month": (1, 24, 12)}
+SPARK_TITLES = {
+    "day": "By week: half a year, and 9 weeks ahead",
+    "week": "By week: half a year, and 13 weeks ahead",
+    "month": "By month: two years, and a year ahead",
+}
 COLUMNS = ("yhat", "yhat_lower_80", "yhat_upper_80")
 
 
 @dataclass(frozen=True)
 class PartRow:
-    """last: the actuals, and of how many days if some are unknown; spark: weekly sums of both series."""
+    """last: the actuals, and of how many periods if some are unknown; spark: sums of both series."""
 
     name: str
     last: str
@@ -36,7 +41,8 @@ class PartRow:
 class PartsSection:
     noun: str
     answer: str
-    days: int
+    window: str
+    spark_title: str
     rows: tuple[PartRow, ...]
     total: PartRow
     note: str
@@ -58,21 +64,21 @@ def by_part(
     """
     if not parts:
         return None
-    first = forecast["yhat"].start
+    first, grain = forecast["yhat"].start, history.grain
 
-    def daily(table: Any, column: str) -> PeriodValues:
+    def values(table: Any, column: str) -> PeriodValues:
         # A part that begins soon has no history, and one that is too young no forecast.
-        return read_values(table, column) if table.num_rows else PeriodValues(first, ())
+        return read_values(table, column, grain) if table.num_rows else PeriodValues(first, (), grain)
 
     series = [
         (
             str(part["name"]),
-            daily(part["history"], "y"),
-            {column: daily(part["forecast"], column) for column in COLUMNS},
+            values(part["history"], "y"),
+            {column: values(part["forecast"], column) for column in COLUMNS},
         )
         for part in parts
     ]
-    windows = [window_total(past, ahead, main.days, {}) for _, past, ahead in series]
+    windows = [window_total(past, ahead, main.count, {}) for _, past, ahead in series]
     amounts = amounts.of_one_precision(window.total for window in [*windows, main])
     rows = [
         _row(name, past, ahead["yhat"], window, amounts)
@@ -85,13 +91,14 @@ def by_part(
         answer=_sum_text(
             noun, sum(count or 1 for count in counts), [window.total for window in windows], main, amounts
         ),
-        days=main.days,
+        window=grain.counted(main.count),
+        spark_title=SPARK_TITLES[grain.name],
         rows=tuple(rows[index] for index in ranked),
         total=_row(f"All {formats.plural(noun)}", history, forecast["yhat"], main, amounts),
         note=""
-        if main.days == 1
-        else f"The bounds of each {noun} are the sum of its 80% bounds of each day. Good and bad days partly "
-        "cancel out, so they are wider than needed.",
+        if main.count == 1
+        else f"The bounds of each {noun} are the sum of its 80% bounds of each {grain.name}. Good and bad "
+        f"{grain.plural} partly cancel out, so they are wider than needed.",
     )
 
 
@@ -99,7 +106,7 @@ def _sum_text(
     noun: str, count: int, totals: Sequence[float | None], main: WindowTotal, amounts: Amounts
 ) -> str:
     parts = formats.counted(count, noun)
-    of_parts, period = total(totals), f"the next {formats.days(main.days)}"
+    of_parts, period = total(totals), f"the next {main.grain.counted(main.count)}"
     add = "adds" if count == 1 else "add"
     if of_parts is None or main.total is None:
         return f"{parts}; not every one has a forecast for each of {period}."
@@ -114,18 +121,18 @@ def _sum_text(
 def _row(
     name: str, history: PeriodValues, forecast: PeriodValues, window: WindowTotal, amounts: Amounts
 ) -> PartRow:
-    first, days = forecast.start, window.days
-    recent = [history.at(first - timedelta(days=back)) for back in range(1, days + 1)]
+    first, count, grain = forecast.start, window.count, window.grain
+    recent = [history.at(grain.start(first, -back)) for back in range(1, count + 1)]
     actuals = [value for value in recent if value is not None]
     last = amounts(total(actuals)) if actuals else formats.UNKNOWN
     if window.change is not None:
         last_year = formats.change(window.change)
     else:
-        is_new = history.start > first - timedelta(weeks=52)
+        is_new = history.start > grain.start(first, -grain.year)
         last_year = "opened since" if is_new else formats.UNKNOWN
     return PartRow(
         name=name,
-        last=f"{last} in {formats.days(len(actuals))}" if 0 < len(actuals) < days else last,
+        last=f"{last} in {grain.counted(len(actuals))}" if 0 < len(actuals) < count else last,
         expected=amounts(window.total),
         between=f"{amounts(window.lower)} to {amounts(window.upper)}" if window.lower is not None else "",
         last_year=last_year,
@@ -134,14 +141,15 @@ def _row(
 
 
 def _spark(history: PeriodValues, forecast: PeriodValues) -> tuple[Shape, ...]:
-    """Return lines of whole weeks, counted from the first day of the forecast, on one scale from zero."""
+    """Return lines of sums, counted from the first period of the forecast, on one scale from zero."""
+    grain = forecast.grain
+    size, back, ahead = SPARKS[grain.name]
 
-    def week(daily: PeriodValues, number: int) -> float | None:
-        first: date = forecast.start + timedelta(weeks=number)
-        return total(daily.at(first + timedelta(days=day)) for day in range(7))
+    def sum_of(values: PeriodValues, number: int) -> float | None:
+        return total(values.at(grain.start(forecast.start, number * size + index)) for index in range(size))
 
-    past = [week(history, number) for number in range(-WEEKS_BACK, 0)]
-    coming = [week(forecast, number) for number in range(WEEKS_AHEAD)]
+    past = [sum_of(history, number) for number in range(-back, 0)]
+    coming = [sum_of(forecast, number) for number in range(ahead)]
     heights = [0.0, *(value for value in past + coming if value is not None)]
     highest, span = max(heights), (max(heights) - min(heights)) or 1
 
@@ -149,8 +157,8 @@ def _spark(history: PeriodValues, forecast: PeriodValues) -> tuple[Shape, ...]:
         return 2 + (highest - value) / span * (SPARK_HEIGHT - 4)
 
     # The line of the forecast starts where that of the actuals ends.
-    joined = [*[None] * (WEEKS_BACK - 1), past[-1], *coming]
+    joined = [*[None] * (back - 1), past[-1], *coming]
     return (
-        Shape("actual", "line", line_path([*past, *[None] * WEEKS_AHEAD], y)),
+        Shape("actual", "line", line_path([*past, *[None] * ahead], y)),
         Shape("forecast", "line", line_path(joined, y)),
     )

@@ -1,15 +1,17 @@
 """What to expect by calendar week and month, beside the same weeks and months of last year."""
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import date
 
+from modal_forecast.grain import DAY, MONTH, WEEK, Grain
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.sections import Table
-from modal_forecast.report.sections.outlook import YEAR, WindowTotal, total_of
+from modal_forecast.report.sections.outlook import WindowTotal, total_of
 from modal_forecast.report.values import PeriodValues
 
-WEEKS_SHOWN = 8
+# The tables of a forecast, by its grain, and their rows at most.
+SHOWN = {"day": ((WEEK, 8), (MONTH, None)), "week": ((WEEK, 13),), "month": ((MONTH, None),)}
 HEADINGS = ("Expected", "80% bounds", "Against last year")
 
 
@@ -18,65 +20,55 @@ def by_period(
 ) -> tuple[Table, ...]:
     """Return a table of weeks and one of months; each is left out if the forecast fills none.
 
-    A week or month that has begun counts what came on its days so far. widths: see outlook.sum_width().
+    A week or month of days that has begun counts what came on its days so far. A forecast by week has weeks
+    only, as a week may lie in two months, and one by month months. widths: see outlook.sum_width().
     """
-    tables = []
-    for caption, first_day, label, most in (
-        ("By week", _monday, _week_label, WEEKS_SHOWN),
-        ("By month", lambda day: day.replace(day=1), _month_label, None),
-    ):
-        periods = {}
-        for days in _periods(forecast["yhat"], first_day)[:most]:
-            last_year = [_a_year_before(day, caption == "By week") for day in days]
-            period = total_of(days, [day for day in last_year if day], history, forecast, widths)
-            if period.total is not None:
-                periods[label(days, forecast["yhat"].start)] = period
-        if periods:
+    grain, tables = history.grain, []
+    for period, most in SHOWN[grain.name]:
+        totals = {}
+        for days in _periods(forecast["yhat"], period)[:most]:
+            last_year = [_a_year_before(day, grain, period) for day in days]
+            total = total_of(days, [day for day in last_year if day], history, forecast, widths)
+            if total.total is not None:
+                totals[_label(days, period, forecast["yhat"].start)] = total
+        if totals:
             shown = amounts.of_one_precision(
-                value for period in periods.values() for value in (period.total, period.lower, period.upper)
+                value for total in totals.values() for value in (total.total, total.lower, total.upper)
             )
-            rows = [_row(name, period, shown) for name, period in periods.items()]
-            tables.append(Table(caption, (caption.removeprefix("By ").capitalize(), *HEADINGS), tuple(rows)))
+            rows = [_row(name, total, shown) for name, total in totals.items()]
+            headings = (period.name.capitalize(), *HEADINGS)
+            tables.append(Table(f"By {period.name}", headings, tuple(rows)))
     return tuple(tables)
 
 
-def _periods(forecast: PeriodValues, first_day: Callable[[date], date]) -> list[list[date]]:
-    """Return the days of each whole week or month that has a day of the forecast, and ends within it."""
+def _periods(forecast: PeriodValues, period: Grain) -> list[list[date]]:
+    """Return the forecast's first days in each whole `period` that has one of them, and ends within it."""
     periods: dict[date, list[date]] = {}
-    day = first_day(forecast.start)
-    # The day after the last one tells whether the last period is whole.
-    while day <= forecast.end + timedelta(days=1):
-        periods.setdefault(first_day(day), []).append(day)
-        day += timedelta(days=1)
+    index = forecast.index(period.start(forecast.start))
+    # What comes after the last one tells whether the last period is whole.
+    while index <= len(forecast.values):
+        day = forecast.day(index)
+        periods.setdefault(period.start(day), []).append(day)
+        index += 1
     return list(periods.values())[:-1]
 
 
-def _monday(day: date) -> date:
-    return day - timedelta(days=day.weekday())
-
-
-def _a_year_before(day: date, by_weekday: bool) -> date | None:
-    """Return the same weekday or the same date of last year; None for 29 February."""
-    if by_weekday:
-        return day - YEAR
+def _a_year_before(day: date, grain: Grain, period: Grain) -> date | None:
+    """Return the same weekday, week or date of last year; None for 29 February."""
+    if grain is period or period is WEEK:
+        return grain.start(day, -grain.year)
     try:
         return day.replace(year=day.year - 1)
     except ValueError:
         return None
 
 
-def _week_label(days: Sequence[date], start: date) -> str:
-    first, last = days[0], days[-1]
-    return f"{first.day} {first:%b} to {last.day} {last:%b %Y}{_so_far(days, start)}"
-
-
-def _month_label(days: Sequence[date], start: date) -> str:
-    return f"{days[0]:%B %Y}{_so_far(days, start)}"
-
-
-def _so_far(days: Sequence[date], start: date) -> str:
+def _label(days: Sequence[date], period: Grain, start: date) -> str:
+    """24 to 30 Nov 2026, 2 of 7 days past; or November 2026"""
+    first, last = days[0], period.last_day(days[0])
     came = sum(day < start for day in days)
-    return f", {came} of {formats.days(len(days))} past" if came else ""
+    name = f"{first.day} {first:%b} to {last.day} {last:%b %Y}" if period is WEEK else period.label(first)
+    return name + (f", {came} of {DAY.counted(len(days))} past" if came else "")
 
 
 def _row(label: str, period: WindowTotal, amounts: Amounts) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from modal_forecast.calendars import MONTHS, WEEKDAYS, holidays_of
+from modal_forecast.calendars import MONTHS, WEEKDAYS, holiday_periods
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.plots import Label, Plot, bar_plot, line_plot, spread_labels
@@ -59,7 +60,7 @@ def reasons(
     """Return the reasons that there is something to say about; country: whose holidays were used."""
     if not components:
         return []
-    effects, first = UnitEffects(components), forecast.start
+    effects, first, grain = UnitEffects(components), forecast.start, forecast.grain
     weekly = [
         # On a weekday that is closed, everything that a day brings is lost.
         -effects.level(first) if effect is None else effects.effect(effect, first)
@@ -67,34 +68,34 @@ def reasons(
     ]
     yearly = [effects.effect(effect, first) for effect in _in_order(components["yearly"], MONTHS)]
     every = [
-        _trend(effects.trend, first, amounts),
+        _trend(effects.trend, first, amounts, grain),
         _week(weekly, amounts),
-        _year(yearly, amounts),
+        _year(yearly, amounts, grain),
         _holidays(components["holidays"], effects, forecast, country, amounts),
     ]
     return [reason for reason in every if reason]
 
 
-def _trend(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts) -> Reason | None:
+def _trend(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts, grain: Grain) -> Reason | None:
     if len(trend) < 2:
         return None
     months, levels = zip(*trend, strict=True)
     rows = tuple((f"{month:%b %Y}", amounts.exact(level)) for month, level in trend)
     return Reason(
         "Trend",
-        trend_text(trend, first, amounts),
+        trend_text(trend, first, amounts, grain),
         line_plot([("part", levels)], spread_labels(months, "%b %Y")),
-        Table("A usual day, by month", ("Month", "Level of a day"), rows),
+        Table(f"A usual {grain.name}, by month", ("Month", f"Level of a {grain.name}"), rows),
     )
 
 
-def trend_text(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts) -> str:
+def trend_text(trend: Sequence[tuple[date, float]], first: date, amounts: Amounts, grain: Grain = DAY) -> str:
     """Compare the last month before the forecast with a year before it, or with the first month there is."""
     past = [point for point in trend if point[0] <= first] or [*trend]
     (last_month, level), (earlier_month, before) = past[-1], past[-13] if len(past) > 12 else past[0]
     months = (last_month.year - earlier_month.year) * 12 + last_month.month - earlier_month.month
     since = "a year ago" if months == 12 else f"in {earlier_month:%B %Y}"
-    usual = f"sual day now brings {amounts(level)}"
+    usual = f"sual {grain.name} now brings {amounts(level)}"
     if months < 1:
         return f"A u{usual}."
     if before > 0 and abs(level / before - 1) < FLAT:
@@ -114,13 +115,13 @@ def _week(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
         return None
     return Reason(
         "Week",
-        _extremes(by_day, WEEKDAYS, "day", amounts),
+        _extremes(by_day, WEEKDAYS, "day", amounts, DAY),
         bar_plot(by_day, [name[:3] for name in WEEKDAYS]),
-        _effects_table("Effect of the weekday", "Weekday", WEEKDAYS, by_day, amounts),
+        _effects_table("Effect of the weekday", "Weekday", WEEKDAYS, by_day, amounts, DAY),
     )
 
 
-def _year(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
+def _year(effects: Sequence[float | None], amounts: Amounts, grain: Grain) -> Reason | None:
     by_month = _varying(effects)
     if not by_month:
         return None
@@ -130,9 +131,9 @@ def _year(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
     ]
     return Reason(
         "Year",
-        _extremes(by_month, MONTHS, "time", amounts),
+        _extremes(by_month, MONTHS, "time", amounts, grain),
         line_plot([("part", by_month)], labels),
-        _effects_table("Effect of the time of year", "Time", MONTHS, by_month, amounts),
+        _effects_table("Effect of the time of year", "Time", MONTHS, by_month, amounts, grain),
     )
 
 
@@ -143,8 +144,9 @@ def _holidays(
     country: str | None,
     amounts: Amounts,
 ) -> Reason | None:
-    """The holidays among the days of the forecast whose effect the history tells."""
-    dates = holidays_of(country, np.array(forecast.days(), "datetime64[D]"))
+    """The holidays among the periods of the forecast whose effect the history tells."""
+    grain = forecast.grain
+    dates = holiday_periods(country, np.array(forecast.days(), "datetime64[D]"), grain)
     ahead = sorted(
         (day.astype(object), holiday["holiday"], float(holiday["day"]))
         for holiday in holidays
@@ -161,15 +163,16 @@ def _holidays(
     largest = max(abs(effect) for *_, effect in rows) or 1
     amounts = amounts.of_one_precision(effect for *_, effect in rows)
     name, day, effect = rows[0]
-    answer = f"Next: {name} on {formats.day(day)}, {amounts.signed(effect)} on that day."
+    when = f"{'on' if grain is DAY else 'in the'} {grain.label(day)}"
+    answer = f"Next: {name} {when}, {amounts.signed(effect)} {grain.preposition} that {grain.name}."
     return Reason(
         "Holidays",
         answer + (f" {more:,} more follow." if more > 1 else ""),
         None,
         Table(
             "Holidays ahead",
-            ("Holiday", "Day", "Effect"),
-            tuple((name, formats.day(day), amounts.signed(effect)) for name, day, effect in rows),
+            ("Holiday", grain.name.capitalize(), "Effect"),
+            tuple((name, grain.label(day), amounts.signed(effect)) for name, day, effect in rows),
         ),
         tuple(round(effect / largest, 3) for *_, effect in rows),
     )
@@ -191,18 +194,25 @@ def _varying(effects: Sequence[float | None]) -> list[float]:
     return numbers if len(numbers) == len(effects) and max(numbers) > min(numbers) else []
 
 
-def _extremes(effects: Sequence[float], names: Sequence[str], kind: str, amounts: Amounts) -> str:
+def _extremes(
+    effects: Sequence[float], names: Sequence[str], kind: str, amounts: Amounts, grain: Grain
+) -> str:
     best, worst = max(effects), min(effects)
     high, low = names[effects.index(best)], names[effects.index(worst)]
     return (
-        f"{high} is the best {kind} ({amounts.signed(best)} on a usual day), "
+        f"{high} is the best {kind} ({amounts.signed(best)} {grain.preposition} a usual {grain.name}), "
         f"{low} the weakest ({amounts.signed(worst)})."
     )
 
 
 def _effects_table(
-    caption: str, heading: str, names: Sequence[str], effects: Sequence[float], amounts: Amounts
+    caption: str,
+    heading: str,
+    names: Sequence[str],
+    effects: Sequence[float],
+    amounts: Amounts,
+    grain: Grain,
 ) -> Table:
     amounts = amounts.of_one_precision(effects)
     rows = tuple((name, amounts.signed(effect)) for name, effect in zip(names, effects, strict=True))
-    return Table(caption, (heading, "Effect on a day"), rows)
+    return Table(caption, (heading, f"Effect on a {grain.name}"), rows)
