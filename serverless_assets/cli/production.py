@@ -1,0 +1,101 @@
+"""The commands about what is published: its releases, its forecasts, its CI and its worker."""
+
+import logging
+import signal
+import sys
+
+import click
+
+from serverless_assets.instance import open_instance, prepare_dagster_home
+from serverless_assets.settings import Settings
+
+
+@click.command("slim-ci")
+def slim_ci() -> None:
+    """Build and test the models that differ from production.
+
+    They are built in a scratch schema, which is removed at the end.
+    """
+    settings = Settings.from_environ()
+    # SIGTERM, such as at the time limit of a CI, cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from serverless_assets.environments import environment
+    from serverless_assets.transformation.slim_ci import slim_ci as check
+
+    parts = environment(settings)
+    checked = check(parts.project, parts.publisher)
+    click.echo(checked)
+    sys.exit(0 if checked.is_green else 1)
+
+
+@click.command()
+@click.argument("which", required=False)
+@click.option("--list", "list_all", is_flag=True, help="List the forecasts that there are, the newest first.")
+def replay(which: str | None, list_all: bool) -> None:
+    """Compute a published forecast again, and compare.
+
+    WHICH: a run's id or its beginning, a forecast's key, or the day it was made; the newest by default.
+    """
+    settings = Settings.from_environ()
+    # SIGTERM ends the forecast, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from serverless_assets.cli.replay import listed, replayed
+    from serverless_assets.environments import environment
+
+    parts = environment(settings)
+    if list_all:
+        for line in listed(parts.publisher.published.artifacts):
+            click.echo(line)
+        return
+    verdict = replayed(parts, which, click.echo)
+    click.echo(verdict.text)
+    sys.exit(0 if verdict.reproduced else 1)
+
+
+@click.command()
+def releases() -> None:
+    """List the releases that people could read.
+
+    Each with the run that made it, since when it was read, and what it changed.
+    """
+    settings = Settings.from_environ()
+    from serverless_assets.environments import environment
+    from serverless_assets.publishing.releases import as_lines
+
+    published = environment(settings).publisher.releases()
+    if not published:
+        raise click.ClickException("Nothing was published yet: `serverless run` does.")
+    for line in as_lines(published):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("run", required=False)
+def rollback(run: str | None) -> None:
+    """Let people read an earlier release again.
+
+    RUN: the id of the run that made it, or the beginning of that; by default the release before. The next run
+    continues from it, and publishes what it finds changed.
+    """
+    settings = Settings.from_environ()
+    prepare_dagster_home(settings.home, settings.run_deadline_seconds)
+    from serverless_assets.environments import environment
+
+    with open_instance() as instance:
+        log = logging.getLogger("serverless_assets")
+        environment(settings).publisher.rollback(run, instance, log)
+
+
+@click.command("deploy-modal")
+def deploy_modal() -> None:
+    """Deploy the worker of the forecast to Modal.
+
+    Workers of other versions of its code stay as they are.
+    """
+    settings = Settings.from_environ()
+    from modal_forecast.code_version import versioned_app
+    from serverless_assets.forecasting.modal_compute import deploy
+
+    app = versioned_app(settings.modal_app)
+    deploy(app, settings.modal_environment)
+    click.echo(f"Deployed the worker as Modal app {app!r}. Runs of this version of its code call it.")
