@@ -112,6 +112,7 @@ def accuracy_asset(declaration: ForecastDeclaration, pool: str, timezone: str) -
         warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
         grain = declaration.time_grain
         with as_failure():
+            publisher.check_turn()
             with warehouse.connected():
                 actual = read_history(declaration, warehouse, Today.of(timezone)).table
                 names, key, reason = decide_accuracy(declaration, publisher, actual, rebuild)

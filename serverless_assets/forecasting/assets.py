@@ -125,6 +125,7 @@ def forecasting_assets(
         chosen = declaration.of_run(inputs.forecast)
         run = ForecastRun(context, publisher, chosen, compute, inputs.forecast)
         with as_failure(ForecastRefused, MessageError):
+            publisher.check_turn()
             part_answers = None
             selected_parts = parts if parts and parts.asset in selected else None
             if declaration.asset in selected:
@@ -160,6 +161,7 @@ def forecasting_assets(
             return
         name = declaration.style_of(inputs.forecast).html_report
         with as_failure():
+            publisher.check_turn()
             with warehouse.connected():
                 decision = decide_report(
                     publisher,

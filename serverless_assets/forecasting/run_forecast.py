@@ -80,6 +80,7 @@ class ForecastRun:
         Raises:
             ComputeError: there is no answer.
         """
+        self.publisher.check_turn()
         log = self.context.log.info
         size = initial_size(self.requested, last_states, log)
         return run_with_memory_retry(self.compute, request, size, log, self._calls(asset))

@@ -83,6 +83,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
         checks = CheckRunner(context, publisher.warehouse, first_month.replace(day=1))
         with as_failure(), publisher.warehouse.connected():
+            publisher.check_turn()
             if isinstance(inputs.ingestion, Reuse):
                 yield from _reuse(context, selected, checks)
             elif selected:
@@ -90,7 +91,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
                 opened = (HttpSource(url, limits=source.limits) if url else source).open()
                 force = inputs.rebuild_all
                 with scratch_folder(publisher.home, "ingestion") as scratch:
-                    yield from _reload(context, selected, opened, checks, months, scratch, force)
+                    yield from _reload(context, publisher, selected, opened, checks, months, scratch, force)
             yield from checks.without_loading(table for table in tables if table not in selected)
 
     return ingestion
@@ -98,6 +99,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
 
 def _reload(
     context: dg.AssetExecutionContext,
+    publisher: Publisher,
     tables: Sequence[RawTable],
     source: AbstractContextManager[HttpSource],
     checks: CheckRunner,
@@ -118,6 +120,7 @@ def _reload(
     ):
         for fetched in fetched_tables:
             table = fetched.table
+            publisher.check_turn()
             loaded = load_table(warehouse, fetched, notes.get(table.name), context.run.run_id, force)
             if isinstance(loaded, Failed):
                 if not loaded.is_optional:

@@ -78,6 +78,10 @@ class BigQueryPublisher(Publisher):
         prepare_datasets(self.warehouse)
         self._lease = Lease(self.warehouse, self.home, run_id, log, wait)
 
+    def check_turn(self) -> None:
+        if self._lease:
+            self._lease.check_lately()
+
     def close(self) -> None:
         if self._lease:
             self._lease.release()

@@ -183,6 +183,10 @@ class Publisher(ABC):
         prepare_work_folder(layout)
         self._lock = RunLock(layout.work, run_id, log, wait)
 
+    @abstractmethod
+    def check_turn(self) -> None:
+        """Raise a `UserError` if another run has taken this one's turn. Steps call it before they write."""
+
     def close(self) -> None:
         """Let the next run in."""
         remove_scratch_folders()

@@ -145,10 +145,9 @@ def transformation_assets(project: Project, first_month: date, pool: str) -> dg.
         run_id = context.run.run_id
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
+            publisher.check_turn()
             window = window_of_run(context)
-            step = Step(
-                context, project, manifest, translator, publisher.warehouse, variables, months, window
-            )
+            step = Step(context, project, manifest, translator, publisher, variables, months, window)
             selected, notes = step.selected(), publisher.warehouse.read_states()
             loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
             missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads)

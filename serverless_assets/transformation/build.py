@@ -18,6 +18,7 @@ from serverless_assets.dagster_internals import (
 )
 from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.instance import one_batch
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, DagsterEvent, dagster_events
 from serverless_assets.transformation.fingerprints import Materialization
@@ -47,11 +48,15 @@ class Step:
     project: Project
     manifest: Mapping[str, Any]
     translator: DagsterDbtTranslator
-    warehouse: Warehouse
+    publisher: Publisher
     variables: Mapping[str, str]
     partitions: dg.TimeWindowPartitionsDefinition
     # The months that the run is for; None means all.
     window: Window | None
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return self.publisher.warehouse
 
     def selected(self) -> set[str]:
         """The unique ids of the models that the run is about."""
@@ -245,6 +250,7 @@ class Step:
         in_place = [
             d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
         ]
+        self.publisher.check_turn()
         write_states(self.warehouse, [(node, State()) for node in in_place])
         events = dbt_runner.stream(
             build_arguments(building, sorted(tests), datetime.now(UTC)),
@@ -259,6 +265,7 @@ class Step:
         finished, failure = False, None
         try:
             for event in dbt_runner.with_results(events):
+                self.publisher.check_turn()
                 results.see(event)
                 self._log(event)
                 self._settle(event, by_id, settled)
@@ -270,6 +277,8 @@ class Step:
         finally:
             # However it ended: what was built and found sound need not be built again.
             events.close()
+            # Not beside what another run has built meanwhile.
+            self.publisher.check_turn()
             states = results.states([by_id.get(d.node.id, d) for d in decisions], finished)
             write_states(
                 self.warehouse, [(d.node, states[d.node.name]) for d in decisions if d.node.name in states]

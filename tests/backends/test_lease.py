@@ -4,6 +4,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from subprocess import PIPE
 
@@ -14,7 +15,7 @@ from serverless_assets.publishing import lease
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.lease import Lease, LeaseLost
 from serverless_assets.publishing.run_lock import AtWork
-from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery import LOCK, BigQueryWarehouse
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of
 
 pytestmark = pytest.mark.gcp
@@ -80,9 +81,12 @@ def test_a_holder_without_a_sign_of_life_is_taken_over_from_and_publishes_nothin
     assert shop.run(1)
     shop.publisher.begin("run-2", (), ASSETS, LOG)
     shop.publisher.artifacts.write("report.html", b"report 2")
+    shop.publisher.check_turn()
     monkeypatch.setattr(lease, "SECONDS_TO_LIVE", 0.0)
     assert other.run(3)
     assert "Taking over from run run-2, process " in caplog.text
+    with pytest.raises(LeaseLost, match="and another run has taken its turn"):
+        shop.publisher.check_turn()
     shop.publisher.artifacts.write("report.html", b"report 2")
     with pytest.raises(LeaseLost, match="and another run has taken its turn"):
         shop.publisher.end("run-2", [], LOG)
@@ -111,6 +115,35 @@ def test_a_holder_that_shows_signs_of_life_is_waited_for_however_long_it_takes(
     monkeypatch.setattr(lease.time, "sleep", beat)
     assert other.run(2)
     assert len(looks) == 4
+
+
+def test_a_sign_of_life_is_shown_by_itself_as_long_as_the_run_lasts(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "SECONDS_BETWEEN_BEATS", 0.01)
+    shop.publisher.begin("run-1", (), ASSETS, LOG)
+    warehouse = shop.publisher.warehouse
+    beats, deadline = {0}, time.monotonic() + 60
+    while len(beats) < 4:
+        assert time.monotonic() < deadline
+        beats.add(warehouse.read_record(LOCK).get("beats", 0))
+    shop.publisher.close()
+    assert warehouse.read_record(LOCK) == {}
+
+
+def test_before_a_write_google_is_asked_only_if_the_last_sign_of_life_is_old(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.publisher.begin("run-1", (), ASSETS, LOG)
+    now = [lease.time.time()]
+    monkeypatch.setattr(lease.time, "time", lambda: now[0])
+    beats = []
+    for seconds in (0, 29, 2, 1, 3600):
+        now[0] += seconds
+        shop.publisher.check_turn()
+        beats.append(shop.publisher.warehouse.read_record(LOCK).get("beats", 0))
+    shop.publisher.close()
+    assert beats == [0, 0, 1, 1, 2]
 
 
 def test_a_copy_of_a_home_on_another_machine_waits_for_its_turn(shop: Shop, tmp_path: Path) -> None:
