@@ -134,16 +134,10 @@ def test_other_errors_pass() -> None:
         (refused(exceptions.Forbidden, "Exceeded rate limits", "rateLimitExceeded"), True),
         (refused(exceptions.Forbidden, "Access Denied", "accessDenied"), False),
         (refused(exceptions.Forbidden, "Quota exceeded", "quotaExceeded"), False),
-        *(
-            # As the client raises a job that failed: with the status of a server's fault for each.
-            (refused(exceptions.InternalServerError, "It failed", reason), passes)
-            for reason, (passes, _) in REASONS.items()
-        ),
         (
             refused(exceptions.BadRequest, "Could not serialize access to table t due to concurrent update"),
             True,
         ),
-        (refused(exceptions.Forbidden, "Too many jobs", "jobRateLimitExceeded"), True),
         (exceptions.from_http_status(410, "The upload is gone"), True),
         (exceptions.BadRequest("Syntax error"), False),
         (exceptions.NotFound("Not found"), False),
@@ -156,3 +150,30 @@ def test_what_is_out_of_order_may_pass_and_a_refusal_does_not(error: Exception, 
     with pytest.raises(UserError) as told, translate_errors(SERVICE, "my.table", UserError):
         raise error
     assert told.value.transient is passes
+
+
+# By Google's documentation of the errors of BigQuery and Cloud Storage.
+PASSING = {
+    "rateLimitExceeded", "jobRateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError",
+    "jobBackendError", "jobInternalError", "tableUnavailable",
+}  # fmt: skip
+FINAL = {
+    "quotaExceeded", "bytesBilledLimitExceeded", "resourcesExceeded", "responseTooLarge",
+    "accessNotConfigured", "billingNotEnabled", "retentionPolicyNotMet", "objectUnderActiveHold",
+}  # fmt: skip
+# In messages without a reason of their own.
+WORDS = {"due to concurrent update", "due to concurrent transaction"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "passes"),
+    [(name, True) for name in sorted(PASSING)] + [(name, False) for name in sorted(FINAL)],
+)
+def test_a_reason_decides_whatever_the_status_that_the_client_makes_up(reason: str, passes: bool) -> None:
+    # A job that failed is raised with the status of a server's fault, and a call with that of a refusal.
+    for kind in (exceptions.InternalServerError, exceptions.Forbidden):
+        assert transient(refused(kind, "It failed", reason)) is passes
+
+
+def test_each_reason_that_is_known_has_its_outcome_here() -> None:
+    assert REASONS.keys() == PASSING | FINAL | WORDS

@@ -1,7 +1,7 @@
 """What runs built in the work datasets of BigQuery takes the place of what people read.
 
 A table is replaced by a clone of the built one and a view by its query over what people read, each in one
-atomic statement that reads no rows and is not charged for. docs/bigquery.md says what a replacement keeps.
+atomic statement that reads no rows and is not charged for. docs/cloud.md says what a replacement keeps.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

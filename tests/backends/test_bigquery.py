@@ -166,7 +166,6 @@ def test_a_table_is_laid_out_by_month_and_cluster(watched: Watched) -> None:
             assert '("asset", ' in statement
 
 
-@pytest.mark.live
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -188,6 +187,7 @@ def test_a_table_takes_the_place_of_one_of_another_layout_or_of_a_view(
     assert watched.warehouse.read_state("orders") == {"content": "second"}
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("unit", ["month", "day"])
 def test_a_table_shows_its_layout(live_backend: Backend, unit: str) -> None:
     warehouse = live_backend.warehouse
