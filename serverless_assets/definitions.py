@@ -32,7 +32,9 @@ def build(settings: Settings) -> dg.Definitions:
     declared_assets = [*without_left_out(declared.assets or (), frames)]
     assets = [
         ingestion_assets(raw_tables, environment.first_month, settings.pool),
-        transformation_assets(environment.project, environment.first_month, settings.pool),
+        transformation_assets(
+            environment.project, environment.first_month, settings.pool, environment.absent_tables
+        ),
         *declared_assets,
     ]
     written = {key.to_user_string() for asset in declared_assets for key in asset.keys}

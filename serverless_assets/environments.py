@@ -88,6 +88,11 @@ class Environment:
         return read_catalogue(self.project.read_manifest(), self.project.variables["DBT_SCHEMA"])
 
     @property
+    def absent_tables(self) -> Collection[str]:
+        """The raw tables that the source lacks as it stands in for another: runs leave them out."""
+        return {table.name for table in self.raw_tables if self.source.lacks(table)}
+
+    @property
     def budget_guard(self) -> BudgetGuard:
         """Whether a run may begin. What it may cost is asked of the warehouse that it would write to."""
         return BudgetGuard(

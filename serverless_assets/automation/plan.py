@@ -3,7 +3,7 @@
 What changed at the source is downloaded and looked at, as in a run: nothing else tells which months changed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -62,6 +62,8 @@ class PlannedEnvironment(Protocol):
     def project(self) -> Project: ...
     @property
     def raw_tables(self) -> Sequence[RawTable]: ...
+    @property
+    def absent_tables(self) -> Collection[str]: ...
     @property
     def forecasts(self) -> Sequence[ForecastDeclaration]: ...
     @property
@@ -153,7 +155,9 @@ def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iter
         )
         for table in failed
     ]
-    left_out = models_left_out(manifest, environment.project.variables["DBT_SCHEMA"], notes, loads)
+    left_out = models_left_out(
+        manifest, environment.project.variables["DBT_SCHEMA"], notes, loads, environment.absent_tables
+    )
     yield from (Planned(name, "skip", left_out[id].reason) for id, name in assets.items() if id in left_out)
     decisions = decide_models(
         environment.project,
@@ -196,7 +200,7 @@ def _raw_tables(
             if table.name in notes:
                 yield Planned(table.name, "reuse", KEPT_AS_IT_IS), notes[table.name], None
             else:
-                missing = Failed(table, NOT_LOADED_YET, table.optional)
+                missing = Failed(table, NOT_LOADED_YET, table.optional or source.lacks(table))
                 yield _not_loaded(missing, None), None, missing
         return
     url, force = inputs.ingestion.address, inputs.rebuild_all

@@ -85,7 +85,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         with as_failure(), publisher.warehouse.connected():
             publisher.check_turn()
             if isinstance(inputs.ingestion, Reuse):
-                yield from _reuse(context, selected, checks)
+                yield from _reuse(context, selected, source, checks)
             elif selected:
                 url = inputs.ingestion.address
                 opened = (HttpSource(url, limits=source.limits) if url else source).open()
@@ -239,12 +239,13 @@ def _materialized(
 
 
 def _reuse(
-    context: dg.AssetExecutionContext, tables: Sequence[RawTable], checks: CheckRunner
+    context: dg.AssetExecutionContext, tables: Sequence[RawTable], source: Source, checks: CheckRunner
 ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Leave the tables as they are, with the data versions that they have."""
     notes = checks.warehouse.read_states()
     missing = [table for table in tables if table.name not in notes]
-    required = [table.name for table in missing if not table.optional or len(missing) == len(tables)]
+    optional = [table for table in missing if table.optional or source.lacks(table)]
+    required = [table.name for table in missing if table not in optional or len(missing) == len(tables)]
     if required:
         raise dg.Failure(
             f"There is nothing to reuse yet for {', '.join(required)}: choose reload for ingestion.",

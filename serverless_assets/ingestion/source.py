@@ -73,6 +73,9 @@ class Source(Protocol):
     def name(self) -> str:
         """Return the name to show, without any secret."""
 
+    def lacks(self, table: RawTable) -> bool:
+        """Return whether it stands in for another source, and has no such table."""
+
     def check(self, tables: Sequence[RawTable]) -> str:
         """Return which of the tables the source serves, without loading them.
 
@@ -99,6 +102,9 @@ class HttpSource(HttpClient):
     @property
     def name(self) -> str:
         return without_credentials(self.base_url) or "no address (SERVERLESS_DATASET_URL)"
+
+    def lacks(self, table: RawTable) -> bool:
+        return False
 
     def check(self, tables: Sequence[RawTable]) -> str:
         missing = []

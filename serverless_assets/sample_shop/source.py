@@ -37,10 +37,15 @@ class SampleSource:
     def first_month(self) -> date:
         return SampleShop(seed=self.seed, end=self.end()).start
 
+    def lacks(self, table: RawTable) -> bool:
+        if table.dated_by and self.lacks(table.dated_by.parent):
+            return True
+        return table.location not in SCHEMAS and not (table.rest and table.rest.url)
+
     def check(self, tables: Sequence[RawTable]) -> str:
         elsewhere = [table for table in tables if table.rest and table.rest.url]
         if elsewhere:
             with self.open() as source:
                 source.check(elsewhere)
-        missing = [table.name for table in tables if table not in elsewhere and table.location not in SCHEMAS]
+        missing = [table.name for table in tables if self.lacks(table)]
         return f"{format_served(tables, missing)} up to {self.end()}"

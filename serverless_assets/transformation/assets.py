@@ -118,10 +118,14 @@ def is_whole(
     return {decision.node.id for decision in decisions} == models - ephemeral - set(left_out)
 
 
-def transformation_assets(project: Project, first_month: date, pool: str) -> dg.AssetsDefinition:
+def transformation_assets(
+    project: Project, first_month: date, pool: str, absent: Collection[str] = ()
+) -> dg.AssetsDefinition:
     """An asset for each model of the dbt project, all in one step.
 
-    first_month: the first partition of the models that are built month by month.
+    Args:
+        first_month: the first partition of the models that are built month by month.
+        absent: the raw tables that the source lacks as it stands in for another.
     """
     manifest_path = project.manifest()
     # Given as a path, dagster-dbt would go on with the first one that this process has read.
@@ -150,7 +154,7 @@ def transformation_assets(project: Project, first_month: date, pool: str) -> dg.
             step = Step(context, project, manifest, translator, publisher, variables, months, window)
             selected, notes = step.selected(), publisher.warehouse.read_states()
             loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
-            missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads)
+            missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads, absent)
             left_out = {id: model for id, model in missing.items() if id in selected}
             keys = {translator.get_asset_key(manifest["nodes"][id]): model for id, model in left_out.items()}
             for key, model in {**_skipped_with(keys, context), **keys}.items():
@@ -167,7 +171,7 @@ def transformation_assets(project: Project, first_month: date, pool: str) -> dg.
                 run_id=run_id,
             )
             yield from step.carry_out(decisions)
-            refuse_left_out(loads, left_out.values())
+            refuse_left_out(loads, left_out)
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
             if is_whole(decisions, manifest, left_out) and manifest_path.read_bytes() == content:
                 step.settle_deleted(publisher.artifacts, drop=inputs.drop_deleted)

@@ -7,8 +7,11 @@ from typing import Any
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.ingestion.fetch_result import failure_sentence
+from serverless_assets.names import MAIN_JOB, NAMES_IN_A_LINE, name_some
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.transformation.manifest import is_model, relation_name
+
+SKIPPED = "skipped: "
 
 
 class LeftOutError(UserError):
@@ -28,6 +31,7 @@ def models_left_out(
     schema: str,
     relations: Collection[str],
     outcomes: Iterable[AssetOutcome] = (),
+    absent: Collection[str] = (),
 ) -> Mapping[str, LeftOut]:
     """Return the models that read a raw table that is missing, directly or not, by dbt's unique id.
 
@@ -36,10 +40,11 @@ def models_left_out(
         relations: the names of the relations that the target's schema has.
         outcomes: what became of the raw tables in this run. What one holds that failed is out of date; one
             that was left out as optional is so for its models, too.
+        absent: the raw tables that the source lacks as it stands in for another: they are optional.
     """
     by_name = {outcome.asset: outcome for outcome in outcomes}
     failed = {name for name, outcome in by_name.items() if outcome.status == "failed"}
-    optional = {name for name, outcome in by_name.items() if outcome.optional}
+    optional = {name for name, outcome in by_name.items() if outcome.optional} | {*absent}
     missing: dict[str, str] = {}
     required = set[str]()
     for id, source in manifest["sources"].items():
@@ -53,19 +58,29 @@ def models_left_out(
         for model in _descendants(manifest, table):
             tables.setdefault(model, []).append(table)
     return {
-        model: LeftOut(f"skipped: {'; '.join(map(missing.__getitem__, lacks))}", not required & set(lacks))
+        model: LeftOut(f"{SKIPPED}{'; '.join(map(missing.__getitem__, lacks))}", not required & set(lacks))
         for model, lacks in tables.items()
     }
 
 
-def refuse_left_out(outcomes: Iterable[AssetOutcome], left_out: Iterable[LeftOut]) -> None:
-    """Raise `LeftOutError` if a raw table failed in this run, or a model lacks one that is not optional."""
+def refuse_left_out(outcomes: Iterable[AssetOutcome], left_out: Mapping[str, LeftOut]) -> None:
+    """Raise `LeftOutError` if a raw table failed in this run, or a model lacks one that is not optional.
+
+    Args:
+        outcomes: what became of the raw tables in this run.
+        left_out: the models that the run left out, by dbt's unique id.
+    """
     failed = [outcome.reason for outcome in outcomes if outcome.status == "failed"]
     if failed:
         raise LeftOutError(failure_sentence(failed))
-    required = [model.reason for model in left_out if not model.is_optional]
+    required = {id: model.reason for id, model in left_out.items() if not model.is_optional}
     if required:
-        raise LeftOutError(f"{len(required)} models were left out; the first was {required[0]}.")
+        reasons = dict.fromkeys(reason.removeprefix(SKIPPED) for reason in required.values())
+        names = [id.split(".", 2)[2] for id in required]
+        raise LeftOutError(
+            f"{name_some([*reasons], NAMES_IN_A_LINE, '; ')}. Left out for that: "
+            f"{name_some(names, NAMES_IN_A_LINE)}. Load it with `serverless run`, or the job {MAIN_JOB}."
+        )
 
 
 def _descendants(manifest: Mapping[str, Any], id: str) -> Collection[str]:

@@ -75,6 +75,7 @@ class World:
     files: Path
     url: str
     handler: type[Folder]
+    on_sample: bool = False
 
     def serve(self, *tables: str) -> None:
         for path in self.files.iterdir():
@@ -87,7 +88,7 @@ class World:
         return {
             "SERVERLESS_HOME": str(self.team.home),
             "SERVERLESS_DBT_PROJECT": str(self.team.directory),
-            "SERVERLESS_DATASET_URL": self.url,
+            **({} if self.on_sample else {"SERVERLESS_DATASET_URL": self.url}),
             "SERVERLESS_FIRST_MONTH": "2026-01",
         }
 
@@ -95,8 +96,9 @@ class World:
     def settings(self) -> Settings:
         return Settings.from_environ(self.variables)
 
-    def plan(self) -> dict[str, str]:
-        return {one.asset: one.verdict for one in dry_run(environment(self.settings), RunInputs())}
+    def plan(self, inputs: RunInputs | None = None) -> dict[str, str]:
+        plan = dry_run(environment(self.settings), inputs or RunInputs())
+        return {one.asset: one.verdict for one in plan}
 
     def run(self, inputs: RunInputs | None = None, job: str = MAIN_JOB) -> Mapping[str, tuple[str, str]]:
         self.result = (
@@ -206,6 +208,28 @@ def test_the_sample_shop_does_without_tables_that_another_source_has(world: Worl
     assert world.result.success and world.summary["published"]
     assert outcomes["visits"][0] == "skipped"
     assert "The bundled sample shop has no such table" in outcomes["visits"][1]
+
+
+@pytest.mark.parametrize("ingestion", ["none", "reuse"])
+def test_so_does_a_run_on_the_sample_shop_that_loads_nothing(ingestion: str, world: World):
+    sources = SOURCES.replace("OPTIONAL", "false").replace("name: shops", "name: raw_stores")
+    model = MODELS["models/all_shops.sql"].replace("shops", "raw_stores")
+    world.team.write({"models/raw.yml": sources, "models/all_shops.sql": model})
+    world.on_sample = True
+    world.run()
+    inputs = RunInputs(ingestion=Reuse())
+    outcomes = world.run(inputs, **({"job": "transform"} if ingestion == "none" else {}))
+    assert world.result.success
+    assert (
+        outcomes["all_visits"] == outcomes["both"] == ("skipped", "skipped: visits is not in the warehouse")
+    )
+    assert world.plan(inputs)["both"] == "skip"
+    # With a source of one's own, it is missing.
+    world.on_sample = False
+    world.run(job="transform")
+    (failure,) = world.result.get_step_failure_events()
+    sentence = "visits is not in the warehouse. Left out for that: all_visits, both. Load it with"
+    assert sentence in str(failure.step_failure_data.error_display_string)
 
 
 def test_ingestion_by_itself_fails_for_a_missing_table(world: World):
