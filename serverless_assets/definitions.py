@@ -26,7 +26,7 @@ def build(settings: Settings) -> dg.Definitions:
     adapt_dagster()
     adapt_storages()
     environment = build_environment(settings)
-    manifest, raw_tables = environment.project.read_manifest(), environment.raw_tables
+    manifest, raw_tables = environment.manifest, environment.raw_tables
     forecasts, frames = environment.forecasts, environment.python_assets
     declared = build_defs_folder(lambda forecast: forecast_definitions(forecast, environment, settings))
     declared_assets = [*without_left_out(declared.assets or (), frames)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
@@ -58,6 +58,11 @@ class Environment:
     forecast_table: str
 
     @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """The manifest of the dbt project, as of when it was first asked for: each look reads every file."""
+        return self.project.read_manifest()
+
+    @cached_property
     def forecasts(self) -> Sequence[ForecastDeclaration]:
         """The forecasts that are declared, of relations that the dbt project has.
 
@@ -76,16 +81,16 @@ class Environment:
     def python_assets(self) -> Sequence[FrameAsset]:
         """The Python assets whose frames the IO manager `pandas` stores, in the order of a run."""
         declared = build_defs_folder(lambda forecast: dg.Definitions())
-        return frame_assets(declared.assets or (), self.project.read_manifest(), self._forecasts)
+        return frame_assets(declared.assets or (), self.manifest, self._forecasts)
 
     @cached_property
     def _forecasts(self) -> Sequence[ForecastDeclaration]:
-        return read_forecasts(self.project.read_manifest(), self.forecast_table)
+        return read_forecasts(self.manifest, self.forecast_table)
 
     @property
     def raw_tables(self) -> tuple[RawTable, ...]:
         """The raw tables that the dbt project declares."""
-        return read_catalogue(self.project.read_manifest(), self.project.variables["DBT_SCHEMA"])
+        return read_catalogue(self.manifest, self.project.variables["DBT_SCHEMA"])
 
     @property
     def absent_tables(self) -> Collection[str]:
@@ -111,7 +116,7 @@ class Environment:
             self.forecasts,
             planned,
             inputs,
-            self.project.read_manifest(),
+            self.manifest,
             [PIPELINE_RUNS, *(frame.name for frame in self.python_assets)],
             self.publisher.published.warehouse,
         )

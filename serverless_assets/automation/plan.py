@@ -61,6 +61,8 @@ class PlannedEnvironment(Protocol):
     @property
     def project(self) -> Project: ...
     @property
+    def manifest(self) -> Mapping[str, Any]: ...
+    @property
     def raw_tables(self) -> Sequence[RawTable]: ...
     @property
     def absent_tables(self) -> Collection[str]: ...
@@ -127,7 +129,7 @@ def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Itera
 def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
     """The raw tables, models and forecasts."""
     warehouse, forecasts = environment.publisher.warehouse, environment.forecasts
-    manifest = environment.project.read_manifest()
+    manifest = environment.manifest
     notes = dict(warehouse.read_states())
     failed = list[Failed]()
     for planned, note, failure in _raw_tables(

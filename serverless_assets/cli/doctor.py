@@ -43,7 +43,7 @@ def examine(parts: Environment) -> Iterator[Finding]:
 
 def _models(parts: Environment) -> str:
     """Say that the project is sound, and which relations a run replaces that are not its own work."""
-    nodes = parts.project.read_manifest()["nodes"].values()
+    nodes = parts.manifest["nodes"].values()
     names = {node["alias"] for node in nodes if node["resource_type"] == "model"}
     names |= {table.name for table in parts.raw_tables}
     names |= {forecast.table for forecast in parts.forecasts}

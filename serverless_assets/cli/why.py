@@ -23,7 +23,7 @@ def explain(parts: Environment, model: str) -> Iterator[str]:
     """
     warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
     decisions = decide_models(
-        parts.project, parts.project.read_manifest(), warehouse, known_models=lambda: known_models(artifacts)
+        parts.project, parts.manifest, warehouse, known_models=lambda: known_models(artifacts)
     )
     unchanged = "unchanged"
     by_name = {decision.node.name: decision for decision in decisions}
