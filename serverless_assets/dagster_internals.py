@@ -8,6 +8,7 @@ an upgrade, not a run, is when one of them may be gone.
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, cast
 
@@ -25,7 +26,8 @@ from dagster._core.definitions.data_version import (
 # `ObserveResult` of an asset that other runs materialize would replace it.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-# Asks a run for its partition: a check of Dagster's own, whether the run has one, would replace this.
+# Asks a run for its partition, and a step for its assets: a check of Dagster's own whether the run has one,
+# and a set that it keeps, would replace these.
 from dagster._core.execution.context.system import StepExecutionContext
 
 # Calls an asset's function with context, config and resources of the step. A public way to wrap the function
@@ -71,6 +73,7 @@ __all__ = [
     "SerializableErrorInfo",
     "adapt_dagster",
     "allow_runs_without_partition",
+    "keep_asset_keys_of_steps",
     "show_in_code_location",
     "with_compute",
 ]
@@ -95,6 +98,7 @@ def adapt_dagster() -> None:
     for api in BETA_APIS:
         warnings.filterwarnings("ignore", f"{api} is currently in beta", dg.BetaWarning)
     allow_runs_without_partition()
+    keep_asset_keys_of_steps()
 
 
 _has_partitions_for_input = StepExecutionContext.has_asset_partitions_for_input
@@ -110,6 +114,24 @@ def allow_runs_without_partition() -> None:
         return context.has_partitions and _has_partitions_for_input(context, input_name)
 
     setattr(StepExecutionContext, _has_partitions_for_input.__name__, has_partitions_for_input)
+
+
+_get_output_asset_keys = StepExecutionContext.get_output_asset_keys
+
+
+def keep_asset_keys_of_steps() -> None:
+    """Have a step find out once which assets it has.
+
+    By itself, Dagster does so for each result of a check: with 1,000 models and their tests, a million times.
+    """
+
+    def get_output_asset_keys(context: StepExecutionContext) -> AbstractSet[dg.AssetKey]:
+        kept = vars(context)
+        if "output_asset_keys" not in kept:
+            kept["output_asset_keys"] = frozenset(_get_output_asset_keys(context))
+        return cast("AbstractSet[dg.AssetKey]", kept["output_asset_keys"])
+
+    setattr(StepExecutionContext, _get_output_asset_keys.__name__, get_output_asset_keys)
 
 
 def show_in_code_location(instance: dg.DagsterInstance, location_name: str, job_name: str) -> None:

@@ -50,6 +50,8 @@ class BatchedEvents(SqlEventLogStorage):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The events that a thread keeps back until its batch is complete.
         self._kept: dict[int, list[dg.EventLogEntry]] = {}
+        # The outputs of steps that a thread keeps back until its next event of the run.
+        self._outputs: dict[tuple[int, str], list[dg.EventLogEntry]] = {}
         super().__init__(*args, **kwargs)
 
     @contextmanager
@@ -68,12 +70,18 @@ class BatchedEvents(SqlEventLogStorage):
             self.store_event_batch(kept)
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        kept = self._kept.get(get_ident())
-        if kept is not None:
-            kept.append(event)
-        elif event.dagster_event and event.dagster_event.event_type in INDEXED_EVENTS:
+        thread = get_ident()
+        type = event.dagster_event.event_type if event.dagster_event else None
+        if thread in self._kept:
+            self._kept[thread].append(event)
+        elif type == Type.STEP_OUTPUT:
+            # There is one for each asset, nothing depends on it, and another event of the step follows.
+            self._outputs.setdefault((thread, event.run_id), []).append(event)
+        elif type in INDEXED_EVENTS:
             self.store_event_batch([event])
         else:
+            if (thread, event.run_id) in self._outputs:
+                self.store_event_batch(self._outputs.pop((thread, event.run_id)))
             super().store_event(event)
 
     def _store_in_index(self, connection: Connection, events: Sequence[tuple[dg.EventLogEntry, Row]]) -> None:
@@ -142,7 +150,8 @@ class EventLogStorage(BatchedEvents, SqliteEventLogStorage):
         return cls(inst_data=inst_data, **config_value)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store events of one run, none of which changes its status."""
+        """Store events of one run, none of which changes its status, and the outputs before them."""
+        events = [*self._outputs.pop((get_ident(), events[0].run_id), []), *events]
         rows = [self._event_to_row(event) for event in events]
         indexed = [
             (event, row)

@@ -124,3 +124,27 @@ def test_a_run_of_this_process_is_among_the_runs_of_its_job_in_its_code_location
         )
     assert run.remote_job_origin
     assert run.remote_job_origin.job_name == job.name
+
+
+def test_a_step_finds_out_once_which_assets_it_has(monkeypatch):
+    dagster_internals.keep_asset_keys_of_steps()
+    names, found = ["a", "b"], []
+    find = dagster_internals._get_output_asset_keys
+    monkeypatch.setattr(
+        dagster_internals,
+        "_get_output_asset_keys",
+        lambda context: found.append(find(context)) or find(context),
+    )
+
+    @dg.multi_asset(
+        specs=[dg.AssetSpec(name) for name in names],
+        check_specs=[dg.AssetCheckSpec("sound", asset=name) for name in names],
+    )
+    def step():
+        for name in names:
+            yield dg.MaterializeResult(name)
+            yield dg.AssetCheckResult(asset_key=name, check_name="sound", passed=True)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize([step], instance=instance).success
+    assert found == [{dg.AssetKey("a"), dg.AssetKey("b")}]

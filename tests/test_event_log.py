@@ -67,21 +67,49 @@ def test_batch_is_stored_as_dagster_stores_its_events_one_by_one(tmp_path):
     assert sum(bool(records) for records in rows(tmp_path / "at once").values()) == 5
 
 
-def test_events_of_a_batch_are_stored_together_or_not_at_all(tmp_path):
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     config = {"module": "serverless_assets.event_log", "class": "EventLogStorage"}
     overrides = {"event_log_storage": {**config, "config": {"base_dir": str(tmp_path / "history" / "runs")}}}
     with dg.instance_for_test(overrides, temp_dir=str(tmp_path)) as instance:
+        yield instance
 
-        def log(asset: str) -> None:
-            instance.report_runless_asset_event(dg.AssetMaterialization(asset))
 
+def test_events_of_a_run_are_in_the_order_in_which_dagster_stores_them(instance):
+    @dg.multi_asset(specs=[dg.AssetSpec("a"), dg.AssetSpec("b")])
+    def assets(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        yield dg.MaterializeResult("a")
+        with one_batch(context.instance):
+            context.log.info("A line.")
+        yield dg.MaterializeResult("b")
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def nothing() -> None: ...
+
+    @dg.job
+    def of_an_op() -> None:
+        nothing()
+
+    def types(storage: dg.DagsterInstance) -> list[str | None]:
+        runs = [job.execute_in_process(instance=storage) for job in (of_assets, of_an_op)]
+        return [event.dagster_event_type for run in runs for event in storage.all_logs(run.run_id)]
+
+    of_assets = dg.Definitions([assets], jobs=[dg.define_asset_job("j")]).resolve_job_def("j")
+    with dg.instance_for_test() as one_by_one:
+        assert types(instance) == types(one_by_one)
+
+
+def test_events_of_a_batch_are_stored_together_or_not_at_all(instance):
+    def log(asset: str) -> None:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset))
+
+    with one_batch(instance):
+        log("a")
+        assert not instance.all_asset_keys()
         with one_batch(instance):
-            log("a")
-            assert not instance.all_asset_keys()
-            with one_batch(instance):
-                log("b")
-        with pytest.raises(ZeroDivisionError), one_batch(instance):
-            log("c")
-            raise ZeroDivisionError
-        log("d")
-        assert {key.to_user_string() for key in instance.all_asset_keys()} == {"a", "b", "d"}
+            log("b")
+    with pytest.raises(ZeroDivisionError), one_batch(instance):
+        log("c")
+        raise ZeroDivisionError
+    log("d")
+    assert {key.to_user_string() for key in instance.all_asset_keys()} == {"a", "b", "d"}
