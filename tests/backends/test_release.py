@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 from google.cloud import bigquery
 
 from serverless_assets.artifacts import gcs
@@ -105,6 +106,47 @@ def test_what_people_set_on_a_published_table_survives_its_replacement(shop: Sho
     assert found.labels["team"] == "sales"
     assert str(found.description).startswith("Ask Ada.\nOne row per order.")
     assert table(shop, "raw_items").description.startswith("One row per order.")
+
+
+def test_what_people_set_and_the_emulator_does_not_keep_is_in_the_statements(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shop.run(1)
+    read = shop.publisher.published.warehouse
+    key = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
+    edits = {
+        "raw_orders": {
+            "friendlyName": 'The "orders"',
+            "requirePartitionFilter": True,
+            "encryptionConfiguration": {"kmsKeyName": key},
+        },
+        "some_orders": {"friendlyName": "Some orders", "requirePartitionFilter": True},
+        "raw_items": {},
+    }
+
+    def edited(request: Asked) -> Answer | None:
+        path, _, name = request.path.partition("?")[0].rpartition("/")
+        if request.method != "GET" or name not in edits or not path.endswith(f"/{read.dataset}/tables"):
+            return None
+        content = requests.get(google.bigquery.url + request.path, timeout=60).json() | edits[name]
+        if name == "raw_items":
+            content["schema"]["fields"][0]["policyTags"] = {"names": ["projects/p/taxonomies/1/policyTags/2"]}
+        return Answer(200, content)
+
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        watched.instead = edited
+        assert shop.run(2)
+        jobs = [request.json for request in watched.asked if is_swap(request)]
+    statements = [job["configuration"]["query"]["query"] for job in jobs]
+    orders, some, items = map(read.quoted_name, edits)
+    (clone,) = [s for s in statements if s.startswith(f"create or replace table {orders}")]
+    options = f'friendly_name="The \\"orders\\"", require_partition_filter=true, kms_key_name="{key}")'
+    assert clone.endswith(options)
+    (view,) = [s for s in statements if s.startswith(f"create or replace view {some}")]
+    assert 'friendly_name="Some orders")\nas ' in view
+    assert [s for s in statements if f"truncate table {items}" in s]
+    assert not [s for s in statements if s.startswith(f"create or replace table {items}")]
 
 
 @pytest.mark.parametrize(
