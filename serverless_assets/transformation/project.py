@@ -86,7 +86,7 @@ class Project:
         if to_install:
             failed = dbt_runner.invoke(["deps"], self.directory, self.target, self.variables)
             if failed:
-                raise ManifestError(f"The packages of the dbt project cannot be installed: {failed}")
+                raise ManifestError(_deps_failure(failed, folder))
         if to_install or not note.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(note, content_hash.encode())
@@ -103,6 +103,19 @@ class Project:
     def vars(self) -> Mapping[str, Any]:
         """The project's vars and those of its packages, by name."""
         return project_vars(self.directory)
+
+
+def _deps_failure(failure: str, folder: Path) -> str:
+    """Say why `dbt deps` failed, and what to do if it did not reach the host of a package."""
+    host = re.search(r"host='([^']+)'|Could not resolve host: (\S+)|unable to access '([^']+)'", failure)
+    if host is None:
+        return f"The packages of the dbt project cannot be installed: {failure}"
+    name = next(filter(None, host.groups()))
+    return (
+        f"The packages of the dbt project cannot be installed: {name} cannot be reached from this machine. "
+        "Set HTTPS_PROXY if there is a proxy. Or run `dbt deps` where there is a network and copy "
+        f"its folder to {folder}: packages that are there are not installed again."
+    )
 
 
 def _is_current(manifest: Path, state: Path, state_hash: str) -> bool:

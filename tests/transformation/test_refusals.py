@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from serverless_assets.transformation.project import ManifestError
 from serverless_assets.transformation.refusals import ProjectRefused
 from tests.transformation.team import BASE, Team
 
@@ -81,3 +82,16 @@ def test_the_vars_of_a_package_in_another_folder_are_those_that_models_read(team
     assert team.project.vars()["least"] == ["helper", 1]
     team.write({"local_package/models/small.sql": "select 2 + {{ var('least') }} as n"})
     assert team.project.manifest().read_bytes() != before
+
+
+@pytest.mark.slow
+def test_packages_that_cannot_be_downloaded_are_a_sentence_with_advice(team: Team, monkeypatch):
+    # Nothing listens there.
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    team.write({"packages.yml": "packages: [{package: dbt-labs/dbt_utils, version: 1.3.0}]"})
+    with pytest.raises(ManifestError) as refused:
+        team.project.manifest()
+    assert "cannot be reached from this machine. Set HTTPS_PROXY if there is a proxy." in str(refused.value)
+    assert "Pool" not in str(refused.value)
+    team.write({"dbt_packages/dbt_utils/dbt_project.yml": "name: dbt_utils\nversion: '1.3.0'\n"})
+    assert team.project.manifest().exists()
