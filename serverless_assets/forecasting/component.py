@@ -37,6 +37,8 @@ attributes:
   value: {name}
   # A currency, such as EUR, or what is counted, such as guests.
   unit: ""
+  # Of weeks (from Monday on) or months instead of days; the relation may still have a row for each day.
+  # grain: month
   # Whose holidays count, as a two-letter code.
   # country: DE
   # The series that add up to the total, each with a forecast of its own: the columns of the relation that
@@ -56,7 +58,7 @@ class ForecastScaffolder(dg.Scaffolder):
 
 @dg.scaffold_with(ForecastScaffolder)
 class Forecast(dg.Component, ForecastDeclaration, dg.Resolvable):
-    """A forecast of the daily sums of a column, with its checks, accuracy, report, jobs and sensor."""
+    """A forecast of sums by day, week or month, with its checks, accuracy, report, jobs and sensor."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         return _build.get()(self)

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast import metrics
+from modal_forecast.grain import MONTH
 from modal_forecast.messages import FORECAST_SCHEMA
 from serverless_assets.forecasting.part_accuracy import (
+    MEASURES,
     SCORED_VINTAGES,
     add_up_errors,
     score_parts,
@@ -119,6 +121,29 @@ def test_each_store_is_scored_over_all_forecasts_and_by_how_far_ahead_they_saw()
         for name, value in expected(store, ahead).items():
             assert row[name] == pytest.approx(value), (store, horizon, name)
     assert (scores["a", "all days"]["forecasts"], scores["b", "all days"]["forecasts"]) == (2, 1)
+
+
+def test_stores_forecast_by_month_are_scored_by_month_and_a_young_one_by_the_month_before():
+    months = MONTH.calendar(np.datetime64("2024-01-01"), np.datetime64("2026-04-01"))
+    values = np.vstack([np.arange(28.0) ** 1.5, [np.nan] * 16 + [*np.arange(12.0) ** 2]])
+    actual = PartMatrix(["old", "young"], ["Old", "Young"], months, values)
+    ahead = [date(2026, month, 1) for month in range(1, 7)]
+    columns = {name: [20.0] * 12 for name in FORECAST_SCHEMA.names[1:]}
+    rows = pa.table({"id": ["old"] * 6 + ["young"] * 6, "ds": ahead * 2, **columns})
+    rows = rows.set_column(0, "id", rows["id"].combine_chunks().dictionary_encode())
+    sums = add_up_errors(actual, PartVintage(date(2025, 12, 31), rows, MONTH))
+    measured = dict(zip(MEASURES, sums, strict=True))
+    assert measured["count"].tolist() == [[4, 4], [3, 3], [1, 1], [0, 0], [0, 0]]
+    for part, past in enumerate([values[0, :24], values[1, 16:24]]):
+        scale = metrics.seasonal_error(past, MONTH.season)
+        error = np.abs(values[part, 24:] - 20).sum() / scale
+        assert measured["scaled_error"][0, part] == pytest.approx(error)
+    files = Files()
+    write(files, AS_OF, a=[1.0] * 3)
+    of_days = list_records(files, "forecast", of_parts=True)
+    assert score_parts(SHOP.parts, actual, of_days, files, pytest.fail, MONTH).num_rows == 0, (
+        "of another grain"
+    )
 
 
 def test_a_score_without_a_denominator_is_null():
