@@ -48,6 +48,13 @@ class Amounts:
         text = self(value)
         return f"+{text}" if value is not None and value > 0 and any(c in "123456789" for c in text) else text
 
+    def range(self, low: float, high: float) -> str:
+        """$80,100 and $96,500, or 433 and 439 guests: a unit behind numbers is said once"""
+        lower, upper = self(low), self(high)
+        behind = f" {self.unit}"
+        both_have_it = lower.endswith(behind) and upper.endswith(behind)
+        return f"{lower.removesuffix(behind) if both_have_it else lower} and {upper}"
+
     def exact(self, value: float | None) -> str:
         """2,725.31, for tables that name the unit above"""
         return number(value, self.exact_decimals)

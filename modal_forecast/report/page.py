@@ -81,7 +81,7 @@ def render(report: ReportInput) -> str:
         forecast_layers=FORECAST,
         payload={**data.payload(country), "symbol": formats.SYMBOLS.get(report.unit)},
         spark_height=SPARK_HEIGHT,
-        outlook=outlook(history, windows, amounts),
+        outlook=outlook(history, windows, amounts, report.made_on),
         periods=by_period(history, data.columns, widths, amounts),
         accuracy=accuracy(report.diagnostics, amounts, report.grain),
         reasons=reasons(components, forecast, country, amounts),

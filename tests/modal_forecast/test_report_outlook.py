@@ -209,3 +209,23 @@ def test_months_are_summed_over_quarters_halves_and_years_and_compared_with_last
     assert view.notes == (BOUNDS,)
     (months,) = by_period(past, coming, {}, DOLLARS)
     assert months.rows[0] == ("September 2025", "$110", "$99 to $121", "+10.0%") and len(months.rows) == 12
+
+
+def test_periods_after_old_data_are_not_called_the_next_ones():
+    past = before([100.0] * 50)
+    windows = window_totals(past, ahead([100.0] * 30), {})
+    fresh, old = (outlook(past, windows, DOLLARS, TOMORROW + timedelta(days=days)) for days in (6, 7))
+    assert fresh.warning == "" and fresh.cards[0].label == "Next 7 days"
+    assert old.warning == (
+        "The data ends on Sun 31 Aug 2025, 8 days before this forecast was made: load newer data."
+    )
+    assert old.answer.startswith("The forecast is about $3,000 in the 30 days from Mon 1 Sep 2025, ")
+    assert [card.label for card in old.cards[:2]] == [
+        f"{count} days from Mon 1 Sep 2025" for count in (7, 30)
+    ]
+
+
+def test_a_unit_behind_numbers_is_said_once_between_two():
+    assert Amounts("guests", 0, 2).range(433, 439) == "433 and 439 guests"
+    assert DOLLARS.range(433, 439) == "$433 and $439"
+    assert Amounts("", 0, 2).range(433, 439) == "433 and 439"

@@ -47,9 +47,13 @@ class WindowTotal:
 
 @dataclass(frozen=True)
 class Outlook:
-    """answer: the opening sentence; cards: one for each window, and one for the last actual day."""
+    """answer: the opening sentence; cards: one for each window, and one for the last actual day.
+
+    warning: what is wrong with the data, empty if nothing is.
+    """
 
     answer: str
+    warning: str
     cards: tuple[Card, ...]
     notes: tuple[str, ...]
 
@@ -131,7 +135,10 @@ def main_window(windows: Sequence[WindowTotal]) -> WindowTotal:
     return next((window for window in windows if window.count == window.grain.windows[1]), windows[-1])
 
 
-def outlook(history: PeriodValues, windows: Sequence[WindowTotal], amounts: Amounts) -> Outlook:
+def outlook(
+    history: PeriodValues, windows: Sequence[WindowTotal], amounts: Amounts, made_on: date | None = None
+) -> Outlook:
+    """Return what the windows say. From old data they are not called the next ones: they may be past."""
     last_day, last_value = max(
         (d, v) for d, v in zip(history.days(), history.values, strict=True) if v is not None
     )
@@ -144,16 +151,26 @@ def outlook(history: PeriodValues, windows: Sequence[WindowTotal], amounts: Amou
         notes.append(WIDEST.format(grain.name, grain.plural))
     if any(window.known_last_year for window in windows) and grain.cycle > 1:
         notes.append(LAST_YEAR)
-    cards = (*(_card(window, amounts) for window in windows), last)
-    return Outlook(_answer(main_window(windows), amounts), cards, tuple(notes))
+    end, warning = grain.last_day(history.end), ""
+    days_old = (made_on - end).days if made_on else 0
+    is_old = days_old > grain.stale_days
+    if is_old:
+        warning = (
+            f"The data ends on {formats.day(end)}, {days_old} days before this forecast was made: "
+            "load newer data."
+        )
+    cards = (*(_card(window, amounts, is_old) for window in windows), last)
+    return Outlook(_answer(main_window(windows), amounts, is_old), warning, cards, tuple(notes))
 
 
-def _answer(window: WindowTotal, amounts: Amounts) -> str:
+def _answer(window: WindowTotal, amounts: Amounts, is_old: bool) -> str:
     amounts = amounts.of_one_precision([window.total, window.lower, window.upper])
     grain = window.grain
-    period = f"the next {grain.name if window.count == 1 else grain.counted(window.count)}"
     between = _bounds(window, amounts)
-    expected = f"Expect about {amounts(window.total)} in {period}" + (f", {between}." if between else ".")
+    of_periods = f"{amounts(window.total)} in the {_periods(window, is_old)}"
+    expected = f"{'The forecast is' if is_old else 'Expect'} about {of_periods}" + (
+        f", {between}." if between else "."
+    )
     if window.change is None:
         return expected
     if abs(window.change) < formats.NEGLIGIBLE:
@@ -164,7 +181,15 @@ def _answer(window: WindowTotal, amounts: Amounts) -> str:
     return f"{expected} That is {change} than {grain.preposition} the same {grain.plural} of last year."
 
 
-def _card(window: WindowTotal, amounts: Amounts) -> Card:
+def _periods(window: WindowTotal, is_old: bool) -> str:
+    """next 30 days, or of old data: 30 days from Thu 30 Apr 2026"""
+    grain = window.grain
+    if is_old:
+        return f"{grain.counted(window.count)} from {grain.label(grain.start(window.last, 1 - window.count))}"
+    return f"next {grain.name if window.count == 1 else grain.counted(window.count)}"
+
+
+def _card(window: WindowTotal, amounts: Amounts, is_old: bool) -> Card:
     amounts = amounts.of_one_precision([window.total, window.lower, window.upper, window.last_year])
     grain = window.grain
     if window.change is not None:
@@ -177,7 +202,7 @@ def _card(window: WindowTotal, amounts: Amounts) -> Card:
         known = f"{window.known_last_year} of {grain.counted(window.count)}"
         last_year = f"last year known {grain.preposition} {known}"
     return Card(
-        label=f"Next {grain.name if window.count == 1 else grain.counted(window.count)}",
+        label=_periods(window, is_old).replace("next", "Next"),
         value=amounts(window.total),
         detail=("to " if window.count > 1 else "") + grain.label(window.last),
         beside=tuple(line for line in (_bounds(window, amounts), last_year) if line),
@@ -188,5 +213,5 @@ def _bounds(window: WindowTotal, amounts: Amounts) -> str:
     """between $80,100 and $96,500; empty if the bounds are unknown"""
     if window.lower is None or window.upper is None:
         return ""
-    between = f"between {amounts(window.lower)} and {amounts(window.upper)}"
+    between = f"between {amounts.range(window.lower, window.upper)}"
     return f"at the widest {between}" if window.adds_bounds else between
