@@ -89,9 +89,13 @@ class Planned:
 def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
     by_hand = environment.publisher.published.warehouse.made_by_hand()
+    in_the_way = environment.publisher.irreplaceable()
     for planned in _planned_assets(environment, inputs):
-        kind = by_hand.get(planned.asset.rpartition("/")[2])
-        if kind and planned.verdict not in ("skip", "fail", "keep"):
+        name = planned.asset.rpartition("/")[2]
+        kind = by_hand.get(name)
+        if name in in_the_way:
+            planned = replace(planned, verdict="fail", reason=in_the_way[name])
+        elif kind and planned.verdict not in ("skip", "fail", "keep"):
             planned = replace(planned, reason=f"{planned.reason}; replaces a {kind} that no run has made")
         yield planned
 

@@ -49,9 +49,12 @@ def _models(parts: Environment) -> str:
     names |= {forecast.table for forecast in parts.forecasts}
     try:
         by_hand = parts.publisher.published.warehouse.made_by_hand()
+        in_the_way = parts.publisher.irreplaceable()
     except WarehouseError:
         # The finding on the warehouse says so.
-        by_hand = {}
+        by_hand = in_the_way = {}
+    if refused := [text for name, text in in_the_way.items() if name in names]:
+        raise WarehouseError(" ".join(refused))
     replaced = [f"{name} (a {kind})" for name, kind in sorted(by_hand.items()) if name in names]
     if not replaced:
         return "the project is sound"

@@ -19,6 +19,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.publishing.lease import Lease
 from serverless_assets.publishing.publisher import PartlyPublished, PendingAssets, Publisher, Storage
 from serverless_assets.publishing.releases import RELEASES_KEPT, Release
+from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_history import (
     carry_out_or_fail,
@@ -34,6 +35,7 @@ from serverless_assets.warehouse.bigquery_release import (
     adopt,
     carry_out,
     find_changes,
+    find_irreplaceable,
     prepare_datasets,
 )
 
@@ -78,6 +80,9 @@ class BigQueryPublisher(Publisher):
         prepare_datasets(self.warehouse)
         self._lease = Lease(self.warehouse, self.home, run_id, log, wait)
 
+    def irreplaceable(self) -> Mapping[str, str]:
+        return find_irreplaceable(self.warehouse)
+
     def check_turn(self) -> None:
         if self._lease:
             self._lease.check_lately()
@@ -90,6 +95,9 @@ class BigQueryPublisher(Publisher):
 
     def prepare(self, run_id: str, log: dg.DagsterLogManager) -> None:
         self.warehouse = self.warehouse.for_run(run_id)
+        in_the_way = [text for name, text in self.irreplaceable().items() if name in self.existing]
+        if in_the_way:
+            raise WarehouseError(" ".join(in_the_way))
         self.artifacts.prepare()
         adopted = adopt(self.warehouse)
         if adopted:

@@ -183,6 +183,10 @@ class Publisher(ABC):
         prepare_work_folder(layout)
         self._lock = RunLock(layout.work, run_id, log, wait)
 
+    def irreplaceable(self) -> Mapping[str, str]:
+        """A sentence on each relation that people read and that no run replaces, by name."""
+        return {}
+
     @abstractmethod
     def check_turn(self) -> None:
         """Raise a `UserError` if another run has taken this one's turn. Steps call it before they write."""
@@ -207,9 +211,9 @@ class Publisher(ABC):
         Of the assets that earlier runs did not finish, those that are not among the `existing` ones are
         dropped: no run can finish them any more.
         """
+        self.existing = {asset.rpartition("/")[2] for asset in existing}
         self.open(run_id, log)
         remove_leftovers(self.home)
-        self.existing = {asset.rpartition("/")[2] for asset in existing}
         self.pending_assets.replace((self.pending_assets.read() & set(existing)) | set(planned))
 
     def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:

@@ -26,7 +26,12 @@ def refuse_project(manifest: Mapping[str, Any], variables: Mapping[str, str]) ->
     Raises:
         ProjectRefused: with a sentence for each mistake.
     """
-    mistakes = [*_names(manifest), *_raw_tables(manifest), *_functions(manifest)]
+    mistakes = [
+        *_names(manifest),
+        *_raw_tables(manifest),
+        *_functions(manifest),
+        *_materialized_views(manifest),
+    ]
     if duckdb_file := variables.get("SERVERLESS_DUCKDB_PATH"):
         mistakes += _databases(manifest, Path(duckdb_file).stem)
     if mistakes:
@@ -97,6 +102,16 @@ def _functions(manifest: Mapping[str, Any]) -> Iterator[str]:
                 f"{_described(node)} calls the function {function['name']} "
                 f"({function['original_file_path']}), and runs do not create functions. "
                 "Write it as a macro, or create it in `on-run-start`."
+            )
+
+
+def _materialized_views(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Models that the warehouse keeps up to date by itself, over the tables that runs write to."""
+    for node in _models(manifest):
+        if node["config"].get("materialized") == "materialized_view":
+            yield (
+                f"{_described(node)} is a materialized_view, which would go on to show what runs write and "
+                "have not published. Make it a table or a view."
             )
 
 

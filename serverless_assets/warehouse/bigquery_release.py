@@ -6,8 +6,10 @@ atomic statement that reads no rows and is not charged for. docs/cloud.md says w
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
@@ -24,6 +26,12 @@ Built = Mapping[BigQueryWarehouse, Mapping[str, bigquery.Table]]
 # In the note of a published relation: a hash of the description that it was published with, which tells
 # whether somebody wrote another one.
 WORDS = "words"
+# What a run does not replace, as somebody made it for more than its rows: what it is, by BigQuery's type.
+IRREPLACEABLE = {
+    "MATERIALIZED_VIEW": "materialized view",
+    "EXTERNAL": "external table",
+    "SNAPSHOT": "snapshot table",
+}
 # Set once a work dataset has what an earlier version of this project kept beside what people read.
 COMPLETE = "Where runs build and test. A run that succeeded publishes from here: read the other dataset."
 
@@ -85,6 +93,22 @@ def find_changes(
             if sql.note_in(relation.description) and name not in built and name not in existing:
                 dropped.append(Change(read.qualified_name(name), [drop_statement(relation, read)]))
     return [*tables, *parents_first(views), *dropped]
+
+
+def find_irreplaceable(work: BigQueryWarehouse) -> Mapping[str, str]:
+    """Return a sentence on each published relation that a run does not replace, by name."""
+    sentences = {}
+    for there in work.with_custom_schemas():
+        read = there.published()
+        with read.jobs() as jobs, suppress(NotFound):
+            for item in jobs.client.list_tables(f"{read.project}.{read.dataset}", **jobs.call):
+                if kind := IRREPLACEABLE.get(item.table_type):
+                    name, quoted = read.qualified_name(item.table_id), read.quoted_name(item.table_id)
+                    sentences[item.table_id] = (
+                        f"{name} is a {kind}, in whose place no run publishes. Drop it "
+                        f"(`drop {kind} {quoted}`), or give the model another `alias`."
+                    )
+    return sentences
 
 
 def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str, str]:

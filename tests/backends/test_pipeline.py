@@ -311,6 +311,13 @@ def test_the_doctor_and_the_plan_name_what_a_run_replaces_that_no_run_has_made(c
         planned = {one.asset: one.reason for one in dry_run(pipeline.parts, RunInputs())}
         assert planned["stg_orders"].endswith("; replaces a table that no run has made")
         assert "no run has made" not in planned["stg_customers"]
+        names = map(published.quoted_name, ("stg_supplies", "a_table_of_yours"))
+        published.query("create snapshot table {} clone {}".format(*names))
+        (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")
+        assert "moved_in.stg_supplies is a snapshot table, in whose place no run publishes" in models.result
+        assert not models.is_well
+        (supplies,) = (one for one in dry_run(pipeline.parts, RunInputs()) if one.asset == "stg_supplies")
+        assert (supplies.verdict, supplies.reason) == ("fail", models.result)
 
 
 def test_the_doctor_names_what_is_wrong_and_goes_on(cloud, tmp_path):

@@ -268,6 +268,27 @@ def test_a_model_that_was_deleted_and_dropped_is_no_longer_read(shop: Shop) -> N
     assert shop.publisher.published.warehouse.tables() == {"raw_orders", "some_orders", RELEASES}
 
 
+def test_a_run_is_refused_before_it_begins_if_what_people_read_is_not_to_be_replaced(shop: Shop) -> None:
+    published = shop.publisher.published.warehouse
+    assert isinstance(published, BigQueryWarehouse)
+    published.prepare()
+    published.query(f"create table {published.quoted_name('yours')} as select 7 as amount")
+    for name in ("raw_items", "yours_as_it_was"):
+        quoted = published.quoted_name(name)
+        published.query(f"create snapshot table {quoted} clone {published.quoted_name('yours')}")
+    with pytest.raises(
+        WarehouseError, match=r"raw_items is a snapshot table, .* \(`drop snapshot table `.*"
+    ) as told:
+        shop.run(1)
+    assert "yours" not in str(told.value)
+    shop.publisher.close()
+    assert shop.publisher.warehouse.tables() == set()
+    assert shop.publisher.pending_assets.read() == set()
+    published.drop_relation("raw_items")
+    assert shop.run(1)
+    assert shop.read() == release_of(1)
+
+
 def test_a_dataset_with_relations_of_other_kinds_is_taken_over(shop: Shop) -> None:
     published = shop.publisher.published.warehouse
     assert isinstance(published, BigQueryWarehouse)

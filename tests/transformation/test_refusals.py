@@ -29,6 +29,7 @@ def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
         "models/my_model.sql": TABLE,
         "models/tests.yml": json.dumps(tests, ensure_ascii=False),
         "models/elsewhere.sql": "{{ config(database='other') }} select 1 as id",
+        "models/summed.sql": "{{ config(materialized='materialized_view') }} select 1 as id",
         "models/raw.yml": BASE["models/raw.yml"].replace("meta: {", "meta: {key: [id], "),
         "models/RAW.sql": "{{ config(alias='RAW_orders', materialized='table') }} select 1 as id",
     }
@@ -42,10 +43,12 @@ def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
         "Rename one of them; `alias` keeps the name of its table.",
         "models/raw.yml: the raw table raw_orders has the name of the model RAW (models/RAW.sql). "
         "Rename the latter, or remove the `key` of the source, if something else loads it.",
+        "models/summed.sql: the model summed is a materialized_view, which would go on to show what runs "
+        "write and have not published. Make it a table or a view.",
         "models/tests.yml: the test größe-unique has a name that Dagster does not take for a check: write "
         "it with letters of ASCII, digits and `_`.",
     ]
-    for name in ("größe.sql", "my-model.sql", "elsewhere.sql", "RAW.sql", "tests.yml"):
+    for name in ("größe.sql", "my-model.sql", "elsewhere.sql", "RAW.sql", "summed.sql", "tests.yml"):
         (team.directory / "models" / name).unlink()
     assert team.project.manifest().exists()
 
