@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from types import SimpleNamespace
+from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -23,6 +23,20 @@ NOT_DOWNLOADED = "unchanged at the source: not downloaded"
 NOT_LOADED = "unchanged content: not loaded"
 FIRST = "loaded from the source: first load"
 DATES = {f"2026-{month}-01" for month in ("09", "10", "11")}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What ingestion uses of the publisher of a run that has its turn."""
+
+    warehouse: DuckDBWarehouse
+
+    @property
+    def home(self) -> Path:
+        return self.warehouse.path.parent
+
+    def check_turn(self) -> None:
+        pass
 
 
 @dataclass
@@ -46,7 +60,7 @@ class Ingestion:
             resources={
                 "run_inputs": inputs or RunInputs(),
                 "source": self.source,
-                "publisher": SimpleNamespace(warehouse=self.warehouse, home=self.warehouse.path.parent),
+                "publisher": Target(self.warehouse),
             },
             instance=self.instance,
             tags=tags if months else {},

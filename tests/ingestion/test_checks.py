@@ -24,6 +24,7 @@ from serverless_assets.ingestion.checks import (
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from tests.ingestion.loads import Target
 from tests.ingestion.shop import Shop, order, shop
 from tests.raw_tables import RAW_ORDERS, TABLES
 
@@ -205,10 +206,6 @@ class World:
         self.assets = ingestion_assets(TABLES, datetime(2026, 9, 1).date(), "dwh")
 
     def run(self, inputs: RunInputs | None = None, selection=None) -> dict[str, dg.AssetCheckEvaluation]:
-        class Publisher:
-            warehouse = self.warehouse
-            home = self.warehouse.path.parent
-
         result = dg.materialize(
             [self.assets],
             instance=self.instance,
@@ -216,7 +213,7 @@ class World:
             resources={
                 "run_inputs": inputs or RunInputs(),
                 "source": HttpSource(self.shop.url),
-                "publisher": Publisher(),
+                "publisher": Target(self.warehouse),
             },
         )
         return {found.check_name: found for found in result.get_asset_check_evaluations()}
