@@ -65,6 +65,9 @@ def with_tests(
 
 def _with_tests(decision: BuildDecision, tests: Sequence[DataTest], built: Set[str]) -> BuildDecision:
     """Add its tests to a decision; to its reason those that run though what they read is not built."""
+    if not decision.build and decision.state.dirty_reason and not any(test.is_due for test in tests):
+        # The test that failed is gone.
+        decision = replace(decision, state=replace(decision.state, dirty_reason=""), is_renewed=True)
     due = sorted(test.name for test in tests if test.is_due and not built & test.versions.keys())
     if not due or decision.build:
         return replace(decision, tests=tests)

@@ -128,7 +128,7 @@ class Results:
         """What to keep with each relation that was built or tested, by name. `finished`: dbt came to its end.
 
         A model that was built, and whose tests failed, or did not run because the build was stopped, is
-        marked as dirty. The tests of a reused one that failed run again in the next run.
+        marked as dirty, and built again. So is a reused one, but its version stays: its tests run again.
         """
         decisions = [*decisions]
         versions = {decision.node.name: decision.state.version for decision in decisions}
@@ -198,9 +198,23 @@ class Results:
         statuses = {test.name: self.statuses[test.id] for test in decision.tests if test.id in self.statuses}
         warnings = {*decision.state.warnings} - statuses.keys()
         warnings |= {name for name, status in statuses.items() if status == "warn"}
+        own = {*self._tests[decision.node.id]}
+        failed = [
+            test.name
+            for test in decision.tests
+            if self._is_failed(test.id) and (test.id in own or not self._is_check(test.id))
+        ]
+        dirty_reason = f"last tests failed: {', '.join(sorted(failed))}" if failed else ""
+        if any(test.is_due and test.id not in self.statuses for test in decision.tests):
+            dirty_reason = dirty_reason or decision.state.dirty_reason
         passed = [
             test.key(versions)
             for test in decision.tests
             if not test.is_due or self.statuses.get(test.id) in ("pass", "warn")
         ]
-        return replace(decision.state, warnings=sorted(warnings), tests=sorted(filter(None, passed)))
+        return replace(
+            decision.state,
+            warnings=sorted(warnings),
+            tests=sorted(filter(None, passed)),
+            dirty_reason=dirty_reason,
+        )

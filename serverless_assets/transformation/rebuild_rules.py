@@ -130,6 +130,7 @@ def decide_builds(
                     warnings=previous.warnings,
                     rows=previous.rows,
                     tests=previous.tests,
+                    dirty_reason=previous.dirty_reason,
                 )
             expected[node.name] = kept
             decisions.append(
@@ -178,7 +179,7 @@ def reason_to_build(
         return "forced: rebuild all"
     if previous is None:
         return "relation missing" if is_known else "new"
-    if previous.dirty_reason:
+    if previous.dirty_reason and not previous.version:
         return previous.dirty_reason
     if not previous.version:
         return "relation replaced: it is not known what it was built from"

@@ -30,9 +30,10 @@ class State:
 
     `version` is empty if that is not known. `inputs` is that of the code and the parents that a model with a
     state of its own was last run with. `months` maps the first day of each month to the version of its rows,
-    if it has months. `dirty_reason` says why the relation cannot be relied on; `warnings` names the tests
-    that warned of it. `tests` are the keys of its data tests that passed or warned (`DataTest.key`). `rows`
-    is the number of rows, None if they were not counted, as those of a view.
+    if it has months. `dirty_reason` says why the relation cannot be relied on; with a `version`, a test of
+    it failed since it was built, and it is not built again for that. `warnings` names the tests that warned
+    of it. `tests` are the keys of its data tests that passed or warned (`DataTest.key`). `rows` is the
+    number of rows, None if they were not counted, as those of a view.
 
     `parents` maps what it reads to the versions that that had, and `read` to the versions of the columns
     that it reads. `columns` maps each of its own columns, in order, to the version of the values, and to

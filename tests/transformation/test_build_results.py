@@ -96,6 +96,8 @@ def test_a_test_that_failed_is_not_kept_with_a_reused_model():
     found = states(statuses, decisions)
     assert found["orders"].dirty_reason == "last tests failed: agree"
     assert found["cities"].tests == [tests[0].key({})]
+    # It is not relied on until the test passes, and not built again for that.
+    assert (found["cities"].version, found["cities"].dirty_reason) == ("v2", "last tests failed: agree")
 
 
 def test_a_reused_model_is_left_alone_otherwise():

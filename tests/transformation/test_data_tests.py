@@ -46,15 +46,23 @@ def test_a_new_or_edited_test_runs_without_its_model_and_fails_it(team: Team):
     assert team.run()["orders"]["reason"] == "unchanged"
     assert checks(team) == {"unique_orders_id": (True, "reused"), "not_null_orders_id": (True, "reused")}
 
+    # One that failed and is gone leaves nothing behind.
+    team.write(columns_tested("id", "unique", "{accepted_values: {arguments: {values: [7]}}}")).run()
+    assert team.warehouse.read_state("orders")["dirty_reason"]
+    assert team.write(columns_tested("id", "unique")).run()["orders"]["reason"] == "unchanged"
+    assert "dirty_reason" not in team.warehouse.read_state("orders")
+
     few = "accepted_values: {name: few, arguments: {values: [1, 2], quote: false}}"
     for _ in range(2):
         outcomes = team.write(columns_tested("id", "unique", f"{{{few}}}")).run()
         assert (outcomes["orders"]["status"], outcomes["orders"]["reason"]) == ("failed", "tests failed: few")
     assert checks(team) == {"unique_orders_id": (True, "reused"), "few": (False, "run")}
+    assert team.warehouse.read_state("orders")["dirty_reason"] == "last tests failed: few"
     team.write(columns_tested("id", "unique", f"{{{few.replace('2]', '2, 3]')}}}"))
     assert team.run()["orders"]["status"] == "reused"
     assert team.run()["orders"]["reason"] == "unchanged"
-    assert team.warehouse.read_state("orders")["built_by"] == built
+    state = State.from_json(team.warehouse.read_state("orders"))
+    assert (state.built_by, state.dirty_reason) == (built, "")
 
 
 def test_a_test_of_a_model_and_another_runs_when_the_other_is_built(team: Team, tmp_path):
@@ -100,4 +108,4 @@ def test_tests_of_sources_and_ephemeral_models_run_when_what_they_read_changed(t
     )
     outcomes = team.run()
     assert (outcomes["orders"]["status"], outcomes["orders"]["reason"]) == ("failed", "tests failed: few")
-    assert not State.from_json(team.warehouse.read_state("orders")).dirty_reason
+    assert team.warehouse.read_state("orders")["version"]
