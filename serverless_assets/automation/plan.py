@@ -42,7 +42,7 @@ from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipFore
 from serverless_assets.transformation.asset_keys import asset_names
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
 from serverless_assets.transformation.left_out import models_left_out
-from serverless_assets.transformation.manifest import deleted_text, find_deleted, known_models
+from serverless_assets.transformation.manifest import deleted_text, find_deleted, is_model, known_models
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State, UnfinishedError, read_states
@@ -90,6 +90,8 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Plan
     """Asset after asset, in the order of a run."""
     by_hand = environment.publisher.published.warehouse.made_by_hand()
     in_the_way = environment.publisher.irreplaceable()
+    models = filter(is_model, environment.manifest["nodes"].values())
+    changes = environment.publisher.layout_changes(models)
     for planned in _planned_assets(environment, inputs):
         name = planned.asset.rpartition("/")[2]
         kind = by_hand.get(name)
@@ -97,6 +99,8 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Plan
             planned = replace(planned, verdict="fail", reason=in_the_way[name])
         elif kind and planned.verdict not in ("skip", "fail", "keep"):
             planned = replace(planned, reason=f"{planned.reason}; replaces a {kind} that no run has made")
+        elif name in changes and planned.verdict != "skip":
+            planned = replace(planned, reason=f"{planned.reason}; {changes[name]}: replaced")
         yield planned
 
 

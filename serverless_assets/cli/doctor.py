@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from serverless_assets.environments import Environment
 from serverless_assets.errors import error_sentence
+from serverless_assets.transformation.manifest import is_model
 from serverless_assets.warehouse import WarehouseError
 
 
@@ -43,25 +44,25 @@ def examine(parts: Environment) -> Iterator[Finding]:
 
 def _models(parts: Environment) -> str:
     """Say that the project is sound, and which relations a run replaces that are not its own work."""
-    nodes = parts.manifest["nodes"].values()
-    names = {node["alias"] for node in nodes if node["resource_type"] == "model"}
+    models = [*filter(is_model, parts.manifest["nodes"].values())]
+    names = {node["alias"] for node in models}
     names |= {table.name for table in parts.raw_tables}
     names |= {forecast.table for forecast in parts.forecasts}
     try:
         by_hand = parts.publisher.published.warehouse.made_by_hand()
         in_the_way = parts.publisher.irreplaceable()
+        changes = parts.publisher.layout_changes(models)
     except WarehouseError:
         # The finding on the warehouse says so.
-        by_hand = in_the_way = {}
+        by_hand = in_the_way = changes = {}
     if refused := [text for name, text in in_the_way.items() if name in names]:
         raise WarehouseError(" ".join(refused))
-    replaced = [f"{name} (a {kind})" for name, kind in sorted(by_hand.items()) if name in names]
-    if not replaced:
-        return "the project is sound"
-    return (
-        "the project is sound. The next run that succeeds replaces what no run has made: "
-        f"{', '.join(replaced)}"
-    )
+    sentences = ["the project is sound"]
+    if replaced := [f"{name} (a {kind})" for name, kind in sorted(by_hand.items()) if name in names]:
+        sentences.append(f"The next run that succeeds replaces what no run has made: {', '.join(replaced)}")
+    if changed := [f"{name} {clause}" for name, clause in sorted(changes.items()) if name not in by_hand]:
+        sentences.append(f"It replaces what is laid out otherwise: {', '.join(changed)}")
+    return ". ".join(sentences)
 
 
 def _finding(part: str, uses: str, check: Callable[[], str]) -> Finding:

@@ -5,7 +5,7 @@ the burst, people may read tables of two releases. Each table by itself is alway
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from serverless_assets.warehouse.bigquery_release import (
     carry_out,
     find_changes,
     find_irreplaceable,
+    find_layout_changes,
     prepare_datasets,
 )
 
@@ -82,6 +83,10 @@ class BigQueryPublisher(Publisher):
 
     def irreplaceable(self) -> Mapping[str, str]:
         return find_irreplaceable(self.warehouse)
+
+    def layout_changes(self, models: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
+        here = [model for model in models if model["schema"] == self.warehouse.dataset]
+        return find_layout_changes(self.warehouse.published().relations(), here)
 
     def check_turn(self) -> None:
         if self._lease:

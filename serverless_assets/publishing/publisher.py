@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -185,6 +186,10 @@ class Publisher(ABC):
 
     def irreplaceable(self) -> Mapping[str, str]:
         """A sentence on each relation that people read and that no run replaces, by name."""
+        return {}
+
+    def layout_changes(self, models: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
+        """In a clause, by name, what changes of a published relation beside its rows, by the manifest."""
         return {}
 
     @abstractmethod

@@ -4,10 +4,11 @@ A table is replaced by a clone of the built one and a view by its query over wha
 atomic statement that reads no rows and is not charged for. docs/cloud.md says what a replacement keeps.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
@@ -109,6 +110,41 @@ def find_irreplaceable(work: BigQueryWarehouse) -> Mapping[str, str]:
                         f"(`drop {kind} {quoted}`), or give the model another `alias`."
                     )
     return sentences
+
+
+def find_layout_changes(
+    live: Mapping[str, bigquery.Table], models: Iterable[Mapping[str, Any]]
+) -> Mapping[str, str]:
+    """Return in a clause, by name, how published relations change that BigQuery drops to replace them.
+
+    Args:
+        live: what people read of the models.
+        models: their entries in the manifest.
+    """
+    changes = {}
+    for model in models:
+        relation, config = live.get(model["alias"]), model["config"]
+        if relation is None:
+            continue
+        then = "view" if config.get("materialized") == "view" else "table"
+        now = "view" if relation.table_type == "VIEW" else "table"
+        if now != then:
+            changes[model["alias"]] = f"is a {now}, becomes a {then}"
+        elif then == "table" and _configured_layout(config) != layout_of(relation):
+            changes[model["alias"]] = "is partitioned or clustered otherwise"
+    return changes
+
+
+def _configured_layout(config: Mapping[str, Any]) -> tuple[object, ...]:
+    """What `layout_of` says of a table that dbt builds with this config."""
+    by, clustered = config.get("partition_by") or {}, config.get("cluster_by") or None
+    clustering = [clustered] if isinstance(clustered, str) else clustered
+    if bounds := by.get("range"):
+        interval = bigquery.PartitionRange(*(bounds[name] for name in ("start", "end", "interval")))
+        return (None, bigquery.RangePartitioning(field=by["field"], range_=interval), clustering)
+    field = None if by.get("time_ingestion_partitioning") else by.get("field")
+    by_time = (str(by.get("granularity", "day")).upper(), field) if by else None
+    return (by_time, None, clustering)
 
 
 def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str, str]:

@@ -178,7 +178,7 @@ def test_a_plan_says_what_each_model_would_read(on_gcp):
     """The emulator says 0 bytes of anything: that BigQuery is asked, and answers, is what is seen here."""
     choices = RunInputs(rebuild="all", ingestion=Reuse()).checked()
     found = {one.asset: one.reason for one in dry_run(on_gcp.parts, choices)}
-    for model in ("orders", "customers", "daily_revenue"):
+    for model in ("orders", "avg_order_value", "daily_revenue"):
         assert re.fullmatch(r"forced: rebuild all; bills [\d,]+ bytes, about \$0\.\d{6}", found[model])
     assert found["stg_orders"] == "forced: rebuild all"
 
@@ -311,6 +311,21 @@ def test_the_doctor_and_the_plan_name_what_a_run_replaces_that_no_run_has_made(c
         planned = {one.asset: one.reason for one in dry_run(pipeline.parts, RunInputs())}
         assert planned["stg_orders"].endswith("; replaces a table that no run has made")
         assert "no run has made" not in planned["stg_customers"]
+        # As a run leaves them of a project that says otherwise.
+        for name in ("orders", "avg_order_value", "daily_revenue"):
+            quoted = published.quoted_name(name)
+            kind = "view" if name == "orders" else "table"
+            published.query(f"create {kind} {quoted} as select date '2026-01-01' as ds")
+            published.write_states({name: {"version": "1"}})
+        (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")
+        assert models.result.endswith(
+            "It replaces what is laid out otherwise: daily_revenue is partitioned or clustered otherwise, "
+            "orders is a view, becomes a table"
+        )
+        planned = {one.asset: one.reason for one in dry_run(pipeline.parts, RunInputs())}
+        assert planned["orders"].endswith("; is a view, becomes a table: replaced")
+        assert planned["daily_revenue"].endswith("; is partitioned or clustered otherwise: replaced")
+        assert not planned["avg_order_value"].endswith("replaced")
         names = map(published.quoted_name, ("stg_supplies", "a_table_of_yours"))
         published.query("create snapshot table {} clone {}".format(*names))
         (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")

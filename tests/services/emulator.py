@@ -3,6 +3,7 @@
 - `create or replace table ... clone` replaces a table that there is, in one step, and takes options.
 - The options `description` and `labels` of a view, of a clone and of `alter table` are kept.
 - `tables.get` tells the query of a view, and `tables.delete` deletes one.
+- `tables.get` tells the partitioning and clustering of a table that a statement created.
 - `tables.get` and `tables.list` say that a clone is a table; only INFORMATION_SCHEMA says CLONE.
 - `tables.patch` with the header `If-Match` changes a table of that version, or none.
 """
@@ -16,6 +17,7 @@ from typing import Any
 from bqemulator import cli
 from bqemulator.api.routes import tables as routes
 from bqemulator.catalog import ddl_sync
+from bqemulator.catalog.models import Clustering, TimePartitioning
 from bqemulator.domain.errors import ResourceRef, resource_not_found
 from bqemulator.jobs import executor
 from bqemulator.storage.sql_identifiers import quoted_table_ref
@@ -97,10 +99,29 @@ def sync_view_with_options(bq_sql: str, project_id: str, ctx: Any) -> None:
 run_body = executor._run_query_body
 
 
+def layout_in(bq_sql: str) -> tuple[list[str], dict[str, Any]] | None:
+    """The table that a statement creates, and how it is partitioned and clustered."""
+    head = re.split(r"\boptions\s*\(|\bas\s*\(|\bas\s+(?:select|with)\b", bq_sql, maxsplit=1, flags=re.I)[0]
+    match = re.search(r"\bcreate\s+(?:or\s+replace\s+)?table\s+(?P<table>[^\s(]+)", head, re.I)
+    if match is None:
+        return None
+    by = re.search(r"\bpartition by (?:\w+_trunc\()?`?(?P<field>\w+)`?(?:,\s*(?P<unit>\w+)\))?", head, re.I)
+    clustered = re.search(r"\bcluster by (?P<fields>`?\w+`?(?:\s*,\s*`?\w+`?)*)", head, re.I)
+    fields = re.findall(r"\w+", clustered["fields"]) if clustered else []
+    return match["table"].replace("`", "").split("."), {
+        "time_partitioning": by and TimePartitioning(type=(by["unit"] or "day").upper(), field=by["field"]),
+        "clustering": Clustering(fields=tuple(fields)) if fields else None,
+    }
+
+
 async def run_or_alter(*, project_id: str, bq_sql: str, ctx: Any, **rest: Any) -> Any:
     match = ALTER.match(bq_sql)
     if match is None:
-        return await run_body(project_id=project_id, bq_sql=bq_sql, ctx=ctx, **rest)
+        answer = await run_body(project_id=project_id, bq_sql=bq_sql, ctx=ctx, **rest)
+        created = layout_in(bq_sql)
+        if created and len(created[0]) == 3 and (meta := ctx.catalog.get_table(*created[0])):
+            ctx.catalog.update_table(replace_fields(meta, **created[1]))
+        return answer
     meta = ctx.catalog.get_table(*match["table"].replace("`", "").split("."))
     ctx.catalog.update_table(replace_fields(meta, **options_in(match["options"])))
     return executor._EMPTY_ARROW
