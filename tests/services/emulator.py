@@ -6,11 +6,13 @@
 - `tables.get` tells the partitioning and clustering of a table that a statement created.
 - `tables.get` and `tables.list` say that a clone is a table; only INFORMATION_SCHEMA says CLONE.
 - `tables.patch` with the header `If-Match` changes a table of that version, or none.
+- A query gets its own rows while another statement runs, which shares its connection.
 """
 
 import ast
 import json
 import re
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from bqemulator.catalog import ddl_sync
 from bqemulator.catalog.models import Clustering, TimePartitioning
 from bqemulator.domain.errors import ResourceRef, resource_not_found
 from bqemulator.jobs import executor
+from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.storage.sql_identifiers import quoted_table_ref
 from bqemulator.versioning import clone, ddl
 from fastapi import Request
@@ -78,6 +81,21 @@ async def create_or_replace(self: Any, *names: str) -> Any:
         meta = replace_fields(meta, **options)
         catalog.update_table(meta)
     return meta
+
+
+execute, fetch_arrow = DuckDBEngine.execute, DuckDBEngine.fetch_arrow
+# A query executes and then fetches, in a thread of its own.
+connection_lock = threading.RLock()
+
+
+def execute_alone(self: Any, *statement: Any) -> Any:
+    with connection_lock:
+        return execute(self, *statement)
+
+
+def fetch_alone(self: Any, *statement: Any) -> Any:
+    with connection_lock:
+        return fetch_arrow(self, *statement)
 
 
 def replace_fields(meta: Any, **fields: Any) -> Any:
@@ -182,6 +200,7 @@ for route in list(routes.router.routes):
             path = route.path.removeprefix(routes.router.prefix)
             routes.router.add_api_route(path, after, methods=[method], response_model=None)
 
+DuckDBEngine.execute, DuckDBEngine.fetch_arrow = execute_alone, fetch_alone
 ddl.VersioningDDLRouter.parse = parse_with_options
 clone.CloneManager.create = create_or_replace
 executor.sync_created_view = sync_view_with_options
