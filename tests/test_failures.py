@@ -94,10 +94,17 @@ def test_pauses_grow_and_differ_from_run_to_run(attempts_before, shortest, longe
             "The disk is full: No space left on device. Free space there",
         ),
         (OSError(28, "No space left on device", "/data/x"), "The disk is full at /data/x: No space left"),
+        # DuckDB's has the query below, and carets below that.
+        (
+            ValueError(
+                'Binder Error: no column "region"\nCandidates: "regions"\n\nLINE 1: select region\n   ^^'
+            ),
+            'Binder Error: no column "region" Candidates: "regions"',
+        ),
         (sqlite3.OperationalError("disk I/O error"), "Dagster's history cannot be read or written: the disk"),
     ],
 )
-def test_what_the_machine_refused_is_said_in_a_sentence_also_of_a_step(error, sentence):
+def test_an_error_of_several_lines_or_of_the_machine_is_said_in_a_sentence_also_of_a_step(error, sentence):
     with dg.instance_for_test() as instance:
         result = Step(error).run(instance)
         [failed] = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)

@@ -111,7 +111,8 @@ def first_error(instance: dg.DagsterInstance, run_id: str) -> str:
             return without_class(failure_in_words(entry.dagster_event))
     for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE):
         event = entry.dagster_event
-        if event and event.job_failure_data.error:
+        # A run whose process was killed is marked as failed by another, with a message alone.
+        if event and event.event_specific_data and event.job_failure_data.error:
             return run_failure_sentence(event.job_failure_data.error)
         if event and event.message:
             return event.message

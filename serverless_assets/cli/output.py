@@ -248,8 +248,7 @@ def summary_text(
         if horizon:
             of_asset = f" ({asset})" if len(horizons) > 1 else ""
             lines.append(f"  Forecast  {counted(horizon, forecasts[asset])} ahead{of_asset}")
-    if document["report"]:
-        lines.append(f"  Report    {document['report']}")
+    lines += [f"  Report    {outcome['path']}" for outcome in assets.values() if outcome["path"]]
     if document["warehouse"]:
         lines.append(f"  Warehouse {document['warehouse']}")
     lines += ["", f"Next: {_next_step(document)}"]

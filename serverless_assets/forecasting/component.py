@@ -125,13 +125,21 @@ def _mistakes_in_words() -> Iterator[None]:
             # `loc` has the attribute, the file and the line. That text is none, either, is no news: Dagster
             # takes text in place of any value.
             mistakes = [
-                f"{mistake['loc'][0]}: {_in_words(mistake)}"
+                f"{_place(mistake)}: {_in_words(mistake)}"
                 for mistake in cause.errors()
-                if ".str at " not in str(mistake["loc"][0])
+                if ".str at " not in _place(mistake)
             ]
             raise SettingsError("\n".join(mistakes)) from None
         # Of a Python file: its traceback says where.
         raise cause from None
+
+
+def _place(mistake: Mapping[str, Any]) -> str:
+    """The attribute, its file and line; of attributes that do not go together, the forecast."""
+    if mistake["loc"]:
+        return str(mistake["loc"][0])
+    name = mistake["input"].get("name") if isinstance(mistake["input"], dict) else None
+    return f"The forecast {name}" if name else "A forecast"
 
 
 def _in_words(mistake: Mapping[str, Any]) -> str:
@@ -141,4 +149,5 @@ def _in_words(mistake: Mapping[str, Any]) -> str:
         return "it is missing."
     if expected := PATTERNS_IN_WORDS.get(mistake.get("ctx", {}).get("pattern")):
         return f"expected {expected}; it is {mistake['input']!r}."
-    return f"{mistake['msg'].removeprefix('Value error, ')}; it is {mistake['input']!r}."
+    message = mistake["msg"].removeprefix("Value error, ")
+    return f"{message}; it is {mistake['input']!r}." if mistake["loc"] else f"{message.rstrip('.')}."

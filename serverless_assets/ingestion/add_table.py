@@ -4,6 +4,7 @@ A sample is a parquet file, or the first answer of a REST API.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,12 @@ def add_table(
         raise AddTableError(
             f"{without_credentials(url)!r} is not an http or https address, such as "
             "https://example.com/data/raw_visits.parquet or https://api.example.com/v1/visits."
+        )
+    if token and token not in os.environ:
+        # Not repeated: it may be the token itself.
+        raise AddTableError(
+            "--token is the name of an environment variable that has the bearer token, and none of the name "
+            "that was given is set."
         )
     is_file = urlsplit(url).path.endswith(".parquet")
     if is_file:
@@ -300,7 +307,14 @@ from final
 
 def _model_yml(model: str, table: str, sample: Sample) -> str:
     tests = "[unique, not_null]" if len(sample.key) == 1 else "[not_null]"
-    lines = ["models:", f"  - name: {model}", f"    description: The rows of {table}.", "    columns:"]
+    lines = ["models:", f"  - name: {model}", f"    description: The rows of {table}."]
+    if sample.event_time:
+        lines += [
+            "    config:",
+            "      # The rows of a month come from those of that month: what reads it may be built by month.",
+            "      meta: {follows_months: true}",
+        ]
+    lines.append("    columns:")
     for name in sample.columns:
         lines += [f"      - name: {_yaml(name)}", '        description: ""']
         if name in sample.key:

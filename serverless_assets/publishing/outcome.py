@@ -201,5 +201,10 @@ def _in_words(error: SerializableErrorInfo) -> str:
     if error.cls_name == dg.RetryRequested.__name__ and error.cause:
         # Raised about the failure that a person is told of.
         return error.cause.message.partition(": ")[2].strip()
-    last_line = (error.cause or error).message.strip().splitlines()[-1]
+    message = (error.cause or error).message.strip()
+    sentence, query, _ = message.partition("\nLINE ")
+    if query:
+        # DuckDB shows below its sentence where in the query that is.
+        return without_class(" ".join(sentence.split()))
+    last_line = message.splitlines()[-1]
     return machine_sentence(last_line) or last_line

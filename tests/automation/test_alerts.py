@@ -172,5 +172,13 @@ def test_the_first_error_of_a_run_is_its_sentence(instance, asset, resource, wor
     assert first_error(instance, result.run_id) == words
 
 
+def test_a_run_whose_process_was_killed_has_the_sentence_of_who_found_it(instance):
+    run = instance.create_run_for_job(
+        dg.define_asset_job("one").resolve(asset_graph=dg.Definitions(assets=[told]).resolve_asset_graph())
+    )
+    instance.report_run_failed(run, "Its process was killed.")
+    assert first_error(instance, run.run_id) == "Its process was killed."
+
+
 def test_a_run_that_left_no_reason_is_said_to_have_left_none(instance):
     assert first_error(instance, "0" * 32) == UNKNOWN

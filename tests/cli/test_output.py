@@ -19,7 +19,7 @@ def document(**outcomes):
         "warehouse": None,
         "totals": {status: statuses.count(status) for status in ("built", "reused", "failed", "skipped")},
         "assets": {
-            name: {"status": status, "reason": reason, "rows": None}
+            name: {"status": status, "reason": reason, "rows": None, "path": None}
             for name, (status, reason) in outcomes.items()
         },
     }
@@ -52,6 +52,17 @@ def test_the_rows_of_raw_tables_are_listed_whatever_their_names():
     for outcome in document_of_run["assets"].values():
         outcome["rows"] = 1200
     assert "  Tables    visits 1,200\n" in summary_text(document_of_run, raw_tables={"visits"})
+
+
+def test_the_report_of_every_forecast_is_named():
+    document_of_run = document(guests_report=("built", "new"), spend_report=("reused", "unchanged"))
+    for name, outcome in document_of_run["assets"].items():
+        outcome["path"] = f"/home/{name}.html"
+    lines = summary_text(document_of_run).splitlines()
+    assert [line for line in lines if "Report" in line] == [
+        "  Report    /home/guests_report.html",
+        "  Report    /home/spend_report.html",
+    ]
 
 
 def test_a_run_that_is_refused_as_a_whole_is_told_in_one_line():

@@ -134,6 +134,8 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
     )
     assert "valid integer; it is [2]." in horizon
     assert re.match(rf"attributes\.sing at {file}:\d+: there is no such attribute\.$", sing)
+    [together] = refused({**GUESTS, "grain": "month", "country": "DE"})
+    assert together == "The forecast guests: a month has no holidays of its own: leave out country."
     [unknown] = refused({}, "serverless_assets.Forecst")
     assert unknown.startswith("A `type` or file in team/defs cannot be read: ")
     assert "no attribute `Forecst`" in unknown
