@@ -248,6 +248,9 @@ def summary_text(
         if horizon:
             of_asset = f" ({asset})" if len(horizons) > 1 else ""
             lines.append(f"  Forecast  {counted(horizon, forecasts[asset])} ahead{of_asset}")
+    warnings = [name for outcome in assets.values() for name in outcome["warnings"]]
+    if warnings:
+        lines.append(f"  Warnings  {name_some(warnings, NAMES_IN_A_LINE)}; `serverless ui` shows each")
     lines += [f"  Report    {outcome['path']}" for outcome in assets.values() if outcome["path"]]
     if document["warehouse"]:
         lines.append(f"  Warehouse {document['warehouse']}")

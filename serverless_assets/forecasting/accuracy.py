@@ -170,7 +170,7 @@ def decide_accuracy(
     elif state is None:
         reason = "first scores"
     else:
-        reason = None if state.get(ACCURACY_KEY) == key else "forecasts or days have come"
+        reason = None if state.get(ACCURACY_KEY) == key else "new forecasts or days to score"
     return names, key, reason
 
 

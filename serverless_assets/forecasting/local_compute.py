@@ -22,6 +22,7 @@ from typing import IO
 
 import psutil
 
+from modal_forecast.report.formats import counted
 from modal_forecast.resources import child_pids, lists_children
 from serverless_assets.forecasting.compute import (
     Answered,
@@ -68,7 +69,7 @@ class LocalCompute:
     def run(self, request: bytes, size: Size, log: Log, calls: Calls) -> Answered:
         started = time.monotonic()
         cores = available_cores(size.cpu)
-        log(f"Starting a worker with {len(cores)} core(s) and {size.memory} MiB.")
+        log(f"Starting a worker on {counted(len(cores), 'core')} with {size.memory} MiB.")
         process = subprocess.Popen(
             self.worker,
             stdin=subprocess.PIPE,

@@ -155,7 +155,7 @@ def decide_part_accuracy(
     elif state is None:
         reason = f"first scores of {plural(parts.noun)}"
     else:
-        reason = None if state.get(ACCURACY_KEY) == key else "forecasts or days have come"
+        reason = None if state.get(ACCURACY_KEY) == key else "new forecasts or days to score"
     return PartAccuracyDecision(names, actual, key, reason)
 
 

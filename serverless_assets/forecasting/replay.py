@@ -63,7 +63,7 @@ def compare_answer(record: Record, answer: ForecastAnswer) -> ReplayResult:
     """Compare an answer to the record's request with the recorded forecast."""
     recorded, replayed = ForecastAnswer(record.rows).forecast, answer.forecast
     if forecast_hash(replayed) == record.facts[FORECAST_HASH]:
-        return ReplayResult(True, f"Reproduced: all {recorded.num_rows} days identical.")
+        return ReplayResult(True, f"Reproduced: all {recorded.num_rows} rows identical.")
     versions_then = record.facts.get("versions") or {}
     versions_now = answer.diagnostics.get("versions") or {}
     changes = [

@@ -22,7 +22,7 @@ class AssetOutcome:
 
     `bytes_billed` and `slot_seconds` are the warehouse's; `cost_usd` is for all that was charged. All three
     are those of its tests, too. `cost_unknown` says what the cost leaves out. Without an `optional` asset, a
-    run succeeds.
+    run succeeds. `warnings` names the checks that warned.
     """
 
     asset: str
@@ -37,6 +37,7 @@ class AssetOutcome:
     cost_usd: float | None = None
     cost_unknown: str | None = None
     optional: bool = False
+    warnings: Sequence[str] = ()
 
     @property
     def is_settled(self) -> bool:
@@ -67,6 +68,7 @@ class _Seen:
     materialized: dict[str, Any] | None = None
     observed: dict[str, Any] | None = None
     failed_checks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -87,7 +89,9 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
             check = event.asset_check_evaluation_data
             if check.asset_key in assets:
                 assets[check.asset_key].checks.append(metadata.plain(check.metadata))
-                if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+                if not check.passed and check.severity == dg.AssetCheckSeverity.WARN:
+                    assets[check.asset_key].warnings.append(check.check_name)
+                elif not check.passed:
                     fault = f" ({check.description})" if check.description else ""
                     assets[check.asset_key].failed_checks.append(f"{check.check_name}{fault}")
         elif event.asset_key in assets and event.event_type == Type.ASSET_MATERIALIZATION:
@@ -142,6 +146,7 @@ def _outcome(
         "seconds": values.get(metadata.SECONDS),
         "path": values.get(metadata.REPORT),
         "optional": bool(values.get(metadata.OPTIONAL)),
+        "warnings": seen.warnings,
         metadata.COST_UNKNOWN: next(filter(None, (part.get(metadata.COST_UNKNOWN) for part in parts)), None),
         **{name: total(part.get(name) for part in parts) for name in metadata.SPENT},
     }

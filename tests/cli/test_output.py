@@ -19,7 +19,7 @@ def document(**outcomes):
         "warehouse": None,
         "totals": {status: statuses.count(status) for status in ("built", "reused", "failed", "skipped")},
         "assets": {
-            name: {"status": status, "reason": reason, "rows": None, "path": None}
+            name: {"status": status, "reason": reason, "rows": None, "path": None, "warnings": []}
             for name, (status, reason) in outcomes.items()
         },
     }
@@ -52,6 +52,13 @@ def test_the_rows_of_raw_tables_are_listed_whatever_their_names():
     for outcome in document_of_run["assets"].values():
         outcome["rows"] = 1200
     assert "  Tables    visits 1,200\n" in summary_text(document_of_run, raw_tables={"visits"})
+
+
+def test_checks_that_warned_are_named_and_no_line_speaks_of_none():
+    document_of_run = document(orders=("built", "new"), customers=("reused", "unchanged"))
+    assert "Warnings" not in summary_text(document_of_run)
+    document_of_run["assets"]["customers"]["warnings"] = ["accepted_values_customers_kind"]
+    assert "  Warnings  accepted_values_customers_kind; " in summary_text(document_of_run)
 
 
 def test_the_report_of_every_forecast_is_named():

@@ -54,7 +54,7 @@ class Answering(LocalCompute):
 
 
 def test_the_same_values_are_a_forecast_reproduced():
-    assert compare_answer(RECORD, answer()) == ReplayResult(True, "Reproduced: all 2 days identical.")
+    assert compare_answer(RECORD, answer()) == ReplayResult(True, "Reproduced: all 2 rows identical.")
 
 
 def test_a_difference_of_rounding_is_told_with_its_size_and_day():
@@ -194,7 +194,7 @@ def test_an_older_forecast_is_reproduced_after_newer_ones_and_nothing_is_written
         pipeline.summary["run_id"],
     ]
     before = content(pipeline.home)
-    assert replay_of(pipeline, green.summary["run_id"][:8]).text == "Reproduced: all 180 days identical."
+    assert replay_of(pipeline, green.summary["run_id"][:8]).text == "Reproduced: all 180 rows identical."
     assert content(pipeline.home) == before
 
 
@@ -264,7 +264,7 @@ def test_the_command_replays_lists_and_refuses_in_words(green, serverless):
     replayed = serverless(green, "replay")
     assert replayed.exit_code == 0, replayed.output
     assert run_id in replayed.stdout
-    assert replayed.stdout.splitlines()[-1] == "Reproduced: all 180 days identical."
+    assert replayed.stdout.splitlines()[-1] == "Reproduced: all 180 rows identical."
     assert run_id in serverless(green, "replay", "--list").stdout
     refused = serverless(green, "replay", "nope")
     assert refused.exit_code == 1

@@ -85,12 +85,12 @@ def test_a_total_says_what_it_leaves_out():
     assert "cost_unknown" not in summary(AssetOutcome("a", "built", "")).totals
 
 
-def test_what_the_tests_of_a_model_cost_is_part_of_what_it_costs():
+def test_what_the_tests_of_a_model_cost_is_part_of_what_it_costs_and_those_that_warn_are_named():
     orders, spent = dg.AssetKey("orders"), {"bytes_billed": 10, "slot_seconds": 0.25, "cost_usd": 0.1}
 
     @dg.asset_check(asset=orders)
     def sound() -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(passed=True, metadata=spent)
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, metadata=spent)
 
     @dg.asset(name="orders")
     def made() -> dg.MaterializeResult:
@@ -102,3 +102,4 @@ def test_what_the_tests_of_a_model_cost_is_part_of_what_it_costs():
         run = job.execute_in_process(instance=instance).run_id
         (found,) = asset_outcomes(e.dagster_event for e in instance.all_logs(run) if e.dagster_event)
     assert (found.bytes_billed, found.slot_seconds, found.cost_usd) == (20, 0.5, 0.2)
+    assert (found.status, found.warnings) == ("built", ["sound"])

@@ -41,6 +41,11 @@ def cloud(folder: Path) -> Iterator[Mapping[str, str]]:
 def main(command: Sequence[str]) -> int:
     with TemporaryDirectory(prefix="cloud-") as folder, cloud(Path(folder)) as variables:
         environ = {**os.environ, **variables}
+        print(
+            "BigQuery, Cloud Storage and Modal are servers on this machine, which end with the command: "
+            "nothing is paid for, and links to modal.com lead nowhere.\n",
+            flush=True,
+        )
         deployed = subprocess.run([Path(sys.executable).with_name("serverless"), "deploy-modal"], env=environ)
         return deployed.returncode or subprocess.run(command, env=environ).returncode
 

@@ -18,9 +18,9 @@ SPARK_HEIGHT = 26
 # The small charts show sums of so many periods, so many of these back and ahead, by the grain.
 SPARKS = {"day": (7, 26, 9), "week": (1, 26, 13), "month": (1, 24, 12)}
 SPARK_TITLES = {
-    "day": "By week: half a year, and 9 weeks ahead",
-    "week": "By week: half a year, and 13 weeks ahead",
-    "month": "By month: two years, and a year ahead",
+    "day": ("By week: half a year, and {} ahead", "week"),
+    "week": ("By week: half a year, and {} ahead", "week"),
+    "month": ("By month: two years, and {} ahead", "month"),
 }
 COLUMNS = ("yhat", "yhat_lower_80", "yhat_upper_80")
 
@@ -92,7 +92,7 @@ def by_part(
             noun, sum(count or 1 for count in counts), [window.total for window in windows], main, amounts
         ),
         window=grain.counted(main.count),
-        spark_title=SPARK_TITLES[grain.name],
+        spark_title=_spark_title(forecast["yhat"]),
         rows=tuple(rows[index] for index in ranked),
         total=_row(f"All {formats.plural(noun)}", history, forecast["yhat"], main, amounts),
         note=""
@@ -100,6 +100,12 @@ def by_part(
         else f"The bounds of each {noun} are the sum of its 80% bounds of each {grain.name}. Good and bad "
         f"{grain.plural} partly cancel out, so they are wider than needed.",
     )
+
+
+def _spark_title(forecast: PeriodValues) -> str:
+    title, noun = SPARK_TITLES[forecast.grain.name]
+    size, _, ahead = SPARKS[forecast.grain.name]
+    return title.format(formats.counted(min(ahead, len(forecast.values) // size), noun))
 
 
 def _sum_text(
