@@ -295,7 +295,10 @@ def _next_step(document: Mapping[str, Any]) -> str:
     if _refusal(document["assets"]):
         return "nothing was begun: do as it says, then run again."
     if not document["success"]:
-        return "fix what failed, then `serverless run --resume` goes on from there; `make ui` shows more."
+        return (
+            "fix what failed, then `serverless run` goes on from there, with --resume for what is unfinished "
+            "alone; `make ui` shows more."
+        )
     if not document["published"]:
         return (
             "see above why it was not published. `serverless run` finishes what is left, and publishes all."
