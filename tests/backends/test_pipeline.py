@@ -279,6 +279,25 @@ def test_a_run_after_a_rollback_builds_the_rows_of_a_first_run(cloud, tmp_path):
     assert [one.relation for one in compared if one.differences] == []
 
 
+def test_runs_of_two_homes_at_the_same_time_take_turns(cloud, tmp_path):
+    shop = SmallShop(end=date(2026, 8, 31))
+    with serve(create_app(lambda: shop)) as url:
+        variables = {**cloud, "SERVERLESS_DATASET_URL": url, "DBT_SCHEMA": "turns"}
+        runs = [
+            subprocess.Popen(
+                [SERVERLESS, "run", "ingest"],
+                env={**variables, "SERVERLESS_HOME": str(tmp_path / home)},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for home in ("one", "another")
+        ]  # fmt: skip
+        outputs = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    first, second = sorted(outputs, key=lambda output: "0 built" in output)
+    assert "6 built, 0 reused" in first, first
+    assert "0 built, 6 reused" in second, second
+
+
 def test_a_dataset_elsewhere_stops_the_run_before_anything_is_written(cloud, tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(tmp_path / "home", instance, {**cloud, "SERVERLESS_LOCATION": "europe-west3"})
