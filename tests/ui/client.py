@@ -12,7 +12,9 @@ import requests
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "serverless_assets.definitions"}
 OVER = ("SUCCESS", "FAILURE", "CANCELED")
 # The total and the stores are forecast in one step.
-FORECASTING = ("order_forecast", "forecast_accuracy", "supply_plan", "forecast_report")
+FORECASTING = (
+    "order_forecast", "forecast_accuracy", "forecast_accuracy_by_store", "supply_plan", "forecast_report",
+)  # fmt: skip
 NO_FORECAST = {"forecast": {"skip": {}}}
 
 LAUNCH = """
