@@ -247,12 +247,12 @@ def add_up_errors(actual: PartMatrix, vintage: PartVintage) -> np.ndarray:
         for name in ("yhat", "yhat_lower_80", "yhat_upper_80", "yhat_lower_95", "yhat_upper_95")
     }
     # A part that opened since has no value before.
-    known = ~np.isnan(y)
+    has_value = ~np.isnan(y)
     error = column["yhat"] - y
     scale = _seasonal_errors(actual, as_of, grain.season)[part]
-    is_scaled = known & (scale > 0)
+    is_scaled = has_value & (scale > 0)
     measured = {
-        "count": known,
+        "count": has_value,
         "error": np.abs(error),
         "signed_error": error,
         "actual": np.abs(y),
@@ -264,9 +264,9 @@ def add_up_errors(actual: PartMatrix, vintage: PartVintage) -> np.ndarray:
     count = len(actual.ids)
     _whole, *limits = (last for _, last in horizons(grain).values())
     horizon = np.searchsorted(limits, ahead)
-    cells, size = (horizon * count + part)[known], len(limits) * count
+    cells, size = (horizon * count + part)[has_value], len(limits) * count
     by_horizon = np.stack(
-        [np.bincount(cells, values[known], size).reshape(-1, count) for values in measured.values()]
+        [np.bincount(cells, values[has_value], size).reshape(-1, count) for values in measured.values()]
     )
     sums = np.concatenate([by_horizon.sum(axis=1, keepdims=True), by_horizon], axis=1)
     return np.concatenate([sums, sums[:1] > 0])

@@ -53,11 +53,11 @@ def with_tests(
                 name = relation_name(manifest["sources"][parent], schema)
                 versions[name] = relations.version(name)
             of_parents += relations.readers[node.name if node else name]
-        known = {name: version for name, version in versions.items() if version is not None}
-        if len(known) < len(versions):
+        known_versions = {name: version for name, version in versions.items() if version is not None}
+        if len(known_versions) < len(versions):
             continue
-        test = DataTest(id, entry["name"], code_hash, known)
-        is_due = bool(relations.built & known.keys()) or test.key({}) not in passed
+        test = DataTest(id, entry["name"], code_hash, known_versions)
+        is_due = bool(relations.built & known_versions.keys()) or test.key({}) not in passed
         for name in dict.fromkeys(own or of_parents):
             tests[name].append(replace(test, is_due=is_due))
     return [_with_tests(decision, tests[decision.node.name], relations.built) for decision in decisions]
