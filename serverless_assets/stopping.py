@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import psutil
 
@@ -163,6 +164,23 @@ def bounded_stop(record: Callable[[str], object]) -> Iterator[None]:
         return
     with Stopping(math.inf, record, interrupts=False):
         yield
+
+
+T = TypeVar("T")
+
+
+def in_thread(action: Callable[[], T]) -> "Future[T]":
+    """Begin an action that an interrupt of this thread does not end."""
+    future: Future[T] = Future()
+
+    def act() -> None:
+        try:
+            future.set_result(action())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=act, daemon=True).start()
+    return future
 
 
 def within(seconds: float, action: Callable[[], object]) -> None:

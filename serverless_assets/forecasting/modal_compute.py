@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
@@ -23,7 +23,7 @@ from serverless_assets.forecasting.modal_errors import (
     translate_errors,
 )
 from serverless_assets.hashing import digest
-from serverless_assets.stopping import within
+from serverless_assets.stopping import in_thread, within
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_CANCEL = 4.0
@@ -60,8 +60,10 @@ class ModalCompute:
         call = calls.in_flight(key)
         result = self._resume(call, size, log, calls) if call else None
         if call is None or result is None:
-            call = self._start(key, request, size, code)
-            with _cancelled_with_the_run(call, calls):
+            # A call whose start is interrupted would have no id here, and would work on unasked.
+            starting = in_thread(lambda: self._start(key, request, size, code))
+            with _cancelled_with_the_run(starting.result, calls):
+                call = starting.result()
                 calls.started(call)
                 log(f"Call {call.id} started with {size.cpu:g} cores and {size.memory} MiB: {call.link}")
                 result = self._answer(call, size, log)
@@ -122,7 +124,7 @@ class ModalCompute:
     def _resume(self, call: Call, size: Size, log: Log, calls: Calls) -> dict[str, Any] | None:
         """The answer of a call that an earlier run left in flight; None if that failed."""
         try:
-            with _cancelled_with_the_run(call, calls):
+            with _cancelled_with_the_run(lambda: call, calls):
                 log(
                     f"Taking up call {call.id}, which an earlier run left in flight, instead of paying again."
                 )
@@ -178,8 +180,11 @@ def _max_cores(size: Size) -> int:
 
 
 @contextmanager
-def _cancelled_with_the_run(call: Call, calls: Calls) -> Iterator[None]:
-    """Cancel the call if the block ends early, such as when the run is cancelled."""
+def _cancelled_with_the_run(call: Callable[[], Call], calls: Calls) -> Iterator[None]:
+    """Cancel the call if the block ends early, such as when the run is cancelled.
+
+    call: returns it once it has started.
+    """
     try:
         yield
     except Unreachable:
@@ -188,7 +193,7 @@ def _cancelled_with_the_run(call: Call, calls: Calls) -> Iterator[None]:
     except BaseException:
         # The run ends, whether or not Modal and the warehouse answer. What they do not hear of, the next run
         # takes up.
-        within(SECONDS_TO_CANCEL, lambda: _cancel(call, calls))
+        within(SECONDS_TO_CANCEL, lambda: _cancel(call(), calls))
         raise
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +216,21 @@ def test_whoever_stops_waiting_stops_the_call(server, tmp_path):
     _read_until(process, "waiting for")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
+    assert server.wait_finished(server.calls()[-1].call_id).status == "cancelled"
+
+
+def test_a_call_whose_start_is_interrupted_is_stopped_too(server, compute, tmp_path, monkeypatch):
+    start, main_thread = ModalCompute._start, threading.main_thread()
+
+    def interrupted(self, *arguments):
+        call = start(self, *arguments)
+        # Modal has the call, and the run not yet its id.
+        signal.pthread_kill(main_thread.ident, signal.SIGINT)
+        return call
+
+    monkeypatch.setattr(ModalCompute, "_start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compute(f"wait:{tmp_path / 'never'}".encode(), Size(0.25, 256))
     assert server.wait_finished(server.calls()[-1].call_id).status == "cancelled"
 
 
