@@ -99,6 +99,7 @@ def part_accuracy_asset(
         warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
         grain = declaration.time_grain
         with as_failure():
+            publisher.check_turn()
             with warehouse.connected():
                 total = read_history(declaration, warehouse, Today.of(timezone)).table
                 decision = decide_part_accuracy(declaration, parts, publisher, total, rebuild)
