@@ -19,6 +19,17 @@ from tests.services.listening import listening
 pytestmark = pytest.mark.slow
 
 
+# Its second store opens within the back-test, so that one in fifty draws is refused as worse than naive.
+SEEDED_JAFGEN = """
+import random
+import numpy
+from jafgen.cli import app
+random.seed(2)
+numpy.random.seed(2)
+app()
+"""
+
+
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
@@ -28,7 +39,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 def folder_url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jafgen")
     subprocess.run(
-        [Path(sys.executable).with_name("jafgen"), "1", "--pre", "raw"],
+        [sys.executable, "-c", SEEDED_JAFGEN, "1", "--pre", "raw"],
         cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
     for table in TABLES:
