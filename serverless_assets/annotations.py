@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.environments import Environment
 from serverless_assets.forecasting import accuracy, forecast_file, part_accuracy
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -44,7 +45,7 @@ def annotate_assets(
     sources = {source["identifier"]: source for source in manifest["sources"].values()}
 
     def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:
-        asset = spec.key.to_user_string()
+        asset = asset_name(spec.key)
         metadata = {**_table(asset, forecast_tables, warehouse, raw_tables, sources), **spec.metadata}
         if asset in python_assets:
             metadata[TABLE_NAME] = warehouse.qualified_name(spec.key.path[-1])

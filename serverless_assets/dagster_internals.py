@@ -74,6 +74,7 @@ __all__ = [
     "adapt_dagster",
     "allow_runs_without_partition",
     "keep_asset_keys_of_steps",
+    "replace_keys",
     "show_in_code_location",
     "with_compute",
 ]
@@ -143,6 +144,29 @@ def show_in_code_location(instance: dg.DagsterInstance, location_name: str, job_
     origin = RemoteJobOrigin(repository_origin=repository, job_name=job_name)
     create_run = partial(instance.create_run_for_job, remote_job_origin=origin)
     vars(instance)["create_run_for_job"] = create_run
+
+
+def replace_keys(declared: Any, new_key: Callable[[dg.AssetKey], dg.AssetKey]) -> Any:
+    """Return an asset or checks with the keys that `new_key` returns for theirs and those of what they read.
+
+    `dg.load_assets_from_modules(key_prefix=...)` does the same for modules: a function of Dagster for
+    definitions would replace this.
+    """
+    if isinstance(declared, dg.AssetsDefinition):
+        keys = {
+            *declared.keys,
+            *declared.keys_by_input_name.values(),
+            *(dep.asset_key for spec in declared.specs for dep in spec.deps),
+            *(spec.asset_key for spec in declared.check_specs),
+        }
+        return declared.with_attributes(asset_key_replacements={key: new_key(key) for key in keys})
+    if isinstance(declared, dg.AssetSpec):
+        deps = [
+            dg.AssetDep(new_key(dep.asset_key), partition_mapping=dep.partition_mapping)
+            for dep in declared.deps
+        ]
+        return declared.replace_attributes(key=new_key(declared.key), deps=deps)
+    return declared.with_attributes(key=new_key(declared.key))
 
 
 def with_compute(

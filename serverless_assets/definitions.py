@@ -3,6 +3,7 @@
 import dagster as dg
 
 from serverless_assets.annotations import annotate_assets
+from serverless_assets.asset_keys import asset_name, with_key_prefix
 from serverless_assets.automation.forecasts import forecast_definitions
 from serverless_assets.automation.jobs import JOBS, define_jobs, schedules
 from serverless_assets.automation.plan_job import plan_job
@@ -29,7 +30,8 @@ def build(settings: Settings) -> dg.Definitions:
     manifest, raw_tables = environment.manifest, environment.raw_tables
     forecasts, frames = environment.forecasts, environment.python_assets
     declared = build_defs_folder(lambda forecast: forecast_definitions(forecast, environment, settings))
-    declared_assets = [*without_left_out(declared.assets or (), frames)]
+    declared_keyed = with_key_prefix(declared.assets or ())
+    declared_assets = [*without_left_out(declared_keyed, frames)]
     assets = [
         ingestion_assets(raw_tables, environment.first_month, settings.pool),
         transformation_assets(
@@ -37,17 +39,17 @@ def build(settings: Settings) -> dg.Definitions:
         ),
         *declared_assets,
     ]
-    written = {key.to_user_string() for asset in declared_assets for key in asset.keys}
+    written = {asset_name(key) for asset in declared_assets for key in asset.keys}
     refuse_owned_tables(forecasts, manifest, written.difference(*(one.assets for one in forecasts)))
     annotated = annotate_assets(assets, settings, environment)
     return dg.Definitions(
         assets=[
             *reuse_frames(annotated, frames, settings.pool),
             # What other systems write.
-            *(asset for asset in declared.assets or () if not isinstance(asset, dg.AssetsDefinition)),
+            *(asset for asset in declared_keyed if not isinstance(asset, dg.AssetsDefinition)),
             pipeline_runs(settings.owner),
         ],
-        asset_checks=declared.asset_checks,
+        asset_checks=with_key_prefix(declared.asset_checks or ()),
         jobs=[*define_jobs(JOBS), plan_job(environment), *(declared.jobs or ())],
         schedules=[
             *schedules(
@@ -61,7 +63,7 @@ def build(settings: Settings) -> dg.Definitions:
         ],
         sensors=[*sensors(environment, raw_tables, settings), *(declared.sensors or ())],
         resources={
-            **environment.resources({key.to_user_string() for asset in assets for key in asset.keys}),
+            **environment.resources({asset_name(key) for asset in assets for key in asset.keys}),
             "run_inputs": RunInputs.configure_at_launch(),
             "pandas": pandas_tables,
             **(declared.resources or {}),

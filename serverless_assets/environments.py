@@ -15,6 +15,7 @@ import dagster as dg
 from modal_forecast.code_version import versioned_app
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
+from serverless_assets.asset_keys import set_key_prefix
 from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.component import build_defs_folder, read_forecasts
 from serverless_assets.forecasting.compute import Compute
@@ -248,6 +249,7 @@ def environment(settings: Settings) -> Environment:
     Raises:
         SettingsError: a name is unknown, or variables are missing: all of them are named.
     """
+    set_key_prefix(settings.key_prefix)
     preset = _named("SERVERLESS_ENV", settings.environment, PRESETS)
     warehouse_name = settings.warehouse or preset.warehouse
     store_name = settings.artifacts or ("url" if settings.artifacts_url else preset.artifacts)

@@ -188,6 +188,12 @@ ModalRegion = Annotated[str, _matching(r"[a-z]{2}(-[a-z0-9]+)*", "a region such 
 Branch = Annotated[
     str, _matching(r"[a-z0-9][a-z0-9-]{0,39}", "small letters, digits and dashes, such as pr-123")
 ]
+KeyPrefix = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", "names of letters, digits, _ and -, such as shop or acme/shop"
+    ),
+]
 Owner = Annotated[
     str,
     _matching(
@@ -258,6 +264,7 @@ class Settings(BaseModel):
     ui_url: Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))] = Field(
         "http://127.0.0.1:3000", alias="SERVERLESS_UI_URL"
     )
+    key_prefix: KeyPrefix = Field("", alias="SERVERLESS_KEY_PREFIX")
     owner: Owner = Field("team:data", alias="SERVERLESS_OWNER")
     code_url: Url | None = Field(None, alias="SERVERLESS_CODE_URL")
     project: ProjectId | None = Field(None, alias="GOOGLE_CLOUD_PROJECT")

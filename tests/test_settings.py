@@ -208,6 +208,8 @@ def test_variables_are_read_from_the_projects_env_file_unless_they_are_set(monke
     ("name", "value", "hint"),
     [
         ("SERVERLESS_FIRST_MONTH", "2024-13", "2024-01"),
+        ("SERVERLESS_KEY_PREFIX", "shop/", "acme/shop"),
+        ("SERVERLESS_KEY_PREFIX", "my shop", "letters, digits, _ and -"),
         ("SERVERLESS_FIRST_MONTH", "2024-01-15", "2024-01"),
         ("SERVERLESS_FIRST_MONTH", "January", "2024-01"),
         ("SERVERLESS_SAMPLE_SEED", "-1", "whole number"),

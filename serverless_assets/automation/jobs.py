@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.raw_table import RawTable
@@ -88,7 +89,7 @@ JOBS: Mapping[str, Job] = {
 def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
     """Return the jobs of a forecast by name."""
     assets = dg.AssetSelection.assets(
-        *forecast.assets, *dict.fromkeys(section.asset for section in forecast.sections)
+        *(asset_key(name) for name in [*forecast.assets, *(one.asset for one in forecast.sections)])
     )
     return {
         forecast.name: Job(assets, "Forecast and report from the models as they are.", PREFILL),
@@ -129,7 +130,7 @@ def schedules(
     )
     def daily_forecast(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         names = [table.name for table in tables]
-        if names and not any(latest_materialization(context.instance, dg.AssetKey(name)) for name in names):
+        if names and not any(latest_materialization(context.instance, asset_key(name)) for name in names):
             return dg.SkipReason(NOTHING_YET)
         reason = "The daily forecast, from the raw tables as they are."
         # In the forecast's own horizon and colours, as the nightly refresh: both write the same table.
@@ -179,7 +180,7 @@ def _request(
 def _last_month_of_facts(instance: dg.DagsterInstance, tables: Sequence[RawTable]) -> date | None:
     """Return the last month up to which every fact is loaded; None if one of them was never loaded."""
     months = {
-        table: max(instance.get_materialized_partitions(dg.AssetKey(table.name)), default="")
+        table: max(instance.get_materialized_partitions(asset_key(table.name)), default="")
         for table in tables
         if table.has_months
     }

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.automation.alerts import AlertError, Alerts, Webhook, format_duration, shorten
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
@@ -269,7 +270,7 @@ def forecast_stale(
             is_stale = alert == "forecast_stale"
             title = f"{forecast.asset} is {'stale' if is_stale else 'fresh again'}"
             try:
-                alerts.tell(alert, title, sentence, f"assets/{forecast.asset}")
+                alerts.tell(alert, title, sentence, f"assets/{asset_key(forecast.asset).to_user_string()}")
                 is_alerted, outcome = is_stale, " People were told."
             except AlertError as error:
                 outcome = f" {error}"
@@ -283,9 +284,7 @@ def _times_made(instance: dg.DagsterInstance, asset: str) -> Iterator[datetime]:
     is not published."""
     cursor, more = None, True
     while more:
-        page = instance.fetch_materializations(
-            dg.AssetKey(asset), limit=MATERIALIZATIONS_A_PAGE, cursor=cursor
-        )
+        page = instance.fetch_materializations(asset_key(asset), limit=MATERIALIZATIONS_A_PAGE, cursor=cursor)
         cursor, more = page.cursor, page.has_more
         run_ids = list({record.run_id for record in page.records})
         runs = instance.get_runs(dg.RunsFilter(run_ids=run_ids)) if run_ids else []

@@ -9,6 +9,7 @@ from threading import Event
 
 import dagster as dg
 
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.automation.alerts import AlertError, Alerts, format_duration
 from serverless_assets.automation.jobs import PREFILL, month_tags
 from serverless_assets.automation.source_state import (
@@ -128,7 +129,7 @@ def _look(
 ) -> tuple[Decision, Sequence[str]]:
     """Return what to launch, and the tables that cannot be watched."""
     is_loaded = not state.source and all(
-        latest_materialization(instance, dg.AssetKey(table.name)) for table in tables if not table.optional
+        latest_materialization(instance, asset_key(table.name)) for table in tables if not table.optional
     )
     if state.source != source.key:
         state = SourceState(source.key, down_since=state.down_since, is_alerted=state.is_alerted)
@@ -166,7 +167,7 @@ def _request(
     selection = None
     if decision.months or len(decision.tables) < len(tables):
         assert context.repository_def is not None
-        downstream = dg.AssetSelection.assets(*decision.tables).downstream()
+        downstream = dg.AssetSelection.assets(*map(asset_key, decision.tables)).downstream()
         selection = sorted(downstream.resolve(context.repository_def.asset_graph))
     return dg.RunRequest(
         run_key=decision.state.run_key,

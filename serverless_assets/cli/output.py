@@ -20,6 +20,7 @@ from rich.text import Text
 
 from modal_forecast.report.formats import counted
 from serverless_assets import metadata
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
@@ -96,11 +97,11 @@ class Progress:
             # An event for each month of a range is one for the asset.
             if event.partition is None or event.partition == self.first_month:
                 outcome = metadata.plain(event.step_materialization_data.materialization.metadata)
-                self._add_outcome(event.asset_key.to_user_string(), outcome)
+                self._add_outcome(asset_name(event.asset_key), outcome)
         elif event.event_type == Type.ASSET_OBSERVATION and event.asset_key:
             observed = metadata.plain(event.asset_observation_data.asset_observation.metadata)
             if observed.get(metadata.STATUS) == "failed":
-                self.failed_assets.append(event.asset_key.to_user_string())
+                self.failed_assets.append(asset_name(event.asset_key))
         elif event.event_type == Type.STEP_START and self.move:
             self.move(f"{event.step_key} ...")
         elif line := self._line(event):

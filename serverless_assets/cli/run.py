@@ -16,6 +16,7 @@ import click
 import dagster as dg
 import yaml
 
+from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.cli.output import (
@@ -209,7 +210,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     layer = job.asset_layer
     raw_tables, forecasts = (
         {
-            key.to_user_string(): layer.get(key).tags[tag]
+            asset_name(key): layer.get(key).tags[tag]
             for key in layer.selected_asset_keys
             if tag in layer.get(key).tags
         }
@@ -250,7 +251,7 @@ def config_mistakes(message: str) -> list[str]:
 
 def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
     """The assets of the job that earlier runs did not finish."""
-    unfinished = {dg.AssetKey.from_user_string(asset) for asset in PendingAssets(settings.home).read()}
+    unfinished = {asset_key(asset) for asset in PendingAssets(settings.home).read()}
     selection = sorted(unfinished & job.asset_layer.selected_asset_keys)
     if not selection:
         raise RunRefused(f"There is nothing to resume: earlier runs finished all assets of {job.name!r}.")

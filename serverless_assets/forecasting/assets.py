@@ -12,6 +12,7 @@ from modal_forecast.report.formats import plural
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
+from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.accuracy import accuracy_asset, reported_accuracy
@@ -118,7 +119,7 @@ def forecasting_assets(
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         inputs = run_inputs.checked()
-        selected = {key.to_user_string() for key in context.selected_asset_keys}
+        selected = {asset_name(key) for key in context.selected_asset_keys}
         if isinstance(inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
@@ -235,7 +236,7 @@ def _forecast_total(
         raise
     sentences = [*history.warnings, *history.notes]
     yield dg.MaterializeResult(
-        asset_key=declaration.asset,
+        asset_key=asset_key(declaration.asset),
         data_version=dg.DataVersion(decision.fingerprint.key),
         metadata={
             **forecast_metadata,
@@ -321,7 +322,7 @@ def _log_skipped(context: dg.AssetExecutionContext) -> None:
 
 
 def _selects_checks(context: dg.AssetExecutionContext, asset: str) -> bool:
-    return any(key.asset_key == dg.AssetKey(asset) for key in context.selected_asset_check_keys)
+    return any(key.asset_key == asset_key(asset) for key in context.selected_asset_check_keys)
 
 
 def _selected(
@@ -329,7 +330,7 @@ def _selected(
 ) -> Iterator[dg.AssetCheckResult]:
     selected = context.selected_asset_check_keys
     yield from (
-        check.result for check in checks if dg.AssetCheckKey(dg.AssetKey(check.asset), check.name) in selected
+        check.result for check in checks if dg.AssetCheckKey(asset_key(check.asset), check.name) in selected
     )
 
 

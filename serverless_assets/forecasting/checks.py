@@ -14,6 +14,7 @@ import dagster as dg
 import pyarrow as pa
 
 from modal_forecast.grain import Grain
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_file import grain_in, horizon_in
@@ -67,7 +68,7 @@ class CheckResult:
         """The result as Dagster shows it; an error stops the assets that follow the forecast."""
         return dg.AssetCheckResult(
             passed=not self.fault,
-            asset_key=self.asset,
+            asset_key=asset_key(self.asset),
             check_name=self.name,
             severity=dg.AssetCheckSeverity.WARN if self.is_warning else dg.AssetCheckSeverity.ERROR,
             description=self.fault or ALL_DESCRIPTIONS[self.name],

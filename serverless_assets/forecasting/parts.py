@@ -20,6 +20,7 @@ from modal_forecast.messages import (
 from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
 from modal_forecast.report.formats import plural
 from serverless_assets import metadata
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, failures
 from serverless_assets.forecasting.compute import Usage
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
@@ -119,7 +120,7 @@ def forecast_parts(
         reason = UNCHANGED.format(plural(parts.noun))
         reused = metadata.outcome("reused", reason, rows=decision.rows.num_rows)
         return dg.MaterializeResult(
-            asset_key=parts.asset, data_version=version, metadata=reused
+            asset_key=asset_key(parts.asset), data_version=version, metadata=reused
         ), decision.checks
     answered = None
     if part_answers is not None and part_answers.batch.to_bytes() == decision.request:
@@ -161,7 +162,7 @@ def forecast_parts(
         run.end_call(parts.asset, answered)
     loaded = metadata.work(work, warehouse)
     result: dg.MaterializeResult = dg.MaterializeResult(
-        asset_key=parts.asset,
+        asset_key=asset_key(parts.asset),
         data_version=version,
         metadata={
             **metadata.outcome("built", decision.reason or "", rows=rows.num_rows, seconds=seconds),

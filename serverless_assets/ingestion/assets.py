@@ -9,6 +9,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from serverless_assets import metadata
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.dagster_internals import (
     DATA_VERSION_TAG,
     SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
@@ -58,7 +59,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         name=GROUP,
         specs=[
             dg.AssetSpec(
-                table.name,
+                asset_key(table.name),
                 description=table.description,
                 group_name=GROUP,
                 kinds={table.format},
@@ -80,7 +81,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         publisher: dg.ResourceParam[Publisher],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult | dg.Output[None]]:
         inputs = run_inputs.checked()
-        selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
+        selected = [table for table in tables if asset_key(table.name) in context.selected_asset_keys]
         checks = CheckRunner(context, publisher.warehouse, first_month.replace(day=1))
         with as_failure(), publisher.warehouse.connected():
             publisher.check_turn()
@@ -149,7 +150,7 @@ def _not_loaded(
     checks: CheckRunner,
 ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Record why a table stays as it was; without one that is missing, the next step may begin."""
-    name, key = failed.table.name, dg.AssetKey(failed.table.name)
+    name, key = failed.table.name, asset_key(failed.table.name)
     if failed.is_optional:
         context.log.warning(f"{name} is left out: {failed.reason}")
         if name in notes:
@@ -179,15 +180,13 @@ def _record_months(
     checks: CheckRunner,
 ) -> None:
     """Show the rows of each month of the run, and as materialized each other month that was loaded."""
-    table, key = loaded.fetched.table, dg.AssetKey(loaded.fetched.table.name)
+    table, key = loaded.fetched.table, asset_key(loaded.fetched.table.name)
     rows = {month: part.rows for month, part in loaded.months.items()}
     if window and not loaded.audited:
         rows = {month.start.date(): month.rows + month.later for month in checks.months(table)}
     for month in window.months() if window else []:
         # Other metadata of the asset goes to all months.
-        context.add_asset_metadata(
-            {metadata.PARTITION_ROWS: rows.get(month, 0)}, table.name, month.isoformat()
-        )
+        context.add_asset_metadata({metadata.PARTITION_ROWS: rows.get(month, 0)}, key, month.isoformat())
     if not loaded.decision.load:
         return
     recorded = context.instance.get_materialized_partitions(key)
@@ -217,7 +216,7 @@ def _materialized(
     decision, fetched, table = loaded.decision, loaded.fetched, loaded.fetched.table
     answer = fetched.response if isinstance(fetched, Unchanged) else fetched.download
     return dg.MaterializeResult(
-        asset_key=table.name,
+        asset_key=asset_key(table.name),
         data_version=dg.DataVersion(decision.version),
         metadata={
             **metadata.outcome(
@@ -266,10 +265,10 @@ def _kept(
     reason: str,
 ) -> dg.MaterializeResult:
     observation = checks.last_observation(table)
-    last = metadata.latest_materialization(context.instance, dg.AssetKey(table.name))
+    last = metadata.latest_materialization(context.instance, asset_key(table.name))
     version = (last.tags or {}).get(DATA_VERSION_TAG) if last else None
     return dg.MaterializeResult(
-        asset_key=table.name,
+        asset_key=asset_key(table.name),
         data_version=dg.DataVersion(version) if version else None,
         metadata={
             **metadata.outcome("reused", reason, rows=checks.warehouse.row_count(table.name)),
@@ -286,5 +285,5 @@ def _lineage(table: RawTable) -> dict[str, Any]:
     if table.dated_by is None or table.event_time is None:
         return {}
     parent = table.dated_by.parent
-    dated = [dg.TableColumnDep(dg.AssetKey(parent.name), str(parent.event_time))]
+    dated = [dg.TableColumnDep(asset_key(parent.name), str(parent.event_time))]
     return {"dagster/column_lineage": dg.TableColumnLineage({table.event_time: dated})}

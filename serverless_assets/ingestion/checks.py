@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, RawTable
 from serverless_assets.ingestion.state import HASHED_BY, TableState
@@ -85,7 +86,7 @@ def checks_of(table: RawTable) -> Mapping[str, str]:
 def check_specs(tables: Iterable[RawTable]) -> list[dg.AssetCheckSpec]:
     """Return the checks beside each table, each named for the table and the kind."""
     return [
-        dg.AssetCheckSpec(f"{table.name}_{kind}", asset=table.name, description=description)
+        dg.AssetCheckSpec(f"{table.name}_{kind}", asset=asset_key(table.name), description=description)
         for table in tables
         for kind, description in checks_of(table).items()
     ]
@@ -163,7 +164,7 @@ class CheckRunner:
 
     def last_observation(self, table: RawTable) -> SourceObservation:
         """Return what the source served when the table was last materialized."""
-        materialization = latest_materialization(self.context.instance, dg.AssetKey(table.name))
+        materialization = latest_materialization(self.context.instance, asset_key(table.name))
         return SourceObservation.in_metadata(materialization.metadata if materialization else {})
 
     def results(self, table: RawTable, observation: SourceObservation) -> list[dg.AssetCheckResult]:
@@ -178,7 +179,7 @@ class CheckRunner:
         return [
             dg.AssetCheckResult(
                 passed=outcome.passed,
-                asset_key=table.name,
+                asset_key=asset_key(table.name),
                 check_name=name,
                 severity=dg.AssetCheckSeverity.WARN,
                 description=outcome.text,
@@ -189,7 +190,7 @@ class CheckRunner:
 
     def without_loading(self, tables: Iterable[RawTable]) -> Iterator[dg.AssetCheckResult]:
         """Run the selected checks of tables that the run does not load."""
-        selected = {key.asset_key.to_user_string() for key in self.context.selected_asset_check_keys}
+        selected = {asset_name(key.asset_key) for key in self.context.selected_asset_check_keys}
         for table in tables:
             if table.name in selected:
                 yield from self.results(table, self.last_observation(table))

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster import DagsterEventType as Type
 
 from serverless_assets import metadata
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.errors import machine_sentence
 from serverless_assets.failures import RunFailure
@@ -137,7 +138,7 @@ class RunEvents:
 def _outcome(
     key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str], skipped_steps: set[str]
 ) -> AssetOutcome:
-    name = key.to_user_string()
+    name = asset_name(key)
     values = seen.materialized or seen.observed or {}
     parts = (values, *seen.checks)
     measured: dict[str, Any] = {

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from serverless_assets.artifacts import Artifacts
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.files import remove_leftovers, remove_scratch_folders, write_atomically
@@ -168,7 +169,9 @@ class Publisher(ABC):
             self.close()
         description = f"Rolled back from {releases[0]}, to {release}."
         instance.report_runless_asset_event(
-            dg.AssetObservation(PIPELINE_RUNS, description=description, metadata={"run": release.run_id})
+            dg.AssetObservation(
+                asset_key(PIPELINE_RUNS), description=description, metadata={"run": release.run_id}
+            )
         )
         log.info(description)
         return release

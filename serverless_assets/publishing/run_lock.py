@@ -22,6 +22,7 @@ from typing import Any
 
 import dagster as dg
 
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.errors import UserError
 from serverless_assets.files import claimed_file
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
@@ -106,7 +107,7 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
         return None
     finished = sorted(
         {
-            key.to_user_string()
+            asset_name(key)
             for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
             if (event := entry.dagster_event) and (key := event.asset_key)
         }

@@ -12,8 +12,10 @@ from typing import Any, get_args
 
 import dagster as dg
 
+from serverless_assets.asset_keys import asset_key
 from serverless_assets.files import write_atomically
 from serverless_assets.metadata import COST_UNKNOWN, SPENT, Status
+from serverless_assets.names import PIPELINE_RUNS
 from serverless_assets.publishing.outcome import AssetOutcome, total
 
 
@@ -100,13 +102,13 @@ def read_summary(home: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-NAME, GROUP = "pipeline_runs", "operations"
+GROUP = "operations"
 
 
 def pipeline_runs(owner: str) -> dg.AssetSpec:
     """The asset. No job makes it: a run that is to write assets leaves one materialization, failed or not."""
     return dg.AssetSpec(
-        NAME,
+        asset_key(PIPELINE_RUNS),
         group_name=GROUP,
         kinds={"dagster"},
         owners=[owner],
@@ -121,7 +123,7 @@ def record_of(summary: RunSummary) -> dg.AssetMaterialization:
     """What a run leaves behind: the totals of its summary."""
     verdict = "succeeded" if summary.success else "failed"
     return dg.AssetMaterialization(
-        NAME,
+        asset_key(PIPELINE_RUNS),
         description=f"Run {summary.run_id[:8]} of {summary.job} {verdict}.",
         metadata={**summary.totals, "run": summary.run_id, "job": summary.job},
     )

@@ -15,6 +15,7 @@ import dagster as dg
 
 import serverless_assets.defs
 from serverless_assets import metadata
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.dagster_internals import Call, with_compute
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -84,7 +85,7 @@ def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, Relatio
     op, [spec] = definition.op, definition.specs
     decorated: Any = op.compute_fn
     function = inspect.unwrap(decorated.decorated_fn)
-    names = {key.to_user_string(): key.path[-1] for key in definition.keys_by_input_name.values()}
+    names = {asset_name(key): key.path[-1] for key in definition.keys_by_input_name.values()}
     always = ""
     if spec.metadata.get("reuse") is False:
         always = "its metadata has reuse: False"
@@ -95,7 +96,7 @@ def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, Relatio
     elif not spec.code_version and not names:
         always = "it reads no other asset, and has no code_version"
     return FrameAsset(
-        name=spec.key.to_user_string(),
+        name=asset_name(spec.key),
         table=spec.key.path[-1],
         inputs={name: relations.get(name, ("", "", table)) for name, table in names.items()},
         code=digest(spec.code_version) if spec.code_version else code_hash(function.__module__),
@@ -119,7 +120,7 @@ def frame_assets(
     frames = {frame.name: frame for frame in declared}
     keys = [key for definition in definitions for key in definition.keys]
     keys += [asset.key for asset in assets if isinstance(asset, dg.AssetSpec)]
-    known = {*there, *(key.to_user_string() for key in keys)} - frames.keys()
+    known = {*there, *map(asset_name, keys)} - frames.keys()
     present = []
     for name in TopologicalSorter({name: frame.inputs for name, frame in frames.items()}).static_order():
         if name not in frames:
@@ -188,7 +189,7 @@ def without_left_out(assets: Iterable[object], frames: Sequence[FrameAsset]) -> 
     present = {frame.name for frame in frames}
     for asset in assets:
         if isinstance(asset, dg.AssetsDefinition) and (
-            not is_frame(asset) or asset.key.to_user_string() in present
+            not is_frame(asset) or asset_name(asset.key) in present
         ):
             yield asset
 
@@ -199,7 +200,7 @@ def reuse_frames(
     """Return the assets, of which those that are frames are computed only if there is a reason to."""
     by_name = {frame.name: frame for frame in frames}
     return [
-        reuse_unchanged(asset, by_name[asset.key.to_user_string()], pool) if is_frame(asset) else asset
+        reuse_unchanged(asset, by_name[asset_name(asset.key)], pool) if is_frame(asset) else asset
         for asset in assets
     ]
 
@@ -230,7 +231,7 @@ def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset, pool: st
         frames = {}
         with as_failure():
             for input in read:
-                database, schema, table = frame.inputs[keys[input.name].to_user_string()]
+                database, schema, table = frame.inputs[asset_name(keys[input.name])]
                 there = warehouse.in_schema(database, schema)
                 frames[input.name] = read_frame(there, table, input.metadata, input.dagster_type)
         for event in call(frames):

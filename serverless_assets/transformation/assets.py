@@ -14,7 +14,7 @@ from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import TRANSFORMATION
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.transformation.asset_keys import asset_key
+from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.decide_models import decide_models
@@ -50,7 +50,7 @@ class Translator(DagsterDbtTranslator):
         return self._months if dbt_resource_props["unique_id"] in self._by_month else None
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
-        return asset_key(dbt_resource_props)
+        return dbt_asset_key(dbt_resource_props)
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
         _, *folders, _ = dbt_resource_props["fqn"]

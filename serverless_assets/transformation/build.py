@@ -101,7 +101,9 @@ class Step:
     @cached_property
     def _lineage(self) -> ColumnLineage:
         folder = self.project.runs
-        return ColumnLineage(self.manifest, self.translator, folder / "compiled", folder / "lineage.json")
+        return ColumnLineage(
+            self.manifest, self.translator, folder / "compiled", folder / "column_lineage.json"
+        )
 
     @cached_property
     def _queries(self) -> CompiledQueries:

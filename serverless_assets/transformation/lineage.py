@@ -18,6 +18,7 @@ import dagster as dg
 from sqlglot import MappingSchema, exp, to_table
 from sqlglot.lineage import lineage
 
+from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator
@@ -144,7 +145,7 @@ class ColumnLineage:
                 # Dagster's history may be gone; what dbt compiled may still be there.
                 return self.of_built(id, version, lambda words: None)
             columns = {
-                column: [[list(dep.asset_key.path), dep.column_name] for dep in deps]
+                column: [[asset_name(dep.asset_key), dep.column_name] for dep in deps]
                 for column, deps in lineage_before.column_lineage.deps_by_column.items()
             }
             self._recorded[id] = {"version": version, "columns": columns}
@@ -170,9 +171,9 @@ class ColumnLineage:
         path = self.compiled / node["package_name"] / node["original_file_path"]
         parents = list(_relations(node, self.manifest))
         sources = column_sources(path.read_text(), parents, self.manifest["metadata"]["adapter_type"])
-        keys = {parent["unique_id"]: self.translator.get_asset_key(parent) for parent in parents}
+        names = {parent["unique_id"]: asset_name(self.translator.get_asset_key(parent)) for parent in parents}
         return {
-            column: [[list(keys[id].path), name] for id, name in columns]
+            column: [[names[id], name] for id, name in columns]
             for column, columns in sources.items()
             if columns
         }
@@ -184,8 +185,8 @@ def _as_metadata(columns: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         LINEAGE: dg.TableColumnLineage(
             {
-                column: [dg.TableColumnDep(dg.AssetKey(path), name) for path, name in deps]
-                for column, deps in columns.items()
+                name: [dg.TableColumnDep(asset_key(asset), column) for asset, column in deps]
+                for name, deps in columns.items()
             }
         )
     }

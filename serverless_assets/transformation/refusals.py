@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
-from serverless_assets.transformation.asset_keys import asset_key
+from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.manifest import is_model, relation_key
 
 
@@ -53,11 +54,11 @@ def _names(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Names that Dagster does not take, and those that it does not tell apart."""
     by_identifier: dict[str, Mapping[str, Any]] = {}
     for node in _models(manifest):
-        key = asset_key(node)
+        key = dbt_asset_key(node)
         identifier = key.to_python_identifier()
         if not re.fullmatch(r"\w+", identifier, re.ASCII):
             yield (
-                f"{_described(node)} has the asset key {key.to_user_string()!r}, and Dagster takes "
+                f"{_described(node)} has the asset key {asset_name(key)!r}, and Dagster takes "
                 "letters of ASCII, digits, `_`, `-` and `.`. Rename it; `alias` keeps the name of its table."
             )
         elif other := by_identifier.get(identifier):
@@ -82,9 +83,9 @@ def _names(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _raw_tables(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Raw tables that would be loaded into the relation of a model, or that have the asset key of one."""
     relations = {relation_key(node): node for node in _models(manifest)}
-    keys = {asset_key(node): node for node in _models(manifest)}
+    keys = {dbt_asset_key(node): node for node in _models(manifest)}
     for source in filter(is_raw_table, manifest["sources"].values()):
-        if model := relations.get(relation_key(source)) or keys.get(asset_key(source)):
+        if model := relations.get(relation_key(source)) or keys.get(dbt_asset_key(source)):
             yield (
                 f"{source['original_file_path']}: the raw table {source['identifier']} has the name of the "
                 f"{model['resource_type']} {model['name']} ({model['original_file_path']}). Rename the "

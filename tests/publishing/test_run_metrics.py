@@ -4,14 +4,15 @@ import dagster as dg
 import pytest
 
 from serverless_assets import metadata
+from serverless_assets.names import PIPELINE_RUNS
 from serverless_assets.publishing.outcome import AssetOutcome, asset_outcomes
-from serverless_assets.publishing.summary import NAME, RunSummary, record_of
+from serverless_assets.publishing.summary import RunSummary, record_of
 from serverless_assets.run_inputs import Reload, RunInputs
 from tests.conftest import Pipeline
 
 
 def records(pipeline: Pipeline) -> list[dict[str, object]]:
-    found = pipeline.instance.fetch_materializations(dg.AssetKey(NAME), limit=10).records
+    found = pipeline.instance.fetch_materializations(dg.AssetKey(PIPELINE_RUNS), limit=10).records
     return [metadata.plain(record.asset_materialization.metadata) for record in found]
 
 
@@ -38,7 +39,7 @@ def test_a_failed_run_leaves_one_too(pipeline):
 
 
 def test_no_job_and_no_sensor_makes_it(green):
-    key, repository = dg.AssetKey(NAME), green.definitions.get_repository_def()
+    key, repository = dg.AssetKey(PIPELINE_RUNS), green.definitions.get_repository_def()
     assert key in repository.asset_graph.get_all_asset_keys()
     assert not any(key in job.asset_layer.executable_asset_keys for job in repository.get_all_jobs())
     for sensor in repository.sensor_defs:
@@ -49,7 +50,7 @@ def test_no_job_and_no_sensor_makes_it(green):
 
 
 def test_its_owner_and_what_it_is_are_told(green):
-    node = green.definitions.resolve_asset_graph().get(dg.AssetKey(NAME))
+    node = green.definitions.resolve_asset_graph().get(dg.AssetKey(PIPELINE_RUNS))
     assert (node.group_name, node.owners) == ("operations", [green.settings.owner])
     assert "US dollars" in node.description
 

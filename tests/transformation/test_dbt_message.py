@@ -7,7 +7,7 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
 
 from serverless_assets.settings import PROJECT_ROOT
-from serverless_assets.transformation.asset_keys import asset_key
+from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.dbt_events import DbtMessage
 
 CONFIG = {"materialized": "table", "meta": {}, "tags": [], "severity": "error"}
@@ -61,7 +61,7 @@ def test_public_class_leaves_nothing_else_to_implement():
     ],
 )
 def test_an_asset_has_the_key_that_dagster_dbt_gives_it(properties):
-    assert asset_key(properties) == DagsterDbtTranslator().get_asset_key(properties)
+    assert dbt_asset_key(properties) == DagsterDbtTranslator().get_asset_key(properties)
 
 
 def test_built_model_is_a_materialization():
