@@ -103,6 +103,8 @@ def test_a_whole_run_is_told_in_a_line_for_each_asset_and_step(green):
         [run] = [run for run in green.instance.get_runs() if run.job_name == "serverless_pipeline"]
         for entry in green.instance.all_logs(run.run_id):
             progress(entry)
+        # Raw tables that the sample shop lacks.
+        lines[:] = [line for line in lines if "is left out" not in line]
         # Without a terminal, each of seven steps has a line at its begin.
         assert len(lines) <= (25 if move else 32), "\n".join(lines)
     text = "\n".join(lines)

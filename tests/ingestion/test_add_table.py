@@ -16,11 +16,31 @@ from serverless_assets.ingestion.add_table import add_table
 from serverless_assets.ingestion.catalog import read_catalogue
 from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.source import HttpSource
-from serverless_assets.settings import PROJECT_ROOT
 from tests.ingestion.json_api import SECRET, Api, json_api
 from tests.ingestion.scripted import GOOD, Answer, body, shop, status
 
-RAW = (PROJECT_ROOT / "dbt_project" / "models" / "staging" / "raw.yml").read_text()
+RAW = """
+sources:
+  - name: raw
+    description: The tables of the shop.
+    schema: "{{ env_var('SERVERLESS_SOURCE_SCHEMA', target.schema) }}"
+    tables:
+      - name: raw_stores
+        description: The shop's locations.
+        config:
+          meta:
+            key: [id]
+        columns:
+          - name: id
+            description: The store.
+            data_type: string
+
+      - name: raw_tills
+        description: The tills of each store.
+        config: {meta: {key: [id]}}
+        columns:
+          - {name: id, data_type: string, description: The till.}
+"""
 SOURCE = {
     "identifier": "raw_stores",
     "source_name": "raw",
