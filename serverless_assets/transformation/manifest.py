@@ -21,7 +21,7 @@ from serverless_assets.warehouse import Warehouse, WarehouseError, published_sch
 MODELS = ("model", "seed", "snapshot")
 MANIFEST, RUN_RESULTS = "dbt-manifest.json", "dbt-run_results.json"
 HISTORY_PREFIX, HISTORY_KEPT = "dbt-manifest-", 10
-# The models that green builds had and the project has no more, until their tables are gone.
+# The models that green builds had and the project has no more there, until their tables are gone.
 DELETED = "dbt-deleted.json"
 
 # What differs between two manifests of one and the same project: when and where it was read.
@@ -151,7 +151,10 @@ def substance(manifest: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class DeletedModel:
-    """A model that green builds had, by dbt's unique id, and the relation that it left."""
+    """A model that green builds had, by dbt's unique id, and the relation that it left.
+
+    It was deleted from the project, or has another alias, schema or database.
+    """
 
     id: str
     database: str
@@ -170,7 +173,7 @@ class DeletedModel:
 def find_deleted(
     manifest: Mapping[str, Any], artifacts: Artifacts, warehouse: Warehouse
 ) -> Sequence[DeletedModel]:
-    """Return the models that green builds had, that the project has no more, and whose relations are there.
+    """Return the models that green builds had, that the project has no more there, and whose relations are.
 
     A relation is left out if it is another node's now, or if it does not carry the state of a model: then
     it is not the one that this project built.
@@ -185,7 +188,7 @@ def find_deleted(
     past_models = [
         DeletedModel(id, str(node["database"] or ""), str(node["schema"]), str(node["alias"]))
         for id, node in past.items()
-        if is_model(node) and id not in manifest["nodes"]
+        if is_model(node) and _place(node) != _place(manifest["nodes"].get(id))
     ]
     deleted = {
         (model.database.lower(), model.schema.lower(), model.identifier.lower()): model
@@ -194,6 +197,12 @@ def find_deleted(
     return [
         model for relation, model in deleted.items() if relation not in taken and _is_ours(model, warehouse)
     ]
+
+
+def _place(node: Mapping[str, Any] | None) -> Sequence[Any]:
+    """Where a model is, as the project says: not as the environment does, which may be another by now."""
+    config = node["config"] if node else {}
+    return [node and node["alias"], config.get("schema"), config.get("database")]
 
 
 def record_deleted(artifacts: Artifacts, deleted: Collection[DeletedModel]) -> None:
@@ -211,11 +220,12 @@ def record_deleted(artifacts: Artifacts, deleted: Collection[DeletedModel]) -> N
 
 def deleted_text(relation: str, model: str, drop: bool) -> str:
     """What becomes of the relation of a deleted model."""
+    gone = f"its model {model} is no longer in the dbt project under this name"
     if drop:
-        return f"{relation} is dropped: its model {model} is no longer in the dbt project."
+        return f"{relation} is dropped: {gone}."
     return (
-        f"{relation} is left as it is, but its model {model} is no longer in the dbt project. "
-        "To drop it: `serverless run --drop-deleted`, or `deleted_models: drop` in the launchpad."
+        f"{relation} is left as it is, but {gone}. To drop it: `serverless run --drop-deleted`, or "
+        "`deleted_models: drop` in the launchpad."
     )
 
 

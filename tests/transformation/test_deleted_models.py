@@ -13,6 +13,7 @@ MODELS = {
     "models/renamed.sql": TABLE,
     "models/replaced.sql": TABLE,
     "models/gone.sql": TABLE,
+    "models/moved.sql": "{{ config(materialized='table', schema='old') }} select 1 as one",
     "models/seen.sql": "select * from {{ ref('gone') }}",
     "models/elsewhere.sql": "{{ config(materialized='table', schema='other', alias='paid') }} select 1",
 }
@@ -34,22 +35,24 @@ def test_deleted_models_are_reported_in_every_run_and_dropped_on_request(team: T
     assert warnings(team) == []
     for name in ("renamed", "replaced", "gone", "seen", "elsewhere"):
         (team.directory / "models" / f"{name}.sql").unlink()
+    team.write({"models/moved.sql": TABLE})
     # Another model's now, and somebody's own.
     team.write({"models/new_name.sql": "{{ config(materialized='table', alias='renamed') }} select 2 as one"})
     team.execute("create or replace table dwh.replaced as select 3 as one")
-    before = relations(team)
+    before = {*relations(team), "dwh.moved"}
     planned = find_deleted(team.project.read_manifest(), team.artifacts, team.warehouse)
-    assert {model.name for model in planned} == {"gone", "seen", "elsewhere"}
+    assert {model.name for model in planned} == {"gone", "seen", "elsewhere", "moved"}
     # Also when the last green build had them no more.
     for _ in range(2):
         assert {one["status"] for one in team.run().values()} <= {"built", "reused"}
         assert relations(team) == before
-        gone, seen, paid = warnings(team)
+        gone, seen, moved, paid = warnings(team)
         assert gone.startswith("warehouse.dwh.gone is left as it is, but its model gone is no longer")
         assert "serverless run --drop-deleted" in seen
+        assert moved.startswith("warehouse.dwh_old.moved is left as it is, but its model moved is no longer")
         assert "warehouse.dwh_other.paid" in paid
     team.run(deleted="drop")
-    assert relations(team) == {"dwh.stays", "dwh.renamed", "dwh.replaced"}
+    assert relations(team) == {"dwh.stays", "dwh.renamed", "dwh.replaced", "dwh.moved"}
     assert team.rows("select one from dwh.replaced") == [(3,)]
     team.run()
     assert warnings(team) == []
