@@ -40,7 +40,7 @@ from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.asset_keys import asset_names
-from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
+from serverless_assets.transformation.decide_models import bytes_to_read, decide_models, decide_tests
 from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.manifest import deleted_text, find_deleted, is_model, known_models
 from serverless_assets.transformation.project import Project
@@ -128,7 +128,7 @@ def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Itera
     charged = [
         planned.asset
         for planned in by_asset.values()
-        if planned.asset not in raw_tables and planned.verdict not in ("skip", "keep", "drop")
+        if planned.asset not in raw_tables and planned.verdict not in ("skip", "keep", "drop", "test")
     ]
     if charged:
         yield from _budget(environment.budget_guard, charged, inputs)
@@ -183,6 +183,10 @@ def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iter
     for decision in decisions:
         rows = there.get(decision.node.name, State()).rows
         yield _model(decision, assets[decision.node.id], warehouse, rows, sizes)
+    for test in decide_tests(environment.project, manifest, notes):
+        if test.is_due:
+            tables = ", ".join(test.versions)
+            yield Planned(test.name, "test", f"a data test of {tables}, which no model reads")
     for model in find_deleted(manifest, environment.publisher.artifacts, warehouse):
         sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
         yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)

@@ -17,7 +17,7 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
-from serverless_assets.transformation.decide_models import decide_models
+from serverless_assets.transformation.decide_models import decide_models, decide_tests
 from serverless_assets.transformation.fingerprints import models_by_month
 from serverless_assets.transformation.left_out import LeftOut, models_left_out, refuse_left_out
 from serverless_assets.transformation.manifest import (
@@ -170,10 +170,11 @@ def transformation_assets(
                 forced_months=[month.isoformat() for month in window.months()] if window else None,
                 run_id=run_id,
             )
-            yield from step.carry_out(decisions)
+            whole = is_whole(decisions, manifest, left_out)
+            yield from step.carry_out(decisions, decide_tests(project, manifest, notes) if whole else ())
             refuse_left_out(loads, left_out)
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
-            if is_whole(decisions, manifest, left_out) and manifest_path.read_bytes() == content:
+            if whole and manifest_path.read_bytes() == content:
                 step.settle_deleted(publisher.artifacts, drop=inputs.drop_deleted)
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None

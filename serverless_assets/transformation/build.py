@@ -20,6 +20,7 @@ from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.instance import one_batch
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.data_tests import keep_passed_tests
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, DagsterEvent, dagster_events
 from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
@@ -32,7 +33,13 @@ from serverless_assets.transformation.manifest import (
     seeds_of_sources,
 )
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.rebuild_rules import BuildDecision, columns_of, in_turns, settled_state
+from serverless_assets.transformation.rebuild_rules import (
+    BuildDecision,
+    DataTest,
+    columns_of,
+    in_turns,
+    settled_state,
+)
 from serverless_assets.transformation.relation_states import State, rows_in, warehouse_of, write_states
 from serverless_assets.warehouse import Warehouse
 
@@ -64,8 +71,13 @@ class Step:
         keys = self.context.selected_asset_keys
         return {id for id, node in models.items() if self.translator.get_asset_key(node) in keys}
 
-    def carry_out(self, decisions: Sequence[BuildDecision]) -> Iterator[Any]:
-        """Do what was decided, and yield what became of each model and test."""
+    def carry_out(
+        self, decisions: Sequence[BuildDecision], source_tests: Sequence[DataTest] = ()
+    ) -> Iterator[Any]:
+        """Do what was decided, and yield what became of each model and test.
+
+        source_tests: those of sources that no model reads.
+        """
         # Dagster names the checks of reused models as outputs that are missing; they are on record as events.
         self.context.log.addFilter(lambda record: "did not yield or return" not in record.getMessage())
         self.context.log.info(plan_text(decisions))
@@ -74,11 +86,13 @@ class Step:
         plan = {decision.node.name: decision for decision in decisions}
         results = Results(self.manifest)
         tests = {test.id for decision in decisions for test in decision.tests if test.is_due}
+        tests |= {test.id for test in source_tests if test.is_due}
         write_states(self.warehouse, [(d.node, d.state) for d in decisions if d.is_renewed])
         yield from self._reused(first, plan)
         failure = None
         if building or tests:
             failure = yield from self._build(decisions, building, tests, results, plan)
+            keep_passed_tests(self.warehouse, filter(results.has_passed, source_tests))
         causes = {decision.node.id: results.reason(decision) for decision in [*building, *last]}
         causes |= {decision.node.id: results.reason_of_tests(decision) for decision in first}
         yield from self._not_built(decisions, results, causes)

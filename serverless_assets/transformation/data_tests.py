@@ -1,16 +1,18 @@
-"""Which data tests have to run: those whose code, or what they read, changed since they passed. Pure."""
+"""Which data tests have to run: those whose code, or what they read, changed since they passed."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from serverless_assets.hashing import json_digest
+from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node
-from serverless_assets.transformation.manifest import relation_name
+from serverless_assets.transformation.manifest import is_model, relation_name
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
+from serverless_assets.warehouse import Warehouse
 
 
 def with_tests(
@@ -61,6 +63,50 @@ def with_tests(
         for name in dict.fromkeys(own or of_parents):
             tests[name].append(replace(test, is_due=is_due))
     return [_with_tests(decision, tests[decision.node.name], relations.built) for decision in decisions]
+
+
+def tests_of_unread_sources(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """Return the unique ids of the data tests that are about sources alone that no model reads.
+
+    No model has these tests, and so a run of all models has them itself.
+    """
+    nodes, sources = manifest["nodes"], manifest["sources"]
+    read = {id for node in nodes.values() if is_model(node) for id in node["depends_on"].get("nodes", ())}
+    unread = sources.keys() - read
+    parents = {
+        id: node["depends_on"]["nodes"] for id, node in nodes.items() if node["resource_type"] == "test"
+    }
+    return [id for id, of in parents.items() if of and unread.issuperset(of)]
+
+
+def test_of_sources(
+    test: Mapping[str, Any],
+    code_hash: str,
+    sources: Sequence[Mapping[str, Any]],
+    states: Mapping[str, State],
+    schema: str,
+) -> DataTest | None:
+    """Return a data test of sources, and whether it has to run; None if a raw table is not there.
+
+    What passed is kept with the first source; where it is not known what one holds, the test runs each time.
+    """
+    names = [relation_name(source, schema) for source in sources]
+    if any(is_raw_table(source) and name not in states for source, name in zip(sources, names, strict=True)):
+        return None
+    versions = {name: states.get(name, State()).version for name in names}
+    due = DataTest(test["unique_id"], test["name"], code_hash, versions)
+    passed = states.get(names[0], State()).tests
+    return replace(due, is_due=not due.key({}) or due.key({}) not in passed)
+
+
+def keep_passed_tests(warehouse: Warehouse, tests: Iterable[DataTest]) -> None:
+    """Keep with raw tables the tests of them that passed, beside what ingestion keeps until the next load."""
+    passed: dict[str, list[str]] = defaultdict(list)
+    for test in tests:
+        if key := test.key({}):
+            passed[next(iter(test.versions))].append(key)
+    notes = warehouse.read_states() if passed else {}
+    warehouse.write_states({name: {**notes[name], "tests": sorted(keys)} for name, keys in passed.items()})
 
 
 def _with_tests(decision: BuildDecision, tests: Sequence[DataTest], built: Set[str]) -> BuildDecision:

@@ -14,12 +14,12 @@ from typing import Any
 from serverless_assets.errors import UserError
 from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.data_tests import with_tests
+from serverless_assets.transformation.data_tests import test_of_sources, tests_of_unread_sources, with_tests
 from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, nodes, test_hashes
 from serverless_assets.transformation.invocation import months_variable, selection
 from serverless_assets.transformation.manifest import relation_name
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds
+from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest, ReadQuery, decide_builds
 from serverless_assets.transformation.relation_states import QueryColumns, State, read_states, warehouse_of
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
@@ -84,6 +84,24 @@ def decide_models(
         decisions = decide(months_to_restate=restated)
     hashes = test_hashes(manifest, variables, environ)
     return with_tests(decisions, models, states, manifest, hashes, environ["DBT_SCHEMA"])
+
+
+def decide_tests(
+    project: Project, manifest: Mapping[str, Any], notes: Mapping[str, Mapping[str, Any]]
+) -> Sequence[DataTest]:
+    """Return the data tests of sources that no model reads; `notes` are those of the target's schema."""
+    ids = tests_of_unread_sources(manifest)
+    if not ids:
+        return []
+    environ, schema = {**os.environ, **project.variables}, project.variables["DBT_SCHEMA"]
+    hashes = test_hashes(manifest, project.vars(), environ)
+    states = {name: State.from_json(note) for name, note in notes.items()}
+    tests = []
+    for id in ids:
+        test = manifest["nodes"][id]
+        sources = [manifest["sources"][parent] for parent in test["depends_on"]["nodes"]]
+        tests.append(test_of_sources(test, hashes[id], sources, states, schema))
+    return [test for test in tests if test]
 
 
 def models_to_compile(

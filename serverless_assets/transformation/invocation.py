@@ -10,7 +10,7 @@ from typing import Any, Literal
 from serverless_assets.transformation.dbt_process import FAILED, NO_JSON, Event, in_a_line
 from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.manifest import is_model
-from serverless_assets.transformation.rebuild_rules import BuildDecision
+from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
 
 
@@ -63,7 +63,7 @@ def _event_times(building: Sequence[BuildDecision], now: datetime) -> Sequence[s
     return ["--event-time-start", begin, "--event-time-end", end]
 
 
-SKIPPED = "skipped"
+SKIPPED, PASSED = "skipped", ("pass", "warn")
 STOPPED = "last build was stopped before its tests"
 
 
@@ -109,6 +109,10 @@ class Results:
         """Which tests of a model failed that are no check of an asset."""
         tests = [test for test in decision.tests if self._is_failed(test.id) and not self._is_check(test.id)]
         return f"tests failed: {', '.join(sorted(test.name for test in tests))}" if tests else None
+
+    def has_passed(self, test: DataTest) -> bool:
+        """Whether a test need not run again, as far as this run tells."""
+        return not test.is_due or self.statuses.get(test.id) in PASSED
 
     def summary(self) -> str:
         """What failed, by name; empty if dbt failed without coming to the end of a node."""
@@ -207,11 +211,7 @@ class Results:
         dirty_reason = f"last tests failed: {', '.join(sorted(failed))}" if failed else ""
         if any(test.is_due and test.id not in self.statuses for test in decision.tests):
             dirty_reason = dirty_reason or decision.state.dirty_reason
-        passed = [
-            test.key(versions)
-            for test in decision.tests
-            if not test.is_due or self.statuses.get(test.id) in ("pass", "warn")
-        ]
+        passed = [test.key(versions) for test in decision.tests if self.has_passed(test)]
         return replace(
             decision.state,
             warnings=sorted(warnings),

@@ -3,6 +3,7 @@
 import pytest
 
 from serverless_assets import metadata
+from serverless_assets.transformation.decide_models import decide_tests
 from serverless_assets.transformation.relation_states import State
 from tests.transformation.conftest import ROWS
 from tests.transformation.team import BASE, Team
@@ -78,6 +79,30 @@ def test_a_test_of_a_model_and_another_runs_when_the_other_is_built(team: Team, 
     team.load([ROWS[0], ROWS[2]], tmp_path)
     outcomes = team.run()
     assert (outcomes["orders"]["status"], outcomes["orders"]["reason"]) == ("failed", "tests failed: known")
+
+
+def test_tests_of_a_source_that_no_model_reads_run_when_it_changed(team: Team, tmp_path):
+    def has_succeeded() -> bool:
+        team.run()
+        return team.instance.get_runs(limit=1)[0].is_success
+
+    def due() -> dict[str, bool]:
+        tests = decide_tests(team.project, team.project.read_manifest(), team.warehouse.read_states())
+        return {test.name: test.is_due for test in tests}
+
+    tested = "        columns: [{name: id, data_tests: [unique]}]\n"
+    name = "source_unique_raw_raw_orders_id"
+    team.write({"models/raw.yml": BASE["models/raw.yml"] + tested, "models/one.sql": "select 1 as one"})
+    assert due() == {name: True}
+    assert has_succeeded()
+    assert due() == {name: False}
+    team.load([ROWS[0], ROWS[0]], tmp_path)
+    for _ in range(2):
+        assert due() == {name: True}
+        assert not has_succeeded()
+    team.load(ROWS[:2], tmp_path)
+    assert has_succeeded()
+    assert due() == {name: False}
 
 
 def test_tests_of_sources_and_ephemeral_models_run_when_what_they_read_changed(team: Team, tmp_path):
