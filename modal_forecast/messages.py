@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from modal_forecast.grain import DAY
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 REQUEST, ANSWER, REFUSAL = "forecast request", "forecast answer", "forecast refusal"
 # What a request may ask for: the combination that the back-test weighs, or one candidate alone.
 AUTOMATIC, MODELS = "automatic", ("harmonic", "recent_levels", "prophet")
-PARAMETERS = ("horizon", "country", "total", "model", "grain")
+PARAMETERS = ("horizon", "country", "model", "grain")
 # The name that the series of a ForecastRequest has in its message.
 ONLY_SERIES = "series"
 
@@ -91,7 +91,7 @@ class ForecastRequest:
 
     def to_bytes(self) -> bytes:
         return ForecastBatch(
-            {ONLY_SERIES: self.history}, self.horizon, self.country, model=self.model, grain=self.grain
+            {ONLY_SERIES: self.history}, self.horizon, self.country, self.model, self.grain
         ).to_bytes()
 
     @classmethod
@@ -107,17 +107,13 @@ class ForecastBatch:
 
     histories: by the name of the series, each as in a ForecastRequest; put in order of the names.
     horizon, country, model, grain: of all series, as in a ForecastRequest.
-    total: the name of the series that all others add up to, or None if they are independent of each other.
-        A history that ends before the total's is forecast from the total's last day on, as if the values
-        between were missing: fill them with 0 if nothing was sold.
 
-    Raises MessageError if it is empty, or if the total is not one of the series or is the only one.
+    Raises MessageError if it is empty.
     """
 
     histories: Mapping[str, pa.Table]
     horizon: int = 180
     country: str | None = "US"
-    total: str | None = None
     model: str = AUTOMATIC
     grain: str = DAY.name
 
@@ -129,11 +125,6 @@ class ForecastBatch:
             for name, history in sorted(self.histories.items())
         }
         object.__setattr__(self, "histories", histories)
-        if self.total is not None and (self.total not in histories or len(histories) < 2):
-            raise MessageError(
-                f"The total {self.total!r} must be one of the {len(histories)} series of the batch, "
-                "and not the only one: add it, or the parts that add up to it."
-            )
 
     @property
     def requests(self) -> dict[str, ForecastRequest]:

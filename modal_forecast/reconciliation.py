@@ -6,7 +6,6 @@ methods to expedite product line forecasting", 1990.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import pyarrow as pa
 from modal_forecast.grain import GRAINS
 from modal_forecast.messages import (
     FORECAST_SCHEMA,
-    HISTORY_SCHEMA,
     ForecastAnswer,
     ForecastRefused,
     ForecastRequest,
@@ -29,63 +27,36 @@ DAYS_OF_SHARE = 28
 COLUMNS = FORECAST_SCHEMA.names[1:]
 
 
-def align_to_total(
-    requests: Mapping[str, ForecastRequest], total: str
-) -> tuple[dict[str, ForecastRequest], dict[str, str]]:
-    """Return the requests with histories that all end on the total's last day, and a sentence on each change.
-
-    The total's request must be one that can be forecast.
-    """
-    last = requests[total].history["ds"].to_numpy()[-1]
-    aligned, changes = {}, {}
-    for name, request in requests.items():
-        history = request.history
-        days = history["ds"].to_numpy()
-        later = days > last  # False where ds is null
-        if later.any():
-            plural = GRAINS[request.grain].plural
-            changes[name] = f"{later.sum()} {plural} after the total's last one, {last}, are left out."
-            history, days = history.filter(pa.array(~later)), days[~later]
-        days = days[~np.isnat(days)]
-        if len(days) and days[-1] < last:
-            changes[name] = f"The history ends on {days[-1]}: it is forecast from {last} on, as its total is."
-            end = pa.table({"ds": np.array([last]), "y": pa.nulls(1, pa.float64())}, schema=HISTORY_SCHEMA)
-            history = pa.concat_tables([history, end])
-        aligned[name] = replace(request, history=history)
-    return aligned, changes
-
-
 def reconcile_to_total(
-    requests: Mapping[str, ForecastRequest], answers: Answers, total: str, changes: Mapping[str, str]
+    total: ForecastRequest,
+    whole: ForecastAnswer,
+    requests: Mapping[str, ForecastRequest],
+    answers: Answers,
 ) -> dict[str, ForecastAnswer]:
-    """Return answers of which the parts' `yhat` adds up to the total's on every day.
+    """Return the forecast of each part, of which `yhat` adds up to the total's on every day.
 
     A part that was refused gets its share of the total. The bounds move as far as yhat does, and not below
-    zero where neither the history is signed nor the total below zero. The diagnostics get `reconciled`: True
-    and `reconciled_change`: the sum of changes of yhat as a percentage of its sum, both without sign, None if
-    that sum is 0.
+    zero where neither the history is signed nor the total below zero.
 
-    requests, changes: as align_to_total() returns them. answers: to these; the total's must be a forecast.
+    Args:
+        total, whole: the request for the total, and its forecast.
+        requests, answers: for each part, with a history that ends on the total's last day.
     """
-    whole = answers[total]
-    assert isinstance(whole, ForecastAnswer)
     forecasts = {
         name: answer
         if isinstance(answer, ForecastAnswer)
-        else share_of_total(requests[name], requests[total], whole, answer)
+        else share_of_total(requests[name], total, whole, answer)
         for name, answer in answers.items()
     }
-    parts = [name for name in forecasts if name != total]
     total_yhat = whole.forecast["yhat"].to_numpy()
-    scaled = scale_to_total(
-        total_yhat, np.array([forecasts[name].forecast["yhat"].to_numpy() for name in parts])
+    yhat = scale_to_total(
+        total_yhat, np.array([answer.forecast["yhat"].to_numpy() for answer in forecasts.values()])
     )
-    yhat = {total: total_yhat} | dict(zip(parts, scaled, strict=True))
     # A part of a total below zero is below zero, or the parts would not add up.
     floor = np.where(total_yhat < 0, -np.inf, 0.0)
     return {
-        name: _move(answer, yhat[name], floor if _is_unsigned(requests[name]) else None, changes.get(name))
-        for name, answer in forecasts.items()
+        name: _move(answer, scaled, floor if _is_unsigned(requests[name]) else None)
+        for (name, answer), scaled in zip(forecasts.items(), yhat, strict=True)
     }
 
 
@@ -143,9 +114,7 @@ def share_of_total(
     return ForecastAnswer(table, diagnostics)
 
 
-def _move(
-    answer: ForecastAnswer, yhat: np.ndarray, floor: np.ndarray | None, change: str | None
-) -> ForecastAnswer:
+def _move(answer: ForecastAnswer, yhat: np.ndarray, floor: np.ndarray | None) -> ForecastAnswer:
     """Return the answer with this yhat, and its bounds moved as far, none of them below the floor."""
     before = answer.forecast["yhat"].to_numpy()
     columns = {name: answer.forecast[name].to_numpy() + (yhat - before) for name in COLUMNS}
@@ -157,13 +126,8 @@ def _move(
     for level in ("80", "95"):
         lower = columns[f"yhat_lower_{level}"] = np.minimum(columns[f"yhat_lower_{level}"], lower)
         upper = columns[f"yhat_upper_{level}"] = np.maximum(columns[f"yhat_upper_{level}"], upper)
-    size = float(np.abs(before).sum())
-    percent = float(f"{100 * np.abs(yhat - before).sum() / size:.4g}") if size > 0 else None
-    diagnostics = {**answer.diagnostics, "reconciled": True, "reconciled_change": percent}
-    if change:
-        diagnostics["fallbacks"] = [*(answer.diagnostics.get("fallbacks") or []), change]
     table = pa.table({"ds": answer.forecast["ds"], **columns}, schema=FORECAST_SCHEMA)
-    return ForecastAnswer(table, diagnostics)
+    return ForecastAnswer(table, answer.diagnostics)
 
 
 def _usable(request: ForecastRequest) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from modal_forecast.messages import (
     ForecastBatch,
     ForecastRequest,
 )
-from modal_forecast.reconciliation import Answers, align_to_total, reconcile_to_total
+from modal_forecast.reconciliation import Answers, reconcile_to_total
 from modal_forecast.report.formats import plural
 from serverless_assets import metadata
 from serverless_assets.asset_keys import asset_key
@@ -34,7 +34,7 @@ from serverless_assets.forecasting.part_record import write_part_record
 from serverless_assets.forecasting.part_report import largest_parts, next_days
 from serverless_assets.forecasting.record import FORECAST, MADE_AT
 from serverless_assets.forecasting.reuse import reason_to_forecast_parts
-from serverless_assets.forecasting.run_forecast import TOTAL, ForecastRun, PartAnswers
+from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
 from serverless_assets.hashing import digest
 from serverless_assets.transformation.relation_states import PARTS_KEY
 from serverless_assets.warehouse import TableShape, Warehouse
@@ -225,9 +225,7 @@ def stored_part_checks(
 def batch_of(declaration: ForecastDeclaration, parts: list[PartHistory], horizon: int) -> ForecastBatch:
     """Return the request to the worker, with each part as a series."""
     histories = {part.id: part.history for part in parts}
-    return ForecastBatch(
-        histories, horizon, declaration.country, model=declaration.method, grain=declaration.grain
-    )
+    return ForecastBatch(histories, horizon, declaration.country, declaration.method, declaration.grain)
 
 
 def adding_up_to(
@@ -238,10 +236,8 @@ def adding_up_to(
     total: rows of FORECAST_SCHEMA, as many as the batch's horizon, after the last day of `history` (ds, y).
     """
     whole = ForecastRequest(history, total.num_rows, batch.country, batch.model, batch.grain)
-    requests, changes = align_to_total({**batch.requests, TOTAL: whole}, TOTAL)
     published = ForecastAnswer(total.select(FORECAST_SCHEMA.names))
-    reconciled = reconcile_to_total(requests, {**answers, TOTAL: published}, TOTAL, changes)
-    return {name: answer for name, answer in reconciled.items() if name != TOTAL}
+    return reconcile_to_total(whole, published, batch.requests, answers)
 
 
 def part_rows(

@@ -1,6 +1,6 @@
 """Run a forecast on the compute, check it, and store it if it passes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,8 +35,6 @@ from serverless_assets.forecasting.report import backtest_picture
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast
 
-# The name of the total among the parts of a batch.
-TOTAL = "total"
 # The scores of the back-test that are metadata of their own, to be plotted from run to run.
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95", "origins")
 
@@ -116,9 +114,10 @@ class ForecastRun:
                 answered, used_size = self.call(asset, request.to_bytes(), decision.state)
                 answer = ForecastAnswer.from_bytes(answered.content)
             else:
-                both = replace(parts, histories={**parts.histories, TOTAL: request.history})
+                total = _name_of_total(parts.histories)
+                both = replace(parts, histories={**parts.histories, total: request.history})
                 answered, used_size = self.call(asset, both.to_bytes(), decision.state, parts_state)
-                answer, answers = _split(BatchAnswer.from_bytes(answered.content))
+                answer, answers = _split(BatchAnswer.from_bytes(answered.content), total)
                 memory = memory_facts(self.requested, used_size)
                 part_answers = PartAnswers(parts, answers, answered.facts, memory)
         except WorkerFailed as error:
@@ -155,14 +154,24 @@ class ForecastRun:
         return stored, checks, part_answers
 
 
-def _split(batch: BatchAnswer) -> tuple[ForecastAnswer, Mapping[str, ForecastAnswer | ForecastRefused]]:
+def _name_of_total(parts: Collection[str]) -> str:
+    """Return a name for the total beside the series of the parts, which none of them has as its id."""
+    name = "total"
+    while name in parts:
+        name += "_"
+    return name
+
+
+def _split(
+    batch: BatchAnswer, name_of_total: str
+) -> tuple[ForecastAnswer, Mapping[str, ForecastAnswer | ForecastRefused]]:
     """Return the total's answer, with the diagnostics of the call, and those of the parts.
 
     Raises:
         ForecastRefused: the total cannot be forecast.
     """
     answers = dict(batch.answers)
-    total = answers.pop(TOTAL)
+    total = answers.pop(name_of_total)
     if isinstance(total, ForecastRefused):
         raise total
     return replace(total, diagnostics={**total.diagnostics, **batch.diagnostics}), answers

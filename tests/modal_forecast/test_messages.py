@@ -136,8 +136,8 @@ def test_a_message_of_another_kind_is_refused_in_words():
 
 
 def test_a_message_of_another_version_is_refused_in_words():
-    raw = ForecastRequest(history(1.0)).to_bytes().replace(b'"version": 4', b'"version": 5')
-    with pytest.raises(MessageError, match="of protocol version 5, and this code reads version 4"):
+    raw = ForecastRequest(history(1.0)).to_bytes().replace(b'"version": 5', b'"version": 6')
+    with pytest.raises(MessageError, match="of protocol version 6, and this code reads version 5"):
         ForecastRequest.from_bytes(raw)
 
 
