@@ -1,6 +1,8 @@
 import dagster as dg
 import pytest
 
+from serverless_assets.ingestion.http_client import DownloadLimits
+from serverless_assets.ingestion.source import HttpSource, source_of_run
 from serverless_assets.run_inputs import (
     CustomisedStyle,
     Reload,
@@ -79,6 +81,13 @@ def test_an_address_without_secrets_is_taken(url):
 
 
 # ---- refused
+
+
+def test_the_source_that_a_run_names_has_the_limits_of_the_environment():
+    own = HttpSource("https://shop.test", limits=DownloadLimits(memory_mib=128))
+    assert source_of_run(Reload(), own) is own
+    named = source_of_run(Reload(dataset_url="https://other.test"), own)
+    assert named == HttpSource("https://other.test", limits=own.limits)
 
 
 @pytest.mark.parametrize("field", ["color_history", "color_prediction"])

@@ -26,12 +26,12 @@ from serverless_assets.forecasting.part_accuracy import decide_part_accuracy
 from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
-from serverless_assets.ingestion.assets import KEPT_AS_IT_IS, NOT_LOADED_YET
+from serverless_assets.ingestion.assets import KEPT_AS_IT_IS
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, ends_run
-from serverless_assets.ingestion.load import decide_load
+from serverless_assets.ingestion.load import decide_load, decide_reuse
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import HttpSource, Source
+from serverless_assets.ingestion.source import Source, source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
@@ -210,16 +210,16 @@ def _raw_tables(
 ) -> Iterator[tuple[Planned, Mapping[str, Any] | None, Failed | None]]:
     """Yield what would become of each table, the note that it then has, and why it is not loaded."""
     if isinstance(inputs.ingestion, Reuse):
+        absent = {failed.table.name: failed for failed in decide_reuse(tables, notes, source)}
         for table in tables:
-            if table.name in notes:
-                yield Planned(table.name, "reuse", KEPT_AS_IT_IS), notes[table.name], None
+            if failed := absent.get(table.name):
+                yield _not_loaded(failed, None), None, failed
             else:
-                missing = Failed(table, NOT_LOADED_YET, table.optional or source.lacks(table))
-                yield _not_loaded(missing, None), None, missing
+                yield Planned(table.name, "reuse", KEPT_AS_IT_IS), notes[table.name], None
         return
-    url, force = inputs.ingestion.address, inputs.rebuild_all
+    opened_source, force = source_of_run(inputs.ingestion, source).open(), inputs.rebuild_all
     states = {name: TableState.from_note(note) for name, note in notes.items()}
-    with scratch_folder(home, "plan") as scratch, (HttpSource(url) if url else source).open() as opened:
+    with scratch_folder(home, "plan") as scratch, opened_source as opened:
         for fetched in fetch_tables(
             tables, opened, warehouse, None, scratch, lambda line: None, states, force, to_load=False
         ):

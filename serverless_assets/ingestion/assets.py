@@ -21,9 +21,9 @@ from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, c
 from serverless_assets.ingestion.content import NO_ROWS
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed, Missing, Unchanged, ends_run, failure_sentence
-from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_table
 from serverless_assets.ingestion.raw_table import RawTable, Window
-from serverless_assets.ingestion.source import HttpSource, Source
+from serverless_assets.ingestion.source import HttpSource, Source, source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.instance import one_batch
 from serverless_assets.names import RAW_TABLE_TAG, TRANSFORMATION
@@ -31,7 +31,6 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 
 GROUP = "ingestion"
-NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
 KEPT_AS_IT_IS = "kept as it is (ingestion: reuse)"
 
 
@@ -88,8 +87,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
             if isinstance(inputs.ingestion, Reuse):
                 yield from _reuse(context, selected, source, checks)
             elif selected:
-                url = inputs.ingestion.address
-                opened = (HttpSource(url, limits=source.limits) if url else source).open()
+                opened = source_of_run(inputs.ingestion, source).open()
                 force = inputs.rebuild_all
                 with scratch_folder(publisher.home, "ingestion") as scratch:
                     yield from _reload(context, publisher, selected, opened, checks, months, scratch, force)
@@ -242,17 +240,15 @@ def _reuse(
 ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Leave the tables as they are, with the data versions that they have."""
     notes = checks.warehouse.read_states()
-    missing = [table for table in tables if table.name not in notes]
-    optional = [table for table in missing if table.optional or source.lacks(table)]
-    required = [table.name for table in missing if table not in optional or len(missing) == len(tables)]
-    if required:
+    absent = {failed.table.name: failed for failed in decide_reuse(tables, notes, source)}
+    if required := [name for name, failed in absent.items() if not failed.is_optional]:
         raise dg.Failure(
             f"There is nothing to reuse yet for {', '.join(required)}: choose reload for ingestion.",
             allow_retries=False,
         )
     for table in tables:
-        if table in missing:
-            yield from _not_loaded(context, Missing(table, NOT_LOADED_YET, True), notes, checks)
+        if table.name in absent:
+            yield from _not_loaded(context, absent[table.name], notes, checks)
         else:
             yield _kept(context, table, notes[table.name], checks, KEPT_AS_IT_IS)
 

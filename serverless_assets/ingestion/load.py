@@ -1,15 +1,19 @@
 """Decide whether a fetched table is loaded or left as it is, and do so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
 from serverless_assets.ingestion.content import Part
-from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Unchanged
+from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
+from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.ingestion.source import Source
 from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
 from serverless_assets.months import name_months
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
+
+NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,22 @@ def load_table(
         return Failed(table, str(error))
     built_by = run_id if decision.load or state is None else state.built_by
     return LoadResult(fetched, decision, built_by, rows, rows_before, work)
+
+
+def decide_reuse(tables: Sequence[RawTable], loaded: Collection[str], source: Source) -> Sequence[Failed]:
+    """Return the tables that a run cannot reuse, as they are not `loaded`.
+
+    It leaves out what reads optional ones, and fails for others and where there is no table at all.
+    """
+    absent = [table for table in tables if table.name not in loaded]
+    if len(absent) == len(tables):
+        return [Failed(table, NOT_LOADED_YET) for table in absent]
+    return [
+        Missing(table, NOT_LOADED_YET, True)
+        if table.optional or source.lacks(table)
+        else Failed(table, NOT_LOADED_YET)
+        for table in absent
+    ]
 
 
 def decide_load(

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.content import Content, Part
-from serverless_assets.ingestion.fetch_result import AuditedTable, Unchanged
+from serverless_assets.ingestion.fetch_result import AuditedTable, Unchanged, ends_run
 from serverless_assets.ingestion.http import Validators
-from serverless_assets.ingestion.load import LoadDecision, decide_load
+from serverless_assets.ingestion.load import LoadDecision, decide_load, decide_reuse
 from serverless_assets.ingestion.raw_table import RawTable, Window
-from serverless_assets.ingestion.source import Download, NotModified
+from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 from serverless_assets.ingestion.state import (
     HASHED_BY,
     CachedResponse,
@@ -310,3 +310,20 @@ def test_a_note_that_somebody_edited_says_what_can_be_read():
     assert TableState.from_note(note).months is None
     assert decided(TableState.from_note(note), BEFORE).load
     assert not TableState.from_note({**note, "validators": 7}).answers
+
+
+def test_what_a_run_cannot_reuse_ends_it_unless_it_is_optional_and_others_are_there():
+    optional = replace(RAW_CUSTOMERS, optional=True)
+    tables = [optional, RAW_ORDERS]
+
+    def absent(*loaded: str) -> dict[str, bool]:
+        failed = decide_reuse(tables, loaded, HttpSource(""))
+        assert ends_run(failed, tables) == any(not table.is_optional for table in failed)
+        return {table.table.name: table.is_optional for table in failed}
+
+    assert absent(optional.name, RAW_ORDERS.name) == {}
+    assert absent(RAW_ORDERS.name) == {optional.name: True}
+    assert absent(optional.name) == {RAW_ORDERS.name: False}
+    # Of a warehouse without any table, there is nothing to reuse.
+    tables = [optional]
+    assert absent() == {optional.name: False}

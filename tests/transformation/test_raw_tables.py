@@ -172,14 +172,24 @@ def test_tables_and_models_are_in_the_groups_that_the_dbt_project_names(world: W
 
 
 def test_a_run_succeeds_without_an_optional_table(world: World):
-    world.team.write({"models/raw.yml": SOURCES.replace("OPTIONAL", "true")})
+    world.team.write(
+        {
+            "models/raw.yml": SOURCES.replace("{key: [id]}", "{key: [id], optional: true}").replace(
+                "OPTIONAL", "true"
+            )
+        }
+    )
     world.serve("shops")
+    reuse = RunInputs(ingestion=Reuse())
+    assert world.plan(reuse)["visits"] == "fail"
+    assert world.run(reuse)["visits"][0] == "failed"
     assert world.plan()["visits"] == "skip"
     outcomes = world.run()
     assert verdicts(outcomes) == NO_VISITS
     assert outcomes["both"][1] == "skipped: visits is not in the warehouse"
     assert world.result.success and world.summary["published"]
-    assert world.run(RunInputs(ingestion=Reuse()))["visits"][0] == "skipped"
+    assert world.plan(reuse)["visits"] == "skip"
+    assert world.run(reuse)["visits"][0] == "skipped"
     assert world.summary["success"]
 
     world.serve("shops", "visits")
