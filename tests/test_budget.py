@@ -13,7 +13,7 @@ from serverless_assets.budget import BudgetGuard, OverBudget
 from serverless_assets.forecasting.compute import Size, Usage
 from serverless_assets.publishing.outcome import failure_in_words
 from serverless_assets.publishing.publisher import PendingAssets
-from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
+from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.fingerprints import Materialization
 from tests.automation.test_what_if import content
 from tests.conftest import SHOP, Pipeline
@@ -123,6 +123,10 @@ def test_a_run_over_the_budget_is_refused_and_one_within_it_is_told_the_sum(gree
 
 @pytest.fixture
 def on_a_budget(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    return with_budget(pipeline, monkeypatch)
+
+
+def with_budget(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """Ten cents, and a forecast on Modal, with a token that nobody has given."""
     for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
         monkeypatch.setenv(name, "none")
@@ -198,6 +202,13 @@ def test_a_plan_ends_with_whether_the_budget_has_room(on_a_budget):
     found = list(dry_run(on_a_budget.parts, RunInputs().checked()))
     assert (found[-1].asset, found[-1].verdict) == ("budget", "admit")
     assert found[-1].reason.startswith("This run may cost up to $0.03 for the forecast (0.25 cores,")
+
+
+def test_a_plan_counts_what_a_run_counts_also_what_would_not_be_reached(empty, monkeypatch):
+    inputs = RunInputs(ingestion=Reuse(), forecast=LARGE)
+    *assets, budget = dry_run(with_budget(empty, monkeypatch).parts, inputs.checked())
+    assert {one.verdict for one in assets} == {"fail", "skip"}
+    assert (budget.verdict, budget.reason) == ("refuse", SAID)
 
 
 def test_a_what_if_asks_for_the_same_admission(on_a_budget):

@@ -124,14 +124,8 @@ def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Itera
             by_asset[report] = Planned(report, "depends", reason)
         if assets:
             yield by_asset[report]
-    raw_tables = {table.name for table in environment.raw_tables}
-    charged = [
-        planned.asset
-        for planned in by_asset.values()
-        if planned.asset not in raw_tables and planned.verdict not in ("skip", "keep", "drop", "test")
-    ]
-    if charged:
-        yield from _budget(environment.budget_guard, charged, inputs)
+    # Of all of them, as a run is asked before it knows which it leaves out.
+    yield from _budget(environment.budget_guard, by_asset, inputs)
 
 
 def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
@@ -376,7 +370,7 @@ def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[st
     return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
 
 
-def _budget(budget_guard: BudgetGuard, assets: Sequence[str], inputs: RunInputs) -> Iterator[Planned]:
+def _budget(budget_guard: BudgetGuard, assets: Collection[str], inputs: RunInputs) -> Iterator[Planned]:
     """Return what the run may cost at most, if there is a budget."""
     if budget_guard.budget_usd is not None:
         most = budget_guard.most(assets, inputs)
