@@ -1,7 +1,8 @@
-"""The version of the code that a worker runs, by which a caller recognizes a worker of other code."""
+"""Hashes of code without comments and docstrings; and the version of the code that a worker runs."""
 
 import ast
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -22,15 +23,25 @@ def is_worker_file(path: Path) -> bool:
 @cache
 def code_version(package: Path = PACKAGE) -> str:
     """Return a hash of the files that a worker is made of, without comments and docstrings: 12 hex digits."""
+    return code_hash(
+        {
+            str(path.relative_to(package)): path
+            for path in package.rglob("*")
+            if path.is_file() and is_worker_file(Path(PACKAGE.name) / path.relative_to(package))
+        }
+    )
+
+
+def code_hash(files: Mapping[str, Path]) -> str:
+    """Return a hash of these files by name, without the comments and docstrings of Python: 12 hex digits."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*")):
-        if path.is_file() and is_worker_file(Path(PACKAGE.name) / path.relative_to(package)):
-            text = path.read_text()
-            if path.suffix == ".py":
-                code = _syntax_tree(text)
-            else:
-                code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-            digest.update(f"{path.relative_to(package)}\0{code}\0".encode())
+    for name, path in sorted(files.items()):
+        content = path.read_bytes()
+        if path.suffix == ".py":
+            content = _syntax_tree(content.decode()).encode()
+        elif path.suffix == ".lock":
+            content = b"\n".join(line for line in content.splitlines() if not line.lstrip().startswith(b"#"))
+        digest.update(name.encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:12]
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modal_forecast.code_version import code_hash
 from modal_forecast.grain import DAY, Grain
 
 if TYPE_CHECKING:
@@ -179,9 +180,9 @@ def key_in(page: bytes | None) -> Mapping[str, str]:
 
 @cache
 def _code_hash(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    of_page = [path for path in files if path.name not in PREVIEW_FILES]
-    return _hash([[path.relative_to(folder).as_posix(), path.read_bytes()] for path in of_page])
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    of_page = [path for path in files if path.name not in PREVIEW_FILES and "__pycache__" not in path.parts]
+    return code_hash({path.as_posix(): folder / path for path in of_page})
 
 
 def _hash(value: object) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 import serverless_assets.defs
+from modal_forecast.code_version import code_hash
 from serverless_assets import metadata
 from serverless_assets.asset_keys import asset_name
 from serverless_assets.dagster_internals import Call, with_compute
@@ -99,7 +100,7 @@ def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, Relatio
         name=asset_name(spec.key),
         table=spec.key.path[-1],
         inputs={name: relations.get(name, ("", "", table)) for name, table in names.items()},
-        code=digest(spec.code_version) if spec.code_version else code_hash(function.__module__),
+        code=digest(spec.code_version) if spec.code_version else hash_modules(function.__module__),
         always=f"computed in every run: {always}" if always else "",
         optional=bool(spec.metadata.get("optional")),
     )
@@ -139,9 +140,9 @@ def frame_assets(
     return present
 
 
-def code_hash(module: str) -> str:
-    """Return a hash of the source of a module, and of those in the defs folder that it imports."""
-    sources: dict[str, str] = {}
+def hash_modules(module: str) -> str:
+    """Return a hash of the code of a module, and of those in the defs folder that it imports."""
+    files: dict[str, Path] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
@@ -149,17 +150,17 @@ def code_hash(module: str) -> str:
         is_ours = name == module or (
             file and Path(file).is_relative_to(Path(serverless_assets.defs.__path__[0]))
         )
-        if name in sources or not file or not is_ours:
+        if name in files or not file or not is_ours:
             continue
-        sources[name] = Path(file).read_text()
-        for node in ast.walk(ast.parse(sources[name])):
+        files[name] = Path(file)
+        for node in ast.walk(ast.parse(files[name].read_text())):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 relative = "." * node.level + (node.module or "")
                 imported = importlib.util.resolve_name(relative, name.rpartition(".")[0])
                 waiting += [imported, *(f"{imported}.{alias.name}" for alias in node.names)]
-    return json_digest(sources)
+    return code_hash(files)
 
 
 def decide_frame(

@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,14 +73,19 @@ def test_a_field_that_is_added_to_the_input_changes_the_key():
     assert report_key(larger[0]) != report_key(larger[1])
 
 
-def test_a_change_of_the_reports_own_files_changes_its_key(tmp_path, monkeypatch):
-    keys = [report_key(report())["code"]]
-    for color in ("red", "tan"):
-        (tmp_path / color / "assets").mkdir(parents=True)
-        (tmp_path / color / "assets" / "page.css").write_text(f"body {{ color: {color} }}")
-        monkeypatch.setattr(report_input, "FOLDER", tmp_path / color)
-        keys.append(report_key(report())["code"])
-    assert len(set(keys)) == 3
+def test_a_change_of_the_reports_code_changes_its_key_and_one_of_a_docstring_does_not(tmp_path, monkeypatch):
+    def key(style, code):
+        folder = tmp_path / hashlib.sha256(f"{style} {code}".encode()).hexdigest()
+        folder.mkdir()
+        (folder / "page.css").write_text(style)
+        (folder / "page.py").write_text(code)
+        monkeypatch.setattr(report_input, "FOLDER", folder)
+        return report_key(report())["code"]
+
+    body = 'def render():\n    """Return the page."""\n    return 1\n'
+    red = key("red", body)
+    assert len({red, key("tan", body), key("red", body.replace("1", "2"))}) == 3
+    assert key("red", body.replace("the page", "a page") + "# As before.\n") == red
 
 
 def test_what_a_person_wrote_is_never_taken_for_the_key():

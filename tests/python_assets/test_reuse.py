@@ -17,7 +17,7 @@ from serverless_assets.metadata import plain
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.python_assets.pandas_tables import pandas_tables
 from serverless_assets.python_assets.reuse import (
-    code_hash,
+    hash_modules,
     decide_frame,
     frame_asset,
     frame_assets,
@@ -195,15 +195,16 @@ def test_the_code_of_an_asset_is_its_file_and_those_of_the_defs_folder_that_it_i
     monkeypatch.setattr(serverless_assets.defs, "__path__", [str(package)])
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("team_defs.plan")
-    hashes = [code_hash("team_defs.plan")]
+    hashes = [hash_modules("team_defs.plan")]
     for file, text in (
         ("rates.py", "RATE = 3\n"),
         ("plan.py", "from .rates import RATE\n\n"),
         ("other.py", ""),
+        ("rates.py", '"""Rates."""\n\nRATE = 3  # As before.\n'),
     ):
         (package / file).write_text(text)
-        hashes.append(code_hash("team_defs.plan"))
-    assert len(set(hashes)) == 3 and hashes[-1] == hashes[-2]
+        hashes.append(hash_modules("team_defs.plan"))
+    assert len(set(hashes)) == 3 and hashes[-1] == hashes[-2] == hashes[-3]
     for name in [name for name in sys.modules if name.startswith("team_defs")]:
         del sys.modules[name]
 
