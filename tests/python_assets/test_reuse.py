@@ -17,10 +17,10 @@ from serverless_assets.metadata import plain
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.python_assets.pandas_tables import pandas_tables
 from serverless_assets.python_assets.reuse import (
-    hash_modules,
     decide_frame,
     frame_asset,
     frame_assets,
+    hash_modules,
     is_frame,
     reuse_unchanged,
 )
