@@ -32,9 +32,8 @@ def refuse_project(manifest: Mapping[str, Any], variables: Mapping[str, str]) ->
         *_raw_tables(manifest),
         *_functions(manifest),
         *_materialized_views(manifest),
+        *_databases(manifest, variables),
     ]
-    if duckdb_file := variables.get("SERVERLESS_DUCKDB_PATH"):
-        mistakes += _databases(manifest, Path(duckdb_file).stem)
     if mistakes:
         raise ProjectRefused(name_some(mistakes, NAMES_IN_A_LINE, "\n"))
 
@@ -116,11 +115,34 @@ def _materialized_views(manifest: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _databases(manifest: Mapping[str, Any], database: str) -> Iterator[str]:
-    """Models outside of the one database that a DuckDB file is."""
-    for node in _models(manifest):
-        if str(node["database"] or database).lower() != database.lower():
+def _databases(manifest: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[str]:
+    """Models and raw tables outside of the one database that runs write to, and sources that look like these.
+
+    Relations are told apart by schema and name alone.
+    """
+    file = variables.get("SERVERLESS_DUCKDB_PATH")
+    database = Path(file).stem if file else variables["GOOGLE_CLOUD_PROJECT"]
+    kind = "the DuckDB file is one database" if file else "runs write to one Google Cloud project"
+
+    def is_elsewhere(node: Mapping[str, Any]) -> bool:
+        return str(node["database"] or database).lower() != database.lower()
+
+    for node in filter(is_elsewhere, _models(manifest)):
+        yield (
+            f"{_described(node)} has the database {node['database']!r}, and {kind}, {database!r}. "
+            "Use `+schema` instead of `+database`."
+        )
+    models = {relation_key(node)[1:]: node for node in _models(manifest)}
+    for source in filter(is_elsewhere, manifest["sources"].values()):
+        described = f"{source['original_file_path']}: the source {source['source_name']}.{source['name']}"
+        if is_raw_table(source):
             yield (
-                f"{_described(node)} has the database {node['database']!r}, and the DuckDB file is one "
-                f"database, {database!r}. Use `+schema` instead of `+database`."
+                f"{described} has the database {source['database']!r}, and {kind}, {database!r}. Remove its "
+                "`database`, or its `key` if another tool loads it."
+            )
+        elif model := models.get(relation_key(source)[1:]):
+            yield (
+                f"{described} of the database {source['database']!r} has the schema and the name of the "
+                f"{model['resource_type']} {model['name']} ({model['original_file_path']}). Give the latter "
+                "another `alias` or `+schema`."
             )

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from serverless_assets.transformation.project import ManifestError
-from serverless_assets.transformation.refusals import ProjectRefused
+from serverless_assets.transformation.refusals import ProjectRefused, refuse_project
 from tests.transformation.team import BASE, Team
 
 TABLE = "{{ config(materialized='table') }} select 1 as id"
@@ -51,6 +51,35 @@ def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
     for name in ("größe.sql", "my-model.sql", "elsewhere.sql", "RAW.sql", "summed.sql", "tests.yml"):
         (team.directory / "models" / name).unlink()
     assert team.project.manifest().exists()
+
+
+def test_what_runs_write_is_in_one_google_cloud_project_and_sources_may_be_in_another():
+    def entry(kind: str, name: str, database: str, **config: object) -> dict[str, object]:
+        return {
+            "resource_type": kind, "name": name, "source_name": "far", "alias": name, "identifier": name,
+            "database": database, "schema": "dwh", "original_file_path": f"models/{name}.sql",
+            "config": config, "depends_on": {"nodes": []}, "package_name": "team", "fqn": ["team", name],
+            "unique_id": f"{kind}.{name}",
+        }  # fmt: skip
+
+    manifest = {
+        "nodes": {"here": entry("model", "here", "shop"), "there": entry("model", "there", "other")},
+        "sources": {
+            "orders": entry("source", "orders", "other"),
+            "here": entry("source", "here", "other"),
+            "items": entry("source", "items", "other", meta={"key": ["id"]}),
+        },
+    }
+    with pytest.raises(ProjectRefused) as refused:
+        refuse_project(manifest, {"GOOGLE_CLOUD_PROJECT": "shop"})
+    assert str(refused.value).splitlines() == [
+        "models/there.sql: the model there has the database 'other', and runs write to one Google Cloud "
+        "project, 'shop'. Use `+schema` instead of `+database`.",
+        "models/here.sql: the source far.here of the database 'other' has the schema and the name of the "
+        "model here (models/here.sql). Give the latter another `alias` or `+schema`.",
+        "models/items.sql: the source far.items has the database 'other', and runs write to one Google Cloud "
+        "project, 'shop'. Remove its `database`, or its `key` if another tool loads it.",
+    ]
 
 
 def test_a_function_that_runs_do_not_create_is_refused_with_the_model_that_calls_it(team: Team):
