@@ -1,5 +1,9 @@
 """A project like dbt-labs' jaffle-shop is plugged in by two settings, and changed by nothing."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +18,7 @@ from serverless_assets.environments import environment
 from serverless_assets.names import MAIN_JOB
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.settings import Settings
+from serverless_assets.settings import PROJECT_ROOT, Settings
 from tests.transformation.jaffle_shop import JAFFLE_SHOP
 from tests.transformation.team import Team
 
@@ -61,6 +65,44 @@ def test_it_runs_publishes_and_is_reused(shop: Team):
     planned = {(one.verdict, one.reason) for one in dry_run(environment(settings(shop)), RunInputs())}
     assert planned == {("reuse", "unchanged")}
     assert {one["reason"] for one in run(shop).values()} == {"unchanged"}
+
+
+def test_the_commands_of_the_docs_plug_it_in_and_drop_what_a_deleted_model_left(tmp_path: Path):
+    page = (PROJECT_ROOT / "docs" / "your-own.md").read_text().split("\n## A dbt project\n")[1]
+    *commands, drop = re.findall(r"^    (\S.*)$", page, re.MULTILINE)
+    project, state = tmp_path / "jaffle-shop", tmp_path / "jaffle-shop-state"
+    for name, text in JAFFLE_SHOP.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+    environ = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DAGSTER_HOME": "",
+    }
+
+    def run(lines: list[str]) -> str:
+        # `make ui` would not end.
+        script = "\n".join(lines).replace("make ", "make -n ")
+        done = subprocess.run(
+            ["sh", "-ec", script], cwd=PROJECT_ROOT, env=environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def tables() -> set[str]:
+        with closing(duckdb.connect(str(state / "warehouse.duckdb"), read_only=True)) as published:
+            rows = published.execute("select table_name from information_schema.tables").fetchall()
+        return {name for (name,) in rows}
+
+    said = run(commands)
+    assert re.search(r"^supplies +build +new$", said, re.MULTILINE), said
+    assert {one.rpartition("/")[2] for one in RELATIONS} <= tables()
+    (project / "models" / "marts" / "supplies.sql").unlink()
+    settings = [line for line in commands if line.startswith("export ")]
+    assert "supplies is left as it is" in run([*settings, "serverless run"])
+    assert "supplies is dropped" in run([*settings, drop])
+    assert {one.rpartition("/")[2] for one in RELATIONS} - tables() == {"supplies"}
 
 
 def test_packages_are_installed_again_when_packages_yml_changed(shop: Team):
