@@ -107,14 +107,13 @@ def stream(
     Raises:
         DbtError: dbt failed; after the last event.
     """
-    profile = write_profile(project_dir, target, variables["SERVERLESS_ENV"])
+    profile, target_name = write_profile(project_dir, target, variables["SERVERLESS_ENV"])
     command = Command(
         arguments,
         options=[
             *("--quiet", "--log-level", "none", "--no-use-colors", "--no-send-anonymous-usage-stats"),
             *("--project-dir", str(project_dir), "--profiles-dir", str(target), "--profile", profile),
-            # By name: the profile's own default may follow a variable of the shell.
-            *("--target", variables["SERVERLESS_ENV"]),
+            *("--target", target_name),
             # `dbt deps` writes nothing there, and refuses the option.
             *(() if arguments[0] == "deps" else ("--target-path", str(target))),
             *("--log-path", str(target)),

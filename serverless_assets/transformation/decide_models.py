@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import string
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -57,7 +56,7 @@ def decide_models(
         PlanningError: a query `restated_months` reads something that there is not.
         WarehouseError: the warehouse cannot be asked.
     """
-    environ = {**os.environ, **project.variables}
+    environ = project.environ
     variables = project.vars()
     models = nodes(manifest, variables, environ, _large_seeds(manifest))
     states = read_states(warehouse, models, notes)
@@ -93,7 +92,7 @@ def decide_tests(
     ids = tests_of_unread_sources(manifest)
     if not ids:
         return []
-    environ, schema = {**os.environ, **project.variables}, project.variables["DBT_SCHEMA"]
+    environ, schema = project.environ, project.variables["DBT_SCHEMA"]
     hashes = test_hashes(manifest, project.vars(), environ)
     states = {name: State.from_json(note) for name, note in notes.items()}
     tests = []

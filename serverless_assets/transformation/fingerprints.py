@@ -10,6 +10,7 @@ from typing import Any
 from serverless_assets.hashing import json_digest
 from serverless_assets.transformation.manifest import is_model, relation_name
 from serverless_assets.transformation.normalised_code import normalised
+from serverless_assets.transformation.profiles import DECIDED, TARGET_NAME
 from serverless_assets.warehouse import published_schema
 
 BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
@@ -18,9 +19,11 @@ BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
 EPHEMERAL = "ephemeral "
 
 # Which months to build, and who asks: not what is built.
-IMMATERIAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID"})
+IMMATERIAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID", TARGET_NAME})
 
 _VARIABLE = re.compile(r"""\bvar\(\s*(?:(['"])(?P<name>[^'"]+)\1)?""")
+# Code that may read the target's name: not what follows from the environment, such as its schema.
+_TARGET = re.compile(r"\btarget\b(?!\s*\.\s*(?!name\b)\w)")
 _ENVIRONMENT_VARIABLE = re.compile(r"""\benv_var\(\s*(?:(['"])(?P<name>[^'"]+)\1)?""")
 
 
@@ -274,6 +277,9 @@ class _Reader:
             hashes["meta"] = json_digest(node["config"].get("meta"))
         hooks = [hook["sql"] for key in ("pre-hook", "post-hook") for hook in config.get(key) or ()]
         text = "\n".join([code, *hooks, *macros.values()])
+        # The name is that of the environment, unless the project gives it another.
+        if self.environ.get(TARGET_NAME) not in (None, *DECIDED) and _TARGET.search(text):
+            hashes["target"] = json_digest(self.environ[TARGET_NAME])
         return {
             **hashes,
             **_values("var", _VARIABLE, text, self.variables),

@@ -1,10 +1,12 @@
 """The dbt profile that every command gets: the project's own, pointed at this environment's warehouse."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Template, TemplateError
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
@@ -41,6 +43,8 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 # Other names of keys that the environment decides.
 SYNONYMS = ("database", "dbname", "schema", "dataset", "project")
+# The key of dbt's `target.name` beside the environment variables that code reads.
+TARGET_NAME = "target.name"
 # Connections of one process to one file must agree on their configuration: this lets dbt's process count a
 # model's rows while dbt is at work (serverless_assets/warehouse/duckdb.py).
 CONFIG_OPTIONS = {"custom_user_agent": "dagster"}
@@ -50,29 +54,40 @@ class ProfileError(UserError):
     """The profiles.yml of the dbt project cannot be used; the message says why."""
 
 
-def write_profile(project_dir: Path, folder: Path, target: str) -> str:
-    """Write the profiles.yml for dbt's commands into a folder, and return the name of the profile.
+def write_profile(project_dir: Path, folder: Path, target: str) -> tuple[str, str]:
+    """Write the profiles.yml for dbt's commands into a folder.
 
     Args:
         project_dir: the dbt project. Of its own profiles.yml, the output of this target is taken, or else
             the default one, or any other, if it is for the same warehouse.
         target: `local` or `gcp`.
 
+    Returns:
+        the names of the profile and of its target.
+
     Raises:
         ProfileError: the project's profiles.yml is not YAML.
     """
-    project = read_yaml(project_dir / "dbt_project.yml")
-    name = str(project.get("profile") or "serverless")
-    output = {**DEFAULTS[target], **_own_output(project_dir / "profiles.yml", name, target)}
+    name, target_name, own = _own_output(project_dir, target)
+    output = {**DEFAULTS[target], **own}
     output = {key: value for key, value in output.items() if key not in SYNONYMS} | dict(DECIDED[target])
     if target == "local":
         output["config_options"] = {**(output.get("config_options") or {}), **CONFIG_OPTIONS}
-    path, content = folder / "profiles.yml", {name: {"target": target, "outputs": {target: output}}}
+    path, content = folder / "profiles.yml", {name: {"target": target_name, "outputs": {target_name: output}}}
     text = yaml.safe_dump(content, sort_keys=True).encode()
     if not path.exists() or path.read_bytes() != text:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
-    return name
+    return name, target_name
+
+
+def target_name(project_dir: Path, target: str) -> str:
+    """Return dbt's `target.name`: that of the project's own output, if it has one for this target.
+
+    Raises:
+        ProfileError: the project's profiles.yml is not YAML.
+    """
+    return _own_output(project_dir, target)[1]
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -84,16 +99,28 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _own_output(path: Path, name: str, target: str) -> Mapping[str, Any]:
+def _own_output(project_dir: Path, target: str) -> tuple[str, str, Mapping[str, Any]]:
+    """Return the name of the profile, and the name and the content of its output for this target."""
+    name = str(read_yaml(project_dir / "dbt_project.yml").get("profile") or "serverless")
+    path = project_dir / "profiles.yml"
     if not path.is_file():
-        return {}
+        return name, target, {}
     try:
         profile = (yaml.safe_load(path.read_text()) or {}).get(name) or {}
         outputs = profile.get("outputs") or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise ProfileError(f"{path} cannot be read: {error}") from None
-    candidates = [outputs.get(target), outputs.get(profile.get("target")), *outputs.values()]
-    kind = DECIDED[target]["type"]
-    return next(
-        (output for output in candidates if isinstance(output, dict) and output.get("type") == kind), {}
-    )
+    for candidate in (target, _rendered(profile.get("target")), *outputs):
+        output = outputs.get(candidate)
+        if isinstance(output, dict) and output.get("type") == DECIDED[target]["type"]:
+            return name, str(candidate), output
+    return name, target, {}
+
+
+def _rendered(text: object) -> str:
+    """Return a value of profiles.yml with the environment variables that it names."""
+    try:
+        return Template(str(text)).render(env_var=lambda name, default="": os.environ.get(name, default))
+    except TemplateError:
+        # dbt would say so, of an output that it is given.
+        return ""

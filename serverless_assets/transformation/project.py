@@ -17,7 +17,7 @@ from serverless_assets.files import write_atomically
 from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.manifest import parsed_manifest
-from serverless_assets.transformation.profiles import read_yaml
+from serverless_assets.transformation.profiles import TARGET_NAME, read_yaml, target_name
 from serverless_assets.transformation.refusals import refuse_project
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,12 @@ class Project:
     directory: Path
     target: Path
     variables: Mapping[str, str]
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment variables that the project's code sees, and the name of its target."""
+        name = target_name(self.directory, self.variables["SERVERLESS_ENV"])
+        return {**os.environ, **self.variables, TARGET_NAME: name}
 
     @property
     def partial_parse(self) -> Path:

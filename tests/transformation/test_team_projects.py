@@ -1,8 +1,12 @@
 """Projects of other teams: schemas of their own, relations dropped by hand, failures and odd names."""
 
+import json
+from contextlib import closing
+
 import dagster as dg
 import duckdb
 import pytest
+import yaml
 
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
@@ -192,6 +196,26 @@ def test_each_model_has_its_own_error_and_a_skipped_one_names_what_failed(team: 
         assert name in sentence
 
 
+def test_the_target_has_the_name_of_the_projects_own_output_and_what_reads_it_is_built_for_another(
+    team: Team,
+):
+    def profile(name: str) -> dict[str, str]:
+        own = {"type": "duckdb", "path": "own.duckdb", "config_options": {"custom_user_agent": "dagster"}}
+        return {"profiles.yml": yaml.safe_dump({"team": {"target": name, "outputs": {name: own}}})}
+
+    team.write(
+        {"models/reads.sql": "select '{{ target.name }}' as name", "models/other.sql": "select 1 as one"}
+    )
+    team.write(profile("prod")).run()
+    assert team.rows("select name from dwh.reads") == [("prod",)]
+    outcomes = team.write(profile("staging")).run()
+    assert {name: one["reason"] for name, one in outcomes.items()} == {
+        "reads": "target changed",
+        "other": "unchanged",
+    }
+    assert team.rows("select name from dwh.reads") == [("staging",)]
+
+
 def test_a_profile_with_which_dbt_cannot_work_is_told_once_and_without_a_traceback(team: Team):
     profile = BASE["profiles.yml"].replace(
         "threads: 1", "threads: 1\n      attach: [{path: nowhere/other.duckdb}]"
@@ -218,3 +242,22 @@ def test_a_failed_test_of_several_models_fails_each_of_them(team: Team):
         assert {one["status"] for one in outcomes.values()} == {"failed"}
         assert {one["reason"] for one in outcomes.values()} == {"tests failed: agree"}
     assert not (team.home / "warehouse.duckdb").exists()
+
+
+def test_a_source_in_a_database_that_the_profile_attaches_is_read(team: Team):
+    with closing(duckdb.connect(str(team.home / "far.duckdb"))) as far:
+        far.execute("create table visits as select 7 as guests")
+    attached = f"threads: 1\n      attach: [{{path: '{team.home}/far.duckdb'}}]"
+    source = {"name": "far", "database": "far", "schema": "main", "tables": [{"name": "visits"}]}
+    team.write(
+        {
+            "profiles.yml": BASE["profiles.yml"].replace("threads: 1", attached),
+            "models/far.yml": json.dumps({"sources": [source]}),
+            "models/guests.sql": "{{ config(materialized='table') }} "
+            "select guests from {{ source('far', 'visits') }}",
+        }
+    )
+    for _ in range(2):
+        # What is there may have changed.
+        assert team.run()["guests"]["status"] == "built"
+    assert team.rows("select guests from dwh.guests") == [(7,)]
