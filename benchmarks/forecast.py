@@ -21,6 +21,7 @@ from forecast_series import Series, made_up, real, sample_shop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # for the metrics and the sample shop
 from modal_forecast import metrics  # noqa: E402
+from modal_forecast.messages import FORECAST_SCHEMA  # noqa: E402
 
 METHODS = ("ours", "prophet", "sarima", "mstl", "naive 7", "naive 364")
 HORIZON, ORIGINS, STEP = 180, 3, 120
@@ -63,7 +64,7 @@ def origins_of(series: Series, number: int) -> Iterator[tuple[np.datetime64, int
 
 
 def measure(method: str, series: Series, origin: np.datetime64, horizon: int) -> dict[str, float]:
-    """mase, cover_80, cover_95 (NaN without bounds), cpu seconds and MiB of the whole process."""
+    """mase, coverage_80, coverage_95 (NaN without bounds), cpu seconds and MiB of the whole process."""
     known = (series.days <= origin) & ~np.isnan(series.values)
     days, values = series.days[known], series.values[known]
     ahead = int((origin - days[-1]).astype(int)) + horizon
@@ -78,12 +79,10 @@ def measure(method: str, series: Series, origin: np.datetime64, horizon: int) ->
     asked = (series.days > origin) & (position < ahead) & ~np.isnan(series.values)
     actual, at = series.values[asked], position[asked]
     result = {"cpu": made["cpu"], "mib": made["mib"]}
-    result["mase"] = metrics.mae(actual, np.array(made["yhat"])[at]) / lag_7(days, values)
-    for level in ("80", "95"):
-        lower, upper = made.get(f"yhat_lower_{level}"), made.get(f"yhat_upper_{level}")
-        result[f"cover_{level}"] = (
-            metrics.coverage(actual, np.array(lower)[at], np.array(upper)[at]) if lower else math.nan
-        )
+    columns = {name: np.array(made[name])[at] for name in FORECAST_SCHEMA.names[1:] if made.get(name)}
+    scores = metrics.score(actual, columns, lag_7(days, values))
+    for name in ("mase", "coverage_80", "coverage_95"):
+        result[name] = math.nan if scores[name] is None else scores[name]
     return result
 
 
@@ -100,7 +99,7 @@ def run(method: str, job: dict[str, Any]) -> dict[str, Any]:
 def lag_7(days: np.ndarray, values: np.ndarray) -> float:
     calendar = np.full(int((days[-1] - days[0]).astype(int)) + 1, np.nan)
     calendar[(days - days[0]).astype(int)] = values
-    return metrics.seasonal_error(calendar, 7)
+    return float(metrics.seasonal_error(calendar, 7))
 
 
 def summarize(results: dict[str, dict[str, list[dict[str, float]]]], methods: list[str]) -> None:
@@ -115,8 +114,8 @@ def summarize(results: dict[str, dict[str, list[dict[str, float]]]], methods: li
     }
     lines = {
         "geometric mean": [f"{means[method]:.2f}" for method in methods],
-        "inside 80%": [f"{np.mean(over_all(method, 'cover_80')):.0%}" for method in methods],
-        "inside 95%": [f"{np.mean(over_all(method, 'cover_95')):.0%}" for method in methods],
+        "inside 80%": [f"{np.mean(over_all(method, 'coverage_80')):.0%}" for method in methods],
+        "inside 95%": [f"{np.mean(over_all(method, 'coverage_95')):.0%}" for method in methods],
         "cpu seconds, mean": [f"{np.mean(over_all(method, 'cpu')):.2f}" for method in methods],
         "cpu seconds, most": [f"{np.max(over_all(method, 'cpu')):.2f}" for method in methods],
         "MiB, most": [f"{np.max(over_all(method, 'mib')):.0f}" for method in methods],

@@ -17,7 +17,7 @@ sys.path.append(str(ROOT))
 from modal_forecast import metrics  # noqa: E402
 from modal_forecast.candidates.naive import seasonal_naive  # noqa: E402
 from modal_forecast.grain import MONTH, WEEK, Grain  # noqa: E402
-from modal_forecast.messages import ForecastRequest  # noqa: E402
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastRequest  # noqa: E402
 from modal_forecast.model import forecast  # noqa: E402
 
 ORIGINS = 3
@@ -79,12 +79,10 @@ def score(
     table = pa.table({"ds": days[:at], "y": history})
     answer = forecast(ForecastRequest(table, ahead, country, grain=grain.name)).forecast
     naives = [seasonal_naive(history, ahead, lag, grain.cycle) for lag in grain.naives.values()]
-    scale = metrics.seasonal_error(history, grain.season)
-    forecasts = [answer["yhat"].to_numpy(), *naives]
-    return [metrics.mae(actual, made) / scale for made in forecasts], [
-        metrics.coverage(actual, *(answer[f"yhat_{side}_{level}"].to_numpy() for side in ("lower", "upper")))
-        for level in (80, 95)
-    ]
+    scale = float(metrics.seasonal_error(history, grain.season))
+    ours = metrics.score(actual, {name: answer[name].to_numpy() for name in FORECAST_SCHEMA.names[1:]}, scale)
+    of_naives = [metrics.score(actual, {"yhat": naive}, scale) for naive in naives]
+    return [made["mase"] for made in (ours, *of_naives)], [ours["coverage_80"], ours["coverage_95"]]
 
 
 if __name__ == "__main__":

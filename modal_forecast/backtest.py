@@ -93,7 +93,7 @@ def run_backtest(
             continue
         inputs = inputs_at(series, index, tested, calendar, holidays)
         forecasts = {name: fit.forecast[-tested:] for name, fit in fit_candidates(inputs).items()}
-        scale = metrics.seasonal_error(inputs.series.values, grain.season)
+        scale = float(metrics.seasonal_error(inputs.series.values, grain.season))
         origins.append(Origin(index, actual, forecasts, scale, grain))
     return origins
 
@@ -132,14 +132,13 @@ def score(origins: Sequence[Origin], forecasts: Forecasts) -> dict[str, float | 
     ]
     if not pairs:
         return {"mase": None, "wape": None, "bias": None, "origins": 0}
-    by_origin = [metrics.mase(origin.actual, forecast, origin.scale) for origin, forecast in pairs]
-    scaled = [value for value in by_origin if value is not None]
+    scaled = [origin.error(forecast) / origin.scale for origin, forecast in pairs if origin.scale > 0]
     actual = np.concatenate([origin.actual for origin, _ in pairs])
-    forecast = np.concatenate([forecast for _, forecast in pairs])
+    scores = metrics.score(actual, {"yhat": np.concatenate([forecast for _, forecast in pairs])})
     return {
         "mase": rounded(np.mean(scaled)) if scaled else None,
-        "wape": rounded(metrics.wape(actual, forecast)),
-        "bias": rounded(metrics.bias(actual, forecast)),
+        "wape": rounded(scores["wape"]),
+        "bias": rounded(scores["bias"]),
         "origins": len(pairs),
     }
 

@@ -56,13 +56,10 @@ def about_backtest(
     }
     backtest: dict[str, Any] = score(origins, held_out)
     if bounds:
-        actual = np.concatenate([origin.actual for origin in origins])
-        for level in ("80", "95"):
-            lower, upper = (
-                np.concatenate([bound[f"yhat_{side}_{level}"] for bound in bounds])
-                for side in ("lower", "upper")
-            )
-            backtest[f"coverage_{level}"] = rounded(metrics.coverage(actual, lower, upper))
+        columns = {name: np.concatenate([bound[name] for bound in bounds]) for name in bounds[0]}
+        actual, yhat = np.concatenate([origin.actual for origin in origins]), np.concatenate(held_out)
+        of_bounds = metrics.score(actual, {**columns, "yhat": yhat})
+        backtest |= {name: rounded(of_bounds[name]) for name in ("coverage_80", "coverage_95")}
     backtest["horizon"] = len(origins[0].actual) if origins else 0
     backtest["sums"] = about_sums(origins, held_out, bounds)
     return {**skill_of(origins, held_out), "backtest": backtest, "candidates": scores}

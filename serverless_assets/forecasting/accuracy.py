@@ -18,6 +18,7 @@ from modal_forecast.grain import DAY, Grain
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
+from serverless_assets.forecasting.checks import VALUES
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_file import grain_in
 from serverless_assets.forecasting.history import Today, read_history
@@ -225,7 +226,8 @@ def _scores(vintage: Vintage, actual: pa.Table, grain: Grain) -> Iterator[dict[s
         return
     as_of = np.datetime64(vintage.data_as_of)
     history = actual["y"].to_numpy()[actual["ds"].to_numpy().astype("datetime64[D]") <= as_of]
-    scale = metrics.seasonal_error(history, grain.season)
+    scale = float(metrics.seasonal_error(history, grain.season))
+    y, columns = passed["y"].to_numpy(), {name: passed[name].to_numpy() for name in VALUES}
     ahead = grain.numbers(passed["ds"].to_numpy().astype("datetime64[D]")) - grain.number(vintage.data_as_of)
     for label, (first, last) in horizons(grain).items():
         mask = (first <= ahead) & (ahead <= last)
@@ -236,22 +238,8 @@ def _scores(vintage: Vintage, actual: pa.Table, grain: Grain) -> Iterator[dict[s
                 "data_as_of": vintage.data_as_of,
                 "horizon": label,
                 grain.plural: int(mask.sum()),
-                **_score(passed.filter(pa.array(mask)), scale),
+                **metrics.score(y[mask], {name: values[mask] for name, values in columns.items()}, scale),
             }
-
-
-def _score(passed: pa.Table, scale: float) -> dict[str, object]:
-    actual, forecast = passed["y"].to_numpy(), passed["yhat"].to_numpy()
-    coverage = {}
-    for level in (80, 95):
-        lower, upper = (passed[f"yhat_{side}_{level}"].to_numpy() for side in ("lower", "upper"))
-        coverage[f"coverage_{level}"] = metrics.coverage(actual, lower, upper)
-    return {
-        "mase": metrics.mase(actual, forecast, scale),
-        "wape": metrics.wape(actual, forecast),
-        "bias": metrics.bias(actual, forecast),
-        **coverage,
-    }
 
 
 def reported_accuracy(

@@ -20,6 +20,7 @@ from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.accuracy import SCORES, all_of, describe_scores, horizons
+from serverless_assets.forecasting.checks import VALUES
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.part_history import PartMatrix, read_part_histories
@@ -191,46 +192,32 @@ def score_parts(
             warn(str(error))
             return None
 
-    sums = np.zeros((len(MEASURES), len(labels), len(actual.ids)))
+    sums = np.zeros((len(metrics.MEASURES) + 1, len(labels), len(actual.ids)))
     with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="records") as pool:
         for of_vintage in pool.map(read, names):
             if of_vintage is not None:
                 sums += of_vintage
-    measure = dict(zip(MEASURES, sums, strict=True))
-    count = measure["count"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scores = {
-            "mase": measure["scaled_error"] / measure["scaled_count"],
-            "wape": measure["error"] / measure["actual"],
-            "bias": measure["signed_error"] / measure["actual"],
-            "coverage_80": measure["inside_80"] / count,
-            "coverage_95": measure["inside_95"] / count,
-        }
+    *measures, forecasts = sums
+    count, scores = measures[0], metrics.scores(np.array(measures))
     part, horizon = np.nonzero(count.T)
     indices = pa.array(part)
     columns = [
         pa.array(actual.ids, pa.string()).take(indices),
         pa.array(actual.names, pa.string()).take(indices),
         pa.array(labels, pa.string()).take(pa.array(horizon)),
-        pa.array(measure["forecasts"][horizon, part].astype(int)),
+        pa.array(forecasts[horizon, part].astype(int)),
         pa.array(count[horizon, part].astype(int)),
         # Null where the denominator is zero.
-        *(
-            pa.array(scores[name][horizon, part], mask=~np.isfinite(scores[name][horizon, part]))
-            for name in SCORES
-        ),
+        *(pa.array(scores[name][horizon, part], from_pandas=True) for name in SCORES),
     ]
     return pa.table(columns, schema=part_accuracy_schema(parts, grain))
 
 
-MEASURES = (
-    "count", "error", "signed_error", "actual", "inside_80", "inside_95", "scaled_error", "scaled_count",
-    "forecasts",
-)  # fmt: skip
-
-
 def add_up_errors(actual: PartMatrix, vintage: PartVintage) -> np.ndarray:
-    """Return the sums over the vintage's periods that have come: (MEASURES, horizons(), parts).
+    """Return the sums over the vintage's periods that have come, and whether there are any of them.
+
+    Returns:
+        (metrics.MEASURES and that, horizons(), parts)
 
     A part that the vintage has and `actual` has not is left out.
     """
@@ -243,49 +230,19 @@ def add_up_errors(actual: PartMatrix, vintage: PartVintage) -> np.ndarray:
     came = (part >= 0) & (column_of_y >= 0) & (column_of_y < len(actual.days))
     part, ahead = part[came], numbers[came] - grain.number(vintage.data_as_of)
     y = actual.values[part, column_of_y[came]]
-    column = {
-        name: vintage.rows[name].to_numpy()[came]
-        for name in ("yhat", "yhat_lower_80", "yhat_upper_80", "yhat_lower_95", "yhat_upper_95")
-    }
     # A part that opened since has no value before.
     has_value = ~np.isnan(y)
-    error = column["yhat"] - y
-    scale = _seasonal_errors(actual, as_of, grain.season)[part]
-    is_scaled = has_value & (scale > 0)
-    measured = {
-        "count": has_value,
-        "error": np.abs(error),
-        "signed_error": error,
-        "actual": np.abs(y),
-        "inside_80": (column["yhat_lower_80"] <= y) & (y <= column["yhat_upper_80"]),
-        "inside_95": (column["yhat_lower_95"] <= y) & (y <= column["yhat_upper_95"]),
-        "scaled_error": np.where(is_scaled, np.abs(error) / np.where(is_scaled, scale, 1.0), 0.0),
-        "scaled_count": is_scaled,
-    }
+    part, ahead = part[has_value], ahead[has_value]
+    columns = {name: vintage.rows[name].to_numpy()[came][has_value] for name in VALUES}
+    scale = metrics.seasonal_error(actual.values[:, actual.days <= as_of], grain.season)[part]
+    measured = metrics.measure(y[has_value], columns, scale)
     count = len(actual.ids)
     _whole, *limits = (last for _, last in horizons(grain).values())
     horizon = np.searchsorted(limits, ahead)
-    cells, size = (horizon * count + part)[has_value], len(limits) * count
-    by_horizon = np.stack(
-        [np.bincount(cells, values[has_value], size).reshape(-1, count) for values in measured.values()]
-    )
+    cells, size = horizon * count + part, len(limits) * count
+    by_horizon = np.stack([np.bincount(cells, values, size).reshape(-1, count) for values in measured])
     sums = np.concatenate([by_horizon.sum(axis=1, keepdims=True), by_horizon], axis=1)
     return np.concatenate([sums, sums[:1] > 0])
-
-
-def _seasonal_errors(actual: PartMatrix, as_of: np.datetime64, season: int) -> np.ndarray:
-    """Return metrics.seasonal_error() of the history of each part up to `as_of`; zero without one."""
-    values = actual.values[:, actual.days <= as_of]
-
-    def mean_differences(lag: int) -> np.ndarray:
-        differences = np.abs(values[:, lag:] - values[:, :-lag])
-        counts = np.count_nonzero(~np.isnan(differences), axis=1)
-        means: np.ndarray = np.nansum(differences, axis=1) / np.maximum(counts, 1)
-        return means
-
-    # NaN is before the first value of a part.
-    is_long = np.count_nonzero(~np.isnan(values), axis=1) >= metrics.fewest_for(season)
-    return np.where(is_long, mean_differences(season), mean_differences(1))
 
 
 def worst_parts(parts: Parts, scores: pa.Table, grain: Grain) -> tuple[list[Mapping[str, Any]], int]:
