@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from loading import run_variables
 from measure import Contender, compare, serving
 
-from serverless_assets.sample_shop.catalogue import SCHEMAS
+from serverless_assets.sample_shop.catalogue import TABLES
 from serverless_assets.sample_shop.shop import SampleShop
 
 PROJECT = Path(__file__).parents[1] / "dbt_project"
@@ -64,7 +64,7 @@ def dagster_dbt(home: str) -> None:
 
 def write_shop(folder: Path) -> None:
     """Write the tables of the sample shop, 130,000 orders, as files."""
-    for name in SCHEMAS:
+    for name in TABLES:
         pq.write_table(SHOP.table(name), folder / f"{name}.parquet")
 
 

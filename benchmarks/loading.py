@@ -8,6 +8,7 @@ import argparse
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,10 +61,12 @@ def step(url: str, home: str) -> None:
     from serverless_assets.ingestion.load import LoadResult, load_table
     from serverless_assets.ingestion.raw_table import DatedBy, RawTable
     from serverless_assets.ingestion.source import HttpSource
-    from serverless_assets.sample_shop.catalogue import SCHEMAS
+    from serverless_assets.sample_shop.shop import SampleShop
     from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
-    columns = {name: dict(zip(SCHEMAS[name].names, SCHEMAS[name].types, strict=True)) for name in TABLES}
+    shop = SampleShop(end=date(2026, 10, 31))
+    schemas = {name: shop.table(name, shop.start, shop.start).schema for name in TABLES}
+    columns = {name: dict(zip(one.names, one.types, strict=True)) for name, one in schemas.items()}
     keys = {"raw_products": ("sku",), "raw_supplies": ("id", "sku")}
     tables = {name: RawTable(name, "", columns[name], keys.get(name, ("id",))) for name in TABLES}
     tables["raw_orders"] = orders = replace(tables["raw_orders"], event_time="ordered_at")

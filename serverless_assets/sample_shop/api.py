@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.http_client import SAMPLE_HEADER
-from serverless_assets.sample_shop.catalogue import FACTS, SCHEMAS
+from serverless_assets.sample_shop.catalogue import FACTS, TABLES
 from serverless_assets.sample_shop.shop import ONE_DAY, SampleShop
 
 PARQUET = "application/vnd.apache.parquet"
@@ -49,10 +49,12 @@ def create_app(shop_today: Callable[[], SampleShop]) -> Starlette:
             {
                 "name": name,
                 "path": f"/{name}.parquet",
-                "columns": {field.name: str(field.type) for field in schema},
+                "columns": {
+                    field.name: str(field.type) for field in shop.table(name, shop.start, shop.start).schema
+                },
                 "parameters": ["start", "end"] if name in FACTS else [],
             }
-            for name, schema in SCHEMAS.items()
+            for name in TABLES
         ]
         return JSONResponse(
             {"first_day": shop.start.isoformat(), "last_day": shop.end.isoformat(), "tables": tables}
@@ -149,8 +151,8 @@ def _requested_window(name: str, query: Mapping[str, str]) -> tuple[date | None,
     Raises:
         HTTPException: 404 if there is no such table, 400 if the window makes no sense.
     """
-    if name not in SCHEMAS:
-        message = f"There is no table {name}. There are {', '.join(SCHEMAS)}."
+    if name not in TABLES:
+        message = f"There is no table {name}. There are {', '.join(TABLES)}."
         raise HTTPException(404, message, {SAMPLE_HEADER: "yes"})
     start, end = _parse_day(query, "start"), _parse_day(query, "end")
     if name not in FACTS and (start or end):

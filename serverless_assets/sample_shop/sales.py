@@ -5,7 +5,7 @@ that is corrected later would rewrite the past. Everything random follows from t
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 
@@ -19,7 +19,6 @@ from serverless_assets.sample_shop.catalogue import (
     HOURS_OPEN,
     LAST_NAMES,
     PRODUCTS,
-    SCHEMAS,
     STORES,
     SampleStore,
 )
@@ -81,10 +80,10 @@ def sales(seed: int, day: date) -> Mapping[str, pa.RecordBatch]:
     tax = np.rint(subtotal * _TAX_RATES[store]).astype(np.int64)
     order_ids = [f"{day:%Y%m%d}-{number:04d}" for number in range(1, len(store) + 1)]
     orders = {
-        "id": order_ids,
-        "customer": customer_ids(customer),
+        "id": texts(order_ids),
+        "customer": texts(customer_ids(customer)),
         "ordered_at": np.datetime64(day, "us") + second * np.timedelta64(1, "s"),
-        "store_id": _STORE_IDS[store],
+        "store_id": texts(_STORE_IDS[store]),
         "subtotal": subtotal,
         "tax_paid": tax,
         "order_total": subtotal + tax,
@@ -93,14 +92,19 @@ def sales(seed: int, day: date) -> Mapping[str, pa.RecordBatch]:
     # The place of each item within its order, from 1: the items lie together by order.
     places = np.arange(len(order)) - np.searchsorted(order, order) + 1
     items = {
-        "id": [f"{order_id}-{place}" for order_id, place in zip(ordered, places, strict=True)],
-        "order_id": ordered,
-        "sku": _SKUS[product],
+        "id": texts([f"{order_id}-{place}" for order_id, place in zip(ordered, places, strict=True)]),
+        "order_id": texts(ordered),
+        "sku": texts(_SKUS[product]),
     }
     return {
-        "raw_orders": pa.RecordBatch.from_pydict(orders, SCHEMAS["raw_orders"]),
-        "raw_items": pa.RecordBatch.from_pydict(items, SCHEMAS["raw_items"]),
+        "raw_orders": pa.RecordBatch.from_pydict(orders),
+        "raw_items": pa.RecordBatch.from_pydict(items),
     }
+
+
+def texts(values: Sequence[str] | npt.NDArray[np.object_]) -> pa.Array:
+    """Return a column of text, which is one without rows, too."""
+    return pa.array(values, pa.string())
 
 
 def customer_ids(customers: Iterable[int]) -> list[str]:

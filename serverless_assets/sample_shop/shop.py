@@ -9,11 +9,10 @@ from serverless_assets.sample_shop.catalogue import (
     FACTS,
     FOUNDED,
     PRODUCTS,
-    SCHEMAS,
     STORES,
     SUPPLIES,
 )
-from serverless_assets.sample_shop.sales import customer_ids, customer_names, customers_by, sales
+from serverless_assets.sample_shop.sales import customer_ids, customer_names, customers_by, sales, texts
 
 ONE_DAY = timedelta(days=1)
 
@@ -46,18 +45,18 @@ class SampleShop:
         return (first, stop) if first < stop else (self.start, self.start)
 
     def table(self, name: str, start: date | None = None, end: date | None = None) -> pa.Table:
-        """Return the rows of a table, facts in order of time, with the schema of `SCHEMAS[name]`.
+        """Return the rows of a table, facts in order of time.
 
         `start` and `end` choose the facts of a window, as in `clip`; a snapshot is always whole.
 
         Raises:
             KeyError: there is no such table.
         """
-        schema = SCHEMAS[name]
         if name in FACTS:
             batches = [sales(self.seed, day)[name] for day in self._days(start, end)]
-            return pa.Table.from_batches(batches, schema)
-        return pa.Table.from_pylist(self._snapshot(name), schema)
+            # Of a window without a day, that of any day.
+            return pa.Table.from_batches(batches, sales(self.seed, self.end)[name].schema)
+        return pa.table(self._snapshot(name))
 
     def changed_on(self, name: str, start: date | None = None, end: date | None = None) -> date | None:
         """Return the last day that changed what `table` returns for these arguments; None for no rows.
@@ -87,21 +86,31 @@ class SampleShop:
             return max(last_trade, self.end.replace(day=1))
         return last_trade
 
-    def _snapshot(self, name: str) -> list[dict[str, object]]:
+    def _snapshot(self, name: str) -> dict[str, object]:
+        """Return the columns of a table without a time."""
         match name:
             case "raw_customers":
                 count = customers_by(self.end)
-                people = zip(customer_ids(range(count)), customer_names(self.seed, count), strict=True)
-                return [{"id": id, "name": name} for id, name in people]
+                return {
+                    "id": texts(customer_ids(range(count))),
+                    "name": texts(customer_names(self.seed, count)),
+                }
             case "raw_products":
-                return [product._asdict() for product in PRODUCTS]
+                columns = ("sku", "name", "type", "price", "description")
+                return {column: [getattr(product, column) for product in PRODUCTS] for column in columns}
             case "raw_stores":
-                return [
-                    store._asdict() | {"opened_at": datetime.combine(store.opened, time())}
-                    for store in STORES
-                    if store.opened <= self.end
-                ]
+                stores = [store for store in STORES if store.opened <= self.end]
+                opened = [datetime.combine(store.opened, time()) for store in stores]
+                return {
+                    "id": texts([store.id for store in stores]),
+                    "name": texts([store.name for store in stores]),
+                    "opened_at": pa.array(opened, pa.timestamp("us")),
+                    "tax_rate": pa.array([store.tax_rate for store in stores], pa.float64()),
+                }
             case "raw_supplies":
-                return [supply._asdict() | {"sku": sku} for supply in SUPPLIES for sku in supply.skus]
+                parts = [(supply, sku) for supply in SUPPLIES for sku in supply.skus]
+                columns = ("id", "name", "cost", "perishable")
+                supplies = {column: [getattr(supply, column) for supply, _ in parts] for column in columns}
+                return {**supplies, "sku": [sku for _, sku in parts]}
             case _:
                 raise KeyError(name)

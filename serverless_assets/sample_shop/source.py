@@ -8,7 +8,7 @@ from datetime import date
 from serverless_assets.ingestion.http_client import DEFAULT_LIMITS, DownloadLimits
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, format_served
-from serverless_assets.sample_shop.catalogue import SCHEMAS
+from serverless_assets.sample_shop.catalogue import TABLES
 from serverless_assets.sample_shop.shop import SampleShop
 
 
@@ -40,7 +40,7 @@ class SampleSource:
     def lacks(self, table: RawTable) -> bool:
         if table.dated_by and self.lacks(table.dated_by.parent):
             return True
-        return table.location not in SCHEMAS and not (table.rest and table.rest.url)
+        return table.location not in TABLES and not (table.rest and table.rest.url)
 
     def check(self, tables: Sequence[RawTable]) -> str:
         elsewhere = [table for table in tables if table.rest and table.rest.url]
