@@ -79,7 +79,7 @@ bench-many-series: .venv/run ## what many series cost in one call, and one by on
 	@$(BIN)/python benchmarks/many_series.py
 
 bench-many-models: .venv/run ## what a large dbt project costs when nothing or one model changed
-	@$(BIN)/python benchmarks/many_models.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/many_models.py
 
 lint: .venv/dev ## check format, style, types and definitions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/sqlfmt --check -q dbt_project

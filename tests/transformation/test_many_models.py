@@ -1,14 +1,19 @@
-"""What a run asks of the warehouse and of Dagster's event log does not grow with the number of models."""
+"""Each of many models is built once, and what a run asks beside dbt does not grow with their number."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from serverless_assets.dagster_storage import SqliteEventLogStorage
 from serverless_assets.instance import open_instance, prepare_dagster_home
+from serverless_assets.warehouse import TableShape
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from tests.generated_project import LAYERS, write_project
 from tests.transformation.team import Team
 
 
@@ -80,3 +85,22 @@ def test_queries_and_transactions_of_a_run_do_not_grow_with_the_number_of_models
     assert costs[0] == costs[1]
     # The rows are those that were counted when it was built.
     assert (outcomes["table_0"]["rows"], outcomes["view_0"]["rows"]) == (3, None)
+
+
+@pytest.mark.slow
+def test_a_thousand_models_are_built_once_and_an_edit_builds_what_depends_on_it(team: Team):
+    write_project(team.directory, 1000, light=True)
+    stores = pa.table(
+        {"id": ["s1"], "name": ["Brooklyn"], "opened_at": [datetime(2024, 1, 1)], "tax_rate": [0.1]}
+    )
+    team.warehouse.replace_rows(TableShape("raw_stores", stores.schema), stores, {"version": "1"})
+    assert Counter((one["status"], one["reason"]) for one in team.run().values()) == {("built", "new"): 1000}
+    assert Counter(one["reason"] for one in team.run().values()) == {"unchanged": 1000}
+
+    edited = team.directory / "models" / "layer_5" / "m0542.sql"
+    edited.write_text(edited.read_text() + "where a.tax_rate < 9000\n")
+    outcomes = team.run()
+    # Each is read by two of the next layer: that at its place, and that at the place before.
+    below = {f"m0{layer}{place}" for layer in range(5, LAYERS) for place in range(47 - layer, 43)}
+    assert {name for name, one in outcomes.items() if one["status"] == "built"} == below
+    assert Counter(one["status"] for one in outcomes.values()) == {"reused": 985, "built": 15}
