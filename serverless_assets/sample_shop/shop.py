@@ -96,8 +96,8 @@ class SampleShop:
                     "name": texts(customer_names(self.seed, count)),
                 }
             case "raw_products":
-                columns = ("sku", "name", "type", "price", "description")
-                return {column: [getattr(product, column) for product in PRODUCTS] for column in columns}
+                of_product = ("sku", "name", "type", "price", "description")
+                return {column: [getattr(product, column) for product in PRODUCTS] for column in of_product}
             case "raw_stores":
                 stores = [store for store in STORES if store.opened <= self.end]
                 opened = [datetime.combine(store.opened, time()) for store in stores]
@@ -109,8 +109,8 @@ class SampleShop:
                 }
             case "raw_supplies":
                 parts = [(supply, sku) for supply in SUPPLIES for sku in supply.skus]
-                columns = ("id", "name", "cost", "perishable")
-                supplies = {column: [getattr(supply, column) for supply, _ in parts] for column in columns}
+                of_supply = ("id", "name", "cost", "perishable")
+                supplies = {column: [getattr(supply, column) for supply, _ in parts] for column in of_supply}
                 return {**supplies, "sku": [sku for _, sku in parts]}
             case _:
                 raise KeyError(name)
