@@ -20,6 +20,11 @@ FORECAST_TAG, GRAIN_TAG = "serverless/forecast", "serverless/grain"
 # The asset tag of raw tables, with the format that they are served in.
 RAW_TABLE_TAG = "serverless/raw_table"
 
+# The reason of everything that a run makes by `rebuild: all`.
+FORCED = "forced: rebuild all"
+# Under which a forecast, that of its parts, and its accuracy keep the hash of what they were made from.
+FORECAST_KEYS = FORECAST_KEY, PARTS_KEY, ACCURACY_KEY = "forecast_key", "store_forecast_key", "accuracy_basis"
+
 # Metadata keys of assets that the UI shows in its own way.
 COLUMN_SCHEMA, TABLE_NAME = "dagster/column_schema", "dagster/table_name"
 CODE_REFERENCES = "dagster/code_references"
@@ -28,7 +33,6 @@ DBT_UNIQUE_ID = "dagster_dbt/unique_id"
 
 # Ends the name of the dataset that runs write to, of a warehouse whose tables people read in another one.
 WORK = "__work"
-
 
 # Of assets in a line of text, before `and N more`.
 NAMES_IN_A_LINE = 6

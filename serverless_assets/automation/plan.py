@@ -336,7 +336,7 @@ def _accuracies(
     def planned(asset: str, reason: str | None, unchanged: str) -> Planned:
         return Planned(asset, "score" if reason else "reuse", reason or unchanged)
 
-    _, _, reason = decide_accuracy(declaration, publisher, history.table, rebuild_all)
+    reason = decide_accuracy(declaration, publisher, history.table, rebuild_all).reason
     yield planned(declaration.accuracy, reason, ACCURACY_UNCHANGED)
     if parts := declaration.parts:
         reason = decide_part_accuracy(declaration, parts, publisher, history.table, rebuild_all).reason

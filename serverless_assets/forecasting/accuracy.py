@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import dagster as dg
 import numpy as np
@@ -23,11 +24,12 @@ from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_file import grain_in
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
+from serverless_assets.forecasting.reuse import reason_by_key
 from serverless_assets.hashing import digest
+from serverless_assets.names import ACCURACY_KEY
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.transformation.relation_states import ACCURACY_KEY
-from serverless_assets.warehouse import TableShape
+from serverless_assets.warehouse import TableShape, Warehouse
 
 DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95")
@@ -35,6 +37,8 @@ NO_LIMIT = 10_000
 UNCHANGED = "unchanged: same forecasts and history"
 PARALLEL_READS = 8
 REPORTED_VINTAGES = 12
+# What came, as a table or as a matrix of parts.
+Actual = TypeVar("Actual")
 
 
 def score_schema(grain: Grain) -> pa.Schema:
@@ -96,83 +100,122 @@ class Vintage:
     rows: pa.Table
 
 
+@dataclass(frozen=True)
+class ScoreDecision(Generic[Actual]):
+    """Whether to score forecasts again: `reason` says why; None reuses the table.
+
+    names: the records to score. actual: what came. key: a hash of both.
+    """
+
+    names: Sequence[RecordName]
+    actual: Actual
+    key: str
+    reason: str | None
+
+
 def accuracy_asset(declaration: ForecastDeclaration, pool: str, timezone: str) -> dg.AssetsDefinition:
-    """Return the asset; it scores days that are over both in UTC and in `timezone`."""
+    """Return the asset of the accuracy of the total."""
+    grain = declaration.time_grain
+
+    def scores(
+        decision: ScoreDecision[pa.Table], artifacts: Artifacts, warn: Callable[[str], None]
+    ) -> tuple[pa.Table, Mapping[str, Any]]:
+        vintages = read_vintages(artifacts, decision.names, grain, warn)
+        table = score(vintages, decision.actual, grain)
+        # The scores of the latest vintage with a month of scored days are plotted from run to run.
+        mature = [
+            row
+            for row in table.to_pylist()
+            if row["horizon"] == all_of(grain) and row[grain.plural] >= grain.windows[1]
+        ] or [{}]
+        rounded = {name: round(mature[-1][name], 4) for name in SCORES if mature[-1].get(name) is not None}
+        return table, {"forecasts": len(vintages), **rounded}
+
+    return scores_asset(
+        declaration,
+        declaration.accuracy,
+        DESCRIPTION,
+        UNCHANGED,
+        partial(decide_accuracy, declaration),
+        scores,
+        pool,
+        timezone,
+    )
+
+
+def scores_asset(
+    declaration: ForecastDeclaration,
+    name: str,
+    description: str,
+    unchanged: str,
+    decide: Callable[[Publisher, pa.Table, bool], ScoreDecision[Actual]],
+    scores: Callable[
+        [ScoreDecision[Actual], Artifacts, Callable[[str], None]], tuple[pa.Table, Mapping[str, Any]]
+    ],
+    pool: str,
+    timezone: str,
+) -> dg.AssetsDefinition:
+    """Return an asset of scores, of days that are over both in UTC and in `timezone`.
+
+    Args:
+        unchanged: says that the table is reused.
+        decide: gets the history, ds and y, and whether to rebuild all.
+        scores: returns the table and its metadata; it may warn.
+    """
 
     @dg.asset(
-        name=declaration.accuracy,
+        name=name,
         group_name=declaration.group,
         deps=[declaration.relation],
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=pool,
-        description=DESCRIPTION,
+        description=description,
     )
-    def forecast_accuracy(
+    def scored(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> dg.MaterializeResult:
-        warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
-        grain = declaration.time_grain
+        warehouse, rebuild_all = publisher.warehouse, run_inputs.checked().rebuild_all
         with as_failure():
             publisher.check_turn()
             with warehouse.connected():
-                actual = read_history(declaration, warehouse, Today.of(timezone)).table
-                names, key, reason = decide_accuracy(declaration, publisher, actual, rebuild)
-                if reason is None:
-                    rows = warehouse.row_count(declaration.accuracy)
-                    reused = metadata.outcome("reused", UNCHANGED, rows=rows)
-                    return dg.MaterializeResult(data_version=dg.DataVersion(key), metadata=reused)
-            vintages = read_vintages(publisher.artifacts, names, grain, context.log.warning)
-            scores = score(vintages, actual, grain)
-            shape = TableShape(declaration.accuracy, scores.schema, DESCRIPTION)
-            work = warehouse.replace_rows(shape, scores, {ACCURACY_KEY: key})
-        # The scores of the latest vintage with a month of scored days are plotted from run to run.
-        mature = [
-            row
-            for row in scores.to_pylist()
-            if row["horizon"] == all_of(grain) and row[grain.plural] >= grain.windows[1]
-        ] or [{}]
+                history = read_history(declaration, warehouse, Today.of(timezone)).table
+                decision = decide(publisher, history, rebuild_all)
+                version = dg.DataVersion(decision.key)
+                if decision.reason is None:
+                    reused = metadata.outcome("reused", unchanged, rows=warehouse.row_count(name))
+                    return dg.MaterializeResult(data_version=version, metadata=reused)
+            table, facts = scores(decision, publisher.artifacts, context.log.warning)
+            shape = TableShape(name, table.schema, description)
+            work = warehouse.replace_rows(shape, table, {ACCURACY_KEY: decision.key})
+        built = metadata.outcome("built", decision.reason, rows=table.num_rows)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(key),
-            metadata={
-                **metadata.outcome("built", reason, rows=scores.num_rows),
-                "forecasts": len(vintages),
-                **metadata.work(work, warehouse),
-                **{name: round(mature[-1][name], 4) for name in SCORES if mature[-1].get(name) is not None},
-            },
+            data_version=version, metadata={**built, **metadata.work(work, warehouse), **facts}
         )
 
-    return forecast_accuracy
+    return scored
 
 
 def decide_accuracy(
     declaration: ForecastDeclaration, publisher: Publisher, actual: pa.Table, rebuild_all: bool
-) -> tuple[Sequence[RecordName], str, str | None]:
-    """Decide whether to score again.
+) -> ScoreDecision[pa.Table]:
+    """Decide whether to score again the forecasts of which a day has passed.
 
-    Args:
-        actual: ds date32 and y float64, the history.
-
-    Returns:
-        the records of forecasts of which a day has passed, a hash of these and `actual`, and the reason to
-        score them; None as a reason reuses the table.
+    actual: ds date32 and y float64, the history.
     """
-    warehouse = publisher.warehouse
     last_day = actual["ds"][-1].as_py() if actual.num_rows else date.min
     names = [
         name for name in list_records(publisher.artifacts, declaration.name) if name.data_as_of < last_day
     ]
     schema = score_schema(declaration.time_grain)
-    content = "\n".join([schema.to_string(), *map(str, names), repr(actual.to_pydict())])
-    key = digest(content)
-    table = declaration.accuracy
+    key = digest("\n".join([schema.to_string(), *map(str, names), repr(actual.to_pydict())]))
+    reason = reason_to_score(publisher.warehouse, declaration.accuracy, key, "first scores", rebuild_all)
+    return ScoreDecision(names, actual, key, reason)
+
+
+def reason_to_score(warehouse: Warehouse, table: str, key: str, first: str, force: bool) -> str | None:
+    """Return why to fill a table of scores; None if it was made from what has this key."""
     state = warehouse.read_state(table) if table in warehouse.tables() else None
-    if rebuild_all:
-        reason: str | None = "forced: rebuild all"
-    elif state is None:
-        reason = "first scores"
-    else:
-        reason = None if state.get(ACCURACY_KEY) == key else "new forecasts or days to score"
-    return names, key, reason
+    return reason_by_key(state, ACCURACY_KEY, key, first, "new forecasts or days to score", force)
 
 
 def read_vintages(

@@ -5,7 +5,7 @@ A part is scored over all vintages together, so that the table has few rows for 
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,21 +16,23 @@ import pyarrow.compute as pc
 from modal_forecast import metrics
 from modal_forecast.grain import DAY, Grain
 from modal_forecast.report.formats import plural
-from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.failures import as_failure
-from serverless_assets.forecasting.accuracy import SCORES, all_of, describe_scores, horizons
+from serverless_assets.forecasting.accuracy import (
+    SCORES,
+    ScoreDecision,
+    all_of,
+    describe_scores,
+    horizons,
+    reason_to_score,
+    scores_asset,
+)
 from serverless_assets.forecasting.checks import VALUES
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
-from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.part_history import PartMatrix, read_part_histories
 from serverless_assets.forecasting.part_record import PartVintage, read_part_record
 from serverless_assets.forecasting.record import RecordError, RecordName, list_records
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.run_inputs import RunInputs
-from serverless_assets.transformation.relation_states import ACCURACY_KEY
-from serverless_assets.warehouse import TableShape
 
 UNCHANGED = "unchanged: same forecasts and history of {}"
 # Scored are the first forecasts of each week, of the last half year: ten thousand parts make 40 MB a vintage.
@@ -67,68 +69,32 @@ def describe_part_accuracy(parts: Parts, grain: Grain = DAY) -> Mapping[str, str
     }
 
 
-@dataclass(frozen=True)
-class PartAccuracyDecision:
-    """Whether to score again: `reason` says why; None reuses the table.
-
-    names: the records to score. key: a hash of these and of `actual`, the history of each part.
-    """
-
-    names: Sequence[RecordName]
-    actual: PartMatrix
-    key: str
-    reason: str | None
-
-
 def part_accuracy_asset(
     declaration: ForecastDeclaration, parts: Parts, pool: str, timezone: str
 ) -> dg.AssetsDefinition:
-    """Return the asset; it scores days that are over both in UTC and in `timezone`."""
-    description = f"Published forecasts of each {parts.noun} against what came: error, bias and coverage."
+    """Return the asset of the accuracy of the parts."""
+    grain, noun = declaration.time_grain, plural(parts.noun)
 
-    @dg.asset(
-        name=declaration.part_accuracy,
-        group_name=declaration.group,
-        deps=[declaration.relation],
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=pool,
-        description=description,
+    def scores(
+        decision: ScoreDecision[PartMatrix], artifacts: Artifacts, warn: Callable[[str], None]
+    ) -> tuple[pa.Table, Mapping[str, Any]]:
+        table = score_parts(parts, decision.actual, decision.names, artifacts, warn, grain)
+        worst, scored = worst_parts(parts, table, grain)
+        columns = (parts.name, grain.plural, *SCORES)
+        records = [dg.TableRecord({name: row[name] for name in columns}) for row in worst]
+        shown = {f"worst_{noun}": dg.MetadataValue.table(records)} if records else {}
+        return table, {"forecasts": len(decision.names), f"{noun}_scored": scored, **shown}
+
+    return scores_asset(
+        declaration,
+        declaration.part_accuracy,
+        f"Published forecasts of each {parts.noun} against what came: error, bias and coverage.",
+        UNCHANGED.format(noun),
+        partial(decide_part_accuracy, declaration, parts),
+        scores,
+        pool,
+        timezone,
     )
-    def part_accuracy(
-        context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
-    ) -> dg.MaterializeResult:
-        warehouse, rebuild = publisher.warehouse, run_inputs.checked().rebuild_all
-        grain = declaration.time_grain
-        with as_failure():
-            publisher.check_turn()
-            with warehouse.connected():
-                total = read_history(declaration, warehouse, Today.of(timezone)).table
-                decision = decide_part_accuracy(declaration, parts, publisher, total, rebuild)
-                if decision.reason is None:
-                    rows = warehouse.row_count(declaration.part_accuracy)
-                    reused = metadata.outcome("reused", UNCHANGED.format(plural(parts.noun)), rows=rows)
-                    return dg.MaterializeResult(data_version=dg.DataVersion(decision.key), metadata=reused)
-            scores = score_parts(
-                parts, decision.actual, decision.names, publisher.artifacts, context.log.warning, grain
-            )
-            shape = TableShape(declaration.part_accuracy, scores.schema, description)
-            work = warehouse.replace_rows(shape, scores, {ACCURACY_KEY: decision.key})
-        worst, scored = worst_parts(parts, scores, grain)
-        records = [
-            dg.TableRecord({name: row[name] for name in (parts.name, grain.plural, *SCORES)}) for row in worst
-        ]
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(decision.key),
-            metadata={
-                **metadata.outcome("built", decision.reason, rows=scores.num_rows),
-                "forecasts": len(decision.names),
-                f"{plural(parts.noun)}_scored": scored,
-                **({f"worst_{plural(parts.noun)}": dg.MetadataValue.table(records)} if records else {}),
-                **metadata.work(work, warehouse),
-            },
-        )
-
-    return part_accuracy
 
 
 def decide_part_accuracy(
@@ -137,9 +103,9 @@ def decide_part_accuracy(
     publisher: Publisher,
     total: pa.Table,
     rebuild_all: bool,
-) -> PartAccuracyDecision:
+) -> ScoreDecision[PartMatrix]:
     """Decide whether to score the parts again. total: ds date32 and y float64, the history of all of them."""
-    warehouse, table = publisher.warehouse, declaration.part_accuracy
+    warehouse = publisher.warehouse
     records = list_records(publisher.artifacts, declaration.name, of_parts=True)
     last_day = total["ds"][-1].as_py() if total.num_rows else None
     names = vintages_to_score([name for name in records if last_day and name.data_as_of < last_day])
@@ -151,14 +117,9 @@ def decide_part_accuracy(
         [columns, *map(str, names), *actual.ids, *map(repr, actual.names), str(actual.days[-1:])]
     )
     key = digest(content.encode() + actual.values.tobytes())
-    state = warehouse.read_state(table) if table in warehouse.tables() else None
-    if rebuild_all:
-        reason: str | None = "forced: rebuild all"
-    elif state is None:
-        reason = f"first scores of {plural(parts.noun)}"
-    else:
-        reason = None if state.get(ACCURACY_KEY) == key else "new forecasts or days to score"
-    return PartAccuracyDecision(names, actual, key, reason)
+    first = f"first scores of {plural(parts.noun)}"
+    reason = reason_to_score(warehouse, declaration.part_accuracy, key, first, rebuild_all)
+    return ScoreDecision(names, actual, key, reason)
 
 
 def vintages_to_score(names: Sequence[RecordName]) -> Sequence[RecordName]:

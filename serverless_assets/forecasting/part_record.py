@@ -19,7 +19,7 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.forecasting.declaration import Parts
 from serverless_assets.forecasting.forecast_file import FACTS, grain_in
 from serverless_assets.forecasting.record import FORECAST, MADE_AT, RecordError, RecordName
-from serverless_assets.transformation.relation_states import PARTS_KEY
+from serverless_assets.names import PARTS_KEY
 
 VALUES = FORECAST_SCHEMA.names[1:]
 

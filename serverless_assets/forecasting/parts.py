@@ -33,10 +33,10 @@ from serverless_assets.forecasting.part_history import PartHistory, data_as_of, 
 from serverless_assets.forecasting.part_record import write_part_record
 from serverless_assets.forecasting.part_report import largest_parts, next_days
 from serverless_assets.forecasting.record import FORECAST, MADE_AT
-from serverless_assets.forecasting.reuse import reason_to_forecast_parts
+from serverless_assets.forecasting.reuse import reason_by_key
 from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
 from serverless_assets.hashing import digest
-from serverless_assets.transformation.relation_states import PARTS_KEY
+from serverless_assets.names import PARTS_KEY
 from serverless_assets.warehouse import TableShape, Warehouse
 
 UNCHANGED = "unchanged: same total, {} and code"
@@ -198,7 +198,9 @@ def decide_parts(
     values = repr(total.drop_columns(["forecast_run", "forecast_made_on"]).to_pydict()).encode()
     columns = part_schema(parts).to_string().encode()
     key = digest(b"\n".join([code_version().encode(), columns, request, values]))
-    reason = reason_to_forecast_parts(state, key, parts.noun, rebuild_all)
+    noun = plural(parts.noun)
+    first, changed = f"first forecast of {noun}", f"new total, {noun} or code"
+    reason = reason_by_key(state, PARTS_KEY, key, first, changed, rebuild_all)
     rows: pa.Table | None = None
     checks: Sequence[CheckResult] = ()
     if state is not None and reason is None:

@@ -23,8 +23,8 @@ from serverless_assets.errors import UserError
 from serverless_assets.forecasting.forecast_file import FACTS, HORIZON_FACTS, grain_in
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.hashing import digest
+from serverless_assets.names import FORECAST_KEY
 from serverless_assets.run_inputs import RECORD
-from serverless_assets.transformation.relation_states import FORECAST_KEY
 
 MADE_AT, FORECAST_HASH, FORECAST = "made_at", "forecast_hash", "forecast"
 # The name of the only forecast that earlier versions made, which their records do not say.

@@ -1,4 +1,4 @@
-"""Whether to reuse the stored forecast, or why to make a new one.
+"""`ForecastFingerprint`, and the reasons to make a forecast or a table again.
 
 What a forecast was made from is stored with its table, as a fingerprint. The cores and the memory that it
 had, and where it was computed, are not part of it: they do not change the answer.
@@ -12,10 +12,9 @@ import pyarrow as pa
 
 from modal_forecast.grain import DAY, GRAINS, Grain
 from modal_forecast.messages import AUTOMATIC, ForecastRequest
-from modal_forecast.report.formats import plural
 from serverless_assets.forecasting.forecast_file import SCHEMA
 from serverless_assets.hashing import digest
-from serverless_assets.transformation.relation_states import FORECAST_KEY, PARTS_KEY
+from serverless_assets.names import FORCED, FORECAST_KEY
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def reason_to_forecast(
     state: stored with the forecast's table; None if there is no such table.
     """
     if force:
-        return "forced: rebuild all"
+        return FORCED
     if state is None:
         return "first forecast"
     if not state.get(FORECAST_KEY):
@@ -93,14 +92,15 @@ def reason_to_forecast(
     return "; ".join(changed) or "columns changed"
 
 
-def reason_to_forecast_parts(state: Mapping[str, Any] | None, key: str, noun: str, force: bool) -> str | None:
-    """Return why to forecast the parts; None if the stored forecasts have the same key.
+def reason_by_key(
+    state: Mapping[str, Any] | None, name: str, key: str, first: str, changed: str, force: bool
+) -> str | None:
+    """Return why to make a table; None if the stored one was made from what has the same key.
 
-    state: stored with their table; None if there is no such table. key: a hash of what they are made from.
-    noun: what a part is.
+    state: stored with the table, the key as `name`; None if there is no such table.
     """
     if force:
-        return "forced: rebuild all"
+        return FORCED
     if state is None:
-        return f"first forecast of {plural(noun)}"
-    return None if state.get(PARTS_KEY) == key else f"new total, {plural(noun)} or code"
+        return first
+    return None if state.get(name) == key else changed

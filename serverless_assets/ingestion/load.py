@@ -11,6 +11,7 @@ from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
 from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
 from serverless_assets.months import name_months
+from serverless_assets.names import FORCED
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
 NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
@@ -171,6 +172,6 @@ def decide_load(
         cause = "its definition changed"
     else:
         cause = name_months(changed) or "new content"
-    reason = "forced: rebuild all" if force else f"loaded from the source: {cause}"
+    reason = FORCED if force else f"loaded from the source: {cause}"
     kept = state.with_months(table, window, loaded) if state and window else loaded
     return LoadDecision(True, reason, content.hash, kept, changed)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from serverless_assets.hashing import json_digest
 from serverless_assets.months import name_months
+from serverless_assets.names import FORCED
 from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node
 from serverless_assets.transformation.relation_states import ROWS, UNSURE, QueryColumns, State
 
@@ -176,7 +177,7 @@ def reason_to_build(
         force: whether all is to be built.
     """
     if force:
-        return "forced: rebuild all"
+        return FORCED
     if previous is None:
         return "relation missing" if is_known else "new"
     if previous.dirty_reason and not previous.version:

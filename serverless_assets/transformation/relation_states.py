@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from serverless_assets.errors import UserError
+from serverless_assets.names import FORECAST_KEYS
 from serverless_assets.transformation.fingerprints import Materialization, Node
 from serverless_assets.warehouse import Warehouse
 
@@ -15,9 +16,6 @@ from serverless_assets.warehouse import Warehouse
 # each relation. The first entry, ROWS, says the same of which rows there are: every column depends on them.
 QueryColumns = Mapping[str, tuple[str, Mapping[str, Sequence[str]]]]
 ROWS, UNSURE = "", "?"
-
-# Under which a forecast, that of its parts, and its accuracy keep the hash of what they were made from.
-FORECAST_KEYS = FORECAST_KEY, PARTS_KEY, ACCURACY_KEY = "forecast_key", "store_forecast_key", "accuracy_basis"
 
 
 class UnfinishedError(UserError):
