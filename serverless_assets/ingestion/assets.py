@@ -18,7 +18,7 @@ from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import row_loss_warning
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
-from serverless_assets.ingestion.content import NO_ROWS
+from serverless_assets.ingestion.content import NO_ROWS, parts_in
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed, Missing, Unchanged, ends_run, failure_sentence
 from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_table
@@ -133,7 +133,7 @@ def _reload(
             if table.has_months:
                 # One by one, the months of ten years take longer than their rows.
                 with one_batch(context.instance):
-                    _record_months(context, loaded, window, months, checks)
+                    _record_months(context, loaded, states.get(table.name), window, months, checks)
             yield _materialized(loaded, observation, checks)
     is_last = not context.job_def.has_node_named(TRANSFORMATION)
     if failed and (is_last or ends_run(failed, tables)):
@@ -173,11 +173,15 @@ def _observe(loaded: LoadResult, checks: CheckRunner) -> SourceObservation:
 def _record_months(
     context: dg.AssetExecutionContext,
     loaded: LoadResult,
+    before: TableState | None,
     window: Window | None,
     months: dg.TimeWindowPartitionsDefinition,
     checks: CheckRunner,
 ) -> None:
-    """Show the rows of each month of the run, and as materialized each other month that was loaded."""
+    """Show the rows of each month of the run, and as materialized each other month that was loaded.
+
+    A run of all months also shows each that the table has: Dagster's history may have begun later.
+    """
     table, key = loaded.fetched.table, asset_key(loaded.fetched.table.name)
     rows = {month: part.rows for month, part in loaded.months.items()}
     if window and not loaded.audited:
@@ -185,18 +189,20 @@ def _record_months(
     for month in window.months() if window else []:
         # Other metadata of the asset goes to all months.
         context.add_asset_metadata({metadata.PARTITION_ROWS: rows.get(month, 0)}, key, month.isoformat())
-    if not loaded.decision.load:
-        return
-    recorded = context.instance.get_materialized_partitions(key)
-    new = {month for month in loaded.months if month.isoformat() not in recorded}
-    partitions = set(months.get_partition_keys())
+    status: Literal["built", "reused"] = "built"
+    parts = loaded.months
     reason = f"loaded with {loaded.fetched.window or 'the whole history'}"
-    if loaded.audited and loaded.audited.since:
+    if not loaded.decision.load:
+        parts, status, reason = {} if window else parts_in(before), "reused", loaded.decision.reason
+    elif loaded.audited and loaded.audited.since:
         reason = f"loaded with the changes since {loaded.audited.since}"
+    recorded = context.instance.get_materialized_partitions(key)
+    new = {month for month in parts if month.isoformat() not in recorded}
+    partitions = set(months.get_partition_keys())
     for month in sorted(new.union(loaded.decision.months)):
         if month.isoformat() in partitions and not (window and month in window):
-            part = loaded.months.get(month, NO_ROWS)
-            month_metadata = metadata.outcome("built", reason, rows=loaded.rows)
+            part = parts.get(month, NO_ROWS)
+            month_metadata = metadata.outcome(status, reason, rows=loaded.rows)
             month_metadata[metadata.PARTITION_ROWS] = part.rows
             context.log_event(
                 dg.AssetMaterialization(

@@ -10,7 +10,7 @@ import duckdb
 from serverless_assets import sql
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.state import TableState, version_of
+from serverless_assets.ingestion.state import HASHED_BY, TableState, version_of
 from serverless_assets.warehouse import Warehouse, is_deleted
 from serverless_assets.warehouse.staging import StagedRows
 
@@ -41,6 +41,13 @@ class Part:
 
 
 NO_ROWS = Part(0, "no rows")
+
+
+def parts_in(state: TableState | None) -> Mapping[date, Part]:
+    """Return the months of a fact with this state, as far as it has them."""
+    if state is None or state.months is None or state.hashed_by != HASHED_BY:
+        return {}
+    return {date.fromisoformat(day): Part(Part.sum_in(hash)[0], hash) for day, hash in state.months.items()}
 
 
 @dataclass(frozen=True)

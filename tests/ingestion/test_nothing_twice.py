@@ -169,6 +169,16 @@ def test_a_first_load_shows_every_month_and_the_next_ones_what_changed(ingestion
     assert ingestion.instance.get_materialized_partitions(dg.AssetKey("raw_orders")) == DATES
 
 
+def test_months_are_shown_again_where_dagsters_history_is_new(loaded, source):
+    with dg.DagsterInstance.ephemeral() as loaded.instance:
+        assert set(reasons(loaded.run()).values()) == {NOT_DOWNLOADED}
+        assert loaded.shown() == sorted((table, day) for table in FACTS for day in DATES)
+        october = loaded.partitions("raw_orders")["2026-10-01"]
+        assert (october["status"], october["dagster/partition_row_count"]) == ("reused", 1)
+        loaded.run()
+        assert loaded.shown() == []
+
+
 # ---- items and their orders
 
 
