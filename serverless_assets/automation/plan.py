@@ -185,7 +185,9 @@ def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iter
         sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
         yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
     for forecast in forecasts:
-        reasons = [model.reason for id, model in left_out.items() if assets[id] == forecast.relation]
+        reasons = [
+            model.reason for id, model in left_out.items() if assets[id] == forecast.upstream(manifest)
+        ]
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
             continue

@@ -87,7 +87,7 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
     names = [forecast.name for forecast in declared]
     if twice := {name for name in names if names.count(name) > 1}:
         raise SettingsError(f"Several forecasts are named {', '.join(twice)}: give each a name of its own.")
-    present = [forecast for forecast in declared if forecast.is_in(manifest)]
+    present = [forecast for forecast in declared if forecast.upstream(manifest)]
     for forecast in declared:
         if forecast not in present and forecast.name != FIRST_FORECAST:
             raise SettingsError(

@@ -8,7 +8,9 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from modal_forecast.grain import GRAINS, Grain
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
+from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.manifest import is_model
 
 NAME, FILE = r"[a-z_][a-z0-9_]{0,62}", r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
@@ -188,32 +190,30 @@ class ForecastDeclaration(dg.Model):
 
     def style_of(self, run: RunForecast) -> CustomisedStyle:
         """Return the names and colours of a run: what it does not choose is as declared."""
-        defaults = CustomisedStyle()
-        style = run.style if isinstance(run.style, CustomisedStyle) else defaults
-        file, page = style.forecast_file, style.html_report
+        style = run.style if isinstance(run.style, CustomisedStyle) else CustomisedStyle()
         return style.model_copy(
             update={
                 "forecast_table": style.forecast_table or self.table,
-                "forecast_file": self.file if file == defaults.forecast_file else file,
-                "html_report": self.page if page == defaults.html_report else page,
+                "forecast_file": style.forecast_file or self.file,
+                "html_report": style.html_report or self.page,
             }
         )
 
     def horizon_of(self, run: RunForecast) -> int:
         """Return the days, weeks or months ahead of a run: as many as its days take, or as declared."""
-        if not isinstance(run.style, CustomisedStyle):
-            return self.horizon
-        return self.time_grain.covering(run.style.nr_days_fcst)
+        days = run.style.nr_days_fcst if isinstance(run.style, CustomisedStyle) else None
+        return self.horizon if days is None else self.time_grain.covering(days)
 
     def of_run(self, run: RunForecast) -> "ForecastDeclaration":
         """Return the forecast with the table of the total that a run chose."""
         return self.model_copy(update={"table": self.style_of(run).forecast_table})
 
-    def is_in(self, manifest: Mapping[str, Any]) -> bool:
-        """Whether the dbt project of this manifest has the relation, as a model or as a source."""
-        nodes = (node for node in manifest["nodes"].values() if is_model(node))
-        relations = [node.get("alias") or node["name"] for node in nodes]
-        return self.relation in [
-            *relations,
-            *(source["identifier"] for source in manifest["sources"].values()),
-        ]
+    def upstream(self, manifest: Mapping[str, Any]) -> str | None:
+        """Return the name of the asset of the relation, a model or a source; None if there is no such."""
+        models = [node for node in manifest["nodes"].values() if is_model(node)]
+        by_relation = {
+            **{source["identifier"]: source for source in manifest["sources"].values()},
+            **{node.get("alias") or node["name"]: node for node in models},
+        }
+        node = by_relation.get(self.relation)
+        return node and asset_name(dbt_asset_key(node))

@@ -15,12 +15,13 @@ import yaml
 from pydantic import ValidationError
 
 from modal_forecast.grain import GRAINS
+from serverless_assets.automation.forecasts import forecast_definitions
 from serverless_assets.forecasting import component
 from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.history import HistoryError, Today, history_of
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
-from serverless_assets.settings import PROJECT_ROOT, SettingsError
+from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
 from tests.conftest import SHOP
 from tests.forecasting.test_history import LAST, TODAY, revenue
 
@@ -60,12 +61,20 @@ def test_names_follow_from_the_one_that_is_declared():
     guests = ForecastDeclaration(**GUESTS, parts={"id": "r", "name": "n", "noun": "sales region"})
     scores = ["guests_accuracy", "guests_accuracy_by_sales_region"]
     assert guests.assets == [*scores, "guests", "guests_by_sales_region", "guests_report"]
-    style = guests.style_of(RunForecast(style=CustomisedStyle(color_history="teal")))
-    assert (style.forecast_file, style.html_report, style.color_history) == (
-        "guests.parquet",
-        "guests.html",
-        "teal",
-    )
+    assert (guests.table, guests.file, guests.page) == ("guests", "guests.parquet", "guests.html")
+
+
+def test_what_a_customised_run_leaves_out_is_as_each_forecast_declares_it():
+    run = RunForecast(style=CustomisedStyle(color_history="teal"))
+    for forecast in (ForecastDeclaration(**GUESTS, horizon=60), SHOP):
+        style = forecast.style_of(run)
+        assert (style.forecast_table, style.forecast_file, style.html_report, style.color_history) == (
+            forecast.table,
+            forecast.file,
+            forecast.page,
+            "teal",
+        )
+        assert forecast.horizon_of(run) == forecast.horizon
 
 
 def test_the_assets_of_a_forecast_are_in_its_group():
@@ -86,6 +95,19 @@ def test_a_forecast_of_a_relation_that_there_is_not_is_refused_unless_it_is_the_
     declared = [SHOP, ForecastDeclaration(**GUESTS)]
     with pytest.raises(SettingsError, match="'guests' reads 'daily_guests', which is no model and no source"):
         component.read_forecasts(empty, "order_forecast")
+
+
+def test_a_forecast_comes_after_the_model_with_its_relation_whatever_that_is_called():
+    model = {"resource_type": "model", "name": "guests_by_day", "alias": "daily_guests"}
+    chosen = {"config": {"meta": {"dagster": {"asset_key": ["marts", "guests"]}}}}
+    forecast = ForecastDeclaration(**GUESTS)
+    for node, upstream in ((model, "guests_by_day"), ({**model, **chosen}, "marts/guests")):
+        manifest = {"nodes": {"model.team.guests_by_day": node}, "sources": {}}
+        environment = SimpleNamespace(forecasts=[forecast], manifest=manifest)
+        declared = forecast_definitions(forecast, environment, Settings.from_environ({}))
+        for asset in declared.assets:
+            parents = {key.to_user_string() for key in asset.dependency_keys}
+            assert upstream in parents and "daily_guests" not in parents, asset.key
 
 
 def test_the_names_of_the_shops_forecast_stay():
