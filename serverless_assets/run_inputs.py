@@ -22,6 +22,8 @@ Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 LONGEST_HORIZON_DAYS = DAY.longest_horizon
 # In the names of the records of all forecasts.
 RECORD = "-record-"
+# A name for one of several would replace that of another: `refuse_choices` refuses it.
+ONE_FORECAST = "For a run that makes one forecast. Empty: as declared."
 NOTHING_TO_RUN = "There is nothing to run yet: `serverless add-table URL` declares a raw table and a model."
 
 
@@ -53,18 +55,28 @@ class DefaultStyle(dg.Config):
 
 
 class CustomisedStyle(dg.Config):
-    """Your own names, colours and horizon."""
+    """Your own names, colours and horizon. What is left out is as each forecast of the run declares it."""
 
     style: Literal["customised"] = "customised"
-    forecast_table: str = Field(default="", description="Table of the total. Empty: as declared.")
-    forecast_file: str = Field(default="forecast.parquet", description="Name of the forecast's file.")
-    html_report: str = Field(default="forecast.html", description="Name of the report's file.")
-    color_history: str = Field(default="blue", description="A CSS colour: blue, #1f77b4, rgb(31, 119, 180).")
+    forecast_table: str = Field(
+        default="", description=f"Table of the total, such as october_forecast. {ONE_FORECAST}"
+    )
+    forecast_file: str = Field(
+        default="", description=f"Name of the forecast's file, such as october.parquet. {ONE_FORECAST}"
+    )
+    html_report: str = Field(
+        default="", description=f"Name of the report's file, such as october.html. {ONE_FORECAST}"
+    )
+    color_history: str = Field(
+        default="blue",
+        description="A CSS colour: blue, #1f77b4, rgb(31, 119, 180). For each forecast of the run.",
+    )
     color_prediction: str = Field(default="red", description="As color_history.")
-    nr_days_fcst: int = Field(
-        default=180,
-        description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}. A forecast by week or month looks as many "
-        "weeks or months ahead as these days take: 180 days are 26 weeks or 6 months.",
+    nr_days_fcst: int | None = Field(
+        default=None,
+        description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}, of each forecast of the run. One by week or "
+        "month looks as many weeks or months ahead as these days take: 180 days are 26 weeks or 6 months. "
+        "Left out: as declared.",
     )
 
 
@@ -148,8 +160,9 @@ def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bo
 
 def _style_problems(style: CustomisedStyle) -> list[str]:
     problems = []
-    if not 1 <= style.nr_days_fcst <= LONGEST_HORIZON_DAYS:
-        problems.append(f"nr_days_fcst is {style.nr_days_fcst}; choose 1 to {LONGEST_HORIZON_DAYS} days.")
+    days = style.nr_days_fcst
+    if days is not None and not 1 <= days <= LONGEST_HORIZON_DAYS:
+        problems.append(f"nr_days_fcst is {days}; choose 1 to {LONGEST_HORIZON_DAYS} days.")
     if style.forecast_table and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", style.forecast_table):
         problems.append(
             f"forecast_table is {style.forecast_table!r:.100}; choose a name of letters, digits and "
@@ -162,6 +175,8 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
             problems.append(f"{field}: {error}")
     for field, ending in (("forecast_file", ".parquet"), ("html_report", ".html")):
         name = getattr(style, field)
+        if not name:
+            continue
         # One plain segment: nothing that could leave the artifact folder or hide in it.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}", name) or not name.endswith(ending):
             problems.append(

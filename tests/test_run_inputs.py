@@ -32,7 +32,8 @@ def test_the_defaults_load_everything_and_forecast_180_days():
     inputs = RunInputs().checked()
     assert inputs.ingestion.address is None
     style = SHOP.style_of(inputs.forecast)
-    assert (inputs.forecast.cores, inputs.forecast.mib, style.nr_days_fcst) == (0.25, 256, 180)
+    assert (inputs.forecast.cores, inputs.forecast.mib) == (0.25, 256)
+    assert SHOP.horizon_of(inputs.forecast) == 180
     assert (style.forecast_file, style.html_report) == ("forecast.parquet", "forecast.html")
     assert (style.color_history, style.color_prediction) == ("blue", "red")
     assert not inputs.rebuild_all
@@ -139,7 +140,6 @@ def test_the_name_of_a_record_is_refused():
         ("html_report", "report.parquet"),
         ("html_report", "report.html.exe"),
         ("html_report", "report.html\n"),
-        ("html_report", ""),
     ],
 )
 def test_a_name_with_another_ending_is_refused(field, name):

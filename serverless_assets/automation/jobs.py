@@ -91,8 +91,12 @@ def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
     assets = dg.AssetSelection.assets(
         *(asset_key(name) for name in [*forecast.assets, *(one.asset for one in forecast.sections)])
     )
+    declared = (
+        f"{forecast.title}: {forecast.time_grain.counted(forecast.horizon)} ahead in the table "
+        f"{forecast.table}, {forecast.file} and {forecast.page}, unless its form says otherwise."
+    )
     return {
-        forecast.name: Job(assets, "Forecast and report from the models as they are.", PREFILL),
+        forecast.name: Job(assets, f"Forecast and report from the models as they are. {declared}", PREFILL),
         f"{forecast.name}_on_a_bigger_machine": Job(
             assets,
             "Forecast and report with 4 cores and 4 GiB: after a forecast ran out of memory or time, or for "

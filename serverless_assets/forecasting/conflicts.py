@@ -78,13 +78,21 @@ def refuse_choices(
             jobs = " or ".join(forecast.name for forecast in chosen)
             raise UserError(
                 f"{field} is {getattr(styles[0], field)!r}, and this run makes {len(chosen)} forecasts: "
-                f"leave it at its default, so that each has its own, or run the job {jobs}."
+                f"leave it out, so that each has its own, or run the job {jobs}."
             )
-    for forecast in chosen:
+    for forecast, style in zip(chosen, styles, strict=True):
+        others = [other for other in forecasts if other.name != forecast.name]
+        for field, value, of_others in (
+            ("forecast_file", style.forecast_file, {other.file: other.name for other in others}),
+            ("html_report", style.html_report, {other.page: other.name for other in others}),
+        ):
+            if owner := of_others.get(value):
+                raise UserError(
+                    f"{field} is {value!r}, which is that of the forecast {owner}. Choose another name."
+                )
         table = forecast.of_run(run).table
         if table == forecast.table:
             continue
-        others = [other for other in forecasts if other.name != forecast.name]
         refuse_owned_tables([*others, forecast.of_run(run)], manifest, other_assets, "forecast_table")
         existing = {name.lower(): name for name in warehouse.tables()}.get(table.lower())
         made = RecordName.of(warehouse.read_state(existing)) if existing else None

@@ -118,3 +118,11 @@ def test_one_name_for_several_forecasts_is_refused_before_the_run(warehouse, nam
         choose(warehouse, ["guests_report", "forecast_report"], **name)
     choose(warehouse, ["guests_report"], **name)
     choose(warehouse, ["guests_report", "forecast_report"])
+
+
+@pytest.mark.parametrize("name", [{"html_report": "forecast.html"}, {"forecast_file": "forecast.parquet"}])
+def test_a_file_of_another_forecast_is_not_replaced(warehouse, name):
+    [(field, value)] = name.items()
+    with pytest.raises(UserError, match=f"{field} is '{value}', which is that of the forecast forecast."):
+        choose(warehouse, ["guests_report"], **name)
+    choose(warehouse, ["forecast_report"], **name)
