@@ -97,9 +97,13 @@ class Request:
         if self.config is not None:
             return self.config
         # Dagster knows the config of a job with partitions by partition alone.
-        filled_in = JOBS[job.name].config if job.name in JOBS else job.run_config
-        form = (filled_in or {})["resources"]["run_inputs"]["config"]
-        return {"resources": {"run_inputs": {"config": {**form, **self.choices}}}}
+        filled_in = (JOBS[job.name].config if job.name in JOBS else job.run_config) or {}
+        if not self.choices:
+            return filled_in
+        resources = filled_in.get("resources", {})
+        form = resources.get("run_inputs", {}).get("config", {})
+        run_inputs = {"config": {**form, **self.choices}}
+        return {**filled_in, "resources": {**resources, "run_inputs": run_inputs}}
 
 
 def run_job(request: Request, settings: Settings) -> bool:
