@@ -150,9 +150,7 @@ class BudgetGuard:
     warehouse: Warehouse
     forecasts: Sequence[ForecastDeclaration] = ()
 
-    def __call__(
-        self, planned: Collection[str], inputs: Callable[[], RunInputs], log: Callable[[str], None]
-    ) -> None:
+    def __call__(self, planned: Collection[str], inputs: RunInputs, log: Callable[[str], None]) -> None:
         """Check that the budget has room for a run that plans to write the `planned` assets.
 
         Raises:
@@ -161,7 +159,7 @@ class BudgetGuard:
         """
         if self.budget_usd is None:
             return
-        most = self.most(planned, inputs())
+        most = self.most(planned, inputs)
         refused = refusal(most, self.budget_usd)
         if refused:
             raise OverBudget(refused)

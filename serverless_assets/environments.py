@@ -109,9 +109,7 @@ class Environment:
             self.forecasts,
         )
 
-    def admit(
-        self, planned: Collection[str], inputs: Callable[[], RunInputs], log: Callable[[str], None]
-    ) -> None:
+    def admit(self, planned: Collection[str], inputs: RunInputs, log: Callable[[str], None]) -> None:
         """Raise a `UserError` if a run that plans to write these assets may not begin."""
         refuse_choices(
             self.forecasts,

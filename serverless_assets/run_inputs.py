@@ -1,11 +1,12 @@
 """What a person may choose when launching a run: one form, the same for every job and asset.
 
 The launchpad completes and refuses what the types say. What it cannot check (a colour, a number's
-range) `RunInputs.checked()` checks, in the first step that asks and before anything is written.
+range) `RunInputs.checked()` checks before the first step of a run that writes assets.
 """
 
 import re
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -131,6 +132,17 @@ class RunInputs(dg.ConfigurableResource):
     def drop_deleted(self) -> bool:
         """Drop the tables of models that were deleted from the dbt project."""
         return self.deleted_models == "drop"
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """Return as run config what is chosen other than by default, without the fields of a choice."""
+        by_default = RunInputs()
+        values = {name: getattr(self, name) for name in RunInputs.model_fields}
+        return {
+            name: value if isinstance(value, str) else {getattr(value, name): {}}
+            for name, value in values.items()
+            if value != getattr(by_default, name)
+        }
 
     def checked(self) -> Self:
         """Return these inputs.

@@ -93,17 +93,14 @@ def test_what_a_run_may_cost_follows_from_what_it_means_to_write(
 
 
 def test_without_a_budget_nothing_is_asked(green):
-    def choices():
-        raise AssertionError("asked")
-
-    BudgetGuard(None, None, None, None)(["order_forecast"], choices, print)  # type: ignore[arg-type]
+    BudgetGuard(None, None, None, None)(["order_forecast"], RunInputs(), print)  # type: ignore[arg-type]
 
 
 def test_what_is_free_is_not_asked_about(green, monkeypatch):
     monkeypatch.setattr("serverless_assets.budget.bytes_to_read", None)
     local = BudgetGuard(0.0, green.parts.compute, green.parts.project, green.warehouse, [SHOP])
     said: list[str] = []
-    local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).checked, said.append)
+    local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).checked(), said.append)
     assert said == ["This run costs nothing. The budget of $0.00 (SERVERLESS_BUDGET_USD) has room for that."]
 
 
@@ -111,9 +108,9 @@ def test_a_run_over_the_budget_is_refused_and_one_within_it_is_told_the_sum(gree
     asked = budget_guard(green, monkeypatch, {"orders": 1, "customers": 2})
     said: list[str] = []
     with pytest.raises(OverBudget, match=r"^This run may cost up to \$7.00: \$4.00 for the forecast"):
-        asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="4.0")).checked, said.append)
+        asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="4.0")).checked(), said.append)
     assert said == []
-    asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="2.0")).checked, said.append)
+    asked(["order_forecast", *MODELS], RunInputs(forecast=RunForecast(cpu="2.0")).checked(), said.append)
     (line,) = said
     assert line.startswith("This run may cost up to $5.00: $2.00 for the forecast")
 
@@ -180,10 +177,12 @@ def test_what_does_not_forecast_runs_on_any_budget(on_a_budget):
     assert on_a_budget.summary["totals"]["failed"] == 0
 
 
-def test_a_senseless_choice_is_refused_in_words_by_a_run_with_a_budget_too(on_a_budget):
+def test_a_senseless_choice_is_refused_in_words_before_the_first_step_of_any_run(pipeline):
     style = CustomisedStyle(nr_days_fcst=0)
-    assert not on_a_budget.run(RunInputs(forecast=RunForecast(style=style))).success
-    assert "nr_days_fcst is 0" in on_a_budget.reason("order_forecast")
+    result = pipeline.run(RunInputs(forecast=RunForecast(style=style)), job="ingest")
+    assert not result.success
+    assert not [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_START]
+    assert "nr_days_fcst is 0" in pipeline.reason("raw_orders")
 
 
 def test_the_command_says_the_refusal_once(on_a_budget, serverless, tmp_path):

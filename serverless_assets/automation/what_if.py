@@ -45,12 +45,13 @@ def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaratio
         description="A forecast beside the published one, to look at.",
     )
     def what_if(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
-        forecast = run_inputs.checked().forecast
+        inputs = run_inputs.checked()
+        forecast = inputs.forecast
         if isinstance(forecast, SkipForecast):
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
         context.log.info(ABOUT)
         with as_failure(ForecastRefused, MessageError):
-            environment.budget_guard([declaration.asset], run_inputs.checked, context.log.info)
+            environment.budget_guard([declaration.asset], inputs, context.log.info)
             output_metadata = _forecast_beside(context, environment, declaration, forecast)
         context.add_output_metadata(output_metadata)
 

@@ -86,8 +86,10 @@ def run(
         start_process()
     # Dagster takes seconds to import, which `serverless --help` should not.
     from serverless_assets.cli.run import Request, run_job
+    from serverless_assets.run_inputs import run_inputs
 
-    request = Request.read(job, config_file, reuse, skip_forecast, rebuild, drop_deleted, months, resume)
+    inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted)
+    request = Request.read(job, config_file, inputs, months, resume)
     succeeded = run_job(request, settings)
     sys.exit(0 if succeeded else 1)
 

@@ -35,7 +35,7 @@ from serverless_assets.names import GRAIN_TAG, RAW_TABLE_TAG
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
-from serverless_assets.run_inputs import NOTHING_TO_RUN
+from serverless_assets.run_inputs import NOTHING_TO_RUN, RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.stopping import Stopping
 
@@ -62,10 +62,7 @@ class Request:
         cls,
         job: str,
         config_file: Path | None,
-        reuse: bool,
-        skip_forecast: bool,
-        rebuild: bool,
-        drop_deleted: bool,
+        inputs: RunInputs,
         months: str | None,
         resume: bool,
     ) -> "Request":
@@ -74,7 +71,7 @@ class Request:
         Raises:
             RunRefused: they do not make sense.
         """
-        if config_file and (reuse or skip_forecast or rebuild or drop_deleted):
+        if config_file and inputs.choices:
             raise RunRefused(
                 "--config says it all: leave out --reuse, --skip-forecast, --rebuild and --drop-deleted."
             )
@@ -84,13 +81,7 @@ class Request:
                 config = yaml.safe_load(config_file.read_text()) or {}
             except yaml.YAMLError as error:
                 raise RunRefused(f"{config_file} is not YAML: {error}") from None
-        choices = {
-            **({"rebuild": "all"} if rebuild else {}),
-            **({"deleted_models": "drop"} if drop_deleted else {}),
-            **({"ingestion": {"reuse": {}}} if reuse else {}),
-            **({"forecast": {"skip": {}}} if skip_forecast else {}),
-        }
-        return cls(job, config, choices, months, resume)
+        return cls(job, config, inputs.choices, months, resume)
 
     def run_config(self, job: dg.JobDefinition) -> Mapping[str, Any]:
         """The run config: the file's, or the form that the job opens on with what was chosen."""
@@ -202,10 +193,12 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
             mistakes = [line for problem in error.errors for line in config_mistakes(problem.message)]
             raise RunRefused("\n".join(["The run config cannot be used:", *mistakes])) from None
     document = read_summary(settings.home)
-    if document is None or document["run_id"] != run_id:
+    is_of_run = document is not None and document["run_id"] == run_id
+    is_published = bool(document["published"]) if document and is_of_run else not writes_assets
+    succeeded = result.success and not progress.failed and is_published
+    if document is None or not is_of_run:
         if progress.refusal:
             click.echo(f"\nThe run failed: {progress.refusal}")
-        succeeded = result.success and not progress.failed and not writes_assets
         if succeeded:
             click.echo(f"\nSucceeded in {time.monotonic() - progress.started:.1f} s.")
         return succeeded
@@ -221,7 +214,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         for tag in (RAW_TABLE_TAG, GRAIN_TAG)
     )
     click.echo("\n" + summary_text(document, raw_tables, forecasts))
-    return result.success and not progress.failed and bool(document["published"])
+    return succeeded
 
 
 def config_mistakes(message: str) -> list[str]:

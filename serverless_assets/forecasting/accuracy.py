@@ -174,7 +174,7 @@ def scores_asset(
     def scored(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> dg.MaterializeResult:
-        warehouse, rebuild_all = publisher.warehouse, run_inputs.checked().rebuild_all
+        warehouse, rebuild_all = publisher.warehouse, run_inputs.rebuild_all
         with as_failure():
             publisher.check_turn()
             with warehouse.connected():

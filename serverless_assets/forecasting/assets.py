@@ -118,23 +118,24 @@ def forecasting_assets(
         publisher: dg.ResourceParam[Publisher],
         compute: dg.ResourceParam[Compute],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        inputs = run_inputs.checked()
         selected = {asset_name(key) for key in context.selected_asset_keys}
-        if isinstance(inputs.forecast, SkipForecast):
+        if isinstance(run_inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
-        chosen = declaration.of_run(inputs.forecast)
-        run = ForecastRun(context, publisher, chosen, compute, inputs.forecast)
+        chosen = declaration.of_run(run_inputs.forecast)
+        run = ForecastRun(context, publisher, chosen, compute, run_inputs.forecast)
         with as_failure(ForecastRefused, MessageError):
             publisher.check_turn()
             part_answers = None
             selected_parts = parts if parts and parts.asset in selected else None
             if declaration.asset in selected:
-                part_answers = yield from _forecast_total(run, timezone, inputs.rebuild_all, selected_parts)
+                part_answers = yield from _forecast_total(
+                    run, timezone, run_inputs.rebuild_all, selected_parts
+                )
             else:
                 yield from _check_stored_forecast(run, timezone)
             if selected_parts:
-                yield from _forecast_parts(run, selected_parts, part_answers, inputs.rebuild_all)
+                yield from _forecast_parts(run, selected_parts, part_answers, run_inputs.rebuild_all)
             elif parts:
                 yield from _check_stored_parts(run, parts)
 
@@ -156,19 +157,19 @@ def forecasting_assets(
     def report(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[dg.MaterializeResult]:
-        inputs, warehouse = run_inputs.checked(), publisher.warehouse
-        if isinstance(inputs.forecast, SkipForecast):
+        warehouse = publisher.warehouse
+        if isinstance(run_inputs.forecast, SkipForecast):
             _log_skipped(context)
             return
-        name = declaration.style_of(inputs.forecast).html_report
+        name = declaration.style_of(run_inputs.forecast).html_report
         with as_failure():
             publisher.check_turn()
             with warehouse.connected():
                 decision = decide_report(
                     publisher,
-                    inputs.forecast,
-                    read_history(declaration.of_run(inputs.forecast), warehouse, Today.of(timezone)),
-                    inputs.rebuild_all,
+                    run_inputs.forecast,
+                    read_history(declaration.of_run(run_inputs.forecast), warehouse, Today.of(timezone)),
+                    run_inputs.rebuild_all,
                     context.log.warning,
                 )
             page = decision.page

@@ -1,6 +1,6 @@
 """Refuse forecasts whose table or file would replace that of something else."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from serverless_assets.errors import UserError
@@ -55,7 +55,7 @@ def table_owners(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 def refuse_choices(
     forecasts: Sequence[ForecastDeclaration],
     planned: Collection[str],
-    inputs: Callable[[], RunInputs],
+    inputs: RunInputs,
     manifest: Mapping[str, Any],
     other_assets: Iterable[str],
     warehouse: Warehouse,
@@ -64,13 +64,12 @@ def refuse_choices(
 
     Args:
         planned: the assets that the run writes.
-        inputs: called if there is a forecast among them.
         manifest, other_assets: as for `refuse_owned_tables`.
         warehouse: that people read.
     """
     chosen = [forecast for forecast in forecasts if set(forecast.assets) & set(planned)]
-    run = inputs().forecast if chosen else None
-    if not isinstance(run, RunForecast):
+    run = inputs.forecast
+    if not chosen or not isinstance(run, RunForecast):
         return
     styles = [forecast.style_of(run) for forecast in chosen]
     for field in ("forecast_table", "forecast_file", "html_report"):

@@ -79,16 +79,15 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         source: dg.ResourceParam[Source],
         publisher: dg.ResourceParam[Publisher],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult | dg.Output[None]]:
-        inputs = run_inputs.checked()
         selected = [table for table in tables if asset_key(table.name) in context.selected_asset_keys]
         checks = CheckRunner(context, publisher.warehouse, first_month.replace(day=1))
         with as_failure(), publisher.warehouse.connected():
             publisher.check_turn()
-            if isinstance(inputs.ingestion, Reuse):
+            if isinstance(run_inputs.ingestion, Reuse):
                 yield from _reuse(context, selected, source, checks)
             elif selected:
-                opened = source_of_run(inputs.ingestion, source).open()
-                force = inputs.rebuild_all
+                opened = source_of_run(run_inputs.ingestion, source).open()
+                force = run_inputs.rebuild_all
                 with scratch_folder(publisher.home, "ingestion") as scratch:
                     yield from _reload(context, publisher, selected, opened, checks, months, scratch, force)
             yield from checks.without_loading(table for table in tables if table not in selected)

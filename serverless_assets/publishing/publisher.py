@@ -75,7 +75,7 @@ class PartlyPublished(UserError):
 
 
 # Raises a `UserError` if a run that means to write these assets, with these run inputs, may not begin.
-Admit = Callable[[Sequence[str], Callable[[], RunInputs], Callable[[str], None]], None]
+Admit = Callable[[Sequence[str], RunInputs, Callable[[str], None]], None]
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class Publisher(ABC):
                     run,
                     instance,
                     log,
-                    lambda planned: admit(planned, run_inputs.checked, log.info),
+                    lambda planned: admit(planned, run_inputs.checked(), log.info),
                     existing,
                     stack,
                 )

@@ -217,7 +217,7 @@ def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset, pool: st
     def compute(context: dg.AssetExecutionContext, call: Call) -> Iterator[Any]:
         publisher: Publisher = context.resources.publisher
         run_inputs: RunInputs = context.resources.run_inputs
-        warehouse, force = publisher.warehouse, run_inputs.checked().rebuild_all
+        warehouse, force = publisher.warehouse, run_inputs.rebuild_all
         with as_failure(), warehouse.connected():
             publisher.check_turn()
             state, reason = decide_frame(frame, warehouse, force, context.run.run_id)

@@ -145,7 +145,6 @@ def transformation_assets(
     def transformation(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[Any]:
-        inputs = run_inputs.checked()
         run_id = context.run.run_id
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
@@ -166,7 +165,7 @@ def transformation_assets(
                 selected - left_out.keys(),
                 notes=notes,
                 known_models=lambda: known_models(publisher.artifacts),
-                force=inputs.rebuild_all,
+                force=run_inputs.rebuild_all,
                 forced_months=[month.isoformat() for month in window.months()] if window else None,
                 run_id=run_id,
             )
@@ -175,7 +174,7 @@ def transformation_assets(
             refuse_left_out(loads, left_out)
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
             if whole and manifest_path.read_bytes() == content:
-                step.settle_deleted(publisher.artifacts, drop=inputs.drop_deleted)
+                step.settle_deleted(publisher.artifacts, drop=run_inputs.drop_deleted)
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
                 keep_manifest(publisher.artifacts, manifest_path, accounts, run_id)

@@ -83,7 +83,7 @@ def warehouse(tmp_path: Path) -> DuckDBWarehouse:
 
 def choose(warehouse: DuckDBWarehouse, planned: list[str], **names: str) -> None:
     inputs = RunInputs(forecast=RunForecast(style=CustomisedStyle(**names)))
-    refuse_choices([SHOP, GUESTS], planned, lambda: inputs, MANIFEST, ["supply_plan"], warehouse)
+    refuse_choices([SHOP, GUESTS], planned, inputs, MANIFEST, ["supply_plan"], warehouse)
 
 
 @pytest.mark.parametrize(
