@@ -12,6 +12,7 @@ from typing import Any
 
 from serverless_assets.errors import UserError
 from serverless_assets.hashing import file_digest, json_digest
+from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.data_tests import test_of_sources, tests_of_unread_sources, with_tests
 from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, nodes, test_hashes
@@ -59,7 +60,9 @@ def decide_models(
     environ = project.environ
     variables = project.vars()
     models = nodes(manifest, variables, environ, _large_seeds(manifest))
-    states = read_states(warehouse, models, notes)
+    states = _with_sources(
+        read_states(warehouse, models, notes), models, manifest, warehouse, environ["DBT_SCHEMA"]
+    )
     is_missing = any(m.name not in states for m in models if m.kind != Materialization.EPHEMERAL)
     known_ids = known_models() if is_missing else ()
     decide = partial(
@@ -155,6 +158,29 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
         return queries_read.get(key, {})
 
     return read_query
+
+
+def _with_sources(
+    states: Mapping[str, State],
+    models: Sequence[Node],
+    manifest: Mapping[str, Any],
+    warehouse: Warehouse,
+    schema: str,
+) -> Mapping[str, State]:
+    """Add the states of tables that models read and others write, where the warehouse tells versions."""
+    operations = (node["tags"] for node in manifest["nodes"].values() if node["resource_type"] == "operation")
+    if any("on-run-start" in tags for tags in operations):
+        # What runs before all models may write them, and would not run if nothing is to be built.
+        return states
+    known = {model.name for model in models} | {name for name, state in states.items() if state.version}
+    read = {name for model in models for name in model.reads} - known
+    tables = {
+        (str(source["database"] or ""), str(source["schema"]), str(source["identifier"])): name
+        for source in manifest["sources"].values()
+        if (name := relation_name(source, schema)) in read and not is_raw_table(source)
+    }
+    versions = warehouse.content_versions(tables) if tables else {}
+    return {**states, **{tables[table]: State(version) for table, version in versions.items()}}
 
 
 def _large_seeds(manifest: Mapping[str, Any]) -> Mapping[str, str]:

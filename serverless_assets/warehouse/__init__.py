@@ -1,6 +1,6 @@
 """What the layers need of a warehouse, and nothing more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +21,10 @@ RECORD_PREFIX = "serverless_"
 def published_schema(schema: str) -> str:
     """The schema in which people read what runs write to `schema`."""
     return schema.replace(WORK, "", 1)
+
+
+# Database, schema and name of a table; the database may be empty.
+TableName = tuple[str, str, str]
 
 
 class WarehouseError(UserError):
@@ -207,6 +211,12 @@ class Warehouse(Protocol):
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         """The note of every table and view in the dataset; empty where there is none."""
+
+    def content_versions(self, tables: Collection[TableName]) -> Mapping[TableName, str]:
+        """A version of what each table holds that others write, by database, schema and name.
+
+        It is missing where only a scan would tell: such as of a view.
+        """
 
     def made_by_hand(self) -> Mapping[str, str]:
         """The kind, such as table or view, of each relation without a state: those that no run has made."""

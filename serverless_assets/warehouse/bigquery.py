@@ -6,7 +6,7 @@ infers the types. So the forecast's rows, and frames, come this way too.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,7 @@ from serverless_assets.names import WORK
 from serverless_assets.warehouse import (
     RECORD_PREFIX,
     JobStats,
+    TableName,
     TableShape,
     WarehouseError,
     published_schema,
@@ -358,6 +359,15 @@ class BigQueryWarehouse:
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         return {name: sql.note_in(table.description) for name, table in self.relations().items()}
+
+    def content_versions(self, tables: Collection[TableName]) -> Mapping[TableName, str]:
+        references = [
+            bigquery.DatasetReference(database or self.project, schema).table(name)
+            for database, schema, name in tables
+        ]
+        with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            versions = zip(tables, pool.map(jobs.content_version, references), strict=True)
+            return {table: version for table, version in versions if version}
 
     def made_by_hand(self) -> Mapping[str, str]:
         return {

@@ -21,6 +21,7 @@ from google.api_core.exceptions import (
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
+from serverless_assets.hashing import json_digest
 from serverless_assets.stopping import within
 from serverless_assets.warehouse import JobStats
 
@@ -58,6 +59,24 @@ class Jobs:
         with suppress(NotFound):
             return self.client.get_table(table, **self.call)
         return None
+
+    def content_version(self, table: bigquery.TableReference) -> str:
+        """A version of a table's rows, by its metadata; empty if that does not tell.
+
+        Rows may change without it where they are those of other tables or of files, are streamed, or expire.
+        Only a table with a primary key takes a stream of changes, which is applied as it is read.
+        """
+        with suppress(Forbidden):
+            known = self.table(table)
+            if (
+                known
+                and known.table_type == "TABLE"
+                and known.streaming_buffer is None
+                and not (known.time_partitioning and known.time_partitioning.expiration_ms)
+                and not (known.table_constraints and known.table_constraints.primary_key)
+            ):
+                return json_digest([str(known.created), str(known.modified), known.num_rows, known.num_bytes])
+        return ""
 
     def describe(self, table: bigquery.Table, description: str) -> None:
         """Change what a table or view says of itself, and nothing else."""

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -19,6 +19,7 @@ from serverless_assets.files import is_writable
 from serverless_assets.warehouse import (
     RECORD_PREFIX,
     JobStats,
+    TableName,
     TableShape,
     WarehouseError,
     is_deleted,
@@ -207,6 +208,9 @@ class DuckDBWarehouse:
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
         return {name: note for name, _, note in self._relations()}
+
+    def content_versions(self, tables: Collection[TableName]) -> Mapping[TableName, str]:
+        return {}
 
     def made_by_hand(self) -> Mapping[str, str]:
         return {name: kind for name, kind, note in self._relations() if not note}

@@ -385,3 +385,20 @@ def test_dbts_jobs_are_tried_again_and_end_as_all_others(project: Path, tmp_path
     # So that not their number ends the attempts, of which dbt makes one in up to 3 s.
     assert output["job_retries"] > google_errors.PATIENCE
     assert output["job_execution_timeout_seconds"] * 1000 == JOB_TIMEOUT_MS
+
+
+def test_a_table_that_others_write_has_a_version_which_changes_with_its_rows(gcp_backend: Backend) -> None:
+    warehouse = gcp_backend.warehouse
+    assert isinstance(warehouse, BigQueryWarehouse)
+    tables = [("", warehouse.dataset, name) for name in ("visits", "shown", "gone")]
+    for statement in ("create table {visits} as select 1 as n", "create view {shown} as select 1 as n"):
+        names = {name: warehouse.quoted_name(name) for name in ("visits", "shown")}
+        warehouse.query(statement.format(**names))
+    before = warehouse.content_versions(tables)
+    assert before.keys() == {tables[0]}
+    assert warehouse.content_versions([(PROJECT, *tables[0][1:])]) == {
+        (PROJECT, *tables[0][1:]): before[tables[0]]
+    }
+    # After an insert, the emulator says what it said before; BigQuery does not.
+    warehouse.query(f"create or replace table {warehouse.quoted_name('visits')} as select 2 as n")
+    assert warehouse.content_versions(tables)[tables[0]] != before[tables[0]]

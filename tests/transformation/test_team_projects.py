@@ -12,6 +12,7 @@ from serverless_assets.automation.jobs import JOBS
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.manifest import last_green
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.transformation.conftest import ROWS
 from tests.transformation.team import BASE, FIRST_MONTH, Team
 
@@ -244,7 +245,7 @@ def test_a_failed_test_of_several_models_fails_each_of_them(team: Team):
     assert not (team.home / "warehouse.duckdb").exists()
 
 
-def test_a_source_in_a_database_that_the_profile_attaches_is_read(team: Team):
+def test_a_source_in_a_database_that_the_profile_attaches_is_read(team: Team, monkeypatch):
     with closing(duckdb.connect(str(team.home / "far.duckdb"))) as far:
         far.execute("create table visits as select 7 as guests")
     attached = f"threads: 1\n      attach: [{{path: '{team.home}/far.duckdb'}}]"
@@ -261,3 +262,17 @@ def test_a_source_in_a_database_that_the_profile_attaches_is_read(team: Team):
         # What is there may have changed.
         assert team.run()["guests"]["status"] == "built"
     assert team.rows("select guests from dwh.guests") == [(7,)]
+
+    # A warehouse that tells of a version, as BigQuery does.
+    def write_by_others(version: str) -> None:
+        monkeypatch.setattr(
+            DuckDBWarehouse, "content_versions", lambda warehouse, tables: dict.fromkeys(tables, version)
+        )
+
+    for version in ("1", "2"):
+        write_by_others(version)
+        assert team.run()["guests"]["reason"] == "new data (main.visits)"
+        assert team.run()["guests"]["reason"] == "unchanged"
+    settings = BASE["dbt_project.yml"] + "on-run-start: 'select 1'\n"
+    team.write({"dbt_project.yml": settings}).run()
+    assert "its content is not known" in team.run()["guests"]["reason"]
