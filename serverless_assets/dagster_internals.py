@@ -26,6 +26,14 @@ from dagster._core.definitions.data_version import (
 # `ObserveResult` of an asset that other runs materialize would replace it.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+# What `define_asset_job` returns: a parameter of it, whether the job has the partitions of its assets, would
+# replace this.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+# What a run fails with that cannot begin (failures.py): a public error that the UI shows without the way
+# through Dagster's code would replace it.
+from dagster._core.errors import DagsterUserCodeProcessError
+
 # Asks a run for its partition, and a step for its assets: a check of Dagster's own whether the run has one,
 # and a set that it keeps, would replace these.
 from dagster._core.execution.context.system import StepExecutionContext
@@ -69,6 +77,7 @@ __all__ = [
     "CapturedLogContext",
     "ComponentTreeException",
     "DagsterUnresolvableSymbolError",
+    "DagsterUserCodeProcessError",
     "LocalComputeLogManager",
     "SerializableErrorInfo",
     "adapt_dagster",
@@ -77,6 +86,7 @@ __all__ = [
     "replace_keys",
     "show_in_code_location",
     "with_compute",
+    "without_partitions",
 ]
 
 # What an asset's function gives, given the frames of its inputs by name.
@@ -100,6 +110,7 @@ def adapt_dagster() -> None:
         warnings.filterwarnings("ignore", f"{api} is currently in beta", dg.BetaWarning)
     allow_runs_without_partition()
     keep_asset_keys_of_steps()
+    select_assets_of_unpartitioned_jobs()
 
 
 _has_partitions_for_input = StepExecutionContext.has_asset_partitions_for_input
@@ -133,6 +144,42 @@ def keep_asset_keys_of_steps() -> None:
         return cast("AbstractSet[dg.AssetKey]", kept["output_asset_keys"])
 
     setattr(StepExecutionContext, _get_output_asset_keys.__name__, get_output_asset_keys)
+
+
+class UnpartitionedJob(UnresolvedAssetJobDefinition):
+    """A job that has no partitions, also if its assets have."""
+
+    def resolve(self, *args: Any, **kwargs: Any) -> dg.JobDefinition:
+        return super().resolve(*args, **kwargs)._copy(partitions_def=None)
+
+
+def without_partitions(job: UnresolvedAssetJobDefinition) -> UnpartitionedJob:
+    """Return the same job without the partitions of its assets. Tags may still limit a run to some of them.
+
+    By itself, Dagster gives a job the partitions of its assets. The form of such a job demands one of them,
+    and opens without the job's config.
+    """
+    fields = {name: getattr(job, name) for name in UnresolvedAssetJobDefinition.__annotations__}
+    return UnpartitionedJob(**fields)
+
+
+_get_job_def_for_asset_selection = dg.JobDefinition._get_job_def_for_asset_selection
+
+
+def select_assets_of_unpartitioned_jobs() -> None:
+    """Have runs of some assets of a job that has no partitions, also if these assets have.
+
+    By itself, Dagster gives them the partitions of the assets, and then refuses the config of the job.
+    """
+
+    def get_job_def(job: dg.JobDefinition, selection: Any) -> dg.JobDefinition:
+        config = job.run_config or job.config_mapping
+        if job.partitions_def or not config:
+            return _get_job_def_for_asset_selection(job, selection)
+        selected = _get_job_def_for_asset_selection(job._copy(config=None), selection)
+        return selected._copy(config=config, partitions_def=None)
+
+    setattr(dg.JobDefinition, _get_job_def_for_asset_selection.__name__, get_job_def)
 
 
 def show_in_code_location(instance: dg.DagsterInstance, location_name: str, job_name: str) -> None:

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import TracebackException
 
 import dagster as dg
 
+from serverless_assets.dagster_internals import DagsterUserCodeProcessError, SerializableErrorInfo
 from serverless_assets.errors import UserError
 
 # The clients have asked again for half a minute by then: what is left are outages of minutes.
@@ -13,14 +15,18 @@ RETRIES = 2
 FIRST_PAUSE_SECONDS = 20.0
 
 
-class RunFailure(dg.Failure):
-    """A run that cannot begin, as one sentence."""
+class RunFailure(DagsterUserCodeProcessError):
+    """A run that cannot begin, as one sentence, with the traceback of its cause if that helps.
 
-    # Dagster shows an error's stack trace beside its message; here the cause has it, if one helps.
-    __traceback__ = property(lambda error: None, lambda error, way: None)
+    Dagster shows errors of this class as they are, and any other one below several of its own.
+    """
 
-    def __init__(self, words: str) -> None:
-        super().__init__(words, allow_retries=False)
+    def __init__(self, sentence: str, cause: Exception | None = None) -> None:
+        caused_by = (
+            SerializableErrorInfo.from_traceback(TracebackException.from_exception(cause)) if cause else None
+        )
+        shown = SerializableErrorInfo(sentence, [], RunFailure.__name__, caused_by)
+        super().__init__(sentence, user_code_process_error_infos=[shown])
 
 
 @contextmanager

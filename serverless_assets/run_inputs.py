@@ -10,11 +10,10 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import dagster as dg
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from modal_forecast.grain import DAY
 from modal_forecast.report.report_input import check_color
-from serverless_assets.names import REBUILD_TAG
 from serverless_assets.settings import is_http_address
 
 Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", "32.0"]
@@ -117,16 +116,11 @@ class RunInputs(dg.ConfigurableResource):
     )
     ingestion: Reload | Reuse = Field(default=Reload(), discriminator="ingestion")
     forecast: RunForecast | SkipForecast = Field(default=RunForecast(), discriminator="forecast")
-    _rebuild_by_tag: bool = PrivateAttr(default=False)
-
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        # A job with partitions opens on the form of a partition; without one, on what the types say.
-        self._rebuild_by_tag = bool(context.run and context.run.tags.get(REBUILD_TAG) == "all")
 
     @property
     def rebuild_all(self) -> bool:
         """Load, build and forecast everything, changed or not."""
-        return self.rebuild == "all" or self._rebuild_by_tag
+        return self.rebuild == "all"
 
     @property
     def drop_deleted(self) -> bool:

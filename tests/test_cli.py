@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
+from serverless_assets.automation.jobs import months_of
 from serverless_assets.cli import main
 from serverless_assets.cli.run import RunRefused, config_mistakes, range_tags
 
@@ -114,12 +115,12 @@ def test_what_is_no_month_is_refused(months):
 @pytest.mark.parametrize("job", ["forecast", "plan", "what_if_forecast"])
 def test_months_for_a_job_without_months_are_refused(green, job):
     with pytest.raises(RunRefused, match=f"--months is for jobs that load months: '{job}' has none"):
-        range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
+        range_tags("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
 
 
 def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_allowed(green):
     config = {
-        "forecast": {"run": {"style": {"customised": {"page": "x.html", "html_reprt": "y"}}}},
+        "forecast": {"run": {"memory": 256, "style": {"customised": {"page": "x.html", "html_reprt": "y"}}}},
         "ingestion": {"relod": {}},
         "rebuild": "al",
     }
@@ -132,7 +133,11 @@ def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_all
     style = (
         "It has color_history, color_prediction, forecast_file, forecast_table, html_report, nr_days_fcst."
     )
+    memory = ["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
     assert sorted(lines) == [
+        f"{form}.forecast.run.memory is not in quotes: choose from "
+        + ", ".join(f'"{mib}"' for mib in memory)
+        + ".",
         f"{form}.forecast.run.style.customised has no 'html_reprt'. Did you mean html_report? {style}",
         f"{form}.forecast.run.style.customised has no 'page'. {style}",
         f"{form}.ingestion has no 'relod'. Did you mean reload? It has reload, reuse.",
@@ -142,7 +147,7 @@ def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_all
 
 @pytest.mark.parametrize("job", ["serverless_pipeline", "ingest", "transform", "full_rebuild"])
 def test_a_job_that_loads_months_takes_them(green, job):
-    assert range_tags("2026-01", job, green.definitions.resolve_job_def(job).partitions_def)
+    assert range_tags("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
 
 
 def test_months_that_are_refused_leave_no_run_and_publish_nothing(empty, serverless):

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from dagster._core.storage.sql import get_alembic_config
 
 from serverless_assets import dagster_internals, dagster_storage
+from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import PROJECT_ROOT
 
 
@@ -67,6 +68,31 @@ def test_a_step_of_partitioned_assets_that_reads_others_runs_without_a_partition
         assert dg.materialize([above, below], instance=instance, selection=[below]).success
         of_a_month = dg.materialize([above, below], instance=instance, partition_key="2026-02-01")
         assert of_a_month.asset_materializations_for_node("below")[0].partition == "2026-02-01"
+
+
+def test_a_job_without_partitions_of_assets_that_have_some_runs_all_or_part_of_them_with_its_config():
+    @dg.asset(partitions_def=dg.MonthlyPartitionsDefinition("2026-01-01"))
+    def monthly(run_inputs: RunInputs) -> None:
+        chosen.append(run_inputs.rebuild)
+
+    @dg.asset(deps=[monthly])
+    def whole() -> None: ...
+
+    chosen: list[str] = []
+    config = {"resources": {"run_inputs": {"config": {"rebuild": "all"}}}}
+    job = dagster_internals.without_partitions(dg.define_asset_job("everything", config=config))
+    dagster_internals.select_assets_of_unpartitioned_jobs()
+    resources = {"run_inputs": RunInputs.configure_at_launch()}
+    definitions = dg.Definitions([monthly, whole], jobs=[job], resources=resources)
+    resolved = definitions.resolve_job_def("everything")
+    assert resolved.partitions_def is None
+    # The form that it opens on.
+    assert resolved.run_config == config
+    assert resolved.execute_in_process().success
+    selected = resolved.get_subset(asset_selection={monthly.key})
+    assert selected.execute_in_process(tags={"dagster/partition": "2026-02-01"}).success
+    assert resolved.execute_in_process(run_config=config, asset_selection=[monthly.key]).success
+    assert chosen == ["all"] * 3
 
 
 def test_failed_run_carries_its_error_with_class_and_cause():

@@ -4,7 +4,7 @@ The schedules are off, unless SERVERLESS_AUTOMATION is on or somebody turns them
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -12,11 +12,15 @@ from typing import Any, Literal
 import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
-from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from serverless_assets.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    without_partitions,
+)
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.metadata import latest_materialization
-from serverless_assets.names import MAIN_JOB, RAW_TABLE_TAG, REASON_TAG, REBUILD_TAG
+from serverless_assets.names import MAIN_JOB, RAW_TABLE_TAG, REASON_TAG
 
 
 def prefill(
@@ -30,7 +34,7 @@ def prefill(
     chosen: dict[str, Any] = {
         "rebuild": rebuild,
         "deleted_models": "keep",
-        "ingestion": {ingestion: {}},
+        "ingestion": {ingestion: {"dataset_url": ""} if ingestion == "reload" else {}},
         "forecast": {"run": {"cpu": cpu, "memory": memory, "style": {"default": {}}}},
     }
     return {"resources": {"run_inputs": {"config": chosen}}}
@@ -56,7 +60,6 @@ class Job:
     selection: dg.AssetSelection
     description: str
     config: Mapping[str, Any]
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 JOBS: Mapping[str, Job] = {
@@ -81,7 +84,6 @@ JOBS: Mapping[str, Job] = {
         "Load, build and forecast everything again, changed or not: after rows were changed by hand, or when "
         "in doubt about what there is.",
         prefill(rebuild="all"),
-        {REBUILD_TAG: "all"},
     ),
 }
 
@@ -109,11 +111,17 @@ def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
 def define_jobs(jobs: Mapping[str, Job]) -> list[Any]:
     """Return the definitions of these jobs."""
     return [
-        dg.define_asset_job(
-            name, job.selection, description=job.description, config=dict(job.config), tags=job.tags
+        without_partitions(
+            dg.define_asset_job(name, job.selection, description=job.description, config=dict(job.config))
         )
         for name, job in jobs.items()
     ]
+
+
+def months_of(job: dg.JobDefinition) -> dg.PartitionsDefinition | None:
+    """Return the months of the assets of a job; None if none of them has any."""
+    assets = map(job.asset_layer.get, job.asset_layer.selected_asset_keys)
+    return next((asset.partitions_def for asset in assets if asset.partitions_def), None)
 
 
 def schedules(

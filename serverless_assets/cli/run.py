@@ -17,7 +17,7 @@ import dagster as dg
 import yaml
 
 from serverless_assets.asset_keys import asset_key, asset_name
-from serverless_assets.automation.jobs import JOBS
+from serverless_assets.automation.jobs import JOBS, months_of
 from serverless_assets.automation.source_updated import month_tags
 from serverless_assets.cli.output import (
     SKIPPED_STEP_WARNING,
@@ -87,8 +87,7 @@ class Request:
         """The run config: the file's, or the form that the job opens on with what was chosen."""
         if self.config is not None:
             return self.config
-        # Dagster knows the config of a job with partitions by partition alone.
-        filled_in = (JOBS[job.name].config if job.name in JOBS else job.run_config) or {}
+        filled_in = job.run_config or {}
         if not self.choices:
             return filled_in
         resources = filled_in.get("resources", {})
@@ -157,7 +156,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     if request.job in JOBS and not job.asset_layer.selected_asset_keys:
         raise RunRefused(NOTHING_TO_RUN)
     selection = _unfinished(settings, job) if request.resume else None
-    tags = range_tags(request.months, job.name, job.partitions_def) if request.months else {}
+    tags = range_tags(request.months, job.name, months_of(job)) if request.months else {}
     # Dagster warns beside the run's log, too.
     logging.getLogger("dagster._core.execution.plan.active").addFilter(
         lambda record: not SKIPPED_STEP_WARNING.match(record.getMessage())
@@ -222,6 +221,13 @@ def config_mistakes(message: str) -> list[str]:
     unexpected = re.match(
         r'Received unexpected config entr(?:y|ies) "(.+?)" at path (\S+)\. Expected: "(.*?)\.?"\.?$', message
     )
+    if unquoted := re.match(
+        r"Value at path root:(\S+) for enum type Literal\[(.+)\] must be a string$", message
+    ):
+        place, choices = unquoted.groups()
+        return [
+            f"{place.replace(':', '.')} is not in quotes: choose from {choices.replace(chr(39), chr(34))}."
+        ]
     if choice := re.match(r"Value at path root:(\S+) not in enum type Literal\[(.+)\] got (.*)$", message):
         place, choices, value = choice.groups()
         return [f"{place.replace(':', '.')} is {value!r}: choose from {choices.replace(chr(39), '')}."]

@@ -18,7 +18,7 @@ from serverless_assets.artifacts.staged import StagedArtifacts
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.lease import Lease
 from serverless_assets.publishing.publisher import PartlyPublished, PendingAssets, Publisher, Storage
-from serverless_assets.publishing.releases import RELEASES_KEPT, Release
+from serverless_assets.publishing.releases import RELEASES_KEPT, Release, dropped
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_history import (
@@ -142,7 +142,8 @@ class BigQueryPublisher(Publisher):
             )
         try:
             self.artifacts.publish()
-            changed = [change.name.rpartition(".")[2] for change in changes] + [*files]
+            named = [(change.name.rpartition(".")[2], change.is_drop) for change in changes]
+            changed = [dropped(name) if is_drop else name for name, is_drop in named] + [*files]
             record_release(read, run_id, began, changed, contents, rollback)
         except UserError as error:
             raise PartlyPublished(f"All tables are in {self.address}, but not the rest. {error}") from error

@@ -37,7 +37,7 @@ from serverless_assets.publishing.layout import (
     stamp,
 )
 from serverless_assets.publishing.publisher import PartlyPublished, Publisher, Storage
-from serverless_assets.publishing.releases import RELEASES_KEPT, Release
+from serverless_assets.publishing.releases import RECORDS, RELEASES_KEPT, Release, dropped
 from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
     Base,
@@ -122,7 +122,8 @@ class LocalPublisher(Publisher):
         else:
             is_new = publish(self.layout, run_id, self._keep)
         if is_new:
-            log.info(f"Published {self.layout.warehouse}.")
+            is_read = bool(self.releases()[0].read_by_people)
+            log.info(f"Published {self.layout.warehouse}{'' if is_read else f': {RECORDS}'}.")
         else:
             log.info("Nothing changed, so nothing was published.")
 
@@ -302,8 +303,8 @@ def _make_current(layout: Layout, unfinished: Path, run_id: str, **more: object)
 
 
 def _changed_relations(before: Path | None, now: Path) -> Sequence[str]:
-    """The relations whose notes differ between two warehouses, or that one of them alone has."""
-    notes: list[set[tuple[object, ...]]] = [set(), set()]
+    """The relations whose rows differ between two warehouses by their notes, or that one alone has."""
+    notes: list[dict[tuple[str, str], str]] = [{}, {}]
     with closing(duckdb.connect()) as connection, suppress(duckdb.Error):
         for at, file in enumerate((now, before)):
             if file is not None and file.is_file():
@@ -314,8 +315,18 @@ def _changed_relations(before: Path | None, now: Path) -> Sequence[str]:
                     " where database_name = $file and not internal",
                     {"file": f"file_{at}"},
                 )
-                notes[at] = set(rows.fetchall())
-    return sorted({str(name) for name, *_ in notes[0] ^ notes[1]})
+                notes[at] = {(name, schema): _version(note) for name, schema, note in rows.fetchall()}
+    new, old = notes
+    changed = {name for (name, schema), version in new.items() if version != old.get((name, schema))}
+    return sorted(changed | {dropped(name) for name, _ in old.keys() - new.keys()})
+
+
+def _version(note: str | None) -> str:
+    """The version of a relation's rows in its note; the whole note where that does not name one."""
+    try:
+        return str(json.loads(note or "")["version"])
+    except (ValueError, KeyError, TypeError):
+        return note or ""
 
 
 def _put_artifact(layout: Layout, base: Base | None, file: Path, to: Path) -> bool:

@@ -314,7 +314,7 @@ class Publisher(ABC):
             refused = [AssetOutcome(asset, "failed", sentence) for asset in planned]
             self._summarise(instance, run.run_id, refused, False, log)
             # Dagster keeps the traceback of an error that nobody expected.
-            raise RunFailure(sentence) from (None if is_expected else error)
+            raise RunFailure(sentence, cause=None if is_expected else error) from None
 
     def _summarise(
         self,

@@ -10,6 +10,7 @@ from serverless_assets.run_inputs import RECORD
 
 RELEASES_KEPT = 3
 NAMES_LISTED = 4
+RECORDS = "no rows changed, only the record of what they were built from"
 
 
 class ReleaseError(UserError):
@@ -23,7 +24,8 @@ class Release:
     Args:
         name: the publisher's own name for it.
         run_id: the run that made it.
-        changed: the relations and files that differ from the release before.
+        changed: the relations whose rows differ from the release before, those that were `dropped()`, and the
+            files that differ.
         is_rollback: whether it was an earlier release that somebody returned to.
         is_kept: whether it can be returned to.
     """
@@ -35,8 +37,19 @@ class Release:
     is_rollback: bool = False
     is_kept: bool = True
 
+    @property
+    def read_by_people(self) -> Sequence[str]:
+        """What changed of what people read: neither dbt's files nor the records of forecasts, which change
+        with everything else."""
+        return sorted(name for name in self.changed if not name.startswith("dbt-") and RECORD not in name)
+
     def __str__(self) -> str:
         return f"the release of run {self.run_id[:8]}, published {self.published_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def dropped(relation: str) -> str:
+    """Return how a release names a relation that it does not have any more."""
+    return f"{relation} (dropped)"
 
 
 def find_release(releases: Sequence[Release], run: str | None) -> Release:
@@ -81,9 +94,7 @@ def as_lines(releases: Sequence[Release]) -> Iterator[str]:
     yield f"{'published (UTC)':<21}{'run':<10}{'':<10}what changed"
     for at, release in enumerate(releases):
         state = "read now" if at == 0 else "" if release.is_kept else "not kept"
-        # dbt's files and the records of forecasts change with everything else, and nobody reads them.
-        read = sorted(name for name in release.changed if not name.startswith("dbt-") and RECORD not in name)
-        changed = name_some(read, NAMES_LISTED)
+        changed = name_some(release.read_by_people, NAMES_LISTED) or ("" if release.is_rollback else RECORDS)
         if release.is_rollback:
             changed = f"a rollback to it{f', which changed {changed} back' if changed else ''}"
         yield (

@@ -47,6 +47,7 @@ class Change:
     name: str
     statements: Sequence[str]
     is_view: bool = False
+    is_drop: bool = False
     by_hand: str = ""
 
 
@@ -92,7 +93,9 @@ def find_changes(
                     tables.append(replace(table, by_hand=by_hand))
         for name, relation in live.items():
             if sql.note_in(relation.description) and name not in built and name not in existing:
-                dropped.append(Change(read.qualified_name(name), [drop_statement(relation, read)]))
+                dropped.append(
+                    Change(read.qualified_name(name), [drop_statement(relation, read)], is_drop=True)
+                )
     return [*tables, *parents_first(views), *dropped]
 
 

@@ -266,6 +266,7 @@ def test_a_model_that_was_deleted_and_dropped_is_no_longer_read(shop: Shop) -> N
     assert shop.publisher.end("run-2", [], LOG)
     shop.publisher.close()
     assert shop.publisher.published.warehouse.tables() == {"raw_orders", "some_orders", RELEASES}
+    assert "raw_items (dropped)" in shop.publisher.releases()[0].changed
 
 
 def test_a_run_is_refused_before_it_begins_if_what_people_read_is_not_to_be_replaced(shop: Shop) -> None:

@@ -12,7 +12,7 @@ import pytest
 from serverless_assets.artifacts.url import UrlArtifacts
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
-from serverless_assets.publishing.releases import Release, ReleaseError, as_lines, find_release
+from serverless_assets.publishing.releases import RECORDS, Release, ReleaseError, as_lines, find_release
 from serverless_assets.publishing.run_lock import AtWork, RunLock
 
 LOG = dg.get_dagster_logger()
@@ -64,6 +64,29 @@ def test_releases_are_listed_with_what_each_changed(publisher):
     heading, line, _ = as_lines([newest, first])
     assert line.split("  ", 1)[1].split() == ["run-2", "read", "now", "forecast.html,", "orders"]
     assert line.index("forecast.html") == heading.index("what changed")
+
+
+def test_a_release_says_what_was_dropped_and_that_no_rows_changed(publisher, caplog):
+    def work(number: int, *statements: str) -> None:
+        publisher.begin(f"run-{number}", ASSETS, ASSETS, LOG)
+        with duckdb.connect(str(publisher.layout.working_warehouse)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        publisher.end(f"run-{number}", [AssetOutcome(asset, "reused", "") for asset in ASSETS], LOG)
+        publisher.close()
+
+    state = 'comment on table orders is \'{"version": "a", "data_hashes": {"SQL": "%s"}}\''
+    work(1, "create table orders as select 1 as n", state % "x", "create table customers as select 1 as n")
+    work(2, state % "y")
+    assert publisher.releases()[0].changed == []
+    assert caplog.messages[-1].endswith(f": {RECORDS}.")
+    work(3, "drop table customers")
+    assert [line.split("  ")[-1].strip() for line in as_lines(publisher.releases())][1:] == [
+        "customers (dropped)",
+        RECORDS,
+        "customers, orders",
+    ]
+    assert caplog.messages[-1] == f"Published {publisher.layout.warehouse}."
 
 
 def test_a_rollback_lets_people_read_all_of_the_release_before_and_is_on_record(publisher, instance):

@@ -73,8 +73,12 @@ def clear_the_value_of(page, form, field):
 
 def test_the_launchpad_opens_on_a_form_that_is_filled_in(form, page, picture):
     said = form.inner_text()
-    for filled_in in ("cpu: '0.25'", "memory: '256'", "reload:", "dataset_url: ''", "rebuild: changed"):
+    for filled_in in (
+        "cpu: '0.25'", "memory: '256'", "default: {}", "reload:", "dataset_url: ''", "rebuild: changed",
+    ):  # fmt: skip
         assert filled_in in said
+    # Nothing to fill in before it can be launched, such as a month.
+    assert page.get_by_placeholder("Partition").count() == 0
     page.get_by_role("button", name="Launch Run", disabled=False).wait_for()
     # What there is to choose, beside the form.
     clear_the_value_of(page, form, "memory")
@@ -82,6 +86,13 @@ def test_the_launchpad_opens_on_a_form_that_is_filled_in(form, page, picture):
     page.get_by_text("No errors").wait_for()
     page.get_by_text("Your own names, colours and horizon.").wait_for()
     picture("launchpad")
+
+
+def test_the_form_of_a_full_rebuild_says_so(served, page):
+    page.goto(f"{served.url}/locations/serverless_assets.definitions/jobs/full_rebuild/playground")
+    page.get_by_text("No errors").wait_for()
+    page.locator(".CodeMirror-line", has_text="rebuild: all").wait_for()
+    page.get_by_role("button", name="Launch Run", disabled=False).wait_for()
 
 
 def test_the_launchpad_offers_the_choices_that_there_are(form, page):
