@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from serverless_assets.automation.jobs import months_of
+from serverless_assets.automation.jobs import month_tags, months_of
 from serverless_assets.cli import main
-from serverless_assets.cli.run import RunRefused, config_mistakes, range_tags
+from serverless_assets.cli.run import RunRefused, config_mistakes, read_months
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 
@@ -84,14 +84,16 @@ MONTHS = dg.MonthlyPartitionsDefinition(start_date="2023-09-01", end_date="2025-
 
 def test_months_that_there_are_become_the_tags_of_a_range():
     start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-    assert range_tags("2024-01..2024-03", "ingest", MONTHS) == {start: "2024-01-01", end: "2024-03-01"}
-    assert range_tags("2024-12", "ingest", MONTHS) == {start: "2024-12-01", end: "2024-12-01"}
+    months = read_months("2024-01..2024-03", "ingest", MONTHS)
+    assert month_tags(*months) == {start: "2024-01-01", end: "2024-03-01"}
+    months = read_months("2024-12", "ingest", MONTHS)
+    assert month_tags(*months) == {start: "2024-12-01", end: "2024-12-01"}
 
 
 @pytest.mark.parametrize("months", ["2031-01", "2023-08", "2024-11..2031-01", "2020-01..2024-11", "2025-01"])
 def test_months_outside_of_the_partitions_are_refused(months):
     with pytest.raises(RunRefused) as refused:
-        range_tags(months, "ingest", MONTHS)
+        read_months(months, "ingest", MONTHS)
     assert str(refused.value) == (
         f"--months is {months!r}; choose from 2023-09 (SERVERLESS_FIRST_MONTH) to 2024-12."
     )
@@ -109,13 +111,13 @@ def test_a_run_of_months_names_each_table_once(pipeline, serverless):
 @pytest.mark.parametrize("months", ["soon", "2026-13", "2026", "2026-01...2026-03", "2026-03..2026-01"])
 def test_what_is_no_month_is_refused(months):
     with pytest.raises(RunRefused, match="--months is"):
-        range_tags(months, "ingest", MONTHS)
+        read_months(months, "ingest", MONTHS)
 
 
 @pytest.mark.parametrize("job", ["forecast", "plan", "what_if_forecast"])
 def test_months_for_a_job_without_months_are_refused(green, job):
     with pytest.raises(RunRefused, match=f"--months is for jobs that load months: '{job}' has none"):
-        range_tags("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
+        read_months("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
 
 
 def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_allowed(green):
@@ -147,7 +149,7 @@ def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_all
 
 @pytest.mark.parametrize("job", ["serverless_pipeline", "ingest", "transform", "full_rebuild"])
 def test_a_job_that_loads_months_takes_them(green, job):
-    assert range_tags("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
+    assert read_months("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
 
 
 def test_months_that_are_refused_leave_no_run_and_publish_nothing(empty, serverless):
@@ -223,12 +225,35 @@ def test_why_compares_what_a_model_was_built_from_with_what_it_is(pipeline, serv
     assert [line.split()[:2] for line in changed.splitlines() if "differs" in line] == [["SQL", "0ld"]]
 
 
-def test_why_of_an_unknown_model_names_those_that_are_like_it(empty, serverless):
-    refused = serverless(empty, "why", "order_forecast")
-    assert "`serverless plan` says what would become of order_forecast, and why." in refused.stderr
-    refused = serverless(empty, "why", "order")
+def test_why_compares_what_raw_tables_and_forecasts_were_made_from(pipeline, serverless):
+    def differing(asset: str) -> list[list[str]]:
+        lines = serverless(pipeline, "why", asset).stdout.splitlines()
+        return [line.split() for line in lines if line.endswith("differs")]
+
+    assert differing("raw_stores") == differing("order_forecast") == []
+    warehouse = pipeline.parts.publisher.warehouse
+    warehouse.write_states(
+        {
+            "raw_stores": {**warehouse.read_state("raw_stores"), "definition": "0ld"},
+            "order_forecast": {
+                **warehouse.read_state("order_forecast"), "forecast_key": "0ld", "horizon_days": 30,
+            },
+        }
+    )  # fmt: skip
+    assert [line[:2] for line in differing("raw_stores")] == [["definition", "0ld"]]
+    assert differing("order_forecast") == [["horizon", "30", "180", "differs"]]
+    said = serverless(pipeline, "why", "order_forecast").stdout
+    assert "order_forecast: would be built: horizon changed (30 to 180 days)" in said
+    report = serverless(pipeline, "why", "forecast_report").stdout
+    assert report == "forecast_report: would be written: upstream rebuilt (order_forecast)\n"
+
+
+def test_why_of_an_unknown_asset_names_those_that_are_like_it(empty, serverless):
+    refused = serverless(empty, "why", "stg_order")
     assert refused.exit_code == 1
-    assert "It has orders, stg_orders." in refused.stderr
+    assert "It has stg_orders, " in refused.stderr
+    early = serverless(empty, "why", "order_forecast")
+    assert "There is no daily_revenue yet" in early.stderr
 
 
 def test_the_published_report_is_opened(green, empty, serverless, monkeypatch):

@@ -4,7 +4,7 @@ import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
 from serverless_assets.automation.jobs import define_jobs, forecast_jobs
-from serverless_assets.automation.plan import PlannedEnvironment
+from serverless_assets.automation.planned import PlannedEnvironment
 from serverless_assets.automation.sensors import alerts_of, forecast_stale
 from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.dagster_internals import replace_keys

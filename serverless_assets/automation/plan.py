@@ -1,16 +1,16 @@
-"""What a run of everything would do and why, and what that would cost. It changes nothing.
+"""What a run would do and why, and what that would cost. It changes nothing.
 
 What changed at the source is downloaded and looked at, as in a run: nothing else tells which months changed.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from graphlib import TopologicalSorter
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.report.formats import plural
+from serverless_assets.automation.planned import EVERYTHING, Planned, PlannedEnvironment, Selection
 from serverless_assets.budget import BudgetGuard, refusal, verdict
 from serverless_assets.files import scratch_folder
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
@@ -30,8 +30,7 @@ from serverless_assets.ingestion.assets import KEPT_AS_IT_IS
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, ends_run
 from serverless_assets.ingestion.load import decide_load, decide_reuse
-from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import Source, source_of_run
+from serverless_assets.ingestion.source import source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
@@ -40,59 +39,28 @@ from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.asset_keys import asset_names
-from serverless_assets.transformation.decide_models import bytes_to_read, decide_models, decide_tests
+from serverless_assets.transformation.decide_models import (
+    bytes_to_read,
+    decide_models,
+    decide_tests,
+    is_whole,
+)
 from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.manifest import deleted_text, find_deleted, is_model, known_models
-from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State, UnfinishedError, read_states
 from serverless_assets.warehouse import Warehouse
 
 
-class PlannedEnvironment(Protocol):
-    """The parts of an environment that a plan uses."""
-
-    @property
-    def source(self) -> Source: ...
-    @property
-    def publisher(self) -> Publisher: ...
-    @property
-    def compute(self) -> Compute: ...
-    @property
-    def project(self) -> Project: ...
-    @property
-    def manifest(self) -> Mapping[str, Any]: ...
-    @property
-    def raw_tables(self) -> Sequence[RawTable]: ...
-    @property
-    def absent_tables(self) -> Collection[str]: ...
-    @property
-    def forecasts(self) -> Sequence[ForecastDeclaration]: ...
-    @property
-    def python_assets(self) -> Sequence[FrameAsset]: ...
-    @property
-    def budget_guard(self) -> BudgetGuard: ...
-    @property
-    def timezone(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What would become of one asset. `rows` is how many it has now, or would be loaded; None if unknown."""
-
-    asset: str
-    verdict: str
-    reason: str
-    rows: int | None = None
-
-
-def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
+def dry_run(
+    environment: PlannedEnvironment, inputs: RunInputs, selection: Selection = EVERYTHING
+) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
     by_hand = environment.publisher.published.warehouse.made_by_hand()
     in_the_way = environment.publisher.irreplaceable()
     models = filter(is_model, environment.manifest["nodes"].values())
     changes = environment.publisher.layout_changes(models)
-    for planned in _planned_assets(environment, inputs):
+    for planned in _planned_assets(environment, inputs, selection):
         name = planned.asset.rpartition("/")[2]
         kind = by_hand.get(name)
         if name in in_the_way:
@@ -104,19 +72,22 @@ def dry_run(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Plan
         yield planned
 
 
-def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
+def _planned_assets(
+    environment: PlannedEnvironment, inputs: RunInputs, selection: Selection
+) -> Iterator[Planned]:
     by_asset: dict[str, Planned] = {}
-    sections = {forecast.report: forecast.sections for forecast in environment.forecasts}
-    for planned in _declared_assets(environment, inputs):
+    forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
+    sections = {forecast.report: forecast.sections for forecast in forecasts}
+    for planned in _declared_assets(environment, inputs, selection):
         by_asset[planned.asset] = planned
         if not sections.get(planned.asset):
             yield planned
     warehouse = environment.publisher.warehouse
-    for frame in environment.python_assets:
+    for frame in (frame for frame in environment.python_assets if frame.name in selection):
         with warehouse.connected():
             by_asset[frame.name] = _python_asset(frame, by_asset, warehouse, inputs)
         yield by_asset[frame.name]
-    for forecast in environment.forecasts:
+    for forecast in forecasts:
         report, assets = forecast.report, {section.asset for section in forecast.sections}
         new = sorted(name for name in assets if by_asset[name].verdict not in ("reuse", "skip"))
         if new and by_asset[forecast.asset].verdict == "reuse":
@@ -128,22 +99,24 @@ def _planned_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Itera
     yield from _budget(environment.budget_guard, by_asset, inputs)
 
 
-def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iterator[Planned]:
+def _declared_assets(
+    environment: PlannedEnvironment, inputs: RunInputs, selection: Selection
+) -> Iterator[Planned]:
     """The raw tables, models and forecasts."""
-    warehouse, forecasts = environment.publisher.warehouse, environment.forecasts
+    warehouse = environment.publisher.warehouse
+    forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
     manifest = environment.manifest
     notes = dict(warehouse.read_states())
     failed = list[Failed]()
-    for planned, note, failure in _raw_tables(
-        environment.raw_tables, environment.source, environment.publisher.home, inputs, warehouse, notes
-    ):
+    for planned, note, failure in plan_raw_tables(environment, inputs, selection, notes):
         yield planned
         if note is not None:
             notes[planned.asset] = note
         if failure:
             failed.append(failure)
     names = asset_names(manifest)
-    assets = {id: names[id] for id in TopologicalSorter(manifest["parent_map"]).static_order() if id in names}
+    in_order = [id for id in TopologicalSorter(manifest["parent_map"]).static_order() if id in names]
+    assets = {id: names[id] for id in in_order if names[id] in selection}
     required = [table for table in failed if not table.is_optional]
     if required and ends_run(required, environment.raw_tables):
         skipped = [*assets.values(), *(name for forecast in forecasts for name in forecast.assets)]
@@ -171,40 +144,45 @@ def _declared_assets(environment: PlannedEnvironment, inputs: RunInputs) -> Iter
         notes=notes,
         known_models=lambda: known_models(environment.publisher.artifacts),
         force=inputs.rebuild_all,
+        forced_months=selection.months,
     )
     sizes = bytes_to_read(environment.project, warehouse, decisions, manifest)
     there = read_states(warehouse, [decision.node for decision in decisions], notes)
     for decision in decisions:
         rows = there.get(decision.node.name, State()).rows
         yield _model(decision, assets[decision.node.id], warehouse, rows, sizes)
-    for test in decide_tests(environment.project, manifest, notes):
-        if test.is_due:
-            tables = ", ".join(test.versions)
-            yield Planned(test.name, "test", f"a data test of {tables}, which no model reads")
-    for model in find_deleted(manifest, environment.publisher.artifacts, warehouse):
-        sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
-        yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
+    if is_whole(decisions, manifest, left_out):
+        for test in decide_tests(environment.project, manifest, notes):
+            if test.is_due:
+                tables = ", ".join(test.versions)
+                yield Planned(test.name, "test", f"a data test of {tables}, which no model reads")
+        for model in find_deleted(manifest, environment.publisher.artifacts, warehouse):
+            sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
+            yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
     for forecast in forecasts:
         reasons = [
-            model.reason for id, model in left_out.items() if assets[id] == forecast.upstream(manifest)
+            model.reason for id, model in left_out.items() if assets.get(id) == forecast.upstream(manifest)
         ]
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
             continue
         # To open the file for each question takes most of the time of a plan.
         with warehouse.connected():
-            yield from _forecast(environment, inputs, forecast, decisions)
+            yield from plan_forecast(environment, inputs, forecast, decisions)
 
 
-def _raw_tables(
-    tables: Sequence[RawTable],
-    source: Source,
-    home: Path,
+def plan_raw_tables(
+    environment: PlannedEnvironment,
     inputs: RunInputs,
-    warehouse: Warehouse,
+    selection: Selection,
     notes: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Planned, Mapping[str, Any] | None, Failed | None]]:
     """Yield what would become of each table, the note that it then has, and why it is not loaded."""
+    source, publisher = environment.source, environment.publisher
+    warehouse, home = publisher.warehouse, publisher.home
+    tables = [table for table in environment.raw_tables if table.name in selection]
+    if not tables:
+        return
     if isinstance(inputs.ingestion, Reuse):
         absent = {failed.table.name: failed for failed in decide_reuse(tables, notes, source)}
         for table in tables:
@@ -217,7 +195,15 @@ def _raw_tables(
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with scratch_folder(home, "plan") as scratch, opened_source as opened:
         for fetched in fetch_tables(
-            tables, opened, warehouse, None, scratch, lambda line: None, states, force, to_load=False
+            tables,
+            opened,
+            warehouse,
+            selection.window,
+            scratch,
+            lambda line: None,
+            states,
+            force,
+            to_load=False,
         ):
             name = fetched.table.name
             note = notes.get(name)
@@ -254,7 +240,7 @@ def _model(
     return Planned(asset, f"build{months}" if decision.build else "reuse", reason, rows)
 
 
-def _forecast(
+def plan_forecast(
     environment: PlannedEnvironment,
     inputs: RunInputs,
     declaration: ForecastDeclaration,
@@ -271,7 +257,7 @@ def _forecast(
         verdict, reason = "depends", f"upstream rebuilt ({relation}): made anew if its rows differ"
     elif relation not in publisher.warehouse.tables():
         verdict = "fail"
-        reason = f"{relation}, which it reads, is a source of the dbt project, and not in the warehouse"
+        reason = f"{relation}, which it reads, is not in the warehouse"
     if verdict:
         yield from (Planned(name, verdict, reason) for name in declaration.accuracies)
         if isinstance(inputs.forecast, SkipForecast):

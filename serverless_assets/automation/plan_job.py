@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from serverless_assets.automation.jobs import PREFILL
-from serverless_assets.automation.plan import Planned, PlannedEnvironment, dry_run
+from serverless_assets.automation.plan import dry_run
+from serverless_assets.automation.planned import Planned, PlannedEnvironment
 from serverless_assets.failures import as_failure
 from serverless_assets.run_inputs import RunInputs
 

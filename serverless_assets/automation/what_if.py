@@ -14,7 +14,7 @@ from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageErro
 from modal_forecast.report.page import render
 from serverless_assets import metadata
 from serverless_assets.automation.jobs import prefill
-from serverless_assets.automation.plan import PlannedEnvironment
+from serverless_assets.automation.planned import PlannedEnvironment
 from serverless_assets.failures import as_failure
 from serverless_assets.files import write_atomically
 from serverless_assets.forecasting.calls import ForgottenCalls

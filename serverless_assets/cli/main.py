@@ -118,26 +118,36 @@ def ui(port: int) -> None:
 
 
 @main.command()
+@click.argument("job", default=MAIN_JOB)
 @click.option("--reuse", is_flag=True, help="As if the raw tables were kept as they are.")
 @click.option("--skip-forecast", is_flag=True, help="As if no forecast was asked for.")
 @click.option("--rebuild", is_flag=True, help="As if what did not change was asked for, too.")
 @click.option("--drop-deleted", is_flag=True, help="As if the tables of deleted models were to be dropped.")
-def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> None:
-    """Say what a run would do and why, and change nothing.
+@click.option("--months", metavar="FIRST..LAST", help="As if just these months were to be loaded.")
+def plan(
+    job: str, reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool, months: str | None
+) -> None:
+    """Say what a run of JOB would do and why, and change nothing.
 
     The exit code is 1 if it finds that the run would fail or be refused.
     """
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run
     from serverless_assets.automation.plan_job import plan_lines
+    from serverless_assets.automation.planned import EVERYTHING
     from serverless_assets.environments import environment
     from serverless_assets.run_inputs import NOTHING_TO_RUN, run_inputs
 
-    inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted).checked()
-    parts = environment(settings)
+    inputs, selection = run_inputs(reuse, skip_forecast, rebuild, drop_deleted), EVERYTHING
+    if job != MAIN_JOB or months:
+        # It loads all definitions, which takes a second.
+        from serverless_assets.cli.run import Request, plan_of
+
+        inputs, selection = plan_of(Request.read(job, None, inputs, months, resume=False), settings)
+    inputs, parts = inputs.checked(), environment(settings)
     if start := parts.publisher.look_ahead():
         click.echo(f"{start}\n")
-    planned = [*dry_run(parts, inputs)]
+    planned = [*dry_run(parts, inputs, selection)]
     if not planned:
         raise click.ClickException(NOTHING_TO_RUN)
     for line in plan_lines(planned):
@@ -147,9 +157,9 @@ def plan(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) ->
 
 
 @main.command()
-@click.argument("model")
-def why(model: str) -> None:
-    """Say why MODEL would be built or reused.
+@click.argument("asset")
+def why(asset: str) -> None:
+    """Say why ASSET would be loaded, built, forecast or reused.
 
     Each part of its fingerprint is shown as of when it was built, and as of now.
     """
@@ -157,7 +167,7 @@ def why(model: str) -> None:
     from serverless_assets.cli.why import explain
     from serverless_assets.environments import environment
 
-    for line in explain(environment(settings), model):
+    for line in explain(environment(settings), asset):
         click.echo(line)
 
 

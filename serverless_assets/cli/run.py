@@ -17,8 +17,8 @@ import dagster as dg
 import yaml
 
 from serverless_assets.asset_keys import asset_key, asset_name
-from serverless_assets.automation.jobs import JOBS, months_of
-from serverless_assets.automation.source_updated import month_tags
+from serverless_assets.automation.jobs import JOBS, month_tags, months_of
+from serverless_assets.automation.planned import Selection
 from serverless_assets.cli.output import (
     SKIPPED_STEP_WARNING,
     Progress,
@@ -30,6 +30,7 @@ from serverless_assets.compute_logs import ComputeLogs
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
+from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.instance import open_instance
 from serverless_assets.names import GRAIN_TAG, RAW_TABLE_TAG
 from serverless_assets.publishing.publisher import PendingAssets
@@ -147,16 +148,42 @@ def _report_canceling(instance: dg.DagsterInstance, run_id: str, reason: str) ->
         instance.report_run_canceling(run, f"The run is being stopped {reason}.")
 
 
-def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stopping) -> bool:
+def plan_of(request: Request, settings: Settings) -> tuple[RunInputs, Selection]:
+    """Return the run inputs of a run, its assets and its months, to plan it.
+
+    Raises:
+        RunRefused: there is no such run.
+    """
+    job = _find_job(request.job, settings)
+    assets = {asset_name(key) for key in job.asset_layer.selected_asset_keys}
+    if not assets:
+        raise RunRefused(f"The job {job.name!r} changes no asset, so there is nothing to plan.")
+    months = read_months(request.months, job.name, months_of(job)) if request.months else None
+    config = request.run_config(job).get("resources", {}).get("run_inputs", {}).get("config", {})
+    return RunInputs(**config), Selection(assets, Window.of_months(*months) if months else None)
+
+
+def _find_job(name: str, settings: Settings) -> dg.JobDefinition:
+    """Return the job of this name.
+
+    Raises:
+        RunRefused: there is none, or nothing for it to do.
+    """
     definitions = build(settings)
     names = [job.name for job in definitions.jobs or []]
-    if request.job not in names:
-        raise RunRefused(f"There is no job {request.job!r}. Jobs: {', '.join(names)}.")
-    job = definitions.resolve_job_def(request.job)
-    if request.job in JOBS and not job.asset_layer.selected_asset_keys:
+    if name not in names:
+        raise RunRefused(f"There is no job {name!r}. Jobs: {', '.join(names)}.")
+    job = definitions.resolve_job_def(name)
+    if name in JOBS and not job.asset_layer.selected_asset_keys:
         raise RunRefused(NOTHING_TO_RUN)
+    return job
+
+
+def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stopping) -> bool:
+    job = _find_job(request.job, settings)
     selection = _unfinished(settings, job) if request.resume else None
-    tags = range_tags(request.months, job.name, months_of(job)) if request.months else {}
+    months = read_months(request.months, job.name, months_of(job)) if request.months else None
+    tags = month_tags(*months) if months else {}
     # Dagster warns beside the run's log, too.
     logging.getLogger("dagster._core.execution.plan.active").addFilter(
         lambda record: not SKIPPED_STEP_WARNING.match(record.getMessage())
@@ -261,8 +288,8 @@ def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
     return selection
 
 
-def range_tags(months: str, job: str, partitions: dg.PartitionsDefinition | None) -> Mapping[str, str]:
-    """The tags that have a run of `job` load just these months.
+def read_months(months: str, job: str, partitions: dg.PartitionsDefinition | None) -> tuple[date, date]:
+    """The first and last of the months that a run of `job` is to load.
 
     Raises:
         RunRefused: they are no months, or not among the job's partitions.
@@ -283,4 +310,4 @@ def range_tags(months: str, job: str, partitions: dg.PartitionsDefinition | None
         raise RunRefused(
             f"--months is {months!r}; choose from {keys[0][:7]} (SERVERLESS_FIRST_MONTH) to {keys[-1][:7]}."
         )
-    return month_tags(start, end)
+    return start, end

@@ -1,71 +1,159 @@
-"""`serverless why MODEL`: the parts of the fingerprint of a model or Python asset, when built and now."""
+"""`serverless why ASSET`: the parts of the fingerprint of an asset, when it was built and now."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from serverless_assets.automation.plan import plan_forecast, plan_raw_tables
+from serverless_assets.automation.planned import Planned, Selection
 from serverless_assets.environments import Environment
 from serverless_assets.errors import UserError
+from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.forecast_table import UNCHANGED, decide_forecast
+from serverless_assets.forecasting.history import Today, read_history
+from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.python_assets.pandas_tables import read_state
+from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import decide_frame
+from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.manifest import known_models
 from serverless_assets.transformation.relation_states import State, read_states
 
+# In words, of raw tables and of what belongs to a forecast.
+VERDICTS = {
+    "reuse": "is reused",
+    "load": "would be loaded",
+    "forecast": "would be forecast",
+    "score": "would be scored",
+    "write": "would be written",
+    "depends": "would follow",
+    "skip": "would be skipped",
+    "fail": "would fail",
+}
+# Each part with what it was when built, and what it is now.
+Parts = Sequence[tuple[str, str, str]]
 
-def explain(parts: Environment, model: str) -> Iterator[str]:
-    """Compare what the relation of a model or Python asset was built from with what there is now.
 
-    What changed at the source since the raw tables were loaded is not part of it.
+@dataclass(frozen=True)
+class Explanation:
+    """What would become of an asset, the run that built it last, and the parts of its fingerprint."""
+
+    verdict: str
+    built_by: str = ""
+    parts: Parts = ()
+
+
+def explain(environment: Environment, asset: str) -> Iterator[str]:
+    """Compare what an asset was built from with what there is now.
+
+    Of models, Python assets and forecasts, what changed at the source since the raw tables were loaded is not
+    part of it.
 
     Raises:
-        UserError: the project has neither of that name, or it is a raw table or of a forecast.
+        UserError: there is no such asset.
     """
-    warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
+    found = _explain(environment, asset)
+    yield f"{asset}: {found.verdict}"
+    if found.built_by:
+        yield f"Last built by run {found.built_by}."
+    if found.parts:
+        yield ""
+        width = max(len(part) for part, *_ in found.parts)
+        yield f"  {'part':<{width}}  {'when built':<12}now"
+        for part, before, after in found.parts:
+            yield f"  {part:<{width}}  {before:<12}{after:<12}{'' if before == after else 'differs'}".rstrip()
+
+
+def _explain(environment: Environment, asset: str) -> Explanation:
+    tables = {table.name for table in environment.raw_tables}
+    if asset in tables:
+        return _raw_table(environment, asset)
+    for forecast in environment.forecasts:
+        if asset in forecast.assets:
+            return _forecast(environment, forecast, asset)
+    warehouse, artifacts = environment.publisher.warehouse, environment.publisher.artifacts
+    frames = {frame.name: frame for frame in environment.python_assets}
+    if asset in frames:
+        previous = read_state(warehouse, frames[asset].table) or State()
+        state, reason = decide_frame(frames[asset], warehouse, force=False)
+        return _of_states(_verdict(reason, FRAME_UNCHANGED), previous, state)
     decisions = decide_models(
-        parts.project, parts.manifest, warehouse, known_models=lambda: known_models(artifacts)
+        environment.project, environment.manifest, warehouse, known_models=lambda: known_models(artifacts)
     )
-    unchanged = "unchanged"
-    by_name = {decision.node.name: decision for decision in decisions}
-    frames = {frame.name: frame for frame in parts.python_assets}
-    if model in by_name:
-        decision = by_name[model]
-        previous = read_states(warehouse, [decision.node]).get(model, State())
-        state, reason = decision.state, decision.reason if decision.build else None
-        unchanged = decision.reason
-    elif model in frames:
-        previous = read_state(warehouse, frames[model].table) or State()
-        state, reason = decide_frame(frames[model], warehouse, force=False)
-    else:
-        others = [
-            *(table.name for table in parts.raw_tables),
-            *(name for forecast in parts.forecasts for name in forecast.assets),
-        ]
-        if model in others:
-            raise UserError(
-                "`serverless why` compares the code of models and Python assets: `serverless plan` says what "
-                f"would become of {model}, and why."
-            )
-        choices = sorted([*by_name, *frames])
-        names = difflib.get_close_matches(model, choices, 3) or choices
-        raise UserError(
-            f"The project has no model or Python asset {model!r} that has a relation. It has "
-            f"{name_some(names, NAMES_IN_A_LINE)}."
-        )
-    yield f"{model}: {f'would be built: {reason}' if reason else f'is reused: {unchanged}'}"
-    if previous.built_by:
-        yield f"Last built by run {previous.built_by}."
-    yield ""
-    rows = [*_rows(previous.data_hashes, state.data_hashes)]
-    # Where it is known which columns the model reads, the content is theirs.
-    rows += _rows(previous.read or previous.parents, state.read or state.parents, "content of ")
-    width = max(len(part) for part, *_ in rows)
-    yield f"  {'part':<{width}}  {'when built':<12}now"
-    for part, before, after in rows:
-        yield f"  {part:<{width}}  {before:<12}{after:<12}{'' if before == after else 'differs'}".rstrip()
+    models = {decision.node.name: decision for decision in decisions}
+    if asset in models:
+        decision = models[asset]
+        previous = read_states(warehouse, [decision.node]).get(asset, State())
+        verdict = _verdict(decision.reason if decision.build else None, decision.reason)
+        return _of_states(verdict, previous, decision.state)
+    of_forecasts = (name for forecast in environment.forecasts for name in forecast.assets)
+    choices = sorted({*tables, *models, *frames, *of_forecasts})
+    names = difflib.get_close_matches(asset, choices, 3) or choices
+    raise UserError(
+        f"The project has no asset {asset!r} that has a relation. It has {name_some(names, NAMES_IN_A_LINE)}."
+    )
 
 
-def _rows(
+def _verdict(reason: str | None, unchanged: str) -> str:
+    return f"would be built: {reason}" if reason else f"is reused: {unchanged}"
+
+
+def _of_states(verdict: str, previous: State, state: State) -> Explanation:
+    parts = [*_compare(previous.data_hashes, state.data_hashes)]
+    # Where it is known which columns it reads, the content is theirs.
+    parts += _compare(previous.read or previous.parents, state.read or state.parents, "content of ")
+    return Explanation(verdict, previous.built_by, parts)
+
+
+def _raw_table(environment: Environment, table: str) -> Explanation:
+    """Ask the source, as a plan does."""
+    notes = dict(environment.publisher.warehouse.read_states())
+    ((planned, note, _),) = plan_raw_tables(environment, RunInputs(), Selection({table}), notes)
+    before, now = (TableState.from_note(each or {}) for each in (notes.get(table), note))
+    parts = _compare(_parts_of_table(before), _parts_of_table(now))
+    return Explanation(_planned(planned), before.built_by, [*parts])
+
+
+def _parts_of_table(state: TableState) -> Mapping[str, str]:
+    parts = {"definition": state.definition, "source": state.source, "content": state.version}
+    return {name: value for name, value in parts.items() if value}
+
+
+def _forecast(environment: Environment, declaration: ForecastDeclaration, asset: str) -> Explanation:
+    if asset != declaration.asset:
+        for planned in plan_forecast(environment, RunInputs(), declaration, ()):
+            if planned.asset == asset:
+                return Explanation(_planned(planned))
+    warehouse = environment.publisher.warehouse
+    history = read_history(declaration, warehouse, Today.of(environment.timezone))
+    decision = decide_forecast(warehouse, history, declaration.horizon_of(RunForecast()), rebuild_all=False)
+    state, facts = decision.state or {}, decision.fingerprint.as_facts()
+    horizon = f"horizon_{decision.fingerprint.grain.plural}"
+    names = {
+        "history": "history_hash",
+        "grain": "grain",
+        "horizon": horizon,
+        "holidays": "holidays",
+        "model": "asked_model",
+        "code": "forecast_code",
+    }
+
+    def parts(of: Mapping[str, Any]) -> Mapping[str, str]:
+        return {name: str(of[fact]) for name, fact in names.items() if fact in of}
+
+    built_by = str(state.get("forecast_run", ""))
+    compared = [*_compare(parts(state), parts(facts))]
+    return Explanation(_verdict(decision.reason, UNCHANGED), built_by, compared)
+
+
+def _planned(planned: Planned) -> str:
+    return f"{VERDICTS[planned.verdict]}: {planned.reason}"
+
+
+def _compare(
     built: Mapping[str, str], now: Mapping[str, str], prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
     """Each part with the beginning of its hash in both; a dash where it is not there."""

@@ -171,7 +171,7 @@ def _guess_key(columns: Sequence[str], rows: pa.Table, table: str) -> Sequence[s
             return group
     raise AddTableError(
         f"No column of {table}, nor two of them, identifies its rows. Add the entry by hand, with the `key` "
-        "that does: docs/your-own.md shows one."
+        "that does: docs/raw-tables.md shows one."
     )
 
 

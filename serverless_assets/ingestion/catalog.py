@@ -258,7 +258,7 @@ class _Entry:
         try:
             endpoint = read_endpoint(self.meta["rest"])
         except ValueError as problems:
-            raise self.error(f"has a `rest` that cannot be used: {problems}. See docs/your-own.md.") from None
+            raise self.error(f"has a `rest` that cannot be used: {problems}. See docs/rest-api.md.") from None
         if pa.binary() in self.columns.values():
             raise self.error("has a binary column, which `rest` cannot give: have it loaded as string.")
         if endpoint.url and "path" in self.meta:

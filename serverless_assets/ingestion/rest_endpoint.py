@@ -221,7 +221,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
         context = problem.get("ctx", {})
         if problem["type"].startswith("union_tag"):
             place += ".type"
-            message = f"expected one of {context.get('expected_tags', 'those in docs/your-own.md')}"
+            message = f"expected one of {context.get('expected_tags', 'those in docs/rest-api.md')}"
         elif problem["type"] == "extra_forbidden":
             message = "there is no such option"
         yield f"{place or 'it'}: {message[0].lower()}{message[1:]}"

@@ -1,7 +1,7 @@
 """The dbt models as assets, and dbt's tests as their checks."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -17,17 +17,15 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.build import Step
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
-from serverless_assets.transformation.decide_models import decide_models, decide_tests
+from serverless_assets.transformation.decide_models import decide_models, decide_tests, is_whole
 from serverless_assets.transformation.fingerprints import models_by_month
 from serverless_assets.transformation.left_out import LeftOut, models_left_out, refuse_left_out
 from serverless_assets.transformation.manifest import (
-    is_model,
     keep_manifest,
     known_models,
     parsed_manifest,
 )
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.rebuild_rules import BuildDecision
 
 
 class Translator(DagsterDbtTranslator):
@@ -107,15 +105,6 @@ def describe_test(test: Mapping[str, Any]) -> str:
         return f"{generic['name']}: " + ", ".join(
             f"{name} {value}" for name, value in arguments.items() if value
         )
-
-
-def is_whole(
-    decisions: Sequence[BuildDecision], manifest: Mapping[str, Any], left_out: Collection[str] = ()
-) -> bool:
-    """Whether a run was about every model of the manifest that has a relation, or was left out."""
-    models = {id for id, node in manifest["nodes"].items() if is_model(node)}
-    ephemeral = {id for id in models if manifest["nodes"][id]["config"].get("materialized") == "ephemeral"}
-    return {decision.node.id for decision in decisions} == models - ephemeral - set(left_out)
 
 
 def transformation_assets(

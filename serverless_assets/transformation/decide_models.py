@@ -17,7 +17,7 @@ from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.data_tests import test_of_sources, tests_of_unread_sources, with_tests
 from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, nodes, test_hashes
 from serverless_assets.transformation.invocation import months_variable, selection
-from serverless_assets.transformation.manifest import relation_name
+from serverless_assets.transformation.manifest import is_model, relation_name
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest, ReadQuery, decide_builds
 from serverless_assets.transformation.relation_states import QueryColumns, State, read_states, warehouse_of
@@ -86,6 +86,15 @@ def decide_models(
         decisions = decide(months_to_restate=restated)
     hashes = test_hashes(manifest, variables, environ)
     return with_tests(decisions, models, states, manifest, hashes, environ["DBT_SCHEMA"])
+
+
+def is_whole(
+    decisions: Sequence[BuildDecision], manifest: Mapping[str, Any], left_out: Collection[str] = ()
+) -> bool:
+    """Whether a run was about every model of the manifest that has a relation, or was left out."""
+    models = {id for id, node in manifest["nodes"].items() if is_model(node)}
+    ephemeral = {id for id in models if manifest["nodes"][id]["config"].get("materialized") == "ephemeral"}
+    return {decision.node.id for decision in decisions} == models - ephemeral - set(left_out)
 
 
 def decide_tests(

@@ -1,8 +1,9 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.plan import Planned, _forecast, dry_run
+from serverless_assets.automation.plan import dry_run, plan_forecast
 from serverless_assets.automation.plan_job import plan_lines
+from serverless_assets.automation.planned import Planned
 from serverless_assets.environments import environment
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
@@ -134,6 +135,36 @@ def test_the_command_says_the_plan(pipeline, serverless):
     assert told.stdout.count("unchanged") == len(pipeline.outcomes)
 
 
+def test_a_plan_of_a_job_and_its_months_is_what_that_run_then_does(pipeline, serverless):
+    words = ("transform", "--rebuild", "--months", "2024-11")
+    told = serverless(pipeline, "plan", *words)
+    assert told.exit_code == 0, told.output
+    planned = {line.split()[0]: line for line in told.stdout.splitlines()[1:]}
+    assert "build, 1 months" in planned["orders"]
+    assert serverless(pipeline, "run", *words).exit_code == 0
+    done = pipeline.summary["assets"]
+    assert planned.keys() == done.keys()
+    assert all(line.endswith(done[name]["reason"]) for name, line in planned.items())
+
+
+def test_a_plan_of_a_job_leaves_out_all_others_and_fetches_only_what_that_run_would(empty, serverless):
+    ingest = serverless(empty, "plan", "ingest", "--months", "2024-11..2024-12")
+    rows = {line.split()[0]: line for line in ingest.stdout.splitlines()[1:]}
+    assert rows.keys() == {table.name for table in empty.parts.raw_tables}
+    forecast = serverless(empty, "plan", "forecast")
+    assert forecast.exit_code == 1
+    assert "daily_revenue, which it reads, is not in the warehouse" in forecast.stdout
+    assert "raw_orders" not in forecast.stdout
+    for words, refusal in (
+        (["plan"], "The job 'plan' changes no asset"),
+        (["forecast", "--months", "2024-11"], "'forecast' has none"),
+        (["nope"], "There is no job 'nope'"),
+    ):
+        refused = serverless(empty, "plan", *words)
+        assert refused.exit_code == 1
+        assert refusal in refused.stderr
+
+
 def test_a_plan_of_what_would_fail_names_the_cause_in_the_order_of_a_run_and_ends_with_1(empty, serverless):
     told = serverless(empty, "plan", "--reuse")
     assert told.exit_code == 1
@@ -154,7 +185,7 @@ def test_the_column_of_names_is_as_wide_as_the_longest_of_them():
 def test_a_plan_of_parts_by_a_column_that_there_is_not_says_which_there_are(pipeline):
     misspelt = SHOP.parts.model_copy(update={"name": "shop_name"})
     declared = SHOP.model_copy(update={"parts": misspelt})
-    planned = {one.asset: one for one in _forecast(pipeline.parts, RunInputs().checked(), declared, [])}
+    planned = {one.asset: one for one in plan_forecast(pipeline.parts, RunInputs().checked(), declared, [])}
     for asset in ("store_forecast", "forecast_report"):
         assert planned[asset].verdict == "fail"
         assert (
@@ -166,8 +197,8 @@ def test_a_plan_of_parts_by_a_column_that_there_is_not_says_which_there_are(pipe
 
 def test_a_plan_without_the_forecasts_table_says_what_is_missing(tmp_path):
     settings = Settings.from_environ({"SERVERLESS_HOME": str(tmp_path)})
-    planned = list(_forecast(environment(settings), RunInputs().checked(), SHOP, []))
+    planned = list(plan_forecast(environment(settings), RunInputs().checked(), SHOP, []))
     assert {(found.verdict, found.reason) for found in planned} == {
-        ("fail", "daily_revenue, which it reads, is a source of the dbt project, and not in the warehouse")
+        ("fail", "daily_revenue, which it reads, is not in the warehouse")
     }
     assert len(planned) == 5

@@ -30,7 +30,7 @@ class Files(SimpleHTTPRequestHandler):
 
 @pytest.mark.slow
 def test_a_project_of_ones_own_is_tested_and_runs_as_the_docs_say(tmp_path: Path):
-    page = (CLONE / "docs" / "your-own.md").read_text().split("## A project of your own")[1].split("\n## ")[0]
+    page = (CLONE / "docs" / "your-own.md").read_text().split("# A project of your own")[1].split("\n## ")[0]
     lines = re.findall(r"^    (\S.*)$", page, re.MULTILINE)
     init, enter, *steps = lines
     clone, files = tmp_path / "clone", tmp_path / "files"

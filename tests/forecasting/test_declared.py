@@ -209,7 +209,7 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(words, cwd=project, env=environ, capture_output=True, text=True, check=False)
 
-    page = (PROJECT_ROOT / "docs" / "your-own.md").read_text()
+    page = (PROJECT_ROOT / "docs" / "declare-forecasts.md").read_text()
     [scaffold] = re.findall(r"^    \.venv/bin/(dg scaffold .+)$", page, re.MULTILINE)
     assert (done := run(*scaffold.split())).returncode == 0, done.stdout + done.stderr
     declared = project / "serverless_assets" / "defs" / "guest_forecast" / "defs.yaml"

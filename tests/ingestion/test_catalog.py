@@ -189,5 +189,5 @@ def test_a_rest_api_that_cannot_be_asked_is_refused(rest, problem):
         catalogue(entry("visits", {"id": "string"}, {"key": "id", "rest": rest}))
     assert str(refused.value) == (
         f"models/raw.yml: the source raw.visits has a `rest` that cannot be used: {problem}. "
-        "See docs/your-own.md."
+        "See docs/rest-api.md."
     )

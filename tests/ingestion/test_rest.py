@@ -468,7 +468,7 @@ def test_only_changes_are_asked_for_and_replace_the_rows_of_their_keys(loads):
 
 
 def test_the_example_of_the_docs_loads_an_api(loads, monkeypatch):
-    page = (PROJECT_ROOT / "docs" / "your-own.md").read_text().split("### A REST API")[1]
+    page = (PROJECT_ROOT / "docs" / "rest-api.md").read_text()
     (example,) = [text for text in re.findall(r"(?:^    .*\n)+", page, re.M) if "sources:" in text]
     declared = yaml.safe_load(textwrap.dedent(example).replace("https://api.example.com/v1", loads.api.url))
     (entry,) = declared["sources"][0]["tables"]

@@ -9,9 +9,6 @@ def test_a_run_launched_by_a_click_is_watched_until_it_succeeds(ui, page):
     page.goto(f"{ui.url}/locations/serverless_assets.definitions/jobs/serverless_pipeline/playground")
     page.get_by_text("No errors").wait_for()
     page.get_by_role("button", name="Launch Run").click()
-    # The pipeline is for any months; without any, it is for all.
-    page.get_by_text("This job is partitioned.").wait_for()
-    page.get_by_role("button", name="Confirm").click()
     page.wait_for_url("**/runs/*")
     page.get_by_text("Success", exact=True).first.wait_for(timeout=120_000)
     run = ui.run(page.url.split("/runs/")[1].split("?")[0])
