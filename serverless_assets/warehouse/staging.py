@@ -42,6 +42,10 @@ class StagingArea:
             "preserve_insertion_order": "false",
             # Each thread holds so many groups of rows before it writes them.
             "write_buffer_row_group_count": "1",
+            # A file is read once: what DuckDB keeps of it is never asked for again.
+            "enable_external_file_cache": "false",
+            # Memory that a query has given back leaves the process, instead of being kept for the next one.
+            "allocator_background_threads": "true",
         }.items():
             self.connection.execute(f"set {setting} = {sql.literal(value)}")
         self.connection.execute(f"attach if not exists ':memory:' as {IN_MEMORY}")
