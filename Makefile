@@ -5,7 +5,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 # Without it, every process of the tests compiles all of them anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui pictures test-slow test-faults test-gcp test-live try-gcp bench bench-load bench-build bench-whole-run bench-second-run bench-ui bench-forecast bench-forecast-by-grain bench-many-series bench-many-models lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui pictures test-slow test-faults test-gcp test-live try-gcp bench bench-load bench-build bench-whole-run bench-second-run bench-day-more bench-ui bench-forecast bench-forecast-by-grain bench-many-series bench-many-models lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -65,6 +65,9 @@ bench-whole-run: .venv/dev ## what a first run costs beside a plain script
 
 bench-second-run: .venv/run ## what a run costs when nothing changed
 	@$(BIN)/python benchmarks/second_run.py
+
+bench-day-more: .venv/run ## what a run costs after a static file grew by a day
+	@$(BIN)/python benchmarks/day_more.py
 
 bench-ui: .venv/dev ## how long one waits in the UI, with a browser
 	@PYTHONPATH=. $(BIN)/python benchmarks/ui.py

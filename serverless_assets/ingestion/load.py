@@ -5,11 +5,18 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
+from serverless_assets.ingestion.audit import within
 from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
-from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import Source
-from serverless_assets.ingestion.state import HASHED_BY, TableState, answers_to_keep, definition_of
+from serverless_assets.ingestion.state import (
+    HASHED_BY,
+    TableState,
+    answers_to_keep,
+    definition_of,
+    must_load,
+)
 from serverless_assets.months import name_months
 from serverless_assets.names import FORCED
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
@@ -24,6 +31,7 @@ class LoadDecision:
     version: of the rows that were requested, before and after alike.
     state: what to keep beside the table, along with the rows if it is loaded; None to leave what is kept.
     months: first days of those whose rows change, removed ones among them; for a fact.
+    replaced: the months whose rows are replaced; None for all rows.
     """
 
     load: bool
@@ -31,6 +39,7 @@ class LoadDecision:
     version: str
     state: TableState | None
     months: Sequence[date] = ()
+    replaced: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -77,19 +86,24 @@ def load_table(
     work, rows_before = JobStats(), None
     kept = decision.state.as_note() if decision.state else {}
     changes = isinstance(fetched, AuditedTable) and bool(fetched.since)
-    replaces_all = decision.load and window is None and not changes
+    replaced = decision.replaced
+    keeps_rows = not decision.load or changes or replaced is not None
     try:
-        # Rows that stay, such as the months beside the window, are those of `note` only if nobody has
-        # replaced them in the meantime.
-        if kept and not replaces_all and warehouse.read_state(table.name) != (note or {}):
-            kept = {}
+        # Rows that stay, such as those of other months, are those of `note` only if nobody has replaced them
+        # in the meantime.
+        if kept and keeps_rows and warehouse.read_state(table.name) != (note or {}):
+            if replaced and window is None:
+                replaced = None
+            else:
+                kept = {}
         if isinstance(fetched, AuditedTable) and decision.load:
             rows_before = None if state is None else warehouse.row_count(table.name)
             if changes:
                 work = warehouse.upsert_rows(table.shape, fetched.rows, kept, decision.months)
             else:
-                days = (window.start, window.end) if window else None
-                work = warehouse.replace_rows(table.shape, fetched.rows, kept, days)
+                rows_to_load = within(fetched.rows, table, replaced) if replaced else fetched.rows
+                days = (replaced.start, replaced.end) if replaced else None
+                work = warehouse.replace_rows(table.shape, rows_to_load, kept, days)
         elif kept:
             warehouse.write_states({table.name: kept})
         if isinstance(fetched, AuditedTable) and window is None:
@@ -174,4 +188,11 @@ def decide_load(
         cause = name_months(changed) or "new content"
     reason = FORCED if force else f"loaded from the source: {cause}"
     kept = state.with_months(table, window, loaded) if state and window else loaded
-    return LoadDecision(True, reason, content.hash, kept, changed)
+    replaced, is_whole = window, window is None and not fetched.since
+    if is_whole and changed and table.has_months and not (force or must_load(table, state)):
+        # Of a file of all months, such as one that grew by a day, those are loaded that differ. It is cheaper
+        # to replace all rows than most of them.
+        differing = Window.of_months(changed[0], changed[-1])
+        rows = sum(part.rows for month, part in content.months.items() if month in differing)
+        replaced = differing if rows * 2 <= content.rows else None
+    return LoadDecision(True, reason, content.hash, kept, changed, replaced)
