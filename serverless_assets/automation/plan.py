@@ -3,29 +3,22 @@
 What changed at the source is downloaded and looked at, as in a run: nothing else tells which months changed.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from typing import Any
 
-from modal_forecast.messages import ForecastRefused
-from modal_forecast.report.formats import plural
-from serverless_assets.automation.planned import EVERYTHING, Planned, PlannedEnvironment, Selection
+from serverless_assets.automation.plan_forecasts import plan_forecast
+from serverless_assets.automation.planned import (
+    EVERYTHING,
+    Planned,
+    PlannedEnvironment,
+    Selection,
+    Verdict,
+    upstream_rebuilt,
+)
 from serverless_assets.budget import BudgetGuard, refusal, verdict
 from serverless_assets.files import scratch_folder
-from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
-from serverless_assets.forecasting.accuracy import decide_accuracy
-from serverless_assets.forecasting.assets import decide_report
-from serverless_assets.forecasting.compute import Compute, Size, Usage
-from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.forecast_table import UNCHANGED as FORECAST_UNCHANGED
-from serverless_assets.forecasting.forecast_table import decide_forecast
-from serverless_assets.forecasting.history import History, HistoryError, Today, read_history
-from serverless_assets.forecasting.part_accuracy import UNCHANGED as PART_ACCURACY_UNCHANGED
-from serverless_assets.forecasting.part_accuracy import decide_part_accuracy
-from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
-from serverless_assets.forecasting.parts import decide_parts
-from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.ingestion.assets import KEPT_AS_IT_IS
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, ends_run
@@ -33,11 +26,10 @@ from serverless_assets.ingestion.load import decide_load, decide_reuse
 from serverless_assets.ingestion.source import source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
-from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
-from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
-from serverless_assets.run_inputs import Reuse, RunForecast, RunInputs, SkipForecast
+from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.transformation.asset_keys import asset_names
 from serverless_assets.transformation.decide_models import (
     bytes_to_read,
@@ -48,7 +40,7 @@ from serverless_assets.transformation.decide_models import (
 from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.manifest import deleted_text, find_deleted, is_model, known_models
 from serverless_assets.transformation.rebuild_rules import BuildDecision
-from serverless_assets.transformation.relation_states import State, UnfinishedError, read_states
+from serverless_assets.transformation.relation_states import State, read_states
 from serverless_assets.warehouse import Warehouse
 
 
@@ -91,7 +83,7 @@ def _planned_assets(
         report, assets = forecast.report, {section.asset for section in forecast.sections}
         new = sorted(name for name in assets if by_asset[name].verdict not in ("reuse", "skip"))
         if new and by_asset[forecast.asset].verdict == "reuse":
-            reason = f"upstream rebuilt ({', '.join(new)}): written anew if rows differ"
+            reason = upstream_rebuilt(new, "written anew if rows differ")
             by_asset[report] = Planned(report, "depends", reason)
         if assets:
             yield by_asset[report]
@@ -212,13 +204,13 @@ def plan_raw_tables(
                 continue
             decision = decide_load(fetched, states.get(name), "", force)
             rows = fetched.content.rows if isinstance(fetched, AuditedTable) else warehouse.row_count(name)
-            verdict = "load" if decision.load else "reuse"
+            verdict: Verdict = "load" if decision.load else "reuse"
             after = decision.state.as_note() if decision.load and decision.state else note
             yield Planned(name, verdict, decision.reason, rows), after, None
 
 
 def _not_loaded(failed: Failed, note: Mapping[str, Any] | None) -> Planned:
-    verdict = "skip" if note is None else "reuse"
+    verdict: Verdict = "skip" if note is None else "reuse"
     return Planned(failed.table.name, verdict if failed.is_optional else "fail", failed.reason)
 
 
@@ -230,106 +222,14 @@ def _model(
     sizes: Mapping[str, int],
 ) -> Planned:
     name = decision.node.name
-    months = "" if decision.months is None else f", {len(decision.months)} months"
     reason = decision.reason
     if name in sizes:
         usd = warehouse.price(sizes[name])
         reason += (
             f"; bills {sizes[name]:,} bytes, {'at an unknown price' if usd is None else f'about ${usd:.6f}'}"
         )
-    return Planned(asset, f"build{months}" if decision.build else "reuse", reason, rows)
-
-
-def plan_forecast(
-    environment: PlannedEnvironment,
-    inputs: RunInputs,
-    declaration: ForecastDeclaration,
-    decisions: Sequence[BuildDecision],
-) -> Iterator[Planned]:
-    """The assets of a forecast. What hangs on rows that do not exist yet comes as they come."""
-    if isinstance(inputs.forecast, RunForecast):
-        declaration = declaration.of_run(inputs.forecast)
-    publisher, relation, parts = environment.publisher, declaration.relation, declaration.parts
-    total, report_asset = declaration.asset, declaration.report
-    after_accuracy = [name for name in declaration.assets if name not in declaration.accuracies]
-    verdict, reason = "", ""
-    if any(decision.build and decision.node.name == relation for decision in decisions):
-        verdict, reason = "depends", f"upstream rebuilt ({relation}): made anew if its rows differ"
-    elif relation not in publisher.warehouse.tables():
-        verdict = "fail"
-        reason = f"{relation}, which it reads, is not in the warehouse"
-    if verdict:
-        yield from (Planned(name, verdict, reason) for name in declaration.accuracies)
-        if isinstance(inputs.forecast, SkipForecast):
-            verdict, reason = "skip", SKIPPED_AS_ASKED
-        yield from (Planned(name, verdict, reason) for name in after_accuracy)
-        return
-    try:
-        history = read_history(declaration, publisher.warehouse, Today.of(environment.timezone))
-        accuracies = [*_accuracies(publisher, declaration, history, inputs.rebuild_all)]
-    except HistoryError as error:
-        yield from (Planned(name, "fail", str(error)) for name in declaration.assets)
-        return
-    yield from accuracies
-    if isinstance(inputs.forecast, SkipForecast):
-        yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in after_accuracy)
-        return
-    rows = declaration.horizon_of(inputs.forecast)
-    try:
-        forecast = decide_forecast(publisher.warehouse, history, rows, inputs.rebuild_all)
-    except (HistoryError, ForecastRefused) as error:
-        yield from (Planned(name, "fail", str(error)) for name in after_accuracy)
-        return
-    if forecast.reason is not None:
-        cost = _cost_as_last_time(environment.compute, inputs.forecast, forecast.state or {})
-        yield Planned(total, "forecast", forecast.reason + cost, rows)
-        if parts:
-            # The same history gives the same rows, and then the parts stay.
-            reason = f"upstream rebuilt ({total}): forecast anew if its rows differ"
-            yield Planned(parts.asset, "depends", reason)
-        yield Planned(report_asset, "write", f"upstream rebuilt ({total})")
-        return
-    yield Planned(total, "reuse", FORECAST_UNCHANGED, rows)
-    rebuilt = []
-    if parts:
-        try:
-            part_reason = decide_parts(declaration, parts, publisher.warehouse, inputs.rebuild_all).reason
-        except HistoryError as error:
-            yield from (Planned(name, "fail", str(error)) for name in (parts.asset, report_asset))
-            return
-        unchanged = PARTS_UNCHANGED.format(plural(parts.noun))
-        yield Planned(parts.asset, "forecast" if part_reason else "reuse", part_reason or unchanged)
-        if part_reason:
-            rebuilt.append(parts.asset)
-    if rebuilt := [*rebuilt, *(planned.asset for planned in accuracies if planned.verdict == "score")]:
-        yield Planned(
-            report_asset,
-            "depends",
-            f"upstream rebuilt ({', '.join(rebuilt)}): written anew if rows differ",
-        )
-        return
-    try:
-        report = decide_report(publisher, inputs.forecast, history, inputs.rebuild_all, lambda line: None)
-    except UnfinishedError as error:
-        yield Planned(report_asset, "fail", str(error))
-        return
-    yield Planned(report_asset, "write" if report.reason else "reuse", report.reason or REPORT_UNCHANGED)
-
-
-def _accuracies(
-    publisher: Publisher, declaration: ForecastDeclaration, history: History, rebuild_all: bool
-) -> Iterator[Planned]:
-    """The assets of the accuracy of a forecast and of its parts."""
-
-    def planned(asset: str, reason: str | None, unchanged: str) -> Planned:
-        return Planned(asset, "score" if reason else "reuse", reason or unchanged)
-
-    reason = decide_accuracy(declaration, publisher, history.table, rebuild_all).reason
-    yield planned(declaration.accuracy, reason, ACCURACY_UNCHANGED)
-    if parts := declaration.parts:
-        reason = decide_part_accuracy(declaration, parts, publisher, history.table, rebuild_all).reason
-        unchanged = PART_ACCURACY_UNCHANGED.format(plural(parts.noun))
-        yield planned(declaration.part_accuracy, reason, unchanged)
+    months = None if decision.months is None else len(decision.months)
+    return Planned(asset, "build" if decision.build else "reuse", reason, rows, months)
 
 
 def _python_asset(
@@ -341,21 +241,13 @@ def _python_asset(
         if before.verdict in ("skip", "fail"):
             return Planned(frame.name, "skip", before.reason)
     if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
-        reason = f"upstream rebuilt ({', '.join(changing)}): computed anew if its rows differ"
+        reason = upstream_rebuilt(changing, "computed anew if its rows differ")
         return Planned(frame.name, "depends", reason)
     _, reason_to_compute = decide_frame(frame, warehouse, inputs.rebuild_all)
     rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
     return Planned(
         frame.name, "compute" if reason_to_compute else "reuse", reason_to_compute or FRAME_UNCHANGED, rows
     )
-
-
-def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[str, Any]) -> str:
-    """Return what a forecast costs that takes as long as the last one; empty if nothing is charged."""
-    seconds = float(note.get("seconds") or 0.0)
-    used = Usage(seconds, float(note.get("cpu_seconds") or 0.0))
-    price = compute.price(Size(forecast.cores, forecast.mib), used)
-    return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
 
 
 def _budget(budget_guard: BudgetGuard, assets: Collection[str], inputs: RunInputs) -> Iterator[Planned]:

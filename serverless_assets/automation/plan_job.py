@@ -17,7 +17,7 @@ def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:
     yield f"{'asset':<{width}}{'what':<16}{'rows':>12}  why"
     for planned in plan:
         rows = "" if planned.rows is None else f"{planned.rows:,}"
-        yield f"{planned.asset:<{width}}{planned.verdict:<16}{rows:>12}  {planned.reason}"
+        yield f"{planned.asset:<{width}}{planned.text:<16}{rows:>12}  {planned.reason}"
 
 
 def plan_job(environment: PlannedEnvironment) -> dg.JobDefinition:
@@ -29,7 +29,7 @@ def plan_job(environment: PlannedEnvironment) -> dg.JobDefinition:
             planned = list(dry_run(environment, run_inputs.checked()))
         context.log.info("\n".join(plan_lines(planned)))
         records = [
-            dg.TableRecord({"asset": p.asset, "verdict": p.verdict, "rows": p.rows or 0, "reason": p.reason})
+            dg.TableRecord({"asset": p.asset, "verdict": p.text, "rows": p.rows or 0, "reason": p.reason})
             for p in planned
         ]
         context.add_output_metadata({"plan": dg.MetadataValue.table(records)})

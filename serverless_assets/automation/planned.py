@@ -1,8 +1,8 @@
 """What a plan is made from, what it is limited to, and what it says of an asset."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
@@ -12,6 +12,12 @@ from serverless_assets.ingestion.source import Source
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import FrameAsset
 from serverless_assets.transformation.project import Project
+
+# `depends`: made anew if what it reads changes in the run. `admit` and `refuse` are of the budget.
+Verdict = Literal[
+    "load", "build", "test", "compute", "forecast", "score", "write", "depends", "reuse", "keep", "drop",
+    "skip", "fail", "admit", "refuse",
+]  # fmt: skip
 
 
 class PlannedEnvironment(Protocol):
@@ -43,12 +49,22 @@ class PlannedEnvironment(Protocol):
 
 @dataclass(frozen=True)
 class Planned:
-    """What would become of one asset. `rows` is how many it has now, or would be loaded; None if unknown."""
+    """What would become of one asset.
+
+    rows: how many it has now, or would be loaded; None if unknown. months: how many of them would be built;
+    None if it is not built by month.
+    """
 
     asset: str
-    verdict: str
+    verdict: Verdict
     reason: str
     rows: int | None = None
+    months: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The verdict for people, with the months."""
+        return self.verdict if self.months is None else f"{self.verdict}, {self.months} months"
 
 
 @dataclass(frozen=True)
@@ -67,3 +83,8 @@ class Selection:
 
 
 EVERYTHING = Selection()
+
+
+def upstream_rebuilt(assets: Iterable[str], then: str = "") -> str:
+    """Return the reason of an asset that reads these, which a run makes anew, and what follows for it."""
+    return f"upstream rebuilt ({', '.join(assets)})" + (f": {then}" if then else "")

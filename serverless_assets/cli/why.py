@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serverless_assets.automation.plan import plan_forecast, plan_raw_tables
+from serverless_assets.automation.plan import plan_raw_tables
+from serverless_assets.automation.plan_forecasts import plan_forecast
 from serverless_assets.automation.planned import Planned, Selection
 from serverless_assets.environments import Environment
 from serverless_assets.errors import UserError

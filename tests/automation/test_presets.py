@@ -5,7 +5,7 @@ import pytest
 
 from serverless_assets.automation.jobs import JOBS, define_jobs, forecast_jobs
 from serverless_assets.cli.run import Request
-from serverless_assets.run_inputs import RunInputs
+from serverless_assets.run_inputs import RunInputs, run_inputs
 from tests.conftest import SHOP, Pipeline
 
 ALL_JOBS = {**JOBS, **forecast_jobs(SHOP)}
@@ -16,15 +16,8 @@ def form(job: str) -> dict:
 
 
 def request(job: str, **flags: bool) -> Request:
-    given = {
-        "reuse": False,
-        "skip_forecast": False,
-        "rebuild": False,
-        "drop_deleted": False,
-        "resume": False,
-        **flags,
-    }
-    return Request.read(job, None, months=None, **given)
+    asked = {"reuse": False, "skip_forecast": False, "rebuild": False, "drop_deleted": False, **flags}
+    return Request.read(job, None, run_inputs(**asked), months=None, resume=False)
 
 
 def assets(green: Pipeline, job: str) -> set[str]:
