@@ -42,7 +42,7 @@ def about_backtest(
     names: Sequence[str],
     weight: Mapping[str, float],
 ) -> dict[str, Any]:
-    """skill, skill_margin, beats_naive, best_naive and why, as scores.skill_of() gives them, and
+    """skill, skill_margin, beats_naive, best_naive and why, as backtest.skill_of() gives them, and
 
     backtest: mase, wape, bias, coverage_80, coverage_95 of the forecast, with the number of origins, and the
         periods tested from each (horizon), and `sums` as from intervals.about_sums().

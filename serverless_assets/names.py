@@ -23,6 +23,7 @@ FORECAST_KEYS = FORECAST_KEY, PARTS_KEY, ACCURACY_KEY = "forecast_key", "store_f
 
 # Metadata keys of assets that the UI shows in its own way.
 COLUMN_SCHEMA, TABLE_NAME = "dagster/column_schema", "dagster/table_name"
+COLUMN_LINEAGE = "dagster/column_lineage"
 CODE_REFERENCES = "dagster/code_references"
 # dagster-dbt's key for a model's id in the manifest.
 DBT_UNIQUE_ID = "dagster_dbt/unique_id"

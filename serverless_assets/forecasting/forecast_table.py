@@ -16,6 +16,7 @@ from serverless_assets.forecasting.forecast_file import HORIZON_FACTS, SCHEMA, a
 from serverless_assets.forecasting.history import History
 from serverless_assets.forecasting.record import Record, RecordName
 from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
+from serverless_assets.names import TABLE_NAME
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.warehouse import TableShape, Warehouse
 
@@ -144,7 +145,7 @@ def _location_metadata(
     shown = {name: facts[name] for name in SHOWN if facts.get(name) is not None}
     details = {name: value for name, value in facts.items() if name not in shown}
     location: dict[str, Any] = {
-        "dagster/table_name": publisher.warehouse.qualified_name(table),
+        TABLE_NAME: publisher.warehouse.qualified_name(table),
         **metadata.place("file", publisher.artifacts.place(file)),
     }
     name = RecordName.of(facts)

@@ -26,7 +26,7 @@ from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, Source, source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.instance import one_batch
-from serverless_assets.names import RAW_TABLE_TAG, TRANSFORMATION
+from serverless_assets.names import COLUMN_LINEAGE, RAW_TABLE_TAG, TRANSFORMATION
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 
@@ -287,4 +287,4 @@ def _lineage(table: RawTable) -> dict[str, Any]:
         return {}
     parent = table.dated_by.parent
     dated = [dg.TableColumnDep(asset_key(parent.name), str(parent.event_time))]
-    return {"dagster/column_lineage": dg.TableColumnLineage({table.event_time: dated})}
+    return {COLUMN_LINEAGE: dg.TableColumnLineage({table.event_time: dated})}

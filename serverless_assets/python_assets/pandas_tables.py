@@ -14,6 +14,7 @@ import pyarrow as pa
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.hashing import digest
+from serverless_assets.names import TABLE_NAME
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation.relation_states import State, refuse_unfinished
 from serverless_assets.warehouse import TableShape, Warehouse, WarehouseError
@@ -94,7 +95,7 @@ def store_frame(
     return {
         **metadata.outcome("built", reason, rows=rows.num_rows),
         **metadata.work(work, warehouse),
-        "dagster/table_name": warehouse.qualified_name(table),
+        TABLE_NAME: warehouse.qualified_name(table),
     }
 
 

@@ -18,6 +18,7 @@ from serverless_assets.dagster_internals import (
 )
 from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.instance import one_batch
+from serverless_assets.names import TABLE_NAME
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.data_tests import keep_passed_tests
@@ -154,7 +155,7 @@ class Step:
                 facts = {
                     **metadata.outcome("reused", decision.reason, rows=decision.state.rows),
                     metadata.BUILT_BY: decision.state.built_by,
-                    "dagster/table_name": warehouse_of(self.warehouse, decision.node).qualified_name(
+                    TABLE_NAME: warehouse_of(self.warehouse, decision.node).qualified_name(
                         decision.node.identifier
                     ),
                     **self._lineage.of_reused(decision.node.id, decision.state.version, last.get(key)),

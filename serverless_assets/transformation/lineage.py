@@ -21,12 +21,11 @@ from sqlglot.lineage import lineage
 from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
+from serverless_assets.names import COLUMN_LINEAGE
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator
 from serverless_assets.transformation.fingerprints import Node
 from serverless_assets.transformation.manifest import relation_name
 from serverless_assets.transformation.query_columns import ROWS, QueryColumns, query_columns
-
-LINEAGE = "dagster/column_lineage"
 
 Properties = Mapping[str, Any]
 # By column: the unique ids of what it is made of, each with the column there.
@@ -140,7 +139,7 @@ class ColumnLineage:
     def of_reused(self, id: str, version: str, before: dg.AssetMaterialization | None) -> Mapping[str, Any]:
         """Return the lineage of a reused model, as it was recorded when that was last built or reused."""
         if not self.is_recorded(id, version):
-            lineage_before = before.metadata.get(LINEAGE) if before else None
+            lineage_before = before.metadata.get(COLUMN_LINEAGE) if before else None
             if not isinstance(lineage_before, dg.TableColumnLineageMetadataValue):
                 # Dagster's history may be gone; what dbt compiled may still be there.
                 return self.of_built(id, version, lambda words: None)
@@ -183,7 +182,7 @@ def _as_metadata(columns: Mapping[str, Any]) -> Mapping[str, Any]:
     if not columns:
         return {}
     return {
-        LINEAGE: dg.TableColumnLineage(
+        COLUMN_LINEAGE: dg.TableColumnLineage(
             {
                 name: [dg.TableColumnDep(asset_key(asset), column) for asset, column in deps]
                 for name, deps in columns.items()

@@ -36,14 +36,7 @@ def test_every_job_says_when_to_use_it_and_opens_on_every_choice():
 def test_a_full_rebuild_is_the_main_job_with_everything_done_again(green):
     assert form("full_rebuild")["rebuild"] == "all"
     assert assets(green, "full_rebuild") == assets(green, "serverless_pipeline")
-    of_a_month = green.definitions.resolve_job_def("full_rebuild").partitioned_config
-    assert of_a_month.get_run_config_for_partition_key("2025-01-01") == JOBS["full_rebuild"].config
-
-
-def test_a_full_rebuild_without_a_month_does_everything_again_whatever_its_form_opens_on(pipeline):
-    # The launchpad knows the form of a month alone, and opens on the defaults without one.
-    assert pipeline.run(RunInputs(rebuild="changed"), job="full_rebuild", assets=["raw_stores"]).success
-    assert "forced: rebuild all" in pipeline.reason("raw_stores")
+    assert green.definitions.resolve_job_def("full_rebuild").run_config == JOBS["full_rebuild"].config
 
 
 def test_a_bigger_machine_is_for_the_forecast_alone(green):

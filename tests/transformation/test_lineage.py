@@ -3,7 +3,8 @@
 import dagster as dg
 import pytest
 
-from serverless_assets.transformation.lineage import LINEAGE, column_sources
+from serverless_assets.names import COLUMN_LINEAGE
+from serverless_assets.transformation.lineage import column_sources
 
 ORDERS = {
     "unique_id": "source.shop.raw.orders",
@@ -40,7 +41,7 @@ def test_a_column_is_made_of_the_columns_that_its_value_is_computed_from(sql, so
 
 def lineage_of(instance: dg.DagsterInstance, model: str) -> dict[str, set[str]]:
     event = instance.get_latest_materialization_event(dg.AssetKey(model))
-    lineage = event.asset_materialization.metadata[LINEAGE].value
+    lineage = event.asset_materialization.metadata[COLUMN_LINEAGE].value
     return {
         column: {f"{dep.asset_key.to_user_string()}.{dep.column_name}" for dep in deps}
         for column, deps in lineage.deps_by_column.items()
