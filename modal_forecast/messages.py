@@ -18,8 +18,8 @@ from modal_forecast.grain import DAY
 
 PROTOCOL_VERSION = 5
 REQUEST, ANSWER, REFUSAL = "forecast request", "forecast answer", "forecast refusal"
-# What a request may ask for: the combination that the back-test weighs, or one candidate alone.
-AUTOMATIC, MODELS = "automatic", ("harmonic", "recent_levels", "prophet")
+# The model of a request that asks for the combination that the back-test weighs, and for no candidate alone.
+AUTOMATIC = "automatic"
 PARAMETERS = ("horizon", "country", "model", "grain")
 # The name that the series of a ForecastRequest has in its message.
 ONLY_SERIES = "series"
@@ -74,7 +74,7 @@ class ForecastRequest:
         cast if nothing is lost.
     horizon: days, weeks or months to forecast after that of the last `ds`.
     country: whose holidays to use, a two-letter ISO 3166 code, or None for no holidays. Months use none.
-    model: AUTOMATIC, or one of MODELS.
+    model: AUTOMATIC, or one of candidates.MODELS.
     grain: what a row is of, one of grain.GRAINS.
 
     Raises MessageError if the history has no such columns. validation.py checks whether it can be forecast.

@@ -5,8 +5,9 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 
+from modal_forecast.candidates import MODELS
 from modal_forecast.grain import DAY, GRAINS, Grain
-from modal_forecast.messages import AUTOMATIC, MODELS, ForecastRefused, ForecastRequest
+from modal_forecast.messages import AUTOMATIC, ForecastRefused, ForecastRequest
 
 # Wide of any business, and well inside what pandas' nanosecond timestamps and a double can hold.
 FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2200, 1, 1)

@@ -17,6 +17,7 @@ from modal_forecast.grain import GRAINS
 __all__ = [
     "BASELINES",
     "CANDIDATES",
+    "MODELS",
     "Candidate",
     "CandidateFailed",
     "Fit",
@@ -30,9 +31,11 @@ __all__ = [
 CANDIDATES = {
     "harmonic": Candidate(fit_harmonic_regressions, "Harmonic regression"),
     "recent_levels": Candidate(fit_recent_levels, "Recent values and last years"),
-    "seasonal_naive": Candidate(fit_seasonal_naives, "Seasonal naive"),
+    "seasonal_naive": Candidate(fit_seasonal_naives, "Seasonal naive", is_baseline=True),
     "prophet": Candidate(fit_prophet, "Prophet", package="prophet", slow=True),
 }
+# The candidates that a request may ask for alone.
+MODELS = tuple(name for name, candidate in CANDIDATES.items() if not candidate.is_baseline)
 # The fits that a forecast has to beat, the shorter lag of each grain first.
 BASELINES = tuple(name for grain in GRAINS.values() for name in grain.naives)
 

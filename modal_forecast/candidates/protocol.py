@@ -49,6 +49,7 @@ class Candidate:
 
     fit: returns its fits by name, none where the method does not apply. Raises CandidateFailed.
     title: its name for people; package: the package that it is from, if it is not part of this one.
+    is_baseline: its fits are what a forecast has to beat, so that none is made by it alone.
     slow: it is tried from the latest and the first origin of the back-test only, and left out if it was far
         off there.
     """
@@ -57,6 +58,7 @@ class Candidate:
     title: str
     package: str | None = None
     slow: bool = False
+    is_baseline: bool = False
 
 
 def prepare_inputs(

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
 
+from modal_forecast.candidates import MODELS
 from modal_forecast.grain import GRAINS, Grain
+from modal_forecast.messages import AUTOMATIC
 from serverless_assets.asset_keys import asset_name
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
 from serverless_assets.transformation.asset_keys import dbt_asset_key
@@ -29,6 +31,12 @@ PATTERNS_IN_WORDS = {
 Column = Annotated[str, Field(pattern=COLUMN)]
 Noun = Annotated[str, Field(pattern=NOUN, max_length=30)]
 OptionalName = Annotated[str, Field(pattern=rf"^({NAME})?$")]
+
+
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[(AUTOMATIC, *MODELS)]
 
 
 class Count(dg.Model, dg.Resolvable):
@@ -108,7 +116,7 @@ class ForecastDeclaration(dg.Model):
         ),
     ] = 0
     method: Annotated[
-        Literal["automatic", "harmonic", "recent_levels", "prophet"],
+        Method,
         Field(description="automatic: all of them, weighed by the back-test. Else that one alone."),
     ] = "automatic"
     group: Annotated[str, Field(pattern=GROUP, description="The asset group. Default: forecasting.")] = (
