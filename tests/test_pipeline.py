@@ -1,9 +1,11 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
+from html import unescape
 
 import dagster as dg
 import duckdb
@@ -103,7 +105,11 @@ def test_the_report_shows_its_picture_and_its_place(green):
     event = green.instance.get_latest_materialization_event(dg.AssetKey("forecast_report"))
     found = event.asset_materialization.metadata
     assert found["preview"].value.startswith("![history and forecast](data:image/svg+xml;base64,")
-    assert found["report"].value == green.summary["report"] == str(green.home / "artifacts" / "forecast.html")
+    page = green.home / "artifacts" / "forecast.html"
+    assert found["report"].value == green.summary["report"] == str(page)
+    answer = re.search(r'<p class="answer">(.+?)</p>', unescape(page.read_text()))
+    assert answer
+    assert found["headline"].value.startswith(answer[1])
 
 
 def test_a_second_run_reuses_everything_and_publishes_nothing(green, pipeline):

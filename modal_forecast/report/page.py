@@ -92,6 +92,17 @@ def render(report: ReportInput) -> str:
     )
 
 
+def headline(report: ReportInput) -> str:
+    """Return what the page opens with: what to expect, and warnings of old data and of a weak forecast."""
+    data = ChartData.of(report)
+    amounts = formats.Amounts.of(report.unit, data.decimals, data.largest)
+    windows = window_totals(data.history, data.columns, measured_widths(report.diagnostics))
+    opening = outlook(data.history, windows, amounts, report.made_on)
+    backtest = accuracy(report.diagnostics, amounts, report.grain)
+    sentences = opening.answer, opening.warning, backtest.warning if backtest else ""
+    return " ".join(filter(None, sentences))
+
+
 @cache
 def template(name: str) -> jinja2.Template:
     # Imported here because jinja2 is needed only where a page is rendered, not where its key is compared.

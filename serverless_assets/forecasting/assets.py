@@ -9,7 +9,7 @@ import dagster as dg
 
 from modal_forecast.messages import ForecastRefused, MessageError
 from modal_forecast.report.formats import plural
-from modal_forecast.report.page import render
+from modal_forecast.report.page import headline, render
 from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
 from serverless_assets.asset_keys import asset_key, asset_name
@@ -152,7 +152,10 @@ def forecasting_assets(
         output_required=False,
         backfill_policy=single_run,
         pool=pool,
-        description="The forecast as one interactive HTML file that works offline.",
+        description=(
+            "The forecast as one interactive HTML file that works offline: `serverless open` opens it, and "
+            "`download` of a materialization saves that of its run."
+        ),
     )
     def report(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
@@ -186,6 +189,7 @@ def forecasting_assets(
                     rows=decision.report.forecast.num_rows,
                     size=len(page),
                 ),
+                "headline": headline(decision.report),
                 **metadata.place(metadata.REPORT, publisher.artifacts.place(name)),
                 **keep_with_run(context, name, page),
                 **(

@@ -133,7 +133,7 @@ def _reload(
                 # One by one, the months of ten years take longer than their rows.
                 with one_batch(context.instance):
                     _record_months(context, loaded, states.get(table.name), window, months, checks)
-            yield _materialized(loaded, observation, checks)
+            yield _materialized(loaded, observation, checks, opened)
     is_last = not context.job_def.has_node_named(TRANSFORMATION)
     if failed and (is_last or ends_run(failed, tables)):
         # What is transient was already requested several times.
@@ -214,7 +214,7 @@ def _record_months(
 
 
 def _materialized(
-    loaded: LoadResult, observation: SourceObservation, checks: CheckRunner
+    loaded: LoadResult, observation: SourceObservation, checks: CheckRunner, source: HttpSource
 ) -> dg.MaterializeResult:
     decision, fetched, table = loaded.decision, loaded.fetched, loaded.fetched.table
     answer = fetched.response if isinstance(fetched, Unchanged) else fetched.download
@@ -234,7 +234,7 @@ def _materialized(
             **metadata.work(loaded.work, checks.warehouse),
             metadata.BUILT_BY: loaded.built_by,
             "content_hash": decision.version,
-            "url": dg.MetadataValue.url(answer.url),
+            **({"url": dg.MetadataValue.url(answer.url)} if source.keeps_address(answer.url) else {}),
         },
         check_results=checks.results(table, observation),
     )

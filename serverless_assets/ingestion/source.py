@@ -107,6 +107,10 @@ class HttpSource(HttpClient):
     def lacks(self, table: RawTable) -> bool:
         return False
 
+    def keeps_address(self, url: str) -> bool:
+        """Return whether `url` leads to the same table after the run: not so one on a free port."""
+        return not (self.identity and url.startswith(self.base_url))
+
     def check(self, tables: Sequence[RawTable]) -> str:
         missing = []
         with self.open() as source:
