@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from modal_forecast.report.page import LAYERS, ChartData, template
+from modal_forecast.report.chart_data import LAYERS, ChartData
+from modal_forecast.report.page import template
 from modal_forecast.report.plots import line_plot, spread_labels, x_of
 from modal_forecast.report.report_input import ReportInput, check_color
 from modal_forecast.report.sections.accuracy import skill_sentence

@@ -133,7 +133,22 @@ def test_weeks_and_months_are_sums_of_their_days_beside_those_of_last_year(publi
         for start in (date(first.year + n // 12, n % 12 + 1, 1) for n in range(first.month - 1, 24))
         if (days := [day for day in days_from(start, 31) if day.month == start.month])[-1] <= last
     ]
-    for caption, periods in (("By week", weeks), ("By month", months)):
+    day, *views = json.loads(published.page.data)["views"]
+    assert [view["grain"] for view in (day, *views)] == ["day", "week", "month"]
+    for caption, periods, view in zip(("By week", "By month"), (weeks, months), views, strict=True):
+        drawn = {layer["key"]: layer for layer in view["layers"]}
+        ahead = [*drawn["forecast"]["bounds"], *drawn["interval80"]["bounds"]]
+        for values, sums in zip(ahead, zip(*map(published.sums, periods), strict=True), strict=True):
+            assert values[: len(periods)] == pytest.approx(list(sums), abs=0.51)
+        a_day_before = periods[0][0] - timedelta(days=1)
+        past = days_from(a_day_before - timedelta(days=6), 7)
+        if caption == "By month":
+            past = days_from(a_day_before.replace(day=1), a_day_before.day)
+        assert drawn["actual"]["bounds"][0][-1] == pytest.approx(
+            sum(published.came.get(day, 0) for day in past), abs=0.51
+        )
+        # What has begun is not drawn twice.
+        assert view["forecastStart"] == len(drawn["actual"]["bounds"][0]) == drawn["forecast"]["from"]
         rows = published.page.tables[caption]
         assert len(rows) == len(periods)
         for (label, *cells), days in zip(rows, periods, strict=True):
@@ -200,7 +215,7 @@ def test_days_and_chart_are_the_rows_of_the_warehouse(published):
     for (day, *cells), (ds, made) in zip(rows, published.made.items(), strict=True):
         assert day == ds.isoformat()
         assert all(shows(cell, made[column]) for cell, column in zip(cells, columns, strict=True))
-    chart = json.loads(published.page.data)
+    chart = json.loads(published.page.data)["views"][0]
     layers = {layer["key"]: layer["bounds"] for layer in chart["layers"]}
     past = days_from(min(published.came), chart["forecastStart"])
     assert date.fromisoformat(chart["start"]) == past[0] and past[-1] == max(published.came)

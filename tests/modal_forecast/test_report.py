@@ -15,7 +15,8 @@ from xml.etree.ElementTree import Element, fromstring
 import pyarrow as pa
 import pytest
 
-from modal_forecast.report.page import ChartData, render
+from modal_forecast.report.chart_data import ChartData
+from modal_forecast.report.page import render
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import FOLDER, ReportInput, check_color
 from modal_forecast.report.values import PeriodValues, read_values
@@ -117,7 +118,7 @@ def test_markup_in_what_a_person_wrote_is_shown_and_not_obeyed(option):
 def test_a_day_without_a_value_is_null_in_the_chart_data_whichever_way_it_is_missing():
     table = history([1.5, None, math.nan, math.inf, 2.5])
     data = Document(render(ReportInput(table, forecast([3.0])))).payload()
-    assert data["layers"][0]["bounds"] == [[1.5, None, None, None, 2.5]]
+    assert data["views"][0]["layers"][0]["bounds"] == [[1.5, None, None, None, 2.5]]
 
 
 def test_a_day_without_a_row_is_a_gap_and_the_order_of_rows_does_not_matter():

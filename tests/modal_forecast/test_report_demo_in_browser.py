@@ -21,7 +21,7 @@ pytestmark = [needs_chromium, pytest.mark.ui]
 ATTACK = "</script><script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">"
 SECTIONS = [
     "What should I expect?",
-    "How does it look, day by day?",
+    "How does it look?",
     "What about each week and month?",
     "How sure is it?",
     "Why does it say so?",

@@ -69,6 +69,12 @@ def position(page: Page, day: int) -> tuple[float, float]:
     return plot["x"] + (day + 0.5) / days * plot["width"], plot["y"] + plot["height"] / 2
 
 
+def middle_of_plot(page: Page) -> tuple[float, float]:
+    plot = page.locator("#chart svg svg").bounding_box()
+    assert plot is not None
+    return plot["x"] + plot["width"] / 2, plot["y"] + plot["height"] / 2
+
+
 def button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
 
@@ -118,6 +124,96 @@ def test_a_drag_zooms_and_reset_returns(page):
     assert {"15 Apr", "1 May"} <= {*axis(page)}
     button(page, "Reset").click()
     assert axis(page) == before
+
+
+def test_a_drag_with_shift_moves_what_is_in_view_by_whole_days(page):
+    button(page, "Last year + forecast").click()
+    in_the_middle = "Thu 2 Jan 2025"
+    middle = middle_of_plot(page)
+    page.mouse.move(*middle)
+    expect(page.locator(".tooltip strong")).to_have_text(in_the_middle)
+    page.keyboard.down("Shift")
+    page.mouse.down()
+    page.mouse.move(middle[0] + 100, middle[1], steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    # It came along, and the range is as wide as before.
+    expect(page.locator(".tooltip strong")).to_have_text(in_the_middle)
+    expect(button(page, "Last year + forecast")).to_have_attribute("aria-pressed", "false")
+    page.mouse.wheel(100, 0)
+    page.mouse.move(*middle)
+    expect(page.locator(".tooltip strong")).to_have_text(re.compile("[123] Jan 2025"))
+
+
+def test_a_wheel_with_ctrl_zooms_around_the_day_that_it_points_at(page):
+    point_at(page, 100)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    point_at(page, 100)
+    expect(page.locator(".tooltip strong")).to_have_text("Wed 10 Apr 2024")
+    assert "2025" not in axis(page)
+
+
+@pytest.mark.parametrize("page", [390], indirect=True)
+def test_one_finger_moves_two_zoom_and_the_page_still_scrolls(page):
+    screen = page.context.new_cdp_session(page)
+    screen.send("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+    page.locator("#chart").scroll_into_view_if_needed()
+    x, y = middle_of_plot(page)
+    heading = page.locator(".tooltip strong")
+
+    def touch(kind: str, *fingers: tuple[float, float]) -> None:
+        points = [{"x": left, "y": top, "id": number} for number, (left, top) in enumerate(fingers)]
+        screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (x, y))
+    middle = heading.text_content()
+    touch("touchMove", (x + 30, y))
+    touch("touchMove", (x + 60, y))
+    touch("touchEnd")
+    expect(heading).to_have_text(str(middle))
+    expect(button(page, "Last year + forecast")).to_have_attribute("aria-pressed", "false")
+    before = len(axis(page)), axis(page)
+    touch("touchStart", (x - 20, y), (x + 20, y))
+    touch("touchMove", (x - 60, y), (x + 60, y))
+    touch("touchMove", (x - 140, y), (x + 140, y))
+    touch("touchEnd")
+    assert (len(axis(page)), axis(page)) != before
+    assert any(re.fullmatch(r"\d+ \w{3}", label) for label in axis(page)), "days, where months were"
+    scrolled = page.evaluate("scrollY")
+    touch("touchStart", (x, y))
+    for step in range(1, 6):
+        touch("touchMove", (x, y - 30 * step))
+    touch("touchEnd")
+    page.wait_for_function("before => scrollY > before", arg=scrolled)
+    screen.send("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_weeks_and_months_are_whole_sums_of_the_days_in_the_same_range(page):
+    button(page, "Forecast only").click()
+    button(page, "Weeks").click()
+    expect(button(page, "Forecast only")).to_have_attribute("aria-pressed", "true")
+    expect(button(page, "95% bounds")).to_be_hidden()
+    chart = page.get_by_role("slider", name="Week to read out of the chart")
+    chart.focus()
+    # From Monday 12 May to Wednesday what came, days 497 to 499, and the forecast from Thursday on.
+    begun = sum(1_000.25 + day for day in range(497, 504))
+    expect(chart).to_have_attribute(
+        "aria-valuetext",
+        re.compile(rf"^Week of 12 May 2025, Forecast \${begun:,.0f}, 80% bounds, at the widest"),
+    )
+    page.keyboard.press("ArrowLeft")
+    week = sum(1_000.25 + day for day in range(490, 497))
+    expect(chart).to_have_attribute("aria-valuetext", f"Week of 5 May 2025, Actual ${week:,.0f}")
+    button(page, "Months").click()
+    page.get_by_role("slider", name="Month to read out").focus()
+    page.keyboard.press("Home")
+    january = sum(1_000.25 + day for day in range(31))
+    expect(page.locator(".tooltip")).to_have_text(f"Jan 2024Actual${january:,.0f}")
+    expect(page.locator("figcaption")).to_contain_text("Sums of whole calendar months")
+    button(page, "Days").click()
+    expect(button(page, "95% bounds")).to_be_visible()
 
 
 def test_a_double_click_resets(page):

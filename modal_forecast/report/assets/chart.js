@@ -7,6 +7,7 @@ const RIGHT = 14;
 const CHARACTER = 7;
 const PIXELS_PER_DATE = 62;
 const PIXELS_PER_VALUE = 48;
+const FEWEST_DAYS = 7;
 const PAINT = [
   "fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "stroke-linejoin",
   "opacity", "font-family", "font-size", "font-weight",
@@ -17,21 +18,24 @@ class Chart {
   constructor(container, data, unit) {
     this.svg = container.querySelector("svg");
     this.tooltip = new Tooltip(container.querySelector(".tooltip"));
-    this.layers = data.layers;
-    this.forecastStart = data.forecastStart;
     this.unit = unit;
-    this.holidays = data.holidays;
-    const format = numberFormat(data.decimals);
+    this.symbol = data.symbol;
+    this.hidden = new Set();
+    this.use(data.views[0]);
+  }
+
+  // Takes the values of another view: of days, weeks or months. Nothing is drawn until show().
+  use({ layers, forecastStart, holidays, grain, start, decimals }) {
+    Object.assign(this, { layers, forecastStart, holidays, grain: GRAINS[grain] });
+    this.dateOn = (day) => this.grain.dateOn(new Date(start), day);
+    this.lastDay = Math.max(...layers.map((layer) => layer.from + layer.bounds[0].length - 1));
+    const format = numberFormat(decimals);
     // "$1,100.25", or "12 to 15 cups" of an interval.
     this.format = (values) =>
-      data.symbol
-        ? values.map((value) => format(value).replace(/^-?/, `$&${data.symbol}`)).join(" to ")
-        : `${values.map(format).join(" to ")} ${unit}`.trimEnd();
-    this.grain = GRAINS[data.grain];
-    this.dateOn = (day) => this.grain.dateOn(new Date(data.start), day);
-    this.lastDay = Math.max(...data.layers.map((layer) => layer.from + layer.bounds[0].length - 1));
+      this.symbol
+        ? values.map((value) => format(value).replace(/^-?/, `$&${this.symbol}`)).join(" to ")
+        : `${values.map(format).join(" to ")} ${this.unit}`.trimEnd();
     this.view = { first: 0, last: this.lastDay };
-    this.hidden = new Set();
     this.day = null;
   }
 
@@ -65,10 +69,38 @@ class Chart {
 
   // The day under a horizontal position on the screen.
   dayAt(clientX) {
-    const box = this.svg.getBoundingClientRect();
-    const x = (clientX - box.left) * (this.width / box.width) - this.left;
-    const day = Math.round(this.view.first - 0.5 + x / this.dayWidth);
+    const day = Math.round(this.exactDayAt(clientX));
     return Math.min(this.view.last, Math.max(this.view.first, day));
+  }
+
+  // The same as a fraction: 7.5 is between two days.
+  exactDayAt(clientX) {
+    return this.view.first - 0.5 + this.shareAt(clientX) * (this.view.last - this.view.first + 1);
+  }
+
+  // How far along the plot a horizontal position on the screen is: 0 at its left end, 1 at its right end.
+  shareAt(clientX) {
+    const box = this.svg.getBoundingClientRect();
+    return ((clientX - box.left) * (this.width / box.width) - this.left) / this.plotWidth;
+  }
+
+  // The range of `count` days, within those that there are, in which a day is at a share of the plot.
+  rangeWith(day, share, count) {
+    const fewest = Math.min(FEWEST_DAYS, this.view.last - this.view.first + 1);
+    const days = Math.min(this.lastDay + 1, Math.max(fewest, Math.round(count)));
+    const first = Math.min(this.lastDay + 1 - days, Math.max(0, Math.round(day + 0.5 - share * days)));
+    return { first, last: first + days - 1 };
+  }
+
+  // The index of the day, week or month that holds a date; of the nearest one there is.
+  indexOf(date) {
+    let [low, high] = [0, this.lastDay];
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      if (this.dateOn(middle) <= date) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   }
 
   // "Thu 26 Nov 2026, Thanksgiving Day", "Week of 23 Nov 2026, Thanksgiving Day", "Nov 2026"

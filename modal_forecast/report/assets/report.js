@@ -1,17 +1,20 @@
-// What a reader can do with the chart: choose a range, switch layers, point, zoom, use the keyboard, print.
+// What a reader can do with the chart: choose days, weeks or months and a range, switch layers, use the keyboard, print.
 
-const MINIMUM_DRAG = 6;
 const PRINT_SIZE = [700, 185];
 const LEGIBLE_DAY = 0.75;
 
 const container = document.getElementById("chart");
 const data = JSON.parse(document.getElementById("data").textContent);
 const chart = new Chart(container, data, container.dataset.unit);
+const viewButtons = [...document.querySelectorAll("[data-view]")];
 const rangeButtons = [...document.querySelectorAll("[data-first]")];
 const legendButtons = [...document.querySelectorAll(".legend button")];
 const resetButton = document.getElementById("reset");
 
-const rangeOf = ({ dataset }) => ({ first: Number(dataset.first), last: Number(dataset.last) });
+// The buttons of ranges count in periods of the first view.
+const [own] = data.views;
+const indexOfOwn = (period) => chart.indexOf(GRAINS[own.grain].dateOn(new Date(own.start), Number(period)));
+const rangeOf = ({ dataset }) => ({ first: indexOfOwn(dataset.first), last: indexOfOwn(dataset.last) });
 const isShown = ({ first, last }) => first === chart.view.first && last === chart.view.last;
 
 function showRange(first, last) {
@@ -32,17 +35,36 @@ function reset() {
   showRange(first, last);
 }
 
+// Shows days, weeks or months, of the same time as before.
+function showView(view) {
+  const range = rangeButtons.find((button) => isShown(rangeOf(button)));
+  const [start, end] = [chart.dateOn(chart.view.first), new Date(chart.dateOn(chart.view.last + 1) - 1)];
+  chart.use(view);
+  for (const button of viewButtons) button.setAttribute("aria-pressed", button.dataset.view === view.grain);
+  for (const text of document.querySelectorAll("[data-of]")) text.hidden = text.dataset.of !== view.grain;
+  container.setAttribute("aria-label", `${view.grain.replace(/^./, (c) => c.toUpperCase())} to read out of the chart`);
+  container.setAttribute("aria-valuemax", chart.lastDay);
+  const { first, last } = range ? rangeOf(range) : { first: chart.indexOf(start), last: chart.indexOf(end) };
+  showRange(first, last);
+}
+
 function updateButtons() {
   for (const button of rangeButtons) button.setAttribute("aria-pressed", isShown(rangeOf(button)));
   for (const button of legendButtons) {
     button.setAttribute("aria-pressed", !chart.hidden.has(button.dataset.layer));
+    button.hidden = !chart.layers.some(({ key }) => key === button.dataset.layer);
   }
   resetButton.disabled = isShown(openingRange()) && chart.hidden.size === 0;
 }
 
+for (const button of viewButtons) {
+  button.addEventListener("click", () => showView(data.views.find(({ grain }) => grain === button.dataset.view)));
+}
 for (const button of rangeButtons) {
-  const { first, last } = rangeOf(button);
-  button.addEventListener("click", () => showRange(first, last));
+  button.addEventListener("click", () => {
+    const { first, last } = rangeOf(button);
+    showRange(first, last);
+  });
 }
 for (const button of legendButtons) {
   button.addEventListener("click", () => {
@@ -51,43 +73,6 @@ for (const button of legendButtons) {
   });
 }
 resetButton.addEventListener("click", reset);
-
-// Pointing, and zooming by a drag. A finger only points: its drag up and down has to scroll the page.
-
-let drag = null;
-
-container.addEventListener("pointerdown", (event) => {
-  if (event.pointerType === "mouse" && event.button === 0) {
-    drag = { x: event.clientX, day: chart.dayAt(event.clientX) };
-    container.setPointerCapture(event.pointerId);
-  }
-  pointAt(chart.dayAt(event.clientX));
-});
-
-container.addEventListener("pointermove", (event) => {
-  const day = chart.dayAt(event.clientX);
-  pointAt(day);
-  if (drag) chart.select(drag.day, day);
-});
-
-container.addEventListener("pointerup", (event) => {
-  const day = chart.dayAt(event.clientX);
-  if (drag && Math.abs(event.clientX - drag.x) >= MINIMUM_DRAG) {
-    showRange(Math.min(drag.day, day), Math.max(drag.day, day));
-  }
-  endDrag();
-});
-
-container.addEventListener("pointercancel", endDrag);
-container.addEventListener("dblclick", reset);
-container.addEventListener("pointerleave", (event) => {
-  if (event.pointerType === "mouse") pointAt(null);
-});
-
-function endDrag() {
-  drag = null;
-  chart.select();
-}
 
 // The keyboard moves the read-out, and the view with it. To a screen reader the chart is a slider of days,
 // the one kind of control whose value it reads out on every step.

@@ -1,10 +1,10 @@
 // Numbers and days as people read them, and where an axis puts its marks. Pure functions.
-// page.py joins ticks.js, chart.js and report.js, in this order, into one module script.
+// page.py joins all scripts, in the order of its SCRIPTS, into one module.
 
 const MS_PER_DAY = 86_400_000;
 
 // What one value is of: the first day of the period `index` after the one that begins on `start`; how it is
-// named in full and where the forecast begins; how far apart marks may be; what Page Up and Page Down move by.
+// named in full and where the forecast begins; its days on average; what Page Up and Page Down move by.
 const GRAINS = {
   day: {
     dateOn: (start, index) => new Date(start.getTime() + index * MS_PER_DAY),

@@ -26,7 +26,7 @@ def by_period(
     grain, tables = history.grain, []
     for period, most in SHOWN[grain.name]:
         totals = {}
-        for days in _periods(forecast["yhat"], period)[:most]:
+        for days in whole_periods(forecast["yhat"], period)[:most]:
             last_year = [_a_year_before(day, grain, period) for day in days]
             total = total_of(days, [day for day in last_year if day], history, forecast, widths)
             if total.total is not None:
@@ -41,7 +41,7 @@ def by_period(
     return tuple(tables)
 
 
-def _periods(forecast: PeriodValues, period: Grain) -> list[list[date]]:
+def whole_periods(forecast: PeriodValues, period: Grain) -> list[list[date]]:
     """Return the forecast's first days in each whole `period` that has one of them, and ends within it."""
     periods: dict[date, list[date]] = {}
     index = forecast.index(period.start(forecast.start))
