@@ -4,7 +4,6 @@ It is kept in each picture when `make pictures` takes it, so that a test can tel
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -15,11 +14,19 @@ from PIL.PngImagePlugin import PngInfo
 
 from modal_forecast.report.report_input import FOLDER
 from serverless_assets.automation.jobs import PREFILL
+from serverless_assets.hashing import digest
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
 SHOWS = "Shows"
+# The picture of the report ends below the chart and the tables of weeks and months.
+ON_THE_PICTURE = (
+    "page.html.j2",
+    *(f"sections/{section}.html.j2" for section in ("outlook", "chart", "periods")),
+    *(f"sections/{section}.py" for section in ("outlook", "periods")),
+    *(f"assets/{name}" for name in ("page.css", "chart.css", "sections.css", "ticks.js", "chart.js")),
+)
 RAW_ORDERS = dg.AssetKey("raw_orders")
 
 
@@ -33,14 +40,32 @@ def _automation(definitions: dg.Definitions) -> object:
 
 
 def _raw_orders(definitions: dg.Definitions) -> object:
-    node = definitions.resolve_asset_graph().get(RAW_ORDERS)
+    graph = definitions.resolve_asset_graph()
+    node = graph.get(RAW_ORDERS)
     columns = node.metadata["dagster/column_schema"].columns
-    return [node.description, *([column.name, column.description] for column in columns)]
+    code = node.metadata["dagster/code_references"].code_references
+    return {
+        "description": node.description,
+        "columns": [[column.name, column.type, column.description] for column in columns],
+        "group": node.group_name,
+        "owners": sorted(node.owners),
+        "kinds": sorted(node.kinds),
+        "tags": sorted(tag for tag in node.tags if not tag.startswith("dagster/")),
+        "storage": node.metadata["dagster/table_name"],
+        "code": [reference.label for reference in code],
+        "checks": len(graph.get_check_keys_for_assets({RAW_ORDERS})),
+        "jobs": sorted(
+            job.name
+            for job in definitions.resolve_all_job_defs()
+            if RAW_ORDERS in job.asset_layer.executable_asset_keys and not job.name.startswith("__")
+        ),
+    }
 
 
-def _headings(definitions: dg.Definitions) -> object:
-    sections = sorted(FOLDER.rglob("*.html.j2"))
-    return [heading for page in sections for heading in re.findall(r"<h2[^>]*>(.+?)</h2>", page.read_text())]
+def _report(definitions: dg.Definitions) -> object:
+    """The code of what the picture has of the page, without blank lines, file by file."""
+    files = [FOLDER / name for name in ON_THE_PICTURE]
+    return {file.name: digest("\n".join(file.read_text().split())) for file in files}
 
 
 CONTENTS: Mapping[str, Callable[[dg.Definitions], object]] = {
@@ -48,7 +73,7 @@ CONTENTS: Mapping[str, Callable[[dg.Definitions], object]] = {
     "asset": _raw_orders,
     "automation": _automation,
     "launchpad": lambda definitions: [PREFILL, RunInputs.model_json_schema()],
-    "report": _headings,
+    "report": _report,
 }
 
 

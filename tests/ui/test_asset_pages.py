@@ -27,6 +27,16 @@ def body(page):
     return page.locator("body")
 
 
+def test_the_first_page_shows_the_first_run(ui, page):
+    page.goto(ui.url)
+    page.wait_for_url("**/overview/**")
+    # A job is on the time line as soon as a run of it is, or will be.
+    page.get_by_text("serverless_pipeline").first.wait_for()
+    page.goto(f"{ui.url}/runs")
+    page.get_by_role("link", name="serverless_pipeline").first.wait_for()
+    page.get_by_text("Success", exact=True).first.wait_for()
+
+
 def test_the_asset_graph_shows_the_layers_from_left_to_right(ui, page):
     page.goto(f"{ui.url}/asset-groups")
     places = []
