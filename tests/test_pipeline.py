@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -99,6 +100,35 @@ def test_no_asset_has_more_metadata_than_fits_on_its_page(green):
         event = green.instance.get_latest_materialization_event(key)
         assert event and event.asset_materialization
         assert len(event.asset_materialization.metadata) <= 15, sorted(event.asset_materialization.metadata)
+
+
+def test_what_is_said_of_a_model_is_said_once(green):
+    event = green.instance.get_latest_materialization_event(dg.AssetKey("orders"))
+    said = event.asset_materialization.metadata
+    assert "seconds" in said
+    # dbt's own time of it and ids, and the plan, which is in the log of the run.
+    assert not {"Execution Duration", "unique_id", "invocation_id", "plan"} & {*said}
+
+
+def test_the_log_of_a_first_run_is_a_story_of_few_lines(green):
+    entries = green.instance.all_logs(green.summary["run_id"])
+    lines = [
+        line
+        for entry in entries
+        if entry.dagster_event is None and int(entry.level) >= logging.INFO
+        for line in entry.user_message.splitlines()
+    ]
+    assert len(lines) <= 30, lines
+    told = "\n".join(lines)
+    for sentence in (
+        r"^Loaded raw_\w+ \([\d,]+ rows?\), ",
+        r"^12 models to build, 0 to reuse$",
+        r"^build .*stg_customers, .* and \d more: ",
+        r"^12 models built; of their tests \d+ passed\.$",
+        r"^Starting a worker on ",
+        r"^Published ",
+    ):
+        assert re.search(sentence, told, re.MULTILINE), (sentence, told)
 
 
 def test_the_report_shows_its_picture_and_its_place(green):

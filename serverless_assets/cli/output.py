@@ -111,9 +111,6 @@ class Progress:
 
     def _message(self, entry: dg.EventLogEntry) -> None:
         text = entry.user_message
-        # What a forecast's worker indents, such as the weight of each method, is for the UI.
-        if int(entry.level) < logging.INFO or SKIPPED_STEP_WARNING.match(text) or text.startswith("  "):
-            return
         if how_far := HOW_FAR.match(text):
             if self.move:
                 attempt = how_far["attempt"]
@@ -122,6 +119,9 @@ class Progress:
                 )
             elif time.monotonic() - self.last_printed > PAUSE_SECONDS:
                 self._print(f"    {text}")
+            return
+        # What a forecast's worker indents, such as the weight of each method, is for the UI.
+        if int(entry.level) < logging.INFO or SKIPPED_STEP_WARNING.match(text) or text.startswith("  "):
             return
         # The lines below the first, such as the decision on each model, are for the UI.
         in_full = self.in_full or int(entry.level) > logging.INFO

@@ -1,5 +1,6 @@
 """Run a forecast on the compute, check it, and store it if it passes."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ from serverless_assets.forecasting.report import backtest_picture
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast
 
+# A worker's lines on each method, and on how far it is with many series.
+DETAIL = re.compile(r"  |[\d,]+ of [\d,]+ series")
 # The scores of the back-test that are metadata of their own, to be plotted from run to run.
 SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95", "origins")
 
@@ -79,9 +82,12 @@ class ForecastRun:
             ComputeError: there is no answer.
         """
         self.publisher.check_turn()
-        log = self.context.log.info
-        size = initial_size(self.requested, last_states, log)
-        return run_with_memory_retry(self.compute, request, size, log, self._calls(asset))
+        size = initial_size(self.requested, last_states, self.context.log.info)
+        return run_with_memory_retry(self.compute, request, size, self._log_line, self._calls(asset))
+
+    def _log_line(self, line: str) -> None:
+        """Log a line of the worker; details and how far it is at a level that the UI shows if asked to."""
+        (self.context.log.debug if DETAIL.match(line) else self.context.log.info)(line)
 
     def end_call(self, asset: str, answered: Answered) -> None:
         """Forget the call: its answer is stored, or of no use."""

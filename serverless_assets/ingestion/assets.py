@@ -21,11 +21,12 @@ from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, c
 from serverless_assets.ingestion.content import NO_ROWS, parts_in
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed, Missing, Unchanged, ends_run, failure_sentence
-from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_table
+from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_table, loads_text
 from serverless_assets.ingestion.raw_table import RawTable, Window
 from serverless_assets.ingestion.source import HttpSource, Source, source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.instance import one_batch
+from serverless_assets.months import name_months
 from serverless_assets.names import COLUMN_LINEAGE, RAW_TABLE_TAG, TRANSFORMATION
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs
@@ -107,6 +108,7 @@ def _reload(
 ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Load what changed at the source since it was last loaded; everything by `force`."""
     window, failed, warehouse = window_of_run(context), list[Failed](), checks.warehouse
+    results: list[LoadResult] = []
     notes = warehouse.read_states()
     states = {name: TableState.from_note(note) for name, note in notes.items()}
     with (
@@ -125,6 +127,7 @@ def _reload(
                     failed.append(loaded)
                 yield from _not_loaded(context, loaded, notes, checks)
                 continue
+            results.append(loaded)
             # Before the months are recorded, which say nothing of it.
             observation = _observe(loaded, checks)
             if loaded.audited and (columns := observation.not_loaded(table)):
@@ -134,6 +137,7 @@ def _reload(
                 with one_batch(context.instance):
                     _record_months(context, loaded, states.get(table.name), window, months, checks)
             yield _materialized(loaded, observation, checks, opened)
+    context.log.info(loads_text(results))
     is_last = not context.job_def.has_node_named(TRANSFORMATION)
     if failed and (is_last or ends_run(failed, tables)):
         # What is transient was already requested several times.
@@ -188,6 +192,9 @@ def _record_months(
     for month in window.months() if window else []:
         # Other metadata of the asset goes to all months.
         context.add_asset_metadata({metadata.PARTITION_ROWS: rows.get(month, 0)}, key, month.isoformat())
+    if window and (empty := [month.isoformat() for month in window.months() if not rows.get(month)]):
+        log = context.log.info if any(rows.values()) else context.log.warning
+        log(f"{table.name}: the source has no rows of {name_months(empty)}.")
     status: Literal["built", "reused"] = "built"
     parts = loaded.months
     reason = f"loaded with {loaded.fetched.window or 'the whole history'}"

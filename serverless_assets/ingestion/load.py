@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
+from modal_forecast.report.formats import counted
 from serverless_assets.ingestion.audit import within
 from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
@@ -18,7 +19,7 @@ from serverless_assets.ingestion.state import (
     must_load,
 )
 from serverless_assets.months import name_months
-from serverless_assets.names import FORCED
+from serverless_assets.names import FORCED, NAMES_IN_A_LINE, name_some
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
 NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
@@ -196,3 +197,15 @@ def decide_load(
         rows = sum(part.rows for month, part in content.months.items() if month in differing)
         replaced = differing if rows * 2 <= content.rows else None
     return LoadDecision(True, reason, content.hash, kept, changed, replaced)
+
+
+def loads_text(results: Sequence[LoadResult]) -> str:
+    """Return which tables were loaded, with their rows, and how many were left as they are, in a sentence."""
+    loaded = [
+        f"{one.fetched.table.name} ({counted(one.rows, 'row')})" for one in results if one.decision.load
+    ]
+    unchanged = len(results) - len(loaded)
+    kept = f"{counted(unchanged, 'table')} unchanged at the source."
+    if not loaded:
+        return f"Nothing loaded, {kept}"
+    return f"Loaded {name_some(loaded, NAMES_IN_A_LINE)}" + (f"; {kept}" if unchanged else ".")

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import dagster as dg
 
+from modal_forecast.report.formats import counted
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.dagster_internals import (
@@ -18,7 +19,7 @@ from serverless_assets.dagster_internals import (
 )
 from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.instance import one_batch
-from serverless_assets.names import TABLE_NAME
+from serverless_assets.names import NAMES_IN_A_LINE, TABLE_NAME, name_some
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.data_tests import keep_passed_tests
@@ -44,8 +45,8 @@ from serverless_assets.transformation.rebuild_rules import (
 from serverless_assets.transformation.relation_states import State, rows_in, warehouse_of, write_states
 from serverless_assets.warehouse import Warehouse
 
-# What was decided on each model, by name.
-Plan = Mapping[str, BuildDecision]
+# Metadata of dagster-dbt that says again what `seconds`, the definition and the run's logs say.
+REPETITIONS = {"Execution Duration", "unique_id", "invocation_id"}
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,21 @@ class Step:
         self.context.log.info(plan_text(decisions))
         # Dagster takes a model after its parents only: what hangs on one that is built comes last.
         first, building, last = in_turns(decisions)
-        plan = {decision.node.name: decision for decision in decisions}
         results = Results(self.manifest)
         tests = {test.id for decision in decisions for test in decision.tests if test.is_due}
         tests |= {test.id for test in source_tests if test.is_due}
         write_states(self.warehouse, [(d.node, d.state) for d in decisions if d.is_renewed])
-        yield from self._reused(first, plan)
+        yield from self._reused(first)
         failure = None
         if building or tests:
-            failure = yield from self._build(decisions, building, tests, results, plan)
+            failure = yield from self._build(decisions, building, tests, results)
+            self.context.log.info(results.counts())
             keep_passed_tests(self.warehouse, filter(results.has_passed, source_tests))
         causes = {decision.node.id: results.reason(decision) for decision in [*building, *last]}
         causes |= {decision.node.id: results.reason_of_tests(decision) for decision in first}
         yield from self._not_built(decisions, results, causes)
         last = [decision for decision in last if causes[decision.node.id] is None]
-        yield from self._reused(last, plan)
+        yield from self._reused(last)
         self._lineage.save()
         self._log_reused_checks([*first, *last])
         if failure:
@@ -129,7 +130,7 @@ class Step:
     def _key(self, decision: BuildDecision) -> dg.AssetKey:
         return self.translator.get_asset_key(self.manifest["nodes"][decision.node.id])
 
-    def _reused(self, decisions: Sequence[BuildDecision], plan: Plan) -> Iterator[dg.MaterializeResult]:
+    def _reused(self, decisions: Sequence[BuildDecision]) -> Iterator[dg.MaterializeResult]:
         """The models that stay as they are, on record as such.
 
         A model is an output of the step only if another step waits for it: Dagster takes longer for each
@@ -159,7 +160,6 @@ class Step:
                         decision.node.identifier
                     ),
                     **self._lineage.of_reused(decision.node.id, decision.state.version, last.get(key)),
-                    **plan_table(decision, plan),
                 }
                 if assets.get(key).child_keys - self.context.selected_asset_keys:
                     awaited.append(
@@ -258,7 +258,6 @@ class Step:
         building: Sequence[BuildDecision],
         tests: Collection[str],
         results: Results,
-        plan: Plan,
     ) -> Generator[DagsterEvent, None, str | None]:
         """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
@@ -287,7 +286,7 @@ class Step:
                 self._log(event)
                 self._settle(event, by_id, settled)
                 for result in dagster_events(event, self.manifest, self.translator, self.context):
-                    yield self._with_outcome(result, event, by_id, plan)
+                    yield self._with_outcome(result, event, by_id)
             finished = True
         except dbt_runner.DbtError as error:
             finished, failure = True, error.words
@@ -319,7 +318,6 @@ class Step:
         result: DagsterEvent,
         event: dbt_runner.Event,
         decisions: Mapping[str, BuildDecision],
-        plan: Plan,
     ) -> DagsterEvent:
         spent = metadata.work(dbt_runner.work(event), self.warehouse)
         if isinstance(result, dg.AssetCheckResult):
@@ -328,6 +326,7 @@ class Step:
         if not isinstance(result, dg.Output):
             return result
         decision = decisions[str(result.metadata["unique_id"].value)]
+        of_dbt = {name: value for name, value in result.metadata.items() if name not in REPETITIONS}
         self._record_months(decision)
         described = metadata.outcome(
             "built",
@@ -342,7 +341,7 @@ class Step:
         return dg.Output(
             result.value,
             output_name=result.output_name,
-            metadata={**result.metadata, **described, **plan_table(decision, plan)},
+            metadata={**of_dbt, **described},
             tags=result.tags,
             data_version=dg.DataVersion(decision.state.version),
         )
@@ -357,42 +356,19 @@ class Step:
         elif info["level"] in ("warn", "error"):
             self.context.log.warning(info["msg"])
         elif info["name"] in dbt_runner.MODEL_RESULTS:
-            self.context.log.info(info["msg"])
+            self.context.log.debug(info["msg"])
         if "rows_error" in event["data"]:
             node = event["data"]["node_info"]["node_name"]
             self.context.log.warning(f"The rows of {node} were not counted: {event['data']['rows_error']}")
 
 
-def plan_table(decision: BuildDecision, plan: Plan) -> Mapping[str, dg.TableMetadataValue]:
-    """Return what was decided on a model and on those that it reads: on all, it would grow with each.
-
-    Where all of them are reused, the model's own reason says so.
-    """
-    names = dict.fromkeys([*decision.node.reads, decision.node.name])
-    decisions = [plan[name] for name in names if name in plan]
-    if not any(other.build for other in decisions):
-        return {}
-    rows = [
-        dg.TableRecord(
-            {
-                "model": other.node.name,
-                "verdict": "built" if other.build else "reused",
-                "months": "" if other.months is None else len(other.months),
-                "reason": other.reason,
-            }
-        )
-        for other in decisions
-    ]
-    return {"plan": dg.MetadataValue.table(rows)}
-
-
 def plan_text(decisions: Sequence[BuildDecision]) -> str:
-    """The plan for a person: how many are built and reused, then a line for each."""
+    """The plan for a person: how many models are built and reused, and which for each reason."""
     built = sum(decision.build for decision in decisions)
-    width = max([22, *(len(decision.node.name) for decision in decisions)]) + 2
-    lines = [f"{len(decisions) - built} reused, {built} built"]
+    names: dict[tuple[str, str], list[str]] = {}
     for decision in decisions:
-        months = f" ({len(decision.months)} months)" if decision.months is not None else ""
+        months = f" {counted(len(decision.months), 'month')} of" if decision.months is not None else ""
         verb = f"build{months}" if decision.build else "reuse"
-        lines.append(f"{decision.node.name:<{width}} {verb:<18} {decision.reason}")
-    return "\n".join(lines)
+        names.setdefault((verb, decision.reason), []).append(decision.node.name)
+    lines = [f"{verb} {name_some(some, NAMES_IN_A_LINE)}: {reason}" for (verb, reason), some in names.items()]
+    return "\n".join([f"{counted(built, 'model')} to build, {len(decisions) - built} to reuse", *lines])

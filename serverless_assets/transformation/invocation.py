@@ -1,12 +1,13 @@
 """A dbt build: its arguments, from what was decided, and its results, from dbt's events. Pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
+from modal_forecast.report.formats import counted
 from serverless_assets.transformation.dbt_process import FAILED, NO_JSON, Event, in_a_line
 from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.manifest import is_model
@@ -113,6 +114,16 @@ class Results:
     def has_passed(self, test: DataTest) -> bool:
         """Whether a test need not run again, as far as this run tells."""
         return not test.is_due or self.statuses.get(test.id) in PASSED
+
+    def counts(self) -> str:
+        """How many models were built, and how many tests passed, warned and failed."""
+        tests = {id: node for id, node in self.manifest["nodes"].items() if node["resource_type"] == "test"}
+        built = sum(status == "success" for id, status in self.statuses.items() if id not in tests)
+        outcomes = Counter(status for id, status in self.statuses.items() if id in tests)
+        failed = sum(outcomes[status] for status in FAILED)
+        counts = {"passed": outcomes["pass"], "warned": outcomes["warn"], "failed": failed}
+        said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        return f"{counted(built, 'model')} built" + (f"; of their tests {said}" if said else "") + "."
 
     def summary(self) -> str:
         """What failed, by name; empty if dbt failed without coming to the end of a node."""

@@ -1,6 +1,7 @@
 """An unchanged source is not downloaded, an unchanged table is not loaded: over HTTP, into a warehouse."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -118,6 +119,17 @@ def test_the_sample_shop_is_the_same_source_on_whatever_port_it_listens(tmp_path
         assert reasons(second) == {"raw_stores": NOT_DOWNLOADED}
         # Nothing listens there any more.
         assert not {"url"} & {*first["raw_stores"], *second["raw_stores"]}
+
+
+@pytest.mark.parametrize(("first", "level"), [("2026-06-01", "WARNING"), ("2026-08-01", "INFO")])
+def test_a_run_for_months_that_the_source_does_not_have_says_so(loaded, first, level):
+    loaded.run("raw_orders", months=(first, "2026-08-01" if level == "WARNING" else "2026-09-01"))
+    said = [
+        entry for entry in loaded.instance.all_logs(loaded.result.run_id) if "no rows of" in entry.message
+    ]
+    months = "2026-06, 2026-07, 2026-08" if level == "WARNING" else "2026-08"
+    assert [entry.user_message for entry in said] == [f"raw_orders: the source has no rows of {months}."]
+    assert said[0].level == getattr(logging, level)
 
 
 def test_reuse_says_which_run_loaded_what_is_there(loaded):
