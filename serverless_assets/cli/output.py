@@ -33,8 +33,8 @@ SKIPPED_STEP_WARNING = re.compile(
     r"op '\w+' did not yield or return expected outputs|Blocking asset check '|Skipping step "
     r"|Dependencies for step "
 )
-
-
+# What a step says at its end of its assets, each of which has a line in the terminal.
+SAID_OF_EACH_ASSET = re.compile(r"Loaded |Nothing loaded, |[\d,]+ models? built")
 # How far a step is: dbt's line for each model, the worker's for each share of many series, and retries.
 HOW_FAR = re.compile(
     r"(?P<done>[\d,]+ of [\d,]+) (OK |series)|.* Attempt (?P<attempt>\d+ of \d+); asking again"
@@ -121,7 +121,8 @@ class Progress:
                 self._print(f"    {text}")
             return
         # What a forecast's worker indents, such as the weight of each method, is for the UI.
-        if int(entry.level) < logging.INFO or SKIPPED_STEP_WARNING.match(text) or text.startswith("  "):
+        is_for_ui = int(entry.level) < logging.INFO or text.startswith("  ") or SAID_OF_EACH_ASSET.match(text)
+        if is_for_ui or SKIPPED_STEP_WARNING.match(text):
             return
         # The lines below the first, such as the decision on each model, are for the UI.
         in_full = self.in_full or int(entry.level) > logging.INFO
