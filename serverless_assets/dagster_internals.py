@@ -204,7 +204,6 @@ def replace_keys(declared: Any, new_key: Callable[[dg.AssetKey], dg.AssetKey]) -
             *declared.keys,
             *declared.keys_by_input_name.values(),
             *(dep.asset_key for spec in declared.specs for dep in spec.deps),
-            *(spec.asset_key for spec in declared.check_specs),
         }
         return declared.with_attributes(asset_key_replacements={key: new_key(key) for key in keys})
     if isinstance(declared, dg.AssetSpec):
