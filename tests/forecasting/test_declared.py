@@ -233,6 +233,7 @@ def test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say(tmp_path
         by_grain = by_grain.replace("horizon: 60", f"grain: {grain}\n  {rest}")
         by_grain = by_grain.replace("  country: DE\n", "" if grain == "month" else "  country: DE\n")
         (folder / "defs.yaml").write_text(by_grain)
+    page = (PROJECT_ROOT / "docs" / "python-assets.md").read_text()
     [asset] = re.findall(r"^    import dagster as dg\n(?:    .*\n|\n)+", page, re.MULTILINE)
     (project / "serverless_assets" / "defs" / "staff_plan.py").write_text(
         re.sub("^    ", "", asset, flags=re.MULTILINE)
