@@ -13,7 +13,7 @@ from serverless_assets.environments import Environment
 from serverless_assets.forecasting import accuracy, forecast_file, part_accuracy
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.parts import describe_parts, part_schema
-from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.ingestion.raw_table import TYPES, RawTable
 from serverless_assets.names import (
     CODE_REFERENCES,
     COLUMN_SCHEMA,
@@ -82,8 +82,15 @@ def annotate_assets(
 def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
     """Return the columns as Dagster shows them."""
     return dg.TableSchema(
-        [dg.TableColumn(field.name, str(field.type), descriptions.get(field.name)) for field in schema]
+        [dg.TableColumn(field.name, type_name(field.type), descriptions.get(field.name)) for field in schema]
     )
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return the name of a type as columns of the dbt project declare it, such as `bigint`."""
+    if pa.types.is_date(kind):
+        return "date"
+    return next((name for name, declared in TYPES.items() if declared == kind), str(kind))
 
 
 def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, ForecastTable]:

@@ -10,6 +10,7 @@ from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.assets import describe_test
 from tests.conftest import Pipeline
 
+TYPES = {"string", "bigint", "double", "boolean", "timestamp", "date", "numeric(28,6)"}
 GROUPS = {"ingestion", "staging", "marts", "aggregations", "forecasting"}
 
 
@@ -57,6 +58,8 @@ def test_every_table_has_its_name_and_says_what_each_column_is(specs):
         assert spec.metadata[TABLE_NAME].endswith(f"dwh.{name}"), name
         for column in spec.metadata[COLUMN_SCHEMA].columns:
             assert column.description, f"{name}.{column.name}"
+            # As the dbt project names them, whatever library made the table.
+            assert column.type in TYPES, f"{name}.{column.name}"
         assert "duckdb" in spec.kinds
 
 

@@ -11,7 +11,7 @@ COLUMNS = {
     "supply_id": ("string", "The supply."),
     "supply_name": ("string", "What the supply is."),
     "is_perishable": ("boolean", "Whether the supply goes off."),
-    "quantity": ("int", "Portions that the store needs, rounded up."),
+    "quantity": ("bigint", "Portions that the store needs, rounded up."),
     "cost_usd": ("double", "What they cost, in dollars."),
 }
 
