@@ -119,7 +119,9 @@ class BigQueryPublisher(Publisher):
         # A rollback takes off, too, what people read and the release did not have.
         changes = find_changes(self.warehouse, built, () if rollback else self.existing)
         files = self.artifacts.changed()
-        if not changes and not files and is_recorded(read):
+        named = [(change, change.name.rpartition(".")[2]) for change in changes if not change.is_bookkeeping]
+        changed = [dropped(name) if change.is_drop else name for change, name in named] + [*files]
+        if not changed and not rollback and is_recorded(read):
             log.info("Nothing changed, so nothing was published.")
             return
         if self._lease:
@@ -142,8 +144,6 @@ class BigQueryPublisher(Publisher):
             )
         try:
             self.artifacts.publish()
-            named = [(change.name.rpartition(".")[2], change.is_drop) for change in changes]
-            changed = [dropped(name) if is_drop else name for name, is_drop in named] + [*files]
             record_release(read, run_id, began, changed, contents, rollback)
         except UserError as error:
             raise PartlyPublished(f"All tables are in {self.address}, but not the rest. {error}") from error

@@ -49,7 +49,8 @@ from serverless_assets.publishing.working_copy import (
     stamps,
     write_base,
 )
-from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from serverless_assets.warehouse import content_of
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse, state_in
 
 # A release is named by the time of its publish; a dot before it marks one that is being written or removed.
 RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
@@ -176,25 +177,22 @@ def publish(
     if layout.working_warehouse.with_suffix(".duckdb.wal").exists():
         # A killed run left committed rows in the log beside the file, or dbt still holds it open.
         DuckDBWarehouse(layout.working_warehouse, schema="main").flush()
-    base = read_base(layout)
-    is_current = layout.release is not None and base == Base(
-        layout.release.name, stamps(layout.release), stamps(layout.work)
-    )
-    files, before = files or {}, _files_of(layout.release)
-    is_current = is_current and files == before
+    base, files, before = read_base(layout), files or {}, _files_of(layout.release)
+    is_current = files == before and _is_current(layout, base)
     if not is_current:
         folder = _begin_release(layout, run_id)
         if layout.working_warehouse.exists():
             copy_atomically(layout.working_warehouse, folder / WAREHOUSE)
-        changed = [*_changed_relations(layout.release and layout.release / WAREHOUSE, folder / WAREHOUSE)]
+        changed = _changed_relations(layout.release, folder)
         for file in artifact_files(layout.working_artifacts):
             if not _put_artifact(layout, base, file, folder / "artifacts" / file.name):
                 changed.append(file.name)
         changed += sorted({name for name, _ in files.items() ^ before.items()})
         _make_current(layout, folder, run_id, changed=changed, files=files)
     link_published(layout, adopted=base.published.get(WAREHOUSE) if base else None)
+    # Also of a working copy that differs in bookkeeping alone: the next run needs no look at its content.
+    write_base(layout)
     if not is_current:
-        write_base(layout)
         remove_old_releases(layout, keep)
     forget_changes(layout)
     return not is_current
@@ -212,7 +210,7 @@ def restore(layout: Layout, name: str) -> None:
     folder = _begin_release(layout, run_id)
     for file in filter(Path.exists, files):
         share_atomically(file, folder / file.relative_to(earlier))
-    changed = _changed_relations(layout.release and layout.release / WAREHOUSE, folder / WAREHOUSE)
+    changed = _changed_relations(layout.release, folder)
     _make_current(layout, folder, run_id, changed=changed, files=_files_of(earlier), returns_to=name)
     link_published(layout, adopted=None)
 
@@ -302,31 +300,47 @@ def _make_current(layout: Layout, unfinished: Path, run_id: str, **more: object)
     link_atomically(Path("releases", release.name), layout.current)
 
 
-def _changed_relations(before: Path | None, now: Path) -> Sequence[str]:
-    """The relations whose rows differ between two warehouses by their notes, or that one alone has."""
-    notes: list[dict[tuple[str, str], str]] = [{}, {}]
-    with closing(duckdb.connect()) as connection, suppress(duckdb.Error):
-        for at, file in enumerate((now, before)):
-            if file is not None and file.is_file():
-                connection.execute(f"attach {sql.literal(str(file))} as file_{at} (read_only)")
-                rows = connection.execute(
-                    "select table_name, schema_name, comment from duckdb_tables() where database_name = $file"
-                    " union all select view_name, schema_name, comment from duckdb_views()"
-                    " where database_name = $file and not internal",
-                    {"file": f"file_{at}"},
-                )
-                notes[at] = {(name, schema): _version(note) for name, schema, note in rows.fetchall()}
-    new, old = notes
+def _is_current(layout: Layout, base: Base | None) -> bool:
+    """Whether people read what is in the working copy already; bookkeeping alone may differ."""
+    release, working = layout.release, stamps(layout.work)
+    if release is None or base is None or (base.release, base.published) != (release.name, stamps(release)):
+        return False
+    if {**base.working, WAREHOUSE: None} != {**working, WAREHOUSE: None}:
+        return False
+    if base.working == working:
+        return True
+    contents, published = (
+        {relation: content_of(state) for relation, state in _states(folder).items()}
+        for folder in (layout.work, release)
+    )
+    # Of a relation without a state it is not known what changed.
+    return bool(contents) and all(contents.values()) and contents == published
+
+
+def _changed_relations(before: Path | None, now: Path) -> list[str]:
+    """The relations whose rows differ between two folders' warehouses by their states, or that one of them
+    alone has."""
+    new, old = (
+        {relation: state.get("version") or state for relation, state in _states(folder).items()}
+        for folder in (now, before)
+    )
     changed = {name for (name, schema), version in new.items() if version != old.get((name, schema))}
     return sorted(changed | {dropped(name) for name, _ in old.keys() - new.keys()})
 
 
-def _version(note: str | None) -> str:
-    """The version of a relation's rows in its note; the whole note where that does not name one."""
-    try:
-        return str(json.loads(note or "")["version"])
-    except (ValueError, KeyError, TypeError):
-        return note or ""
+def _states(folder: Path | None) -> Mapping[tuple[str, str], Mapping[str, object]]:
+    """The state of each relation of a folder's warehouse by name and schema; none if that cannot be read."""
+    if folder is None or not (folder / WAREHOUSE).is_file():
+        return {}
+    with closing(duckdb.connect()) as connection, suppress(duckdb.Error):
+        connection.execute(f"attach {sql.literal(str(folder / WAREHOUSE))} as file (read_only)")
+        rows = connection.execute(
+            "select table_name, schema_name, comment from duckdb_tables() where database_name = 'file'"
+            " union all select view_name, schema_name, comment from duckdb_views()"
+            " where database_name = 'file' and not internal"
+        ).fetchall()
+        return {(name, schema): state_in(comment) for name, schema, comment in rows}
+    return {}
 
 
 def _put_artifact(layout: Layout, base: Base | None, file: Path, to: Path) -> bool:

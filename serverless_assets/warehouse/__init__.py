@@ -95,6 +95,27 @@ def refuse_other_columns(table: TableShape, rows: Path | pa.Table | StagedRows) 
         )
 
 
+# What a state says of how the rows were requested, compared and tested: it changes without them.
+BOOKKEEPING = frozenset(
+    (
+        "validators",
+        "source",
+        "inputs",
+        "data_hashes",
+        "parents",
+        "read",
+        "parent_columns",
+        "tests",
+        "warnings",
+    )
+)
+
+
+def content_of(state: Mapping[str, object]) -> Mapping[str, object]:
+    """What of a relation's state changes with what people read of the relation."""
+    return {name: value for name, value in state.items() if name not in BOOKKEEPING}
+
+
 class Warehouse(Protocol):
     """One dataset of tables, each replaced in one step: a reader sees the old rows or the new."""
 

@@ -4,7 +4,7 @@ A table is replaced by a clone of the built one and a view by its query over wha
 atomic statement that reads no rows and is not charged for. docs/cloud.md says what a replacement keeps.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from google.cloud import bigquery
 
 from serverless_assets import google_errors
 from serverless_assets.hashing import json_digest
-from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse import WarehouseError, content_of
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, SERVICE, BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_jobs import Jobs
@@ -41,7 +41,8 @@ COMPLETE = "Where runs build and test. A run that succeeded publishes from here:
 class Change:
     """What becomes of a relation that people read: statements, to be run one after the other.
 
-    `by_hand` is what somebody did to it since it was published.
+    `by_hand` is what somebody did to it since it was published. With `is_bookkeeping`, people would read the
+    same of it (`content_of`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Change:
     is_view: bool = False
     is_drop: bool = False
     by_hand: str = ""
+    is_bookkeeping: bool = False
 
 
 def find_changes(
@@ -84,13 +86,18 @@ def find_changes(
                     )
                 if not note or note.get("dirty_reason") or (before and _is_same(relation, before)):
                     continue
-                by_hand = _by_hand(relation, before, record)
-                if relation.table_type == "VIEW":
-                    view = _view(relation, before, work, read)
-                    views[read.quoted_name(name)] = replace(view, by_hand=by_hand)
+                is_view = relation.table_type == "VIEW"
+                change = replace(
+                    _view(relation, before, work, read)
+                    if is_view
+                    else _table(jobs, relation, before, there, read),
+                    by_hand=_by_hand(relation, before, record),
+                    is_bookkeeping=before is not None and _is_same(relation, before, content_of),
+                )
+                if is_view:
+                    views[read.quoted_name(name)] = change
                 else:
-                    table = _table(jobs, relation, before, there, read)
-                    tables.append(replace(table, by_hand=by_hand))
+                    tables.append(change)
         for name, relation in live.items():
             if sql.note_in(relation.description) and name not in built and name not in existing:
                 dropped.append(
@@ -205,11 +212,15 @@ def adopt(work: BigQueryWarehouse) -> Sequence[str]:
     return adopted
 
 
-def _is_same(built: bigquery.Table, live: bigquery.Table) -> bool:
+def _is_same(
+    built: bigquery.Table,
+    live: bigquery.Table,
+    part: Callable[[Mapping[str, object]], Mapping[str, object]] = dict,
+) -> bool:
+    """Whether both are of one kind and have the same note, or the same `part` of it."""
     note = {key: value for key, value in sql.note_in(live.description).items() if key != WORDS}
-    return note == sql.note_in(built.description) and (built.table_type == "VIEW") == (
-        live.table_type == "VIEW"
-    )
+    same_kind = (built.table_type == "VIEW") == (live.table_type == "VIEW")
+    return same_kind and part(note) == part(sql.note_in(built.description))
 
 
 def _by_hand(built: bigquery.Table, live: bigquery.Table | None, record: bigquery.Table | None) -> str:

@@ -253,7 +253,7 @@ class DuckDBWarehouse:
                 " where database_name = $database and lower(schema_name) = lower($schema)",
                 {"database": self.database, "schema": self.schema, "staging": STAGING_PREFIX},
             ).fetchall()
-        return [(name, kind, _note(comment)) for name, kind, comment in rows]
+        return [(name, kind, state_in(comment)) for name, kind, comment in rows]
 
     def row_count(self, table: str) -> int:
         with self._connection() as connection:
@@ -328,7 +328,7 @@ def _lock_holder(error: duckdb.Error) -> str | None:
     return f"process {holder['pid']} ({Path(holder['program']).name})" if holder else "another process"
 
 
-def _note(comment: str | None) -> Mapping[str, object]:
+def state_in(comment: str | None) -> Mapping[str, object]:
     try:
         note = json.loads(comment or "{}")
     except ValueError:

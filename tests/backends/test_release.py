@@ -72,6 +72,19 @@ def test_a_run_that_changed_nothing_replaces_nothing(shop: Shop, caplog: pytest.
     assert {name: table(shop, name).modified for name in ASSETS} == before
 
 
+def test_what_a_source_says_of_the_same_rows_makes_no_release_until_rows_change(shop: Shop) -> None:
+    assert shop.run(1)
+    state = {"version": "raw_orders 1", "validators": {"whole": {"etag": "b"}}}
+    shop.publisher.begin("run-2", (), ASSETS, LOG)
+    shop.publisher.warehouse.write_states({"raw_orders": state})
+    assert shop.publisher.end("run-2", [], LOG)
+    shop.publisher.close()
+    assert releases(shop) == ["run-1"]
+    assert shop.publisher.warehouse.read_state("raw_orders") == state
+    assert shop.run(3)
+    assert releases(shop) == ["run-1", "run-3"]
+
+
 def test_what_somebody_dropped_or_replaced_where_people_read_is_published_again(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -90,6 +91,25 @@ def test_nothing_changed_is_nothing_published(layout):
     assert publish(layout, "run-2") is False
     assert layout.current.readlink() == before
     assert len(releases(layout)) == 1
+
+
+def test_what_a_source_says_of_the_same_rows_is_not_published_and_not_lost(layout):
+    def keep(state: dict[str, object]) -> None:
+        with duckdb.connect(str(layout.working_warehouse)) as connection:
+            connection.execute(f"comment on table numbers is '{json.dumps(state)}'")
+
+    work(layout, 1)
+    keep({"version": "1", "validators": {"whole": {"etag": "a"}}})
+    publish(layout, "run-1")
+    before = layout.current.readlink()
+    keep({"version": "1", "validators": {"whole": {"etag": "b"}}})
+    assert publish(layout, "run-2") is False
+    assert layout.current.readlink() == before
+    assert open_working_copy(layout) is None
+    with duckdb.connect(str(layout.working_warehouse), read_only=True) as connection:
+        assert '"b"' in connection.sql("select comment from duckdb_tables()").fetchall()[0][0]
+    keep({"version": "2", "validators": {"whole": {"etag": "b"}}})
+    assert publish(layout, "run-3")
 
 
 def test_a_changed_artifact_alone_is_published(layout):

@@ -36,7 +36,7 @@ def run(publisher: LocalPublisher, number: int, status: str = "built") -> None:
         publisher.begin(f"run-{number}", ASSETS, ASSETS, LOG)
         with duckdb.connect(str(publisher.layout.working_warehouse)) as connection:
             connection.execute(f"create or replace table orders as select {number} as n")
-            connection.execute(f"comment on table orders is '{number}'")
+            connection.execute(f"""comment on table orders is '{{"version": "{number}"}}'""")
             connection.execute("create table if not exists customers as select 1 as n")
         publisher.artifacts.write("forecast.html", str(number).encode())
         publisher.end(f"run-{number}", [AssetOutcome(asset, status, "") for asset in ASSETS], LOG)  # type: ignore[arg-type]
