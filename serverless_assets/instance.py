@@ -61,7 +61,11 @@ retention:
 
 
 def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
-    """Make DAGSTER_HOME and point this process and its children at it. A dagster.yaml of yours is kept."""
+    """Make DAGSTER_HOME and point this process and its children at it. A dagster.yaml of yours is kept.
+
+    Raises:
+        InstanceError: it cannot be written.
+    """
     dagster_home = home / "dagster"
     config = dagster_home / "dagster.yaml"
     event_log, compute_logs = (
@@ -70,10 +74,16 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
     generated = DAGSTER_YAML.format(
         mark=MARK, deadline=run_deadline_seconds, event_log=event_log, compute_logs=compute_logs
     )
-    content = config.read_bytes() if config.exists() else b""
-    # An empty file is what a full disk leaves: nobody's choice.
-    if (not content.strip() or content.startswith(MARK.encode())) and content != generated.encode():
-        write_atomically(config, generated.encode())
+    try:
+        content = config.read_bytes() if config.exists() else b""
+        # An empty file is what a full disk leaves: nobody's choice.
+        if (not content.strip() or content.startswith(MARK.encode())) and content != generated.encode():
+            write_atomically(config, generated.encode())
+    except OSError as error:
+        raise InstanceError(
+            f"SERVERLESS_HOME is {home}, and {config} cannot be written: {error.strerror}. Make room there, "
+            "make it writable for this user, or choose another folder."
+        ) from None
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     # What a run is to write is logged in batches of so many events, not event by event.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")

@@ -1,5 +1,6 @@
 """How a command ends that failed: one sentence, and a file with the traceback of what nobody expected."""
 
+import signal
 import sys
 import tempfile
 import traceback
@@ -23,6 +24,9 @@ class Commands(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             # The last is for click, too: a reader such as `head` has what it wanted.
             raise
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
         except UserError as error:
             raise click.ClickException(str(error)) from None
         except Exception as error:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_in_words, run_failure_sentence
+from serverless_assets.publishing.publisher import AS_BEFORE
 
 # Dagster's messages about steps that were skipped, as asked or because one before them failed: the summary
 # says so of each asset, with the reason.
@@ -72,7 +73,8 @@ class Progress:
     why the run could not begin: the summary says it, so that no line does. `first_month` is that of a run of
     a range of months, in which Dagster has an event for each month and none for the asset. `in_full` prints
     all lines of a message, as a job without assets has no other result. `move` shows what is at work, see
-    `moving_line`.
+    `moving_line`. `started` is when the command was, as of time.monotonic(). Once it `is_stopped`, nothing
+    more is printed: the last lines say what a person needs to know.
     """
 
     home: Path
@@ -83,6 +85,7 @@ class Progress:
     failed: bool = False
     refusal: str = ""
     started: float = field(default_factory=time.monotonic)
+    is_stopped: bool = False
     # Assets of one outcome without figures, which share a line; and those whose failure the summary tells.
     alike: list[str] = field(default_factory=list)
     outcome: Mapping[str, Any] = field(default_factory=dict)
@@ -129,6 +132,8 @@ class Progress:
         self._print("    " + (text if in_full else text.partition("\n")[0]))
 
     def _print(self, line: str) -> None:
+        if self.is_stopped:
+            return
         self._print_alike()
         self.last_printed = time.monotonic()
         self.echo(f"{self.last_printed - self.started:6.1f}s  {line}")
@@ -156,6 +161,8 @@ class Progress:
         if event.event_type == Type.STEP_START:
             return f"{event.step_key} ..."
         if event.event_type == Type.STEP_FAILURE:
+            if failure_in_words(event) == STOPPED_BY_HAND:
+                self.is_stopped = True
             if self.failed_assets:
                 names, self.failed_assets = name_some(self.failed_assets, NAMES_IN_A_LINE), []
                 return f"{event.step_key} failed: {names}, see below."
@@ -175,7 +182,7 @@ class Progress:
     def _traceback_of_step(self, event: dg.DagsterEvent) -> str:
         """Where the traceback is, if the code that failed had no sentence of its own."""
         data = event.step_failure_data
-        if data.user_failure_data or data.error is None or failure_in_words(event) == STOPPED_BY_HAND:
+        if data.user_failure_data or data.error is None or self.is_stopped:
             return ""
         return f"\n{keep_traceback(data.error.to_string(), self.home)}"
 
@@ -251,8 +258,9 @@ def summary_text(
             of_asset = f" ({asset})" if len(horizons) > 1 else ""
             lines.append(f"  Forecast  {counted(horizon, forecasts[asset])} ahead{of_asset}")
     warnings = [name for outcome in assets.values() for name in outcome["warnings"]]
-    if warnings:
-        lines.append(f"  Warnings  {name_some(warnings, NAMES_IN_A_LINE)}; `serverless ui` shows each")
+    lines += [f"  Warning   {warning}" for warning in warnings[:NAMES_IN_A_LINE]]
+    if len(warnings) > NAMES_IN_A_LINE:
+        lines.append(f"            and {len(warnings) - NAMES_IN_A_LINE} more: `serverless ui` shows each")
     lines += [f"  Report    {outcome['path']}" for outcome in assets.values() if outcome["path"]]
     if document["warehouse"]:
         lines.append(f"  Warehouse {document['warehouse']}")
@@ -260,16 +268,22 @@ def summary_text(
     return "\n".join(lines)
 
 
-def stopped_text(reason: str, seconds: float, has_begun: bool, is_unfinished: bool) -> str:
-    """Return the last line of a run that was stopped: why, and what to do next."""
+def stopped_text(
+    reason: str, seconds: float, has_begun: bool, is_unfinished: bool, finished: Sequence[str] | None
+) -> str:
+    """Return the last lines of a run that was stopped: why, what became of its work, and what to do next.
+
+    `finished` are the assets that it built, None if that is not known.
+    """
     if not has_begun:
         return f"Stopped {reason} before the run began."
+    kept = "What it finished" if finished is None else name_some(finished, NAMES_IN_A_LINE)
     following = (
-        "What it finished is kept: `serverless run --resume` goes on from there."
-        if is_unfinished
-        else "`serverless run` begins again."
+        f"{kept} is kept: `serverless run --resume` goes on from there."
+        if is_unfinished and finished != []
+        else "It had finished nothing: `serverless run` begins again."
     )
-    return f"Stopped {reason} after {seconds:.1f} s. {following}"
+    return f"Stopped {reason} after {seconds:.1f} s. Nothing was published. {AS_BEFORE}\n{following}"
 
 
 def _not_done(assets: Mapping[str, Any]) -> list[str]:

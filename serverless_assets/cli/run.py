@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import dagster as dg
+import psutil
 import yaml
 
 from serverless_assets.asset_keys import asset_key, asset_name
@@ -104,10 +105,11 @@ def run_job(request: Request, settings: Settings) -> bool:
         UserError: before anything has run.
     """
     run_id = str(uuid.uuid4())
-    started = time.monotonic()
+    # Dagster takes seconds to import, for which a person waits, too.
+    started = time.monotonic() - (time.time() - psutil.Process().create_time())
     with Stopping(settings.run_deadline_seconds, lambda reason: _record_end(run_id, reason)) as stopping:
         try:
-            succeeded = _run_job(request, settings, run_id, stopping)
+            succeeded = _run_job(request, settings, run_id, stopping, started)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             stopping.wait_for_reason()
             succeeded = False
@@ -119,12 +121,18 @@ def run_job(request: Request, settings: Settings) -> bool:
         if stopping.reason is None or succeeded:
             return succeeded
         has_begun = _record_end(run_id, stopping.reason)
-        seconds = time.monotonic() - started
-        click.echo(
-            "\n"
-            + stopped_text(stopping.reason, seconds, has_begun, bool(PendingAssets(settings.home).read()))
-        )
+        seconds, is_unfinished = time.monotonic() - started, bool(PendingAssets(settings.home).read())
+        finished = _finished(settings.home, run_id)
+        click.echo("\n" + stopped_text(stopping.reason, seconds, has_begun, is_unfinished, finished))
         stopping.end_process()
+
+
+def _finished(home: Path, run_id: str) -> Sequence[str] | None:
+    """The assets that a run built; None without its summary."""
+    document = read_summary(home)
+    if document is None or document["run_id"] != run_id:
+        return None
+    return [asset for asset, outcome in document["assets"].items() if outcome["status"] == "built"]
 
 
 def _record_end(run_id: str, reason: str) -> bool:
@@ -141,8 +149,9 @@ def _record_end(run_id: str, reason: str) -> bool:
     return True
 
 
-def _report_canceling(instance: dg.DagsterInstance, run_id: str, reason: str) -> None:
+def _report_canceling(instance: dg.DagsterInstance, run_id: str, progress: Progress, reason: str) -> None:
     """Have Dagster take the end of a run that is being stopped for a cancel, not for a failure."""
+    progress.is_stopped = True
     run = instance.get_run_by_id(run_id)
     if run and not run.is_finished:
         instance.report_run_canceling(run, f"The run is being stopped {reason}.")
@@ -179,7 +188,7 @@ def _find_job(name: str, settings: Settings) -> dg.JobDefinition:
     return job
 
 
-def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stopping) -> bool:
+def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stopping, started: float) -> bool:
     job = _find_job(request.job, settings)
     selection = _unfinished(settings, job) if request.resume else None
     months = read_months(request.months, job.name, months_of(job)) if request.months else None
@@ -198,13 +207,16 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         # A job such as `plan` writes no asset, and leaves no summary.
         writes_assets = bool(job.asset_layer.selected_asset_keys)
         progress = Progress(
-            settings.home, first_month=tags.get(ASSET_PARTITION_RANGE_START_TAG), in_full=not writes_assets
+            settings.home,
+            started=started,
+            first_month=tags.get(ASSET_PARTITION_RANGE_START_TAG),
+            in_full=not writes_assets,
         )
         instance.add_event_listener(run_id, progress)
         if isinstance(instance.compute_log_manager, ComputeLogs):
             instance.compute_log_manager.is_capturing = False
         show_in_code_location(instance, build.__module__, job.name)
-        stopping.on_stop = partial(_report_canceling, instance, run_id)
+        stopping.on_stop = partial(_report_canceling, instance, run_id, progress)
         try:
             with moving_line() as (progress.echo, progress.move):
                 result = job.execute_in_process(
@@ -239,7 +251,9 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
         }
         for tag in (RAW_TABLE_TAG, GRAIN_TAG)
     )
-    click.echo("\n" + summary_text(document, raw_tables, forecasts))
+    # Those of the command, of which the run is a part.
+    seconds = time.monotonic() - started
+    click.echo("\n" + summary_text({**document, "seconds": seconds}, raw_tables, forecasts))
     return succeeded
 
 

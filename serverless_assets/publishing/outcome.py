@@ -23,7 +23,8 @@ class AssetOutcome:
 
     `bytes_billed` and `slot_seconds` are the warehouse's; `cost_usd` is for all that was charged. All three
     are those of its tests, too. `cost_unknown` says what the cost leaves out. Without an `optional` asset, a
-    run succeeds. `warnings` names the checks that warned.
+    run succeeds. `warnings` has the name and the sentence of each
+    check that warned.
     """
 
     asset: str
@@ -91,7 +92,8 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
             if check.asset_key in assets:
                 assets[check.asset_key].checks.append(metadata.plain(check.metadata))
                 if not check.passed and check.severity == dg.AssetCheckSeverity.WARN:
-                    assets[check.asset_key].warnings.append(check.check_name)
+                    sentence = f": {check.description}" if check.description else ""
+                    assets[check.asset_key].warnings.append(f"{check.check_name}{sentence}")
                 elif not check.passed:
                     fault = f" ({check.description})" if check.description else ""
                     assets[check.asset_key].failed_checks.append(f"{check.check_name}{fault}")

@@ -68,7 +68,7 @@ def main() -> None:
     # of which is garbage: that took a third of the cpu.
     gc.set_threshold(200_000, 50, 50)
     # A process that a shell starts in the background, and what that starts, ignores Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
     connection = Connection(int(sys.argv[1]))
     commands: SimpleQueue[Command] = SimpleQueue()
     Thread(target=_receive, args=(connection, commands), daemon=True).start()
@@ -80,6 +80,14 @@ def main() -> None:
     except KeyboardInterrupt:
         # The parent interrupts a command whose result it does not wait for.
         sys.exit(128 + signal.SIGINT)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    # dbt prints the traceback of an interrupt, and the parent says in words that it was stopped.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    raise KeyboardInterrupt
 
 
 def _receive(connection: Connection, commands: "SimpleQueue[Command]") -> None:
