@@ -51,7 +51,7 @@ def dry_run(
     by_hand = environment.publisher.published.warehouse.made_by_hand()
     in_the_way = environment.publisher.irreplaceable()
     models = filter(is_model, environment.manifest["nodes"].values())
-    changes = environment.publisher.layout_changes(models)
+    changes = environment.publisher.layout_changes(models, (table.shape for table in environment.raw_tables))
     for planned in _planned_assets(environment, inputs, selection):
         name = planned.asset.rpartition("/")[2]
         kind = by_hand.get(name)

@@ -51,7 +51,7 @@ def _models(parts: Environment) -> str:
     try:
         by_hand = parts.publisher.published.warehouse.made_by_hand()
         in_the_way = parts.publisher.irreplaceable()
-        changes = parts.publisher.layout_changes(models)
+        changes = parts.publisher.layout_changes(models, (table.shape for table in parts.raw_tables))
     except WarehouseError:
         # The finding on the warehouse says so.
         by_hand = in_the_way = changes = {}

@@ -19,7 +19,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.publishing.lease import Lease
 from serverless_assets.publishing.publisher import PartlyPublished, PendingAssets, Publisher, Storage
 from serverless_assets.publishing.releases import RELEASES_KEPT, Release, dropped
-from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_history import (
     carry_out_or_fail,
@@ -84,9 +84,10 @@ class BigQueryPublisher(Publisher):
     def irreplaceable(self) -> Mapping[str, str]:
         return find_irreplaceable(self.warehouse)
 
-    def layout_changes(self, models: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
-        here = [model for model in models if model["schema"] == self.warehouse.dataset]
-        return find_layout_changes(self.warehouse.published().relations(), here)
+    def layout_changes(
+        self, models: Iterable[Mapping[str, Any]], raw_tables: Iterable[TableShape]
+    ) -> Mapping[str, str]:
+        return find_layout_changes(self.warehouse, models, raw_tables)
 
     def check_turn(self) -> None:
         if self._lease:

@@ -24,7 +24,7 @@ from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.stopping import bounded_stop
-from serverless_assets.warehouse import Warehouse
+from serverless_assets.warehouse import TableShape, Warehouse
 
 AS_BEFORE = "What was published before stays as it is."
 
@@ -191,8 +191,13 @@ class Publisher(ABC):
         """A sentence on each relation that people read and that no run replaces, by name."""
         return {}
 
-    def layout_changes(self, models: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
-        """In a clause, by name, what changes of a published relation beside its rows, by the manifest."""
+    def layout_changes(
+        self, models: Iterable[Mapping[str, Any]], raw_tables: Iterable[TableShape]
+    ) -> Mapping[str, str]:
+        """In a clause, by name, what changes of a published relation beside its rows.
+
+        `models` are their entries in the manifest.
+        """
         return {}
 
     @abstractmethod

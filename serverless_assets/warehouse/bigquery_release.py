@@ -15,7 +15,7 @@ from google.cloud import bigquery
 
 from serverless_assets import google_errors
 from serverless_assets.hashing import json_digest
-from serverless_assets.warehouse import WarehouseError, content_of
+from serverless_assets.warehouse import TableShape, WarehouseError, content_of
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, SERVICE, BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_jobs import Jobs
@@ -123,26 +123,40 @@ def find_irreplaceable(work: BigQueryWarehouse) -> Mapping[str, str]:
 
 
 def find_layout_changes(
-    live: Mapping[str, bigquery.Table], models: Iterable[Mapping[str, Any]]
+    work: BigQueryWarehouse, models: Iterable[Mapping[str, Any]], raw_tables: Iterable[TableShape]
 ) -> Mapping[str, str]:
     """Return in a clause, by name, how published relations change that BigQuery drops to replace them.
 
     Args:
-        live: what people read of the models.
-        models: their entries in the manifest.
+        models: their entries in the manifest, whichever schemas they are in.
     """
-    changes = {}
+    # By work dataset and name, the layout that the project says; None of a view.
+    wanted: dict[str, dict[str, tuple[object, ...] | None]] = {
+        work.dataset: {table.name: _layout_of_shape(table) for table in raw_tables}
+    }
     for model in models:
-        relation, config = live.get(model["alias"]), model["config"]
-        if relation is None:
-            continue
-        then = "view" if config.get("materialized") == "view" else "table"
-        now = "view" if relation.table_type == "VIEW" else "table"
-        if now != then:
-            changes[model["alias"]] = f"is a {now}, becomes a {then}"
-        elif then == "table" and _configured_layout(config) != layout_of(relation):
-            changes[model["alias"]] = "is partitioned or clustered otherwise"
+        if model["schema"] == work.dataset or model["schema"].startswith(f"{work.dataset}_"):
+            is_view = model["config"].get("materialized") == "view"
+            layout = None if is_view else _configured_layout(model["config"])
+            wanted.setdefault(model["schema"], {})[model["alias"]] = layout
+    changes = {}
+    for dataset, layouts in wanted.items():
+        for name, relation in replace(work, dataset=dataset).published().relations().items():
+            now, then = None if relation.table_type == "VIEW" else layout_of(relation), layouts.get(name)
+            if name not in layouts or now == then:
+                continue
+            if now is None or then is None:
+                kinds = ("view", "table") if now is None else ("table", "view")
+                changes[name] = "is a {}, becomes a {}".format(*kinds)
+            else:
+                changes[name] = "is partitioned or clustered otherwise"
     return changes
+
+
+def _layout_of_shape(table: TableShape) -> tuple[object, ...]:
+    """What `layout_of` says of a table that is loaded in this shape."""
+    by_time = (table.partition_unit.upper(), table.partitioned_by) if table.partitioned_by else None
+    return (by_time, None, list(table.clustered_by) or None)
 
 
 def _configured_layout(config: Mapping[str, Any]) -> tuple[object, ...]:

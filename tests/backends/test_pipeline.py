@@ -331,20 +331,24 @@ def test_the_doctor_and_the_plan_name_what_a_run_replaces_that_no_run_has_made(c
         assert planned["stg_orders"].endswith("; replaces a table that no run has made")
         assert "no run has made" not in planned["stg_customers"]
         # As a run leaves them of a project that says otherwise.
-        for name in ("orders", "avg_order_value", "daily_revenue"):
+        for name in ("orders", "avg_order_value", "daily_revenue", "raw_orders", "raw_items", "raw_stores"):
             quoted = published.quoted_name(name)
-            kind = "view" if name == "orders" else "table"
+            kind = "view" if name in ("orders", "raw_items") else "table"
             published.query(f"create {kind} {quoted} as select date '2026-01-01' as ds")
             published.write_states({name: {"version": "1"}})
         (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")
         assert models.result.endswith(
             "It replaces what is laid out otherwise: daily_revenue is partitioned or clustered otherwise, "
-            "orders is a view, becomes a table"
+            "orders is a view, becomes a table, raw_items is a view, becomes a table, "
+            "raw_orders is partitioned or clustered otherwise"
         )
         planned = {one.asset: one.reason for one in dry_run(pipeline.parts, RunInputs())}
         assert planned["orders"].endswith("; is a view, becomes a table: replaced")
-        assert planned["daily_revenue"].endswith("; is partitioned or clustered otherwise: replaced")
-        assert not planned["avg_order_value"].endswith("replaced")
+        assert planned["raw_items"].endswith("; is a view, becomes a table: replaced")
+        for name in ("daily_revenue", "raw_orders"):
+            assert planned[name].endswith("; is partitioned or clustered otherwise: replaced")
+        for name in ("avg_order_value", "raw_stores"):
+            assert not planned[name].endswith("replaced")
         names = map(published.quoted_name, ("stg_supplies", "a_table_of_yours"))
         published.query("create snapshot table {} clone {}".format(*names))
         (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")

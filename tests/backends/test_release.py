@@ -303,6 +303,33 @@ def test_a_run_is_refused_before_it_begins_if_what_people_read_is_not_to_be_repl
     assert shop.read() == release_of(1)
 
 
+def test_what_changes_its_layout_is_named_in_whichever_schema_it_is(shop: Shop) -> None:
+    """A model's table becomes a view, or is partitioned; a raw table is partitioned by day."""
+    assert shop.run(1)
+    work = shop.publisher.warehouse
+    in_schema = replace(work, dataset=f"{work.dataset}_marts").published()
+    in_schema.prepare()
+    for name in ("as_it_was", "a_view_by_now", "partitioned_by_now"):
+        in_schema.query(f"create table {in_schema.quoted_name(name)} as select date '2026-01-01' as ds")
+    configs: dict[str, dict[str, object]] = {
+        "as_it_was": {"materialized": "table"},
+        "a_view_by_now": {"materialized": "view"},
+        "partitioned_by_now": {"materialized": "table", "partition_by": {"field": "ds"}},
+        "new": {"materialized": "table"},
+    }
+    models = [
+        {"alias": name, "schema": f"{work.dataset}_marts", "config": config}
+        for name, config in configs.items()
+    ]
+    elsewhere = {**models[2], "schema": "a_schema_of_yours"}
+    raw_tables = [replace(ORDERS, name="raw_items"), replace(ORDERS, name="raw_orders", partition_unit="day")]
+    assert shop.publisher.layout_changes([*models, elsewhere], raw_tables) == {
+        "a_view_by_now": "is a table, becomes a view",
+        "partitioned_by_now": "is partitioned or clustered otherwise",
+        "raw_orders": "is partitioned or clustered otherwise",
+    }
+
+
 def test_a_dataset_with_relations_of_other_kinds_is_taken_over(shop: Shop) -> None:
     published = shop.publisher.published.warehouse
     assert isinstance(published, BigQueryWarehouse)

@@ -1,9 +1,11 @@
 """A place beside a warehouse that is gone afterwards, whatever happens."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import requests
 from click.testing import CliRunner
 from google.cloud import bigquery as client_library
 
@@ -11,9 +13,11 @@ from serverless_assets.artifacts.gcs import GcsArtifacts
 from serverless_assets.cli.main import main
 from serverless_assets.environments import environment as build_environment
 from serverless_assets.settings import Settings
-from serverless_assets.warehouse import TableShape
+from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import SCRATCH_LIFETIME, BigQueryWarehouse
-from tests.backends.conftest import Backend
+from tests.backends.conftest import Backend, Google
+from tests.backends.watched import Watched
+from tests.services.proxy import Answer, Asked
 
 pytestmark = pytest.mark.gcp
 
@@ -34,6 +38,46 @@ def test_a_scratch_dataset_is_gone_afterwards_with_all_that_is_in_it(gcp_backend
     assert warehouse.dataset in left
     assert beside.dataset not in left
     assert beside.dataset.startswith(f"{warehouse.dataset}_ci_")
+
+
+def test_a_scratch_dataset_whose_answer_got_lost_is_used_and_deleted(
+    watched: Watched, google: Google
+) -> None:
+    created = []
+
+    def lose_first_answer(request: Asked) -> Answer | None:
+        if request.method != "POST" or not request.path.split("?")[0].endswith("/datasets") or created:
+            return None
+        answer = requests.post(google.bigquery.url + request.path, json=request.json, timeout=60)
+        created.append((answer.status_code, request.json["datasetReference"]["datasetId"]))
+        return Answer.error(503, "backendError", "Try again.")
+
+    watched.proxy.instead = lose_first_answer
+    with watched.warehouse.scratch() as beside:
+        assert created == [(200, beside.dataset)]
+        beside.replace_rows(TableShape("t", ROWS.schema), watched.backend.file(ROWS), {})
+        assert beside.row_count("t") == 2
+    with client_library.Client(watched.warehouse.project) as client:
+        assert beside.dataset not in {dataset.dataset_id for dataset in client.list_datasets()}
+
+
+def test_a_scratch_dataset_of_which_no_answer_arrived_is_deleted(watched: Watched, google: Google) -> None:
+    created = []
+
+    def lose_every_answer(request: Asked) -> Answer | None:
+        if request.method != "POST" or not request.path.split("?")[0].endswith("/datasets"):
+            return None
+        requests.post(google.bigquery.url + request.path, json=request.json, timeout=60)
+        created.append(request.json["datasetReference"]["datasetId"])
+        return Answer.error(503, "backendError", "Try again.")
+
+    watched.proxy.instead = lose_every_answer
+    impatient = replace(watched.warehouse, patience=0.5)
+    with pytest.raises(WarehouseError, match="Try again"), impatient.scratch():
+        pytest.fail("the dataset is not known to be there")
+    assert created
+    with client_library.Client(watched.warehouse.project) as client:
+        assert set(created).isdisjoint(dataset.dataset_id for dataset in client.list_datasets())
 
 
 def test_cleaning_a_branch_removes_its_dataset_and_its_folder_and_nothing_else(
