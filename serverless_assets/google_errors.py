@@ -59,6 +59,8 @@ TRANSIENT_KINDS = (RequestException, TransportError, ServerError, TooManyRequest
 # A resumable upload that is gone (410) has to begin again, which a new attempt does.
 GONE = 410
 
+# How Google's library begins to say that it got no token of a service account to act as.
+IMPERSONATION_FAILED = "Unable to acquire impersonated credentials"
 _LOG_IN = "Run `gcloud auth application-default login`"
 _CALL = re.compile(r"^[A-Z]+ https?://\S+: ")
 
@@ -111,6 +113,12 @@ def explain(error: BaseException, service: Service) -> str:
         return (
             f"{_host(error) or service.host} cannot be reached ({type(error).__name__}). "
             "Check the network and its proxy, then run again."
+        )
+    if isinstance(error, GoogleAuthError) and IMPERSONATION_FAILED in str(error):
+        return (
+            "the service account of these credentials may not be impersonated. Whoever is logged in needs "
+            "roles/iam.serviceAccountTokenCreator on it, and its project the IAM Service Account Credentials "
+            "API: `gcloud services enable iamcredentials.googleapis.com`."
         )
     if isinstance(error, (GoogleAuthError, Unauthorized)):
         return f"{service.name} does not take these credentials; they may have expired. {_LOG_IN} again."

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,20 @@ def run_job(request: Request, settings: Settings) -> bool:
     run_id = str(uuid.uuid4())
     # Dagster takes seconds to import, for which a person waits, too.
     started = time.monotonic() - (time.time() - psutil.Process().create_time())
-    with Stopping(settings.run_deadline_seconds, lambda reason: _record_end(run_id, reason)) as stopping:
+    ending, is_told = threading.Lock(), threading.Event()
+
+    def tell_end(reason: str) -> None:
+        """Record that the run was stopped, and say so, once: where the main thread waits, another does."""
+        with ending:
+            if is_told.is_set():
+                return
+            has_begun = _record_end(run_id, reason)
+            seconds, is_unfinished = time.monotonic() - started, bool(PendingAssets(settings.home).read())
+            finished = _finished(settings.home, run_id)
+            click.echo("\n" + stopped_text(reason, seconds, has_begun, is_unfinished, finished))
+            is_told.set()
+
+    with Stopping(settings.run_deadline_seconds, tell_end) as stopping:
         try:
             succeeded = _run_job(request, settings, run_id, stopping, started)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
@@ -120,10 +134,7 @@ def run_job(request: Request, settings: Settings) -> bool:
             succeeded = False
         if stopping.reason is None or succeeded:
             return succeeded
-        has_begun = _record_end(run_id, stopping.reason)
-        seconds, is_unfinished = time.monotonic() - started, bool(PendingAssets(settings.home).read())
-        finished = _finished(settings.home, run_id)
-        click.echo("\n" + stopped_text(stopping.reason, seconds, has_begun, is_unfinished, finished))
+        tell_end(stopping.reason)
         stopping.end_process()
 
 

@@ -30,13 +30,13 @@ from serverless_assets.warehouse.bigquery_history import (
     read_releases,
     record_release,
 )
+from serverless_assets.warehouse.bigquery_layout import find_layout_changes
 from serverless_assets.warehouse.bigquery_release import (
     Built,
     adopt,
     carry_out,
     find_changes,
     find_irreplaceable,
-    find_layout_changes,
     prepare_datasets,
 )
 

@@ -203,6 +203,7 @@ class BigQueryWarehouse:
         if isinstance(rows, StagedRows):
             rows = rows.parquet()
         refuse_other_columns(table, rows)
+        count = rows.num_rows if isinstance(rows, pa.Table) else pq.read_metadata(rows).num_rows
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
@@ -214,16 +215,20 @@ class BigQueryWarehouse:
                     statement = sql.window_statement(*names, table, *window)
                     # A merge cannot write a description: until it is done, no state is kept with the table.
                     with jobs.description_put_aside(existing, words, described):
-                        return loaded + work(jobs.run(statement))
+                        merge = jobs.run(statement)
+                        jobs.refuse_other_merge(merge, count)
+                    return loaded + work(merge)
                 create = sql.create_statement if window else sql.replace_statement
                 statement = create(*names, table, described, jobs.labels)
                 try:
-                    return loaded + work(jobs.run(statement))
+                    job = jobs.run(statement)
                 except BadRequest as error:
                     if not any(words in str(error) for words in OTHER_KIND):
                         raise
                     jobs.client.delete_table(self.reference(table.name), not_found_ok=True, **jobs.call)
-                    return loaded + work(jobs.run(statement))
+                    job = jobs.run(statement)
+                jobs.refuse_other_count(self.reference(table.name), count)
+                return loaded + work(job)
 
     def upsert_rows(
         self,
@@ -243,7 +248,10 @@ class BigQueryWarehouse:
                 statement = sql.upsert_statement(*names, table, months)
                 # A merge cannot write a description: until it is done, no state is kept with the table.
                 with jobs.description_put_aside(existing, sql.words_in(existing.description), described):
-                    return loaded + work(jobs.run(statement))
+                    merge = jobs.run(statement)
+                    if not table.deleted:
+                        jobs.refuse_other_merge(merge, pq.read_metadata(rows).num_rows)
+                return loaded + work(merge)
 
     def save_rows_with_keys(self, table: TableShape, rows: Path, target: Path) -> None:
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
@@ -506,7 +514,7 @@ class BigQueryWarehouse:
         labels = {**self.labels, **({"asset": table} if table else {})}
         labels = {key: sql.label(value) for key, value in labels.items()}
         with google_errors.translate_errors(service, subject, WarehouseError), self._client() as client:
-            yield Jobs(client, labels, self.maximum_bytes_billed, self.patience)
+            yield Jobs(client, subject, labels, self.maximum_bytes_billed, self.patience)
 
     @contextmanager
     def _client(self) -> Iterator[bigquery.Client]:

@@ -8,6 +8,8 @@ change has one copy for all releases.
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +19,7 @@ from serverless_assets.hashing import json_digest
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, KEPT_PREFIX, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_layout import layout_of
 from serverless_assets.warehouse.bigquery_release import (
     RELEASES,
     Built,
@@ -24,7 +27,6 @@ from serverless_assets.warehouse.bigquery_release import (
     carry_out,
     clone_statement,
     drop_statement,
-    layout_of,
     options_clause,
     parents_first,
 )
@@ -101,10 +103,8 @@ def keep(built_relations: Built) -> Kept:
             if note
         }
         existing = there.kept_names()
-        carry_out_or_fail(
-            there,
-            [_copy(there, built[name], copy) for name, copy in copies.items() if copy not in existing],
-        )
+        new = [_copy(there, built[name], copy) for name, copy in copies.items() if copy not in existing]
+        carry_out_or_fail(there, new, drop_failed=True)
         kept[there.dataset] = copies
     return kept
 
@@ -129,7 +129,7 @@ def changes_to_restore(built_relations: Built, kept: Kept) -> Mapping[BigQueryWa
             )
             change = _copy(there, copy, name)
             drop = [] if is_replaced or before is None else [drop_statement(before, there)]
-            change = Change(name, [*drop, *change.statements], change.is_view)
+            change = replace(change, statements=[*drop, *change.statements])
             if change.is_view:
                 views[there.quoted_name(name)] = change
             else:
@@ -172,17 +172,23 @@ def _copy(there: BigQueryWarehouse, relation: bigquery.Table, name: str) -> Chan
     target, options = there.quoted_name(name), options_clause(words, note, {}, relation)
     if relation.table_type == "VIEW":
         statement = f"create or replace view {target}\n{options}\nas {relation.view_query}"
-    else:
-        statement = clone_statement(target, there.quoted_name(relation.table_id), options)
-    return Change(name, [statement], is_view=relation.table_type == "VIEW")
+        return Change(name, [statement], is_view=True)
+    statement = clone_statement(target, there.quoted_name(relation.table_id), options)
+    return Change(name, [statement], table=there.reference(name), rows=relation.num_rows or 0)
 
 
-def carry_out_or_fail(there: BigQueryWarehouse, changes: Sequence[Change]) -> None:
+def carry_out_or_fail(there: BigQueryWarehouse, changes: Sequence[Change], drop_failed: bool = False) -> None:
     """Make the changes in a work dataset.
+
+    Args:
+        drop_failed: whether what was not made as a whole is dropped, as its name says that it is.
 
     Raises:
         WarehouseError: some of them were not made.
     """
     errors = carry_out(there, changes)
+    for name in errors if drop_failed else ():
+        with suppress(WarehouseError):
+            there.drop_relation(name)
     if errors:
         raise WarehouseError(" ".join(f"{there.dataset}.{name}: {text}" for name, text in errors.items()))

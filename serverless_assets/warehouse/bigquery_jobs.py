@@ -23,7 +23,8 @@ from google.cloud import bigquery
 from serverless_assets import google_errors
 from serverless_assets.hashing import json_digest
 from serverless_assets.stopping import within
-from serverless_assets.warehouse import JobStats
+from serverless_assets.warehouse import JobStats, WarehouseError
+from serverless_assets.warehouse import bigquery_sql as sql
 
 # BigQuery ends a job that takes longer; dbt's have the same limit in profiles.yml.
 JOB_TIMEOUT_MS = 30 * 60 * 1000
@@ -35,10 +36,11 @@ Job = TypeVar("Job", bigquery.LoadJob, bigquery.QueryJob)
 class Jobs:
     """Calls and jobs of one client. Jobs carry `labels`; a query may be billed for `maximum_bytes_billed`.
 
-    A call that Google does not answer is tried again for `patience` seconds.
+    A call that Google does not answer is tried again for `patience` seconds. Errors name the `subject`.
     """
 
     client: bigquery.Client
+    subject: str
     labels: Mapping[str, str]
     maximum_bytes_billed: int
     patience: float
@@ -100,6 +102,33 @@ class Jobs:
                 self.describe(table, table.description or "")
             raise
         self.describe(table, then)
+
+    def refuse_other_count(self, reference: bigquery.TableReference, rows: int) -> None:
+        """Raise `WarehouseError` unless the table holds so many rows, by what BigQuery knows of it.
+
+        A table that does not is marked as unfinished: it is not published, and is written again.
+        """
+        table = self.client.get_table(reference, **self.call)
+        if (table.num_rows or 0) == rows:
+            return
+        reason = f"{rows:,} rows were written to it, and it holds {table.num_rows or 0:,}"
+        note = {"dirty_reason": reason}
+        self.describe(table, sql.description_with_note(sql.words_in(table.description), note))
+        raise WarehouseError(
+            f"{self.subject}: {reason}. See whether its rows or partitions expire; the next run writes it "
+            "again."
+        )
+
+    def refuse_other_merge(self, merge: bigquery.QueryJob, rows: int) -> None:
+        """Raise `WarehouseError` unless a merge has put so many rows into its table, where BigQuery tells."""
+        if merge.dml_stats is None:
+            return
+        put = merge.dml_stats.inserted_row_count + merge.dml_stats.updated_row_count
+        if put != rows:
+            raise WarehouseError(
+                f"{self.subject}: {rows:,} rows were to be merged into it, and {put:,} were. The next run "
+                "loads it again."
+            )
 
     def is_guarded(self, table: bigquery.Table) -> bool:
         """Whether the table carries what only its owner may take off: policies on rows, tags on columns.
@@ -168,8 +197,9 @@ class Jobs:
         config.job_timeout_ms = JOB_TIMEOUT_MS
         if isinstance(rows, Path):
             file: IO[bytes] = rows.open("rb")
+            count = pq.read_metadata(rows).num_rows
         else:
-            file = BytesIO()
+            file, count = BytesIO(), rows.num_rows
             pq.write_table(rows, file)
             file.seek(0)
 
@@ -183,7 +213,13 @@ class Jobs:
             )
 
         with file:
-            return self._to_its_end(start)
+            load = self._to_its_end(start)
+        if load.output_rows not in (None, count):
+            raise WarehouseError(
+                f"{self.subject}: BigQuery took {load.output_rows:,} of the {count:,} rows that were sent. "
+                "Nothing was changed. Run again."
+            )
+        return load
 
     def _to_its_end(self, start: Callable[[], Job]) -> Job:
         """Start a job and wait for it; if it fails and may succeed later, try again for `patience` seconds.

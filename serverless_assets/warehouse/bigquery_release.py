@@ -4,21 +4,21 @@ A table is replaced by a clone of the built one and a view by its query over wha
 atomic statement that reads no rows and is not charged for. docs/cloud.md says what a replacement keeps.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
 from serverless_assets.hashing import json_digest
-from serverless_assets.warehouse import TableShape, WarehouseError, content_of
+from serverless_assets.warehouse import WarehouseError, content_of
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, SERVICE, BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_jobs import Jobs
+from serverless_assets.warehouse.bigquery_layout import layout_of
 
 # A row for each release, written by `bigquery_history`.
 RELEASES = "serverless_releases"
@@ -42,7 +42,7 @@ class Change:
     """What becomes of a relation that people read: statements, to be run one after the other.
 
     `by_hand` is what somebody did to it since it was published. With `is_bookkeeping`, people would read the
-    same of it (`content_of`).
+    same of it (`content_of`). A `table` then holds so many `rows`.
     """
 
     name: str
@@ -51,6 +51,8 @@ class Change:
     is_drop: bool = False
     by_hand: str = ""
     is_bookkeeping: bool = False
+    table: bigquery.TableReference | None = None
+    rows: int = 0
 
 
 def find_changes(
@@ -86,6 +88,7 @@ def find_changes(
                     )
                 if not note or note.get("dirty_reason") or (before and _is_same(relation, before)):
                     continue
+                _refuse_lost_rows(jobs, relation, note)
                 is_view = relation.table_type == "VIEW"
                 change = replace(
                     _view(relation, before, work, read)
@@ -122,55 +125,6 @@ def find_irreplaceable(work: BigQueryWarehouse) -> Mapping[str, str]:
     return sentences
 
 
-def find_layout_changes(
-    work: BigQueryWarehouse, models: Iterable[Mapping[str, Any]], raw_tables: Iterable[TableShape]
-) -> Mapping[str, str]:
-    """Return in a clause, by name, how published relations change that BigQuery drops to replace them.
-
-    Args:
-        models: their entries in the manifest, whichever schemas they are in.
-    """
-    # By work dataset and name, the layout that the project says; None of a view.
-    wanted: dict[str, dict[str, tuple[object, ...] | None]] = {
-        work.dataset: {table.name: _layout_of_shape(table) for table in raw_tables}
-    }
-    for model in models:
-        if model["schema"] == work.dataset or model["schema"].startswith(f"{work.dataset}_"):
-            is_view = model["config"].get("materialized") == "view"
-            layout = None if is_view else _configured_layout(model["config"])
-            wanted.setdefault(model["schema"], {})[model["alias"]] = layout
-    changes = {}
-    for dataset, layouts in wanted.items():
-        for name, relation in replace(work, dataset=dataset).published().relations().items():
-            now, then = None if relation.table_type == "VIEW" else layout_of(relation), layouts.get(name)
-            if name not in layouts or now == then:
-                continue
-            if now is None or then is None:
-                kinds = ("view", "table") if now is None else ("table", "view")
-                changes[name] = "is a {}, becomes a {}".format(*kinds)
-            else:
-                changes[name] = "is partitioned or clustered otherwise"
-    return changes
-
-
-def _layout_of_shape(table: TableShape) -> tuple[object, ...]:
-    """What `layout_of` says of a table that is loaded in this shape."""
-    by_time = (table.partition_unit.upper(), table.partitioned_by) if table.partitioned_by else None
-    return (by_time, None, list(table.clustered_by) or None)
-
-
-def _configured_layout(config: Mapping[str, Any]) -> tuple[object, ...]:
-    """What `layout_of` says of a table that dbt builds with this config."""
-    by, clustered = config.get("partition_by") or {}, config.get("cluster_by") or None
-    clustering = [clustered] if isinstance(clustered, str) else clustered
-    if bounds := by.get("range"):
-        interval = bigquery.PartitionRange(*(bounds[name] for name in ("start", "end", "interval")))
-        return (None, bigquery.RangePartitioning(field=by["field"], range_=interval), clustering)
-    field = None if by.get("time_ingestion_partitioning") else by.get("field")
-    by_time = (str(by.get("granularity", "day")).upper(), field) if by else None
-    return (by_time, None, clustering)
-
-
 def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str, str]:
     """Make the changes, all tables at once, and return the errors by name: none if all of them were made."""
     errors: dict[str, str] = {}
@@ -179,6 +133,10 @@ def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str
         try:
             for statement in change.statements:
                 jobs.run(statement)
+            if change.table is not None:
+                replace(jobs, subject=change.name).refuse_other_count(change.table, change.rows)
+        except WarehouseError as error:
+            errors[change.name] = str(error).removeprefix(f"{change.name}: ")
         except google_errors.ERRORS as error:
             errors[change.name] = google_errors.explain(error, SERVICE)
 
@@ -226,6 +184,17 @@ def adopt(work: BigQueryWarehouse) -> Sequence[str]:
     return adopted
 
 
+def _refuse_lost_rows(jobs: Jobs, built: bigquery.Table, note: Mapping[str, object]) -> None:
+    """Raise `WarehouseError` if a table holds other rows than were counted when it was built.
+
+    One whose config says that its rows expire is not compared.
+    """
+    counted = note.get("rows")
+    expires = built.time_partitioning is not None and built.time_partitioning.expiration_ms
+    if built.table_type != "VIEW" and not expires and counted not in (None, built.num_rows or 0):
+        replace(jobs, subject=str(built.reference)).refuse_other_count(built.reference, int(str(counted)))
+
+
 def _is_same(
     built: bigquery.Table,
     live: bigquery.Table,
@@ -255,13 +224,14 @@ def _table(
     name = built.table_id
     target, source = read.quoted_name(name), there.quoted_name(name)
     options = _published_options(built, live)
+    statements: Sequence[str] = [clone_statement(target, source, options)]
     if live is not None and live.table_type != "VIEW" and jobs.is_guarded(live):
-        return Change(read.qualified_name(name), _replace_rows_in_place(built, live, target, source, options))
-    clone = clone_statement(target, source, options)
-    if live is not None and (live.table_type == "VIEW" or layout_of(live) != layout_of(built)):
+        statements = _replace_rows_in_place(built, live, target, source, options)
+    elif live is not None and (live.table_type == "VIEW" or layout_of(live) != layout_of(built)):
         # BigQuery does not replace a view by a table, nor a table by one of another layout.
-        return Change(read.qualified_name(name), [drop_statement(live, read), clone])
-    return Change(read.qualified_name(name), [clone])
+        statements = [drop_statement(live, read), *statements]
+    table = read.reference(name)
+    return Change(read.qualified_name(name), statements, table=table, rows=built.num_rows or 0)
 
 
 def _view(
@@ -331,12 +301,6 @@ def options_clause(
     if live is not None and live.encryption_configuration and live.encryption_configuration.kms_key_name:
         options.append(f"kms_key_name={sql.literal(live.encryption_configuration.kms_key_name)}")
     return f"options({', '.join(options)})"
-
-
-def layout_of(table: bigquery.Table) -> tuple[object, ...]:
-    partitioning = table.time_partitioning
-    by_time = partitioning and (partitioning.type_, partitioning.field)
-    return (by_time, table.range_partitioning, table.clustering_fields)
 
 
 def parents_first(views: Mapping[str, Change]) -> Iterator[Change]:

@@ -8,7 +8,7 @@ own, and leaves nothing.
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -41,6 +41,7 @@ GOOGLE_VARIABLES = (
     "GOOGLE_APPLICATION_CREDENTIALS",
     "GOOGLE_CLOUD_PROJECT",
 )
+EXECUTION_PROJECT = OUTSIDE.get("SERVERLESS_LIVE_EXECUTION_PROJECT", "")
 GIB = 1 << 30
 
 # A line for each relation that was compared between the backends.
@@ -122,10 +123,27 @@ def watched(gcp_backend: Backend, google: Google, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def shop(gcp_backend: Backend, tmp_path: Path) -> Shop:
-    warehouse = gcp_backend.warehouse
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Shop:
+    """On the emulated services; on the real ones, too, where a test is marked as `everywhere`."""
+    where = getattr(request, "param", "gcp")
+    backend: Backend = request.getfixturevalue(f"{where}_backend")
+    warehouse, store = backend.warehouse, backend.artifacts
     assert isinstance(warehouse, BigQueryWarehouse)
-    return Shop(BigQueryPublisher(tmp_path / "home", warehouse, gcp_backend.artifacts))
+    if where == "live":
+        # The bucket is not the test's own.
+        store = store.in_folder(f"{backend.prefix}shop")
+        warehouse = replace(warehouse, execution_project=EXECUTION_PROJECT)
+    return Shop(BigQueryPublisher(tmp_path / "home", warehouse, store))
+
+
+everywhere = pytest.mark.parametrize(
+    "shop",
+    [pytest.param("gcp", marks=pytest.mark.gcp), pytest.param("live", marks=pytest.mark.live)],
+    indirect=True,
+)
+on_real_services = pytest.mark.parametrize(
+    "shop", [pytest.param("live", marks=pytest.mark.live)], indirect=True
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A small shop on BigQuery: runs that write a few relations and a file, and what people read of them."""
+"""A small shop on BigQuery: runs that write a few relations and files, and what people read of them."""
 
 import logging
 from dataclasses import replace
@@ -13,11 +13,12 @@ from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.stock import ORDERS, STOCK, orders
 
 ASSETS = ("raw_orders", "raw_items", "some_orders")
+FILES = ("forecast.html", "forecast.parquet")
 LOG: Any = logging.getLogger("run")
 
 
 class Shop:
-    """A publisher, and runs that write two tables, a view of one of them, and a file."""
+    """A publisher, and runs that write two tables, a view of one of them, and two files."""
 
     def __init__(self, publisher: BigQueryPublisher) -> None:
         self.publisher = publisher
@@ -44,7 +45,8 @@ class Shop:
         # Another view each time, with all rows of any release.
         warehouse.query(f"create or replace view {view} as select * from {base} where amount > -{number}")
         warehouse.write_states({"some_orders": {"version": f"view {number}"}})
-        self.publisher.artifacts.write("report.html", f"report {number}".encode())
+        for name in FILES:
+            self.publisher.artifacts.write(name, f"{name} {number}".encode())
 
     def publish(self, run: str) -> None:
         """A run of no asset, which publishes what is there."""
@@ -55,7 +57,7 @@ class Shop:
             self.publisher.close()
 
     def read(self) -> dict[str, Any]:
-        """What people read: the amounts in each relation, and the file."""
+        """What people read: the amounts in each relation, and the files."""
         published = self.publisher.published
         amounts = {
             name: published.warehouse.query(
@@ -63,11 +65,12 @@ class Shop:
             )["amount"].to_pylist()
             for name in ASSETS
         }
-        return {**amounts, "report": published.artifacts.read("report.html")}
+        return amounts | {name: published.artifacts.read(name) for name in FILES}
 
 
 def release_of(number: int) -> dict[str, Any]:
-    return {**{name: [number] for name in ASSETS}, "report": f"report {number}".encode()}
+    tables: dict[str, Any] = {name: [number] for name in ASSETS}
+    return tables | {name: f"{name} {number}".encode() for name in FILES}
 
 
 def table(shop: Shop, name: str) -> bigquery.Table:

@@ -4,6 +4,7 @@ A proxy in front of the emulator shows what is sent to Google, and answers as Go
 cannot: refusals, bills, jobs that take their time.
 """
 
+import json
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from serverless_assets.transformation.profiles import write_profile
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_jobs import JOB_TIMEOUT_MS
-from tests.backends.conftest import GIB, Backend, Google
+from tests.backends.conftest import GIB, Backend, Google, environment
 from tests.backends.stock import FEBRUARY, MARCH, ORDERS, STOCK, kept_orders, orders
 from tests.backends.watched import (
     DENIED,
@@ -36,6 +37,7 @@ from tests.backends.watched import (
     Write,
     assert_nothing_changed,
     be_a_robot,
+    changing,
     is_swap,
     job,
     refusing,
@@ -44,6 +46,7 @@ from tests.backends.watched import (
 )
 from tests.services.bigquery import PROJECT
 from tests.services.proxy import Answer, Asked
+from tests.services.tokens import IAM, LOGIN, REFUSED, impersonating, tokens
 
 pytestmark = pytest.mark.gcp
 
@@ -264,14 +267,9 @@ def test_the_work_tells_the_jobs(watched: Watched) -> None:
     assert (work.bytes_processed, work.bytes_billed, work.slot_milliseconds) == (0, 0, 0)
 
 
-def test_the_work_tells_what_google_charged(watched: Watched) -> None:
-    def instead(request: Asked) -> Answer | None:
-        if is_swap(request):
-            charged = {"totalBytesProcessed": "11", "totalBytesBilled": "22", "totalSlotMs": "33"}
-            return job(request.json, "DONE", {"query": charged})
-        return Answer(200, {"jobComplete": True}) if "/queries/" in request.path else None
-
-    watched.proxy.instead = instead
+def test_the_work_tells_what_google_charged(watched: Watched, google: Google) -> None:
+    charged = {"totalBytesProcessed": "11", "totalBytesBilled": "22", "totalSlotMs": "33"}
+    watched.proxy.instead = changing(google, is_swap, lambda job: job["statistics"]["query"].update(charged))
     work = watched.warehouse.replace_rows(ORDERS, watched.rows, {})
     assert (work.bytes_processed, work.bytes_billed, work.slot_milliseconds) == (11, 22, 33)
 
@@ -343,6 +341,32 @@ def test_the_check_names_the_account_that_jobs_run_as(
     token = {"access_token": "granted", "expires_in": 3600, "token_type": "Bearer"}
     watched.proxy.instead = refusing("POST", "/token", Answer(200, token))
     assert watched.warehouse.check().startswith(f"jobs run in {PROJECT} as robot@example.com; ")
+
+
+def test_whoever_impersonates_a_service_account_asks_as_that_account(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    account = "loader@shop.iam.gserviceaccount.com"
+    path = tmp_path / "adc.json"
+    path.write_text(json.dumps(impersonating(account)))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    with tokens(tmp_path) as running, environment(running.variables):
+        assert watched.warehouse.check().startswith(f"jobs run in {PROJECT} as {account}; ")
+        write_all(watched.warehouse, watched.rows)
+        assert watched.proxy.asked
+        for request in watched.proxy.asked:
+            assert request.headers["authorization"] == "Bearer an-accounts"
+        login, impersonation = running.asked[-2:]
+        assert login[0] == f"{LOGIN}/token"
+        assert "refresh_token=a-refresh-token" in login[2]
+        assert impersonation[0] == f"{IAM}/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
+        assert impersonation[1]["authorization"] == "Bearer a-persons"
+        assert json.loads(impersonation[2])["scope"] == ["https://www.googleapis.com/auth/cloud-platform"]
+        asked = len(watched.proxy.asked)
+        running.answers[IAM] = REFUSED
+        with pytest.raises(WarehouseError, match=r"may not be impersonated\..*serviceAccountTokenCreator"):
+            watched.warehouse.tables()
+    assert len(watched.proxy.asked) == asked
 
 
 def test_what_fails_between_two_questions_is_not_said_to_be_bigquerys(watched: Watched) -> None:

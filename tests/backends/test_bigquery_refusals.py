@@ -24,6 +24,7 @@ from tests.backends.watched import (
     Write,
     assert_nothing_changed,
     be_a_robot,
+    changing,
     is_swap,
     is_upload,
     job,
@@ -104,6 +105,58 @@ def test_an_interrupted_write_ends_its_job_and_changes_nothing(
     # Nobody knows whether a merge that was cancelled had been done.
     unknown = write is write_window and step == "the swap"
     assert_nothing_changed(watched, {} if unknown else FIRST_NOTE)
+
+
+@pytest.mark.parametrize("write", [write_all, write_window])
+def test_a_load_of_fewer_rows_than_were_sent_changes_nothing(
+    watched: Watched, google: Google, write: Write
+) -> None:
+    watched.proxy.instead = changing(
+        google,
+        lambda request: request.method == "PUT",
+        lambda job: job["statistics"]["load"].update(outputRows="0"),
+    )
+    with pytest.raises(
+        WarehouseError, match=r"\.orders: BigQuery took 0 of the 1 rows that were sent\. Noth"
+    ):
+        write(watched.warehouse, watched.rows)
+    assert_nothing_changed(watched)
+
+
+def test_a_table_that_holds_other_rows_than_were_written_is_marked_as_unfinished(
+    watched: Watched, google: Google
+) -> None:
+    watched.proxy.instead = changing(
+        google,
+        lambda request: request.method == "GET" and request.path.partition("?")[0].endswith("/tables/orders"),
+        lambda table: table.update(numRows="0"),
+    )
+    with pytest.raises(
+        WarehouseError, match=r"\.orders: 1 rows were written to it, and it holds 0\. See whe"
+    ):
+        write_all(watched.warehouse, watched.rows)
+    assert watched.warehouse.read_state("orders") == {
+        "dirty_reason": "1 rows were written to it, and it holds 0"
+    }
+
+
+@pytest.mark.parametrize("changes", [True, False], ids=["of keys", "of months"])
+def test_a_merge_of_fewer_rows_than_were_loaded_leaves_no_state(
+    watched: Watched, google: Google, changes: bool
+) -> None:
+    merged = {"insertedRowCount": "0", "updatedRowCount": "0", "deletedRowCount": "1"}
+    watched.proxy.instead = changing(
+        google, is_swap, lambda job: job["statistics"]["query"].update(dmlStats=merged)
+    )
+    with pytest.raises(
+        WarehouseError, match=r"\.orders: 1 rows were to be merged into it, and 0 were\. The n"
+    ):
+        if changes:
+            keyed = replace(ORDERS, key=("id",))
+            watched.warehouse.upsert_rows(keyed, watched.rows, {"content": "second"}, (FEBRUARY,))
+        else:
+            write_window(watched.warehouse, watched.rows)
+    assert watched.warehouse.read_state("orders") == {}
 
 
 def test_a_staging_table_that_cannot_be_dropped_hides_neither_success_nor_failure(watched: Watched) -> None:

@@ -80,14 +80,14 @@ def test_a_holder_without_a_sign_of_life_is_taken_over_from_and_publishes_nothin
 ) -> None:
     assert shop.run(1)
     shop.publisher.begin("run-2", (), ASSETS, LOG)
-    shop.publisher.artifacts.write("report.html", b"report 2")
+    shop.publisher.artifacts.write("forecast.html", b"forecast.html 2")
     shop.publisher.check_turn()
     monkeypatch.setattr(lease, "SECONDS_TO_LIVE", 0.0)
     assert other.run(3)
     assert "Taking over from run run-2, process " in caplog.text
     with pytest.raises(LeaseLost, match="and another run has taken its turn"):
         shop.publisher.check_turn()
-    shop.publisher.artifacts.write("report.html", b"report 2")
+    shop.publisher.artifacts.write("forecast.html", b"forecast.html 2")
     with pytest.raises(LeaseLost, match="and another run has taken its turn"):
         shop.publisher.end("run-2", [], LOG)
     shop.publisher.close()

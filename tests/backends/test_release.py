@@ -2,8 +2,11 @@
 
 import json
 import logging
+import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -13,18 +16,18 @@ from serverless_assets.artifacts import gcs
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_release import RELEASES
-from tests.backends.conftest import Google
+from tests.backends.conftest import Google, everywhere
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases, table
 from tests.backends.stock import FACTS, FEBRUARY, MARCH, ORDERS, STOCK, orders
-from tests.backends.watched import DENIED, is_swap, refusing
+from tests.backends.watched import DENIED, changing, is_swap, refusing
 from tests.services.proxy import Answer, Asked, proxy
 
-pytestmark = pytest.mark.gcp
 
-
+@everywhere
 def test_a_run_that_failed_changes_nothing_that_people_read_and_says_so(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -38,6 +41,7 @@ def test_a_run_that_failed_changes_nothing_that_people_read_and_says_so(
     assert releases(shop) == ["run-1", "run-3"]
 
 
+@everywhere
 def test_what_another_machine_did_not_finish_is_not_published(shop: Shop, tmp_path: Path) -> None:
     assert shop.run(1)
     assert not shop.run(2, failed="some_orders")
@@ -49,6 +53,7 @@ def test_what_another_machine_did_not_finish_is_not_published(shop: Shop, tmp_pa
     assert other.read() == release_of(1)
 
 
+@everywhere
 def test_a_relation_whose_tests_failed_is_never_published(shop: Shop) -> None:
     assert shop.run(1)
     shop.publisher.begin("run-2", (), ASSETS, LOG)
@@ -60,6 +65,7 @@ def test_a_relation_whose_tests_failed_is_never_published(shop: Shop) -> None:
     assert shop.read() == release_of(1)
 
 
+@everywhere
 def test_a_run_that_changed_nothing_replaces_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     assert shop.run(1)
     before = {name: table(shop, name).modified for name in ASSETS}
@@ -85,6 +91,7 @@ def test_what_a_source_says_of_the_same_rows_makes_no_release_until_rows_change(
     assert releases(shop) == ["run-1", "run-3"]
 
 
+@everywhere
 def test_what_somebody_dropped_or_replaced_where_people_read_is_published_again(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,7 +101,8 @@ def test_what_somebody_dropped_or_replaced_where_people_read_is_published_again(
     query, quoted = shop.publisher.warehouse.query, shop.publisher.published.warehouse.quoted_name
     query(f"drop table {quoted('raw_items')}")
     query(f"create or replace view {quoted('some_orders')} as select 7 as amount")
-    query(f"create or replace table {quoted('raw_orders')} as select 7 as amount")
+    query(f"drop table {quoted('raw_orders')}")
+    query(f"create table {quoted('raw_orders')} as select 7 as amount")
     shop.publisher.begin("run-2", (), ASSETS, LOG)
     assert shop.publisher.end("run-2", [], LOG)
     shop.publisher.close()
@@ -106,6 +114,7 @@ def test_what_somebody_dropped_or_replaced_where_people_read_is_published_again(
     assert f"{name('some_orders')} {replaced}" in caplog.text
 
 
+@everywhere
 def test_what_people_set_on_a_published_table_survives_its_replacement(shop: Shop) -> None:
     assert shop.run(1)
     client = bigquery.Client(shop.publisher.warehouse.project)
@@ -121,6 +130,7 @@ def test_what_people_set_on_a_published_table_survives_its_replacement(shop: Sho
     assert table(shop, "raw_items").description.startswith("One row per order.")
 
 
+@pytest.mark.gcp
 def test_what_people_set_and_the_emulator_does_not_keep_is_in_the_statements(
     shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +172,7 @@ def test_what_people_set_and_the_emulator_does_not_keep_is_in_the_statements(
     assert not [s for s in statements if s.startswith(f"create or replace table {items}")]
 
 
+@pytest.mark.gcp
 @pytest.mark.parametrize(
     "policies",
     [Answer(200, {"rowAccessPolicies": [{"filterPredicate": "true"}]}), DENIED],
@@ -186,6 +197,7 @@ def test_a_table_with_row_policies_keeps_them_as_its_rows_are_replaced_in_place(
     assert not [found for found in statements if found.startswith(f"create or replace table {name}")]
 
 
+@pytest.mark.gcp
 def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
     shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +232,54 @@ def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
         assert releases(shop) == ["run-1", *(f"run-{number}-again" for number in range(2, 6))]
 
 
+@everywhere
+def test_rows_that_a_table_lost_since_it_was_built_are_not_published(shop: Shop) -> None:
+    assert shop.run(1)
+    shop.publisher.begin("run-2", (), ASSETS, LOG)
+    shop.write(2)
+    warehouse = shop.publisher.warehouse
+    warehouse.write_states({"raw_items": {"version": "2", "rows": len(STOCK)}})
+    warehouse.query(f"delete from {warehouse.quoted_name('raw_items')} where id = 'a'")
+    with pytest.raises(WarehouseError, match=r"\.raw_items: 5 rows were written to it, and it holds 4\. See"):
+        shop.publisher.end("run-2", [], LOG)
+    shop.publisher.close()
+    assert shop.read() == release_of(1)
+    # It is not taken for built, so the next run builds it.
+    assert "version" not in warehouse.read_state("raw_items")
+    assert shop.run(3)
+    assert shop.read() == release_of(3)
+
+
+@pytest.mark.gcp
+@pytest.mark.parametrize("is_copy", [True, False], ids=["the copy to return to", "the published table"])
+def test_a_clone_that_lacks_rows_is_named_and_made_again(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch, is_copy: bool
+) -> None:
+    assert shop.run(1)
+    read = shop.publisher.published.warehouse
+    name = "/serverless_kept_raw_items" if is_copy else f"/{read.dataset}/tables/raw_items"
+
+    def is_asked_for(request: Asked) -> bool:
+        # Once it was cloned, and not before.
+        cloned = [swap for swap in watched.asked if is_swap(swap) and b"clone" in swap.body]
+        return request.method == "GET" and name in request.path and len(cloned) > (0 if is_copy else 2)
+
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        watched.instead = changing(google, is_asked_for, lambda table: table.update(numRows="4"))
+        with pytest.raises(UserError, match=r"raw_items\w*: 5 rows were written to it, and it holds 4\. See"):
+            shop.run(2)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
+    if is_copy:
+        assert shop.read() == release_of(1)
+    assert releases(shop) == ["run-1"]
+    shop.publish("run-3")
+    assert shop.read() == release_of(2)
+    assert releases(shop) == ["run-1", "run-3"]
+    assert len(shop.publisher.releases()[0].changed) == (5 if is_copy else 4)
+
+
+@pytest.mark.gcp
 def test_a_run_outlasts_outages_at_any_of_its_calls(
     shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +305,7 @@ def test_a_run_outlasts_outages_at_any_of_its_calls(
     assert len(asked) > 50
 
 
+@everywhere
 def test_a_dataset_of_an_earlier_version_continues_from_its_tables(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,6 +333,7 @@ def test_a_dataset_of_an_earlier_version_continues_from_its_tables(
     assert shop.read() == release_of(2)
 
 
+@everywhere
 def test_a_model_that_was_deleted_and_dropped_is_no_longer_read(shop: Shop) -> None:
     assert shop.run(1)
     shop.publisher.begin("run-2", (), ("raw_orders", "some_orders"), LOG)
@@ -282,6 +344,7 @@ def test_a_model_that_was_deleted_and_dropped_is_no_longer_read(shop: Shop) -> N
     assert "raw_items (dropped)" in shop.publisher.releases()[0].changed
 
 
+@everywhere
 def test_a_run_is_refused_before_it_begins_if_what_people_read_is_not_to_be_replaced(shop: Shop) -> None:
     published = shop.publisher.published.warehouse
     assert isinstance(published, BigQueryWarehouse)
@@ -303,6 +366,39 @@ def test_a_run_is_refused_before_it_begins_if_what_people_read_is_not_to_be_repl
     assert shop.read() == release_of(1)
 
 
+@everywhere
+def test_exactly_one_release_is_read_as_the_documentation_shows(shop: Shop) -> None:
+    """What names it is read before another release is published, and all of it afterwards."""
+    work, bucket = shop.publisher.warehouse, shop.publisher.artifacts.published
+    assert isinstance(bucket, gcs.GcsArtifacts)
+    example = re.search(
+        r"^( +)import json\n(?:\1.*\n|\n)+", (PROJECT_ROOT / "docs" / "cloud.md").read_text(), re.MULTILINE
+    )
+    assert example
+    code = textwrap.dedent(example[0])
+    for documented, here in {
+        "dwh__work": work.dataset,
+        "dwh.": f"{work.published().dataset}.",
+        "my-bucket": bucket.bucket,
+        '"_releases/': f'"{bucket.folder}_releases/',
+        "'customers'": "'raw_orders'",
+        "'order_forecast'": "'raw_items'",
+    }.items():
+        assert documented in code
+        code = code.replace(documented, here)
+    imports, names, reads = code.strip().split("\n\n")
+    assert shop.run(1)
+    scope: dict[str, Any] = {}
+    exec(f"{imports}\n{names}", scope)
+    assert shop.run(2)
+    exec(reads, scope)
+    for name in ("customers", "forecast"):
+        assert [row.amount for row in scope[name]] == [1] * len(STOCK)
+    assert scope["report"] == "forecast.html 1"
+    assert scope["parquet"] == b"forecast.parquet 1"
+
+
+@pytest.mark.gcp
 def test_what_changes_its_layout_is_named_in_whichever_schema_it_is(shop: Shop) -> None:
     """A model's table becomes a view, or is partitioned; a raw table is partitioned by day."""
     assert shop.run(1)
@@ -330,6 +426,7 @@ def test_what_changes_its_layout_is_named_in_whichever_schema_it_is(shop: Shop) 
     }
 
 
+@everywhere
 def test_a_dataset_with_relations_of_other_kinds_is_taken_over(shop: Shop) -> None:
     published = shop.publisher.published.warehouse
     assert isinstance(published, BigQueryWarehouse)

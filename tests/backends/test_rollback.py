@@ -1,10 +1,10 @@
 """The way back to an earlier release on BigQuery: tables, views and files together, at any kill."""
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
@@ -12,15 +12,13 @@ import pytest
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.releases import ReleaseError
 from serverless_assets.warehouse import WarehouseError
-from serverless_assets.warehouse.bigquery_history import read_releases
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_release import RELEASES
-from tests.backends.conftest import Google
-from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases
+from tests.backends.conftest import Google, everywhere
+from tests.backends.released_shop import ASSETS, FILES, LOG, Shop, release_of, releases
 from tests.backends.stock import STOCK
 from tests.backends.watched import DENIED, is_swap
 from tests.services.proxy import Answer, Asked, proxy
-
-pytestmark = pytest.mark.gcp
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +27,14 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield found
 
 
+@everywhere
 def test_a_rollback_returns_all_of_a_release_and_the_next_run_continues_from_it(
     shop: Shop, instance: dg.DagsterInstance
 ) -> None:
     assert shop.run(1)
     assert shop.run(2)
     newest, first = shop.publisher.releases()
-    assert newest.changed == ["raw_items", "raw_orders", "report.html", "some_orders"]
+    assert newest.changed == ["forecast.html", "forecast.parquet", "raw_items", "raw_orders", "some_orders"]
     assert newest.is_kept
     assert first.is_kept
     shop.publisher.rollback(None, instance, LOG)
@@ -51,17 +50,22 @@ def test_a_rollback_returns_all_of_a_release_and_the_next_run_continues_from_it(
     assert shop.run(4)
     assert shop.read() == release_of(4)
     assert releases(shop) == ["run-1", "run-2", "run-1", "run-2", "run-4"]
+    # Clones are tables, as dbt asks for types.
+    relations = shop.publisher.warehouse.relations()
+    assert [relations[name].table_type for name in ASSETS] == ["TABLE", "TABLE", "VIEW"]
 
 
+@everywhere
 def test_a_rollback_gives_up_what_a_run_left_unfinished(shop: Shop, instance: dg.DagsterInstance) -> None:
     assert shop.run(1)
     assert not shop.run(2, failed="some_orders")
     shop.publisher.rollback("run-1", instance, LOG)
     assert shop.publisher.pending_assets.read() == set()
-    assert shop.publisher.artifacts.read("report.html") == b"report 1"
+    assert shop.publisher.artifacts.read("forecast.html") == b"forecast.html 1"
     assert shop.read() == release_of(1)
 
 
+@everywhere
 def test_what_a_release_did_not_have_is_taken_off_and_comes_back(
     shop: Shop, instance: dg.DagsterInstance
 ) -> None:
@@ -82,6 +86,7 @@ def test_what_a_release_did_not_have_is_taken_off_and_comes_back(
     assert published.tables() == {"raw_orders", RELEASES}
 
 
+@everywhere
 def test_copies_of_releases_beyond_those_to_keep_are_deleted(
     shop: Shop, instance: dg.DagsterInstance
 ) -> None:
@@ -91,13 +96,14 @@ def test_copies_of_releases_beyond_those_to_keep_are_deleted(
         ("run-4", True), ("run-3", True), ("run-2", True), ("run-1", False),
     ]  # fmt: skip
     assert len(shop.publisher.warehouse.kept_names()) == 3 * len(ASSETS)
-    assert len(shop.publisher.artifacts.kept.names("")) == 3
+    assert len(shop.publisher.artifacts.kept.names("")) == 3 * len(FILES)
     with pytest.raises(ReleaseError, match="The release of run run-1 is kept no longer"):
         shop.publisher.rollback("run-1", instance, LOG)
     shop.publisher.rollback("run-2", instance, LOG)
     assert shop.read() == release_of(2)
 
 
+@everywhere
 def test_a_copy_that_somebody_dropped_is_named_and_nothing_changes(
     shop: Shop, instance: dg.DagsterInstance
 ) -> None:
@@ -115,6 +121,7 @@ def test_a_copy_that_somebody_dropped_is_named_and_nothing_changes(
     assert shop.read() == release_of(3)
 
 
+@pytest.mark.gcp
 def test_a_rollback_that_stops_anywhere_is_completed_by_the_next_run(
     shop: Shop, google: Google, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -153,22 +160,29 @@ def test_a_rollback_that_stops_anywhere_is_completed_by_the_next_run(
         assert shop.read() == release_of(there)
 
 
+@pytest.mark.gcp
 def test_readers_see_whole_tables_always_and_two_releases_only_within_a_burst(
-    shop: Shop, instance: dg.DagsterInstance
+    shop: Shop, google: Google, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The requests of reader and runs pass one proxy, which tells what came first.
+
+    A burst is between the first statement that replaces what people read and the row of the release.
+    """
     assert shop.run(1)
-    seen: list[tuple[datetime, datetime, list[Counter[int]]]] = []
+    reads: list[tuple[int, int, list[Counter[int]]]] = []
     has_ended = threading.Event()
-    warehouse = shop.publisher.published.warehouse
-    statements = [f"select amount from {warehouse.quoted_name(name)}" for name in ASSETS]
+    read = shop.publisher.published.warehouse
+    assert isinstance(read, BigQueryWarehouse)
+    statements = [f"select amount from {read.quoted_name(name)}" for name in ASSETS]
 
     def read_all() -> None:
         while not has_ended.is_set():
-            began = datetime.now(UTC)
-            amounts = [Counter(warehouse.query(text)["amount"].to_pylist()) for text in statements]
-            seen.append((began, datetime.now(UTC), amounts))
+            began = len(watched.asked)
+            amounts = [Counter(read.query(text)["amount"].to_pylist()) for text in statements]
+            reads.append((began, len(watched.asked), amounts))
 
-    with ThreadPoolExecutor(1) as pool:
+    with proxy(google.bigquery.url) as watched, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
         reader = pool.submit(read_all)
         try:
             assert shop.run(2)
@@ -178,10 +192,24 @@ def test_readers_see_whole_tables_always_and_two_releases_only_within_a_burst(
         finally:
             has_ended.set()
         reader.result()
-    assert {len(STOCK)} == {sum(amounts.values()) for _, _, tables in seen for amounts in tables}
-    bursts = [(row["began_at"], row["published_at"]) for row in read_releases(warehouse)]  # type: ignore[arg-type]
-    for began, ended, tables in seen:
+        swaps = [
+            (at, request.json["configuration"]["query"]["query"])
+            for at, request in enumerate(watched.asked)
+            if is_swap(request)
+        ]
+    assert {len(STOCK)} == {sum(amounts.values()) for _, _, tables in reads for amounts in tables}
+    replaces = re.compile(rf"create or replace (table|view) `{read.project}`\.`{read.dataset}`\.")
+    firsts = [at for at, statement in swaps if replaces.match(statement)]
+    lasts = [
+        at for at, statement in swaps if statement.startswith(f"insert into {read.quoted_name(RELEASES)}")
+    ]
+    assert len(lasts) == 3
+    bursts = [
+        (min(at for at in firsts if at > before), last)
+        for before, last in zip([0, *lasts], lasts, strict=False)
+    ]
+    for began, ended, tables in reads:
         assert all(len(amounts) == 1 for amounts in tables)
         if len({next(iter(amounts)) for amounts in tables}) > 1:
-            assert any(began < last and first < ended for first, last in bursts), tables
-    assert {next(iter(tables[0])) for _, _, tables in seen} >= {1, 2}
+            assert any(began <= last and first < ended for first, last in bursts), (began, ended, bursts)
+    assert {next(iter(tables[0])) for _, _, tables in reads} >= {1, 2}

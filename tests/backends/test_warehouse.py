@@ -350,10 +350,7 @@ def test_rows_are_counted(stocked: Backend) -> None:
     assert stocked.warehouse.row_count("orders") == 2
 
 
-def test_rows_are_counted_anew_after_a_window(stocked: Backend, request: pytest.FixtureRequest) -> None:
-    if "[gcp]" in request.node.name:
-        forgetful = "the emulator's metadata keeps the number of rows from before a merge"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=forgetful))
+def test_rows_are_counted_anew_after_a_window(stocked: Backend) -> None:
     stocked.warehouse.replace_rows(ORDERS, stocked.file(nothing()), {}, (FEBRUARY, MARCH))
     assert stocked.warehouse.row_count("orders") == 3
 

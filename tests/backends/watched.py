@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.cloud import bigquery
@@ -17,7 +18,7 @@ from tests.services.bigquery import PROJECT
 from tests.services.proxy import Answer, Asked, Proxy
 
 if TYPE_CHECKING:
-    from tests.backends.conftest import Backend
+    from tests.backends.conftest import Backend, Google
 
 DENIED = Answer.error(
     403,
@@ -64,6 +65,29 @@ def refusing(method: str, path: str, answer: Answer) -> Callable[[Asked], Answer
 
     def instead(request: Asked) -> Answer | None:
         return answer if request.method == method and path in request.path else None
+
+    return instead
+
+
+def changing(
+    google: "Google", is_meant: Callable[[Asked], bool], change: Callable[[dict[str, Any]], object]
+) -> Callable[[Asked], Answer | None]:
+    """What the emulator answers to requests that are meant, changed."""
+
+    def instead(request: Asked) -> Answer | None:
+        if not is_meant(request):
+            return None
+        answer = requests.request(
+            request.method,
+            google.bigquery.url + request.path,
+            data=request.body,
+            headers={name: value for name, value in request.headers.items() if name != "Host"},
+            timeout=60,
+        )
+        content = answer.json()
+        if answer.ok:
+            change(content)
+        return Answer(answer.status_code, content)
 
     return instead
 

@@ -1,8 +1,8 @@
 """Faults at a chosen operation: a process that is killed before it, or a disk that is full from then on.
 
-A Python audit hook counts the operations that change files below a folder, or the statements that BigQuery is
-sent. A hook cannot be removed, so everything happens in a forked process; the caller's own files, and the
-server, are as that process left them.
+A Python audit hook counts the operations that change files below a folder, or the requests that change
+something in BigQuery or a bucket. A hook cannot be removed, so everything happens in a forked process; the
+caller's own files, and the servers, are as that process left them.
 """
 
 import errno
@@ -34,6 +34,8 @@ EVENTS = {
 NEED_SPACE = frozenset({"os.mkdir", "os.link", "os.symlink", "shutil.copyfile", "open"})
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 KILLED = 137
+# The first line of a request that changes something, but for a run's signs of life, which come when they may.
+CHANGE = re.compile(rb"(?:POST|PUT|PATCH|DELETE) (?!\S+/serverless_lock\b)\S+")
 STATEMENT = re.compile(rb"POST \S+/jobs\b")
 
 
@@ -118,16 +120,25 @@ class CrashPoint:
         return not os.path.isabs(path) or path.startswith(self._below + os.sep)
 
 
-class StatementCrashPoint(CrashPoint):
-    """An audit hook that ends the process before it sends the `number`-th statement to BigQuery."""
+class RequestCrashPoint(CrashPoint):
+    """An audit hook that ends the process before it sends the `number`-th request that changes something.
+
+    Requests to BigQuery and to the bucket alike are counted, from the first statement on: what is before
+    makes ready for it.
+    """
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self._has_begun = False
         self.was_reached = False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        # The first line of the headers, which are sent first.
-        if event != "http.client.send" or not STATEMENT.match(bytes(arguments[1])):
+        if event != "http.client.send":
+            return
+        # Its headers are sent first.
+        sent = bytes(arguments[1])
+        self._has_begun = self._has_begun or bool(STATEMENT.match(sent))
+        if not self._has_begun or not CHANGE.match(sent):
             return
         self._number -= 1
         if self._number == 0:

@@ -1,8 +1,7 @@
 """BigQuery on loopback: bqemulator, in a venv of its own because its pins clash with ours.
 
 It is unlike the real service, as far as this project is concerned: it forgets job labels, expiration times
-and the layout and labels of a table made by a statement, keeps a table's number of rows from before a merge,
-bills nothing, and everybody may do everything.
+and the labels of a table made by a statement, bills nothing, and everybody may do everything.
 """
 
 import json

@@ -6,6 +6,7 @@
 - `tables.get` tells the partitioning and clustering of a table that a statement created.
 - `tables.get` and `tables.list` say that a clone is a table; only INFORMATION_SCHEMA says CLONE.
 - `tables.patch` with the header `If-Match` changes a table of that version, or none.
+- `tables.get` tells the number of rows that a statement has left in a table.
 - A query gets its own rows while another statement runs, which shares its connection.
 """
 
@@ -30,6 +31,7 @@ from fastapi.responses import JSONResponse, Response
 
 OPTIONS = re.compile(r"\boptions\s*\((?P<options>.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 ALTER = re.compile(r"\s*alter table (?P<table>\S+) set options\((?P<options>.*)\)\s*$", re.I | re.DOTALL)
+DML = re.compile(r"\b(?:merge|insert into|delete from|update|truncate table) (`\S+`)\s", re.I)
 STRING = r'"(?:[^"\\]|\\.)*"'
 # Options of statements that were parsed and have not run: by project, dataset, table.
 _waiting: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -139,6 +141,10 @@ async def run_or_alter(*, project_id: str, bq_sql: str, ctx: Any, **rest: Any) -
         created = layout_in(bq_sql)
         if created and len(created[0]) == 3 and (meta := ctx.catalog.get_table(*created[0])):
             ctx.catalog.update_table(replace_fields(meta, **created[1]))
+        for name in {tuple(table.replace("`", "").split(".")) for table in DML.findall(bq_sql)}:
+            if len(name) == 3 and (meta := ctx.catalog.get_table(*name)):
+                (count,) = ctx.engine.fetch_arrow(f"select count(*) as n from {quoted_table_ref(*name)}")["n"]
+                ctx.catalog.update_table(replace_fields(meta, num_rows=count.as_py()))
         return answer
     meta = ctx.catalog.get_table(*match["table"].replace("`", "").split("."))
     ctx.catalog.update_table(replace_fields(meta, **options_in(match["options"])))
