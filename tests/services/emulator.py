@@ -31,7 +31,7 @@ from fastapi.responses import JSONResponse, Response
 
 OPTIONS = re.compile(r"\boptions\s*\((?P<options>.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 ALTER = re.compile(r"\s*alter table (?P<table>\S+) set options\((?P<options>.*)\)\s*$", re.I | re.DOTALL)
-DML = re.compile(r"\b(?:merge|insert into|delete from|update|truncate table) (`\S+`)\s", re.I)
+DML = re.compile(r"\b(?:merge(?: into)?|insert into|delete from|update|truncate table)\s+(`\S+`)\s", re.I)
 STRING = r'"(?:[^"\\]|\\.)*"'
 # Options of statements that were parsed and have not run: by project, dataset, table.
 _waiting: dict[tuple[str, str, str], dict[str, Any]] = {}
