@@ -277,9 +277,9 @@ def stopped_text(
     """
     if not has_begun:
         return f"Stopped {reason} before the run began."
-    kept = "What it finished" if finished is None else name_some(finished, NAMES_IN_A_LINE)
+    names = f" ({name_some(finished, NAMES_IN_A_LINE)})" if finished else ""
     following = (
-        f"{kept} is kept: `serverless run --resume` goes on from there."
+        f"What it finished is kept{names}: `serverless run --resume` goes on from there."
         if is_unfinished and finished != []
         else "It had finished nothing: `serverless run` begins again."
     )

@@ -72,7 +72,7 @@ def test_a_run_that_is_stopped_stops_its_call(mixed, modal):
     stopped.send_signal(signal.SIGINT)
     said, _ = stopped.communicate()
     assert stopped.returncode == 128 + signal.SIGINT
-    assert "Stopped" in said.splitlines()[-1]
+    assert "Stopped by Ctrl-C" in said.splitlines()[-2]
     assert modal.wait_finished(call).status == "cancelled"
     # What was stopped on purpose is not taken up again.
     again = started(mixed)
