@@ -229,7 +229,7 @@ def naive_share(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> t
     name, naive = best_baseline(origins)
     repeated = [origin.baseline(name) for origin in origins]
     for share in NAIVE_SHARES:
-        mixed = [mix(ours, naives, share) for ours, naives in zip(forecasts, repeated, strict=True)]
+        mixed = [mix(forecast, naives, share) for forecast, naives in zip(forecasts, repeated, strict=True)]
         if mean_error(origins, mixed) <= naive * (1 + skill_margin(origins)):
             return name, share
     return name, 1.0

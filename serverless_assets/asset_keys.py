@@ -55,4 +55,4 @@ def with_key_prefix(declared: Iterable[Declared]) -> list[Declared]:
     def key_with_prefix(key: dg.AssetKey) -> dg.AssetKey:
         return key if key in of_others or _has_prefix(key) else asset_key("/".join(key.path))
 
-    return [replace_keys(one, key_with_prefix) for one in declared] if _prefix else declared
+    return [replace_keys(asset, key_with_prefix) for asset in declared] if _prefix else declared

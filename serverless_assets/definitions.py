@@ -40,7 +40,7 @@ def build(settings: Settings) -> dg.Definitions:
         *declared_assets,
     ]
     written = {asset_name(key) for asset in declared_assets for key in asset.keys}
-    refuse_owned_tables(forecasts, manifest, written.difference(*(one.assets for one in forecasts)))
+    refuse_owned_tables(forecasts, manifest, written.difference(*(forecast.assets for forecast in forecasts)))
     annotated = annotate_assets(assets, settings, environment)
     return dg.Definitions(
         assets=[

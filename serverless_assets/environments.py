@@ -73,7 +73,7 @@ class Environment:
         present = {frame.name for frame in self.python_assets}
         return [
             forecast.model_copy(
-                update={"sections": [one for one in forecast.sections if one.asset in present]}
+                update={"sections": [section for section in forecast.sections if section.asset in present]}
             )
             for forecast in self._forecasts
         ]

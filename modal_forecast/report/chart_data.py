@@ -161,13 +161,13 @@ def _sums(data: ChartData, period: Grain, widths: Mapping[int, float]) -> ChartD
         values = history.values[begin:end]
         past.append(total(values) if len(values) == end - begin else None)
     totals = [total_of(days, (), history, forecast, widths) for days in ahead]
-    sums = zip(*((one.total, one.lower, one.upper) for one in totals), strict=True)
+    sums = zip(*((amount.total, amount.lower, amount.upper) for amount in totals), strict=True)
     columns = {
         name: PeriodValues(ahead[0][0], values, period) for name, values in zip(BOUNDED, sums, strict=True)
     }
     summed = PeriodValues(first, tuple(past), period)
     if not summed.known() or not columns["yhat"].known():
         return None
-    view = ChartData(summed, columns, data.decimals, any(one.adds_bounds for one in totals))
+    view = ChartData(summed, columns, data.decimals, any(amount.adds_bounds for amount in totals))
     # Beside thousands, cents are noise.
     return replace(view, chosen_decimals=0) if view.largest >= 1000 else view

@@ -91,7 +91,7 @@ JOBS: Mapping[str, Job] = {
 def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
     """Return the jobs of a forecast by name."""
     assets = dg.AssetSelection.assets(
-        *(asset_key(name) for name in [*forecast.assets, *(one.asset for one in forecast.sections)])
+        *(asset_key(name) for name in [*forecast.assets, *(section.asset for section in forecast.sections)])
     )
     declared = (
         f"{forecast.title}: {forecast.time_grain.counted(forecast.horizon)} ahead in the table "

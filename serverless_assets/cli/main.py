@@ -152,7 +152,7 @@ def plan(
         raise click.ClickException(NOTHING_TO_RUN)
     for line in plan_lines(planned):
         click.echo(line)
-    if {"fail", "refuse"} & {one.verdict for one in planned}:
+    if {"fail", "refuse"} & {asset.verdict for asset in planned}:
         sys.exit(1)
 
 

@@ -56,15 +56,15 @@ def explain(environment: Environment, asset: str) -> Iterator[str]:
     Raises:
         UserError: there is no such asset.
     """
-    found = _explain(environment, asset)
-    yield f"{asset}: {found.verdict}"
-    if found.built_by:
-        yield f"Last built by run {found.built_by}."
-    if found.parts:
+    explanation = _explain(environment, asset)
+    yield f"{asset}: {explanation.verdict}"
+    if explanation.built_by:
+        yield f"Last built by run {explanation.built_by}."
+    if explanation.parts:
         yield ""
-        width = max(len(part) for part, *_ in found.parts)
+        width = max(len(part) for part, *_ in explanation.parts)
         yield f"  {'part':<{width}}  {'when built':<12}now"
-        for part, before, after in found.parts:
+        for part, before, after in explanation.parts:
             yield f"  {part:<{width}}  {before:<12}{after:<12}{'' if before == after else 'differs'}".rstrip()
 
 
@@ -113,7 +113,7 @@ def _raw_table(environment: Environment, table: str) -> Explanation:
     """Ask the source, as a plan does."""
     notes = dict(environment.publisher.warehouse.read_states())
     ((planned, note, _),) = plan_raw_tables(environment, RunInputs(), Selection({table}), notes)
-    before, now = (TableState.from_note(each or {}) for each in (notes.get(table), note))
+    before, now = (TableState.from_note(state or {}) for state in (notes.get(table), note))
     parts = _compare(_parts_of_table(before), _parts_of_table(now))
     return Explanation(_planned(planned), before.built_by, [*parts])
 

@@ -94,8 +94,8 @@ def refuse_choices(
             continue
         refuse_owned_tables([*others, forecast.of_run(run)], manifest, other_assets, "forecast_table")
         existing = {name.lower(): name for name in warehouse.tables()}.get(table.lower())
-        made = RecordName.of(warehouse.read_state(existing)) if existing else None
-        if existing and (made is None or made.forecast != forecast.name):
+        record = RecordName.of(warehouse.read_state(existing)) if existing else None
+        if existing and (record is None or record.forecast != forecast.name):
             raise UserError(
                 f"forecast_table is {table!r}, which is there already and was not made by the forecast "
                 f"{forecast.name}. Choose another name, or drop it."

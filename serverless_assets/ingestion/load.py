@@ -202,7 +202,9 @@ def decide_load(
 def loads_text(results: Sequence[LoadResult]) -> str:
     """Return which tables were loaded, with their rows, and how many were left as they are, in a sentence."""
     loaded = [
-        f"{one.fetched.table.name} ({counted(one.rows, 'row')})" for one in results if one.decision.load
+        f"{result.fetched.table.name} ({counted(result.rows, 'row')})"
+        for result in results
+        if result.decision.load
     ]
     unchanged = len(results) - len(loaded)
     kept = f"{counted(unchanged, 'table')} unchanged at the source."

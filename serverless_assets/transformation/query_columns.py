@@ -207,8 +207,8 @@ class _Query:
         if len(left.columns) != len(right.columns):
             raise UnsureError
         pairs = {
-            name: _together("union", {"left": one, "right": other})
-            for (name, one), other in zip(left.columns.items(), right.columns.values(), strict=True)
+            name: _together("union", {"left": column, "right": other})
+            for (name, column), other in zip(left.columns.items(), right.columns.values(), strict=True)
         }
         rows, is_distinct = {"left": left.rows, "right": right.rows}, query.args.get("distinct")
         self._assemble("union" if is_distinct else "union all", rows, pairs, are_rows=bool(is_distinct))
