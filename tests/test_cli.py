@@ -13,6 +13,9 @@ from click.testing import CliRunner
 from serverless_assets.automation.jobs import month_tags, months_of
 from serverless_assets.cli import main
 from serverless_assets.cli.run import RunRefused, config_mistakes, read_months
+from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.transformation.dbt_process import Event
+from serverless_assets.transformation.invocation import Results
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 
@@ -52,6 +55,27 @@ def test_a_run_ends_with_a_summary_and_a_failed_one_is_gone_on_with(empty, serve
     assert "Succeeded in" in resumed.stdout
     assert "6 built" in resumed.stdout
     assert "nothing to resume" in serverless(empty, "run", "--resume").stderr
+
+
+def test_a_model_that_was_built_before_a_stop_and_not_tested_is_resumed(pipeline, serverless, monkeypatch):
+    def unfinished() -> set[str]:
+        return {name for name, state in pipeline.warehouse.read_states().items() if "dirty_reason" in state}
+
+    see = Results.see
+
+    def stop_at_the_first_test(results: Results, event: Event) -> None:
+        if event["data"].get("node_info", {}).get("resource_type") == "test":
+            # What a signal makes of the step.
+            raise dg.DagsterExecutionInterruptedError
+        see(results, event)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Results, "see", stop_at_the_first_test)
+        assert serverless(pipeline, "run", "transform", "--rebuild").exit_code == 1
+    assert unfinished() and unfinished() <= PendingAssets(pipeline.home).read()
+    resumed = serverless(pipeline, "run", "transform", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert unfinished() == set()
 
 
 @pytest.mark.parametrize("command", ["ui", "sample-api"])

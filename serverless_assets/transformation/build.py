@@ -299,6 +299,12 @@ class Step:
             write_states(
                 self.warehouse, [(d.node, states[d.node.name]) for d in decisions if d.node.name in states]
             )
+            # Dagster has these as built: a run that goes on with what is unfinished would leave them out.
+            for decision in building if not finished else ():
+                if (state := states.get(decision.node.name)) and state.dirty_reason:
+                    self.context.log_event(
+                        metadata.not_built(self._key(decision), "failed", state.dirty_reason)
+                    )
         return failure
 
     def _settle(
