@@ -273,17 +273,22 @@ def stopped_text(
 ) -> str:
     """Return the last lines of a run that was stopped: why, what became of its work, and what to do next.
 
-    `finished` are the assets that it built, None if that is not known.
+    Args:
+        has_begun: whether Dagster has a record of it.
+        is_unfinished: whether assets are left to do, of this run or of an earlier one.
+        finished: the assets that it built; None if that is not known.
     """
     if not has_begun:
         return f"Stopped {reason} before the run began."
+    stopped, unpublished = f"Stopped {reason} after {seconds:.1f} s.", f"Nothing was published. {AS_BEFORE}"
+    if finished == []:
+        return f"{stopped} {unpublished}\nIt had finished nothing: `serverless run` begins again."
     names = f" ({name_some(finished, NAMES_IN_A_LINE)})" if finished else ""
-    following = (
-        f"What it finished is kept{names}: `serverless run --resume` goes on from there."
-        if is_unfinished and finished != []
-        else "It had finished nothing: `serverless run` begins again."
-    )
-    return f"Stopped {reason} after {seconds:.1f} s. Nothing was published. {AS_BEFORE}\n{following}"
+    if is_unfinished:
+        kept = f"What it finished is kept{names}: `serverless run --resume` goes on from there."
+        return f"{stopped} {unpublished}\n{kept}"
+    # Before its first step, or as it was being published.
+    return f"{stopped} `serverless run` goes on from what is finished and published."
 
 
 def _not_done(assets: Mapping[str, Any]) -> list[str]:

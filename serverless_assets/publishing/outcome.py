@@ -23,8 +23,7 @@ class AssetOutcome:
 
     `bytes_billed` and `slot_seconds` are the warehouse's; `cost_usd` is for all that was charged. All three
     are those of its tests, too. `cost_unknown` says what the cost leaves out. Without an `optional` asset, a
-    run succeeds. `warnings` has the name and the sentence of each
-    check that warned.
+    run succeeds. `warnings` has the name and the sentence of each check that warned.
     """
 
     asset: str

@@ -78,6 +78,7 @@ def test_a_run_that_changed_nothing_replaces_nothing(shop: Shop, caplog: pytest.
     assert {name: table(shop, name).modified for name in ASSETS} == before
 
 
+@everywhere
 def test_what_a_source_says_of_the_same_rows_makes_no_release_until_rows_change(shop: Shop) -> None:
     assert shop.run(1)
     state = {"version": "raw_orders 1", "validators": {"whole": {"etag": "b"}}}

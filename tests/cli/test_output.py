@@ -6,7 +6,7 @@ from importlib.metadata import version
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
-from serverless_assets.cli.output import Progress, summary_text
+from serverless_assets.cli.output import Progress, stopped_text, summary_text
 
 
 def document(**outcomes):
@@ -89,6 +89,19 @@ def test_a_run_that_is_not_published_is_not_said_to_have_succeeded():
 
 def test_a_warehouse_that_is_not_there_yet_is_not_named():
     assert "Warehouse" not in summary_text(document(raw_orders=("failed", "no connection"), b=("built", "")))
+
+
+def test_a_run_that_was_stopped_claims_no_more_than_is_so():
+    def told(is_unfinished: bool, finished: list[str] | None, has_begun: bool = True) -> str:
+        return stopped_text("by Ctrl-C", 1.0, has_begun, is_unfinished, finished)
+
+    assert told(False, None, has_begun=False) == "Stopped by Ctrl-C before the run began."
+    assert "What it finished is kept (orders): `serverless run --resume`" in told(True, ["orders"])
+    assert "What it finished is kept: `serverless run --resume`" in told(True, None)
+    assert "Nothing was published." in told(True, []) and "It had finished nothing" in told(True, [])
+    # Stopped as it was being published: part of it may be read.
+    assert "Nothing was published" not in told(False, None)
+    assert "`serverless run` goes on from what is finished" in told(False, None)
 
 
 def test_version_is_that_of_the_package():
