@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ NO_FORECAST = RunInputs(forecast=SkipForecast())
 DECLARED = PROJECT_ROOT / "serverless_assets" / "defs" / "forecast" / "defs.yaml"
 SHOP = ForecastDeclaration(**yaml.safe_load(DECLARED.read_text())["attributes"])
 
+DBT_PROJECT = f"{PROJECT_ROOT / 'dbt_project'}{os.sep}"
+
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 8 << 30
 
@@ -84,6 +87,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Begun first, as it takes half of the time: nothing is then left for one process alone.
     items.sort(key=lambda item: not uses_green(item.path))
+
+
+def refuse_writes_in_the_project(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "open" or not isinstance(path := arguments[0], str):
+        return
+    if arguments[2] & (os.O_WRONLY | os.O_RDWR) and path.startswith(DBT_PROJECT):
+        raise PermissionError(
+            f"A test writes {path}, which other tests read at the same time: copy it first."
+        )
+
+
+sys.addaudithook(refuse_writes_in_the_project)
 
 
 @cache

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from serverless_assets.automation.jobs import month_tags, months_of
 from serverless_assets.cli import main
 from serverless_assets.cli.run import RunRefused, config_mistakes, read_months
 from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.dbt_process import Event
 from serverless_assets.transformation.invocation import Results
 
@@ -206,13 +208,16 @@ def test_clean_leaves_a_folder_alone_that_it_did_not_make(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_that_failed_and_was_deleted_keeps_nothing_from_being_published(pipeline, serverless):
-    model = pipeline.parts.project.directory / "models" / "marts" / "broken.sql"
+def test_a_model_that_failed_and_was_deleted_keeps_nothing_from_being_published(
+    pipeline, serverless, tmp_path
+):
+    project = tmp_path / "dbt_project"
+    shutil.copytree(PROJECT_ROOT / "dbt_project", project, ignore=shutil.ignore_patterns("target", "logs"))
+    pipeline = replace(pipeline, variables={**pipeline.variables, "SERVERLESS_DBT_PROJECT": str(project)})
+    model = project / "models" / "marts" / "broken.sql"
     model.write_text("select no_such_column from {{ ref('orders') }}")
-    try:
-        failed = serverless(pipeline, "run", "transform")
-    finally:
-        model.unlink()
+    failed = serverless(pipeline, "run", "transform")
+    model.unlink()
     assert failed.exit_code == 1, failed.output
     assert "broken did not succeed" in failed.output
     resumed = serverless(pipeline, "run", "transform", "--resume")
