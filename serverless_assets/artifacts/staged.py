@@ -3,8 +3,8 @@
 Another folder keeps those of earlier releases, each once, by the hash of its content.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from serverless_assets.artifacts import ArtifactError, Artifacts, StoredFile, refuse_paths
 from serverless_assets.hashing import digest
@@ -15,9 +15,13 @@ DELETED = ".deleted"
 
 @dataclass(frozen=True)
 class StagedArtifacts:
-    """See `Artifacts`. Files are written to `staged`; what is not there is read from `published`."""
+    """See `Artifacts`. Files are written to `staged`; what is not there is read from `published`.
+
+    `check_turn` raises a `UserError` before a write of a run whose turn another run has taken.
+    """
 
     published: Artifacts
+    check_turn: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def staged(self) -> Artifacts:
@@ -48,6 +52,7 @@ class StagedArtifacts:
         return self.published.in_folder(name)
 
     def write(self, name: str, content: bytes) -> StoredFile:
+        self.check_turn()
         self.staged.delete(name + DELETED)
         self.staged.write(name, content)
         return self.place(name)
@@ -69,6 +74,7 @@ class StagedArtifacts:
 
     def delete(self, name: str) -> None:
         refuse_paths(name)
+        self.check_turn()
         self.staged.write(name + DELETED, b"")
         self.staged.delete(name)
 

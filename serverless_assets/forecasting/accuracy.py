@@ -176,7 +176,6 @@ def scores_asset(
     ) -> dg.MaterializeResult:
         warehouse, rebuild_all = publisher.warehouse, run_inputs.rebuild_all
         with as_failure():
-            publisher.check_turn()
             with warehouse.connected():
                 history = read_history(declaration, warehouse, Today.of(timezone)).table
                 decision = decide(publisher, history, rebuild_all)

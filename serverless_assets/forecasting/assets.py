@@ -125,7 +125,6 @@ def forecasting_assets(
         chosen = declaration.of_run(run_inputs.forecast)
         run = ForecastRun(context, publisher, chosen, compute, run_inputs.forecast)
         with as_failure(ForecastRefused, MessageError):
-            publisher.check_turn()
             part_answers = None
             selected_parts = parts if parts and parts.asset in selected else None
             if declaration.asset in selected:
@@ -166,7 +165,6 @@ def forecasting_assets(
             return
         name = declaration.style_of(run_inputs.forecast).html_report
         with as_failure():
-            publisher.check_turn()
             with warehouse.connected():
                 decision = decide_report(
                     publisher,

@@ -155,7 +155,6 @@ def forecast_parts(
             run.end_call(parts.asset, answered)
         raise ForecastUnsound(checks)
     shape = TableShape(parts.asset, rows.schema, describe_parts(run.declaration, parts)[0])
-    publisher.check_turn()
     work = warehouse.replace_rows(shape, rows, state)
     write_part_record(publisher.artifacts, parts, rows, state)
     if answered:

@@ -81,7 +81,6 @@ class ForecastRun:
         Raises:
             ComputeError: there is no answer.
         """
-        self.publisher.check_turn()
         size = initial_size(self.requested, last_states, self.context.log.info)
         return run_with_memory_retry(self.compute, request, size, self._log_line, self._calls(asset))
 

@@ -83,7 +83,6 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         selected = [table for table in tables if asset_key(table.name) in context.selected_asset_keys]
         checks = CheckRunner(context, publisher.warehouse, first_month.replace(day=1))
         with as_failure(), publisher.warehouse.connected():
-            publisher.check_turn()
             if isinstance(run_inputs.ingestion, Reuse):
                 yield from _reuse(context, selected, source, checks)
             elif selected:
@@ -120,7 +119,6 @@ def _reload(
     ):
         for fetched in fetched_tables:
             table = fetched.table
-            publisher.check_turn()
             loaded = load_table(warehouse, fetched, notes.get(table.name), context.run.run_id, force)
             if isinstance(loaded, Failed):
                 if not loaded.is_optional:

@@ -56,7 +56,7 @@ class BigQueryPublisher(Publisher):
         """`warehouse` and `store` are what people read. As many releases stay as are to `keep`."""
         self._keep = keep
         self._lease: Lease | None = None
-        super().__init__(home, warehouse.working(), StagedArtifacts(store))
+        super().__init__(home, warehouse.working(), StagedArtifacts(store, self.check_turn))
 
     @property
     def published(self) -> Storage:
@@ -100,7 +100,7 @@ class BigQueryPublisher(Publisher):
         super().close()
 
     def prepare(self, run_id: str, log: dg.DagsterLogManager) -> None:
-        self.warehouse = self.warehouse.for_run(run_id)
+        self.warehouse = self.warehouse.for_run(run_id, self.check_turn)
         in_the_way = [text for name, text in self.irreplaceable().items() if name in self.existing]
         if in_the_way:
             raise WarehouseError(" ".join(in_the_way))

@@ -202,7 +202,10 @@ class Publisher(ABC):
 
     @abstractmethod
     def check_turn(self) -> None:
-        """Raise a `UserError` if another run has taken this one's turn. Steps call it before they write."""
+        """Raise a `UserError` if another run has taken this one's turn.
+
+        The run's warehouse and artifacts do so before they write. Call it where another process writes.
+        """
 
     def close(self) -> None:
         """Let the next run in."""

@@ -219,7 +219,6 @@ def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset, pool: st
         run_inputs: RunInputs = context.resources.run_inputs
         warehouse, force = publisher.warehouse, run_inputs.rebuild_all
         with as_failure(), warehouse.connected():
-            publisher.check_turn()
             state, reason = decide_frame(frame, warehouse, force, context.run.run_id)
             last = read_state(warehouse, frame.table) or State()
         if reason is None:
@@ -240,7 +239,6 @@ def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset, pool: st
                 yield event
                 continue
             with as_failure(), warehouse.connected():
-                publisher.check_turn()
                 stored = store_frame(warehouse, frame.table, event.value, state, reason, force)
                 version = (read_state(warehouse, frame.table) or State()).version
             yield dg.MaterializeResult(

@@ -137,7 +137,6 @@ def transformation_assets(
         run_id = context.run.run_id
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
-            publisher.check_turn()
             window = window_of_run(context)
             step = Step(context, project, manifest, translator, publisher, variables, months, window)
             selected, notes = step.selected(), publisher.warehouse.read_states()

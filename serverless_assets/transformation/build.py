@@ -266,7 +266,6 @@ class Step:
         in_place = [
             d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
         ]
-        self.publisher.check_turn()
         write_states(self.warehouse, [(node, State()) for node in in_place])
         events = dbt_runner.stream(
             build_arguments(building, sorted(tests), datetime.now(UTC)),
@@ -281,6 +280,7 @@ class Step:
         finished, failure = False, None
         try:
             for event in dbt_runner.with_results(events):
+                # dbt writes without the run's warehouse, which would notice.
                 self.publisher.check_turn()
                 results.see(event)
                 self._log(event)
@@ -293,8 +293,6 @@ class Step:
         finally:
             # However it ended: what was built and found sound need not be built again.
             events.close()
-            # Not beside what another run has built meanwhile.
-            self.publisher.check_turn()
             states = results.states([by_id.get(d.node.id, d) for d in decisions], finished)
             write_states(
                 self.warehouse, [(d.node, states[d.node.name]) for d in decisions if d.node.name in states]

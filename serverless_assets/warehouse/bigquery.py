@@ -6,7 +6,7 @@ infers the types. So the forecast's rows, and frames, come this way too.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -87,6 +87,8 @@ class BigQueryWarehouse:
     lifetime: timedelta | None = None
     usd: str = ""
     execution_project: str = ""
+    # Raises a `UserError` in a run whose turn another run has taken: asked before every use of the dataset.
+    check_turn: Callable[[], None] | None = field(default=None, repr=False, compare=False)
     # The clients that `connected` keeps.
     _kept: list[bigquery.Client] = field(default_factory=list, init=False, repr=False, compare=False)
     # Answers by statement and version of what it reads; each run has its own.
@@ -122,8 +124,12 @@ class BigQueryWarehouse:
     def is_scratch(self) -> bool:
         return self.lifetime is not None
 
-    def for_run(self, run_id: str) -> "BigQueryWarehouse":
-        return replace(self, labels={"run": run_id})
+    def for_run(self, run_id: str, check_turn: Callable[[], None] | None = None) -> "BigQueryWarehouse":
+        return replace(self, labels={"run": run_id}, check_turn=check_turn)
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        # For dbt's process, which has neither the clients of this one nor its lock.
+        return {**vars(self), "check_turn": None, "_kept": [], "_answers": {}}
 
     def working(self) -> "BigQueryWarehouse":
         """The warehouse that runs write to: the dataset beside this one, of the same name with an ending."""
@@ -511,6 +517,8 @@ class BigQueryWarehouse:
         self, subject: str, table: str | None = None, service: google_errors.Service = SERVICE
     ) -> Iterator[Jobs]:
         """Yield the calls and jobs for a table; Google's errors become `WarehouseError`s about `subject`."""
+        if self.check_turn:
+            self.check_turn()
         labels = {**self.labels, **({"asset": table} if table else {})}
         labels = {key: sql.label(value) for key, value in labels.items()}
         with google_errors.translate_errors(service, subject, WarehouseError), self._client() as client:

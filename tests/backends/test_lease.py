@@ -9,12 +9,15 @@ from pathlib import Path
 from subprocess import PIPE
 
 import dagster as dg
+import pandas as pd
 import pytest
 
 from serverless_assets.publishing import lease
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.lease import Lease, LeaseLost
+from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.publishing.run_lock import AtWork
+from serverless_assets.python_assets.pandas_tables import pandas_tables
 from serverless_assets.warehouse.bigquery import LOCK, BigQueryWarehouse
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of
 
@@ -81,17 +84,57 @@ def test_a_holder_without_a_sign_of_life_is_taken_over_from_and_publishes_nothin
     assert shop.run(1)
     shop.publisher.begin("run-2", (), ASSETS, LOG)
     shop.publisher.artifacts.write("forecast.html", b"forecast.html 2")
-    shop.publisher.check_turn()
     monkeypatch.setattr(lease, "SECONDS_TO_LIVE", 0.0)
     assert other.run(3)
     assert "Taking over from run run-2, process " in caplog.text
     with pytest.raises(LeaseLost, match="and another run has taken its turn"):
-        shop.publisher.check_turn()
-    shop.publisher.artifacts.write("forecast.html", b"forecast.html 2")
-    with pytest.raises(LeaseLost, match="and another run has taken its turn"):
         shop.publisher.end("run-2", [], LOG)
     shop.publisher.close()
     assert shop.read() == release_of(3)
+
+
+def test_no_step_writes_after_another_run_has_taken_over_whoever_wrote_the_step(
+    shop: Shop, other: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    months = dg.MonthlyPartitionsDefinition("2026-01-01", end_offset=1)
+
+    @dg.asset(io_manager_key="pandas")
+    def visits() -> pd.DataFrame:
+        return pd.DataFrame({"visits": [1]})
+
+    @dg.asset(io_manager_key="pandas", partitions_def=months)
+    def monthly_visits() -> pd.DataFrame:
+        return pd.DataFrame({"visits": [1]})
+
+    @dg.asset
+    def visits_file(publisher: dg.ResourceParam[Publisher]) -> None:
+        publisher.artifacts.write("visits.json", b"1")
+
+    @dg.asset
+    def visits_state(publisher: dg.ResourceParam[Publisher]) -> None:
+        publisher.warehouse.write_states({"raw_orders": {"version": "visits"}})
+
+    assets = [visits, monthly_visits, visits_file, visits_state]
+    assert shop.run(1)
+    shop.publisher.begin("run-2", (), ASSETS, LOG)
+    monkeypatch.setattr(lease, "SECONDS_TO_LIVE", 0.0)
+    assert other.run(3)
+    publisher = dg.ResourceDefinition.hardcoded_resource(shop.publisher)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for asset in assets:
+            result = dg.materialize(
+                [asset],
+                instance,
+                {"publisher": publisher, "pandas": pandas_tables},
+                partition_key="2026-01-01" if asset is monthly_visits else None,
+                raise_on_error=False,
+            )
+            (failure,) = (event for event in result.all_events if event.is_step_failure)
+            assert "and another run has taken its turn" in str(failure.event_specific_data), asset.key
+    shop.publisher.close()
+    assert not {"visits", "monthly_visits"} & other.publisher.warehouse.tables()
+    assert other.publisher.artifacts.names("visits") == []
+    assert other.publisher.warehouse.read_state("raw_orders")["version"] == "raw_orders 3"
 
 
 def test_a_holder_that_shows_signs_of_life_is_waited_for_however_long_it_takes(
@@ -140,7 +183,7 @@ def test_before_a_write_google_is_asked_only_if_the_last_sign_of_life_is_old(
     beats = []
     for seconds in (0, 29, 2, 1, 3600):
         now[0] += seconds
-        shop.publisher.check_turn()
+        shop.publisher.warehouse.tables()
         beats.append(shop.publisher.warehouse.read_record(LOCK).get("beats", 0))
     shop.publisher.close()
     assert beats == [0, 0, 1, 1, 2]

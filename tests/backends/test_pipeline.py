@@ -20,6 +20,7 @@ from serverless_assets import metadata
 from serverless_assets.automation.plan import dry_run
 from serverless_assets.cli.doctor import examine
 from serverless_assets.forecasting.checks import PART_DESCRIPTIONS
+from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.transformation import dbt_runner
@@ -390,3 +391,16 @@ def test_stores_are_checked_and_scored_alike_on_both(on_gcp, on_laptop):
     scores = [one for one in compare(on_laptop.warehouse, on_gcp.warehouse) if one.relation in names]
     assert {one.relation for one in scores} == names
     assert [one.relation for one in scores if one.differences] == []
+
+
+def test_every_step_of_a_run_that_has_lost_its_turn_fails_before_it_writes(on_gcp, monkeypatch):
+    def open_and_lose(publisher, run_id, log):
+        begin(publisher, run_id, log)
+        monkeypatch.setattr(publisher._lease, "_taken_by", "another run")
+
+    begin = BigQueryPublisher.open
+    monkeypatch.setattr(BigQueryPublisher, "open", open_and_lose)
+    steps = [step for step in on_gcp.definitions.assets if isinstance(step, dg.AssetsDefinition)]
+    for asset in (min(step.keys).to_user_string() for step in steps):
+        assert not on_gcp.run(assets=[asset]).success
+        assert "another run has taken its turn" in on_gcp.reason(asset)

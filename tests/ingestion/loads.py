@@ -35,9 +35,6 @@ class Target:
     def home(self) -> Path:
         return self.warehouse.path.parent
 
-    def check_turn(self) -> None:
-        pass
-
 
 @dataclass
 class Ingestion:
