@@ -197,7 +197,9 @@ class BudgetGuard:
         manifest = self.project.read_manifest()
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
         # Whatever the relations hold by now: built by force, a model is built in full.
-        decisions = decide_models(self.project, manifest, self.warehouse, selected, notes={}, force=True)
+        decisions = decide_models(
+            self.project, manifest, self.warehouse, selected, stored_states={}, force=True
+        )
         sizes = bytes_to_read(self.project, self.warehouse, decisions, manifest)
         tables = [decision.node.name for decision in decisions if decision.node.kind != Materialization.VIEW]
         price = self.warehouse.price(sum(sizes.values())) or 0.0

@@ -98,12 +98,12 @@ def _declared_assets(
     warehouse = environment.publisher.warehouse
     forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
     manifest = environment.manifest
-    notes = dict(warehouse.read_states())
+    stored_states = dict(warehouse.read_states())
     failed = list[Failed]()
-    for planned, note, failure in plan_raw_tables(environment, inputs, selection, notes):
+    for planned, stored_state, failure in plan_raw_tables(environment, inputs, selection, stored_states):
         yield planned
-        if note is not None:
-            notes[planned.asset] = note
+        if stored_state is not None:
+            stored_states[planned.asset] = stored_state
         if failure:
             failed.append(failure)
     names = asset_names(manifest)
@@ -125,7 +125,7 @@ def _declared_assets(
         for table in failed
     ]
     left_out = models_left_out(
-        manifest, environment.project.variables["DBT_SCHEMA"], notes, loads, environment.absent_tables
+        manifest, environment.project.variables["DBT_SCHEMA"], stored_states, loads, environment.absent_tables
     )
     yield from (Planned(name, "skip", left_out[id].reason) for id, name in assets.items() if id in left_out)
     decisions = decide_models(
@@ -133,18 +133,18 @@ def _declared_assets(
         manifest,
         warehouse,
         assets.keys() - left_out.keys(),
-        notes=notes,
+        stored_states=stored_states,
         known_models=lambda: known_models(environment.publisher.artifacts),
         force=inputs.rebuild_all,
         forced_months=selection.months,
     )
     sizes = bytes_to_read(environment.project, warehouse, decisions, manifest)
-    there = read_states(warehouse, [decision.node for decision in decisions], notes)
+    there = read_states(warehouse, [decision.node for decision in decisions], stored_states)
     for decision in decisions:
         rows = there.get(decision.node.name, State()).rows
         yield _model(decision, assets[decision.node.id], warehouse, rows, sizes)
     if is_whole(decisions, manifest, left_out):
-        for test in decide_tests(environment.project, manifest, notes):
+        for test in decide_tests(environment.project, manifest, stored_states):
             if test.is_due:
                 tables = ", ".join(test.versions)
                 yield Planned(test.name, "test", f"a data test of {tables}, which no model reads")
@@ -167,24 +167,24 @@ def plan_raw_tables(
     environment: PlannedEnvironment,
     inputs: RunInputs,
     selection: Selection,
-    notes: Mapping[str, Mapping[str, Any]],
+    stored_states: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Planned, Mapping[str, Any] | None, Failed | None]]:
-    """Yield what would become of each table, the note that it then has, and why it is not loaded."""
+    """Yield what would become of each table, the state that it then has, and why it is not loaded."""
     source, publisher = environment.source, environment.publisher
     warehouse, home = publisher.warehouse, publisher.home
     tables = [table for table in environment.raw_tables if table.name in selection]
     if not tables:
         return
     if isinstance(inputs.ingestion, Reuse):
-        absent = {failed.table.name: failed for failed in decide_reuse(tables, notes, source)}
+        absent = {failed.table.name: failed for failed in decide_reuse(tables, stored_states, source)}
         for table in tables:
             if failed := absent.get(table.name):
                 yield _not_loaded(failed, None), None, failed
             else:
-                yield Planned(table.name, "reuse", KEPT_AS_IT_IS), notes[table.name], None
+                yield Planned(table.name, "reuse", KEPT_AS_IT_IS), stored_states[table.name], None
         return
     opened_source, force = source_of_run(inputs.ingestion, source).open(), inputs.rebuild_all
-    states = {name: TableState.from_note(note) for name, note in notes.items()}
+    states = {name: TableState.from_json(stored_state) for name, stored_state in stored_states.items()}
     with scratch_folder(home, "plan") as scratch, opened_source as opened:
         for fetched in fetch_tables(
             tables,
@@ -198,19 +198,19 @@ def plan_raw_tables(
             to_load=False,
         ):
             name = fetched.table.name
-            note = notes.get(name)
+            stored_state = stored_states.get(name)
             if isinstance(fetched, Failed):
-                yield _not_loaded(fetched, note), note, fetched
+                yield _not_loaded(fetched, stored_state), stored_state, fetched
                 continue
             decision = decide_load(fetched, states.get(name), "", force)
             rows = fetched.content.rows if isinstance(fetched, AuditedTable) else warehouse.row_count(name)
             verdict: Verdict = "load" if decision.load else "reuse"
-            after = decision.state.as_note() if decision.load and decision.state else note
+            after = decision.state.as_json() if decision.load and decision.state else stored_state
             yield Planned(name, verdict, decision.reason, rows), after, None
 
 
-def _not_loaded(failed: Failed, note: Mapping[str, Any] | None) -> Planned:
-    verdict: Verdict = "skip" if note is None else "reuse"
+def _not_loaded(failed: Failed, stored_state: Mapping[str, Any] | None) -> Planned:
+    verdict: Verdict = "skip" if stored_state is None else "reuse"
     return Planned(failed.table.name, verdict if failed.is_optional else "fail", failed.reason)
 
 

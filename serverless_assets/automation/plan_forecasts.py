@@ -115,9 +115,9 @@ def _accuracies(
         yield planned(declaration.part_accuracy, reason, unchanged)
 
 
-def _cost_as_last_time(compute: Compute, forecast: RunForecast, note: Mapping[str, Any]) -> str:
+def _cost_as_last_time(compute: Compute, forecast: RunForecast, state: Mapping[str, Any]) -> str:
     """Return what a forecast costs that takes as long as the last one; empty if nothing is charged."""
-    seconds = float(note.get("seconds") or 0.0)
-    used = Usage(seconds, float(note.get("cpu_seconds") or 0.0))
+    seconds = float(state.get("seconds") or 0.0)
+    used = Usage(seconds, float(state.get("cpu_seconds") or 0.0))
     price = compute.price(Size(forecast.cores, forecast.mib), used)
     return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"

@@ -111,9 +111,11 @@ def _of_states(verdict: str, previous: State, state: State) -> Explanation:
 
 def _raw_table(environment: Environment, table: str) -> Explanation:
     """Ask the source, as a plan does."""
-    notes = dict(environment.publisher.warehouse.read_states())
-    ((planned, note, _),) = plan_raw_tables(environment, RunInputs(), Selection({table}), notes)
-    before, now = (TableState.from_note(state or {}) for state in (notes.get(table), note))
+    stored_states = dict(environment.publisher.warehouse.read_states())
+    ((planned, stored_state, _),) = plan_raw_tables(
+        environment, RunInputs(), Selection({table}), stored_states
+    )
+    before, now = (TableState.from_json(state or {}) for state in (stored_states.get(table), stored_state))
     parts = _compare(_parts_of_table(before), _parts_of_table(now))
     return Explanation(_planned(planned), before.built_by, [*parts])
 

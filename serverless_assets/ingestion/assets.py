@@ -108,8 +108,8 @@ def _reload(
     """Load what changed at the source since it was last loaded; everything by `force`."""
     window, failed, warehouse = window_of_run(context), list[Failed](), checks.warehouse
     results: list[LoadResult] = []
-    notes = warehouse.read_states()
-    states = {name: TableState.from_note(note) for name, note in notes.items()}
+    stored_states = warehouse.read_states()
+    states = {name: TableState.from_json(stored_state) for name, stored_state in stored_states.items()}
     with (
         source as opened,
         # An interrupted step ends its downloads before the folder is removed that they write to.
@@ -119,11 +119,11 @@ def _reload(
     ):
         for fetched in fetched_tables:
             table = fetched.table
-            loaded = load_table(warehouse, fetched, notes.get(table.name), context.run.run_id, force)
+            loaded = load_table(warehouse, fetched, stored_states.get(table.name), context.run.run_id, force)
             if isinstance(loaded, Failed):
                 if not loaded.is_optional:
                     failed.append(loaded)
-                yield from _not_loaded(context, loaded, notes, checks)
+                yield from _not_loaded(context, loaded, stored_states, checks)
                 continue
             results.append(loaded)
             # Before the months are recorded, which say nothing of it.
@@ -145,15 +145,15 @@ def _reload(
 def _not_loaded(
     context: dg.AssetExecutionContext,
     failed: Failed,
-    notes: Mapping[str, Mapping[str, Any]],
+    stored_states: Mapping[str, Mapping[str, Any]],
     checks: CheckRunner,
 ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Record why a table stays as it was; without one that is missing, the next step may begin."""
     name, key = failed.table.name, asset_key(failed.table.name)
     if failed.is_optional:
         context.log.warning(f"{name} is left out: {failed.reason}")
-        if name in notes:
-            yield _kept(context, failed.table, notes[name], checks, failed.reason)
+        if name in stored_states:
+            yield _kept(context, failed.table, stored_states[name], checks, failed.reason)
             return
     status: Literal["failed", "skipped"] = "skipped" if failed.is_optional else "failed"
     context.log_event(metadata.not_built(key, status, failed.reason, failed.is_optional))
@@ -249,8 +249,8 @@ def _reuse(
     context: dg.AssetExecutionContext, tables: Sequence[RawTable], source: Source, checks: CheckRunner
 ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
     """Leave the tables as they are, with the data versions that they have."""
-    notes = checks.warehouse.read_states()
-    absent = {failed.table.name: failed for failed in decide_reuse(tables, notes, source)}
+    stored_states = checks.warehouse.read_states()
+    absent = {failed.table.name: failed for failed in decide_reuse(tables, stored_states, source)}
     if required := [name for name, failed in absent.items() if not failed.is_optional]:
         raise dg.Failure(
             f"There is nothing to reuse yet for {', '.join(required)}: choose reload for ingestion.",
@@ -258,15 +258,15 @@ def _reuse(
         )
     for table in tables:
         if table.name in absent:
-            yield from _not_loaded(context, absent[table.name], notes, checks)
+            yield from _not_loaded(context, absent[table.name], stored_states, checks)
         else:
-            yield _kept(context, table, notes[table.name], checks, KEPT_AS_IT_IS)
+            yield _kept(context, table, stored_states[table.name], checks, KEPT_AS_IT_IS)
 
 
 def _kept(
     context: dg.AssetExecutionContext,
     table: RawTable,
-    note: Mapping[str, Any],
+    stored_state: Mapping[str, Any],
     checks: CheckRunner,
     reason: str,
 ) -> dg.MaterializeResult:
@@ -280,7 +280,7 @@ def _kept(
             **metadata.outcome("reused", reason, rows=checks.warehouse.row_count(table.name)),
             **_lineage(table),
             **observation.as_metadata(table),
-            metadata.BUILT_BY: TableState.from_note(note).built_by,
+            metadata.BUILT_BY: TableState.from_json(stored_state).built_by,
         },
         check_results=checks.results(table, observation),
     )

@@ -198,7 +198,7 @@ class CheckRunner:
     def months(self, table: RawTable) -> list[Month]:
         """Return the months of a fact: as its state has them if that is sure, else by a query."""
         if table.name not in self._months:
-            state = TableState.from_note(self.warehouse.read_state(table.name))
+            state = TableState.from_json(self.warehouse.read_state(table.name))
             months = months_in(state, self.warehouse.row_count(table.name), self.now)
             if months is None:
                 query = months_query(table, self.warehouse.quoted_name(table.name), self.now)

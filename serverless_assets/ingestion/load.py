@@ -14,9 +14,9 @@ from serverless_assets.ingestion.source import Source
 from serverless_assets.ingestion.state import (
     HASHED_BY,
     TableState,
-    answers_to_keep,
     definition_of,
     must_load,
+    responses_to_keep,
 )
 from serverless_assets.months import name_months
 from serverless_assets.names import FORCED, NAMES_IN_A_LINE, name_some
@@ -71,28 +71,28 @@ class LoadResult:
 def load_table(
     warehouse: Warehouse,
     fetched: FetchResult,
-    note: Mapping[str, Any] | None,
+    stored_state: Mapping[str, Any] | None,
     run_id: str,
     force: bool = False,
 ) -> LoadResult | Failed:
     """Load the table if its rows changed, and keep the state that it is then in.
 
-    note: the state that was kept before anything was fetched; None if there was no table.
+    stored_state: the state that was kept before anything was fetched; None if there was no table.
     """
     if isinstance(fetched, Failed):
         return fetched
-    state = None if note is None else TableState.from_note(note)
+    state = None if stored_state is None else TableState.from_json(stored_state)
     decision = decide_load(fetched, state, run_id, force)
     table, window = fetched.table, fetched.window
     work, rows_before = JobStats(), None
-    kept = decision.state.as_note() if decision.state else {}
+    kept = decision.state.as_json() if decision.state else {}
     changes = isinstance(fetched, AuditedTable) and bool(fetched.since)
     replaced = decision.replaced
     keeps_rows = not decision.load or changes or replaced is not None
     try:
-        # Rows that stay, such as those of other months, are those of `note` only if nobody has replaced them
-        # in the meantime.
-        if kept and keeps_rows and warehouse.read_state(table.name) != (note or {}):
+        # Rows that stay, such as those of other months, are those of `stored_state` unless somebody has replaced
+        # them in the meantime.
+        if kept and keeps_rows and warehouse.read_state(table.name) != (stored_state or {}):
             if replaced and window is None:
                 replaced = None
             else:
@@ -152,7 +152,7 @@ def decide_load(
         months if table.event_time else None,
         run_id,
         definition_of(table),
-        answers_to_keep({key: response}),
+        responses_to_keep({key: response}),
         source,
         cursor=before.cursor if window else fetched.cursor,
         first=content.first,
@@ -162,7 +162,7 @@ def decide_load(
     as_defined = window is not None or before.definition == loaded.definition
     if before.within(table, window) == content.hash and as_defined and not force:
         renewed = replace(
-            before.with_answer(key, response), source=source, hashed_by=HASHED_BY, cursor=loaded.cursor
+            before.with_response(key, response), source=source, hashed_by=HASHED_BY, cursor=loaded.cursor
         )
         if window and not content.rows:
             # Months that the source does not have are nothing to keep, nor to publish.

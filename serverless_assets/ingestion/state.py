@@ -11,13 +11,13 @@ from serverless_assets.hashing import digest
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.raw_table import RawTable, Window
 
-# The whole history, and what else people ask for by turns; a note has room for these and 30 years of months.
-ANSWERS_REMEMBERED = 8
+# The whole history, and what else people ask for by turns; there is room for these and 30 years of months.
+RESPONSES_KEPT = 8
 # Another version of DuckDB may hash the same rows in another way.
 HASHED_BY = f"DuckDB {version('duckdb')}, in sums"
-# The parts of a state that a note keeps as they are.
-NOTED_TEXTS = ("version", "built_by", "definition", "source", "hashed_by", "cursor", "first", "last")
-NOTED_IF_KNOWN = ("source", "cursor", "first", "last")
+# The fields of a state that are stored as they are.
+STORED_TEXTS = ("version", "built_by", "definition", "source", "hashed_by", "cursor", "first", "last")
+STORED_IF_KNOWN = ("source", "cursor", "first", "last")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TableState:
     months: the version of each month's rows by its first day, for a fact.
     built_by: the run that last changed it.
     definition: that of the table when it was last loaded whole, by `definition_of`.
-    answers: the responses that its rows came from, by the key of the request.
+    responses: the responses that its rows came from, by the key of the request.
     source: identifies the source that all of its rows come from, as `HttpSource.key`; empty if unknown.
     hashed_by: what the versions were made with; they are compared with those of the same alone.
     cursor: the greatest `updated_at` of all rows that were loaded, as it is requested; empty if unknown.
@@ -50,7 +50,7 @@ class TableState:
     months: Mapping[str, str] | None = None
     built_by: str = ""
     definition: str = ""
-    answers: Mapping[str, CachedResponse] = field(default_factory=dict)
+    responses: Mapping[str, CachedResponse] = field(default_factory=dict)
     source: str = ""
     hashed_by: str = HASHED_BY
     cursor: str = ""
@@ -58,37 +58,37 @@ class TableState:
     last: str = ""
 
     @classmethod
-    def from_note(cls, note: Mapping[str, Any]) -> "TableState":
-        """Return the state that a note describes; an unknown one if it was not written by `as_note`."""
-        if not isinstance(note.get("version"), str):
+    def from_json(cls, stored: Mapping[str, Any]) -> "TableState":
+        """Return the state that was stored; an unknown one if `as_json` did not make it."""
+        if not isinstance(stored.get("version"), str):
             return cls()
         try:
-            answers = {
+            responses = {
                 key: CachedResponse(
                     Validators(str(kept.get("etag", "")), str(kept.get("last_modified", ""))),
                     str(kept.get("dated_by", "")),
                 )
-                for key, kept in note.get("validators", {}).items()
+                for key, kept in stored.get("validators", {}).items()
             }
-            texts = {name: str(note[name]) for name in NOTED_TEXTS if name in note}
-            months = None if note.get("months") is None else dict(note["months"])
-            return cls(**{"hashed_by": "an earlier version", **texts}, months=months, answers=answers)
+            texts = {name: str(stored[name]) for name in STORED_TEXTS if name in stored}
+            months = None if stored.get("months") is None else dict(stored["months"])
+            return cls(**{"hashed_by": "an earlier version", **texts}, months=months, responses=responses)
         except (AttributeError, TypeError, ValueError):
             return cls()
 
-    def as_note(self) -> dict[str, Any]:
-        """Return the note to keep with the table: empty if it is unknown what that holds."""
+    def as_json(self) -> dict[str, Any]:
+        """Return what to store with the table: empty if it is unknown what that holds."""
         if not self.version:
             return {}
-        texts = {name: getattr(self, name) for name in NOTED_TEXTS}
-        answers = {
+        texts = {name: getattr(self, name) for name in STORED_TEXTS}
+        responses = {
             key: {**asdict(response.validators), "dated_by": response.dated_by}
-            for key, response in self.answers.items()
+            for key, response in self.responses.items()
         }
         return {
-            **{name: text for name, text in texts.items() if text or name not in NOTED_IF_KNOWN},
+            **{name: text for name, text in texts.items() if text or name not in STORED_IF_KNOWN},
             **({} if self.months is None else {"months": dict(self.months)}),
-            "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in answers.items()},
+            "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in responses.items()},
         }
 
     def within(self, table: RawTable, window: Window | None) -> str:
@@ -103,10 +103,10 @@ class TableState:
         is_known = bool(self.version) and self.months is not None and self.hashed_by == HASHED_BY
         return is_known and self.source == source
 
-    def with_answer(self, key: str, response: CachedResponse) -> "TableState":
+    def with_response(self, key: str, response: CachedResponse) -> "TableState":
         """Return the state of the same rows, known to be this response too."""
-        others = {k: v for k, v in self.answers.items() if k != key}
-        return replace(self, answers=answers_to_keep({**others, key: response}))
+        others = {k: v for k, v in self.responses.items() if k != key}
+        return replace(self, responses=responses_to_keep({**others, key: response}))
 
     def with_months(self, table: RawTable, window: Window, loaded: "TableState") -> "TableState":
         """Return the state once the rows of the window are replaced by those of `loaded`.
@@ -139,7 +139,7 @@ def cached_response(table: RawTable, state: TableState | None, key: str) -> Cach
     """Return the response to a request that the table was loaded from, if it may be made conditionally."""
     if state is None or must_load(table, state):
         return None
-    response = state.answers.get(key)
+    response = state.responses.get(key)
     # Rows that a parent dates are known only with that parent's.
     return response if response and (response.dated_by or not table.dated_by) else None
 
@@ -174,10 +174,10 @@ def updated_since(table: RawTable, state: TableState | None, source: str) -> str
     return "" if table.event_time and state.months is None else state.cursor
 
 
-def answers_to_keep(answers: Mapping[str, CachedResponse]) -> Mapping[str, CachedResponse]:
+def responses_to_keep(responses: Mapping[str, CachedResponse]) -> Mapping[str, CachedResponse]:
     """Return the most recent responses that carry a validator."""
-    usable = [(key, response) for key, response in answers.items() if response.validators]
-    return dict(usable[-ANSWERS_REMEMBERED:])
+    usable = [(key, response) for key, response in responses.items() if response.validators]
+    return dict(usable[-RESPONSES_KEPT:])
 
 
 def version_of(schema: pa.Schema, months: Mapping[str, str]) -> str:

@@ -139,9 +139,9 @@ def transformation_assets(
         with as_failure():
             window = window_of_run(context)
             step = Step(context, project, manifest, translator, publisher, variables, months, window)
-            selected, notes = step.selected(), publisher.warehouse.read_states()
+            selected, stored_states = step.selected(), publisher.warehouse.read_states()
             loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
-            missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], notes, loads, absent)
+            missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], stored_states, loads, absent)
             left_out = {id: model for id, model in missing.items() if id in selected}
             keys = {translator.get_asset_key(manifest["nodes"][id]): model for id, model in left_out.items()}
             for key, model in {**_skipped_with(keys, context), **keys}.items():
@@ -151,14 +151,16 @@ def transformation_assets(
                 manifest,
                 publisher.warehouse,
                 selected - left_out.keys(),
-                notes=notes,
+                stored_states=stored_states,
                 known_models=lambda: known_models(publisher.artifacts),
                 force=run_inputs.rebuild_all,
                 forced_months=[month.isoformat() for month in window.months()] if window else None,
                 run_id=run_id,
             )
             whole = is_whole(decisions, manifest, left_out)
-            yield from step.carry_out(decisions, decide_tests(project, manifest, notes) if whole else ())
+            yield from step.carry_out(
+                decisions, decide_tests(project, manifest, stored_states) if whole else ()
+            )
             refuse_left_out(loads, left_out)
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
             if whole and manifest_path.read_bytes() == content:

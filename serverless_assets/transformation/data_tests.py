@@ -105,8 +105,10 @@ def keep_passed_tests(warehouse: Warehouse, tests: Iterable[DataTest]) -> None:
     for test in tests:
         if key := test.key({}):
             passed[next(iter(test.versions))].append(key)
-    notes = warehouse.read_states() if passed else {}
-    warehouse.write_states({name: {**notes[name], "tests": sorted(keys)} for name, keys in passed.items()})
+    stored_states = warehouse.read_states() if passed else {}
+    warehouse.write_states(
+        {name: {**stored_states[name], "tests": sorted(keys)} for name, keys in passed.items()}
+    )
 
 
 def _with_tests(decision: BuildDecision, tests: Sequence[DataTest], built: Set[str]) -> BuildDecision:

@@ -36,7 +36,7 @@ def decide_models(
     warehouse: Warehouse,
     selected: Collection[str] | None = None,
     *,
-    notes: Mapping[str, Mapping[str, Any]] | None = None,
+    stored_states: Mapping[str, Mapping[str, Any]] | None = None,
     known_models: Callable[[], Collection[str]] = set,
     force: bool = False,
     forced_months: Collection[str] | None = None,
@@ -46,7 +46,7 @@ def decide_models(
 
     Args:
         selected: dbt's unique ids of the models that the run is about; None means all.
-        notes: what is kept with the relations of the target's schema, if not to be read from the warehouse.
+        stored_states: those of the relations of the target's schema, if not to be read from the warehouse.
         known_models: returns the ids of models that the last green build had; it is called only if a relation
             is missing.
         force: build every selected model, whatever its relation holds.
@@ -61,7 +61,7 @@ def decide_models(
     variables = project.vars()
     models = nodes(manifest, variables, environ, _large_seeds(manifest))
     states = _with_sources(
-        read_states(warehouse, models, notes), models, manifest, warehouse, environ["DBT_SCHEMA"]
+        read_states(warehouse, models, stored_states), models, manifest, warehouse, environ["DBT_SCHEMA"]
     )
     is_missing = any(m.name not in states for m in models if m.kind != Materialization.EPHEMERAL)
     known_ids = known_models() if is_missing else ()
@@ -98,15 +98,15 @@ def is_whole(
 
 
 def decide_tests(
-    project: Project, manifest: Mapping[str, Any], notes: Mapping[str, Mapping[str, Any]]
+    project: Project, manifest: Mapping[str, Any], stored_states: Mapping[str, Mapping[str, Any]]
 ) -> Sequence[DataTest]:
-    """Return the data tests of sources that no model reads; `notes` are those of the target's schema."""
+    """Return the data tests of sources that no model reads, given the states of the target's schema."""
     ids = tests_of_unread_sources(manifest)
     if not ids:
         return []
     environ, schema = project.environ, project.variables["DBT_SCHEMA"]
     hashes = test_hashes(manifest, project.vars(), environ)
-    states = {name: State.from_json(note) for name, note in notes.items()}
+    states = {name: State.from_json(stored_state) for name, stored_state in stored_states.items()}
     tests = []
     for id in ids:
         test = manifest["nodes"][id]

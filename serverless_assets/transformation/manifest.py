@@ -239,8 +239,8 @@ def _recorded(artifacts: Artifacts) -> Sequence[DeletedModel]:
 
 def _is_ours(model: DeletedModel, warehouse: Warehouse) -> bool:
     try:
-        note = warehouse.in_schema(model.database, model.schema).read_state(model.identifier)
+        stored_state = warehouse.in_schema(model.database, model.schema).read_state(model.identifier)
     except WarehouseError:
         # A database that the environment no longer has, or may not read.
         return False
-    return "data_hashes" in note or "dirty_reason" in note
+    return "data_hashes" in stored_state or "dirty_reason" in stored_state

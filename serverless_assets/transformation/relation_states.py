@@ -64,25 +64,25 @@ class State:
         return str(self.columns.get(column, ("",))[0]) or self.version
 
     @classmethod
-    def from_json(cls, note: Mapping[str, Any]) -> "State":
-        """The state in a relation's note; of a forecast's, the version; an empty one of any other note."""
-        if not isinstance(note.get("version", note.get("dirty_reason")), str):
-            return cls(next((str(note[key]) for key in FORECAST_KEYS if note.get(key)), ""))
-        return cls(**{name: note[name] for name in cls.__dataclass_fields__ if name in note})
+    def from_json(cls, stored: Mapping[str, Any]) -> "State":
+        """The state that is stored with a relation; of a forecast's, the version; else an empty one."""
+        if not isinstance(stored.get("version", stored.get("dirty_reason")), str):
+            return cls(next((str(stored[key]) for key in FORECAST_KEYS if stored.get(key)), ""))
+        return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
 
     def as_json(self) -> dict[str, Any]:
-        """The note: what is not empty."""
+        """What to store: the fields that are not empty."""
         return {name: value for name, value in asdict(self).items() if value or value == 0}
 
 
 def read_states(
-    warehouse: Warehouse, nodes: Iterable[Node], notes: Mapping[str, Mapping[str, Any]] | None = None
+    warehouse: Warehouse, nodes: Iterable[Node], stored_states: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Mapping[str, State]:
     """The state of every relation in the target's schema and in those of the models, by its name there.
 
-    `notes` are those of the target's schema, if they are not to be read from the warehouse.
+    `stored_states` are those of the target's schema, if they are not to be read from the warehouse.
     """
-    by_name = dict(warehouse.read_states() if notes is None else notes)
+    by_name = dict(warehouse.read_states() if stored_states is None else stored_states)
     elsewhere: dict[str, list[Node]] = {}
     for node in nodes:
         if node.kind != Materialization.EPHEMERAL and node.name != node.identifier:
@@ -90,7 +90,7 @@ def read_states(
     for models in elsewhere.values():
         there = warehouse_of(warehouse, models[0]).read_states()
         by_name |= {node.name: there[node.identifier] for node in models if node.identifier in there}
-    return {name: State.from_json(note) for name, note in by_name.items()}
+    return {name: State.from_json(stored) for name, stored in by_name.items()}
 
 
 def refuse_unfinished(warehouse: Warehouse, relation: str) -> None:
@@ -104,13 +104,13 @@ def refuse_unfinished(warehouse: Warehouse, relation: str) -> None:
 
 def write_states(warehouse: Warehouse, states: Iterable[tuple[Node, State]]) -> None:
     """Keep a state with the relation of each model that there is, in the place of the one it has."""
-    notes: dict[str, dict[str, dict[str, Any]]] = {}
+    stored_states: dict[str, dict[str, dict[str, Any]]] = {}
     schemas: dict[str, Warehouse] = {}
     for node, state in states:
-        notes.setdefault(node.schema, {})[node.identifier] = state.as_json()
+        stored_states.setdefault(node.schema, {})[node.identifier] = state.as_json()
         schemas[node.schema] = warehouse_of(warehouse, node)
     for schema, there in schemas.items():
-        there.write_states(notes[schema])
+        there.write_states(stored_states[schema])
 
 
 def warehouse_of(warehouse: Warehouse, node: Node) -> Warehouse:

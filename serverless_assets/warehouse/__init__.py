@@ -138,7 +138,7 @@ class Warehouse(Protocol):
         self,
         table: TableShape,
         rows: Path | pa.Table | StagedRows,
-        note: Mapping[str, object],
+        state: Mapping[str, object],
         window: tuple[date, date] | None = None,
     ) -> JobStats:
         """Replace the rows of the table, all of them or those of a window; create it if there is none.
@@ -146,7 +146,7 @@ class Warehouse(Protocol):
         Args:
             rows: a parquet file, a table or staged rows, with exactly the columns of `table.schema`, in that
                 order. Staged rows are gone afterwards if they lie in the warehouse.
-            note: kept with the relation itself, in the place of the last one. It never claims more than the
+            state: kept with the relation itself, in the place of the last one. It never claims more than the
                 table holds: where it cannot be written in the same step, there is none until the rows are in.
             window: replace just the rows with `start <= partitioned_by < end`.
 
@@ -158,7 +158,7 @@ class Warehouse(Protocol):
         self,
         table: TableShape,
         rows: Path | StagedRows,
-        note: Mapping[str, object],
+        state: Mapping[str, object],
         months: Sequence[date] = (),
     ) -> JobStats:
         """Insert rows into a table, each in the place of the one that has its key.
@@ -166,7 +166,7 @@ class Warehouse(Protocol):
         Rows that are deleted by `table.deleted` are removed.
 
         Args:
-            rows, note: as for `replace_rows`.
+            rows, state: as for `replace_rows`.
             months: those of all rows that are replaced or removed, if the table is partitioned.
         """
 
@@ -231,7 +231,7 @@ class Warehouse(Protocol):
         """What was kept with the relation when it was written; empty if nothing was."""
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
-        """The note of every table and view in the dataset; empty where there is none."""
+        """The state of every table and view in the dataset; empty where there is none."""
 
     def content_versions(self, tables: Collection[TableName]) -> Mapping[TableName, str]:
         """A version of what each table holds that others write, by database, schema and name.
@@ -242,8 +242,8 @@ class Warehouse(Protocol):
     def made_by_hand(self) -> Mapping[str, str]:
         """The kind, such as table or view, of each relation without a state: those that no run has made."""
 
-    def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
-        """Keep notes with relations that there are, in the place of those they have."""
+    def write_states(self, states: Mapping[str, Mapping[str, object]]) -> None:
+        """Keep states with relations that there are, in the place of those they have."""
 
     def read_record(self, name: str) -> Mapping[str, Any]:
         """What runs keep in the dataset under this name, for runs on other machines; empty if nothing."""

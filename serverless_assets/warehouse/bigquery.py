@@ -203,7 +203,7 @@ class BigQueryWarehouse:
         self,
         table: TableShape,
         rows: Path | pa.Table | StagedRows,
-        note: Mapping[str, object],
+        state: Mapping[str, object],
         window: tuple[date, date] | None = None,
     ) -> JobStats:
         if isinstance(rows, StagedRows):
@@ -215,7 +215,7 @@ class BigQueryWarehouse:
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
             existing = jobs.table(self.reference(table.name)) if window else None
             words = sql.words_in(existing.description) if existing else table.description
-            described = sql.description_with_note(words, note)
+            described = sql.description_with_note(words, state)
             with jobs.staged(staging, rows) as loaded:
                 if window and existing:
                     statement = sql.window_statement(*names, table, *window)
@@ -240,7 +240,7 @@ class BigQueryWarehouse:
         self,
         table: TableShape,
         rows: Path | StagedRows,
-        note: Mapping[str, object],
+        state: Mapping[str, object],
         months: Sequence[date] = (),
     ) -> JobStats:
         rows = rows.parquet() if isinstance(rows, StagedRows) else rows
@@ -248,7 +248,7 @@ class BigQueryWarehouse:
         with self._jobs(self.qualified_name(table.name), table.name) as jobs:
             staging = self._staging(table)
             existing = jobs.client.get_table(self.reference(table.name), **jobs.call)
-            described = sql.description_with_note(sql.words_in(existing.description), note)
+            described = sql.description_with_note(sql.words_in(existing.description), state)
             names = self.quoted_name(table.name), self.quoted_name(staging.table_id)
             with jobs.staged(staging, rows) as loaded:
                 statement = sql.upsert_statement(*names, table, months)
@@ -404,12 +404,12 @@ class BigQueryWarehouse:
             names = {item.table_id for item in jobs.client.list_tables(self._dataset, **jobs.call)}
         return {name for name in names if name.startswith(KEPT_PREFIX)}
 
-    def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+    def write_states(self, states: Mapping[str, Mapping[str, object]]) -> None:
         with self._jobs(self._dataset) as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
-            for table in pool.map(jobs.table, map(self.reference, notes)):
+            for table in pool.map(jobs.table, map(self.reference, states)):
                 if table:
                     words = sql.words_in(table.description)
-                    jobs.describe(table, sql.description_with_note(words, notes[table.table_id]))
+                    jobs.describe(table, sql.description_with_note(words, states[table.table_id]))
 
     def read_record(self, name: str) -> Mapping[str, Any]:
         table = f"{RECORD_PREFIX}{name}"
@@ -418,7 +418,7 @@ class BigQueryWarehouse:
         return json.loads(existing.description or "{}") if existing else {}
 
     def write_record(self, name: str, content: Mapping[str, Any]) -> None:
-        # Calls that take a moment and cost nothing, where rows would take a job of seconds. It is no note,
+        # Calls that take a moment and cost nothing, where rows would take a job of seconds. It is no state,
         # with which a table would be published.
         table = bigquery.Table(self.reference(f"{RECORD_PREFIX}{name}"))
         with self._jobs(self.qualified_name(table.table_id)) as jobs:

@@ -78,7 +78,7 @@ class DuckDBWarehouse:
         self,
         table: TableShape,
         rows: Path | pa.Table | StagedRows,
-        note: Mapping[str, object],
+        state: Mapping[str, object],
         window: tuple[date, date] | None = None,
     ) -> JobStats:
         refuse_other_columns(table, rows)
@@ -99,14 +99,14 @@ class DuckDBWarehouse:
                     f"delete from {relation} where {bound} >= date '{start}' and {bound} < date '{end}'"
                 )
                 connection.execute(f"insert into {relation} by name from {new_rows}")
-            connection.execute(_comment("table", relation, note))
+            connection.execute(_comment("table", relation, state))
         return JobStats()
 
     def upsert_rows(
         self,
         table: TableShape,
         rows: Path | StagedRows,
-        note: Mapping[str, object],
+        state: Mapping[str, object],
         months: Sequence[date] = (),
     ) -> JobStats:
         refuse_other_columns(table, rows)
@@ -118,7 +118,7 @@ class DuckDBWarehouse:
                 f"delete from {relation} as kept using {_relation(rows)} as arrived where {same_key}"
             )
             connection.execute(f"insert into {relation} by name from {_relation(rows)} {live}")
-            connection.execute(_comment("table", relation, note))
+            connection.execute(_comment("table", relation, state))
         return JobStats()
 
     def save_rows_with_keys(self, table: TableShape, rows: Path, target: Path) -> None:
@@ -207,19 +207,19 @@ class DuckDBWarehouse:
         return self.read_states().get(table, {})
 
     def read_states(self) -> Mapping[str, Mapping[str, object]]:
-        return {name: note for name, _, note in self._relations()}
+        return {name: state for name, _, state in self._relations()}
 
     def content_versions(self, tables: Collection[TableName]) -> Mapping[TableName, str]:
         return {}
 
     def made_by_hand(self) -> Mapping[str, str]:
-        return {name: kind for name, kind, note in self._relations() if not note}
+        return {name: kind for name, kind, state in self._relations() if not state}
 
-    def write_states(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+    def write_states(self, states: Mapping[str, Mapping[str, object]]) -> None:
         kinds = {name: kind for name, kind, _ in self._relations()}
         with self._transaction() as connection:
-            for name in notes.keys() & kinds.keys():
-                connection.execute(_comment(kinds[name], self.quoted_name(name), notes[name]))
+            for name in states.keys() & kinds.keys():
+                connection.execute(_comment(kinds[name], self.quoted_name(name), states[name]))
 
     def read_record(self, name: str) -> Mapping[str, Any]:
         return self.read_state(f"{RECORD_PREFIX}{name}")
@@ -239,7 +239,7 @@ class DuckDBWarehouse:
                 connection.execute(f"drop {kinds[table]} {self.quoted_name(table)}")
 
     def _relations(self) -> list[tuple[str, str, Mapping[str, object]]]:
-        """Name, kind (table or view) and note of every relation."""
+        """Name, kind (table or view) and state of every relation."""
         if not self.path.exists():
             # To ask must not make one.
             return []
@@ -330,15 +330,15 @@ def _lock_holder(error: duckdb.Error) -> str | None:
 
 def state_in(comment: str | None) -> Mapping[str, object]:
     try:
-        note = json.loads(comment or "{}")
+        state = json.loads(comment or "{}")
     except ValueError:
         # A comment that this project did not write.
         return {}
-    return note if isinstance(note, dict) else {}
+    return state if isinstance(state, dict) else {}
 
 
-def _comment(kind: str, relation: str, note: Mapping[str, object]) -> str:
-    return f"comment on {kind} {relation} is {sql.literal(json.dumps(dict(note)))}"
+def _comment(kind: str, relation: str, state: Mapping[str, object]) -> str:
+    return f"comment on {kind} {relation} is {sql.literal(json.dumps(dict(state)))}"
 
 
 def _relation(rows: Path | StagedRows) -> str:

@@ -76,7 +76,7 @@ def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> LoadResult | Fa
     """Load one table as a run does."""
     source = HttpSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
     notes = warehouse.read_states()
-    states = {name: TableState.from_note(note) for name, note in notes.items()}
+    states = {name: TableState.from_json(note) for name, note in notes.items()}
     tables = fetch_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states)
     # What is staged is gone at the end.
     with closing(tables):

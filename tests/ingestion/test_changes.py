@@ -99,7 +99,7 @@ def load(
     force: bool = False,
 ) -> LoadResult:
     notes = warehouse.read_states()
-    states = {name: TableState.from_note(note) for name, note in notes.items()}
+    states = {name: TableState.from_json(note) for name, note in notes.items()}
     source, folder = HttpSource(visits.url), warehouse.path.parent
     (loaded,) = [
         load_table(warehouse, fetched, notes.get(table.name), "a run", force)
@@ -115,7 +115,7 @@ def rows(warehouse: DuckDBWarehouse) -> list[tuple[object, object]]:
 
 
 def state(warehouse: DuckDBWarehouse) -> TableState:
-    return TableState.from_note(warehouse.read_state("visits"))
+    return TableState.from_json(warehouse.read_state("visits"))
 
 
 def test_only_rows_since_the_last_change_are_requested_and_replace_those_of_their_keys(warehouse, visits):
@@ -142,7 +142,7 @@ def test_changes_that_say_nothing_new_leave_the_table_as_it_is(warehouse, visits
     for _ in range(2):
         loaded = load(warehouse, visits)
         assert (loaded.decision.load, loaded.decision.reason) == (False, "unchanged content: not loaded")
-    assert replace(state(warehouse), answers={}) == replace(before, answers={})
+    assert replace(state(warehouse), responses={}) == replace(before, responses={})
 
 
 def test_a_row_that_moves_to_another_month_leaves_the_one_that_it_was_in(warehouse, visits):

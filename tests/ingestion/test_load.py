@@ -152,7 +152,7 @@ def test_a_snapshot_is_compared_as_a_whole_whatever_the_window():
     assert not decided_of(RAW_CUSTOMERS, state, same, OF_OCTOBER).load
     changed = decided_of(RAW_CUSTOMERS, state, replace(same, hash="other"))
     assert changed.reason == "loaded from the source: new content"
-    assert changed.state.as_note().keys() == {
+    assert changed.state.as_json().keys() == {
         "version",
         "built_by",
         "definition",
@@ -169,23 +169,23 @@ def test_unchanged_content_leaves_the_note_unless_there_is_something_new_to_ask_
     assert decided(LOADED, BEFORE).state is None
     assert decided(LOADED, BEFORE, response=CachedResponse(Validators())).state is not None
     renewed = decided(LOADED, BEFORE, response=CachedResponse(Validators('"2"'))).state
-    assert renewed == replace(LOADED, answers={"whole": CachedResponse(Validators('"2"'))})
+    assert renewed == replace(LOADED, responses={"whole": CachedResponse(Validators('"2"'))})
 
 
 def test_content_that_changed_leaves_no_validators_of_what_was_there():
-    assert decided(LOADED, {OCTOBER: "o2"}, OF_OCTOBER).state.answers == {"window": KNOWN}
-    assert decided(LOADED, {OCTOBER: "o"}, OF_OCTOBER).state.answers == {"whole": KNOWN, "window": KNOWN}
+    assert decided(LOADED, {OCTOBER: "o2"}, OF_OCTOBER).state.responses == {"window": KNOWN}
+    assert decided(LOADED, {OCTOBER: "o"}, OF_OCTOBER).state.responses == {"whole": KNOWN, "window": KNOWN}
 
 
 def test_the_answers_asked_for_last_are_remembered_up_to_a_number_that_a_note_has_room_for():
     state = LOADED
     for n in range(30):
-        state = state.with_answer(str(n), CachedResponse(Validators(f'"{n}"')))
-    assert list(state.answers) == [str(n) for n in range(22, 30)]
+        state = state.with_response(str(n), CachedResponse(Validators(f'"{n}"')))
+    assert list(state.responses) == [str(n) for n in range(22, 30)]
 
 
 def test_a_window_of_what_nobody_knows_leaves_what_nobody_knows():
-    assert decided(UNKNOWN, {OCTOBER: "o"}, OF_OCTOBER).state.as_note() == {}
+    assert decided(UNKNOWN, {OCTOBER: "o"}, OF_OCTOBER).state.as_json() == {}
 
 
 def test_a_window_leaves_a_table_laid_out_as_it_was():
@@ -251,7 +251,7 @@ def test_the_same_rows_from_another_source_are_then_that_sources():
         (LOADED, KNOWN),
         (OTHER_DEFINITION, None),
         (OTHER_HASHES, None),
-        (replace(LOADED, answers={"another url": KNOWN}), None),
+        (replace(LOADED, responses={"another url": KNOWN}), None),
     ],
 )
 def test_the_source_is_asked_only_about_an_answer_that_is_held(state, known):
@@ -262,7 +262,7 @@ def test_items_of_unknown_orders_are_not_asked_about():
     state = state_of(BEFORE, RAW_ITEMS)
     assert cached_response(RAW_ITEMS, state, "whole") is None
     dated = CachedResponse(Validators('"1"'), dated_by="orders")
-    assert cached_response(RAW_ITEMS, replace(state, answers={"whole": dated}), "whole") == dated
+    assert cached_response(RAW_ITEMS, replace(state, responses={"whole": dated}), "whole") == dated
 
 
 def test_what_was_not_downloaded_has_the_version_of_what_was_asked_for():
@@ -291,10 +291,10 @@ def test_every_part_of_a_catalogue_entry_is_in_its_definition(change):
 
 def test_a_note_comes_back_as_it_was():
     dated = CachedResponse(Validators('W/"1"', "Tue, 01 Sep 2026 00:00:00 GMT"), "orders")
-    state = replace(LOADED, answers={"one": KNOWN, "other": dated})
-    assert TableState.from_note(json.loads(json.dumps(state.as_note()))) == state
-    assert TableState.from_note(state_of({}).as_note()) == state_of({})
-    assert state.as_note()["validators"]["one"] == {"etag": '"1"'}
+    state = replace(LOADED, responses={"one": KNOWN, "other": dated})
+    assert TableState.from_json(json.loads(json.dumps(state.as_json()))) == state
+    assert TableState.from_json(state_of({}).as_json()) == state_of({})
+    assert state.as_json()["validators"]["one"] == {"etag": '"1"'}
 
 
 @pytest.mark.parametrize(
@@ -302,14 +302,14 @@ def test_a_note_comes_back_as_it_was():
     [{}, {"content": "older"}, {"version": 1}, {"version": None, "months": {}}],
 )
 def test_another_note_says_nothing(note):
-    assert TableState.from_note(note) == UNKNOWN
+    assert TableState.from_json(note) == UNKNOWN
 
 
 def test_a_note_that_somebody_edited_says_what_can_be_read():
     note = {"version": "v", "months": [], "validators": {"a": 1, "b": {"etag": None}}}
-    assert TableState.from_note(note).months is None
-    assert decided(TableState.from_note(note), BEFORE).load
-    assert not TableState.from_note({**note, "validators": 7}).answers
+    assert TableState.from_json(note).months is None
+    assert decided(TableState.from_json(note), BEFORE).load
+    assert not TableState.from_json({**note, "validators": 7}).responses
 
 
 def test_what_a_run_cannot_reuse_ends_it_unless_it_is_optional_and_others_are_there():

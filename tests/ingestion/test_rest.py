@@ -85,7 +85,7 @@ class Loads:
         **options: Any,
     ) -> LoadResult | Failed:
         notes = self.warehouse.read_states()
-        states = {name: TableState.from_note(note) for name, note in notes.items()}
+        states = {name: TableState.from_json(note) for name, note in notes.items()}
         with (source or self.source).open() as opened:
             fetched = fetch_tables(
                 tables or [self.table(**options)],
