@@ -17,7 +17,6 @@ from modal_forecast.grain import Grain
 from modal_forecast.intervals import about_sums
 from modal_forecast.series import Series
 
-AROUND_HOLIDAY = ("day", "day_before", "day_after")
 OWN_GROUPS = ("week", "year", "week in year", "turn of year")
 
 

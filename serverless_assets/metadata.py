@@ -33,16 +33,16 @@ def outcome(
     return {STATUS: status, REASON: reason, **{k: v for k, v in measured.items() if v is not None}}
 
 
-def work(done: JobStats, warehouse: Warehouse) -> dict[str, Any]:
+def job_metadata(stats: JobStats, warehouse: Warehouse) -> dict[str, Any]:
     """Metadata that says what the warehouse did and what that costs; empty for one that keeps no account."""
-    if not done.jobs:
+    if not stats.jobs:
         return {}
-    usd = warehouse.price(done.bytes_billed, done.slot_milliseconds)
+    usd = warehouse.price(stats.bytes_billed, stats.slot_milliseconds)
     return {
-        "warehouse_jobs": ", ".join(done.jobs),
-        "bytes_processed": done.bytes_processed,
-        BYTES_BILLED: done.bytes_billed,
-        SLOT_SECONDS: done.slot_milliseconds / 1000,
+        "warehouse_jobs": ", ".join(stats.jobs),
+        "bytes_processed": stats.bytes_processed,
+        BYTES_BILLED: stats.bytes_billed,
+        SLOT_SECONDS: stats.slot_milliseconds / 1000,
         **cost(usd),
         **({COST_UNKNOWN: warehouse.unknown_price} if usd is None and warehouse.unknown_price else {}),
     }
@@ -55,15 +55,15 @@ def cost(*usd: float | None) -> dict[str, float]:
     return {COST_USD: round(float(sum(charged)), 8)} if charged else {}
 
 
-def facts(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a piece of work, with its addresses as links."""
+def with_links(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as metadata, addresses among them as links."""
     return {
         name: dg.MetadataValue.url(value) if str(value).startswith("https://") else value
-        for name, value in found.items()
+        for name, value in values.items()
     }
 
 
-def place(name: str, file: StoredFile) -> dict[str, Any]:
+def file_metadata(name: str, file: StoredFile) -> dict[str, Any]:
     """Metadata that leads to a file: where it is, and the page that shows it, if there is one."""
     values: dict[str, Any] = {name: dg.MetadataValue.path(file.address)}
     if file.link:
@@ -85,6 +85,6 @@ def not_built(
     return dg.AssetObservation(key, metadata=values, description=reason)
 
 
-def plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
+def plain_values(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
     """The values of an event's metadata as plain Python."""
     return {name: value.value for name, value in metadata.items()}

@@ -21,7 +21,7 @@ Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 
 LONGEST_HORIZON_DAYS = DAY.longest_horizon
 # In the names of the records of all forecasts.
-RECORD = "-record-"
+RECORD_INFIX = "-record-"
 # A name for one of several would replace that of another: `refuse_choices` refuses it.
 ONE_FORECAST = "For a run that makes one forecast. Empty: as declared."
 NOTHING_TO_RUN = "There is nothing to run yet: `serverless add-table URL` declares a raw table and a model."
@@ -188,10 +188,10 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
             problems.append(
                 f"{field} is {name!r:.100}; choose a file name, not a path, that ends in {ending}."
             )
-        elif RECORD in name.lower():
+        elif RECORD_INFIX in name.lower():
             problems.append(
-                f"{field} is {name!r}; choose another: a name with {RECORD} is that of the record of an "
-                "earlier forecast."
+                f"{field} is {name!r}; choose another: a name with {RECORD_INFIX} is that of the record of "
+                "an earlier forecast."
             )
     return problems
 

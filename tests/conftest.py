@@ -167,7 +167,7 @@ class Pipeline:
         event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
         made = event and event.asset_materialization
         assert made, asset
-        plain = metadata.plain(made.metadata)
+        plain = metadata.plain_values(made.metadata)
         return {**plain.pop("details", {}), **plain, "version": (made.tags or {})["dagster/data_version"]}
 
     def published(self, query: str) -> pa.Table:

@@ -1,6 +1,11 @@
 """The raw tables of a small shop, as tests declare them: a new table of the project changes none of them."""
 
-from serverless_assets.ingestion.raw_table import CENTS, FLAG, ID, RATE, TEXT, TIMESTAMP, DatedBy, RawTable
+import pyarrow as pa
+
+from serverless_assets.ingestion.raw_table import TIMESTAMP, DatedBy, RawTable
+
+ID = TEXT = pa.string()
+CENTS, RATE, FLAG = pa.int64(), pa.float64(), pa.bool_()
 
 RAW_CUSTOMERS = RawTable(
     "raw_customers",

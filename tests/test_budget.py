@@ -11,7 +11,7 @@ from serverless_assets.automation.plan import dry_run
 from serverless_assets.automation.sensors import first_error
 from serverless_assets.budget import BudgetGuard, OverBudget
 from serverless_assets.forecasting.compute import Size, Usage
-from serverless_assets.publishing.outcome import failure_in_words
+from serverless_assets.publishing.outcome import failure_sentence_of
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.fingerprints import Materialization
@@ -212,7 +212,7 @@ def test_a_plan_counts_what_a_run_counts_also_what_would_not_be_reached(empty, m
 def test_a_what_if_asks_for_the_same_admission(on_a_budget):
     result = on_a_budget.run(RunInputs(forecast=LARGE), job="what_if_forecast")
     (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_FAILURE]
-    assert failure_in_words(event) == SAID
+    assert failure_sentence_of(event) == SAID
     assert not (on_a_budget.home / "what-if").exists()
 
 

@@ -10,7 +10,7 @@ from serverless_assets.automation.sensors import first_error
 from serverless_assets.cli.output import Progress
 from serverless_assets.errors import UserError
 from serverless_assets.failures import RETRIES, as_failure, seconds_to_wait
-from serverless_assets.publishing.outcome import failure_in_words
+from serverless_assets.publishing.outcome import failure_sentence_of
 
 
 class Outage(UserError):
@@ -65,7 +65,7 @@ def test_after_the_last_attempt_people_read_what_was_wrong():
         assert not result.success
         assert first_error(instance, result.run_id) == "The server is away."
         [failed] = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-        assert failure_in_words(failed.dagster_event) == "The server is away."
+        assert failure_sentence_of(failed.dagster_event) == "The server is away."
     assert step.attempts == 1 + RETRIES
 
 
@@ -108,4 +108,4 @@ def test_an_error_of_several_lines_or_of_the_machine_is_said_in_a_sentence_also_
     with dg.instance_for_test() as instance:
         result = Step(error).run(instance)
         [failed] = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-        assert failure_in_words(failed.dagster_event).startswith(sentence)
+        assert failure_sentence_of(failed.dagster_event).startswith(sentence)

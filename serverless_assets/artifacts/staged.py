@@ -10,7 +10,7 @@ from serverless_assets.artifacts import ArtifactError, Artifacts, StoredFile, re
 from serverless_assets.hashing import digest
 
 # Ends the name of the staged file that says that a published one is to be deleted.
-DELETED = ".deleted"
+DELETED_SUFFIX = ".deleted"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class StagedArtifacts:
     @property
     def staged(self) -> Artifacts:
         return self.published.in_folder("_work")
+
+    @property
+    def bookkeeping(self) -> Artifacts:
+        """Files of the runs themselves, which are never published. Part of no file name of `staged`."""
+        return self.staged.in_folder("_work")
 
     @property
     def kept(self) -> Artifacts:
@@ -53,14 +58,14 @@ class StagedArtifacts:
 
     def write(self, name: str, content: bytes) -> StoredFile:
         self.check_turn()
-        self.staged.delete(name + DELETED)
+        self.staged.delete(name + DELETED_SUFFIX)
         self.staged.write(name, content)
         return self.place(name)
 
     def read(self, name: str) -> bytes | None:
         refuse_paths(name)
         staged = self.staged.names(name)
-        if name + DELETED in staged:
+        if name + DELETED_SUFFIX in staged:
             return None
         return (self.staged if name in staged else self.published).read(name)
 
@@ -70,12 +75,16 @@ class StagedArtifacts:
     def names(self, prefix: str) -> list[str]:
         staged = set(self.staged.names(prefix))
         names = staged | set(self.published.names(prefix))
-        return sorted(name for name in names if not name.endswith(DELETED) and name + DELETED not in staged)
+        return sorted(
+            name
+            for name in names
+            if not name.endswith(DELETED_SUFFIX) and name + DELETED_SUFFIX not in staged
+        )
 
     def delete(self, name: str) -> None:
         refuse_paths(name)
         self.check_turn()
-        self.staged.write(name + DELETED, b"")
+        self.staged.write(name + DELETED_SUFFIX, b"")
         self.staged.delete(name)
 
     def check(self) -> str:
@@ -83,7 +92,7 @@ class StagedArtifacts:
 
     def changed(self) -> Sequence[str]:
         """The names of the files that the next `publish` writes or deletes."""
-        return sorted(name.removesuffix(DELETED) for name in self.staged.names(""))
+        return sorted(name.removesuffix(DELETED_SUFFIX) for name in self.staged.names(""))
 
     def publish(self) -> None:
         """Put each staged file in the place where people read it; `settle` completes that.
@@ -94,8 +103,8 @@ class StagedArtifacts:
             ArtifactError: some are not there yet.
         """
         for name in self.staged.names(""):
-            if name.endswith(DELETED):
-                self.published.delete(name.removesuffix(DELETED))
+            if name.endswith(DELETED_SUFFIX):
+                self.published.delete(name.removesuffix(DELETED_SUFFIX))
             else:
                 content = self.staged.read(name)
                 if content is not None and content != self.published.read(name):

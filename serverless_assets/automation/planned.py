@@ -7,8 +7,9 @@ from typing import Any, Literal, Protocol
 from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
+from serverless_assets.months import Window
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import FrameAsset
 from serverless_assets.transformation.project import Project

@@ -20,7 +20,7 @@ from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
-from serverless_assets.publishing.outcome import failure_in_words, run_failure_sentence, without_class
+from serverless_assets.publishing.outcome import failure_sentence_of, run_failure_sentence, without_class
 from serverless_assets.publishing.run_lock import end_dead_runs
 from serverless_assets.secrets import without_secrets
 from serverless_assets.settings import Settings
@@ -33,8 +33,8 @@ RUNS_A_TICK = 20
 RUNS_LOOKED_BACK = 50
 MATERIALIZATIONS_A_PAGE = 25
 # The cursor: whether an alert was sent that the forecast is stale. Dagster does not take an empty one.
-TOLD, NOT_TOLD = "told", "not told"
-UNKNOWN = "No reason was recorded: the run's process may have been killed."
+ALERTED, NOT_ALERTED = "told", "not told"
+NO_REASON = "No reason was recorded: the run's process may have been killed."
 
 EndOfRun = Literal[DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_SUCCESS]
 # Sends the alert for a run that ended at this time; returns a sentence for the tick, or None without one.
@@ -109,7 +109,7 @@ def first_error(instance: dg.DagsterInstance, run_id: str) -> str:
     """Return the error of the first step that failed; of the run if it failed outside of its steps."""
     for entry in instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE):
         if entry.dagster_event:
-            return without_class(failure_in_words(entry.dagster_event))
+            return without_class(failure_sentence_of(entry.dagster_event))
     for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE):
         event = entry.dagster_event
         # A run whose process was killed is marked as failed by another, with a message alone.
@@ -117,7 +117,7 @@ def first_error(instance: dg.DagsterInstance, run_id: str) -> str:
             return run_failure_sentence(event.job_failure_data.error)
         if event and event.message:
             return event.message
-    return UNKNOWN
+    return NO_REASON
 
 
 def will_be_retried(run: dg.DagsterRun) -> bool:
@@ -258,7 +258,7 @@ def forecast_stale(
         description=forecast_stale.__doc__,
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        is_alerted = context.cursor == TOLD
+        is_alerted = context.cursor == ALERTED
         made_at = next(_times_made(context.instance, forecast.asset), None)
         if made_at is None:
             return dg.SensorResult(
@@ -274,7 +274,7 @@ def forecast_stale(
                 is_alerted, outcome = is_stale, " People were told."
             except AlertError as error:
                 outcome = f" {error}"
-        return dg.SensorResult(skip_reason=sentence + outcome, cursor=TOLD if is_alerted else NOT_TOLD)
+        return dg.SensorResult(skip_reason=sentence + outcome, cursor=ALERTED if is_alerted else NOT_ALERTED)
 
     return sensor
 

@@ -29,9 +29,10 @@ from serverless_assets.dagster_internals import (
 )
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.http_client import MissingTable, SourceError
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.metadata import latest_materialization
+from serverless_assets.months import Window
 from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG, name_some
 
 SECONDS_BETWEEN_TICKS = 60

@@ -28,7 +28,7 @@ from serverless_assets.forecasting.run_forecast import details_in, forecast_fact
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 
 REPORTS_KEPT = 10
-ABOUT = (
+WHAT_IS_COMPARED = (
     "A what-if forecasts from the tables as they are published, and publishes nothing: rebuild, ingestion "
     "and the names of files do nothing here. Size, days and colours are as chosen."
 )
@@ -49,7 +49,7 @@ def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaratio
         forecast = inputs.forecast
         if isinstance(forecast, SkipForecast):
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
-        context.log.info(ABOUT)
+        context.log.info(WHAT_IS_COMPARED)
         with as_failure(ForecastRefused, MessageError):
             environment.budget_guard([declaration.asset], inputs, context.log.info)
             output_metadata = _forecast_beside(context, environment, declaration, forecast)
@@ -102,7 +102,7 @@ def _forecast_beside(
         "comparison": as_table(compared, declaration.unit),
         "preview": preview(report),
         metadata.REPORT: dg.MetadataValue.path(str(path)),
-        **metadata.facts(facts),
+        **metadata.with_links(facts),
     }
 
 

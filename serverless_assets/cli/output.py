@@ -25,7 +25,7 @@ from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
-from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_in_words, run_failure_sentence
+from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_sentence_of, run_failure_sentence
 from serverless_assets.publishing.publisher import AS_BEFORE
 
 # Dagster's messages about steps that were skipped, as asked or because one before them failed: the summary
@@ -99,10 +99,10 @@ class Progress:
         elif event.event_type == Type.ASSET_MATERIALIZATION and event.asset_key:
             # An event for each month of a range is one for the asset.
             if event.partition is None or event.partition == self.first_month:
-                outcome = metadata.plain(event.step_materialization_data.materialization.metadata)
+                outcome = metadata.plain_values(event.step_materialization_data.materialization.metadata)
                 self._add_outcome(asset_name(event.asset_key), outcome)
         elif event.event_type == Type.ASSET_OBSERVATION and event.asset_key:
-            observed = metadata.plain(event.asset_observation_data.asset_observation.metadata)
+            observed = metadata.plain_values(event.asset_observation_data.asset_observation.metadata)
             if observed.get(metadata.STATUS) == "failed":
                 self.failed_assets.append(asset_name(event.asset_key))
         elif event.event_type == Type.STEP_START and self.move:
@@ -161,15 +161,17 @@ class Progress:
         if event.event_type == Type.STEP_START:
             return f"{event.step_key} ..."
         if event.event_type == Type.STEP_FAILURE:
-            if failure_in_words(event) == STOPPED_BY_HAND:
+            if failure_sentence_of(event) == STOPPED_BY_HAND:
                 self.is_stopped = True
             if self.failed_assets:
                 names, self.failed_assets = name_some(self.failed_assets, NAMES_IN_A_LINE), []
                 return f"{event.step_key} failed: {names}, see below."
-            return f"{event.step_key} failed: {failure_in_words(event)}{self._traceback_of_step(event)}"
+            return f"{event.step_key} failed: {failure_sentence_of(event)}{self._traceback_of_step(event)}"
         if event.event_type == Type.STEP_UP_FOR_RETRY:
             retry = event.step_retry_data
-            return f"{event.step_key} in {retry.seconds_to_wait or 0:.0f} s again: {failure_in_words(event)}"
+            return (
+                f"{event.step_key} in {retry.seconds_to_wait or 0:.0f} s again: {failure_sentence_of(event)}"
+            )
         if error := _error_outside_of_steps(event):
             self.failed = True
             sentence, traceback = run_failure_sentence(error), self._traceback_of_run(error)

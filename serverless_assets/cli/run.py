@@ -32,8 +32,8 @@ from serverless_assets.compute_logs import ComputeLogs
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.instance import open_instance
+from serverless_assets.months import Window
 from serverless_assets.names import GRAIN_TAG, RAW_TABLE_TAG
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.publishing.run_lock import end_dead_runs, registered

@@ -188,7 +188,7 @@ def scores_asset(
             work = warehouse.replace_rows(shape, table, {ACCURACY_KEY: decision.key})
         built = metadata.outcome("built", decision.reason, rows=table.num_rows)
         return dg.MaterializeResult(
-            data_version=version, metadata={**built, **metadata.work(work, warehouse), **facts}
+            data_version=version, metadata={**built, **metadata.job_metadata(work, warehouse), **facts}
         )
 
     return scored

@@ -188,7 +188,7 @@ def forecasting_assets(
                     size=len(page),
                 ),
                 "headline": headline(decision.report),
-                **metadata.place(metadata.REPORT, publisher.artifacts.place(name)),
+                **metadata.file_metadata(metadata.REPORT, publisher.artifacts.place(name)),
                 **keep_with_run(context, name, page),
                 **(
                     _last_preview(context, version)

@@ -8,7 +8,7 @@ from serverless_assets.forecasting.compute import Call
 from serverless_assets.warehouse import Warehouse
 
 # The record of the warehouse that holds, by asset, the key, id and link of its last call.
-RECORD = "calls_in_flight"
+CALLS_RECORD = "calls_in_flight"
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class RecordedCalls:
     warehouse: Warehouse
 
     def in_flight(self, key: str) -> Call | None:
-        call = self.warehouse.read_record(RECORD).get(self.asset)
+        call = self.warehouse.read_record(CALLS_RECORD).get(self.asset)
         return Call(**call) if call and call["key"] == key else None
 
     def started(self, call: Call) -> None:
-        calls = self.warehouse.read_record(RECORD)
-        self.warehouse.write_record(RECORD, {**calls, self.asset: asdict(call)})
+        calls = self.warehouse.read_record(CALLS_RECORD)
+        self.warehouse.write_record(CALLS_RECORD, {**calls, self.asset: asdict(call)})
         # For people, who find the call in the UI.
         self.context.log_event(
             dg.AssetObservation(
@@ -36,10 +36,10 @@ class RecordedCalls:
         )
 
     def ended(self, call: Call) -> None:
-        calls = dict(self.warehouse.read_record(RECORD))
+        calls = dict(self.warehouse.read_record(CALLS_RECORD))
         if calls.get(self.asset) == asdict(call):
             del calls[self.asset]
-            self.warehouse.write_record(RECORD, calls)
+            self.warehouse.write_record(CALLS_RECORD, calls)
 
 
 class ForgottenCalls:

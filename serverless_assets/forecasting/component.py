@@ -82,7 +82,7 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
         SettingsError: a defs.yaml has mistakes, two forecasts have one name, or one reads a relation that the
             project does not have.
     """
-    with _mistakes_in_words():
+    with _as_settings_error():
         declared = defs_folder().get_all_components(of_type=Forecast)
     names = [forecast.name for forecast in declared]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -105,7 +105,7 @@ def build_defs_folder(build: Build) -> dg.Definitions:
     tree = defs_folder()
     token = _build.set(build)
     try:
-        with _mistakes_in_words():
+        with _as_settings_error():
             # The whole tree would list the components of every package, which imports all of them.
             return tree.build_defs(tree.defs_module_path)
     finally:
@@ -113,7 +113,7 @@ def build_defs_folder(build: Build) -> dg.Definitions:
 
 
 @contextmanager
-def _mistakes_in_words() -> Iterator[None]:
+def _as_settings_error() -> Iterator[None]:
     """Raise what is wrong in a file of the defs folder; Dagster raises a picture of the folder about it."""
     try:
         yield
@@ -125,7 +125,7 @@ def _mistakes_in_words() -> Iterator[None]:
             # `loc` has the attribute, the file and the line. That text is none, either, is no news: Dagster
             # takes text in place of any value.
             mistakes = [
-                f"{_place(mistake)}: {_in_words(mistake)}"
+                f"{_place(mistake)}: {_mistake_sentence(mistake)}"
                 for mistake in cause.errors()
                 if ".str at " not in _place(mistake)
             ]
@@ -142,7 +142,7 @@ def _place(mistake: Mapping[str, Any]) -> str:
     return f"The forecast {name}" if name else "A forecast"
 
 
-def _in_words(mistake: Mapping[str, Any]) -> str:
+def _mistake_sentence(mistake: Mapping[str, Any]) -> str:
     if mistake["type"] == "extra_forbidden":
         return "there is no such attribute."
     if mistake["type"] == "missing":

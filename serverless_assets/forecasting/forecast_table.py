@@ -79,7 +79,7 @@ def store_new_forecast(
     work = warehouse.replace_rows(shape, record.rows.cast(SCHEMA), record.facts)
     publisher.artifacts.write(file, content)
     publisher.artifacts.write(record.name, record.to_bytes())
-    loaded = metadata.work(work, warehouse)
+    loaded = metadata.job_metadata(work, warehouse)
     return {
         **metadata.outcome(
             "built",
@@ -145,10 +145,10 @@ def _location_metadata(
     details = {name: value for name, value in facts.items() if name not in shown}
     location: dict[str, Any] = {
         TABLE_NAME: publisher.warehouse.qualified_name(table),
-        **metadata.place("file", publisher.artifacts.place(file)),
+        **metadata.file_metadata("file", publisher.artifacts.place(file)),
     }
     name = RecordName.of(facts)
     if name is not None:
-        location |= metadata.place("record", publisher.artifacts.place(str(name)))
+        location |= metadata.file_metadata("record", publisher.artifacts.place(str(name)))
         details["replay"] = f"serverless replay {name.run_id}"
-    return {**metadata.facts(shown), **location, DETAILS: dg.MetadataValue.json(details)}
+    return {**metadata.with_links(shown), **location, DETAILS: dg.MetadataValue.json(details)}

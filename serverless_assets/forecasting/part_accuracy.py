@@ -40,7 +40,7 @@ SCORED_VINTAGES = 26
 # Each holds a vintage in memory.
 PARALLEL_READS = 2
 # Of the worst parts, on the asset page and in the report.
-REPORTED_PARTS = 10
+WORST_PARTS = 10
 
 
 def part_accuracy_schema(parts: Parts, grain: Grain = DAY) -> pa.Schema:
@@ -212,7 +212,7 @@ def worst_parts(parts: Parts, scores: pa.Table, grain: Grain) -> tuple[list[Mapp
     By the error in terms of repeating the season before, as a share of what came tells small from large.
     """
     rows = scores.filter(pc.equal(scores["horizon"], all_of(grain)))
-    worst = rows.sort_by([("mase", "descending"), (parts.name, "ascending")]).slice(0, REPORTED_PARTS)
+    worst = rows.sort_by([("mase", "descending"), (parts.name, "ascending")]).slice(0, WORST_PARTS)
     return worst.to_pylist(), rows.num_rows
 
 

@@ -14,7 +14,7 @@ from serverless_assets.forecasting.history import every_period, isolated, query_
 from serverless_assets.warehouse import Warehouse
 
 # The part of rows whose column `id` is null: without them the parts would not be all of the total.
-UNKNOWN = "unknown"
+UNKNOWN_ID = "unknown"
 # More than the calendars of both warehouses have, from year 0 to 9999.
 DAYS_OF_ALL_DATES = np.int64(10_000_000)
 
@@ -69,7 +69,7 @@ def parts_in(rows: pa.Table, total: pa.Table, grain: Grain = DAY) -> list[PartHi
     outside those of `total`, the history of all parts, and isolated ones (history.py) are left out.
     """
     first, last = (np.datetime64(total["ds"][index].as_py()) for index in (0, -1))
-    ids = pc.fill_null(rows["id"], UNKNOWN).combine_chunks().dictionary_encode()
+    ids = pc.fill_null(rows["id"], UNKNOWN_ID).combine_chunks().dictionary_encode()
     days, codes = rows["ds"].to_numpy().astype("datetime64[D]"), ids.indices.to_numpy()
     # By part and day: of one number, sorting takes a fifth of the time that it takes of two.
     order = np.argsort(codes * DAYS_OF_ALL_DATES + days.astype(np.int64))

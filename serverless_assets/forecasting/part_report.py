@@ -20,7 +20,7 @@ from serverless_assets.forecasting.part_history import (
 )
 from serverless_assets.warehouse import Warehouse
 
-REPORTED_PARTS = 20
+LARGEST_PARTS = 20
 
 
 def reported_parts(
@@ -56,7 +56,7 @@ def largest_parts(
     if set(expected) != {part.id for part in histories}:
         return []
     ranked = sorted(histories, key=lambda part: (-(expected[part.id] or 0.0), part.id))
-    largest = ranked[:REPORTED_PARTS] if len(ranked) > REPORTED_PARTS + 1 else ranked
+    largest = ranked[:LARGEST_PARTS] if len(ranked) > LARGEST_PARTS + 1 else ranked
     names = {part.id: part for part in largest}
     is_largest = pc.is_in(rows[parts.id], pa.array(names, pa.string()))
     forecasts, days = rows.filter(is_largest).sort_by("ds"), total["ds"].to_pylist()

@@ -159,7 +159,7 @@ def forecast_parts(
     write_part_record(publisher.artifacts, parts, rows, state)
     if answered:
         run.end_call(parts.asset, answered)
-    loaded = metadata.work(work, warehouse)
+    loaded = metadata.job_metadata(work, warehouse)
     result: dg.MaterializeResult = dg.MaterializeResult(
         asset_key=asset_key(parts.asset),
         data_version=version,
@@ -174,7 +174,7 @@ def forecast_parts(
             **loaded,
             # Both to compute the forecasts and to load their rows.
             **metadata.cost(cost, loaded.get(metadata.COST_USD)),
-            **metadata.facts(facts),
+            **metadata.with_links(facts),
         },
     )
     return result, checks

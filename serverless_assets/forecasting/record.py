@@ -24,7 +24,7 @@ from serverless_assets.forecasting.forecast_file import FACTS, HORIZON_FACTS, gr
 from serverless_assets.forecasting.reuse import ForecastFingerprint
 from serverless_assets.hashing import digest
 from serverless_assets.names import FORECAST_KEY
-from serverless_assets.run_inputs import RECORD
+from serverless_assets.run_inputs import RECORD_INFIX
 
 MADE_AT, FORECAST_HASH, FORECAST = "made_at", "forecast_hash", "forecast"
 # The name of the only forecast that earlier versions made, which their records do not say.
@@ -45,7 +45,7 @@ REQUIRED_FACTS = (
 )
 TIME_FORMAT, DAY_FORMAT = "%Y%m%dT%H%M%SZ", "%Y%m%d"
 NAME_PATTERN = re.compile(
-    rf"(?P<forecast>\w+)(?P<parts>-parts)?{RECORD}"
+    rf"(?P<forecast>\w+)(?P<parts>-parts)?{RECORD_INFIX}"
     r"(?P<made_at>\d{8}T\d{6}Z)-(?P<data_as_of>\d{8})-(?P<key>[0-9a-f]{16})-(?P<run_id>.+)\.parquet"
 )
 # The error for each fact that does not match the content of the record.
@@ -109,7 +109,7 @@ class RecordName:
 
 def record_prefix(forecast: str, of_parts: bool = False) -> str:
     """Return what the file names of the records of a forecast, or of those of its parts, begin with."""
-    return f"{forecast}{'-parts' if of_parts else ''}{RECORD}"
+    return f"{forecast}{'-parts' if of_parts else ''}{RECORD_INFIX}"
 
 
 @dataclass(frozen=True)

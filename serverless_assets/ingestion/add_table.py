@@ -20,8 +20,8 @@ import yaml
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
+from serverless_assets.ingestion.contract import declared_type
 from serverless_assets.ingestion.http import without_credentials
-from serverless_assets.ingestion.raw_table import declared_type
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.settings import is_http_address
 

@@ -22,33 +22,18 @@ from serverless_assets.ingestion.content import NO_ROWS, parts_in
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed, Missing, Unchanged, ends_run, failure_sentence
 from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_table, loads_text
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source, source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.instance import one_batch
-from serverless_assets.months import name_months
+from serverless_assets.months import Window, name_months
 from serverless_assets.names import COLUMN_LINEAGE, RAW_TABLE_TAG, TRANSFORMATION
+from serverless_assets.partitions import partitions_by_month, window_of_run
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 
 GROUP = "ingestion"
 KEPT_AS_IT_IS = "kept as it is (ingestion: reuse)"
-
-
-def partitions_by_month(first_month: date) -> dg.MonthlyPartitionsDefinition:
-    """Return the partitions from `first_month` to the month that has begun."""
-    return dg.MonthlyPartitionsDefinition(start_date=f"{first_month:%Y-%m-01}", end_offset=1)
-
-
-def window_of_run(context: dg.AssetExecutionContext) -> Window | None:
-    """Return the months that a run is for; None means all."""
-    if context.has_partition_key_range:
-        keys = context.partition_key_range
-        return Window.of_months(date.fromisoformat(keys.start), date.fromisoformat(keys.end))
-    if context.has_partition_key:
-        month = date.fromisoformat(context.partition_key)
-        return Window.of_months(month, month)
-    return None
 
 
 def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -> dg.AssetsDefinition:
@@ -236,7 +221,7 @@ def _materialized(
             ),
             **_lineage(table),
             **observation.as_metadata(table),
-            **metadata.work(loaded.work, checks.warehouse),
+            **metadata.job_metadata(loaded.work, checks.warehouse),
             metadata.BUILT_BY: loaded.built_by,
             "content_hash": decision.version,
             **({"url": dg.MetadataValue.url(answer.url)} if source.keeps_address(answer.url) else {}),

@@ -23,9 +23,9 @@ from serverless_assets.ingestion.contract import (
     refuse,
     rows_query,
 )
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.state import TableState
-from serverless_assets.months import name_months
+from serverless_assets.months import Window, name_months
 from serverless_assets.warehouse import Warehouse
 from serverless_assets.warehouse.staging import StagedRows
 

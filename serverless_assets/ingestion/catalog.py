@@ -197,7 +197,7 @@ class _Entry:
         return path.strip("/").removesuffix(".parquet")
 
     def _optional(self, dated_by: DatedBy | None) -> bool:
-        # Where there are no parents, nothing dates the rows.
+        # By default as its parent is, which dates its rows.
         optional = self.meta.get("optional", dated_by is not None and dated_by.parent.optional)
         if not isinstance(optional, bool):
             raise self.error(f"has the optional {optional!r}: expected true or false.")

@@ -13,19 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.ingestion.raw_table import (
-    EARLIEST,
-    END_OF_TIME,
-    LARGEST_INTEGER,
-    RawTable,
-    declared_type,
-    has_text_form,
-    is_binary,
-    is_exact_decimal,
-    is_text,
-)
+from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, LARGEST_INTEGER, RawTable
 
 LONGEST_FOUND = 500
+# Any whole number of so many digits is within the bounds of a bigint.
+DIGITS_OF_INTEGER = 15
 # What an error that a query raises itself begins with: the rest is a sentence.
 REFUSAL = "refused: "
 SQL_TYPES = {"binary": "blob", "string": "varchar", "int64": "bigint", "double": "double", "bool": "boolean"}
@@ -238,3 +230,45 @@ def explain(
 
 def _first_line(error: duckdb.Error) -> str:
     return str(error).strip().splitlines()[0]
+
+
+def declared_type(served: pa.DataType) -> str | None:
+    """Return the `data_type` that holds all values of a type that a source serves; None if none does."""
+    kind = served.value_type if pa.types.is_dictionary(served) else served
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "timestamp"
+    if pa.types.is_floating(kind):
+        return "double"
+    if pa.types.is_integer(kind):
+        return "bigint"
+    if pa.types.is_decimal(kind) and kind.scale > 0:
+        return "double"
+    if pa.types.is_decimal(kind) and kind.precision <= DIGITS_OF_INTEGER:
+        return "bigint"
+    if is_binary(kind):
+        return "binary"
+    return "string" if is_text(kind) or has_text_form(kind) else None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's for text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's for bytes."""
+    is_variable = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return is_variable or pa.types.is_fixed_size_binary(kind)
+
+
+def has_text_form(kind: pa.DataType) -> bool:
+    """Whether values of a type can be loaded as text: those that the warehouses have other types for."""
+    is_whole = pa.types.is_integer(kind) or (is_exact_decimal(kind) and kind.scale == 0)
+    return is_whole or pa.types.is_time(kind) or isinstance(kind, pa.UuidType) or pa.types.is_nested(kind)
+
+
+def is_exact_decimal(kind: pa.DataType) -> bool:
+    """Whether DuckDB reads a decimal as one; it makes a double of more than 38 digits."""
+    return pa.types.is_decimal(kind) and kind.precision <= 38

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serverless_assets.ingestion.content import Content
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Download, NotModified
 from serverless_assets.ingestion.state import CachedResponse
+from serverless_assets.months import Window
 from serverless_assets.warehouse.staging import StagedRows
 
 

@@ -9,7 +9,7 @@ from modal_forecast.report.formats import counted
 from serverless_assets.ingestion.audit import within
 from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
 from serverless_assets.ingestion.state import (
     HASHED_BY,
@@ -18,7 +18,7 @@ from serverless_assets.ingestion.state import (
     must_load,
     responses_to_keep,
 )
-from serverless_assets.months import name_months
+from serverless_assets.months import Window, name_months
 from serverless_assets.names import FORCED, NAMES_IN_A_LINE, name_some
 from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
@@ -90,8 +90,8 @@ def load_table(
     replaced = decision.replaced
     keeps_rows = not decision.load or changes or replaced is not None
     try:
-        # Rows that stay, such as those of other months, are those of `stored_state` unless somebody has replaced
-        # them in the meantime.
+        # Rows that stay, such as those of other months, are those of `stored_state` unless somebody has
+        # replaced them in the meantime.
         if kept and keeps_rows and warehouse.read_state(table.name) != (stored_state or {}):
             if replaced and window is None:
                 replaced = None

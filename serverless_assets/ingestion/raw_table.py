@@ -1,20 +1,14 @@
-"""A raw table: its columns and their types, how it is loaded, and the months of a load."""
+"""A raw table: its columns and their types, the values that it may have, and how it is loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 
 import pyarrow as pa
 
 from serverless_assets.ingestion.rest_endpoint import RestEndpoint
-from serverless_assets.months import next_month
 from serverless_assets.warehouse import TableShape
 
-ID = pa.string()
-TEXT = pa.string()
-CENTS = pa.int64()
-RATE = pa.float64()
-FLAG = pa.bool_()
 TIMESTAMP = pa.timestamp("us")
 
 # The values that every column of a type may have; a table with any other is refused. Times beyond these are
@@ -27,47 +21,13 @@ LONGEST_TEXT_BYTES = 4 * 1024
 
 # The names that SQL and Arrow have for the types that both warehouses hold alike.
 TYPES: Mapping[str, pa.DataType] = {
-    **dict.fromkeys(("string", "text", "varchar"), TEXT),
+    **dict.fromkeys(("string", "text", "varchar"), pa.string()),
     **dict.fromkeys(("bigint", "int64", "integer"), pa.int64()),
     **dict.fromkeys(("double", "float64"), pa.float64()),
-    **dict.fromkeys(("boolean", "bool"), FLAG),
+    **dict.fromkeys(("boolean", "bool"), pa.bool_()),
     **dict.fromkeys(("timestamp", "datetime"), TIMESTAMP),
     **dict.fromkeys(("binary", "bytes", "blob"), pa.binary()),
 }
-# Any whole number of so many digits is within the bounds of a bigint.
-DIGITS_OF_INTEGER = 15
-
-
-@dataclass(frozen=True)
-class Window:
-    """Days from `start` up to, not including, `end`; both the first of a month."""
-
-    start: date
-    end: date
-
-    def __str__(self) -> str:
-        return f"{self.start} up to {self.end}"
-
-    def __contains__(self, day: date | str) -> bool:
-        """Whether a day, or the ISO form of one, lies in the window."""
-        return self.start.isoformat() <= str(day) < self.end.isoformat()
-
-    @classmethod
-    def of_months(cls, first: date, last: date) -> "Window":
-        """Return the window from the month of `first` to the month of `last`, both included."""
-        return cls(first.replace(day=1), next_month(last))
-
-    def with_lookback(self, months: int) -> "Window":
-        """Return the window that begins so many months earlier."""
-        month = self.start.year * 12 + self.start.month - 1 - months
-        return Window(date(month // 12, month % 12 + 1, 1), self.end)
-
-    def months(self) -> list[date]:
-        """Return the first day of every month in the window."""
-        months = [self.start]
-        while (month := next_month(months[-1])) < self.end:
-            months.append(month)
-        return months
 
 
 @dataclass(frozen=True)
@@ -155,45 +115,3 @@ class RawTable:
         if self.dated_by is None or self.event_time is None:
             return self.source_schema
         return self.source_schema.append(pa.field(self.event_time, TIMESTAMP))
-
-
-def declared_type(served: pa.DataType) -> str | None:
-    """Return the `data_type` that holds all values of a type that a source serves; None if none does."""
-    kind = served.value_type if pa.types.is_dictionary(served) else served
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return "timestamp"
-    if pa.types.is_floating(kind):
-        return "double"
-    if pa.types.is_integer(kind):
-        return "bigint"
-    if pa.types.is_decimal(kind) and kind.scale > 0:
-        return "double"
-    if pa.types.is_decimal(kind) and kind.precision <= DIGITS_OF_INTEGER:
-        return "bigint"
-    if is_binary(kind):
-        return "binary"
-    return "string" if is_text(kind) or has_text_form(kind) else None
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a type is one of Arrow's for text."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether a type is one of Arrow's for bytes."""
-    is_variable = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    return is_variable or pa.types.is_fixed_size_binary(kind)
-
-
-def has_text_form(kind: pa.DataType) -> bool:
-    """Whether values of a type can be loaded as text: those that the warehouses have other types for."""
-    is_whole = pa.types.is_integer(kind) or (is_exact_decimal(kind) and kind.scale == 0)
-    return is_whole or pa.types.is_time(kind) or isinstance(kind, pa.UuidType) or pa.types.is_nested(kind)
-
-
-def is_exact_decimal(kind: pa.DataType) -> bool:
-    """Whether DuckDB reads a decimal as one; it makes a double of more than 38 digits."""
-    return pa.types.is_decimal(kind) and kind.precision <= 38

@@ -31,7 +31,8 @@ from serverless_assets.ingestion.http_client import (
     MissingTable,
     SourceError,
 )
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.months import Window
 from serverless_assets.run_inputs import Reload
 
 PARQUET_MAGIC = b"PAR1"

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.http import Validators
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.months import Window
 
 # The whole history, and what else people ask for by turns; there is room for these and 30 years of months.
 RESPONSES_KEPT = 8

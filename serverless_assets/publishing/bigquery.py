@@ -69,7 +69,7 @@ class BigQueryPublisher(Publisher):
     @property
     def pending_assets(self) -> PendingAssets:
         # The next run may be one of another machine.
-        return PendingAssets(self.home, shared=self.artifacts.staged.in_folder("_work"))
+        return PendingAssets(self.home, shared=self.artifacts.bookkeeping)
 
     @contextmanager
     def scratch(self) -> Iterator[Storage]:

@@ -55,7 +55,7 @@ from serverless_assets.warehouse.duckdb import DuckDBWarehouse, state_in
 # A release is named by the time of its publish; a dot before it marks one that is being written or removed.
 RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
 # In each of them: the run, when it was published, what it changed, and the release before.
-ABOUT = "release.json"
+RELEASE_FILE = "release.json"
 
 
 class LocalPublisher(Publisher):
@@ -275,7 +275,7 @@ def _files_of(release: Path | None) -> dict[str, str]:
 def _about(release: Path) -> Mapping[str, Any]:
     """What a release says of itself; empty if that cannot be read."""
     try:
-        about = json.loads((release / ABOUT).read_text())
+        about = json.loads((release / RELEASE_FILE).read_text())
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}
@@ -283,20 +283,20 @@ def _about(release: Path) -> Mapping[str, Any]:
 
 def _begin_release(layout: Layout, run_id: str) -> Path:
     """A new folder, hidden until `_make_current`."""
-    unfinished = layout.releases / f".{new_release_name(run_id[:8])}"
-    (unfinished / "artifacts").mkdir(parents=True)
-    return unfinished
+    hidden = layout.releases / f".{new_release_name(run_id[:8])}"
+    (hidden / "artifacts").mkdir(parents=True)
+    return hidden
 
 
-def _make_current(layout: Layout, unfinished: Path, run_id: str, **more: object) -> None:
+def _make_current(layout: Layout, hidden: Path, run_id: str, **more: object) -> None:
     about = {
         "run_id": run_id,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "previous": layout.release.name if layout.release else None,
         **more,
     }
-    write_atomically(unfinished / ABOUT, json.dumps(about).encode())
-    release = unfinished.rename(unfinished.with_name(unfinished.name.removeprefix(".")))
+    write_atomically(hidden / RELEASE_FILE, json.dumps(about).encode())
+    release = hidden.rename(hidden.with_name(hidden.name.removeprefix(".")))
     link_atomically(Path("releases", release.name), layout.current)
 
 

@@ -62,7 +62,7 @@ NOT_REACHED = "not reached: a step before it failed or the run was stopped"
 
 
 @dataclass
-class _Seen:
+class _AssetEvents:
     """What the events say of one asset so far."""
 
     step: str
@@ -75,21 +75,21 @@ class _Seen:
 
 def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
     """The outcome of every asset that the run had planned, in the order of planning."""
-    assets: dict[dg.AssetKey, _Seen] = {}
+    assets: dict[dg.AssetKey, _AssetEvents] = {}
     step_errors: dict[str, str] = {}
     skipped_steps: set[str] = set()
     for event in events:
         if event.event_type == Type.ASSET_MATERIALIZATION_PLANNED and event.asset_key:
-            assets.setdefault(event.asset_key, _Seen(step=str(event.step_key)))
+            assets.setdefault(event.asset_key, _AssetEvents(step=str(event.step_key)))
         elif event.event_type == Type.STEP_FAILURE:
-            step_errors[str(event.step_key)] = failure_in_words(event)
+            step_errors[str(event.step_key)] = failure_sentence_of(event)
         elif event.event_type == Type.STEP_SKIPPED:
             # What it needs was skipped on purpose. After a failure, a step just never begins.
             skipped_steps.add(str(event.step_key))
         elif event.event_type == Type.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if check.asset_key in assets:
-                assets[check.asset_key].checks.append(metadata.plain(check.metadata))
+                assets[check.asset_key].checks.append(metadata.plain_values(check.metadata))
                 if not check.passed and check.severity == dg.AssetCheckSeverity.WARN:
                     sentence = f": {check.description}" if check.description else ""
                     assets[check.asset_key].warnings.append(f"{check.check_name}{sentence}")
@@ -99,10 +99,10 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
         elif event.asset_key in assets and event.event_type == Type.ASSET_MATERIALIZATION:
             # One event for the whole asset may follow events for single partitions: the last counts.
             values = event.step_materialization_data.materialization.metadata
-            assets[event.asset_key].materialized = metadata.plain(values)
+            assets[event.asset_key].materialized = metadata.plain_values(values)
             assets[event.asset_key].observed = None
         elif event.asset_key in assets and event.event_type == Type.ASSET_OBSERVATION:
-            values = metadata.plain(event.asset_observation_data.asset_observation.metadata)
+            values = metadata.plain_values(event.asset_observation_data.asset_observation.metadata)
             if metadata.REASON in values:
                 assets[event.asset_key].observed = values
     outcomes = [_outcome(key, asset, step_errors, skipped_steps) for key, asset in assets.items()]
@@ -137,26 +137,28 @@ class RunEvents:
 
 
 def _outcome(
-    key: dg.AssetKey, seen: _Seen, step_errors: dict[str, str], skipped_steps: set[str]
+    key: dg.AssetKey, events_of_asset: _AssetEvents, step_errors: dict[str, str], skipped_steps: set[str]
 ) -> AssetOutcome:
     name = asset_name(key)
-    values = seen.materialized or seen.observed or {}
-    parts = (values, *seen.checks)
+    values = events_of_asset.materialized or events_of_asset.observed or {}
+    parts = (values, *events_of_asset.checks)
     measured: dict[str, Any] = {
         "rows": values.get(metadata.ROWS),
         "bytes": values.get(metadata.BYTES),
         "seconds": values.get(metadata.SECONDS),
         "path": values.get(metadata.REPORT),
         "optional": bool(values.get(metadata.OPTIONAL)),
-        "warnings": seen.warnings,
+        "warnings": events_of_asset.warnings,
         metadata.COST_UNKNOWN: next(filter(None, (part.get(metadata.COST_UNKNOWN) for part in parts)), None),
         **{name: total(part.get(name) for part in parts) for name in metadata.SPENT},
     }
-    if seen.failed_checks:
-        return AssetOutcome(name, "failed", f"tests failed: {', '.join(seen.failed_checks)}", **measured)
-    if seen.observed and seen.observed.get(metadata.STATUS) == "failed":
+    if events_of_asset.failed_checks:
+        return AssetOutcome(
+            name, "failed", f"tests failed: {', '.join(events_of_asset.failed_checks)}", **measured
+        )
+    if events_of_asset.observed and events_of_asset.observed.get(metadata.STATUS) == "failed":
         # A test that is no check of one asset says so after it was built.
-        return AssetOutcome(name, "failed", str(seen.observed[metadata.REASON]), **measured)
+        return AssetOutcome(name, "failed", str(events_of_asset.observed[metadata.REASON]), **measured)
     if values:
         status = values.get(metadata.STATUS)
         # dbt has words of its own for what it built.
@@ -164,9 +166,11 @@ def _outcome(
         return AssetOutcome(
             name, cast("Status", outcome_status), str(values.get(metadata.REASON, "")), **measured
         )
-    if seen.step in step_errors:
-        return AssetOutcome(name, "failed", step_errors[seen.step])
-    return AssetOutcome(name, "skipped", SKIPPED_AS_ASKED if seen.step in skipped_steps else NOT_REACHED)
+    if events_of_asset.step in step_errors:
+        return AssetOutcome(name, "failed", step_errors[events_of_asset.step])
+    return AssetOutcome(
+        name, "skipped", SKIPPED_AS_ASKED if events_of_asset.step in skipped_steps else NOT_REACHED
+    )
 
 
 def total(numbers: Iterable[int | float | None]) -> int | float | None:
@@ -176,14 +180,14 @@ def total(numbers: Iterable[int | float | None]) -> int | float | None:
     return round(sum(addends), 8) if addends else None
 
 
-def failure_in_words(event: dg.DagsterEvent) -> str:
+def failure_sentence_of(event: dg.DagsterEvent) -> str:
     """What a step failed with, or is tried again for, in a sentence if the code that failed had one."""
     if event.event_type == Type.STEP_UP_FOR_RETRY:
-        return _in_words(event.step_retry_data.error)
+        return _error_sentence(event.step_retry_data.error)
     data = event.step_failure_data
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description
-    return _in_words(data.error) if data.error else "failed"
+    return _error_sentence(data.error) if data.error else "failed"
 
 
 def run_failure_sentence(error: SerializableErrorInfo) -> str:
@@ -202,7 +206,7 @@ def without_class(message: str) -> str:
     return re.sub(r"^[\w.]*(Error|Exception|Failure): ", "", message)
 
 
-def _in_words(error: SerializableErrorInfo) -> str:
+def _error_sentence(error: SerializableErrorInfo) -> str:
     if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
         return STOPPED_BY_HAND
     if error.cls_name == dg.RetryRequested.__name__ and error.cause:

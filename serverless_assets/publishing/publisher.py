@@ -46,15 +46,15 @@ class PendingAssets:
         return self.home / "work" / "unsettled.json"
 
     def is_readable(self) -> bool:
-        """Whether it is known what is unfinished."""
+        """Whether it is known which assets are pending."""
         return self._read() is not None
 
     def read(self) -> set[str]:
-        """The unfinished assets; none if that is not known."""
+        """The pending assets; none if that is not known."""
         return self._read() or set()
 
     def replace(self, assets: Iterable[str]) -> None:
-        """Keep these assets, in the place of those that were unfinished."""
+        """Keep these assets, in the place of those that were pending."""
         content = json.dumps(sorted(set(assets))).encode()
         if self.shared:
             self.shared.write(self.path.name, content)
@@ -106,7 +106,7 @@ class Publisher(ABC):
     @property
     @abstractmethod
     def published(self) -> Storage:
-        """What people read now. Reading it neither keeps a run waiting nor waits for one."""
+        """What people read now. Reading it neither keeps a run pending nor waits for one."""
 
     @property
     @abstractmethod
@@ -234,11 +234,11 @@ class Publisher(ABC):
 
     def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
         """Publish what runs wrote if all of it is sound, and say whether it is what people now read."""
-        waiting = self.pending_assets.read() - {outcome.asset for outcome in outcomes if outcome.is_settled}
-        self.pending_assets.replace(waiting)
-        if waiting:
+        pending = self.pending_assets.read() - {outcome.asset for outcome in outcomes if outcome.is_settled}
+        self.pending_assets.replace(pending)
+        if pending:
             log.warning(
-                f"Not published: {_unfinished(waiting, outcomes)}. {AS_BEFORE} "
+                f"Not published: {_pending_text(pending, outcomes)}. {AS_BEFORE} "
                 "The next run continues from what this one finished."
             )
             return False
@@ -356,12 +356,12 @@ def _prune(instance: dg.DagsterInstance, runs_kept: int, log: dg.DagsterLogManag
             log.info(f"Deleted {pruned} old runs from Dagster's history (SERVERLESS_KEEP_RUNS).")
 
 
-def _unfinished(waiting: Collection[str], outcomes: Sequence[AssetOutcome]) -> str:
+def _pending_text(pending: Collection[str], outcomes: Sequence[AssetOutcome]) -> str:
     """Say which assets keep a run from being published: those that failed in it, those that it did not reach,
     or those that an earlier run left unfinished."""
-    own = [outcome for outcome in outcomes if outcome.asset in waiting]
+    own = [outcome for outcome in outcomes if outcome.asset in pending]
     if not own:
-        return f"an earlier run did not finish {', '.join(sorted(waiting))}"
-    named = sorted(outcome.asset for outcome in own if outcome.status == "failed") or sorted(waiting)
-    others = len(waiting) - len(named)
+        return f"an earlier run did not finish {', '.join(sorted(pending))}"
+    named = sorted(outcome.asset for outcome in own if outcome.status == "failed") or sorted(pending)
+    others = len(pending) - len(named)
     return f"{', '.join(named)} did not succeed" + (f", and {others} more are not finished" if others else "")

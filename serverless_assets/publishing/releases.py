@@ -6,7 +6,7 @@ from datetime import datetime
 
 from serverless_assets.errors import UserError
 from serverless_assets.names import name_some
-from serverless_assets.run_inputs import RECORD
+from serverless_assets.run_inputs import RECORD_INFIX
 
 RELEASES_KEPT = 3
 NAMES_LISTED = 4
@@ -41,7 +41,9 @@ class Release:
     def read_by_people(self) -> Sequence[str]:
         """What changed of what people read: neither dbt's files nor the records of forecasts, which change
         with everything else."""
-        return sorted(name for name in self.changed if not name.startswith("dbt-") and RECORD not in name)
+        return sorted(
+            name for name in self.changed if not name.startswith("dbt-") and RECORD_INFIX not in name
+        )
 
     def __str__(self) -> str:
         return f"the release of run {self.run_id[:8]}, published {self.published_at:%Y-%m-%d %H:%M:%S} UTC"

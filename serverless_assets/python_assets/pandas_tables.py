@@ -94,7 +94,7 @@ def store_frame(
     reason = reason or ("first rows" if previous is None else "new rows")
     return {
         **metadata.outcome("built", reason, rows=rows.num_rows),
-        **metadata.work(work, warehouse),
+        **metadata.job_metadata(work, warehouse),
         TABLE_NAME: warehouse.qualified_name(table),
     }
 
@@ -122,7 +122,7 @@ def to_rows(frame: Any, table: str) -> pa.Table:
         raise WarehouseError(f"The frame of the asset {table} cannot be stored: {error}") from None
 
 
-def _common_type(found: pa.DataType, column: str, table: str) -> pa.DataType:
+def _common_type(kind: pa.DataType, column: str, table: str) -> pa.DataType:
     for is_type, common in (
         (pa.types.is_boolean, pa.bool_()),
         (pa.types.is_integer, pa.int64()),
@@ -130,13 +130,13 @@ def _common_type(found: pa.DataType, column: str, table: str) -> pa.DataType:
         (pa.types.is_date, pa.date32()),
         (pa.types.is_timestamp, pa.timestamp("us")),
         # A column without any value has no type of its own.
-        (lambda kind: pa.types.is_null(kind) or pa.types.is_large_string(kind), pa.string()),
+        (lambda other: pa.types.is_null(other) or pa.types.is_large_string(other), pa.string()),
         (pa.types.is_string, pa.string()),
     ):
-        if is_type(found):
+        if is_type(kind):
             return common
     raise WarehouseError(
-        f"The column {column} of the asset {table} has the type {found}: make it text, a number, a "
+        f"The column {column} of the asset {table} has the type {kind}: make it text, a number, a "
         "boolean, a date or a timestamp."
     )
 

@@ -9,13 +9,13 @@ import dagster as dg
 
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
-from serverless_assets.ingestion.assets import partitions_by_month, window_of_run
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import TRANSFORMATION
+from serverless_assets.partitions import partitions_by_month, window_of_run
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.asset_keys import dbt_asset_key
-from serverless_assets.transformation.build import Step
+from serverless_assets.transformation.build import DbtBuild
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.decide_models import decide_models, decide_tests, is_whole
 from serverless_assets.transformation.fingerprints import models_by_month
@@ -110,7 +110,7 @@ def describe_test(test: Mapping[str, Any]) -> str:
 def transformation_assets(
     project: Project, first_month: date, pool: str, absent: Collection[str] = ()
 ) -> dg.AssetsDefinition:
-    """An asset for each model of the dbt project, all in one step.
+    """An asset for each model of the dbt project, all in one build.
 
     Args:
         first_month: the first partition of the models that are built month by month.
@@ -138,8 +138,8 @@ def transformation_assets(
         variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
             window = window_of_run(context)
-            step = Step(context, project, manifest, translator, publisher, variables, months, window)
-            selected, stored_states = step.selected(), publisher.warehouse.read_states()
+            build = DbtBuild(context, project, manifest, translator, publisher, variables, months, window)
+            selected, stored_states = build.selected(), publisher.warehouse.read_states()
             loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
             missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], stored_states, loads, absent)
             left_out = {id: model for id, model in missing.items() if id in selected}
@@ -158,13 +158,13 @@ def transformation_assets(
                 run_id=run_id,
             )
             whole = is_whole(decisions, manifest, left_out)
-            yield from step.carry_out(
+            yield from build.carry_out(
                 decisions, decide_tests(project, manifest, stored_states) if whole else ()
             )
             refuse_left_out(loads, left_out)
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
             if whole and manifest_path.read_bytes() == content:
-                step.settle_deleted(publisher.artifacts, drop=run_inputs.drop_deleted)
+                build.settle_deleted(publisher.artifacts, drop=run_inputs.drop_deleted)
                 something_built = any(decision.build for decision in decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
                 keep_manifest(publisher.artifacts, manifest_path, accounts, run_id)

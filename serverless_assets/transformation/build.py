@@ -17,8 +17,8 @@ from serverless_assets.dagster_internals import (
     DATA_VERSION_TAG,
     INPUT_DATA_VERSION_TAG_PREFIX,
 )
-from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.instance import one_batch
+from serverless_assets.months import Window
 from serverless_assets.names import NAMES_IN_A_LINE, TABLE_NAME, name_some
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
@@ -50,8 +50,8 @@ REPETITIONS = {"Execution Duration", "unique_id", "invocation_id"}
 
 
 @dataclass(frozen=True)
-class Step:
-    """What the step works with."""
+class DbtBuild:
+    """A build of models in a run, and what it reads and writes."""
 
     context: dg.AssetExecutionContext
     project: Project
@@ -323,7 +323,7 @@ class Step:
         event: dbt_runner.Event,
         decisions: Mapping[str, BuildDecision],
     ) -> DagsterEvent:
-        spent = metadata.work(dbt_runner.work(event), self.warehouse)
+        spent = metadata.job_metadata(dbt_runner.work(event), self.warehouse)
         if isinstance(result, dg.AssetCheckResult):
             # Tests read, too, and that is charged for.
             return result.with_metadata({**(result.metadata or {}), **spent})

@@ -176,7 +176,7 @@ class _Process:
                 message = self._connection.recv()
                 yield message
         except (EOFError, OSError):
-            yield Result(f"its process ended before it was done: {self._end_in_words()}")
+            yield Result(f"its process ended before it was done: {self._end_sentence()}")
 
     @property
     def is_running(self) -> bool:
@@ -198,7 +198,7 @@ class _Process:
         self._process.wait()
         self._connection.close()
 
-    def _end_in_words(self) -> str:
+    def _end_sentence(self) -> str:
         code = self._process.wait()
         if code == -signal.SIGKILL:
             return "it was killed. That is how the system ends one that takes more memory than there is."

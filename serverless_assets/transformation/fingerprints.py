@@ -352,8 +352,8 @@ def _kind(node: Mapping[str, Any], macros: Collection[str]) -> Materialization:
     )
 
 
-def _in_order(found: Iterable[Node]) -> list[Node]:
-    waiting = {node.name: node for node in found}
+def _in_order(nodes: Iterable[Node]) -> list[Node]:
+    waiting = {node.name: node for node in nodes}
     ordered: list[Node] = []
     while waiting:
         ready = [node for node in waiting.values() if not waiting.keys() & (set(node.parents) - {node.name})]

@@ -11,7 +11,7 @@ from serverless_assets.names import MAIN_JOB, NAMES_IN_A_LINE, name_some
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.transformation.manifest import is_model, relation_name
 
-SKIPPED = "skipped: "
+SKIPPED_PREFIX = "skipped: "
 
 
 class LeftOutError(UserError):
@@ -58,7 +58,9 @@ def models_left_out(
         for model in _descendants(manifest, table):
             tables.setdefault(model, []).append(table)
     return {
-        model: LeftOut(f"{SKIPPED}{'; '.join(map(missing.__getitem__, lacks))}", not required & set(lacks))
+        model: LeftOut(
+            f"{SKIPPED_PREFIX}{'; '.join(map(missing.__getitem__, lacks))}", not required & set(lacks)
+        )
         for model, lacks in tables.items()
     }
 
@@ -75,7 +77,7 @@ def refuse_left_out(outcomes: Iterable[AssetOutcome], left_out: Mapping[str, Lef
         raise LeftOutError(failure_sentence(failed))
     required = {id: model.reason for id, model in left_out.items() if not model.is_optional}
     if required:
-        reasons = dict.fromkeys(reason.removeprefix(SKIPPED) for reason in required.values())
+        reasons = dict.fromkeys(reason.removeprefix(SKIPPED_PREFIX) for reason in required.values())
         names = [id.split(".", 2)[2] for id in required]
         raise LeftOutError(
             f"{name_some([*reasons], NAMES_IN_A_LINE, '; ')}. Left out for that: "

@@ -22,7 +22,7 @@ MODELS = ("model", "seed", "snapshot")
 MANIFEST, RUN_RESULTS = "dbt-manifest.json", "dbt-run_results.json"
 HISTORY_PREFIX, HISTORY_KEPT = "dbt-manifest-", 10
 # The models that green builds had and the project has no more there, until their tables are gone.
-DELETED = "dbt-deleted.json"
+DELETED_MODELS_FILE = "dbt-deleted.json"
 
 # What differs between two manifests of one and the same project: when and where it was read.
 VOLATILE_METADATA = frozenset(
@@ -214,8 +214,8 @@ def record_deleted(artifacts: Artifacts, deleted: Collection[DeletedModel]) -> N
     content = json.dumps(
         [vars(model) for model in sorted(deleted, key=lambda model: model.id)], indent=1
     ).encode()
-    if content != (artifacts.read(DELETED) or b"[]"):
-        artifacts.write(DELETED, content)
+    if content != (artifacts.read(DELETED_MODELS_FILE) or b"[]"):
+        artifacts.write(DELETED_MODELS_FILE, content)
 
 
 def deleted_text(relation: str, model: str, drop: bool) -> str:
@@ -231,7 +231,7 @@ def deleted_text(relation: str, model: str, drop: bool) -> str:
 
 def _recorded(artifacts: Artifacts) -> Sequence[DeletedModel]:
     try:
-        return [DeletedModel(**entry) for entry in json.loads(artifacts.read(DELETED) or "[]")]
+        return [DeletedModel(**entry) for entry in json.loads(artifacts.read(DELETED_MODELS_FILE) or "[]")]
     except (ValueError, TypeError):
         # Not what `record_deleted` wrote.
         return []

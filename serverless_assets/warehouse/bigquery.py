@@ -477,18 +477,18 @@ class BigQueryWarehouse:
     def _dataset(self) -> str:
         return f"{self.project}.{self.dataset}"
 
-    def _refuse_another_location(self, found: bigquery.Dataset) -> None:
-        if (found.location or "").upper() != self.location.upper():
+    def _refuse_another_location(self, existing: bigquery.Dataset) -> None:
+        if (existing.location or "").upper() != self.location.upper():
             raise WarehouseError(
-                f"The dataset {self._dataset} lies in {found.location}, and the settings say "
-                f"{self.location}. A dataset cannot be moved: set SERVERLESS_LOCATION to {found.location}, "
-                "or DBT_SCHEMA to another dataset."
+                f"The dataset {self._dataset} lies in {existing.location}, and the settings say "
+                f"{self.location}. A dataset cannot be moved: set SERVERLESS_LOCATION to "
+                f"{existing.location}, or DBT_SCHEMA to another dataset."
             )
 
-    def _refuse_expiration(self, found: bigquery.Dataset) -> None:
+    def _refuse_expiration(self, existing: bigquery.Dataset) -> None:
         """Refuse a dataset whose tables or partitions expire: rows would go that are never loaded again."""
         for what in ("table", "partition"):
-            age = getattr(found, f"default_{what}_expiration_ms")
+            age = getattr(existing, f"default_{what}_expiration_ms")
             if age and self.lifetime is None:
                 raise WarehouseError(
                     f"The dataset {self._dataset} deletes each {what} {timedelta(milliseconds=age)} after it "

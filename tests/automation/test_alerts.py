@@ -12,7 +12,7 @@ from serverless_assets.automation.alerts import (
     format_duration,
     shorten,
 )
-from serverless_assets.automation.sensors import UNKNOWN, first_error
+from serverless_assets.automation.sensors import NO_REASON, first_error
 from serverless_assets.secrets import without_secrets
 from tests.automation.hook import SECRET, Hook
 
@@ -181,4 +181,4 @@ def test_a_run_whose_process_was_killed_has_the_sentence_of_who_found_it(instanc
 
 
 def test_a_run_that_left_no_reason_is_said_to_have_left_none(instance):
-    assert first_error(instance, "0" * 32) == UNKNOWN
+    assert first_error(instance, "0" * 32) == NO_REASON

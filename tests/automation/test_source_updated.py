@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from serverless_assets.automation.alerts import NOT_SET, Alerts
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
-from serverless_assets.ingestion.raw_table import ID, RawTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.sample_shop.source import SampleSource
@@ -251,7 +252,8 @@ def test_a_source_without_validators_is_said_not_to_be_watched(world):
 
 
 def test_an_api_of_pages_is_not_asked_as_it_tells_only_of_the_first_one(world):
-    visits = RawTable("raw_visits", "", {"id": ID}, rest=read_endpoint({"url": f"{world.shop.url}/visits"}))
+    endpoint = read_endpoint({"url": f"{world.shop.url}/visits"})
+    visits = RawTable("raw_visits", "", {"id": pa.string()}, rest=endpoint)
     world.tables = [*TABLES, visits]
     world.settle()
     assert world.tick().skip_message == (

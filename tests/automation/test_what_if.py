@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from serverless_assets.automation.what_if import REPORTS_KEPT, compare, keep_report, what_if_job
-from serverless_assets.publishing.outcome import failure_in_words
+from serverless_assets.publishing.outcome import failure_sentence_of
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import NO_FORECAST, SHOP, Pipeline
 from tests.publishing.test_run_metrics import records
@@ -94,7 +94,7 @@ def test_a_what_if_changes_nothing_but_its_own_report_while_another_run_is_at_wo
 def refused(result: dg.ExecuteInProcessResult) -> str:
     assert not result.success
     (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_FAILURE]
-    return failure_in_words(event)
+    return failure_sentence_of(event)
 
 
 def test_a_what_if_without_a_forecast_is_refused_in_words(green):

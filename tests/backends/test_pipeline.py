@@ -128,7 +128,7 @@ def test_what_the_warehouse_and_modal_charge_adds_up_to_what_the_run_cost(on_gcp
     free = [name for name, found in assets.items() if found["cost_usd"] is None]
     assert free == ["forecast_report"]
     (record,) = on_gcp.instance.fetch_materializations(dg.AssetKey("pipeline_runs"), limit=2).records
-    assert metadata.plain(record.asset_materialization.metadata)["cost_usd"] == totals["cost_usd"]
+    assert metadata.plain_values(record.asset_materialization.metadata)["cost_usd"] == totals["cost_usd"]
 
 
 def test_a_second_run_reuses_everything_and_runs_few_queries(on_gcp, modal):

@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.ingestion.source import HttpSource
+from serverless_assets.months import Window
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import FIRST, Ingestion
 from tests.ingestion.shop import Shop, shop

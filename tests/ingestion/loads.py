@@ -64,7 +64,7 @@ class Ingestion:
             raise_on_error=False,
         )
         found = [event.materialization for event in self.result.get_asset_materialization_events()]
-        return {one.asset_key.to_user_string(): metadata.plain(one.metadata) for one in found}
+        return {one.asset_key.to_user_string(): metadata.plain_values(one.metadata) for one in found}
 
     def shown(self) -> list[tuple[str, str]]:
         """The months that the last run recorded one by one, by table."""
@@ -75,7 +75,7 @@ class Ingestion:
         """The metadata of the months that the last run recorded of a table."""
         found = [event.materialization for event in self.result.get_asset_materialization_events()]
         months = [one for one in found if one.partition and one.asset_key.path[-1] == table]
-        return {str(one.partition): metadata.plain(one.metadata) for one in months}
+        return {str(one.partition): metadata.plain_values(one.metadata) for one in months}
 
     def failure(self) -> str:
         """Why the last run failed, in the words of its step."""

@@ -13,7 +13,7 @@ from threading import Event
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serverless_assets.ingestion.raw_table import Window
+from serverless_assets.months import Window
 from tests.services.listening import listening
 
 OCTOBER = Window(date(2026, 10, 1), date(2026, 11, 1))

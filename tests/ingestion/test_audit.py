@@ -12,7 +12,8 @@ import pytest
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.content import content_of
 from serverless_assets.ingestion.contract import ContractError
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.months import Window
 from serverless_assets.warehouse.staging import StagedRows, StagingArea
 from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RAW_SUPPLIES
 

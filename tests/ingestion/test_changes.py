@@ -16,9 +16,10 @@ import pytest
 
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.load import LoadResult, load_table
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
+from serverless_assets.months import Window
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.services.listening import listening
 

@@ -8,8 +8,8 @@ import pytest
 
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.http_client import SourceError
-from serverless_assets.ingestion.raw_table import Window
 from serverless_assets.ingestion.source import Download, HttpSource, NotModified
+from serverless_assets.months import Window
 from tests.ingestion.scripted import (
     OCTOBER,
     PARQUET,

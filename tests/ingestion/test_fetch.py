@@ -14,8 +14,9 @@ import pytest
 
 from serverless_assets.ingestion.fetch import TABLES_AT_ONCE, fetch_tables
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
+from serverless_assets.months import Window
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.raw_tables import (
     RAW_CUSTOMERS,

@@ -15,7 +15,7 @@ from serverless_assets.ingestion.content import Content, Part
 from serverless_assets.ingestion.fetch_result import AuditedTable, Unchanged, ends_run
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load, decide_reuse
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 from serverless_assets.ingestion.state import (
     HASHED_BY,
@@ -26,6 +26,7 @@ from serverless_assets.ingestion.state import (
     version_of,
     window_to_load,
 )
+from serverless_assets.months import Window
 from serverless_assets.warehouse.staging import StagedRows
 from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS
 

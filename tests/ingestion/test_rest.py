@@ -19,11 +19,12 @@ from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed, Missing
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.load import LoadResult, load_table
-from serverless_assets.ingestion.raw_table import RawTable, Window
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
+from serverless_assets.months import Window
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.json_api import SECRET, Answer, Api, json_api, visit

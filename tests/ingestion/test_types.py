@@ -12,8 +12,8 @@ import pytest
 
 from serverless_assets.ingestion.audit import stage
 from serverless_assets.ingestion.content import content_of
-from serverless_assets.ingestion.contract import ContractError
-from serverless_assets.ingestion.raw_table import TYPES, RawTable, declared_type
+from serverless_assets.ingestion.contract import ContractError, declared_type
+from serverless_assets.ingestion.raw_table import TYPES, RawTable
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from serverless_assets.warehouse.staging import StagingArea
 

@@ -13,7 +13,7 @@ from tests.conftest import Pipeline
 
 def records(pipeline: Pipeline) -> list[dict[str, object]]:
     found = pipeline.instance.fetch_materializations(dg.AssetKey(PIPELINE_RUNS), limit=10).records
-    return [metadata.plain(record.asset_materialization.metadata) for record in found]
+    return [metadata.plain_values(record.asset_materialization.metadata) for record in found]
 
 
 def summary(*assets: AssetOutcome) -> RunSummary:
@@ -76,7 +76,7 @@ def test_what_was_spent_is_added_up_where_it_is_known(assets, spent):
     found = summary(*assets)
     totals = found.as_json()["totals"]
     assert {name: totals[name] for name in metadata.SPENT if name in totals} == spent
-    told = metadata.plain(record_of(found).metadata)
+    told = metadata.plain_values(record_of(found).metadata)
     assert {name: told[name] for name in metadata.SPENT if name in told} == spent
 
 

@@ -31,7 +31,7 @@ def checks(team: Team) -> dict[str, tuple[bool, str]]:
     return {
         one.check_name: (
             one.passed,
-            "reused" if metadata.plain(one.metadata).get(metadata.STATUS) == "reused" else "run",
+            "reused" if metadata.plain_values(one.metadata).get(metadata.STATUS) == "reused" else "run",
         )
         for one in evaluations
     }

@@ -23,7 +23,7 @@ def test_the_price_of_a_region_or_edition_is_a_setting_and_unknown_without():
     )
     assert frankfurt.price(TIB) is None
     assert frankfurt.unknown_price == f"{unknown}, such as 6.25/TiB"
-    spent = metadata.work(JobStats(("a job",), TIB, TIB), frankfurt)
+    spent = metadata.job_metadata(JobStats(("a job",), TIB, TIB), frankfurt)
     assert "cost_usd" not in spent
     assert spent["cost_unknown"] == frankfurt.unknown_price
     assert replace(frankfurt, usd="8.1/TiB").price(TIB) == pytest.approx(8.1)
@@ -33,25 +33,25 @@ def test_the_price_of_a_region_or_edition_is_a_setting_and_unknown_without():
     assert enterprise.unknown_price.endswith(
         "in EU, as how many slot-hours a query takes is known once it has run"
     )
-    assert metadata.work(JobStats(("a job",), TIB, 0, 1_800_000), enterprise)["cost_usd"] == 0.03
+    assert metadata.job_metadata(JobStats(("a job",), TIB, 0, 1_800_000), enterprise)["cost_usd"] == 0.03
 
 
 def test_a_file_is_free(tmp_path):
     duckdb = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
     assert duckdb.price(TIB) is None
-    assert metadata.work(JobStats(("a job",)), duckdb).keys().isdisjoint({"cost_usd", "cost_unknown"})
+    assert metadata.job_metadata(JobStats(("a job",)), duckdb).keys().isdisjoint({"cost_usd", "cost_unknown"})
 
 
 def test_work_is_told_with_its_price():
     work = JobStats(("one",), 100, TIB // 2, 2500) + JobStats(("two",), 20, TIB // 2, 500)
-    assert metadata.work(work, BIGQUERY) == {
+    assert metadata.job_metadata(work, BIGQUERY) == {
         "warehouse_jobs": "one, two",
         "bytes_processed": 120,
         "bytes_billed": TIB,
         "slot_seconds": 3.0,
         "cost_usd": 6.25,
     }
-    assert metadata.work(JobStats(), BIGQUERY) == {}
+    assert metadata.job_metadata(JobStats(), BIGQUERY) == {}
 
 
 @pytest.mark.parametrize(
