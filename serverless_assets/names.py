@@ -33,6 +33,8 @@ WORK = "__work"
 
 # Of assets in a line of text, before `and N more`.
 NAMES_IN_A_LINE = 6
+# Of assets that failed, where each has a line of its own beside.
+NAMES_OF_FAILED = 3
 
 
 def name_some(names: Sequence[str], most: int, separator: str = ", ") -> str:

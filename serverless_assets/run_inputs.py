@@ -150,7 +150,7 @@ class RunInputs(dg.ConfigurableResource):
         if isinstance(self.ingestion, Reload):
             problems += _url_problems(self.ingestion.address or "")
         if problems:
-            raise dg.Failure("Run inputs: " + " ".join(problems), allow_retries=False)
+            raise dg.Failure(f"The run config cannot be used: {' '.join(problems)}", allow_retries=False)
         return self
 
 

@@ -190,7 +190,9 @@ def test_the_command_says_the_refusal_once(on_a_budget, serverless, tmp_path):
     told = serverless(on_a_budget, "run", "--config", str(config))
     assert told.exit_code == 1
     assert told.stdout.count(SAID) == 1
-    assert told.stdout.endswith("Next: nothing was begun: do as it says, then run again.\n")
+    assert told.stdout.endswith(
+        "Next: no step was started. Correct what the message names, then run again.\n"
+    )
     assert "Traceback" not in told.stdout + told.stderr
 
 

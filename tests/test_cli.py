@@ -37,6 +37,13 @@ def test_an_unknown_job_is_refused_with_those_that_there_are(empty, serverless):
     assert "Jobs: serverless_pipeline, ingest, transform, " in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_full_rebuild_is_refused_with_an_option_that_leaves_part_of_it_out(empty, serverless, command):
+    refused = serverless(empty, command, "full_rebuild", "--reuse")
+    assert refused.exit_code == 1
+    assert "loads, builds and forecasts everything, and --reuse would leave part of it out" in refused.stderr
+
+
 def test_a_run_config_that_makes_no_sense_is_refused_before_the_run(empty, serverless, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text('resources: {run_inputs: {config: {forecast: {run: {cpu: "3.0"}}}}}')
@@ -292,6 +299,7 @@ def test_the_published_report_is_opened(green, empty, serverless, monkeypatch):
     assert serverless(green, "open").exit_code == 0
     assert [Path(address).name for address in opened] == ["forecast.html"]
     assert "No report was published yet" in serverless(empty, "open").stderr
+    assert serverless(empty, "open", "ui").output == "http://127.0.0.1:3000\n" == f"{opened[-1]}\n"
 
 
 def test_the_doctor_checks_every_part_also_after_one_that_is_not_well(green, serverless, monkeypatch):

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.names import NAMES_IN_A_LINE, name_some
+from serverless_assets.names import NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.lease import LeaseLost
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs, SkipForecast
@@ -272,7 +272,7 @@ def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipelin
     assert pipeline.summary["assets"]["order_forecast"]["status"] == "skipped"
     failed = [name for name, one in pipeline.summary["assets"].items() if one["status"] == "failed"]
     reason = pipeline.summary["assets"]["order_forecast"]["reason"]
-    assert reason == f"not reached: {name_some(failed, NAMES_IN_A_LINE)} failed before it"
+    assert reason == f"not reached: {name_some(failed, NAMES_OF_FAILED)} failed before it"
     assert pipeline.published_rows("select count(*) from dwh.raw_products where sku = 'JAF-001'") == [(1,)]
     # A green run of something else does not let the unsound mart through ...
     assert pipeline.run(job="ingest", assets=["raw_stores"]).success

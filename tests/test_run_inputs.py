@@ -190,7 +190,7 @@ def test_everything_wrong_is_told_at_once():
         ),
     )
     message = refused(inputs)
-    assert message.startswith("Run inputs: ")
+    assert message.startswith("The run config cannot be used: ")
     for field in (
         "dataset_url",
         "forecast_table",

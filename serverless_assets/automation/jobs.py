@@ -48,6 +48,7 @@ def month_tags(first: date, last: date) -> Mapping[str, str]:
     }
 
 
+FULL_REBUILD = "full_rebuild"
 PREFILL = prefill()
 EVERYTHING = dg.AssetSelection.all()
 NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline once."
@@ -79,7 +80,7 @@ JOBS: Mapping[str, Job] = {
         PREFILL,
     ),
     # What people do often.
-    "full_rebuild": Job(
+    FULL_REBUILD: Job(
         EVERYTHING,
         "Load, build and forecast everything again, changed or not: after rows were changed by hand, or when "
         "in doubt about what there is.",

@@ -25,7 +25,7 @@ from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, ends_
 from serverless_assets.ingestion.load import decide_load, decide_reuse
 from serverless_assets.ingestion.source import source_of_run
 from serverless_assets.ingestion.state import TableState
-from serverless_assets.names import NAMES_IN_A_LINE, name_some
+from serverless_assets.names import NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
@@ -112,7 +112,7 @@ def _declared_assets(
     required = [table for table in failed if not table.is_optional]
     if required and ends_run(required, environment.raw_tables):
         skipped = [*assets.values(), *(name for forecast in forecasts for name in forecast.assets)]
-        tables = name_some([table.table.name for table in required], NAMES_IN_A_LINE)
+        tables = name_some([table.table.name for table in required], NAMES_OF_FAILED)
         yield from (Planned(name, "skip", f"not reached: {tables} would fail before it") for name in skipped)
         return
     loads = [

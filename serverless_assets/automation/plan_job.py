@@ -8,16 +8,29 @@ from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.automation.plan import dry_run
 from serverless_assets.automation.planned import Planned, PlannedEnvironment
 from serverless_assets.failures import as_failure
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.run_inputs import RunInputs
 
 
 def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:
-    """The plan as a table of text: a heading, and a line for each asset."""
+    """The plan as a table of text: a heading, and a line for each asset.
+
+    Assets that are skipped for the same reason share a line at the end.
+    """
+    skipped: dict[str, list[str]] = {}
+    for planned in plan:
+        if planned.verdict == "skip":
+            skipped.setdefault(planned.reason, []).append(planned.asset)
     width = max([22, *(len(planned.asset) for planned in plan)]) + 2
     yield f"{'asset':<{width}}{'what':<16}{'rows':>12}  why"
     for planned in plan:
+        if len(skipped.get(planned.reason, ())) > 1 and planned.verdict == "skip":
+            continue
         rows = "" if planned.rows is None else f"{planned.rows:,}"
         yield f"{planned.asset:<{width}}{planned.text:<16}{rows:>12}  {planned.reason}"
+    for reason, assets in skipped.items():
+        if len(assets) > 1:
+            yield f"\nskip {name_some(assets, NAMES_IN_A_LINE)}: {reason}"
 
 
 def plan_job(environment: PlannedEnvironment) -> dg.JobDefinition:

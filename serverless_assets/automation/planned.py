@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from modal_forecast.report.formats import counted
 from serverless_assets.budget import BudgetGuard
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -65,7 +66,7 @@ class Planned:
     @property
     def text(self) -> str:
         """The verdict for people, with the months."""
-        return self.verdict if self.months is None else f"{self.verdict}, {self.months} months"
+        return self.verdict if self.months is None else f"{self.verdict}, {counted(self.months, 'month')}"
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,11 @@ def ui(port: int) -> None:
     with open_instance() as instance:
         for sentence in end_dead_runs(settings.home, instance):
             click.echo(sentence)
-    click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    url = f"http://127.0.0.1:{port}"
+    if settings.ui_url == Settings.model_fields["ui_url"].default:
+        # Alerts link to the UI that sends them.
+        os.environ["SERVERLESS_UI_URL"] = url
+    click.echo(f"Dagster UI: {url} (Ctrl-C ends it)")
     dg = Path(sys.executable).with_name("dg")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     # What a script starts in the background ignores SIGINT; Dagster takes SIGTERM for the same, and would
@@ -172,9 +176,17 @@ def why(asset: str) -> None:
 
 
 @main.command("open")
-def open_report() -> None:
-    """Open the published report in a browser."""
+@click.argument("what", type=click.Choice(["report", "ui"]), default="report")
+def open_in_browser(what: str) -> None:
+    """Open the published report in a browser, or the UI.
+
+    The UI is that of SERVERLESS_UI_URL; `serverless ui` starts one.
+    """
     settings = Settings.from_environ()
+    if what == "ui":
+        click.echo(settings.ui_url)
+        click.launch(settings.ui_url)
+        return
     from serverless_assets.environments import environment
 
     artifacts = environment(settings).publisher.published.artifacts

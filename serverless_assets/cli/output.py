@@ -24,7 +24,7 @@ from serverless_assets.asset_keys import asset_name
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
-from serverless_assets.names import NAMES_IN_A_LINE, name_some
+from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_sentence_of, run_failure_sentence
 from serverless_assets.publishing.publisher import AS_BEFORE
 
@@ -164,7 +164,8 @@ class Progress:
             if failure_sentence_of(event) == STOPPED_BY_HAND:
                 self.is_stopped = True
             if self.failed_assets:
-                names, self.failed_assets = name_some(self.failed_assets, NAMES_IN_A_LINE), []
+                # The summary has the reason of each.
+                names, self.failed_assets = name_some(self.failed_assets, NAMES_OF_FAILED), []
                 return f"{event.step_key} failed: {names}, see below."
             return f"{event.step_key} failed: {failure_sentence_of(event)}{self._traceback_of_step(event)}"
         if event.event_type == Type.STEP_UP_FOR_RETRY:
@@ -302,7 +303,7 @@ def _not_done(assets: Mapping[str, Any]) -> list[str]:
         if outcome["status"] in ("failed", "skipped"):
             by_reason.setdefault((outcome["status"], outcome["reason"]), []).append(asset)
     return [
-        f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason}"
+        f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason.removeprefix(f'{status}: ')}"
         for (status, reason), names in sorted(by_reason.items(), key=lambda group: group[0][0])
     ]
 
@@ -316,7 +317,7 @@ def _refusal(assets: Mapping[str, Any]) -> str:
 
 def _next_step(document: Mapping[str, Any]) -> str:
     if _refusal(document["assets"]):
-        return "nothing was begun: do as it says, then run again."
+        return "no step was started. Correct what the message names, then run again."
     if not document["success"]:
         return (
             "fix what failed, then `serverless run` goes on from there, with --resume for what is unfinished "

@@ -19,7 +19,7 @@ import psutil
 import yaml
 
 from serverless_assets.asset_keys import asset_key, asset_name
-from serverless_assets.automation.jobs import JOBS, month_tags, months_of
+from serverless_assets.automation.jobs import FULL_REBUILD, JOBS, month_tags, months_of
 from serverless_assets.automation.planned import Selection
 from serverless_assets.cli.output import (
     SKIPPED_STEP_WARNING,
@@ -44,6 +44,8 @@ from serverless_assets.stopping import Stopping
 
 # Progress is shown in its own way; the UI has every event.
 QUIET_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
+# The choices by which a run does less, and their options.
+OPTIONS = {"ingestion": "--reuse", "forecast": "--skip-forecast"}
 
 
 class RunRefused(UserError):
@@ -93,6 +95,15 @@ class Request:
         filled_in = job.run_config or {}
         if not self.choices:
             return filled_in
+        if job.name == FULL_REBUILD and (
+            options := [OPTIONS[name] for name in OPTIONS.keys() & self.choices]
+        ):
+            left_out = " and ".join(sorted(options))
+            raise RunRefused(
+                f"The job {job.name!r} loads, builds and forecasts everything, and {left_out} would leave "
+                f"part of it out: use `serverless run --rebuild {' '.join(sorted(options))}`, or leave out "
+                f"{left_out}."
+            )
         resources = filled_in.get("resources", {})
         form = resources.get("run_inputs", {}).get("config", {})
         run_inputs = {"config": {**form, **self.choices}}

@@ -105,7 +105,7 @@ def forecasting_assets(
     # One step for both, so that a run that makes both makes one call.
     @dg.multi_asset(
         # Dagster wants other names for steps than for jobs, and the job has that of the forecast.
-        name=declaration.asset if declaration.asset != declaration.name else f"forecast_{declaration.name}",
+        name=declaration.asset if declaration.asset != declaration.name else f"compute_{declaration.name}",
         specs=specs,
         check_specs=check_specs(declaration),
         can_subset=True,

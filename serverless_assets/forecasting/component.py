@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from serverless_assets.dagster_internals import ComponentTreeException, DagsterUnresolvableSymbolError
-from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, ForecastDeclaration
+from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, ForecastDeclaration, relations
 from serverless_assets.forecasting.record import FIRST_FORECAST
 from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
 
@@ -90,9 +91,11 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
     present = [forecast for forecast in declared if forecast.upstream(manifest)]
     for forecast in declared:
         if forecast not in present and forecast.name != FIRST_FORECAST:
+            near = get_close_matches(forecast.relation, relations(manifest), 1)
             raise SettingsError(
-                f"The forecast {forecast.name!r} reads {forecast.relation!r}, which is no model and no "
-                "source of the dbt project. Correct `relation` in its defs.yaml, or delete its folder."
+                f"The forecast {forecast.name!r} reads {forecast.relation!r}, but the dbt project has no "
+                f"model or source of that name.{''.join(f' Did you mean {name!r}?' for name in near)} "
+                "Correct `relation` in its defs.yaml, or delete its folder."
             )
     return tuple(
         forecast.model_copy(update={"table": first_table}) if forecast.name == FIRST_FORECAST else forecast

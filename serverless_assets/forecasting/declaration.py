@@ -218,10 +218,14 @@ class ForecastDeclaration(dg.Model):
 
     def upstream(self, manifest: Mapping[str, Any]) -> str | None:
         """Return the name of the asset of the relation, a model or a source; None if there is no such."""
-        models = [node for node in manifest["nodes"].values() if is_model(node)]
-        by_relation = {
-            **{source["identifier"]: source for source in manifest["sources"].values()},
-            **{node.get("alias") or node["name"]: node for node in models},
-        }
-        node = by_relation.get(self.relation)
-        return node and asset_name(dbt_asset_key(node))
+        node = relations(manifest).get(self.relation)
+        return None if node is None else asset_name(dbt_asset_key(node))
+
+
+def relations(manifest: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the models and sources of a dbt project by the names of their relations."""
+    models = [node for node in manifest["nodes"].values() if is_model(node)]
+    return {
+        **{source["identifier"]: source for source in manifest["sources"].values()},
+        **{node.get("alias") or node["name"]: node for node in models},
+    }

@@ -197,7 +197,8 @@ class PageSession(requests.Session):
             refused = f"Check the client_id and client_secret ({', '.join(secrets)}) of `auth`."
             return {**dict.fromkeys((400, 401, 403), refused), 404: "Check the access_token_url of `auth`."}
         refused = (
-            f"What {', '.join(secrets)} has for `auth` is not accepted, or not any more."
+            f"The API does not accept the credentials in {' and '.join(secrets)}: check that they are "
+            "complete, have not expired, and allow to read this address."
             if secrets
             else "The API asks for authentication: `auth` under `rest`, or `add-table URL --token VARIABLE`."
         )

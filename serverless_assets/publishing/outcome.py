@@ -14,7 +14,7 @@ from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.errors import machine_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.metadata import Status
-from serverless_assets.names import NAMES_IN_A_LINE, name_some
+from serverless_assets.names import NAMES_OF_FAILED, name_some
 
 
 @dataclass
@@ -108,7 +108,7 @@ def asset_outcomes(events: Iterable[dg.DagsterEvent]) -> Sequence[AssetOutcome]:
     outcomes = [_outcome(key, asset, step_errors, skipped_steps) for key, asset in assets.items()]
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed and not any(outcome.reason == STOPPED_BY_HAND for outcome in failed):
-        names = name_some([outcome.asset for outcome in failed], NAMES_IN_A_LINE)
+        names = name_some([outcome.asset for outcome in failed], NAMES_OF_FAILED)
         for outcome in outcomes:
             if outcome.reason == NOT_REACHED:
                 outcome.reason = f"not reached: {names} failed before it"

@@ -11,12 +11,13 @@ from typing import Any
 
 import dagster as dg
 
+from modal_forecast.report.formats import counted
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.asset_keys import asset_key
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.files import remove_leftovers, remove_scratch_folders, write_atomically
-from serverless_assets.names import PIPELINE_RUNS
+from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, PIPELINE_RUNS, name_some
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, RunEvents
 from serverless_assets.publishing.releases import Release, find_release
@@ -361,7 +362,11 @@ def _pending_text(pending: Collection[str], outcomes: Sequence[AssetOutcome]) ->
     or those that an earlier run left unfinished."""
     own = [outcome for outcome in outcomes if outcome.asset in pending]
     if not own:
-        return f"an earlier run did not finish {', '.join(sorted(pending))}"
+        return f"an earlier run did not finish {name_some(sorted(pending), NAMES_IN_A_LINE)}"
     named = sorted(outcome.asset for outcome in own if outcome.status == "failed") or sorted(pending)
     others = len(pending) - len(named)
-    return f"{', '.join(named)} did not succeed" + (f", and {others} more are not finished" if others else "")
+    return f"{name_some(named, NAMES_OF_FAILED)} did not succeed" + (
+        f", and {counted(others, 'more asset')} {'is' if others == 1 else 'are'} not finished"
+        if others
+        else ""
+    )

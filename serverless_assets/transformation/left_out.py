@@ -77,7 +77,12 @@ def refuse_left_out(outcomes: Iterable[AssetOutcome], left_out: Mapping[str, Lef
         raise LeftOutError(failure_sentence(failed))
     required = {id: model.reason for id, model in left_out.items() if not model.is_optional}
     if required:
-        reasons = dict.fromkeys(reason.removeprefix(SKIPPED_PREFIX) for reason in required.values())
+        # Models lack some of the same tables.
+        reasons = dict.fromkeys(
+            clause
+            for reason in required.values()
+            for clause in reason.removeprefix(SKIPPED_PREFIX).split("; ")
+        )
         names = [id.split(".", 2)[2] for id in required]
         raise LeftOutError(
             f"{name_some([*reasons], NAMES_IN_A_LINE, '; ')}. Left out for that: "

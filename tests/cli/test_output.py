@@ -77,7 +77,7 @@ def test_the_report_of_every_forecast_is_named():
 def test_a_run_that_is_refused_as_a_whole_is_told_in_one_line():
     text = summary_text(document(a=("failed", "the disk is full"), b=("failed", "the disk is full")))
     assert "failed  all 2 assets: the disk is full" in text
-    assert "nothing was begun" in text
+    assert "no step was started" in text
 
 
 def test_a_run_that_is_not_published_is_not_said_to_have_succeeded():

@@ -93,8 +93,15 @@ def test_a_forecast_of_a_relation_that_there_is_not_is_refused_unless_it_is_the_
     declared = [SHOP]
     assert component.read_forecasts(empty, "order_forecast") == ()
     declared = [SHOP, ForecastDeclaration(**GUESTS)]
-    with pytest.raises(SettingsError, match="'guests' reads 'daily_guests', which is no model and no source"):
+    with pytest.raises(
+        SettingsError, match="'guests' reads 'daily_guests', but the dbt project has no model"
+    ):
         component.read_forecasts(empty, "order_forecast")
+    model = {"resource_type": "model", "name": "daily_guest", "config": {}}
+    with pytest.raises(SettingsError, match=r"of that name\. Did you mean 'daily_guest'\?"):
+        component.read_forecasts(
+            {"nodes": {"model.team.daily_guest": model}, "sources": {}}, "order_forecast"
+        )
 
 
 def test_a_forecast_comes_after_the_model_with_its_relation_whatever_that_is_called():

@@ -330,8 +330,8 @@ def test_a_fault_of_a_later_page_leaves_the_table_as_it_was(loaded, fault):
 def test_a_static_token_that_expires_half_way_is_refused_in_words(loaded):
     loaded.api.auth, loaded.api.spoil = "bearer", at_second(status=401)
     assert loaded.refused(auth=AUTHENTICATION["bearer"]) == (
-        "Page 2 of raw_visits: GET API/visits answered 401 No. What API_SECRET has for `auth` is not "
-        "accepted, or not any more."
+        "Page 2 of raw_visits: GET API/visits answered 401 No. The API does not accept the credentials in "
+        "API_SECRET: check that they are complete, have not expired, and allow to read this address."
     )
 
 

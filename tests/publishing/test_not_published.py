@@ -29,7 +29,7 @@ def test_a_run_that_is_not_published_names_what_failed_and_counts_what_waits_for
         AssetOutcome("customers", "skipped", NOT_REACHED),
     ]
     assert not publisher.end("run-1", outcomes, logging.getLogger("run"))
-    assert "Not published: raw_orders did not succeed, and 2 more are not finished." in caplog.text
+    assert "Not published: raw_orders did not succeed, and 2 more assets are not finished." in caplog.text
 
 
 def test_a_run_that_succeeds_beside_what_an_earlier_one_left_says_whose_assets_are_unfinished(
