@@ -1,9 +1,11 @@
 """Messages for Google's errors: what was refused, and what to do. No URLs, as they may hold a token."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from google.api_core.exceptions import (
@@ -16,11 +18,13 @@ from google.api_core.exceptions import (
     Unauthorized,
 )
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.resumable_media.common import DataCorruption
 from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from serverless_assets.errors import UserError
 
-ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
+ERRORS = (GoogleAPIError, GoogleAuthError, RequestException, DataCorruption)
 # Seconds for which a call is tried again that Google does not answer: its short outages take less, and who
 # asks what works wants to know it soon.
 PATIENCE, PATIENCE_OF_A_CHECK = 90.0, 10.0
@@ -41,7 +45,7 @@ REASONS: Mapping[str, tuple[bool, str]] = {
     "due to concurrent update": (True, "Something else wrote to the same table. " + WAIT),
     "due to concurrent transaction": (True, "Something else wrote to the same table. " + WAIT),
     "quotaExceeded": (
-        False, "That is a quota of the project: wait until it is free again, or have it raised.",
+        False, "That is a quota of the project or the table: wait until it is free again, or have it raised.",
     ),
     "bytesBilledLimitExceeded": (
         False, "Nothing was billed. Raise SERVERLESS_MAX_BYTES_BILLED, or ask for less.",
@@ -55,9 +59,13 @@ REASONS: Mapping[str, tuple[bool, str]] = {
     ),
     "objectUnderActiveHold": (False, "Somebody holds the file: have the hold released."),
 }  # fmt: skip
-TRANSIENT_KINDS = (RequestException, TransportError, ServerError, TooManyRequests)
-# A resumable upload that is gone (410) has to begin again, which a new attempt does.
-GONE = 410
+TRANSIENT_KINDS = (
+    *(RequestException, TransportError, ServerError, TooManyRequests, DataCorruption),
+    # What the clients raise before they know whose answer it was.
+    *(ConnectionError, HTTPException, HTTPError),
+)
+# The server gave up waiting for the request; it has forgotten the upload.
+REQUEST_TIMEOUT, GONE = 408, 410
 
 # How Google's library begins to say that it got no token of a service account to act as.
 IMPERSONATION_FAILED = "Unable to acquire impersonated credentials"
@@ -94,10 +102,22 @@ def transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later: Google was not reached, or is out of order."""
     if isinstance(error, RetryError) and error.cause is not None:
         return transient(error.cause)
+    if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
+        return _has_token_server_failed(error)
     cause = _cause(error, REASONS)
     if cause:
         return REASONS[cause][0]
-    return isinstance(error, TRANSIENT_KINDS) or getattr(error, "code", None) == GONE
+    # The media client of Cloud Storage has errors of its own until its retries are over.
+    status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    is_out_of_order = status in (REQUEST_TIMEOUT, TooManyRequests.code) or int(status or 0) >= 500
+    return is_out_of_order or is_upload_gone(error) or isinstance(error, TRANSIENT_KINDS)
+
+
+def is_upload_gone(error: BaseException) -> bool:
+    """Return whether Google forgot a resumable upload, which has to begin again."""
+    request = getattr(getattr(error, "response", None), "request", None)
+    code = getattr(error, "code", None)
+    return code == GONE or (code == NotFound.code and getattr(request, "method", "") == "PUT")
 
 
 def explain(error: BaseException, service: Service) -> str:
@@ -114,6 +134,10 @@ def explain(error: BaseException, service: Service) -> str:
             f"{_host(error) or service.host} cannot be reached ({type(error).__name__}). "
             "Check the network and its proxy, then run again."
         )
+    if isinstance(error, GoogleAuthError) and _has_token_server_failed(error):
+        return f"Google's token server, which lets accounts in, is out of order. {WAIT}"
+    if isinstance(error, DataCorruption):
+        return f"a file arrived otherwise than it was sent. {WAIT}"
     if isinstance(error, GoogleAuthError) and IMPERSONATION_FAILED in str(error):
         return (
             "the service account of these credentials may not be impersonated. Whoever is logged in needs "
@@ -129,8 +153,21 @@ def explain(error: BaseException, service: Service) -> str:
     if isinstance(error, Forbidden):
         return f"{service.name} refused: {sentence} The account needs {service.roles}."
     if isinstance(error, NotFound):
-        return f"{sentence} Check the project, the name and the location in the settings."
+        return (
+            f"{sentence} Check the project, the name and the location in the settings, and whether somebody "
+            "deleted it."
+        )
     return sentence
+
+
+def _has_token_server_failed(error: GoogleAuthError) -> bool:
+    """Whether a server of tokens failed, rather than refused: of a login, or of an account to act as."""
+    if error.retryable:
+        return True
+    # Google's library keeps no status of the second kind, and the body of the answer as it came.
+    with suppress(IndexError, KeyError, TypeError, ValueError):
+        return int(json.loads(error.args[1])["error"]["code"]) >= 500
+    return False
 
 
 def _cause(error: BaseException, causes: Iterable[str]) -> str | None:
@@ -154,7 +191,8 @@ def _first_detail(error: BaseException) -> Mapping[str, object]:
         try:
             body = error.response.json()["error"]  # type: ignore[attr-defined]
             details = body.get("errors") or [body]
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+            # There is none, or its body was streamed.
             return {}
     return details[0] if isinstance(details[0], dict) else {}
 

@@ -1,10 +1,20 @@
+import json
+
 import pytest
 import requests
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
 from serverless_assets.errors import UserError
-from serverless_assets.google_errors import REASONS, Service, explain, transient, translate_errors
+from serverless_assets.google_errors import (
+    IMPERSONATION_FAILED,
+    REASONS,
+    Service,
+    explain,
+    transient,
+    translate_errors,
+)
 
 SERVICE = Service(
     "BigQuery", "bigquery.googleapis.com", "roles/the.role on the dataset", {"special": "Do this."}
@@ -28,7 +38,8 @@ def unreachable(url: str) -> requests.ConnectionError:
         ),
         (
             refused(exceptions.NotFound, "Not found: Table t", "notFound"),
-            "Not found: Table t. Check the project, the name and the location in the settings.",
+            "Not found: Table t. Check the project, the name and the location in the settings, and whether "
+            "somebody deleted it.",
         ),
         (
             refused(
@@ -40,7 +51,7 @@ def unreachable(url: str) -> requests.ConnectionError:
         (
             refused(exceptions.Forbidden, "Quota exceeded: too many", "quotaExceeded"),
             "Quota exceeded: too many. "
-            "That is a quota of the project: wait until it is free again, or have it raised.",
+            "That is a quota of the project or the table: wait until it is free again, or have it raised.",
         ),
         (
             refused(exceptions.Forbidden, "Exceeded rate limits", "jobRateLimitExceeded"),
@@ -63,6 +74,18 @@ def unreachable(url: str) -> requests.ConnectionError:
             RefreshError("invalid_grant: secret"),
             "BigQuery does not take these credentials; they may have expired. "
             "Run `gcloud auth application-default login` again.",
+        ),
+        (
+            RefreshError("server_error: secret", {"error": "server_error"}, retryable=True),
+            "Google's token server, which lets accounts in, is out of order. Wait a moment and run again.",
+        ),
+        (
+            RefreshError(IMPERSONATION_FAILED, '{"error": {"code": 503, "message": "secret"}}'),
+            "Google's token server, which lets accounts in, is out of order. Wait a moment and run again.",
+        ),
+        (
+            DataCorruption(None, "Checksum mismatch while downloading:\n\n  https://host/o?token=secret"),
+            "a file arrived otherwise than it was sent. Wait a moment and run again.",
         ),
         (
             refused(exceptions.Unauthorized, "Invalid Credentials", "authError"),
@@ -143,6 +166,11 @@ def test_other_errors_pass() -> None:
         (exceptions.NotFound("Not found"), False),
         (DefaultCredentialsError("none"), False),
         (RefreshError("expired"), False),
+        (RefreshError("server_error", retryable=True), True),
+        (RefreshError(IMPERSONATION_FAILED, '{"error": {"code": 503}}'), True),
+        (RefreshError(IMPERSONATION_FAILED, '{"error": {"code": 403}}'), False),
+        (RefreshError(IMPERSONATION_FAILED, "<html>"), False),
+        (DataCorruption(None, "Checksum mismatch"), True),
     ],
 )
 def test_what_is_out_of_order_may_pass_and_a_refusal_does_not(error: Exception, passes: bool) -> None:
@@ -150,6 +178,19 @@ def test_what_is_out_of_order_may_pass_and_a_refusal_does_not(error: Exception, 
     with pytest.raises(UserError) as told, translate_errors(SERVICE, "my.table", UserError):
         raise error
     assert told.value.transient is passes
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "passes"),
+    [(503, "", True), (408, "", True), (403, "", False), (403, "rateLimitExceeded", True)],
+)
+def test_an_answer_that_the_client_of_files_has_not_translated_yet_is_classified_too(
+    status: int, reason: str, passes: bool
+) -> None:
+    response = requests.Response()
+    response.status_code = status
+    response._content = json.dumps({"error": {"errors": [{"reason": reason}]}}).encode()
+    assert transient(InvalidResponse(response)) is passes
 
 
 # By Google's documentation of the errors of BigQuery and Cloud Storage.

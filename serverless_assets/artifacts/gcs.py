@@ -13,6 +13,7 @@ from dagster_gcp.gcs import GCSResource
 from google.api_core.exceptions import Conflict, NotFound, PreconditionFailed
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
+from google.resumable_media.common import DataCorruption
 
 from serverless_assets import google_errors
 from serverless_assets.artifacts import ArtifactError, StoredFile, refuse_paths
@@ -34,6 +35,11 @@ CREATION = replace(
     roles="roles/storage.admin on the project, or SERVERLESS_BUCKET another name if it is not your bucket",
     advice={"bucket name is not available": "Set SERVERLESS_BUCKET to another name."},
 )
+
+
+def _is_tried_again(error: BaseException) -> bool:
+    # A download goes on after the bytes that it has, and those are wrong ones.
+    return google_errors.transient(error) and not isinstance(error, DataCorruption)
 
 
 @dataclass(frozen=True)
@@ -148,9 +154,12 @@ class GcsArtifacts:
         try:
             blob.upload_from_string(content, content_type=kind, if_generation_match=generation, **self._call)
         except PreconditionFailed as error:
-            blob.reload(**self._call)
+            now = blob.bucket.get_blob(blob.name, **self._call)
+            if now is None:
+                # Somebody has deleted it since.
+                self._upload(blob, content, 0)
             # It may be ours: written by a first try whose answer got lost.
-            if blob.md5_hash != base64.b64encode(hashlib.md5(content).digest()).decode():
+            elif now.md5_hash != base64.b64encode(hashlib.md5(content).digest()).decode():
                 raise ArtifactError(
                     f"gs://{self.bucket}/{blob.name}: somebody else wrote it meanwhile, and that stays. "
                     "Run again to replace it."
@@ -158,7 +167,8 @@ class GcsArtifacts:
 
     @property
     def _call(self) -> dict[str, Any]:
-        return {"retry": DEFAULT_RETRY.with_timeout(self.patience), "timeout": 60.0}
+        retry = DEFAULT_RETRY.with_predicate(_is_tried_again).with_timeout(self.patience)
+        return {"retry": retry, "timeout": 60.0}
 
     @contextmanager
     def _client(self, subject: str, service: google_errors.Service = SERVICE) -> Iterator[storage.Client]:

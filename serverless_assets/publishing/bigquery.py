@@ -116,17 +116,19 @@ class BigQueryPublisher(Publisher):
 
     def publish(self, run_id: str, log: logging.Logger, rollback: bool = False) -> None:
         read, began = self.warehouse.published(), datetime.now(UTC)
+        if self._lease:
+            # It is gone, too, if somebody deleted the dataset: then there is nothing to compare.
+            self._lease.check()
         built = {there: there.relations() for there in self.warehouse.with_custom_schemas()}
         # A rollback takes off, too, what people read and the release did not have.
-        changes = find_changes(self.warehouse, built, () if rollback else self.existing)
+        steps = find_changes(self.warehouse, built, () if rollback else self.existing)
+        changes = [change for step in steps for change in step]
         files = self.artifacts.changed()
         named = [(change, change.name.rpartition(".")[2]) for change in changes if not change.is_bookkeeping]
         changed = [dropped(name) if change.is_drop else name for change, name in named] + [*files]
         if not changed and not rollback and is_recorded(read):
             log.info("Nothing changed, so nothing was published.")
             return
-        if self._lease:
-            self._lease.check()
         for change in changes:
             if change.by_hand:
                 log.warning(f"{change.name} {change.by_hand}: it is published again.")
@@ -136,7 +138,10 @@ class BigQueryPublisher(Publisher):
         contents = {"relations": keep(built), "files": self.artifacts.keep(before.get("files", {}))}
         for there in built if changes else ():
             there.published().prepare()
-        errors = carry_out(read, changes)
+        if self._lease:
+            self._lease.check_lately()
+        burst_began = datetime.now(UTC)
+        errors = carry_out(read, steps)
         if errors:
             replaced = len(changes) - len(errors)
             raise PartlyPublished(
@@ -145,13 +150,14 @@ class BigQueryPublisher(Publisher):
             )
         try:
             self.artifacts.publish()
-            record_release(read, run_id, began, changed, contents, rollback)
+            record_release(read, run_id, burst_began, changed, contents, rollback)
         except UserError as error:
             raise PartlyPublished(f"All tables are in {self.address}, but not the rest. {error}") from error
-        seconds = (datetime.now(UTC) - began).total_seconds()
+        ended = datetime.now(UTC)
+        seconds, in_burst = ((ended - start).total_seconds() for start in (began, burst_began))
         log.info(
             f"Published {len(changes)} relations to {self.address} and {len(files)} files to "
-            f"{self.artifacts.name} in {seconds:.1f} s."
+            f"{self.artifacts.name} in {seconds:.1f} s. People could read two releases for {in_burst:.1f} s."
         )
         try:
             self.artifacts.settle()

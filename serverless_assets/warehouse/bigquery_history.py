@@ -24,6 +24,7 @@ from serverless_assets.warehouse.bigquery_release import (
     RELEASES,
     Built,
     Change,
+    Steps,
     carry_out,
     clone_statement,
     drop_statement,
@@ -104,12 +105,12 @@ def keep(built_relations: Built) -> Kept:
         }
         existing = there.kept_names()
         new = [_copy(there, built[name], copy) for name, copy in copies.items() if copy not in existing]
-        carry_out_or_fail(there, new, drop_failed=True)
+        carry_out_or_fail(there, [new], drop_failed=True)
         kept[there.dataset] = copies
     return kept
 
 
-def changes_to_restore(built_relations: Built, kept: Kept) -> Mapping[BigQueryWarehouse, Sequence[Change]]:
+def changes_to_restore(built_relations: Built, kept: Kept) -> Mapping[BigQueryWarehouse, Steps]:
     """What puts the copies in the place of what runs have built since, and drops what has none.
 
     Raises:
@@ -130,16 +131,16 @@ def changes_to_restore(built_relations: Built, kept: Kept) -> Mapping[BigQueryWa
             change = _copy(there, copy, name)
             drop = [] if is_replaced or before is None else [drop_statement(before, there)]
             change = replace(change, statements=[*drop, *change.statements])
-            if change.is_view:
+            if copy.table_type == "VIEW":
                 views[there.quoted_name(name)] = change
             else:
                 tables.append(change)
-        tables += [
+        dropped = [
             Change(name, [drop_statement(relation, there)])
             for name, relation in built.items()
             if sql.note_in(relation.description) and name not in copies
         ]
-        plan[there] = [*tables, *parents_first(views)]
+        plan[there] = [tables, *parents_first(views), dropped]
     return plan
 
 
@@ -172,12 +173,12 @@ def _copy(there: BigQueryWarehouse, relation: bigquery.Table, name: str) -> Chan
     target, options = there.quoted_name(name), options_clause(words, note, {}, relation)
     if relation.table_type == "VIEW":
         statement = f"create or replace view {target}\n{options}\nas {relation.view_query}"
-        return Change(name, [statement], is_view=True)
+        return Change(name, [statement])
     statement = clone_statement(target, there.quoted_name(relation.table_id), options)
     return Change(name, [statement], table=there.reference(name), rows=relation.num_rows or 0)
 
 
-def carry_out_or_fail(there: BigQueryWarehouse, changes: Sequence[Change], drop_failed: bool = False) -> None:
+def carry_out_or_fail(there: BigQueryWarehouse, steps: Steps, drop_failed: bool = False) -> None:
     """Make the changes in a work dataset.
 
     Args:
@@ -186,7 +187,7 @@ def carry_out_or_fail(there: BigQueryWarehouse, changes: Sequence[Change], drop_
     Raises:
         WarehouseError: some of them were not made.
     """
-    errors = carry_out(there, changes)
+    errors = carry_out(there, steps)
     for name in errors if drop_failed else ():
         with suppress(WarehouseError):
             there.drop_relation(name)

@@ -235,7 +235,7 @@ class Jobs:
                 return job
             except GoogleAPICallError as error:
                 is_last = time.monotonic() + pause > deadline
-                is_over = _has_failed(error) or error.code == google_errors.GONE
+                is_over = _has_failed(error) or google_errors.is_upload_gone(error)
                 if is_last or not (is_over and google_errors.transient(error)):
                     raise
             time.sleep(pause)
@@ -255,7 +255,7 @@ class Jobs:
 
     @property
     def _retry(self) -> Any:
-        return bigquery.DEFAULT_RETRY.with_timeout(self.patience)
+        return bigquery.DEFAULT_RETRY.with_predicate(google_errors.transient).with_timeout(self.patience)
 
 
 def _has_failed(error: GoogleAPICallError) -> bool:

@@ -4,6 +4,7 @@ A table is replaced by a clone of the built one and a view by its query over wha
 atomic statement that reads no rows and is not charged for. docs/cloud.md says what a replacement keeps.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -47,7 +48,6 @@ class Change:
 
     name: str
     statements: Sequence[str]
-    is_view: bool = False
     is_drop: bool = False
     by_hand: str = ""
     is_bookkeeping: bool = False
@@ -55,9 +55,11 @@ class Change:
     rows: int = 0
 
 
-def find_changes(
-    work: BigQueryWarehouse, built_relations: Built, existing: Collection[str]
-) -> Sequence[Change]:
+# Changes that are made side by side, and those that wait for them.
+Steps = Sequence[Sequence[Change]]
+
+
+def find_changes(work: BigQueryWarehouse, built_relations: Built, existing: Collection[str]) -> Steps:
     """What to run so that people read what is in the work datasets: tables first, then views, then drops.
 
     A relation that has the same note in both is the same in both. One without a note is not of a run.
@@ -106,7 +108,7 @@ def find_changes(
                 dropped.append(
                     Change(read.qualified_name(name), [drop_statement(relation, read)], is_drop=True)
                 )
-    return [*tables, *parents_first(views), *dropped]
+    return [tables, *parents_first(views), dropped]
 
 
 def find_irreplaceable(work: BigQueryWarehouse) -> Mapping[str, str]:
@@ -125,8 +127,12 @@ def find_irreplaceable(work: BigQueryWarehouse) -> Mapping[str, str]:
     return sentences
 
 
-def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str, str]:
-    """Make the changes, all tables at once, and return the errors by name: none if all of them were made."""
+def carry_out(read: BigQueryWarehouse, steps: Steps) -> Mapping[str, str]:
+    """Make the changes of each step side by side, one step after the other.
+
+    Returns:
+        By name, why a change was not made: empty if all of them were. After an error no step is begun.
+    """
     errors: dict[str, str] = {}
 
     def make(change: Change) -> None:
@@ -140,11 +146,12 @@ def carry_out(read: BigQueryWarehouse, changes: Sequence[Change]) -> Mapping[str
         except google_errors.ERRORS as error:
             errors[change.name] = google_errors.explain(error, SERVICE)
 
-    tables = [change for change in changes if not change.is_view]
     with read.jobs() as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
-        list(pool.map(make, tables))
-        for view in [] if errors else [change for change in changes if change.is_view]:
-            make(view)
+        for step in steps:
+            if errors:
+                errors |= {change.name: "waits for the others." for change in step}
+            else:
+                list(pool.map(make, step))
     return errors
 
 
@@ -237,11 +244,12 @@ def _table(
 def _view(
     built: bigquery.Table, live: bigquery.Table | None, work: BigQueryWarehouse, read: BigQueryWarehouse
 ) -> Change:
-    query = str(built.view_query).replace(work.dataset, work.published().dataset)
+    name_of_work = rf"(?<![\w-]){re.escape(work.dataset)}"
+    query = re.sub(name_of_work, work.published().dataset, str(built.view_query))
     target, options = read.quoted_name(built.table_id), _published_options(built, live)
     create = f"create or replace view {target}\n{options}\nas {query}"
     drop = [drop_statement(live, read)] if live is not None and live.table_type != "VIEW" else []
-    return Change(read.qualified_name(built.table_id), [*drop, create], is_view=True)
+    return Change(read.qualified_name(built.table_id), [*drop, create])
 
 
 def _replace_rows_in_place(
@@ -303,8 +311,8 @@ def options_clause(
     return f"options({', '.join(options)})"
 
 
-def parents_first(views: Mapping[str, Change]) -> Iterator[Change]:
-    """The views, by their quoted names, each after those that its query names."""
+def parents_first(views: Mapping[str, Change]) -> Iterator[Sequence[Change]]:
+    """The views, by their quoted names, in steps: each after those that its query names."""
     waiting = dict(views)
     while waiting:
         ready = [
@@ -312,5 +320,4 @@ def parents_first(views: Mapping[str, Change]) -> Iterator[Change]:
             for name, view in waiting.items()
             if not any(other in view.statements[-1] for other in waiting if other != name)
         ]
-        for name in ready or list(waiting):
-            yield waiting.pop(name)
+        yield [waiting.pop(name) for name in ready or list(waiting)]

@@ -147,6 +147,42 @@ def test_the_second_of_two_writers_overwrites_nothing(watched: Watched, before: 
 
 
 @pytest.mark.gcp
+def test_a_file_that_somebody_deletes_during_a_write_is_written(watched: Watched) -> None:
+    watched.artifacts.write("a.html", b"before")
+
+    def deleting(request: Asked) -> None:
+        if is_upload(request) and watched.bucket.get_blob("a.html"):
+            watched.bucket.delete_blob("a.html")
+
+    watched.proxy.instead = deleting
+    watched.artifacts.write("a.html", b"ours")
+    assert watched.artifacts.read("a.html") == b"ours"
+    # To create a bucket takes a role that a run does not need.
+    assert watched.proxy.find("POST", "/storage/v1/b?") == []
+
+
+@pytest.mark.gcp
+def test_a_file_that_arrives_cut_is_read_to_its_end_and_a_damaged_one_is_refused(watched: Watched) -> None:
+    content = bytes(range(256)) * 40
+    watched.artifacts.write("a.parquet", content)
+    cut: list[Asked] = []
+
+    def cut_once(request: Asked, body: bytes) -> bytes:
+        if "alt=media" not in request.path or cut:
+            return body
+        cut.append(request)
+        return body[:1000]
+
+    watched.proxy.damage = cut_once
+    assert watched.artifacts.read("a.parquet") == content
+    assert cut
+    watched.proxy.damage = lambda request, body: b"x" + body[1:] if "alt=media" in request.path else body
+    with pytest.raises(ArtifactError, match=r"a\.parquet: a file arrived otherwise than it was") as told:
+        watched.artifacts.read("a.parquet")
+    assert told.value.transient
+
+
+@pytest.mark.gcp
 def test_a_write_whose_answer_got_lost_is_no_conflict(watched: Watched) -> None:
     lost = []
 

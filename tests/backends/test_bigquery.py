@@ -307,6 +307,31 @@ def test_questions_in_a_row_take_one_token(
     assert len(watched.proxy.find("POST", "/token")) == 2
 
 
+def test_a_token_that_expires_while_the_token_server_is_out_of_order_is_renewed_once_it_answers(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    be_a_robot(watched, monkeypatch, tmp_path)
+    unavailable = Answer(503, {"error": "temporarily_unavailable"})
+    # Google's library tries three times by itself.
+    tokens = iter(["first", None, None, None])
+
+    def instead(request: Asked) -> Answer | None:
+        if request.method == "POST" and request.path == "/token":
+            token = next(tokens, "second")
+            granted = {"access_token": token, "expires_in": 3600, "token_type": "Bearer"}
+            return Answer(200, granted) if token else unavailable
+        is_expired = watched.warehouse.dataset in request.path and len(watched.proxy.asked) > 6
+        if is_expired and request.headers["authorization"] == "Bearer first":
+            return Answer.error(401, "authError", "Request had invalid authentication credentials.")
+        return None
+
+    watched.proxy.instead = instead
+    with watched.warehouse.connected():
+        write_all(watched.warehouse, watched.rows)
+    assert kept_orders(watched.backend) == [("x", datetime(2026, 2, 14), 20)]
+    assert next(tokens, "all of them were given") == "all of them were given"
+
+
 def test_jobs_run_in_the_execution_project_and_location_and_calls_are_on_the_project_of_the_data(
     watched: Watched,
 ) -> None:

@@ -282,10 +282,17 @@ def test_a_load_that_fails_for_a_passing_reason_is_sent_again(watched: Watched) 
 
 
 GONE = Answer.error(410, "backendError", "The upload is gone.")
+FORGOTTEN = Answer.error(404, "notFound", "Upload session not found.")
 
 
-@pytest.mark.parametrize("arrives", [False, True], ids=["no rows", "all rows"])
-def test_an_upload_that_is_gone_begins_again(watched: Watched, google: Google, arrives: bool) -> None:
+@pytest.mark.parametrize(
+    ("arrives", "answer"),
+    [(False, GONE), (True, GONE), (True, FORGOTTEN)],
+    ids=["no rows", "all rows", "all rows, forgotten"],
+)
+def test_an_upload_that_is_gone_begins_again(
+    watched: Watched, google: Google, arrives: bool, answer: Answer
+) -> None:
     """Google may answer so, too, where the rows arrived and its answer got lost."""
 
     def instead(request: Asked) -> Answer | None:
@@ -294,7 +301,7 @@ def test_an_upload_that_is_gone_begins_again(watched: Watched, google: Google, a
         if arrives:
             address, headers = google.bigquery.url + request.path, dict(request.headers)
             requests.put(address, data=request.body, headers=headers, timeout=60).raise_for_status()
-        return GONE
+        return answer
 
     watched.proxy.instead = instead
     write_all(watched.warehouse, watched.rows)

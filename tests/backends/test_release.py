@@ -16,6 +16,7 @@ from serverless_assets.artifacts import gcs
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
+from serverless_assets.publishing.publisher import PartlyPublished
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
@@ -23,7 +24,7 @@ from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.conftest import Google, everywhere
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases, table
 from tests.backends.stock import FACTS, FEBRUARY, MARCH, ORDERS, STOCK, orders
-from tests.backends.watched import DENIED, changing, is_swap, refusing
+from tests.backends.watched import DENIED, changing, is_swap, job, refusing
 from tests.services.proxy import Answer, Asked, proxy
 
 
@@ -233,6 +234,106 @@ def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
         assert releases(shop) == ["run-1", *(f"run-{number}-again" for number in range(2, 6))]
 
 
+@pytest.mark.gcp
+def test_a_publish_that_ends_in_the_middle_says_what_people_read_of_it(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One table is updated too often for a moment, another one for the day."""
+    assert shop.run(1)
+    quoted = shop.publisher.published.warehouse.quoted_name
+    name = shop.publisher.warehouse.qualified_name
+
+    def refuse(request: Asked) -> Answer | None:
+        statement = request.json["configuration"]["query"]["query"] if is_swap(request) else ""
+        if statement.startswith(f"create or replace table {quoted('raw_items')}"):
+            return Answer.error(403, "quotaExceeded", "Your table exceeded quota for imports per table.")
+        if statement.startswith(f"create or replace table {quoted('raw_orders')}") and not refused:
+            refused.append(request)
+            answer = job(request.json, "DONE", {})
+            too_often = "Exceeded rate limits: too many table update operations for this table."
+            answer.content["status"]["errorResult"] = {"reason": "rateLimitExceeded", "message": too_often}
+            return answer
+        return None
+
+    refused: list[Asked] = []
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        watched.instead = refuse
+        with pytest.raises(PartlyPublished) as told:
+            shop.run(2)
+        assert refused
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
+    assert str(told.value) == (
+        f"1 of 3 changed relations were replaced in {shop.publisher.address}. {name('raw_items')}: Your "
+        "table exceeded quota for imports per table. That is a quota of the project or the table: wait until "
+        f"it is free again, or have it raised. {name('some_orders')}: waits for the others."
+    )
+    read = shop.read()
+    assert read == {**release_of(1), "raw_orders": [2], "some_orders": [2]}
+    shop.publish("run-3")
+    assert shop.read() == release_of(2)
+
+
+@pytest.mark.gcp
+def test_a_view_is_published_after_what_it_reads_and_a_table_dropped_after_what_read_it(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(number: int, base: str) -> None:
+        shop.write(number)
+        for view, source in (("a_view", base), ("a_view_of_it", "a_view")):
+            quoted, read = map(warehouse.quoted_name, (view, source))
+            warehouse.query(
+                f"create or replace view {quoted} as select * from {read} where amount > -{number}"
+            )
+            warehouse.write_states({view: {"version": f"{view} {number}"}})
+
+    existing = (*ASSETS, "a_view", "a_view_of_it")
+    warehouse = shop.publisher.warehouse
+    shop.publisher.begin("run-1", (), existing, LOG)
+    write(1, "raw_items")
+    assert shop.publisher.end("run-1", [], LOG)
+    shop.publisher.close()
+    shop.publisher.begin("run-2", (), set(existing) - {"raw_items"}, LOG)
+    write(2, "raw_orders")
+    warehouse.drop_relation("raw_items")
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        assert shop.publisher.end("run-2", [], LOG)
+        asked = [
+            request.json["configuration"]["query"]["query"] for request in watched.asked if is_swap(request)
+        ]
+        shop.publisher.close()
+    quoted = shop.publisher.published.warehouse.quoted_name
+    begins = (
+        f"create or replace table {quoted('raw_orders')}",
+        f"create or replace view {quoted('a_view')}",
+        f"create or replace view {quoted('a_view_of_it')}",
+        f"drop table if exists {quoted('raw_items')}",
+    )
+    order = [next(at for at, statement in enumerate(asked) if statement.startswith(text)) for text in begins]
+    assert order == sorted(order)
+
+
+@pytest.mark.gcp
+def test_a_dataset_that_somebody_deleted_during_a_run_is_named_and_nothing_is_published(shop: Shop) -> None:
+    assert shop.run(1)
+    shop.publisher.begin("run-2", (), ASSETS, LOG)
+    shop.write(2)
+    warehouse = shop.publisher.warehouse
+    assert isinstance(warehouse, BigQueryWarehouse)
+    with bigquery.Client(warehouse.project) as client:
+        client.delete_dataset(warehouse.dataset, delete_contents=True)
+    with pytest.raises(
+        WarehouseError, match=rf"Not found.*{warehouse.dataset}.* whether somebody deleted it"
+    ):
+        shop.publisher.end("run-2", [], LOG)
+    shop.publisher.close()
+    assert shop.read() == {**release_of(1)}
+    # The next one continues from what people read.
+    assert shop.run(3)
+    assert shop.read() == release_of(3)
+
+
 @everywhere
 def test_rows_that_a_table_lost_since_it_was_built_are_not_published(shop: Shop) -> None:
     assert shop.run(1)
@@ -303,6 +404,35 @@ def test_a_run_outlasts_outages_at_any_of_its_calls(
         assert shop.run(2)
         warehouse.instead = bucket.instead = lambda request: None
         assert shop.read() == release_of(2)
+    assert len(asked) > 50
+
+
+@pytest.mark.gcp
+def test_a_run_outlasts_answers_that_are_cut_at_any_of_its_calls(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked is done, and half of the answer arrives: each call is made again, and nothing twice."""
+    assert shop.run(1)
+    for module in (bigquery, gcs):
+        monkeypatch.setattr(module, "DEFAULT_RETRY", module.DEFAULT_RETRY.with_delay(initial=0.01))
+    asked: set[tuple[str, str, bytes]] = set()
+
+    def cut_once(request: Asked, body: bytes) -> bytes:
+        # An upload that begins again has another address.
+        call = request.method, request.path.partition("&upload_id=")[0], request.body
+        is_new = call not in asked
+        asked.add(call)
+        return body[: len(body) // 2] if is_new else body
+
+    with proxy(google.bigquery.url) as warehouse, proxy(google.gcs.url) as bucket:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", warehouse.url)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        warehouse.damage = bucket.damage = cut_once
+        assert shop.run(2)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.gcs.url)
+    assert shop.read() == release_of(2)
+    assert releases(shop) == ["run-1", "run-2"]
     assert len(asked) > 50
 
 

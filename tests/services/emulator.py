@@ -7,6 +7,7 @@
 - `tables.get` and `tables.list` say that a clone is a table; only INFORMATION_SCHEMA says CLONE.
 - `tables.patch` with the header `If-Match` changes a table of that version, or none.
 - `tables.get` tells the number of rows that a statement has left in a table.
+- `jobs.insert` runs a job of one id once.
 - A query gets its own rows while another statement runs, which shares its connection.
 """
 
@@ -18,10 +19,11 @@ from dataclasses import replace
 from typing import Any
 
 from bqemulator import cli
+from bqemulator.api.routes import jobs
 from bqemulator.api.routes import tables as routes
 from bqemulator.catalog import ddl_sync
 from bqemulator.catalog.models import Clustering, TimePartitioning
-from bqemulator.domain.errors import ResourceRef, resource_not_found
+from bqemulator.domain.errors import ResourceRef, resource_already_exists, resource_not_found
 from bqemulator.jobs import executor
 from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.storage.sql_identifiers import quoted_table_ref
@@ -195,16 +197,23 @@ async def patch_if_match(
         return await routes.patch_table(project_id, dataset_id, table_id, request, ctx)
 
 
-for route in list(routes.router.routes):
-    for method, before, after in (
-        ("DELETE", routes.delete_table, delete_table_or_view),
-        ("PATCH", routes.patch_table, patch_if_match),
-    ):
-        if getattr(route, "endpoint", None) is before:
-            routes.router.routes.remove(route)
-            # Its path carries the router's prefix already.
-            path = route.path.removeprefix(routes.router.prefix)
-            routes.router.add_api_route(path, after, methods=[method], response_model=None)
+async def insert_job_once(project_id: str, request: Request, ctx: jobs._Ctx, caller: jobs._Caller) -> Any:
+    job_id = (await request.json()).get("jobReference", {}).get("jobId")
+    if job_id and ctx.catalog.get_job(project_id, job_id):
+        raise resource_already_exists(ResourceRef("job", project_id, resource_id=job_id))
+    return await jobs.insert_job(project_id, request, ctx, caller)
+
+
+for router, method, before, after in (
+    (routes.router, "DELETE", routes.delete_table, delete_table_or_view),
+    (routes.router, "PATCH", routes.patch_table, patch_if_match),
+    (jobs.router, "POST", jobs.insert_job, insert_job_once),
+):
+    for route in [route for route in router.routes if getattr(route, "endpoint", None) is before]:
+        router.routes.remove(route)
+        # Its path carries the router's prefix already.
+        path = route.path.removeprefix(router.prefix)
+        router.add_api_route(path, after, methods=[method], response_model=None)
 
 DuckDBEngine.execute, DuckDBEngine.fetch_arrow = execute_alone, fetch_alone
 ddl.VersioningDDLRouter.parse = parse_with_options

@@ -49,11 +49,16 @@ class Answer:
 
 @dataclass
 class Proxy:
-    """A running proxy. `instead` sees each request first; what it returns is the answer."""
+    """A running proxy. `instead` sees each request first; what it returns is the answer.
+
+    `damage` sees the body of each answer of the server; what it returns is sent under the same headers: a
+    shorter one as an answer that is cut.
+    """
 
     url: str
     asked: list[Asked] = field(default_factory=list)
     instead: Callable[[Asked], Answer | None] = lambda request: None
+    damage: Callable[[Asked, bytes], bytes] = lambda request, body: body
 
     def find(self, method: str, path: str) -> list[Asked]:
         """The requests so far whose path contains `path`."""
@@ -96,17 +101,22 @@ class _Handler(BaseHTTPRequestHandler):
             for k, v in found.headers.items()
             if k.lower() not in NOT_PASSED_ON
         }
-        self._send(found.status_code, passed, found.content)
+        self._send(found.status_code, passed, proxy.damage(request, found.content), len(found.content))
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on
 
-    def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+    def _send(
+        self, status: int, headers: dict[str, str], content: bytes, announced: int | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        size = len(content) if announced is None else announced
+        self.send_header("Content-Length", str(size))
         self.end_headers()
         self.wfile.write(content)
+        if len(content) < size:
+            self.close_connection = True
 
     def log_message(self, *arguments: object) -> None:
         pass
