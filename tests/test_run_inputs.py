@@ -86,8 +86,8 @@ def test_an_address_without_secrets_is_taken(url):
 
 def test_the_source_that_a_run_names_has_the_limits_of_the_environment():
     own = HttpSource("https://shop.test", limits=DownloadLimits(memory_mib=128))
-    assert source_of_run(Reload(), own) is own
-    named = source_of_run(Reload(dataset_url="https://other.test"), own)
+    assert source_of_run(Reload().address, own) is own
+    named = source_of_run(Reload(dataset_url="https://other.test").address, own)
     assert named == HttpSource("https://other.test", limits=own.limits)
 
 

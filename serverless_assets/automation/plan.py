@@ -183,7 +183,7 @@ def plan_raw_tables(
             else:
                 yield Planned(table.name, "reuse", KEPT_AS_IT_IS), stored_states[table.name], None
         return
-    opened_source, force = source_of_run(inputs.ingestion, source).open(), inputs.rebuild_all
+    opened_source, force = source_of_run(inputs.ingestion.address, source).open(), inputs.rebuild_all
     states = {name: TableState.from_json(stored_state) for name, stored_state in stored_states.items()}
     with scratch_folder(home, "plan") as scratch, opened_source as opened:
         for fetched in fetch_tables(

@@ -71,7 +71,7 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
             if isinstance(run_inputs.ingestion, Reuse):
                 yield from _reuse(context, selected, source, checks)
             elif selected:
-                opened = source_of_run(run_inputs.ingestion, source).open()
+                opened = source_of_run(run_inputs.ingestion.address, source).open()
                 force = run_inputs.rebuild_all
                 with scratch_folder(publisher.home, "ingestion") as scratch:
                     yield from _reload(context, publisher, selected, opened, checks, months, scratch, force)

@@ -130,7 +130,7 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
         value, type = f"cast({value} as timestamp_ns)", "timestamp_ns"
     converted, loss = value, ""
     if pa.types.is_null(kind):
-        converted = f"cast(null as {_sql_type(expected)})"
+        converted = f"cast(null as {sql_type(expected)})"
     elif pa.types.is_time(kind):
         # A time as Arrow writes it: with all digits of its unit.
         converted, digits = f"cast({value} as varchar)", DIGITS_OF_SECOND[kind.unit]
@@ -142,7 +142,7 @@ def _column(table: RawTable, name: str, served: pa.DataType, position: int, type
         converted, loss = _parsed(value, expected)
         loss = f"{value} is not null and {loss}"
     elif kind != expected and not is_text(kind) and not is_binary(kind):
-        converted = f"try_cast({value} as {_sql_type(expected)})"
+        converted = f"try_cast({value} as {sql_type(expected)})"
         loss = f"{converted} is null"
         # Digits that a double has not are given up for a decimal, and nothing else is.
         if not (is_text(expected) or (pa.types.is_decimal(kind) and pa.types.is_floating(expected))):
@@ -191,13 +191,14 @@ def _parsed(text: str, expected: pa.DataType) -> tuple[str, str]:
             f" then make_timestamp(try_cast({text} as bigint) * 1000) end"
         )
         return converted, f"{converted} is null"
-    converted = f"try_cast({text} as {_sql_type(expected)})"
+    converted = f"try_cast({text} as {sql_type(expected)})"
     if pa.types.is_integer(expected):
         return converted, f"({converted} is null or try_cast({text} as double) is distinct from {converted})"
     return converted, f"{converted} is null"
 
 
-def _sql_type(kind: pa.DataType) -> str:
+def sql_type(kind: pa.DataType) -> str:
+    """Return DuckDB's type for a type of the contract."""
     return SQL_TYPES.get(str(kind), "timestamp")
 
 

@@ -33,7 +33,6 @@ from serverless_assets.ingestion.http_client import (
 )
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.months import Window
-from serverless_assets.run_inputs import Reload
 
 PARQUET_MAGIC = b"PAR1"
 # The magic bytes at both ends, and the length of the footer.
@@ -210,9 +209,9 @@ class HttpSource(HttpClient):
         self.request("GET", table_url(self.base_url, table, None), deadline, _read_validators)
 
 
-def source_of_run(choice: Reload, source: Source) -> Source:
-    """Return the source that a run loads from: that of the environment, unless the run names another one."""
-    return HttpSource(choice.address, limits=source.limits) if choice.address else source
+def source_of_run(address: str | None, source: Source) -> Source:
+    """Return the source that a run loads from: that of the environment, unless the run names an address."""
+    return HttpSource(address, limits=source.limits) if address else source
 
 
 def table_url(base_url: str, table: str, window: Window | None, since: str = "") -> str:

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serverless_assets import sql
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.content import content_of
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.months import Window
-from serverless_assets.warehouse.staging import StagedRows, StagingArea
+from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea
 from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RAW_SUPPLIES
 
 NUMBERS = count()
@@ -102,6 +103,21 @@ def test_texts_with_separators_in_them_do_not_pass_for_the_same_content(staged):
     pairs = [("1", "a\x1fb", "c"), ("1", "a", "b\x1fc"), ("1", "", "c"), ("1", None, "c"), ("1", "\0", "c")]
     versions = {content_of(staged(TWO_TEXTS, [row]), TWO_TEXTS).hash for row in pairs}
     assert len(versions) == len(pairs)
+
+
+def test_texts_that_are_a_key_of_their_own_are_not_compressed(tmp_path):
+    ids = [f"{number:036x}" for number in range(5_000)]
+    path = tmp_path / "things.parquet"
+    pq.write_table(pa.table({"id": ids, "one": ids, "other": ids}), path)
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        rows = StagingArea(connection, tmp_path, 512, '"main"').rows("things", for_warehouse=True)
+        audit.stage(rows, TWO_TEXTS, path)
+        connection.execute("checkpoint")
+        compressed = connection.execute(
+            f"select distinct column_name from pragma_storage_info({sql.literal(f'{STAGING_PREFIX}things')})"
+            " where compression not in ('Uncompressed', 'Constant', 'Empty Validity')"
+        ).fetchall()
+    assert {name for (name,) in compressed} == {"one", "other"}
 
 
 # ---- dated by a parent

@@ -1,6 +1,8 @@
 """Which modules of ingestion may know of Dagster."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 from serverless_assets import ingestion
@@ -17,3 +19,10 @@ def test_only_assets_and_checks_import_dagster():
             if any(module.partition(".")[0] == "dagster" for module in modules):
                 importers.add(file.name)
     assert importers == WITH_DAGSTER
+
+
+def test_rows_are_fetched_and_loaded_without_importing_dagster_or_dbt():
+    imports = "import sys; from serverless_assets.ingestion import fetch, load"
+    print_heavy = "print(sorted({'dagster', 'dbt', 'pandas'} & sys.modules.keys()))"
+    command = [sys.executable, "-c", f"{imports}; {print_heavy}"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
