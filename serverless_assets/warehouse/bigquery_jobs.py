@@ -104,20 +104,35 @@ class Jobs:
         self.describe(table, then)
 
     def refuse_other_count(self, reference: bigquery.TableReference, rows: int) -> None:
-        """Raise `WarehouseError` unless the table holds so many rows, by what BigQuery knows of it.
+        """Raise `WarehouseError` unless the table holds so many rows.
 
         A table that does not is marked as unfinished: it is not published, and is written again.
         """
         table = self.client.get_table(reference, **self.call)
-        if (table.num_rows or 0) == rows:
+        if table.num_rows in (None, rows):
             return
-        reason = f"{rows:,} rows were written to it, and it holds {table.num_rows or 0:,}"
-        note = {"dirty_reason": reason}
-        self.describe(table, sql.description_with_note(sql.words_in(table.description), note))
+        held = self._count_rows(table)
+        if held == rows:
+            return
+        reason = f"{rows:,} rows were written to it, and it holds {held:,}"
+        state = {"dirty_reason": reason}
+        self.describe(table, sql.description_with_note(sql.words_in(table.description), state))
         raise WarehouseError(
             f"{self.subject}: {reason}. See whether its rows or partitions expire; the next run writes it "
             "again."
         )
+
+    def _count_rows(self, table: bigquery.Table) -> int:
+        """Count the rows by a query, which reads none of them and is billed for nothing.
+
+        Nothing says that what BigQuery knows of a table is never late.
+        """
+        name = sql.identifier(table.project, table.dataset_id, table.table_id)
+        # A table that requires a filter refuses.
+        with suppress(BadRequest):
+            [row] = self.rows(self.run(f"select count(*) as number from {name}"))
+            return int(row["number"])
+        return int(table.num_rows or 0)
 
     def refuse_other_merge(self, merge: bigquery.QueryJob, rows: int) -> None:
         """Raise `WarehouseError` unless a merge has put so many rows into its table, where BigQuery tells."""

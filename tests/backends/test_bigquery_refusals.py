@@ -28,6 +28,7 @@ from tests.backends.watched import (
     is_swap,
     is_upload,
     job,
+    losing,
     refusing,
     write_all,
     write_window,
@@ -123,14 +124,14 @@ def test_a_load_of_fewer_rows_than_were_sent_changes_nothing(
     assert_nothing_changed(watched)
 
 
+def is_asked_for_orders(request: Asked) -> bool:
+    return request.method == "GET" and request.path.partition("?")[0].endswith("/tables/orders")
+
+
 def test_a_table_that_holds_other_rows_than_were_written_is_marked_as_unfinished(
     watched: Watched, google: Google
 ) -> None:
-    watched.proxy.instead = changing(
-        google,
-        lambda request: request.method == "GET" and request.path.partition("?")[0].endswith("/tables/orders"),
-        lambda table: table.update(numRows="0"),
-    )
+    watched.proxy.instead = losing(is_asked_for_orders, "true")
     with pytest.raises(
         WarehouseError, match=r"\.orders: 1 rows were written to it, and it holds 0\. See whe"
     ):
@@ -138,6 +139,13 @@ def test_a_table_that_holds_other_rows_than_were_written_is_marked_as_unfinished
     assert watched.warehouse.read_state("orders") == {
         "dirty_reason": "1 rows were written to it, and it holds 0"
     }
+
+
+def test_a_table_of_which_metadata_knows_too_few_rows_is_counted(watched: Watched, google: Google) -> None:
+    watched.proxy.instead = changing(google, is_asked_for_orders, lambda table: table.update(numRows="0"))
+    write_all(watched.warehouse, watched.rows)
+    watched.proxy.instead = lambda request: None
+    assert watched.warehouse.read_state("orders") == {"content": "second"}
 
 
 @pytest.mark.parametrize("changes", [True, False], ids=["of keys", "of months"])

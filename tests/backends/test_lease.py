@@ -124,8 +124,8 @@ def test_no_step_writes_after_another_run_has_taken_over_whoever_wrote_the_step(
         for asset in assets:
             result = dg.materialize(
                 [asset],
-                instance,
-                {"publisher": publisher, "pandas": pandas_tables},
+                instance=instance,
+                resources={"publisher": publisher, "pandas": pandas_tables},
                 partition_key="2026-01-01" if asset is monthly_visits else None,
                 raise_on_error=False,
             )

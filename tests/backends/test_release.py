@@ -24,7 +24,7 @@ from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.conftest import Google, everywhere
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases, table
 from tests.backends.stock import FACTS, FEBRUARY, MARCH, ORDERS, STOCK, orders
-from tests.backends.watched import DENIED, changing, is_swap, job, refusing
+from tests.backends.watched import DENIED, is_swap, job, losing, refusing
 from tests.services.proxy import Answer, Asked, proxy
 
 
@@ -368,7 +368,7 @@ def test_a_clone_that_lacks_rows_is_named_and_made_again(
 
     with proxy(google.bigquery.url) as watched:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
-        watched.instead = changing(google, is_asked_for, lambda table: table.update(numRows="4"))
+        watched.instead = losing(is_asked_for, "id = 'a'")
         with pytest.raises(UserError, match=r"raw_items\w*: 5 rows were written to it, and it holds 4\. See"):
             shop.run(2)
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)

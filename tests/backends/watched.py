@@ -92,6 +92,19 @@ def changing(
     return instead
 
 
+def losing(is_meant: Callable[[Asked], bool], condition: str) -> Callable[[Asked], Answer | None]:
+    """Have tables lose the rows of this condition just before somebody asks for them by such a request."""
+
+    def instead(request: Asked) -> Answer | None:
+        if is_meant(request):
+            *_, dataset, _, table = request.path.partition("?")[0].split("/")
+            with bigquery.Client(PROJECT) as client:
+                client.query(f"delete from `{PROJECT}`.`{dataset}`.`{table}` where {condition}").result()
+        return None
+
+    return instead
+
+
 def is_swap(request: Asked) -> bool:
     return (
         request.method == "POST" and request.path.split("?")[0].endswith("/jobs") and not is_upload(request)
