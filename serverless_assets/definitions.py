@@ -6,13 +6,12 @@ from serverless_assets.annotations import annotate_assets
 from serverless_assets.asset_keys import asset_name, with_key_prefix
 from serverless_assets.automation.forecasts import forecast_definitions
 from serverless_assets.automation.jobs import JOBS, define_jobs, schedules
-from serverless_assets.automation.plan_job import plan_job
+from serverless_assets.automation.plan import plan_job
 from serverless_assets.automation.sensors import sensors
 from serverless_assets.dagster_internals import adapt_dagster
 from serverless_assets.dagster_storage import adapt_storages
 from serverless_assets.environments import environment as build_environment
-from serverless_assets.forecasting.component import build_defs_folder
-from serverless_assets.forecasting.conflicts import refuse_owned_tables
+from serverless_assets.forecasting.component import build_defs_folder, refuse_owned_tables
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.summary import pipeline_runs
 from serverless_assets.python_assets.pandas_tables import pandas_tables

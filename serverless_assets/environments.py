@@ -17,9 +17,8 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.asset_keys import set_key_prefix
 from serverless_assets.budget import BudgetGuard
-from serverless_assets.forecasting.component import build_defs_folder, read_forecasts
+from serverless_assets.forecasting.component import build_defs_folder, read_forecasts, refuse_choices
 from serverless_assets.forecasting.compute import Compute
-from serverless_assets.forecasting.conflicts import refuse_choices
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.ingestion.catalog import read_catalogue
@@ -31,7 +30,7 @@ from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.sample_shop.source import SampleSource
+from serverless_assets.sample_shop import SampleSource
 from serverless_assets.settings import CLONE, PROJECT_ROOT, Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
 

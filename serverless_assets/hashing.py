@@ -1,8 +1,21 @@
-"""Hashes that tell whether something changed. They are stored: the same content keeps the same hash."""
+"""Hashes that tell whether something changed, and what of SQL goes into them.
+
+They are stored: the same content keeps the same hash.
+"""
 
 import hashlib
 import json
+import re
 from pathlib import Path
+
+_TOKENS = re.compile(
+    r"""(?P<kept>'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)   # text and quoted names, to the letter
+      | (?P<nothing>\{\#(?!-).*?(?<!-)\#\})                 # a comment of Jinja's; with a dash it takes more
+      | (?P<blank>(?:\s|--[^\n]*|/\*.*?\*/)+)""",
+    re.VERBOSE | re.DOTALL,
+)
+# With these, quotes may begin and end elsewhere than the pattern above thinks.
+_HARD_TO_READ = re.compile(r"""\\|\$\$|'''|\"\"\"""")
 
 
 def digest(content: str | bytes, length: int = 16) -> str:
@@ -20,3 +33,15 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, which is not held in memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def normalised_sql(code: str) -> str:
+    """The code without what no warehouse sees: comments, and white space beyond one blank.
+
+    A comment is worth nothing to those who read the table, and rebuilding everything downstream costs. Code
+    in which quotes are hard to tell is left to the letter: it is built once too often rather than not at all.
+    """
+    if _HARD_TO_READ.search(code):
+        return code
+    without = _TOKENS.sub(lambda match: match["kept"] or ("" if match["nothing"] else " "), code)
+    return _TOKENS.sub(lambda match: match["kept"] or " ", without).strip()

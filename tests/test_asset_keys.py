@@ -10,7 +10,7 @@ import pytest
 from serverless_assets import asset_keys
 from serverless_assets.asset_keys import asset_key, asset_name, set_key_prefix, with_key_prefix
 from serverless_assets.python_assets.reuse import frame_assets
-from serverless_assets.transformation.asset_keys import dbt_asset_key
+from serverless_assets.transformation.manifest import dbt_asset_key
 from tests.conftest import Pipeline
 
 PREFIX = "acme/shop"

@@ -4,17 +4,17 @@ import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
 from serverless_assets.automation.jobs import define_jobs, forecast_jobs
-from serverless_assets.automation.planned import PlannedEnvironment
 from serverless_assets.automation.sensors import alerts_of, forecast_stale
 from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.dagster_internals import replace_keys
+from serverless_assets.environments import Environment
 from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.settings import Settings
 
 
 def forecast_definitions(
-    declared: ForecastDeclaration, environment: PlannedEnvironment, settings: Settings
+    declared: ForecastDeclaration, environment: Environment, settings: Settings
 ) -> dg.Definitions:
     """Return the definitions of a declared forecast; none in an environment that goes without it."""
     present = [forecast for forecast in environment.forecasts if forecast.name == declared.name]

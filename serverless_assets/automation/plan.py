@@ -1,23 +1,27 @@
-"""What a run would do and why, and what that would cost. It changes nothing.
+"""What a run would do and why, and what that would cost: as text, and as the job `plan`. It changes nothing.
 
 What changed at the source is downloaded and looked at, as in a run: nothing else tells which months changed.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from typing import Any
 
+import dagster as dg
+
+from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.automation.plan_forecasts import plan_forecast
 from serverless_assets.automation.planned import (
     EVERYTHING,
     Planned,
-    PlannedEnvironment,
     Selection,
     Verdict,
     upstream_rebuilt,
 )
 from serverless_assets.budget import BudgetGuard, refusal, verdict
+from serverless_assets.environments import Environment
+from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.assets import KEPT_AS_IT_IS
 from serverless_assets.ingestion.fetch import fetch_tables
@@ -25,12 +29,11 @@ from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, ends_
 from serverless_assets.ingestion.load import decide_load, decide_reuse
 from serverless_assets.ingestion.source import source_of_run
 from serverless_assets.ingestion.state import TableState
-from serverless_assets.names import NAMES_OF_FAILED, name_some
+from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunInputs
-from serverless_assets.transformation.asset_keys import asset_names
 from serverless_assets.transformation.decide_models import (
     bytes_to_read,
     decide_models,
@@ -38,14 +41,20 @@ from serverless_assets.transformation.decide_models import (
     is_whole,
 )
 from serverless_assets.transformation.left_out import models_left_out
-from serverless_assets.transformation.manifest import deleted_text, find_deleted, is_model, known_models
+from serverless_assets.transformation.manifest import (
+    asset_names,
+    deleted_text,
+    find_deleted,
+    is_model,
+    known_models,
+)
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State, read_states
 from serverless_assets.warehouse import Warehouse
 
 
 def dry_run(
-    environment: PlannedEnvironment, inputs: RunInputs, selection: Selection = EVERYTHING
+    environment: Environment, inputs: RunInputs, selection: Selection = EVERYTHING
 ) -> Iterator[Planned]:
     """Asset after asset, in the order of a run."""
     by_hand = environment.publisher.published.warehouse.made_by_hand()
@@ -64,9 +73,7 @@ def dry_run(
         yield planned
 
 
-def _planned_assets(
-    environment: PlannedEnvironment, inputs: RunInputs, selection: Selection
-) -> Iterator[Planned]:
+def _planned_assets(environment: Environment, inputs: RunInputs, selection: Selection) -> Iterator[Planned]:
     by_asset: dict[str, Planned] = {}
     forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
     sections = {forecast.report: forecast.sections for forecast in forecasts}
@@ -91,9 +98,7 @@ def _planned_assets(
     yield from _budget(environment.budget_guard, by_asset, inputs)
 
 
-def _declared_assets(
-    environment: PlannedEnvironment, inputs: RunInputs, selection: Selection
-) -> Iterator[Planned]:
+def _declared_assets(environment: Environment, inputs: RunInputs, selection: Selection) -> Iterator[Planned]:
     """The raw tables, models and forecasts."""
     warehouse = environment.publisher.warehouse
     forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
@@ -164,7 +169,7 @@ def _declared_assets(
 
 
 def plan_raw_tables(
-    environment: PlannedEnvironment,
+    environment: Environment,
     inputs: RunInputs,
     selection: Selection,
     stored_states: Mapping[str, Mapping[str, Any]],
@@ -256,3 +261,45 @@ def _budget(budget_guard: BudgetGuard, assets: Collection[str], inputs: RunInput
         most = budget_guard.most(assets, inputs)
         refused = refusal(most, budget_guard.budget_usd)
         yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))
+
+
+def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:
+    """The plan as a table of text: a heading, and a line for each asset.
+
+    Assets that are skipped for the same reason share a line at the end.
+    """
+    skipped: dict[str, list[str]] = {}
+    for planned in plan:
+        if planned.verdict == "skip":
+            skipped.setdefault(planned.reason, []).append(planned.asset)
+    width = max([22, *(len(planned.asset) for planned in plan)]) + 2
+    yield f"{'asset':<{width}}{'what':<16}{'rows':>12}  why"
+    for planned in plan:
+        if len(skipped.get(planned.reason, ())) > 1 and planned.verdict == "skip":
+            continue
+        rows = "" if planned.rows is None else f"{planned.rows:,}"
+        yield f"{planned.asset:<{width}}{planned.text:<16}{rows:>12}  {planned.reason}"
+    for reason, assets in skipped.items():
+        if len(assets) > 1:
+            yield f"\nskip {name_some(assets, NAMES_IN_A_LINE)}: {reason}"
+
+
+def plan_job(environment: Environment) -> dg.JobDefinition:
+    """A job that says what `serverless_pipeline` would do with the same run inputs, and does none of it."""
+
+    @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
+    def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
+        with as_failure():
+            planned = list(dry_run(environment, run_inputs.checked()))
+        context.log.info("\n".join(plan_lines(planned)))
+        records = [
+            dg.TableRecord({"asset": p.asset, "verdict": p.text, "rows": p.rows or 0, "reason": p.reason})
+            for p in planned
+        ]
+        context.add_output_metadata({"plan": dg.MetadataValue.table(records)})
+
+    @dg.job(name="plan", config=PREFILL, description=plan_job.__doc__)
+    def job() -> None:
+        look()
+
+    return job

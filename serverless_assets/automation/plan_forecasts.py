@@ -5,7 +5,8 @@ from typing import Any
 
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.report.formats import plural
-from serverless_assets.automation.planned import Planned, PlannedEnvironment, Verdict, upstream_rebuilt
+from serverless_assets.automation.planned import Planned, Verdict, upstream_rebuilt
+from serverless_assets.environments import Environment
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
 from serverless_assets.forecasting.assets import decide_report
@@ -27,7 +28,7 @@ from serverless_assets.transformation.relation_states import UnfinishedError
 
 
 def plan_forecast(
-    environment: PlannedEnvironment,
+    environment: Environment,
     inputs: RunInputs,
     declaration: ForecastDeclaration,
     decisions: Sequence[BuildDecision],

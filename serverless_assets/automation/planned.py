@@ -1,52 +1,17 @@
-"""What a plan is made from, what it is limited to, and what it says of an asset."""
+"""What a plan says of an asset, and what it is limited to."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from modal_forecast.report.formats import counted
-from serverless_assets.budget import BudgetGuard
-from serverless_assets.forecasting.compute import Compute
-from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import Source
 from serverless_assets.months import Window
-from serverless_assets.publishing.publisher import Publisher
-from serverless_assets.python_assets.reuse import FrameAsset
-from serverless_assets.transformation.project import Project
 
 # `depends`: made anew if what it reads changes in the run. `admit` and `refuse` are of the budget.
 Verdict = Literal[
     "load", "build", "test", "compute", "forecast", "score", "write", "depends", "reuse", "keep", "drop",
     "skip", "fail", "admit", "refuse",
 ]  # fmt: skip
-
-
-class PlannedEnvironment(Protocol):
-    """The parts of an environment that a plan uses."""
-
-    @property
-    def source(self) -> Source: ...
-    @property
-    def publisher(self) -> Publisher: ...
-    @property
-    def compute(self) -> Compute: ...
-    @property
-    def project(self) -> Project: ...
-    @property
-    def manifest(self) -> Mapping[str, Any]: ...
-    @property
-    def raw_tables(self) -> Sequence[RawTable]: ...
-    @property
-    def absent_tables(self) -> Collection[str]: ...
-    @property
-    def forecasts(self) -> Sequence[ForecastDeclaration]: ...
-    @property
-    def python_assets(self) -> Sequence[FrameAsset]: ...
-    @property
-    def budget_guard(self) -> BudgetGuard: ...
-    @property
-    def timezone(self) -> str: ...
 
 
 @dataclass(frozen=True)

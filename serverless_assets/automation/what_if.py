@@ -14,15 +14,14 @@ from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageErro
 from modal_forecast.report.page import render
 from serverless_assets import metadata
 from serverless_assets.automation.jobs import prefill
-from serverless_assets.automation.planned import PlannedEnvironment
+from serverless_assets.environments import Environment
 from serverless_assets.failures import as_failure
 from serverless_assets.files import write_atomically
 from serverless_assets.forecasting.calls import ForgottenCalls
-from serverless_assets.forecasting.compute import Size
+from serverless_assets.forecasting.compute import Size, run_with_memory_retry
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_table import query_forecast
 from serverless_assets.forecasting.history import Today, read_history
-from serverless_assets.forecasting.memory_retry import run_with_memory_retry
 from serverless_assets.forecasting.report import preview, report_input
 from serverless_assets.forecasting.run_forecast import details_in, forecast_facts
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
@@ -34,7 +33,7 @@ WHAT_IS_COMPARED = (
 )
 
 
-def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaration) -> dg.JobDefinition:
+def what_if_job(environment: Environment, declaration: ForecastDeclaration) -> dg.JobDefinition:
     """Forecast with another size, horizon or style and compare with what is published: to try before you
     change anything. Nothing is published, and no other run is kept waiting."""
 
@@ -68,7 +67,7 @@ def what_if_job(environment: PlannedEnvironment, declaration: ForecastDeclaratio
 
 def _forecast_beside(
     context: dg.OpExecutionContext,
-    environment: PlannedEnvironment,
+    environment: Environment,
     declaration: ForecastDeclaration,
     forecast: RunForecast,
 ) -> dict[str, Any]:

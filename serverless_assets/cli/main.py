@@ -136,8 +136,7 @@ def plan(
     The exit code is 1 if it finds that the run would fail or be refused.
     """
     settings = Settings.from_environ()
-    from serverless_assets.automation.plan import dry_run
-    from serverless_assets.automation.plan_job import plan_lines
+    from serverless_assets.automation.plan import dry_run, plan_lines
     from serverless_assets.automation.planned import EVERYTHING
     from serverless_assets.environments import environment
     from serverless_assets.run_inputs import NOTHING_TO_RUN, run_inputs

@@ -39,15 +39,16 @@ def replay(which: str | None, list_all: bool) -> None:
     settings = Settings.from_environ()
     # SIGTERM ends the forecast, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from serverless_assets.cli.replay import listed, replayed
     from serverless_assets.environments import environment
+    from serverless_assets.forecasting.replay import listed, replayed
 
     parts = environment(settings)
+    artifacts = parts.publisher.published.artifacts
     if list_all:
-        for line in listed(parts.publisher.published.artifacts):
+        for line in listed(artifacts):
             click.echo(line)
         return
-    verdict = replayed(parts, which, click.echo)
+    verdict = replayed(artifacts, parts.compute, which, click.echo)
     click.echo(verdict.text)
     sys.exit(0 if verdict.reproduced else 1)
 

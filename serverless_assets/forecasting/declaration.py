@@ -12,8 +12,7 @@ from modal_forecast.grain import GRAINS, Grain
 from modal_forecast.messages import AUTOMATIC
 from serverless_assets.asset_keys import asset_name
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
-from serverless_assets.transformation.asset_keys import dbt_asset_key
-from serverless_assets.transformation.manifest import is_model
+from serverless_assets.transformation.manifest import dbt_asset_key, is_model
 
 NAME, FILE = r"[a-z_][a-z0-9_]{0,62}", r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
 COLUMN, NOUN, COUNTRY = r"^[A-Za-z_][A-Za-z0-9_]*$", r"^[A-Za-z][A-Za-z ]*$", r"^[A-Z]{2}$"

@@ -29,8 +29,13 @@ from serverless_assets.forecasting.accuracy import (
 from serverless_assets.forecasting.checks import VALUES
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.part_history import PartMatrix, read_part_histories
-from serverless_assets.forecasting.part_record import PartVintage, read_part_record
-from serverless_assets.forecasting.record import RecordError, RecordName, list_records
+from serverless_assets.forecasting.record import (
+    PartVintage,
+    RecordError,
+    RecordName,
+    list_records,
+    read_part_record,
+)
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.publisher import Publisher
 

@@ -22,17 +22,15 @@ from modal_forecast.report.formats import plural
 from serverless_assets import metadata
 from serverless_assets.asset_keys import asset_key
 from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, failures
-from serverless_assets.forecasting.compute import Usage
+from serverless_assets.forecasting.compute import Usage, memory_facts
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.forecast_file import describe_columns
 from serverless_assets.forecasting.forecast_table import read_forecast
 from serverless_assets.forecasting.history import read_history_until
-from serverless_assets.forecasting.memory_retry import memory_facts
 from serverless_assets.forecasting.part_checks import COUNT, WEAK, check_parts, weak_parts
 from serverless_assets.forecasting.part_history import PartHistory, data_as_of, read_part_histories
-from serverless_assets.forecasting.part_record import write_part_record
 from serverless_assets.forecasting.part_report import largest_parts, next_days
-from serverless_assets.forecasting.record import FORECAST, MADE_AT
+from serverless_assets.forecasting.record import FORECAST, MADE_AT, write_part_record
 from serverless_assets.forecasting.reuse import reason_by_key
 from serverless_assets.forecasting.run_forecast import ForecastRun, PartAnswers
 from serverless_assets.hashing import digest

@@ -1,18 +1,32 @@
-"""Compute a published forecast again from its record, and compare the two."""
+"""List the records of published forecasts; compute one again from its record, and compare the two."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from modal_forecast.code_version import code_version
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRefused, MessageError
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.forecasting.calls import ForgottenCalls
 from serverless_assets.forecasting.compute import Compute, Log, Size
-from serverless_assets.forecasting.record import FORECAST_HASH, Record, RecordError, forecast_hash
+from serverless_assets.forecasting.forecast_file import grain_in, horizon_in
+from serverless_assets.forecasting.record import (
+    FORECAST_HASH,
+    Record,
+    RecordError,
+    RecordName,
+    find_record,
+    forecast_hash,
+    list_records,
+    read_record,
+)
 
 # Another processor or another number of threads may round differently.
 TOLERANCE = 1e-6
 VALUES = FORECAST_SCHEMA.names[1:]
+HEADING = f"{'made (UTC)':<18}{'run':<38}{'ahead':>9}  {'data as of':<12}{'code':<14}key"
 
 
 @dataclass(frozen=True)
@@ -101,3 +115,40 @@ def largest_difference(recorded: pa.Table, replayed: pa.Table) -> tuple[float, i
     relative = np.where(np.isnan(before) & np.isnan(after), 0.0, np.nan_to_num(relative, nan=np.inf))
     day, column = np.unravel_index(np.argmax(relative), relative.shape)
     return float(relative[day, column]), int(day), VALUES[column]
+
+
+def replayed(
+    artifacts: Artifacts, compute: Compute, which: str | None, echo: Callable[[str], None]
+) -> ReplayResult:
+    """Find the record that is meant, say what it is, and replay it.
+
+    Raises:
+        UserError: there is no such record, or no answer.
+    """
+    name = find_record(list_records(artifacts), which)
+    record = read_record(artifacts, name)
+    facts = record.facts
+    horizon = grain_in(facts).counted(horizon_in(facts))
+    echo(f"{name.forecast}: the forecast of {horizon} after {facts['data_as_of']},")
+    echo(f"made {_minute(name)} UTC on {facts['compute']} by run {name.run_id},")
+    echo(f"again on {compute.name} with {facts['cpu']:g} cores and {facts['memory_mib']} MiB:")
+    return replay(record, code_version(), compute, lambda line: echo(f"    {line}"))
+
+
+def listed(artifacts: Artifacts) -> Iterator[str]:
+    """All records as a table, the newest first."""
+    names = list_records(artifacts)
+    yield HEADING if names else "No forecast was published with a record yet."
+    for name in reversed(names):
+        try:
+            facts = read_record(artifacts, name).facts
+        except RecordError as error:
+            yield str(error)
+            continue
+        horizon = grain_in(facts).counted(horizon_in(facts))
+        data_as_of, code = facts["data_as_of"], facts["forecast_code"]
+        yield f"{_minute(name):<18}{name.run_id:<38}{horizon:>9}  {data_as_of:<12}{code:<14}{name.key}"
+
+
+def _minute(name: RecordName) -> str:
+    return f"{name.made_at:%Y-%m-%d %H:%M}"

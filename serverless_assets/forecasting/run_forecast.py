@@ -26,11 +26,13 @@ from serverless_assets.forecasting.compute import (
     Size,
     Usage,
     WorkerFailed,
+    initial_size,
+    memory_facts,
+    run_with_memory_retry,
 )
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.forecast_table import ForecastDecision, store_new_forecast
-from serverless_assets.forecasting.memory_retry import initial_size, memory_facts, run_with_memory_retry
 from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import backtest_picture
 from serverless_assets.publishing.publisher import Publisher

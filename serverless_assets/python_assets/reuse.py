@@ -25,7 +25,7 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.pandas_tables import read_frame, read_state, store_frame
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import SettingsError
-from serverless_assets.transformation.asset_keys import asset_names
+from serverless_assets.transformation.manifest import asset_names
 from serverless_assets.transformation.rebuild_rules import reason_to_build
 from serverless_assets.transformation.relation_states import State
 from serverless_assets.warehouse import Warehouse

@@ -10,17 +10,17 @@ import dagster as dg
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.ingestion.catalog import is_raw_table
+from serverless_assets.months import partitions_by_month, window_of_run
 from serverless_assets.names import TRANSFORMATION
-from serverless_assets.partitions import partitions_by_month, window_of_run
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.build import DbtBuild
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.decide_models import decide_models, decide_tests, is_whole
 from serverless_assets.transformation.fingerprints import models_by_month
 from serverless_assets.transformation.left_out import LeftOut, models_left_out, refuse_left_out
 from serverless_assets.transformation.manifest import (
+    dbt_asset_key,
     keep_manifest,
     known_models,
     parsed_manifest,

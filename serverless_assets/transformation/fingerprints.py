@@ -7,9 +7,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from serverless_assets.hashing import json_digest
+from serverless_assets.hashing import json_digest, normalised_sql
 from serverless_assets.transformation.manifest import is_model, relation_name
-from serverless_assets.transformation.normalised_code import normalised
 from serverless_assets.transformation.profiles import DECIDED, TARGET_NAME
 from serverless_assets.warehouse import published_schema
 
@@ -261,7 +260,7 @@ class _Reader:
         elif node["resource_type"] == "seed":
             hashes["SQL"] = json_digest(self.large_seeds.get(node["unique_id"]) or node["checksum"])
         else:
-            hashes["SQL"] = json_digest(normalised(code))
+            hashes["SQL"] = json_digest(normalised_sql(code))
         if contract.get("enforced"):
             columns = {name: column.get("data_type") for name, column in node["columns"].items()}
             constraints = [node.get("constraints"), [c.get("constraints") for c in node["columns"].values()]]
@@ -269,7 +268,7 @@ class _Reader:
         macros = {id: str(self.manifest["macros"][id]["macro_sql"]) for id in self._macros(node)}
         for id, sql in macros.items():
             if id not in self.macro_hashes:
-                self.macro_hashes[id] = json_digest(normalised(sql))
+                self.macro_hashes[id] = json_digest(normalised_sql(sql))
             hashes[f"macro {self._macro_name(id)}"] = self.macro_hashes[id]
         own_macros = [sql for id, sql in macros.items() if not _is_built_in(id)]
         if any("meta" in text for text in (code, *own_macros)):

@@ -9,8 +9,7 @@ from serverless_assets.asset_keys import asset_name
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
-from serverless_assets.transformation.asset_keys import dbt_asset_key
-from serverless_assets.transformation.manifest import is_model, relation_key
+from serverless_assets.transformation.manifest import dbt_asset_key, is_model, relation_key
 
 
 class ProjectRefused(UserError):

@@ -16,7 +16,7 @@ from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource, Source
-from serverless_assets.sample_shop.source import SampleSource
+from serverless_assets.sample_shop import SampleSource
 from tests.automation.conftest import at
 from tests.automation.hook import Hook
 from tests.conftest import Pipeline

@@ -9,8 +9,7 @@ import pytest
 from modal_forecast.grain import DAY
 from serverless_assets.forecasting.accuracy import UNCHANGED, all_of, vintage_to_draw
 from serverless_assets.forecasting.part_accuracy import UNCHANGED as PARTS_UNCHANGED
-from serverless_assets.forecasting.part_record import write_part_record
-from serverless_assets.forecasting.record import Record
+from serverless_assets.forecasting.record import Record, write_part_record
 from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 

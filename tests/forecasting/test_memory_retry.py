@@ -5,9 +5,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serverless_assets.forecasting.compute import OutOfMemory, Size
+from serverless_assets.forecasting.compute import (
+    OutOfMemory,
+    Size,
+    initial_size,
+    memory_facts,
+    run_with_memory_retry,
+)
 from serverless_assets.forecasting.local_compute import LocalCompute
-from serverless_assets.forecasting.memory_retry import initial_size, memory_facts, run_with_memory_retry
 from tests.forecasting.calls_in_memory import CallsInMemory
 
 

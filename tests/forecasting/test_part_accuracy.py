@@ -16,9 +16,14 @@ from serverless_assets.forecasting.part_accuracy import (
     vintages_to_score,
 )
 from serverless_assets.forecasting.part_history import PartMatrix
-from serverless_assets.forecasting.part_record import PartVintage, read_part_record, write_part_record
 from serverless_assets.forecasting.parts import part_schema
-from serverless_assets.forecasting.record import RecordName, list_records
+from serverless_assets.forecasting.record import (
+    PartVintage,
+    RecordName,
+    list_records,
+    read_part_record,
+    write_part_record,
+)
 from tests.conftest import SHOP
 
 FIRST = date(2026, 1, 1)

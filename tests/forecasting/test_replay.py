@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import ForecastAnswer, ForecastRefused
-from serverless_assets.cli.replay import listed, replayed
 from serverless_assets.forecasting.compute import Answered, Calls, Log, Size
 from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.local_compute import LocalCompute
@@ -20,7 +19,14 @@ from serverless_assets.forecasting.record import (
     list_records,
     read_record,
 )
-from serverless_assets.forecasting.replay import ReplayResult, compare_answer, reason_not_to_replay, replay
+from serverless_assets.forecasting.replay import (
+    ReplayResult,
+    compare_answer,
+    listed,
+    reason_not_to_replay,
+    replay,
+    replayed,
+)
 from serverless_assets.publishing.publisher import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
@@ -172,7 +178,7 @@ def records(pipeline: Pipeline) -> list[RecordName]:
 
 
 def replay_of(pipeline: Pipeline, which: str | None = None) -> ReplayResult:
-    return replayed(pipeline.parts, which, print)
+    return replayed(pipeline.parts.publisher.published.artifacts, pipeline.parts.compute, which, print)
 
 
 def test_a_forecast_leaves_a_record_and_says_how_to_replay_it(green):

@@ -9,7 +9,7 @@ import pytest
 
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
-from serverless_assets.forecasting.conflicts import refuse_choices, refuse_owned_tables, table_owners
+from serverless_assets.forecasting.component import refuse_choices, refuse_owned_tables, table_owners
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings, SettingsError

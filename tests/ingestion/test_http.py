@@ -9,7 +9,7 @@ import pytest
 
 from serverless_assets.ingestion.http import HttpError, request
 from serverless_assets.ingestion.http_client import SourceError
-from serverless_assets.sample_shop.source import SampleSource
+from serverless_assets.sample_shop import SampleSource
 from tests.ingestion.certificates import self_signed
 from tests.ingestion.scripted import GOOD, PARQUET, PASSWORD, TOKEN, USER, redirect, shop, status
 from tests.services.listening import listening

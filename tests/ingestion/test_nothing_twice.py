@@ -12,7 +12,7 @@ import pytest
 from serverless_assets.ingestion.raw_table import DatedBy
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.run_inputs import Reload, Reuse, RunInputs
-from serverless_assets.sample_shop.source import SampleSource
+from serverless_assets.sample_shop import SampleSource
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import (
     DATES,

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from serverless_assets.metadata import ROWS, plain
+from serverless_assets.metadata import ROWS, plain_values
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.python_assets.pandas_tables import pandas_tables, to_rows
 from serverless_assets.warehouse import TableShape, WarehouseError
@@ -33,7 +33,7 @@ def made(publisher: LocalPublisher, *assets: dg.AssetsDefinition) -> dict[str, o
         [failure] = result.get_step_failure_events()
         return {"failed": failure.step_failure_data.user_failure_data.description}
     [event] = result.get_asset_materialization_events()
-    return plain(event.materialization.metadata)
+    return plain_values(event.materialization.metadata)
 
 
 def doubled(factor: float = 2.0, empty: bool = False) -> dg.AssetsDefinition:

@@ -13,7 +13,7 @@ import pytest
 
 import serverless_assets.defs
 from serverless_assets.dagster_internals import DATA_VERSION_TAG
-from serverless_assets.metadata import plain
+from serverless_assets.metadata import plain_values
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.python_assets.pandas_tables import pandas_tables
 from serverless_assets.python_assets.reuse import (
@@ -74,7 +74,7 @@ class Team:
         )
         [event] = self.result.asset_materializations_for_node("plan")
         self.version = event.tags[DATA_VERSION_TAG]
-        facts = plain(event.metadata)
+        facts = plain_values(event.metadata)
         return facts["status"], facts["reason"]
 
     @property
@@ -156,7 +156,7 @@ def test_metadata_checks_and_events_of_the_function_are_kept(team):
     definition = team.asset()
     team.run(definition)
     [event] = team.result.asset_materializations_for_node("plan")
-    assert plain(event.metadata)["factor"] == 2.0
+    assert plain_values(event.metadata)["factor"] == 2.0
 
     @dg.asset(io_manager_key="pandas")
     def plan(sales: pd.DataFrame) -> Iterator[Any]:
@@ -165,7 +165,7 @@ def test_metadata_checks_and_events_of_the_function_are_kept(team):
 
     assert team.run(plan)[0] == "built"
     [event] = team.result.asset_materializations_for_node("plan")
-    assert plain(event.metadata)["of"] == "an output"
+    assert plain_values(event.metadata)["of"] == "an output"
     assert len(team.result.asset_observations_for_node("plan")) == 1
 
 

@@ -7,8 +7,8 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
 
 from serverless_assets.settings import PROJECT_ROOT
-from serverless_assets.transformation.asset_keys import dbt_asset_key
 from serverless_assets.transformation.dbt_events import DbtMessage
+from serverless_assets.transformation.manifest import dbt_asset_key
 
 CONFIG = {"materialized": "table", "meta": {}, "tags": [], "severity": "error"}
 ORDERS = {

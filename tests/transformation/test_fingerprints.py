@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from serverless_assets.hashing import normalised_sql
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import Node, nodes
-from serverless_assets.transformation.normalised_code import normalised
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 VARIABLES = {"SERVERLESS_ENV": "local", "SERVERLESS_DUCKDB_PATH": "warehouse.duckdb", "DBT_SCHEMA": "dwh"}
@@ -167,7 +167,7 @@ def test_models_come_after_what_they_read(before):
     ],
 )
 def test_what_no_warehouse_sees_is_left_out(one, other):
-    assert normalised(one) == normalised(other)
+    assert normalised_sql(one) == normalised_sql(other)
 
 
 @pytest.mark.parametrize(
@@ -185,4 +185,4 @@ def test_what_no_warehouse_sees_is_left_out(one, other):
     ],
 )
 def test_text_is_kept_to_the_letter(one, other):
-    assert normalised(one) != normalised(other)
+    assert normalised_sql(one) != normalised_sql(other)
