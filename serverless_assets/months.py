@@ -1,10 +1,8 @@
-"""Calendar months: the next one, those of a run, those of assets as partitions, and a few in a sentence."""
+"""Calendar months: the next one, those of a window, and a few of them in a sentence."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-
-import dagster as dg
 
 from serverless_assets.names import name_some
 
@@ -54,19 +52,3 @@ def name_months(months: Iterable[date | str]) -> str:
     months: a day of each, as a date or in ISO form.
     """
     return name_some([str(month)[:7] for month in months], MONTHS_NAMED)
-
-
-def partitions_by_month(first_month: date) -> dg.MonthlyPartitionsDefinition:
-    """Return the partitions from `first_month` to the month that has begun."""
-    return dg.MonthlyPartitionsDefinition(start_date=f"{first_month:%Y-%m-01}", end_offset=1)
-
-
-def window_of_run(context: dg.AssetExecutionContext) -> Window | None:
-    """Return the months that a run is for; None means all."""
-    if context.has_partition_key_range:
-        keys = context.partition_key_range
-        return Window.of_months(date.fromisoformat(keys.start), date.fromisoformat(keys.end))
-    if context.has_partition_key:
-        month = date.fromisoformat(context.partition_key)
-        return Window.of_months(month, month)
-    return None

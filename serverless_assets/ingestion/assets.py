@@ -26,8 +26,9 @@ from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source, source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.instance import one_batch
-from serverless_assets.months import Window, name_months, partitions_by_month, window_of_run
+from serverless_assets.months import Window, name_months
 from serverless_assets.names import COLUMN_LINEAGE, RAW_TABLE_TAG, TRANSFORMATION
+from serverless_assets.partitions import partitions_by_month, window_of_run
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 

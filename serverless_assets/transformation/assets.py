@@ -10,8 +10,8 @@ import dagster as dg
 from serverless_assets import metadata
 from serverless_assets.failures import as_failure
 from serverless_assets.ingestion.catalog import is_raw_table
-from serverless_assets.months import partitions_by_month, window_of_run
 from serverless_assets.names import TRANSFORMATION
+from serverless_assets.partitions import partitions_by_month, window_of_run
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import DbtBuild
