@@ -30,6 +30,9 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 # replace this.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+# The words that no asset's output may be named by: a public list would replace it.
+from dagster._core.definitions.utils import DISALLOWED_NAMES as RESERVED_NAMES
+
 # What a run fails with that cannot begin (failures.py): a public error that the UI shows without the way
 # through Dagster's code would replace it.
 from dagster._core.errors import DagsterUserCodeProcessError
@@ -71,6 +74,7 @@ __all__ = [
     "DATA_VERSION_IS_USER_PROVIDED_TAG",
     "DATA_VERSION_TAG",
     "INPUT_DATA_VERSION_TAG_PREFIX",
+    "RESERVED_NAMES",
     "ROOT_RUN_ID_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",

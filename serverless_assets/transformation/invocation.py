@@ -196,7 +196,8 @@ class Results:
         return len(parents) == 1 and any(c.get("materialized") != "ephemeral" for c in configs)
 
     def _name(self, id: str) -> str:
-        return str((self.manifest["nodes"].get(id) or self.manifest["sources"][id])["name"])
+        node = self.manifest["nodes"].get(id) or self.manifest["sources"][id]
+        return f"{node['name']}.v{node['version']}" if node.get("version") else str(node["name"])
 
     def _state(self, decision: BuildDecision, versions: Mapping[str, str], finished: bool) -> State:
         tests = self._tests[decision.node.id]

@@ -6,6 +6,7 @@ which models were deleted from the project, whose tables are still there.
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -75,9 +76,13 @@ def relation_name(properties: Mapping[str, Any], schema: str) -> str:
 def parsed_manifest(content: bytes) -> Mapping[str, Any]:
     """Return what a manifest.json says. Callers share it, so it is for reading alone.
 
-    What reads a source that is a seed reads that seed.
+    What reads a source that is a seed reads that seed. The name of a test is that of its check: letters of
+    ASCII, digits and `_`, where that of a test of `my-model` has a dash.
     """
     manifest: Mapping[str, Any] = json.loads(content)
+    for node in manifest["nodes"].values():
+        if node["resource_type"] == "test":
+            node["name"] = re.sub(r"\W", "_", node["name"], flags=re.ASCII)
     seeds = seeds_of_sources(manifest)
     for node in manifest["nodes"].values() if seeds else ():
         parents = node["depends_on"].get("nodes", [])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from serverless_assets.asset_keys import asset_name
+from serverless_assets.dagster_internals import RESERVED_NAMES
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
@@ -28,6 +29,7 @@ def refuse_project(manifest: Mapping[str, Any], variables: Mapping[str, str]) ->
     """
     mistakes = [
         *_names(manifest),
+        *_checks(manifest),
         *_raw_tables(manifest),
         *_functions(manifest),
         *_materialized_views(manifest),
@@ -59,30 +61,50 @@ def _names(manifest: Mapping[str, Any]) -> Iterator[str]:
                 f"{_described(node)} has the asset key {asset_name(key)!r}, and Dagster takes "
                 "letters of ASCII, digits, `_`, `-` and `.`. Rename it; `alias` keeps the name of its table."
             )
+        elif identifier in RESERVED_NAMES:
+            yield (
+                f"{_described(node)} has the asset key {asset_name(key)!r}, a word that Dagster or Python "
+                "reserves. Give it another, such as "
+                f"`config: {{meta: {{dagster: {{asset_key: [model, {node['name']}]}}}}}}`."
+            )
         elif other := by_identifier.get(identifier):
             yield (
                 f"{_described(node)} and the {other['resource_type']} {other['name']} are "
                 f"both {identifier!r} to Dagster. Rename one of them; `alias` keeps the name of its table."
             )
         by_identifier.setdefault(identifier, node)
+
+
+def _checks(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Tests of one model that would be one check to Dagster."""
     models = {node["unique_id"] for node in _models(manifest)}
+    by_name: dict[tuple[str, str], Mapping[str, Any]] = {}
     for node in manifest["nodes"].values():
-        if node["resource_type"] != "test" or re.fullmatch(r"\w+", node["name"], re.ASCII):
+        if node["resource_type"] != "test":
             continue
         # A test of several models is not a check.
         parents = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
         if len(parents) == 1 and models.issuperset(parents):
-            yield (
-                f"{_described(node)} has a name that Dagster does not take for a check: write it with "
-                "letters of ASCII, digits and `_`."
-            )
+            other = by_name.setdefault((parents[0], node["name"]), node)
+            if other is not node:
+                yield (
+                    f"{_described(node)} and another test of the same model, {other['unique_id']}, have one "
+                    "name to Dagster, which takes letters of ASCII, digits and `_`. Rename one of them."
+                )
 
 
 def _raw_tables(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Raw tables that would be loaded into the relation of a model, or that have the asset key of one."""
+    """Raw tables whose names Dagster does not take, or that would replace a model or have its asset key."""
     relations = {relation_key(node): node for node in _models(manifest)}
     keys = {dbt_asset_key(node): node for node in _models(manifest)}
     for source in filter(is_raw_table, manifest["sources"].values()):
+        identifier = dbt_asset_key(source).to_python_identifier()
+        if identifier in RESERVED_NAMES or not re.fullmatch(r"\w+", identifier, re.ASCII):
+            yield (
+                f"{source['original_file_path']}: the raw table {source['identifier']} has a name that "
+                "Dagster does not take. Name its table otherwise as `identifier`: letters of ASCII, digits "
+                "and `_`, and no word that Dagster or Python reserves."
+            )
         if model := relations.get(relation_key(source)) or keys.get(dbt_asset_key(source)):
             yield (
                 f"{source['original_file_path']}: the raw table {source['identifier']} has the name of the "

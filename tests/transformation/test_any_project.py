@@ -47,6 +47,14 @@ models:
     versions: [{v: 1}, {v: 2}]
 """,
     "models/latest.sql": "{{ config(materialized='table') }} select id from {{ ref('customers') }}",
+    # Named as Dagster names no check and no asset.
+    "models/my-model-1.5.sql": "select 1 as id",
+    "models/type.sql": "select 1 as id",
+    "models/names.yml": """
+models:
+  - {name: my-model-1.5, columns: [{name: id, data_tests: [unique]}]}
+  - {name: type, config: {meta: {dagster: {asset_key: [model, type]}}}}
+""",
     "models/off.sql": "{{ config(enabled=false) }} select 1 as one",
     "models/in_python.py": "def model(dbt, session):\n"
     "    dbt.config(materialized='table')\n"
@@ -77,4 +85,5 @@ def test_a_project_of_many_features_is_built_then_reused_as_a_whole(team: Team):
     assert {name: one["status"] for name, one in first.items() if one["status"] != "built"} == {}, first
     again = team.run()
     assert {name: one["reason"] for name, one in again.items() if one["reason"] != "unchanged"} == {}
+    assert {"my-model-1.5", "model/type"} <= first.keys()
     assert team.rows("select count(*) from marts.paid_orders") == [(3,)]

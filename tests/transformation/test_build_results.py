@@ -63,6 +63,12 @@ def test_a_sound_model_keeps_what_it_was_built_from():
     assert found["orders"].as_json() == STATE.as_json()
 
 
+def test_a_failed_model_of_several_versions_is_named_with_its_version():
+    results = Results({"nodes": {"model.orders.v2": {**MANIFEST["nodes"]["model.orders"], "version": 2}}})
+    results.see(event("model.orders.v2", "error"))
+    assert results.summary() == "models failed: orders.v2"
+
+
 def test_a_warning_is_kept_with_it():
     orders = replace(decision("orders"), tests=[DataTest("test.unique", "unique", "code", {})])
     found = states({"model.orders": "success", "test.unique": "warn", "test.agree": "pass"}, [orders])

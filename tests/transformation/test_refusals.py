@@ -21,13 +21,10 @@ def refusal(team: Team, files: dict[str, str]) -> str:
 
 
 def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
-    names = {"unique": {"name": "größe-unique"}}
-    tests = {"models": [{"name": "my_model", "columns": [{"name": "id", "data_tests": [names]}]}]}
     files = {
         "models/größe.sql": TABLE,
         "models/my-model.sql": TABLE,
         "models/my_model.sql": TABLE,
-        "models/tests.yml": json.dumps(tests, ensure_ascii=False),
         "models/elsewhere.sql": "{{ config(database='other') }} select 1 as id",
         "models/summed.sql": "{{ config(materialized='materialized_view') }} select 1 as id",
         "models/raw.yml": BASE["models/raw.yml"].replace("meta: {", "meta: {key: [id], "),
@@ -45,23 +42,45 @@ def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
         "Rename the latter, or remove the `key` of the source, if something else loads it.",
         "models/summed.sql: the model summed is a materialized_view, which would go on to show what runs "
         "write and have not published. Make it a table or a view.",
-        "models/tests.yml: the test größe-unique has a name that Dagster does not take for a check: write "
-        "it with letters of ASCII, digits and `_`.",
     ]
-    for name in ("größe.sql", "my-model.sql", "elsewhere.sql", "RAW.sql", "summed.sql", "tests.yml"):
+    for name in ("größe.sql", "my-model.sql", "elsewhere.sql", "RAW.sql", "summed.sql"):
         (team.directory / "models" / name).unlink()
     assert team.project.manifest().exists()
 
 
-def test_what_runs_write_is_in_one_google_cloud_project_and_sources_may_be_in_another():
-    def entry(kind: str, name: str, database: str, **config: object) -> dict[str, object]:
-        return {
-            "resource_type": kind, "name": name, "source_name": "far", "alias": name, "identifier": name,
-            "database": database, "schema": "dwh", "original_file_path": f"models/{name}.sql",
-            "config": config, "depends_on": {"nodes": []}, "package_name": "team", "fqn": ["team", name],
-            "unique_id": f"{kind}.{name}",
-        }  # fmt: skip
+def entry(kind: str, name: str, database: str, **config: object) -> dict[str, object]:
+    return {
+        "resource_type": kind, "name": name, "source_name": "far", "alias": name, "identifier": name,
+        "database": database, "schema": "dwh", "original_file_path": f"models/{name}.sql",
+        "config": config, "depends_on": {"nodes": []}, "package_name": "team", "fqn": ["team", name],
+        "unique_id": f"{kind}.{name}",
+    }  # fmt: skip
 
+
+def test_names_that_dagster_reserves_or_does_not_tell_apart_are_refused_with_a_way_out():
+    tests = [
+        {**entry("test", "unique_id", "shop"), "unique_id": f"test.{name}", "attached_node": "model.orders"}
+        for name in ("unique-id", "unique_id")
+    ]
+    models = [entry("model", name, "shop") for name in ("orders", "type")]
+    manifest = {
+        "nodes": {node["unique_id"]: node for node in (*models, *tests)},
+        "sources": {"input": entry("source", "input", "shop", meta={"key": ["id"]})},
+    }
+    with pytest.raises(ProjectRefused) as refused:
+        refuse_project(manifest, {"GOOGLE_CLOUD_PROJECT": "shop"})
+    assert str(refused.value).splitlines() == [
+        "models/type.sql: the model type has the asset key 'type', a word that Dagster or Python reserves. "
+        "Give it another, such as `config: {meta: {dagster: {asset_key: [model, type]}}}`.",
+        "models/unique_id.sql: the test unique_id and another test of the same model, test.unique-id, have "
+        "one name to Dagster, which takes letters of ASCII, digits and `_`. Rename one of them.",
+        "models/input.sql: the raw table input has a name that Dagster does not take. Name its table "
+        "otherwise as `identifier`: letters of ASCII, digits and `_`, and no word that Dagster or Python "
+        "reserves.",
+    ]
+
+
+def test_what_runs_write_is_in_one_google_cloud_project_and_sources_may_be_in_another():
     manifest = {
         "nodes": {"here": entry("model", "here", "shop"), "there": entry("model", "there", "other")},
         "sources": {
