@@ -15,7 +15,8 @@ import dagster as dg
 
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.staged import StagedArtifacts
-from serverless_assets.errors import UserError
+from serverless_assets.errors import error_sentence
+from serverless_assets.names import name_some
 from serverless_assets.publishing.lease import Lease
 from serverless_assets.publishing.publisher import PartlyPublished, PendingAssets, Publisher, Storage
 from serverless_assets.publishing.releases import RELEASES_KEPT, Release, dropped
@@ -144,15 +145,20 @@ class BigQueryPublisher(Publisher):
         errors = carry_out(read, steps)
         if errors:
             replaced = len(changes) - len(errors)
+            names_by_error: dict[str, list[str]] = {}
+            for name, error in sorted(errors.items()):
+                names_by_error.setdefault(error, []).append(name)
             raise PartlyPublished(
                 f"{replaced} of {len(changes)} changed relations were replaced in {self.address}. "
-                + " ".join(f"{name}: {error}" for name, error in sorted(errors.items()))
+                + " ".join(f"{name_some(names, 3)}: {error}" for error, names in names_by_error.items())
             )
         try:
             self.artifacts.publish()
             record_release(read, run_id, burst_began, changed, contents, rollback)
-        except UserError as error:
-            raise PartlyPublished(f"All tables are in {self.address}, but not the rest. {error}") from error
+        except Exception as error:
+            raise PartlyPublished(
+                f"All tables are in {self.address}, but not the rest. {error_sentence(error)}"
+            ) from error
         ended = datetime.now(UTC)
         seconds, in_burst = ((ended - start).total_seconds() for start in (began, burst_began))
         log.info(
@@ -162,8 +168,11 @@ class BigQueryPublisher(Publisher):
         try:
             self.artifacts.settle()
             self._forget([{"run_id": run_id, "contents": contents}, *releases], built)
-        except UserError as error:
-            log.warning(f"Copies of old releases were not deleted; the next publish does that. {error}")
+        except Exception as error:
+            log.warning(
+                "Copies of old releases were not deleted; the next publish does that. "
+                + error_sentence(error)
+            )
 
     def _forget(self, releases: Sequence[Mapping[str, Any]], built: Built) -> None:
         """Delete the copies of releases beyond those to keep; one that was returned to counts once."""

@@ -282,7 +282,9 @@ class Publisher(ABC):
                     published = self.end(run.run_id, outcomes, log)
                 except PartlyPublished as error:
                     published = False
-                    log.error(f"Published in part: {error} The next successful run publishes the rest.")
+                    log.error(
+                        f"Not published as a whole: {error} The next successful run publishes the rest."
+                    )
                 except Exception as error:
                     published = False
                     # Dagster would record this as a failed teardown, which neither the UI nor the exit code

@@ -14,6 +14,7 @@ from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
+from serverless_assets.errors import error_sentence
 from serverless_assets.hashing import json_digest
 from serverless_assets.warehouse import WarehouseError, content_of
 from serverless_assets.warehouse import bigquery_sql as sql
@@ -141,10 +142,11 @@ def carry_out(read: BigQueryWarehouse, steps: Steps) -> Mapping[str, str]:
                 jobs.run(statement)
             if change.table is not None:
                 replace(jobs, subject=change.name).refuse_other_count(change.table, change.rows)
-        except WarehouseError as error:
-            errors[change.name] = str(error).removeprefix(f"{change.name}: ")
         except google_errors.ERRORS as error:
             errors[change.name] = google_errors.explain(error, SERVICE)
+        except Exception as error:
+            # Whatever it is, it is said of which relation, beside those that were replaced.
+            errors[change.name] = error_sentence(error).removeprefix(f"{change.name}: ")
 
     with read.jobs() as jobs, ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
         for step in steps:
