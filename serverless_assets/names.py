@@ -8,8 +8,10 @@ PIPELINE_RUNS = "pipeline_runs"
 # The job that runs all assets, and its step that builds the models.
 MAIN_JOB, TRANSFORMATION = "serverless_pipeline", "transformation"
 
-# Run tags: the change at the source that a run loads, and why it was launched.
+# Run tags: the change at the source that a run loads, why it was launched, and that a choice in its run
+# config was refused.
 SOURCE_CHANGE_TAG, REASON_TAG = "serverless/source_change", "serverless/reason"
+REFUSED_TAG = "serverless/refused"
 
 # The asset tags of the total of a forecast, with the forecast's name, and with day, week or month.
 FORECAST_TAG, GRAIN_TAG = "serverless/forecast", "serverless/grain"

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from modal_forecast.grain import DAY
 from modal_forecast.report.report_input import check_color
+from serverless_assets.errors import UserError
 from serverless_assets.settings import is_http_address
 
 Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", "32.0"]
@@ -23,8 +24,14 @@ LONGEST_HORIZON_DAYS = DAY.longest_horizon
 # In the names of the records of all forecasts.
 RECORD_INFIX = "-record-"
 # A name for one of several would replace that of another: `refuse_choices` refuses it.
-ONE_FORECAST = "For a run that makes one forecast. Empty: as declared."
+# Dagster's form knows no ranges, patterns or colours.
+NOT_IN_THE_FORM = "The form cannot check this: the run does, before its first step."
+ONE_FORECAST = f"For a run that makes one forecast. Empty: as declared. {NOT_IN_THE_FORM}"
 NOTHING_TO_RUN = "There is nothing to run yet: `serverless add-table URL` declares a raw table and a model."
+
+
+class ChoiceError(UserError):
+    """A choice of a person that a run cannot use; the message names it, and what there is to choose."""
 
 
 class Reload(dg.Config):
@@ -33,7 +40,8 @@ class Reload(dg.Config):
     ingestion: Literal["reload"] = "reload"
     dataset_url: str = Field(
         default="",
-        description="Base URL that serves the tables, for this run only. Empty: the environment's.",
+        description="Base URL that serves the tables, for this run only. Empty: the environment's. "
+        f"{NOT_IN_THE_FORM}",
     )
 
     @property
@@ -69,14 +77,17 @@ class CustomisedStyle(dg.Config):
     )
     color_history: str = Field(
         default="blue",
-        description="A CSS colour: blue, #1f77b4, rgb(31, 119, 180). For each forecast of the run.",
+        description="Colour of the history, for each forecast of the run: a CSS colour such as blue, #1f77b4 "
+        f"or rgb(31, 119, 180). {NOT_IN_THE_FORM}",
     )
-    color_prediction: str = Field(default="red", description="As color_history.")
+    color_prediction: str = Field(
+        default="red", description=f"Colour of the forecast, as color_history. {NOT_IN_THE_FORM}"
+    )
     nr_days_fcst: int | None = Field(
         default=None,
         description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}, of each forecast of the run. One by week or "
         "month looks as many weeks or months ahead as these days take: 180 days are 26 weeks or 6 months. "
-        "Left out: as declared.",
+        f"Left out: as declared. {NOT_IN_THE_FORM}",
     )
 
 
@@ -142,7 +153,7 @@ class RunInputs(dg.ConfigurableResource):
         """Return these inputs.
 
         Raises:
-            dagster.Failure: with every choice that cannot be used, not to be retried.
+            ChoiceError: with every choice that cannot be used.
         """
         problems = []
         if isinstance(self.forecast, RunForecast) and isinstance(self.forecast.style, CustomisedStyle):
@@ -150,7 +161,7 @@ class RunInputs(dg.ConfigurableResource):
         if isinstance(self.ingestion, Reload):
             problems += _url_problems(self.ingestion.address or "")
         if problems:
-            raise dg.Failure(f"The run config cannot be used: {' '.join(problems)}", allow_retries=False)
+            raise ChoiceError(f"The run config cannot be used: {' '.join(problems)}")
         return self
 
 

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.names import NAMES_OF_FAILED, name_some
+from serverless_assets.names import NAMES_OF_FAILED, REFUSED_TAG, name_some
 from serverless_assets.publishing.lease import LeaseLost
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.run_inputs import CustomisedStyle, Reload, Reuse, RunForecast, RunInputs, SkipForecast
@@ -244,9 +244,14 @@ def test_reuse_with_nothing_loaded_yet_says_to_reload(pipeline):
         CustomisedStyle(nr_days_fcst=731),
     ],
 )
-def test_a_senseless_choice_fails_in_the_first_step_with_nothing_written(pipeline, style):
+def test_a_senseless_choice_fails_once_before_the_first_step_with_nothing_written(pipeline, style):
     before = (pipeline.home / "work" / "warehouse.duckdb").stat().st_mtime_ns
-    assert not pipeline.run(RunInputs(forecast=RunForecast(style=style))).success
+    refused = pipeline.run(RunInputs(forecast=RunForecast(style=style)))
+    kinds = {event.event_type_value for event in refused.all_events}
+    assert "PIPELINE_FAILURE" in kinds and not {"STEP_START", "STEP_UP_FOR_RETRY"} & kinds
+    # By this the sensor knows that nobody needs an alert.
+    run = pipeline.instance.get_run_by_id(refused.run_id)
+    assert (run.status, run.tags[REFUSED_TAG]) == (dg.DagsterRunStatus.FAILURE, "run config")
     assert pipeline.summary["assets"]["raw_orders"]["status"] == "failed"
     assert (pipeline.home / "work" / "warehouse.duckdb").stat().st_mtime_ns == before
 

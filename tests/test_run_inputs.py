@@ -4,6 +4,7 @@ import pytest
 from serverless_assets.ingestion.http_client import DownloadLimits
 from serverless_assets.ingestion.source import HttpSource, source_of_run
 from serverless_assets.run_inputs import (
+    ChoiceError,
     CustomisedStyle,
     Reload,
     Reuse,
@@ -19,10 +20,10 @@ def customised(**choices: object) -> RunInputs:
 
 
 def refused(inputs: RunInputs) -> str:
-    with pytest.raises(dg.Failure) as raised:
+    with pytest.raises(ChoiceError) as raised:
         inputs.checked()
-    assert raised.value.allow_retries is False
-    return str(raised.value.description)
+    assert raised.value.transient is False
+    return str(raised.value)
 
 
 # ---- taken

@@ -22,9 +22,11 @@ AlertKind = Literal[
     "run_failed", "recovered", "source_down", "source_back", "forecast_stale", "forecast_fresh"
 ]
 
-NOT_SET = "Nobody was told: SERVERLESS_ALERT_URL is not set."
+NOT_SET = "No alert was sent: SERVERLESS_ALERT_URL is not set."
 # What people read on a phone.
 MAX_SENTENCE_LENGTH = 1000
+# What the UI shows of a tick of a sensor.
+MAX_TICK_LENGTH = 200
 # A tick of a sensor waits for the webhook.
 ATTEMPTS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TIMEOUT_SECONDS = 3, 0.5, 5.0, 10.0
 
@@ -124,15 +126,23 @@ class Alerts:
         """
         link = f"{self.ui_url}/{page}"
         if self.webhook is None:
-            raise AlertError(f"{NOT_SET} {link}")
+            raise AlertError(NOT_SET)
         at = self.now().isoformat(timespec="seconds")
         alert = Alert(kind, title, sentence, link, self.environment, at, job, run_id)
         self.webhook.send(alert.payload(self.form))
 
 
-def shorten(text: str) -> str:
-    """Return `text`, cut to MAX_SENTENCE_LENGTH characters."""
-    return text if len(text) <= MAX_SENTENCE_LENGTH else f"{text[: MAX_SENTENCE_LENGTH - 1]}…"
+def shorten(text: str, length: int = MAX_SENTENCE_LENGTH) -> str:
+    """Return `text`, cut to so many characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def tick_text(event: str, *outcomes: str) -> str:
+    """Return what a tick says: what happened, shortened so that what was done about it fits beside it."""
+    outcome = "".join(f" {text}" for text in outcomes if text)
+    return shorten(
+        shorten(event, max(MAX_TICK_LENGTH // 2, MAX_TICK_LENGTH - len(outcome))) + outcome, MAX_TICK_LENGTH
+    )
 
 
 def format_duration(seconds: float) -> str:

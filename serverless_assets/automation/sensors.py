@@ -14,12 +14,13 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
 from serverless_assets.asset_keys import asset_key
-from serverless_assets.automation.alerts import AlertError, Alerts, Webhook, format_duration, shorten
+from serverless_assets.automation.alerts import AlertError, Alerts, Webhook, format_duration, tick_text
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
+from serverless_assets.names import REFUSED_TAG
 from serverless_assets.publishing.outcome import failure_sentence_of, run_failure_sentence, without_class
 from serverless_assets.publishing.run_lock import end_dead_runs
 from serverless_assets.secrets import without_secrets
@@ -125,13 +126,20 @@ def will_be_retried(run: dg.DagsterRun) -> bool:
     return run.tags.get(WILL_RETRY_TAG, "").lower() == "true"
 
 
+def is_refused(run: dg.DagsterRun) -> bool:
+    """Return whether a run failed for what a person chose in its form, and who saw it fail at once."""
+    return REFUSED_TAG in run.tags
+
+
 def made_good(run: dg.DagsterRun, earlier: Sequence[dg.DagsterRun]) -> list[dg.DagsterRun]:
     """Return the failed runs that `run` makes good and none before it did. `earlier` has the newest first."""
     failed, successes = [], [run]
     for before in earlier:
         if before.status == DagsterRunStatus.SUCCESS:
             successes.append(before)
-        elif before.status == DagsterRunStatus.FAILURE and not will_be_retried(before):
+        elif before.status == DagsterRunStatus.FAILURE and not (
+            will_be_retried(before) or is_refused(before)
+        ):
             made_good_by = [success for success in successes if covers(success, before)]
             failed += [before] if made_good_by == [run] else []
     return failed
@@ -182,29 +190,38 @@ def _run_sensor(
             try:
                 messages.append(send_alert(instance, run, record.timestamp, alerts) if run else None)
             except AlertError as error:
-                messages.append(f"Run {record.run_id[:8]}: {error}")
+                # First, as the tick shows that.
+                messages.insert(0, str(error))
                 # The next tick tries again; without an address there is nothing to wait for.
                 if alerts.webhook is not None:
                     break
             after = record.storage_id
-        return dg.SensorResult(
-            skip_reason=" ".join(filter(None, messages)) or "Nothing to tell.", cursor=str(after)
-        )
+        reports = [message for message in messages if message] or ["Nothing to report."]
+        # The tick shows the first, its log all.
+        for report in reports:
+            context.log.info(report)
+        more = f"And {len(reports) - 1} more: see the log of this tick." if reports[1:] else ""
+        return dg.SensorResult(skip_reason=tick_text(reports[0], more), cursor=str(after))
 
     return sensor
 
 
 def _alert_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts) -> str | None:
     if will_be_retried(run):
-        return f"Run {run.run_id[:8]} failed and is retried: nobody was told."
+        return f"Run {run.run_id[:8]} failed and is retried: no alert was sent."
+    if is_refused(run):
+        return (
+            f"Run {run.run_id[:8]} was refused for its run config, before its first step: no alert was sent."
+        )
     error = first_error(instance, run.run_id)
     title, page = f"{run.job_name} failed", f"runs/{run.run_id}"
     try:
         alerts.tell("run_failed", title, error, page, run.job_name, run.run_id)
     except AlertError as not_sent:
         # The tick that shows this is then all that people have.
-        raise AlertError(f"{title}: {shorten(without_secrets(error))} {not_sent}") from None
-    return f"Run {run.run_id[:8]} of {run.job_name} failed: people were told."
+        event = f"Run {run.run_id[:8]} of {title}: {without_secrets(error)}"
+        raise AlertError(tick_text(event, str(not_sent))) from None
+    return f"Run {run.run_id[:8]} of {run.job_name} failed: an alert was sent."
 
 
 def _alert_recovered(
@@ -222,9 +239,9 @@ def _alert_recovered(
     duration = format_duration(at - min(ended[failure.run_id] for failure in failed))
     count = f" {len(failed)} runs had failed." if len(failed) > 1 else ""
     sentence = f"Run {run.run_id[:8]} succeeded. It was broken for {duration}.{count}"
-    title, page = f"{run.job_name} is well again", f"runs/{run.run_id}"
+    title, page = f"{run.job_name} has recovered", f"runs/{run.run_id}"
     alerts.tell("recovered", title, sentence, page, run.job_name, run.run_id)
-    return f"{run.job_name} is well again after {duration}: people were told."
+    return f"{run.job_name} has recovered after {duration}: an alert was sent."
 
 
 def judge(
@@ -265,16 +282,18 @@ def forecast_stale(
                 skip_reason="There is no forecast yet: run serverless_pipeline once.", cursor=context.cursor
             )
         alert, sentence = judge(made_at, alerts.now(), hours, is_alerted)
-        outcome = " People know of it." if is_alerted and alert is None else ""
+        outcome = "An alert was sent before." if is_alerted and alert is None else ""
         if alert:
             is_stale = alert == "forecast_stale"
             title = f"{forecast.asset} is {'stale' if is_stale else 'fresh again'}"
             try:
                 alerts.tell(alert, title, sentence, f"assets/{asset_key(forecast.asset).to_user_string()}")
-                is_alerted, outcome = is_stale, " People were told."
+                is_alerted, outcome = is_stale, "An alert was sent."
             except AlertError as error:
-                outcome = f" {error}"
-        return dg.SensorResult(skip_reason=sentence + outcome, cursor=ALERTED if is_alerted else NOT_ALERTED)
+                outcome = str(error)
+        return dg.SensorResult(
+            skip_reason=tick_text(sentence, outcome), cursor=ALERTED if is_alerted else NOT_ALERTED
+        )
 
     return sensor
 

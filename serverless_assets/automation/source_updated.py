@@ -10,7 +10,7 @@ from threading import Event
 import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
-from serverless_assets.automation.alerts import AlertError, Alerts, format_duration
+from serverless_assets.automation.alerts import AlertError, Alerts, format_duration, tick_text
 from serverless_assets.automation.jobs import PREFILL, month_tags
 from serverless_assets.automation.source_state import (
     TABLES_NAMED,
@@ -66,7 +66,8 @@ def source_updated(
                 decision, unwatched = _look(context.instance, state, opened, tables, months)
         except SourceError as error:
             state, alerted = _alert_down(state, source.name, str(error), alerts)
-            return dg.SensorResult(skip_reason=f"{error} {alerted}", cursor=state.to_cursor())
+            context.log.info(f"{error} {alerted}")
+            return dg.SensorResult(skip_reason=tick_text(str(error), alerted), cursor=state.to_cursor())
         state, alerted = _alert_back(decision.state, source.name, alerts)
         unwatched_message = (
             f"The source gives no ETag or Last-Modified for {name_some(unwatched, TABLES_NAMED)}: "
@@ -78,7 +79,8 @@ def source_updated(
         # Dagster shows no message of a tick that launches: its log has it, and the run's tags.
         context.log.info(message)
         if not decision.tables:
-            return dg.SensorResult(skip_reason=message, cursor=state.to_cursor())
+            text = tick_text(decision.message, alerted or unwatched_message)
+            return dg.SensorResult(skip_reason=text, cursor=state.to_cursor())
         return dg.SensorResult(run_requests=[_request(context, decision, tables)], cursor=state.to_cursor())
 
     return sensor
@@ -185,7 +187,7 @@ def _request(
 def _alert_down(state: SourceState, name: str, error: str, alerts: Alerts) -> tuple[SourceState, str]:
     """Send one alert that the source does not answer; again at the next tick if it did not arrive."""
     if state.is_alerted:
-        return state, "People know of it."
+        return state, "An alert was sent before."
     if state.down_since is None:
         state = replace(state, down_since=alerts.now().timestamp())
     sentence = (
@@ -195,7 +197,7 @@ def _alert_down(state: SourceState, name: str, error: str, alerts: Alerts) -> tu
         alerts.tell("source_down", "The source does not answer", sentence)
     except AlertError as failure:
         return state, str(failure)
-    return replace(state, is_alerted=True), "People were told."
+    return replace(state, is_alerted=True), "An alert was sent."
 
 
 def _alert_back(state: SourceState, name: str, alerts: Alerts) -> tuple[SourceState, str]:
@@ -208,4 +210,4 @@ def _alert_back(state: SourceState, name: str, alerts: Alerts) -> tuple[SourceSt
         alerts.tell("source_back", "The source answers again", f"{name} answers again, after {duration}.")
     except AlertError as failure:
         return state, str(failure)
-    return up, f"The source answers again, after {duration}: people were told."
+    return up, f"The source answers again, after {duration}: an alert was sent."

@@ -44,7 +44,8 @@ def what_if_job(environment: Environment, declaration: ForecastDeclaration) -> d
         description="A forecast beside the published one, to look at.",
     )
     def what_if(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
-        inputs = run_inputs.checked()
+        with as_failure():
+            inputs = run_inputs.checked()
         forecast = inputs.forecast
         if isinstance(forecast, SkipForecast):
             raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)

@@ -14,10 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from serverless_assets.dagster_internals import ComponentTreeException, DagsterUnresolvableSymbolError
-from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, ForecastDeclaration, relations
 from serverless_assets.forecasting.record import FIRST_FORECAST, RecordName
-from serverless_assets.run_inputs import RunForecast, RunInputs
+from serverless_assets.run_inputs import ChoiceError, RunForecast, RunInputs
 from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
 from serverless_assets.warehouse import Warehouse
 
@@ -165,7 +164,7 @@ def refuse_owned_tables(
     other_assets: Iterable[str] = (),
     input: str = "",
 ) -> None:
-    """Raise SettingsError if the table of a forecast would replace one that something else writes.
+    """Raise SettingsError, or ChoiceError about a run input, if a forecast's table would replace another's.
 
     Args:
         manifest: of the dbt project.
@@ -182,7 +181,7 @@ def refuse_owned_tables(
             setting = f"In defs.yaml of the forecast {forecast.name}, the table of {asset}"
             if forecast.name == FIRST_FORECAST and asset == forecast.asset:
                 setting = "SERVERLESS_FORECAST_TABLE"
-            raise SettingsError(
+            raise (ChoiceError if input else SettingsError)(
                 f"{input or setting} is {table!r}, which is the table of {owner}. Set it to a name that no "
                 "model, seed, snapshot, source or other asset has, such as order_forecast."
             )
@@ -208,7 +207,7 @@ def refuse_choices(
     other_assets: Iterable[str],
     warehouse: Warehouse,
 ) -> None:
-    """Raise UserError if the table or file that a run chose for its forecasts is another's.
+    """Raise ChoiceError if the table or file that a run chose for its forecasts is another's.
 
     Args:
         planned: the assets that the run writes.
@@ -223,7 +222,7 @@ def refuse_choices(
     for field in ("forecast_table", "forecast_file", "html_report"):
         if len({getattr(style, field) for style in styles}) < len(chosen):
             jobs = " or ".join(forecast.name for forecast in chosen)
-            raise UserError(
+            raise ChoiceError(
                 f"{field} is {getattr(styles[0], field)!r}, and this run makes {len(chosen)} forecasts: "
                 f"leave it out, so that each has its own, or run the job {jobs}."
             )
@@ -234,7 +233,7 @@ def refuse_choices(
             ("html_report", style.html_report, {other.page: other.name for other in others}),
         ):
             if owner := of_others.get(value):
-                raise UserError(
+                raise ChoiceError(
                     f"{field} is {value!r}, which is that of the forecast {owner}. Choose another name."
                 )
         table = forecast.of_run(run).table
@@ -244,7 +243,7 @@ def refuse_choices(
         existing = {name.lower(): name for name in warehouse.tables()}.get(table.lower())
         record = RecordName.of(warehouse.read_state(existing)) if existing else None
         if existing and (record is None or record.forecast != forecast.name):
-            raise UserError(
+            raise ChoiceError(
                 f"forecast_table is {table!r}, which is there already and was not made by the forecast "
                 f"{forecast.name}. Choose another name, or drop it."
             )

@@ -121,10 +121,28 @@ def _reload(
                     _record_months(context, loaded, states.get(table.name), window, months, checks)
             yield _materialized(loaded, observation, checks, opened)
     context.log.info(loads_text(results))
+    first_loads = [loaded for loaded in results if loaded.fetched.table.name not in states]
+    if not window and (hint := _first_month_hint(first_loads, months)):
+        context.log.info(hint)
     is_last = not context.job_def.has_node_named(TRANSFORMATION)
     if failed and (is_last or ends_run(failed, tables)):
         # What is transient was already requested several times.
         raise dg.Failure(failure_sentence(table.reason for table in failed), allow_retries=False)
+
+
+def _first_month_hint(
+    first_loads: Sequence[LoadResult], months: dg.TimeWindowPartitionsDefinition
+) -> str | None:
+    """Return what to set if the source begins later than the partitions: Dagster shows the months before as
+    missing, and which they are is known only now."""
+    firsts = [min(loaded.months) for loaded in first_loads if loaded.months]
+    if not firsts or min(firsts) <= months.start.date():
+        return None
+    begins = f"{min(firsts):%Y-%m}"
+    return (
+        f"The source begins in {begins}. The UI shows the months from {months.start:%Y-%m} until then as "
+        f"missing: SERVERLESS_FIRST_MONTH={begins} leaves them out."
+    )
 
 
 def _not_loaded(

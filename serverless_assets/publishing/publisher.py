@@ -17,13 +17,13 @@ from serverless_assets.asset_keys import asset_key
 from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.failures import RunFailure
 from serverless_assets.files import remove_leftovers, remove_scratch_folders, write_atomically
-from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, PIPELINE_RUNS, name_some
+from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, PIPELINE_RUNS, REFUSED_TAG, name_some
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
 from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, RunEvents
 from serverless_assets.publishing.releases import Release, find_release
 from serverless_assets.publishing.run_lock import RunLock, registered
 from serverless_assets.publishing.summary import record_of, summarise, write_summary
-from serverless_assets.run_inputs import RunInputs
+from serverless_assets.run_inputs import ChoiceError, RunInputs
 from serverless_assets.stopping import bounded_stop
 from serverless_assets.warehouse import TableShape, Warehouse
 
@@ -320,6 +320,9 @@ class Publisher(ABC):
             instance.report_run_canceled(run, "The run was stopped before its first step.")
             raise
         except Exception as error:
+            if isinstance(error, ChoiceError):
+                # Whoever chose it sees it at once: no alert is sent about it.
+                instance.add_run_tags(run.run_id, {REFUSED_TAG: "run config"})
             is_expected = isinstance(error, UserError | dg.Failure)
             sentence = str(error) if is_expected else error_sentence(error)
             refused = [AssetOutcome(asset, "failed", sentence) for asset in planned]

@@ -53,7 +53,7 @@ def test_a_stale_spell_is_told_once_and_its_end_once(world, webhook):
     assert world.tick().startswith("The forecast is fresh: of ")
     webhook.now += timedelta(hours=37)
     said = [world.tick() for _ in range(3)]
-    assert said[0].endswith("People were told.") and said[2].endswith("People know of it.")
+    assert said[0].endswith("An alert was sent.") and said[2].endswith("An alert was sent before.")
     (stale,) = webhook.told
     assert (stale["kind"], stale["link"]) == ("forecast_stale", "http://ui.example/assets/order_forecast")
     assert "1 d 13 h ago; it should not be older than 36 h. Run serverless_pipeline" in stale["sentence"]
@@ -85,7 +85,7 @@ def test_an_alert_that_does_not_arrive_is_sent_at_the_next_tick(world, webhook):
     webhook.now += timedelta(hours=37)
     webhook.answers = [404]
     assert "answered 404" in world.tick()
-    assert world.tick().endswith("People were told.") and webhook.kinds == ["forecast_stale"]
+    assert world.tick().endswith("An alert was sent.") and webhook.kinds == ["forecast_stale"]
 
 
 def test_without_a_webhook_the_tick_says_that_nobody_was_told(world, webhook):

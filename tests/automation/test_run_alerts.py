@@ -1,4 +1,4 @@
-"""Runs that fail and are well again are told once each, by real runs and real ticks over a real webhook."""
+"""Runs that fail, and recover, are reported once each, by real runs and real ticks over a real webhook."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,8 +10,9 @@ from dagster import DagsterRunStatus
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
-from serverless_assets.automation.alerts import NOT_SET, Alerts
+from serverless_assets.automation.alerts import NOT_SET, Alerts, tick_text
 from serverless_assets.automation.sensors import made_good, recovered, run_failed
+from serverless_assets.names import REFUSED_TAG
 from tests.automation.hook import Hook
 
 ON = dg.DefaultSensorStatus.RUNNING
@@ -76,13 +77,13 @@ def test_a_failure_is_told_once_and_its_recovery_once(world, webhook):
     failed = world.run(broken=True)
     said = [world.tick() for _ in range(2)]
     assert said == [
-        f"Run {failed[:8]} of a_job failed: people were told. Nothing to tell.",
-        "Nothing to tell. Nothing to tell.",
+        f"Run {failed[:8]} of a_job failed: an alert was sent. Nothing to report.",
+        "Nothing to report. Nothing to report.",
     ]
     well = world.run(broken=False)
-    assert "a_job is well again after 1 min: people were told." in world.tick()
+    assert "a_job has recovered after 1 min: an alert was sent." in world.tick()
     world.run(broken=False)
-    assert world.tick() == "Nothing to tell. Nothing to tell."
+    assert world.tick() == "Nothing to report. Nothing to report."
     assert [(told["kind"], told["run_id"]) for told in webhook.told] == [
         ("run_failed", failed),
         ("recovered", well),
@@ -96,7 +97,7 @@ def test_a_failure_is_told_once_and_its_recovery_once(world, webhook):
 def test_what_failed_before_anybody_watched_is_not_told(world, webhook):
     world.run(broken=True)
     assert world.tick() == "Watching from now on. Watching from now on."
-    assert "Nothing to tell." in world.tick() and not webhook.told
+    assert "Nothing to report." in world.tick() and not webhook.told
 
 
 def test_each_failure_is_told_and_the_recovery_says_how_many_there_were(world, webhook):
@@ -127,11 +128,31 @@ def test_without_a_webhook_nothing_waits_for_one(world, webhook):
     run_id = world.run(broken=True)
     tick = world.tick()
     assert NOT_SET in tick
-    # What the webhook would have brought: the error and where to look.
-    assert " failed: " in tick
-    assert f"{told.ui_url}/runs/{run_id}" in tick
+    # What the webhook would have brought: the error and the run.
+    assert f"Run {run_id[:8]} of a_job failed: GET " in tick
     world.alerts = told
-    assert world.tick() == "Nothing to tell. Nothing to tell." and not webhook.told
+    assert world.tick() == "Nothing to report. Nothing to report." and not webhook.told
+
+
+def test_a_tick_is_short_whatever_there_is_to_say_and_its_outcome_is_in_it(world, webhook):
+    long = "raw_orders: the source answered nothing. " * 20
+    for outcome in ("", NOT_SET, "An alert was sent."):
+        tick = tick_text(long, outcome)
+        assert len(tick) == 200 and tick.endswith(f"… {outcome}".rstrip())
+    world.tick()
+    for _ in range(3):
+        world.run(broken=True)
+    tick = world.look(run_failed)
+    assert tick.endswith("an alert was sent. And 2 more: see the log of this tick.") and len(tick) <= 200
+    assert webhook.kinds == ["run_failed"] * 3
+
+
+def test_a_run_that_was_refused_for_its_run_config_is_no_alert(world, webhook):
+    world.tick()
+    refused = world.run(broken=True, **{REFUSED_TAG: "run config"})
+    assert f"Run {refused[:8]} was refused for its run config" in world.tick()
+    world.run(broken=False)
+    assert world.tick() == "Nothing to report. Nothing to report." and not webhook.told
 
 
 def test_another_job_makes_nothing_good(world, webhook):
@@ -145,9 +166,9 @@ def test_another_job_makes_nothing_good(world, webhook):
 def test_a_run_that_dagster_tries_again_is_told_only_if_that_fails(world, webhook):
     world.tick()
     first = world.run(broken=True, **{WILL_RETRY_TAG: "true"})
-    assert f"Run {first[:8]} failed and is retried: nobody was told." in world.tick()
+    assert f"Run {first[:8]} failed and is retried: no alert was sent." in world.tick()
     world.run(broken=False, **{ROOT_RUN_ID_TAG: first})
-    assert world.tick() == "Nothing to tell. Nothing to tell." and not webhook.told
+    assert world.tick() == "Nothing to report. Nothing to report." and not webhook.told
 
 
 def test_a_run_that_was_cancelled_is_no_alert(world, webhook):
@@ -155,7 +176,7 @@ def test_a_run_that_was_cancelled_is_no_alert(world, webhook):
     run = world.instance.create_run_for_job(a_job, run_config=config(broken=True))
     world.instance.report_run_canceled(run)
     world.run(broken=False)
-    assert world.tick() == "Nothing to tell. Nothing to tell." and not webhook.told
+    assert world.tick() == "Nothing to report. Nothing to report." and not webhook.told
 
 
 def run(status: DagsterRunStatus, *assets: str, **tags: str) -> DagsterRun:

@@ -268,10 +268,10 @@ def test_a_source_that_goes_away_and_comes_back_is_told_once_each_and_loses_noth
     world.close()
     down = [world.tick() for _ in range(3)]
     assert not any(tick.run_requests for tick in down)
-    assert "failed: no connection (connection refused). Gave up after 3 attempts. People were told." in str(
+    assert "failed: no connection (connection refused). Gave up after 3 attempts. An alert was sent." in str(
         down[0].skip_message
     )
-    assert str(down[2].skip_message).endswith("People know of it.")
+    assert str(down[2].skip_message).endswith("An alert was sent before.")
     assert webhook.kinds == ["source_down"]
     world.shop.rows[RAW_ORDERS.name].append(order("late", datetime(2026, 10, 3)))
     webhook.now += timedelta(minutes=7)
@@ -289,7 +289,7 @@ def test_an_alert_that_does_not_arrive_is_sent_at_the_next_tick(world, webhook):
     world.close()
     webhook.answers = [500] * 3
     assert "answered 500" in str(world.tick().skip_message)
-    assert str(world.tick().skip_message).endswith("People were told.")
+    assert str(world.tick().skip_message).endswith("An alert was sent.")
     webhook.answers = [404]
     world.reopen()
     assert "answered 404" in str(world.tick().skip_message)

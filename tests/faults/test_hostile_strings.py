@@ -4,12 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import dagster as dg
 import pytest
 import yaml
 
 from modal_forecast.__main__ import main as forecast_a_file
-from serverless_assets.run_inputs import CustomisedStyle, Reload, RunForecast, RunInputs
+from serverless_assets.run_inputs import ChoiceError, CustomisedStyle, Reload, RunForecast, RunInputs
 from serverless_assets.settings import Settings, SettingsError
 from tests.faults.tally import Attempt, Tally
 from tests.faults.world import World
@@ -122,10 +121,10 @@ def test_a_hostile_choice_is_refused_in_words_or_harmless(field: str, attempt: T
             style = CustomisedStyle(**{field: value})
             try:
                 RunInputs(forecast=RunForecast(style=style)).checked()
-            except dg.Failure as refused:
-                check_text(str(refused.description), fault)
-                if len(str(refused.description)) > 2000:
-                    fault.other(f"a refusal of {len(str(refused.description)):,} characters")
+            except ChoiceError as refused:
+                check_text(str(refused), fault)
+                if len(str(refused)) > 2000:
+                    fault.other(f"a refusal of {len(str(refused)):,} characters")
                 continue
             if not re.fullmatch(r"#?[\w -]+(\.[\w-]+)*", value) or len(value) > 200:
                 fault.other("it is taken")
@@ -138,9 +137,9 @@ def test_a_hostile_address_is_refused_without_repeating_it(attempt: Tally) -> No
         with attempt(f"dataset_url={value[:40]!r}") as fault:
             try:
                 RunInputs(ingestion=Reload(dataset_url=value)).checked()
-            except dg.Failure as refused:
-                check_text(str(refused.description), fault)
-                if "hunter2" in str(refused.description):
+            except ChoiceError as refused:
+                check_text(str(refused), fault)
+                if "hunter2" in str(refused):
                     fault.other("a password is told")
                 continue
             fault.other("it is taken")

@@ -11,7 +11,7 @@ from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.component import refuse_choices, refuse_owned_tables, table_owners
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.run_inputs import ChoiceError, CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings, SettingsError
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import SHOP
@@ -98,7 +98,7 @@ def choose(warehouse: DuckDBWarehouse, planned: list[str], **names: str) -> None
 )
 def test_a_run_cannot_choose_a_table_that_something_else_owns(warehouse, table, owner):
     refusal = f"forecast_table is {table!r}, which is the table of {owner}"
-    with pytest.raises(SettingsError, match=re.escape(refusal)):
+    with pytest.raises(ChoiceError, match=re.escape(refusal)):
         choose(warehouse, ["order_forecast"], forecast_table=table)
 
 

@@ -177,10 +177,18 @@ def test_a_new_month_is_named(loaded, source):
 
 
 def test_a_first_load_shows_every_month_and_the_next_ones_what_changed(ingestion, source):
+    def advice() -> list[str]:
+        logged = [entry.user_message for entry in ingestion.instance.all_logs(ingestion.result.run_id)]
+        return [text for text in logged if "SERVERLESS_FIRST_MONTH" in text]
+
     ingestion.run()
     assert ingestion.shown() == sorted((table, day) for table in FACTS for day in DATES)
+    assert advice() == [
+        f"The source begins in {DATES[0][:7]}. The UI shows the months from 2026-01 until then as missing: "
+        f"SERVERLESS_FIRST_MONTH={DATES[0][:7]} leaves them out."
+    ]
     ingestion.run()
-    assert ingestion.shown() == []
+    assert (ingestion.shown(), advice()) == ([], [])
     assert ingestion.instance.get_materialized_partitions(dg.AssetKey("raw_orders")) == DATES
 
 
