@@ -18,9 +18,14 @@ exec {python} -c 'import sys; sys.version_info = {version}; exec(sys.argv[2])' "
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A clone that was never set up; to set it up fails at once, as there is nothing to install."""
-    (tmp_path / "Makefile").write_bytes((PROJECT_ROOT / "Makefile").read_bytes())
+def makefile() -> Path:
+    return PROJECT_ROOT / "Makefile"
+
+
+@pytest.fixture
+def project(tmp_path: Path, makefile: Path) -> Path:
+    """A folder that was never set up; to set it up fails at once, as there is nothing to install."""
+    (tmp_path / "Makefile").write_bytes(makefile.read_bytes())
     for name in ("requirements-uv.lock", "requirements.lock", "pyproject.toml"):
         (tmp_path / name).touch()
     return tmp_path
@@ -41,6 +46,11 @@ def python_of(version: tuple[int, int, int], folder: Path, name: str = "python3"
     return path
 
 
+@pytest.mark.parametrize(
+    "makefile",
+    [PROJECT_ROOT / "Makefile", PROJECT_ROOT / "project_template" / "Makefile"],
+    ids=["clone", "own"],
+)
 @pytest.mark.parametrize("version", [(2, 7, 18), (3, 9, 18), (3, 10, 13), (3, 13, 0), (3, 14, 0)])
 def test_another_python_is_refused_before_anything_is_installed(project, tmp_path, version):
     python_of(version, tmp_path / "bin")
