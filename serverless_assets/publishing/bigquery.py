@@ -30,6 +30,7 @@ from serverless_assets.warehouse.bigquery_history import (
     keep,
     read_releases,
     record_release,
+    shorten_record,
 )
 from serverless_assets.warehouse.bigquery_layout import find_layout_changes
 from serverless_assets.warehouse.bigquery_release import (
@@ -41,6 +42,7 @@ from serverless_assets.warehouse.bigquery_release import (
     prepare_datasets,
 )
 
+NOTHING_CHANGED = "Nothing changed, so nothing was published."
 # The record of the warehouse of a rollback that has begun and not ended.
 ROLLBACK = "rollback"
 
@@ -128,7 +130,7 @@ class BigQueryPublisher(Publisher):
         named = [(change, change.name.rpartition(".")[2]) for change in changes if not change.is_bookkeeping]
         changed = [dropped(name) if change.is_drop else name for change, name in named] + [*files]
         if not changed and not rollback and is_recorded(read):
-            log.info("Nothing changed, so nothing was published.")
+            log.info(NOTHING_CHANGED)
             return
         for change in changes:
             if change.by_hand:
@@ -137,6 +139,10 @@ class BigQueryPublisher(Publisher):
         before = releases[0]["contents"] if releases else {}
         # Before people read anything of it, so that what they read can be returned to.
         contents = {"relations": keep(built), "files": self.artifacts.keep(before.get("files", {}))}
+        if not changed and not rollback and contents == before:
+            # Somebody changed more than rows of what people read, such as a label.
+            log.info(NOTHING_CHANGED)
+            return
         for there in built if changes else ():
             there.published().prepare()
         if self._lease:
@@ -168,6 +174,7 @@ class BigQueryPublisher(Publisher):
         try:
             self.artifacts.settle()
             self._forget([{"run_id": run_id, "contents": contents}, *releases], built)
+            shorten_record(read, releases)
         except Exception as error:
             log.warning(
                 "Copies of old releases were not deleted; the next publish does that. "

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from google.cloud import bigquery
@@ -34,6 +34,8 @@ from serverless_assets.warehouse.bigquery_release import (
 
 # By work dataset, the name of the copy of each relation.
 Kept = Mapping[str, Mapping[str, str]]
+# A year's, if one is published every few hours; a publish reads some 4 kB of each.
+RELEASES_RECORDED = 1_000
 SCHEMA = (
     bigquery.SchemaField("run_id", "STRING", description="The run that made the release."),
     bigquery.SchemaField("began_at", "TIMESTAMP", description="When its first relation was replaced."),
@@ -63,7 +65,7 @@ def record_release(
         texts = [sql.literal(json.dumps(value)) for value in (sorted(changed), dict(contents))]
         jobs.run(
             f"insert into {read.quoted_name(RELEASES)} ({', '.join(field.name for field in SCHEMA)}) values "
-            f"({sql.literal(run_id)}, timestamp '{began.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f+00}', "
+            f"({sql.literal(run_id)}, {sql.timestamp(began)}, "
             f"current_timestamp(), {is_rollback}, {texts[0]}, {texts[1]})"
         )
         jobs.describe(table, f"Which run is read since when: now run {run_id}.")
@@ -79,6 +81,15 @@ def read_releases(read: BigQueryWarehouse) -> Sequence[Mapping[str, Any]]:
             json.loads(row.get(name) or default) for name, default in (("changed", "[]"), ("contents", "{}"))
         )
     return sorted(rows, key=lambda row: row["published_at"], reverse=True)
+
+
+def shorten_record(read: BigQueryWarehouse, releases: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the older ones of the recorded releases, given with the newest first, once there are many:
+    every publish reads all of them."""
+    if len(releases) >= 2 * RELEASES_RECORDED:
+        oldest = releases[RELEASES_RECORDED - 1]["published_at"]
+        with read.jobs() as jobs:
+            jobs.run(f"delete from {read.quoted_name(RELEASES)} where published_at < {sql.timestamp(oldest)}")
 
 
 def is_recorded(read: BigQueryWarehouse) -> bool:

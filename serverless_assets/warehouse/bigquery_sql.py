@@ -7,7 +7,7 @@ have, and a window of months is read and rewritten without touching the others.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 from google.cloud.bigquery import SchemaField
@@ -169,6 +169,11 @@ def identifier(*parts: str) -> str:
 def literal(text: str) -> str:
     """A quoted string. JSON's escapes are BigQuery's, except those for half a character."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def timestamp(time: datetime) -> str:
+    """A point in time as a constant."""
+    return f"timestamp '{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f+00}'"
 
 
 def label(value: str) -> str:

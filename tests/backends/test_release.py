@@ -4,7 +4,9 @@ import json
 import logging
 import re
 import textwrap
+from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.publishing.publisher import PartlyPublished
 from serverless_assets.settings import PROJECT_ROOT
-from serverless_assets.warehouse import WarehouseError
+from serverless_assets.warehouse import WarehouseError, bigquery_history
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.conftest import Google, everywhere
@@ -69,6 +71,9 @@ def test_a_relation_whose_tests_failed_is_never_published(shop: Shop) -> None:
 @everywhere
 def test_a_run_that_changed_nothing_replaces_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     assert shop.run(1)
+    edited = table(shop, "raw_orders")
+    edited.labels = {**edited.labels, "team": "sales"}
+    bigquery.Client(shop.publisher.warehouse.project).update_table(edited, ["labels"])
     before = {name: table(shop, name).modified for name in ASSETS}
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -77,6 +82,49 @@ def test_a_run_that_changed_nothing_replaces_nothing(shop: Shop, caplog: pytest.
         shop.publisher.close()
     assert "Nothing changed, so nothing was published." in caplog.text
     assert {name: table(shop, name).modified for name in ASSETS} == before
+    assert releases(shop) == ["run-1"]
+
+
+@everywhere
+def test_the_record_of_releases_is_shortened_once_it_is_long(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bigquery_history, "RELEASES_RECORDED", 2)
+    read = shop.publisher.published.warehouse
+    assert isinstance(read, BigQueryWarehouse)
+    for number in range(1, 5):
+        bigquery_history.record_release(read, f"run-{number}", datetime.now(UTC), (), {})
+        bigquery_history.shorten_record(read, bigquery_history.read_releases(read))
+        assert len(releases(shop)) == (2 if number == 4 else number)
+    assert releases(shop) == ["run-3", "run-4"]
+
+
+@pytest.mark.gcp
+def test_a_run_changes_the_metadata_of_a_table_less_often_than_bigquery_allows(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It allows five times in ten seconds."""
+    assert shop.run(1)
+    named = re.compile(r"\b(?:create or replace|alter|drop) (?:table|view) (?:if exists )?(\S+)")
+    changed: Counter[str] = Counter()
+    with proxy(google.bigquery.url) as watched:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+        assert shop.run(2)
+        for request in watched.asked:
+            path = request.path.partition("?")[0]
+            if request.method in ("PATCH", "DELETE") and "/tables/" in path:
+                changed[".".join(path.split("/")[-3::2])] += 1
+            elif request.method == "POST" and path.endswith("/tables"):
+                reference = request.json["tableReference"]
+                changed[f"{reference['datasetId']}.{reference['tableId']}"] += 1
+            elif is_swap(request):
+                statement = request.json["configuration"]["query"]["query"]
+                changed.update(name.replace("`", "").partition(".")[2] for name in named.findall(statement))
+    work, read = shop.publisher.warehouse.dataset, shop.publisher.published.warehouse.quoted_name("x")
+    assert changed[f"{work}.raw_orders"] == 1
+    assert changed[f"{work}.serverless_lock"] == 3
+    assert changed[f"{read.split('`')[3]}.raw_orders"] == 1
+    assert max(changed.values()) == 3
 
 
 @everywhere
