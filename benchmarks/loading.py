@@ -1,15 +1,17 @@
 """What loading six raw tables costs beside the plain tools: `make bench-load`.
 
 The least is `curl` of each file and DuckDB's `create table as`, without any audit. `--orders 10000000` makes
-25 million rows of it, and SERVERLESS_LOAD_MEMORY bounds the memory of the loading step.
+25 million rows of it, and `--memory 256 1024` adds the step with these values of SERVERLESS_LOAD_MEMORY.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,6 +84,14 @@ def step(url: str, home: str) -> None:
         assert isinstance(loaded, LoadResult), loaded.reason
 
 
+def parse() -> None:
+    """Have dbt parse the project, as an earlier run in the same home has."""
+    from serverless_assets.environments import environment
+    from serverless_assets.settings import Settings
+
+    assert environment(Settings.from_environ()).raw_tables
+
+
 def dlt(url: str, home: str) -> None:
     """Download each file and have dlt import it as it is."""
     import dlt
@@ -134,10 +144,17 @@ CONTENDERS = {"least": least, "step": step, "dlt": dlt, "pandas": pandas, "io_ma
 NAMES = {"least": "curl and DuckDB", "step": "the loading step", "io_manager": "Dagster's IO manager"}
 
 
+def prepare_parsed(variables: Mapping[str, str], home: Path) -> None:
+    """Parse the dbt project in a home, with the settings of the run."""
+    environ = {name: value.format(home=home) for name, value in variables.items()}
+    subprocess.run([sys.executable, __file__, "parse"], env={**os.environ, **environ}, check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", nargs="*", default=[], help="MiB of SERVERLESS_LOAD_MEMORY.")
     parser.add_argument("--only", nargs="*", help="Contenders to leave the others out.")
     chosen = parser.parse_args()
     with TemporaryDirectory(prefix="bench-") as folder:
@@ -152,7 +169,15 @@ def main() -> None:
             ]
             serverless = Path(sys.executable).with_name("serverless")
             ours = run_variables(url)
-            contenders.append(Contender("serverless run ingest", [serverless, "run", "ingest"], ours))
+            for memory in chosen.memory:
+                limit = {"SERVERLESS_LOAD_MEMORY": memory}
+                command = [*python, "step", url, "{home}"]
+                contenders.append(Contender(f"the loading step, {memory} MiB", command, limit))
+            ingest = [serverless, "run", "ingest"]
+            contenders += [
+                Contender("serverless run ingest", ingest, ours, partial(prepare_parsed, ours)),
+                Contender("the same in a new project", ingest, ours),
+            ]
             if chosen.only:
                 contenders = [each for each in contenders if each.name in chosen.only]
             title = f"Loading {chosen.orders * 5 / 2e6:g} million rows, {size / 1e6:,.0f} MB"
@@ -160,7 +185,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and sys.argv[1] in CONTENDERS:
+    if sys.argv[1:] == ["parse"]:
+        parse()
+    elif len(sys.argv) > 1 and sys.argv[1] in CONTENDERS:
         CONTENDERS[sys.argv[1]](*sys.argv[2:])
     else:
         main()

@@ -51,6 +51,8 @@ def measure(contender: Contender, home: Path) -> Cost:
     # What a command leaves running becomes a child of this process, so that its cpu is counted.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     contender.prepare(home)
+    for left in _others():
+        left.wait()
     variables = {name: value.format(home=home) for name, value in contender.variables.items()}
     command = [str(word).format(home=home) for word in contender.command]
     before, started, ended, peaks = _cpu_seconds(), time.monotonic(), Event(), [0.0]
