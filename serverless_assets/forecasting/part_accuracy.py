@@ -84,6 +84,8 @@ def part_accuracy_asset(
         decision: ScoreDecision[PartMatrix], artifacts: Artifacts, warn: Callable[[str], None]
     ) -> tuple[pa.Table, Mapping[str, Any]]:
         table = score_parts(parts, decision.actual, decision.names, artifacts, warn, grain)
+        for name in superseded(list_records(artifacts, declaration.name, of_parts=True), decision.names):
+            artifacts.delete(str(name))
         worst, scored = worst_parts(parts, table, grain)
         columns = (parts.name, grain.plural, *SCORES)
         records = [dg.TableRecord({name: row[name] for name in columns}) for row in worst]
@@ -134,6 +136,17 @@ def vintages_to_score(names: Sequence[RecordName]) -> Sequence[RecordName]:
         year, week, _ = name.data_as_of.isocalendar()
         first_of_week.setdefault((year, week), name)
     return [*first_of_week.values()][-SCORED_VINTAGES:]
+
+
+def superseded(names: Sequence[RecordName], scored: Sequence[RecordName]) -> Sequence[RecordName]:
+    """Return the records that are not scored, of weeks before the last one that is: none of them will be.
+
+    So there are never more than SCORED_VINTAGES and those of a week or two: of 10,000 parts, one has 59 MiB.
+    """
+    if not scored:
+        return []
+    last_week = scored[-1].data_as_of.isocalendar()[:2]
+    return [name for name in names if name not in scored and name.data_as_of.isocalendar()[:2] < last_week]
 
 
 def score_parts(

@@ -9,7 +9,7 @@ import pytest
 from modal_forecast.grain import DAY
 from serverless_assets.forecasting.accuracy import UNCHANGED, all_of, vintage_to_draw
 from serverless_assets.forecasting.part_accuracy import UNCHANGED as PARTS_UNCHANGED
-from serverless_assets.forecasting.record import Record, write_part_record
+from serverless_assets.forecasting.record import Record, list_records, write_part_record
 from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
@@ -105,7 +105,9 @@ def test_nothing_new_is_nothing_to_score_again(pipeline):
     assert pipeline.reason("forecast_accuracy_by_store") == PARTS_UNCHANGED.format("stores")
 
 
-def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):
+def test_a_record_that_cannot_be_read_is_left_out_and_told_of_and_one_that_is_not_scored_is_deleted(pipeline):
+    for run_id, days in (("first-of-week", 9), ("second-of-week", 8), ("of-a-later-week", 0)):
+        plant_stores(pipeline, MADE - timedelta(days=days), run_id)
     broken = plant(pipeline, MADE, "planted-broken")
     pipeline.artifacts.write(broken.name, b"no parquet")
     plant(pipeline, MADE - timedelta(days=3), "planted")
@@ -114,6 +116,9 @@ def test_a_record_that_cannot_be_read_is_left_out_and_told_of(pipeline):
     assert [row["vintage"] for row in scores(pipeline)] == ["planted"]
     said = [entry.user_message for entry in pipeline.instance.all_logs(result.run_id)]
     assert any("planted-broken" in line and "cannot be read" in line for line in said)
+    runs = {name.run_id for name in list_records(pipeline.artifacts, "forecast", of_parts=True)}
+    assert {"first-of-week", "of-a-later-week"} < runs
+    assert "second-of-week" not in runs
 
 
 def test_days_that_a_late_source_brings_are_scored_whenever_the_forecast_was_made(pipeline):

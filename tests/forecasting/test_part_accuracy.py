@@ -13,6 +13,7 @@ from serverless_assets.forecasting.part_accuracy import (
     SCORED_VINTAGES,
     add_up_errors,
     score_parts,
+    superseded,
     vintages_to_score,
 )
 from serverless_assets.forecasting.part_history import PartMatrix
@@ -173,6 +174,14 @@ def test_the_first_forecast_of_each_week_is_scored_of_half_a_year():
     assert len(names) == SCORED_VINTAGES
     assert {name.data_as_of.weekday() for name in names} == {0}
     assert daily[-1].data_as_of - names[-1].data_as_of < timedelta(days=7)
+    kept = {*daily} - {*superseded(daily, names)}
+    assert kept == {*names} | {name for name in daily if name.data_as_of > names[-1].data_as_of}
+    assert len(kept) > len(names)
+
+
+def test_no_record_is_deleted_before_one_can_be_scored():
+    new = [RecordName(datetime(2026, 1, 1, 6, tzinfo=UTC), FIRST, "0" * 16, "run")]
+    assert superseded(new, []) == []
 
 
 def test_a_record_that_cannot_be_read_is_left_out_with_a_warning():
