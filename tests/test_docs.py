@@ -111,3 +111,22 @@ def test_the_example_of_a_run_config_has_every_choice_and_is_taken():
         assert {*chosen} == of.model_fields.keys() - selector
     chosen = RunForecast(**{**forecast, "style": CustomisedStyle(**style)})
     assert RunInputs(forecast=chosen).checked().forecast.style.html_report == "october.html"
+
+
+def test_the_page_on_the_flow_has_the_run_inputs_and_every_column_with_its_type(green):
+    page = TEXTS[PROJECT_ROOT / "docs" / "kestra.md"]
+    named = {name for name in CustomisedStyle.model_fields if name != "style"} | {
+        "cpu",
+        "memory",
+        "dataset_url",
+    }
+    assert {name for name in named | {"ingestion", "forecast"} if f"`{name}`" not in page} == set()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ((?:`\w+` [a-z0-9(,)]+(?:, )?)+) \|$", page, re.MULTILINE))
+    manifest = green.parts.manifest
+    declared = {
+        node["name"]: ", ".join(f"`{name}` {column['data_type']}" for name, column in node["columns"].items())
+        for node in [*manifest["sources"].values(), *manifest["nodes"].values()]
+        if node["name"] in rows
+    }
+    assert rows == declared and len(rows) == 16
+    assert page.count("| |\n") == 0, "a difference without a reason"
