@@ -34,8 +34,8 @@ SKIPPED_STEP_WARNING = re.compile(
     r"op '\w+' did not yield or return expected outputs|Blocking asset check '|Skipping step "
     r"|Dependencies for step "
 )
-# What a step says at its end of its assets, each of which has a line in the terminal.
-SAID_OF_EACH_ASSET = re.compile(r"Loaded |Nothing loaded, |[\d,]+ models? built")
+# What a step says at its end of its assets, each of which has a line in the terminal; and advice on the UI.
+FOR_THE_UI = re.compile(r"Loaded |Nothing loaded, |[\d,]+ models? built|The source begins in ")
 # How far a step is: dbt's line for each model, the worker's for each share of many series, and retries.
 HOW_FAR = re.compile(
     r"(?P<done>[\d,]+ of [\d,]+) (OK |series)|.* Attempt (?P<attempt>\d+ of \d+); asking again"
@@ -124,7 +124,7 @@ class Progress:
                 self._print(f"    {text}")
             return
         # What a forecast's worker indents, such as the weight of each method, is for the UI.
-        is_for_ui = int(entry.level) < logging.INFO or text.startswith("  ") or SAID_OF_EACH_ASSET.match(text)
+        is_for_ui = int(entry.level) < logging.INFO or text.startswith("  ") or FOR_THE_UI.match(text)
         if is_for_ui or SKIPPED_STEP_WARNING.match(text):
             return
         # The lines below the first, such as the decision on each model, are for the UI.

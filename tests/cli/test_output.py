@@ -1,12 +1,20 @@
 """What a run prints."""
 
+import os
+import pty
 import re
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
+import dagster as dg
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
-from serverless_assets.cli.output import Progress, stopped_text, summary_text
+from serverless_assets.cli.output import Progress, moving_line, stopped_text, summary_text
+from serverless_assets.cli.run import QUIET_CONSOLE
 
 
 def document(**outcomes):
@@ -127,3 +135,52 @@ def test_a_whole_run_is_told_in_a_line_for_each_asset_and_step(green):
     assert "combined: " not in text and text.count("days ahead, ") == 1, "one line on the forecast"
     assert {"ingestion ...", "transformation ...", "order_forecast ...", "forecast_report ..."} <= {*moves}
     assert any(re.fullmatch(r"transformation: \d+ of \d+", move) for move in moves)
+
+
+@contextmanager
+def terminal(monkeypatch) -> Iterator[int]:
+    """Have this process print to a terminal; the file descriptor is its other end."""
+    screen, line = pty.openpty()
+    with open(line, "w") as stdout, monkeypatch.context() as patch:
+        patch.setenv("TERM", "xterm")
+        patch.setattr(sys, "stdout", stdout)
+        yield screen
+    os.close(screen)
+
+
+def read_until(screen: int, words: str) -> str:
+    shown = ""
+    while words not in shown:
+        shown += os.read(screen, 4096).decode()
+    return shown
+
+
+def test_in_a_terminal_a_line_at_the_bottom_moves_and_says_how_far_a_step_is(tmp_path, monkeypatch):
+    @dg.op
+    def order_forecast(context: dg.OpExecutionContext) -> None:
+        context.log.info("3 of 7 series")
+        shown.append(read_until(screen, "order_forecast: 3 of 7"))
+        context.log.info("the weights of the methods")
+        shown.append(read_until(screen, "the weights of the methods"))
+
+    @dg.job
+    def forecast() -> None:
+        order_forecast()
+
+    shown, run_id = list[str](), str(uuid.uuid4())
+    with terminal(monkeypatch) as screen, dg.DagsterInstance.ephemeral() as instance:
+        progress = Progress(tmp_path)
+        instance.add_event_listener(run_id, progress)
+        with moving_line() as (progress.echo, progress.move):
+            config = {"loggers": QUIET_CONSOLE}
+            assert forecast.execute_in_process(config, instance=instance, run_id=run_id).success
+    # The line moves: what it says is not printed above it.
+    assert "3 of 7 series" not in "".join(shown)
+    assert re.search(r"\d\.\ds  +the weights", shown[1])
+
+
+def test_without_a_terminal_nothing_moves(tmp_path, monkeypatch):
+    with open(tmp_path / "log", "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with moving_line() as (_, move):
+            assert move is None
