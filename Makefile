@@ -5,7 +5,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 # Without it, every process of the tests compiles all of them anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui pictures test-slow test-faults test-gcp test-live try-gcp bench bench-load bench-build bench-whole-run bench-second-run bench-day-more bench-ui bench-forecast bench-forecast-by-grain bench-many-series bench-many-models lint format lock clean
+.PHONY: help run ui plan doctor slim-ci deploy-modal test test-ui pictures test-slow test-faults test-gcp test-live try-gcp bench bench-load bench-build bench-whole-run bench-second-run bench-day-more bench-ui bench-forecast bench-prophet bench-forecast-by-grain bench-many-series bench-many-models lint format lock clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -74,6 +74,9 @@ bench-ui: .venv/dev ## how long one waits in the UI, with a browser
 
 bench-forecast: .venv-bench/ready ## how good the forecast is, beside its peers (half an hour)
 	@.venv-bench/bin/python benchmarks/forecast.py
+
+bench-prophet: .venv/run ## what Prophet adds to the forecast, and what it costs
+	@$(BIN)/python benchmarks/forecast.py --methods ours "no Prophet"
 
 bench-forecast-by-grain: .venv/run ## how good it is by week and month, beside the naives
 	@$(BIN)/python benchmarks/forecast_by_grain.py

@@ -19,5 +19,5 @@ Thin shells
     __main__.py        the model on a CSV file: `python -m modal_forecast history.csv --out forecast.csv`
 
 It imports neither dagster nor serverless_assets. This file imports nothing, because a worker decides what is
-loaded, and in which order (see worker.block_pandas).
+loaded, and in which order (see worker.reserve_little_memory).
 """

@@ -158,7 +158,7 @@ def summary(options: argparse.Namespace, answer: "ForecastAnswer") -> str:
 
 
 if __name__ == "__main__":
-    from modal_forecast.worker import block_pandas
+    from modal_forecast.worker import reserve_little_memory
 
-    block_pandas()
+    reserve_little_memory()
     sys.exit(main())

@@ -47,9 +47,9 @@ def forecast(request: bytes, code: str, cores: int = 1) -> dict[str, Any]:
     own = code_version()
     if code != own or not request:
         return {"code": own, "answer": None}
-    from modal_forecast.worker import block_pandas
+    from modal_forecast.worker import reserve_little_memory
 
-    block_pandas()
+    reserve_little_memory()
     from modal_forecast.handler import handle
 
     return {"code": own, "answer": handle(request, lambda line: print(line, flush=True), cores)}

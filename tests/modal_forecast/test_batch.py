@@ -211,8 +211,9 @@ def test_there_are_no_more_processes_than_cpus_series_and_memory_admit(batch, mo
     assert processes() == 16
     assert processes(cores=2) == 2
     assert processes(series=2) == 2
-    assert processes(memory_mib=128) == 1
-    assert 1 < processes(memory_mib=512) < 16
+    assert processes(memory_mib=192) == 1
+    assert processes(series=7, memory_mib=256) == 2
+    assert 2 < processes(memory_mib=512) < 16
     assert processes(memory_mib=64) == 1
 
 

@@ -54,7 +54,7 @@ def test_a_worker_says_what_the_forecast_took(run):
     assert 0 < diagnostics["seconds"] < 60
     # Stan's own process takes about 8 MiB, if there is a year to fit Prophet to.
     assert 0 <= diagnostics["peak_memory_children_mib"] < 50
-    assert 50 < diagnostics["peak_memory_mib"] < 128
+    assert 50 < diagnostics["peak_memory_mib"] < 200
 
 
 def test_a_worker_that_refuses_exits_with_0_and_says_why():
