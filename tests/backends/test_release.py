@@ -323,6 +323,35 @@ def test_a_publish_that_ends_in_the_middle_says_what_people_read_of_it(
 
 
 @pytest.mark.gcp
+def test_a_file_that_somebody_writes_during_the_publish_stays_until_the_next_run(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shop.run(1)
+    files = shop.publisher.published.artifacts
+    assert isinstance(files, gcs.GcsArtifacts)
+
+    def write_another(request: Asked) -> None:
+        if request.path.startswith("/upload/") and request.json.get("name") == "forecast.html":
+            address = (
+                f"{google.gcs.url}/upload/storage/v1/b/{files.bucket}/o?uploadType=media&name=forecast.html"
+            )
+            requests.post(address, data=b"by hand", timeout=60).raise_for_status()
+
+    with proxy(google.gcs.url) as bucket:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        bucket.instead = write_another
+        with pytest.raises(
+            PartlyPublished, match=r"not the rest\. gs://.*forecast\.html: somebody else wrote"
+        ):
+            shop.run(2)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.gcs.url)
+    assert shop.read() == {**release_of(2), "forecast.html": b"by hand"}
+    assert releases(shop) == ["run-1"]
+    shop.publish("run-3")
+    assert shop.read() == release_of(2)
+
+
+@pytest.mark.gcp
 def test_a_view_is_published_after_what_it_reads_and_a_table_dropped_after_what_read_it(
     shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
