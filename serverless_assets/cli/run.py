@@ -31,6 +31,7 @@ from serverless_assets.cli.output import (
 from serverless_assets.compute_logs import ComputeLogs
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
 from serverless_assets.definitions import build
+from serverless_assets.environments import environment
 from serverless_assets.errors import UserError
 from serverless_assets.instance import open_instance
 from serverless_assets.months import Window
@@ -317,7 +318,9 @@ def config_mistakes(message: str) -> list[str]:
 
 def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
     """The assets of the job that earlier runs did not finish."""
-    unfinished = {asset_key(asset) for asset in PendingAssets(settings.home).read()}
+    # On BigQuery they may be those of a run of another machine.
+    pending_assets = environment(settings).publisher.pending_assets
+    unfinished = {asset_key(asset) for asset in pending_assets.read()}
     selection = sorted(unfinished & job.asset_layer.selected_asset_keys)
     if not selection:
         raise RunRefused(f"There is nothing to resume: earlier runs finished all assets of {job.name!r}.")

@@ -19,10 +19,12 @@ from google.cloud import bigquery
 from serverless_assets import metadata
 from serverless_assets.automation.plan import dry_run
 from serverless_assets.cli.doctor import examine
+from serverless_assets.environments import environment
 from serverless_assets.forecasting.checks import PART_DESCRIPTIONS
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.sample_shop.api import create_app, serve
+from serverless_assets.settings import Settings
 from serverless_assets.transformation import dbt_runner
 from tests.backends.conftest import PARITY, Google
 from tests.backends.parity import compare
@@ -293,10 +295,18 @@ def test_runs_of_two_homes_at_the_same_time_take_turns(cloud, tmp_path):
             for home in ("one", "another")
         ]  # fmt: skip
         outputs = [run.communicate()[0] for run in runs]
+        # What a run left unfinished is resumed from any of them.
+        one = Settings.from_environ({**variables, "SERVERLESS_HOME": str(tmp_path / "one")})
+        environment(one).publisher.pending_assets.replace(["raw_orders"])
+        third = {**variables, "SERVERLESS_HOME": str(tmp_path / "third")}
+        resumed = subprocess.run(
+            [SERVERLESS, "run", "ingest", "--resume"], env=third, capture_output=True, text=True
+        )
     assert [run.returncode for run in runs] == [0, 0], outputs
     first, second = sorted(outputs, key=lambda output: "0 built" in output)
     assert "6 built, 0 reused" in first, first
     assert "0 built, 6 reused" in second, second
+    assert "0 built, 1 reused" in resumed.stdout, resumed.stdout + resumed.stderr
 
 
 def test_a_dataset_elsewhere_stops_the_run_before_anything_is_written(cloud, tmp_path):
