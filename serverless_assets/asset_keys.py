@@ -4,7 +4,7 @@ A key is the name of its asset after SERVERLESS_KEY_PREFIX. The prefix is the sa
 is for Dagster, which loads a code location into a process of its own: `environment` sets it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 import dagster as dg
@@ -40,17 +40,22 @@ def _has_prefix(key: dg.AssetKey) -> bool:
     return len(key.path) > len(_prefix) and tuple(key.path[: len(_prefix)]) == _prefix
 
 
-def with_key_prefix(declared: Iterable[Declared]) -> list[Declared]:
-    """Return what the defs folder declares, forecasts among it, with the prefix before the keys.
-
-    It is declared without, and so is what it reads. A key that begins with the prefix has it already.
-    """
-    declared = list(declared)
-    of_others = {
+def keys_of_others(declared: Iterable[object]) -> Collection[dg.AssetKey]:
+    """Return the keys of assets that are declared as those of another code location."""
+    return {
         asset.key
         for asset in declared
         if isinstance(asset, dg.AssetSpec) and asset.metadata.get(KEY_PREFIX) is False
     }
+
+
+def with_key_prefix(declared: Iterable[Declared], of_others: Collection[dg.AssetKey]) -> list[Declared]:
+    """Return what the defs folder declares, forecasts among it, with the prefix before the keys.
+
+    It is declared without, and so is what it reads, but for the keys `of_others`. A key that begins with the
+    prefix has it already.
+    """
+    declared = list(declared)
 
     def key_with_prefix(key: dg.AssetKey) -> dg.AssetKey:
         return key if key in of_others or _has_prefix(key) else asset_key("/".join(key.path))

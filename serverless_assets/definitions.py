@@ -3,7 +3,7 @@
 import dagster as dg
 
 from serverless_assets.annotations import annotate_assets
-from serverless_assets.asset_keys import asset_name, with_key_prefix
+from serverless_assets.asset_keys import asset_name, keys_of_others, with_key_prefix
 from serverless_assets.automation.forecasts import forecast_definitions
 from serverless_assets.automation.jobs import JOBS, define_jobs, schedules
 from serverless_assets.automation.plan import plan_job
@@ -19,6 +19,7 @@ from serverless_assets.python_assets.reuse import reuse_frames, without_left_out
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import transformation_assets
+from serverless_assets.transformation.manifest import source_keys_of_others
 
 
 def build(settings: Settings) -> dg.Definitions:
@@ -29,7 +30,8 @@ def build(settings: Settings) -> dg.Definitions:
     manifest, raw_tables = environment.manifest, environment.raw_tables
     forecasts, frames = environment.forecasts, environment.python_assets
     declared = build_defs_folder(lambda forecast: forecast_definitions(forecast, environment, settings))
-    declared_keyed = with_key_prefix(declared.assets or ())
+    of_others = {*keys_of_others(declared.assets or ()), *source_keys_of_others(manifest)}
+    declared_keyed = with_key_prefix(declared.assets or (), of_others)
     declared_assets = [*without_left_out(declared_keyed, frames)]
     assets = [
         ingestion_assets(raw_tables, environment.first_month, settings.pool),
@@ -48,7 +50,7 @@ def build(settings: Settings) -> dg.Definitions:
             *(asset for asset in declared_keyed if not isinstance(asset, dg.AssetsDefinition)),
             pipeline_runs(settings.owner),
         ],
-        asset_checks=with_key_prefix(declared.asset_checks or ()),
+        asset_checks=with_key_prefix(declared.asset_checks or (), of_others),
         jobs=[*define_jobs(JOBS), plan_job(environment), *(declared.jobs or ())],
         schedules=[
             *schedules(

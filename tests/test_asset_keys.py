@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 
 from serverless_assets import asset_keys
-from serverless_assets.asset_keys import asset_key, asset_name, set_key_prefix, with_key_prefix
+from serverless_assets.asset_keys import (
+    asset_key,
+    asset_name,
+    keys_of_others,
+    set_key_prefix,
+    with_key_prefix,
+)
 from serverless_assets.python_assets.reuse import frame_assets
 from serverless_assets.transformation.manifest import dbt_asset_key
 from tests.conftest import Pipeline
@@ -82,7 +88,7 @@ def test_what_a_python_file_declares_gets_the_prefix_with_all_that_it_reads():
         return dg.AssetCheckResult(passed=True)
 
     declared = [plan, customers, dg.AssetSpec("rates", deps=["orders", customers]), plan_is_short]
-    plan, customers, rates, plan_is_short = with_key_prefix(declared)
+    plan, customers, rates, plan_is_short = with_key_prefix(declared, keys_of_others(declared))
     assert plan.key == asset_key("plan")
     assert plan.keys_by_input_name["orders"] == asset_key("orders")
     parents = {asset_key("orders"), customers.key, asset_key("late")}
@@ -98,7 +104,7 @@ def test_what_a_python_file_declares_gets_the_prefix_with_all_that_it_reads():
     assert (frame.name, frame.table) == ("plan", "plan")
     assert [*frame.inputs] == ["orders", "crm/customers", "late"]
     set_key_prefix("")
-    assert with_key_prefix(declared) == declared
+    assert with_key_prefix(declared, ()) == declared
 
 
 def test_all_of_a_code_location_is_the_same_below_the_prefix(green):

@@ -11,11 +11,14 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serverless_assets.asset_keys import set_key_prefix
 from serverless_assets.settings import PROJECT_ROOT
+from tests.conftest import Pipeline
 from tests.services.listening import listening
 
 FILES = {
@@ -214,3 +217,24 @@ def test_a_prefix_is_in_all_of_dagster_and_nowhere_else_and_builds_nothing(tmp_p
         assert {line.split()[1] for line in plan.splitlines()[1:]} == {"reuse"}
         listed = json.loads(run("dg", "list", "defs", "--json"))
         assert "crm/customers" in {asset["asset_key"] for asset in listed["assets"]}
+
+
+@pytest.mark.slow
+def test_a_forecast_may_read_a_source_that_another_code_location_writes(tmp_path: Path):
+    meta = {"dagster": {"asset_key": ["crm", "revenue"], "key_prefix": False}}
+    table = {"name": "daily_revenue", "config": {"meta": meta}}
+    files = {
+        "dbt_project.yml": "name: team\nprofile: team\n",
+        "models/crm.yml": json.dumps({"sources": [{"name": "crm", "tables": [table]}]}),
+        "models/one.sql": "select 1 as one",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    variables = {"SERVERLESS_DBT_PROJECT": str(tmp_path), "SERVERLESS_KEY_PREFIX": "acme"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        definitions = Pipeline(tmp_path / "home", instance, variables).definitions
+        forecast = dg.AssetKey(["acme", "order_forecast"])
+        graph = definitions.get_repository_def().asset_graph
+        set_key_prefix("")
+    assert graph.get(forecast).parent_keys == {dg.AssetKey(["crm", "revenue"])}

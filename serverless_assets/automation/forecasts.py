@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from serverless_assets.asset_keys import asset_key
 from serverless_assets.automation.jobs import define_jobs, forecast_jobs
 from serverless_assets.automation.sensors import alerts_of, forecast_stale
 from serverless_assets.automation.what_if import what_if_job
@@ -26,7 +25,7 @@ def forecast_definitions(
 
     def of_upstream(key: dg.AssetKey) -> dg.AssetKey:
         # The asset of a model may have another name than its table.
-        return asset_key(upstream) if upstream and key == relation else key
+        return upstream if upstream and key == relation else key
 
     assets = forecasting_assets(forecast, hours, settings.pool, settings.timezone)
     return dg.Definitions(

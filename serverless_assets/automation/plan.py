@@ -43,6 +43,7 @@ from serverless_assets.transformation.decide_models import (
 from serverless_assets.transformation.left_out import models_left_out
 from serverless_assets.transformation.manifest import (
     asset_names,
+    dbt_asset_key,
     deleted_text,
     find_deleted,
     is_model,
@@ -157,8 +158,11 @@ def _declared_assets(environment: Environment, inputs: RunInputs, selection: Sel
             sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
             yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
     for forecast in forecasts:
+        upstream = forecast.upstream(manifest)
         reasons = [
-            model.reason for id, model in left_out.items() if assets.get(id) == forecast.upstream(manifest)
+            model.reason
+            for id, model in left_out.items()
+            if id in assets and dbt_asset_key(manifest["nodes"][id]) == upstream
         ]
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)

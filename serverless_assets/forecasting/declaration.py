@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from modal_forecast.candidates import MODELS
 from modal_forecast.grain import GRAINS, Grain
 from modal_forecast.messages import AUTOMATIC
-from serverless_assets.asset_keys import asset_name
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
 from serverless_assets.transformation.manifest import dbt_asset_key, is_model
 
@@ -215,10 +214,10 @@ class ForecastDeclaration(dg.Model):
         """Return the forecast with the table of the total that a run chose."""
         return self.model_copy(update={"table": self.style_of(run).forecast_table})
 
-    def upstream(self, manifest: Mapping[str, Any]) -> str | None:
-        """Return the name of the asset of the relation, a model or a source; None if there is no such."""
+    def upstream(self, manifest: Mapping[str, Any]) -> dg.AssetKey | None:
+        """Return the key of the asset of the relation, a model or a source; None if there is no such."""
         node = relations(manifest).get(self.relation)
-        return None if node is None else asset_name(dbt_asset_key(node))
+        return None if node is None else dbt_asset_key(node)
 
 
 def relations(manifest: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

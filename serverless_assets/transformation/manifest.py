@@ -262,9 +262,7 @@ def dbt_asset_key(properties: Mapping[str, Any]) -> dg.AssetKey:
     """
     if properties["resource_type"] == "source" and is_raw_table(properties):
         return asset_key(properties["identifier"])
-    config = properties.get("config") or {}
-    meta = config.get("meta") or properties.get("meta") or {}
-    dagster = meta.get("dagster") or {}
+    dagster = _dagster_meta(properties)
     if chosen := dagster.get("asset_key"):
         # `key_prefix: false` is for a source that another code location writes.
         has_prefix = dagster.get(KEY_PREFIX, True)
@@ -273,8 +271,23 @@ def dbt_asset_key(properties: Mapping[str, Any]) -> dg.AssetKey:
         return asset_key(f"{properties['source_name']}/{properties['name']}")
     if properties.get("version"):
         return asset_key(properties["alias"])
-    schema = config.get("schema")
+    schema = (properties.get("config") or {}).get("schema")
     return asset_key(properties["name"] if schema is None else f"{schema}/{properties['name']}")
+
+
+def source_keys_of_others(manifest: Mapping[str, Any]) -> Collection[dg.AssetKey]:
+    """Return the keys of the sources that another code location writes."""
+    return {
+        dbt_asset_key(source)
+        for source in manifest["sources"].values()
+        if _dagster_meta(source).get(KEY_PREFIX) is False
+    }
+
+
+def _dagster_meta(properties: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what `meta: {dagster: ...}` of a model or source says."""
+    meta = (properties.get("config") or {}).get("meta") or properties.get("meta") or {}
+    return meta.get("dagster") or {}
 
 
 def asset_names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
