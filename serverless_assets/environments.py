@@ -26,6 +26,7 @@ from serverless_assets.ingestion.http_client import DownloadLimits
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.names import PIPELINE_RUNS
+from serverless_assets.publishing.around_run import around_run
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
@@ -122,7 +123,7 @@ class Environment:
 
     def resources(self, assets: Collection[str]) -> Mapping[str, object]:
         """The parts that assets ask for by name. `assets` are the names of all that runs can write."""
-        publisher = self.publisher.as_resource(self.admit, assets, self.runs_kept)
+        publisher = around_run(self.publisher, self.admit, assets, self.runs_kept)
         return {"source": self.source, "publisher": publisher, "compute": self.compute}
 
 

@@ -11,8 +11,7 @@ from serverless_assets.automation.plan import dry_run
 from serverless_assets.automation.sensors import first_error
 from serverless_assets.budget import BudgetGuard, OverBudget
 from serverless_assets.forecasting.compute import Size, Usage
-from serverless_assets.publishing.outcome import failure_sentence_of
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import PendingAssets, failure_sentence_of
 from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.fingerprints import Materialization
 from tests.automation.test_what_if import content

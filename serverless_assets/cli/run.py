@@ -36,7 +36,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.instance import open_instance
 from serverless_assets.months import Window
 from serverless_assets.names import GRAIN_TAG, RAW_TABLE_TAG
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import NOTHING_TO_RUN, RunInputs

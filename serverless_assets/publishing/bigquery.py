@@ -18,7 +18,8 @@ from serverless_assets.artifacts.staged import StagedArtifacts
 from serverless_assets.errors import error_sentence
 from serverless_assets.names import name_some
 from serverless_assets.publishing.lease import Lease
-from serverless_assets.publishing.publisher import PartlyPublished, PendingAssets, Publisher, Storage
+from serverless_assets.publishing.outcome import PendingAssets
+from serverless_assets.publishing.publisher import PartlyPublished, Publisher, Storage
 from serverless_assets.publishing.releases import RELEASES_KEPT, Release, dropped
 from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
@@ -104,7 +105,7 @@ class BigQueryPublisher(Publisher):
 
     def prepare(self, run_id: str, log: dg.DagsterLogManager) -> None:
         self.warehouse = self.warehouse.for_run(run_id, self.check_turn)
-        in_the_way = [text for name, text in self.irreplaceable().items() if name in self.existing]
+        in_the_way = [text for name, text in self.irreplaceable().items() if name in self.writable_tables]
         if in_the_way:
             raise WarehouseError(" ".join(in_the_way))
         self.artifacts.prepare()
@@ -124,7 +125,7 @@ class BigQueryPublisher(Publisher):
             self._lease.check()
         built = {there: there.relations() for there in self.warehouse.with_custom_schemas()}
         # A rollback takes off, too, what people read and the release did not have.
-        steps = find_changes(self.warehouse, built, () if rollback else self.existing)
+        steps = find_changes(self.warehouse, built, () if rollback else self.writable_tables)
         changes = [change for step in steps for change in step]
         files = self.artifacts.changed()
         named = [(change, change.name.rpartition(".")[2]) for change in changes if not change.is_bookkeeping]

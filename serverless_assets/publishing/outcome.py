@@ -1,18 +1,22 @@
-"""What became of each asset in a run, read from the run's own events."""
+"""What became of each asset in a run, read from the run's own events, and which assets are pending."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import dagster as dg
 from dagster import DagsterEventType as Type
 
 from serverless_assets import metadata
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.asset_keys import asset_name
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.errors import machine_sentence
 from serverless_assets.failures import RunFailure
+from serverless_assets.files import write_atomically
 from serverless_assets.metadata import Status
 from serverless_assets.names import NAMES_OF_FAILED, name_some
 
@@ -44,6 +48,47 @@ class AssetOutcome:
     def is_settled(self) -> bool:
         """Whether the warehouse holds for this asset what the person asked for."""
         return self.status in ("built", "reused") or self.reason == SKIPPED_AS_ASKED or self.optional
+
+
+@dataclass(frozen=True)
+class PendingAssets:
+    """The assets that a run set out to write and that have not succeeded since.
+
+    Kept in a file below `home`, so that what a killed run left behind is not published by the next
+    one, even if that writes something else altogether. `shared` is where they are kept, too, if runs of
+    several machines write to one place: what it says counts.
+    """
+
+    home: Path
+    shared: Artifacts | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.home / "work" / "unsettled.json"
+
+    def is_readable(self) -> bool:
+        """Whether it is known which assets are pending."""
+        return self._read() is not None
+
+    def read(self) -> set[str]:
+        """The pending assets; none if that is not known."""
+        return self._read() or set()
+
+    def replace(self, assets: Iterable[str]) -> None:
+        """Keep these assets, in the place of those that were pending."""
+        content = json.dumps(sorted(set(assets))).encode()
+        if self.shared:
+            self.shared.write(self.path.name, content)
+        write_atomically(self.path, content)
+
+    def _read(self) -> set[str] | None:
+        try:
+            content = self.shared.read(self.path.name) if self.shared else None
+            assets = json.loads(content or self.path.read_text())
+        except (OSError, ValueError):
+            return None
+        is_valid = isinstance(assets, list) and all(isinstance(asset, str) for asset in assets)
+        return set(assets) if is_valid else None
 
 
 # The events that tell what became of a run's assets.

@@ -16,7 +16,7 @@ from pathlib import Path
 from serverless_assets.artifacts.local import read_change
 from serverless_assets.files import copy_atomically, copy_file, move_aside, scratch_folder, write_atomically
 from serverless_assets.publishing.layout import HomeError, Layout, is_replaced, stamp
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.warehouse.duckdb import damage_of, verify
 
 Stamps = Mapping[str, object]

@@ -27,7 +27,7 @@ from serverless_assets.forecasting.replay import (
     replay,
     replayed,
 )
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
 from tests.forecasting.test_record import MADE_AT, RECORD, RUN, answer, record, request

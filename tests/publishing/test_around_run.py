@@ -8,8 +8,9 @@ import pytest
 from dagster import DagsterEventType as Type
 
 from serverless_assets import metadata
+from serverless_assets.publishing.around_run import around_run
 from serverless_assets.publishing.local import LocalPublisher
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs
 
@@ -31,7 +32,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def run(home: Path, instance: dg.DagsterInstance, *assets: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
     written = assets or (orders,)
     names = {key.to_user_string() for found in written for key in found.keys}
-    release = LocalPublisher(home, "dwh").as_resource(lambda planned, choices, log: None, names, RUNS_KEPT)
+    release = around_run(LocalPublisher(home, "dwh"), lambda planned, choices, log: None, names, RUNS_KEPT)
     return dg.materialize(
         written,
         resources={"publisher": release, "run_inputs": RunInputs()},

@@ -14,8 +14,7 @@ import pytest
 from serverless_assets.files import share_atomically
 from serverless_assets.publishing.layout import Layout
 from serverless_assets.publishing.local import LocalPublisher, publish
-from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome, PendingAssets
 from serverless_assets.publishing.working_copy import open_working_copy
 from serverless_assets.warehouse import WarehouseError
 

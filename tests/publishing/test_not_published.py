@@ -3,8 +3,7 @@
 import logging
 
 from serverless_assets.environments import environment
-from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import NOT_REACHED, AssetOutcome, PendingAssets
 from serverless_assets.settings import Settings
 
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets.artifacts import Artifacts
+from serverless_assets.publishing.around_run import around_run
 from serverless_assets.publishing.local import LocalPublisher
-from serverless_assets.publishing.publisher import PendingAssets
+from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import Reuse, RunInputs, SkipForecast
 from serverless_assets.transformation.assets import transformation_assets
@@ -122,7 +123,8 @@ class Team:
             assets=[definition],
             jobs=[dg.define_asset_job("all", dg.AssetSelection.all())],
             resources={
-                "publisher": self.publisher.as_resource(
+                "publisher": around_run(
+                    self.publisher,
                     lambda planned, choices, log: None,
                     [key.to_user_string() for key in definition.keys],
                     runs_kept=100,
