@@ -1,5 +1,6 @@
-"""docs/ARCHITECTURE.md names every module, and only files that exist."""
+"""docs/ARCHITECTURE.md names every module, and it and docstrings only what exists."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -43,3 +44,29 @@ def test_every_file_that_is_named_without_its_folder_exists():
         for path in (ROOT / folder).rglob("*")
     } | {path.name for path in ROOT.iterdir()}
     assert names - tracked == set()
+
+
+def test_every_file_and_function_of_a_module_that_a_docstring_names_exists():
+    trees = {
+        path: ast.parse(path.read_text())
+        for package in ("serverless_assets", "modal_forecast")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    files = {path.name for path in trees} | {path.name for path in (ROOT / "tests").rglob("*.py")}
+    functions: dict[str, set[str]] = {}
+    for path, tree in trees.items():
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        functions.setdefault(path.stem, set()).update(names)
+    missing = []
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                continue
+            text = ast.get_docstring(node) or ""
+            named = re.findall(r"([\w/]+\.py)\b", text)
+            missing += [(path.name, file) for file in named if file.rpartition("/")[2] not in files]
+            calls = re.findall(r"\b(\w+)\.(\w+)\(\)", text)
+            missing += [
+                (path.name, call) for call in calls if call[1] not in functions.get(call[0], {call[1]})
+            ]
+    assert missing == []

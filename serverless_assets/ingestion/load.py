@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from modal_forecast.report.formats import counted
 from serverless_assets.ingestion.audit import within
@@ -24,23 +24,30 @@ from serverless_assets.warehouse import JobStats, Warehouse, WarehouseError
 
 NOT_LOADED_YET = "not loaded yet, and ingestion: reuse"
 
+Write = Literal["upsert", "replace"]
+
 
 @dataclass(frozen=True)
 class LoadDecision:
-    """What becomes of a table: loaded, or reused as it is; and why.
+    """What becomes of a table, and why.
 
+    write: whether rows take the place of those with their keys, or of all those of the months `replaced`,
+        where None means all months; None reuses the table as it is.
     version: of the rows that were requested, before and after alike.
     state: what to keep beside the table, along with the rows if it is loaded; None to leave what is kept.
     months: first days of those whose rows change, removed ones among them; for a fact.
-    replaced: the months whose rows are replaced; None for all rows.
     """
 
-    load: bool
+    write: Write | None
     reason: str
     version: str
     state: TableState | None
     months: Sequence[date] = ()
     replaced: Window | None = None
+
+    @property
+    def load(self) -> bool:
+        return self.write is not None
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,8 @@ def load_table(
     table, window = fetched.table, fetched.window
     work, rows_before = JobStats(), None
     kept = decision.state.as_json() if decision.state else {}
-    changes = isinstance(fetched, AuditedTable) and bool(fetched.since)
     replaced = decision.replaced
-    keeps_rows = not decision.load or changes or replaced is not None
+    keeps_rows = decision.write != "replace" or replaced is not None
     try:
         # Rows that stay, such as those of other months, are those of `stored_state` unless somebody has
         # replaced them in the meantime.
@@ -99,7 +105,7 @@ def load_table(
                 kept = {}
         if isinstance(fetched, AuditedTable) and decision.load:
             rows_before = None if state is None else warehouse.row_count(table.name)
-            if changes:
+            if decision.write == "upsert":
                 work = warehouse.upsert_rows(table.shape, fetched.rows, kept, decision.months)
             else:
                 rows_to_load = within(fetched.rows, table, replaced) if replaced else fetched.rows
@@ -143,7 +149,7 @@ def decide_load(
     if isinstance(fetched, Unchanged):
         kept = None if before.source == source else replace(before, source=source)
         return LoadDecision(
-            False, "unchanged at the source: not downloaded", before.within(table, window), kept
+            None, "unchanged at the source: not downloaded", before.within(table, window), kept
         )
     content, key, response = fetched.content, fetched.key, fetched.response
     months = {day.isoformat(): part.hash for day, part in content.months.items()}
@@ -167,10 +173,10 @@ def decide_load(
         if window and not content.rows:
             # Months that the source does not have are nothing to keep, nor to publish.
             return LoadDecision(
-                False, f"empty: the source has no rows of {name_months(window.months())}", content.hash, None
+                None, f"empty: the source has no rows of {name_months(window.months())}", content.hash, None
             )
         kept = None if renewed == before else renewed
-        return LoadDecision(False, "unchanged content: not loaded", content.hash, kept)
+        return LoadDecision(None, "unchanged content: not loaded", content.hash, kept)
     months_before = before.months or {}
     changed = [
         date.fromisoformat(day)
@@ -196,7 +202,8 @@ def decide_load(
         differing = Window.of_months(changed[0], changed[-1])
         rows = sum(part.rows for month, part in content.months.items() if month in differing)
         replaced = differing if rows * 2 <= content.rows else None
-    return LoadDecision(True, reason, content.hash, kept, changed, replaced)
+    write: Write = "upsert" if fetched.since else "replace"
+    return LoadDecision(write, reason, content.hash, kept, changed, replaced)
 
 
 def loads_text(results: Sequence[LoadResult]) -> str:

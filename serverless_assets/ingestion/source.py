@@ -1,4 +1,4 @@
-"""Where the raw tables come from: parquet files over HTTP, from any base URL.
+"""Where the raw tables come from: an address over HTTP, with a parquet file for each table or REST APIs.
 
 A download is complete on disk, unchanged, or an error that says why not.
 """
