@@ -6,7 +6,7 @@ of one that failed.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from serverless_assets.errors import UserError
@@ -82,56 +82,53 @@ def models_charge(usd: float, models: int, warehouse: str) -> Charge:
     return Charge(usd, f"for the warehouse ({models} {noun} in {warehouse})", ["fewer models"])
 
 
-def refusal(most: CostEstimate, budget: float) -> str | None:
+def refusal(estimate: CostEstimate, budget: float) -> str | None:
     """Return why the run is refused, with the sum and what to do; None if the budget has room for it."""
-    if most.usd <= budget:
+    if estimate.usd <= budget:
         return None
-    digits = _digits(most, budget)
-    too_much = sum(_up(charge.usd, digits) for charge in most.charges) - budget
-    cheaper = [choice for charge in most.charges if charge.usd > 0 for choice in charge.cheaper]
+    digits = _digits(estimate, budget)
+    too_much = sum(_round_up(charge.usd, digits) for charge in estimate.charges) - budget
+    cheaper = [choice for charge in estimate.charges if charge.usd > 0 for choice in charge.cheaper]
     return (
-        f"{_sum(most, digits)} The budget is {_dollars(budget, digits)} ({VARIABLE}): "
-        f"{_dollars(too_much, digits)} too much. {_advice(cheaper)}"
+        f"{_cost_sentence(estimate, digits)} The budget is {_dollars(budget, digits)} ({VARIABLE}): "
+        f"{_dollars(too_much, digits)} too much. Choose {', '.join(cheaper)}, or raise the budget."
     )
 
 
-def verdict(most: CostEstimate, budget: float) -> str:
+def verdict(estimate: CostEstimate, budget: float) -> str:
     """Return the refusal, or that the budget has room for the run."""
-    digits = _digits(most, budget)
-    return refusal(most, budget) or (
-        f"{_sum(most, digits)} The budget of {_dollars(budget, digits)} ({VARIABLE}) has room for that."
+    digits = _digits(estimate, budget)
+    return refusal(estimate, budget) or (
+        f"{_cost_sentence(estimate, digits)} "
+        f"The budget of {_dollars(budget, digits)} ({VARIABLE}) has room for that."
     )
 
 
-def _sum(most: CostEstimate, digits: int) -> str:
-    parts = [(_up(charge.usd, digits), charge.purpose) for charge in most.charges]
+def _cost_sentence(estimate: CostEstimate, digits: int) -> str:
+    parts = [(_round_up(charge.usd, digits), charge.purpose) for charge in estimate.charges]
     named = [f"{_dollars(usd, digits)} {purpose}" for usd, purpose in parts]
     total = _dollars(sum(usd for usd, _ in parts), digits)
-    nothing = "" if most.unknown_price else "This run costs nothing."
+    nothing = "" if estimate.unknown_price else "This run costs nothing."
     sentence = {0: nothing, 1: f"This run may cost up to {', '.join(named)}."}.get(
         len(parts), f"This run may cost up to {total}: {', '.join(named)}."
     )
-    if most.uncounted:
-        sentence += f" Not counted, as they read what is not there yet: {', '.join(most.uncounted)}."
-    if most.unknown_price:
-        sentence += f" Not counted: {most.unknown_price}."
+    if estimate.uncounted:
+        sentence += f" Not counted, as they read what is not there yet: {', '.join(estimate.uncounted)}."
+    if estimate.unknown_price:
+        sentence += f" Not counted: {estimate.unknown_price}."
     return sentence.strip()
 
 
-def _advice(cheaper: Iterable[str]) -> str:
-    return f"Choose {', '.join(cheaper)}, or raise the budget."
-
-
-def _digits(most: CostEstimate, budget: float) -> int:
+def _digits(estimate: CostEstimate, budget: float) -> int:
     """Return the fewest decimals that show the budget unrounded, and each charge as more than zero."""
-    amounts = [charge.usd for charge in most.charges if charge.usd > 0]
+    amounts = [charge.usd for charge in estimate.charges if charge.usd > 0]
     for digits in DIGITS:
         if round(budget, digits) == budget and all(usd >= 10**-digits for usd in amounts):
             return digits
     return DIGITS[-1]
 
 
-def _up(usd: float, digits: int) -> float:
+def _round_up(usd: float, digits: int) -> float:
     # Rounded up, as all of these are said to be the most: so the parts also add up to the sum.
     return math.ceil(usd * 10**digits - 1e-6) / 10**digits
 
@@ -159,13 +156,13 @@ class BudgetGuard:
         """
         if self.budget_usd is None:
             return
-        most = self.most(planned, inputs)
-        refused = refusal(most, self.budget_usd)
+        estimate = self.estimate(planned, inputs)
+        refused = refusal(estimate, self.budget_usd)
         if refused:
             raise OverBudget(refused)
-        log(verdict(most, self.budget_usd))
+        log(verdict(estimate, self.budget_usd))
 
-    def most(self, planned: Collection[str], inputs: RunInputs) -> CostEstimate:
+    def estimate(self, planned: Collection[str], inputs: RunInputs) -> CostEstimate:
         """Return what a run that writes these assets may cost at most. Free services are not asked."""
         charges: list[Charge] = []
         for forecast in self.forecasts:

@@ -148,12 +148,12 @@ class Factory(Generic[Build]):
 
 
 # The cloud's clients take seconds to import: only those who use them pay for it.
-def duckdb(settings: Settings, store: Artifacts | None) -> Publisher:
+def build_duckdb(settings: Settings, store: Artifacts | None) -> Publisher:
     """A DuckDB file on this machine, published by releases, of which files are part without a store."""
     return LocalPublisher(settings.home, settings.dbt_schema, store, settings.releases_kept)
 
 
-def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
+def build_bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
     """A BigQuery dataset, published from the work dataset beside it; a folder without a store."""
     from serverless_assets.publishing.bigquery import BigQueryPublisher
     from serverless_assets.warehouse.bigquery import BigQueryWarehouse
@@ -172,7 +172,7 @@ def bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
     return BigQueryPublisher(settings.home, warehouse, store, settings.releases_kept)
 
 
-def gcs(settings: Settings) -> Artifacts:
+def build_gcs(settings: Settings) -> Artifacts:
     """A bucket of Google Cloud Storage."""
     from serverless_assets.artifacts.gcs import GcsArtifacts
 
@@ -180,19 +180,19 @@ def gcs(settings: Settings) -> Artifacts:
     return GcsArtifacts(str(settings.project), str(settings.bucket), settings.location, folder=folder)
 
 
-def url(settings: Settings) -> Artifacts:
+def build_url(settings: Settings) -> Artifacts:
     """A folder at any address that fsspec knows."""
     from serverless_assets.artifacts.url import UrlArtifacts
 
     return UrlArtifacts(str(settings.artifacts_url), settings.branch)
 
 
-def subprocess(settings: Settings) -> Compute:
+def build_subprocess(settings: Settings) -> Compute:
     """A process on this machine, held to the cpu and memory that a run asks for."""
     return LocalCompute(deadline_seconds=settings.forecast_deadline_seconds)
 
 
-def modal(settings: Settings) -> Compute:
+def build_modal(settings: Settings) -> Compute:
     """A deployed Modal function, called with the cpu and memory that a run asks for."""
     from serverless_assets.forecasting.modal_compute import ModalCompute
 
@@ -211,8 +211,8 @@ PRESETS: Mapping[str, Preset] = {
     "gcp": Preset(warehouse="bigquery", artifacts="gcs", compute="modal"),
 }
 WAREHOUSES: Mapping[str, Factory[Callable[[Settings, Artifacts | None], Publisher]]] = {
-    "duckdb": Factory(duckdb),
-    "bigquery": Factory(bigquery, _google_project),
+    "duckdb": Factory(build_duckdb),
+    "bigquery": Factory(build_bigquery, _google_project),
 }
 # The target in dbt's profiles.yml for each warehouse.
 DBT_TARGETS: Mapping[str, str] = {"duckdb": "local", "bigquery": "gcp"}
@@ -220,20 +220,21 @@ DBT_TARGETS: Mapping[str, str] = {"duckdb": "local", "bigquery": "gcp"}
 ARTIFACT_STORES: Mapping[str, Factory[Callable[[Settings], Artifacts | None]]] = {
     "folder": Factory(lambda settings: None),
     "gcs": Factory(
-        gcs,
+        build_gcs,
         lambda settings: {
             **_google_project(settings),
             "SERVERLESS_BUCKET, the bucket for the report and the forecast's file": settings.bucket,
         },
     ),
     "url": Factory(
-        url, lambda settings: {"SERVERLESS_ARTIFACTS_URL, such as s3://my-bucket": settings.artifacts_url}
+        build_url,
+        lambda settings: {"SERVERLESS_ARTIFACTS_URL, such as s3://my-bucket": settings.artifacts_url},
     ),
 }
 COMPUTES: Mapping[str, Factory[Callable[[Settings], Compute]]] = {
-    "subprocess": Factory(subprocess),
+    "subprocess": Factory(build_subprocess),
     "modal": Factory(
-        modal,
+        build_modal,
         lambda settings: {
             "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`": settings.has_modal_token
         },

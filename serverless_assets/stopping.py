@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 import psutil
 
@@ -166,20 +166,23 @@ def bounded_stop(record: Callable[[str], object]) -> Iterator[None]:
         yield
 
 
-T = TypeVar("T")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def in_thread(action: Callable[[], T]) -> "Future[T]":
-    """Begin an action that an interrupt of this thread does not end."""
-    future: Future[T] = Future()
+def start_thread(
+    work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> "Future[Result]":
+    """Begin work that no interrupt of this thread ends, in one that does not keep the process alive."""
+    future: Future[Result] = Future()
 
-    def act() -> None:
+    def run() -> None:
         try:
-            future.set_result(action())
+            future.set_result(work(*args, **kwargs))
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=act, daemon=True).start()
+    threading.Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
     return future
 
 

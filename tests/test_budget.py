@@ -87,7 +87,7 @@ def test_what_a_run_may_cost_follows_from_what_it_means_to_write(
     green, monkeypatch, planned, forecast, usd, uncounted
 ):
     asked = budget_guard(green, monkeypatch, {"orders": 1, "customers": 2})
-    most = asked.most(planned, RunInputs(forecast=forecast).checked())
+    most = asked.estimate(planned, RunInputs(forecast=forecast).checked())
     assert (most.usd, most.uncounted) == (usd, uncounted)
 
 

@@ -6,7 +6,8 @@ The schedules are off, unless SERVERLESS_AUTOMATION is on or somebody turns them
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Any, Literal
 
 import dagster as dg
@@ -18,7 +19,7 @@ from serverless_assets.dagster_internals import (
     without_partitions,
 )
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.ingestion.raw_table import FORMATS, RawTable
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.names import MAIN_JOB, RAW_TABLE_TAG, REASON_TAG
 
@@ -67,9 +68,7 @@ JOBS: Mapping[str, Job] = {
     MAIN_JOB: Job(EVERYTHING, "Load, transform, forecast and report.", PREFILL),
     "ingest": Job(
         # Not by group, which the dbt project may choose. The tag has the format as its value.
-        dg.AssetSelection.tag(RAW_TABLE_TAG, "parquet")
-        | dg.AssetSelection.tag(RAW_TABLE_TAG, "json")
-        | dg.AssetSelection.tag(RAW_TABLE_TAG, "csv"),
+        reduce(or_, (dg.AssetSelection.tag(RAW_TABLE_TAG, format) for format in FORMATS)),
         "Load the raw tables.",
         PREFILL,
     ),

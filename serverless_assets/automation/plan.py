@@ -262,9 +262,9 @@ def _python_asset(
 def _budget(budget_guard: BudgetGuard, assets: Collection[str], inputs: RunInputs) -> Iterator[Planned]:
     """Return what the run may cost at most, if there is a budget."""
     if budget_guard.budget_usd is not None:
-        most = budget_guard.most(assets, inputs)
-        refused = refusal(most, budget_guard.budget_usd)
-        yield Planned("budget", "refuse" if refused else "admit", verdict(most, budget_guard.budget_usd))
+        estimate = budget_guard.estimate(assets, inputs)
+        refused = refusal(estimate, budget_guard.budget_usd)
+        yield Planned("budget", "refuse" if refused else "admit", verdict(estimate, budget_guard.budget_usd))
 
 
 def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from serverless_assets.forecasting.modal_errors import (
     translate_errors,
 )
 from serverless_assets.hashing import digest
-from serverless_assets.stopping import in_thread, within
+from serverless_assets.stopping import start_thread, within
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_CANCEL = 4.0
@@ -61,7 +61,7 @@ class ModalCompute:
         result = self._resume(call, size, log, calls) if call else None
         if call is None or result is None:
             # A call whose start is interrupted would have no id here, and would work on unasked.
-            starting = in_thread(lambda: self._start(key, request, size, code))
+            starting = start_thread(self._start, key, request, size, code)
             with _cancelled_with_the_run(starting.result, calls):
                 call = starting.result()
                 calls.started(call)

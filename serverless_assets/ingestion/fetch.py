@@ -20,7 +20,7 @@ from serverless_assets.ingestion.content import changes, content_of, latest_vers
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
-from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError, start_thread
+from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 from serverless_assets.ingestion.state import (
@@ -32,6 +32,7 @@ from serverless_assets.ingestion.state import (
     window_to_load,
 )
 from serverless_assets.months import Window, name_months
+from serverless_assets.stopping import start_thread
 from serverless_assets.warehouse import Warehouse, WarehouseError
 from serverless_assets.warehouse.staging import StagingArea
 

@@ -9,11 +9,11 @@ the process alive.
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Event, Lock, Thread
-from typing import Any, ParamSpec, TypeVar
+from threading import Event, Lock
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -33,6 +33,7 @@ from serverless_assets.ingestion.http import (
     retry_after_seconds,
     without_credentials,
 )
+from serverless_assets.stopping import start_thread
 
 # Set in an answer that there is no such table: the sample stands in for a source that may have it.
 SAMPLE_HEADER = "X-Sample-Shop"
@@ -54,7 +55,6 @@ ADVICE: Mapping[int, str] = {
 }
 
 Log = Callable[[str], None]
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -105,22 +105,6 @@ class Exchange:
 
     response: requests.Response | None = None
     received: int = 0
-
-
-def start_thread(
-    work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> "Future[Result]":
-    """Run `work` in a thread that does not keep the process alive, unlike one of an executor."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
-    return future
 
 
 @dataclass

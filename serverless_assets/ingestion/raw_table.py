@@ -1,15 +1,19 @@
 """A raw table: its columns and their types, the values that it may have, and how it is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import get_args
 
 import pyarrow as pa
 
-from serverless_assets.ingestion.rest_endpoint import RestEndpoint
+from serverless_assets.ingestion.rest_endpoint import RestEndpoint, RestFormat
 from serverless_assets.warehouse import TableShape
 
 TIMESTAMP = pa.timestamp("us")
+
+# In which a source may serve a table.
+FORMATS: Sequence[str] = ("parquet", *get_args(RestFormat))
 
 # The values that every column of a type may have; a table with any other is refused. Times beyond these are
 # placeholders (0001-01-01, 9999-12-31) or mistakes, and pandas, Python and the warehouses each hold others.
@@ -77,7 +81,7 @@ class RawTable:
     @property
     def format(self) -> str:
         """What the source serves."""
-        return self.rest.format if self.rest else "parquet"
+        return self.rest.format if self.rest else FORMATS[0]
 
     @property
     def location(self) -> str:

@@ -35,6 +35,7 @@ def _check_scalar(value: Any) -> Any:
     return value
 
 
+RestFormat = Literal["json", "csv"]
 Address = Annotated[str, AfterValidator(_check_address)]
 Name = Annotated[str, Field(min_length=1)]
 Scalar = Annotated[Any, AfterValidator(_check_scalar)]
@@ -167,7 +168,7 @@ class RestEndpoint(_Declared):
     """
 
     url: Address | None = None
-    format: Literal["json", "csv"] = "json"
+    format: RestFormat = "json"
     data_selector: JsonPath | None = None
     fields: Mapping[str, Name] = {}
     omits_empty: bool = False

@@ -188,7 +188,7 @@ def test_a_plan_says_what_each_model_would_read(on_gcp):
 
 def test_a_budget_counts_what_the_models_would_read_and_the_forecast(on_gcp):
     everything = [node["alias"] for node in on_gcp.parts.project.read_manifest()["nodes"].values()]
-    most = replace(on_gcp.parts.budget_guard, budget_usd=0.0).most(
+    most = replace(on_gcp.parts.budget_guard, budget_usd=0.0).estimate(
         ["order_forecast", *everything], RunInputs().checked()
     )
     assert [charge.purpose.partition(" (")[0] for charge in most.charges] == [
