@@ -22,6 +22,7 @@ from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.ingestion.contract import declared_type
 from serverless_assets.ingestion.http import without_credentials
+from serverless_assets.ingestion.http_client import MissingTable
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.settings import is_http_address
 
@@ -80,8 +81,8 @@ def add_table(
     if token and token not in os.environ:
         # Not repeated: it may be the token itself.
         raise AddTableError(
-            "--token is the name of an environment variable that has the bearer token, and none of the name "
-            "that was given is set."
+            "--token takes the name of the environment variable that has the bearer token, and no "
+            "variable of the name that you gave is set, neither in the environment nor in .env."
         )
     is_file = urlsplit(url).path.endswith(".parquet")
     if is_file:
@@ -95,7 +96,10 @@ def add_table(
     path, rest = folder / "sample.parquet", dict[str, Any]()
     reader = replace(source or HttpSource(base), base_url=base)
     if is_file:
-        reader.fetch(location, None, path, lambda line: None)
+        try:
+            reader.fetch(location, None, path, lambda line: None)
+        except MissingTable:
+            raise AddTableError(f"{without_credentials(url)} does not exist: check the address.") from None
     else:
         # dlt takes seconds to import.
         from serverless_assets.ingestion.rest_sample import sample_endpoint
@@ -290,14 +294,20 @@ def _load_tables(text: str, source_name: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _model_sql(table: str, source_name: str, sample: Sample) -> str:
-    columns = ",\n".join(f"            {_column(name)}" for name in sample.columns)
+    columns = ",\n".join(
+        # As JSON, for Jinja to take the name as text whatever is in it.
+        f"            {{{{ adapter.quote({json.dumps(name)}) }}}}"
+        if needs_quotes(name)
+        else f"            {name}"
+        for name in sample.columns
+    )
     return f"""with
-    {table} as (select * from {{{{ source("{source_name}", "{table}") }}}}),
+    source as (select * from {{{{ source("{source_name}", "{table}") }}}}),
 
     final as (
         select
 {columns}
-        from {table}
+        from source
     )
 
 select *
@@ -317,15 +327,22 @@ def _model_yml(model: str, table: str, sample: Sample) -> str:
     lines.append("    columns:")
     for name in sample.columns:
         lines += [f"      - name: {_yaml(name)}", '        description: ""']
+        if needs_quotes(name):
+            lines.append("        quote: true")
         if name in sample.key:
             lines.append(f"        data_tests: {tests}")
     return "\n".join(lines) + "\n"
 
 
-def _column(name: str) -> str:
-    """Return a column for a query, quoted if its name is not plain: as text, whatever Jinja has in it."""
-    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
-    return name if plain else f"{{{{ adapter.quote({json.dumps(name)}) }}}}"
+def needs_quotes(name: str) -> bool:
+    """Say whether DuckDB or BigQuery would take an unquoted column for something else, as they do `at`."""
+    # sqlglot takes a second to import.
+    from sqlglot.dialects import BigQuery, DuckDB
+
+    reserved = BigQuery.Generator.RESERVED_KEYWORDS | DuckDB.Generator.RESERVED_KEYWORDS
+    return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.lower() in {
+        word.lower() for word in reserved
+    }
 
 
 def _yaml(value: object) -> str:

@@ -44,7 +44,9 @@ def test_a_project_of_ones_own_is_tested_and_runs_as_the_docs_say(
     clone.mkdir()
     files.mkdir()
     visits = [datetime(2025, 1, 1) + timedelta(hours=hour) for hour in range(5000)]
-    served = pa.table({"id": range(5000), "visited_at": pa.array(visits, pa.timestamp("us"))})
+    served = pa.table(
+        {"id": range(5000), "visited_at": pa.array(visits, pa.timestamp("us")), "order": range(5000)}
+    )
     pq.write_table(served, files / "raw_visits.parquet")
     # The environment of the clone, instead of a new one of the project.
     commands = commands.replace(".venv/bin", str(COMMANDS)).replace(f"$PWD/{COMMANDS}", str(COMMANDS))

@@ -110,9 +110,13 @@ def test_two_columns_are_the_key_where_no_single_one_is(tmp_path):
 
 
 def test_names_that_yaml_or_sql_would_take_for_something_else_are_quoted(tmp_path):
-    text = add(tmp_path, parquet(id=["a"], **{"no": ["x"], "a b: c": [True]}))
-    assert [column["name"] for column in entry(text, "visits")["columns"]] == ["id", "no", "a b: c"]
-    assert '{{ adapter.quote("a b: c") }}' in (tmp_path / "models/staging/stg_visits.sql").read_text()
+    text = add(tmp_path, parquet(id=["a"], **{"no": ["x"], "a b: c": [True], "at": [1]}))
+    assert [column["name"] for column in entry(text, "visits")["columns"]] == ["id", "no", "a b: c", "at"]
+    sql = (tmp_path / "models/staging/stg_visits.sql").read_text()
+    assert '{{ adapter.quote("a b: c") }}' in sql
+    assert '{{ adapter.quote("at") }}' in sql
+    (model,) = yaml.safe_load((tmp_path / "models/staging/stg_visits.yml").read_text())["models"]
+    assert [column["name"] for column in model["columns"] if column.get("quote")] == ["no", "a b: c", "at"]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_names_that_yaml_or_sql_would_take_for_something_else_are_quoted(tmp_pat
     [
         (GOOD, {"file": "raw_stores"}, "The dbt project has a raw_stores already"),
         (GOOD, {"file": "Visits of May"}, "'visits of may' is no name of a table"),
-        (status(404), {}, "answered 404"),
+        (status(404), {}, "visits.parquet does not exist: check the address."),
         (body(b"<html>"), {}, "not parquet"),
         (parquet(id=["a", "a"]), {}, "No column of visits, nor two of them, identifies its rows."),
         (parquet(id=[]), {}, "has no rows or columns to load"),
@@ -223,7 +227,7 @@ def test_the_entry_of_csv_has_its_delimiter_and_the_names_of_its_header(tmp_path
     [
         ("?access_token=s3cret", "API_SECRET", "has 'access_token' in its query"),
         # It may be the token itself.
-        ("", "s3cret", "--token is the name of an environment variable"),
+        ("", "s3cret", "--token takes the name of the environment variable"),
         ("", None, "The API asks for authentication"),
     ],
 )
