@@ -89,7 +89,7 @@ bench-many-models: .venv/run ## what a large dbt project costs when nothing or o
 
 lint: .venv/dev ## check format, style, types and definitions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/sqlfmt --check -q dbt_project
-	$(BIN)/dagster definitions validate -w workspace.yaml && $(BIN)/dg check defs
+	$(BIN)/dg check defs
 
 format: .venv/dev ## put the code into its format
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/sqlfmt -q dbt_project

@@ -3,6 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from serverless_assets.settings import PROJECT_ROOT
 
 # What takes long to import: of no use to a command that looks into no history and builds no model, and to a
 # run without a model to build, on a laptop.
@@ -30,3 +35,17 @@ def test_the_definitions_load_without_a_warning_and_import_what_they_use(empty):
         check=False,
     )
     assert (loading.returncode, loading.stderr, loading.stdout) == (0, "", "[]\n[]\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["check", "defs"], ["list", "defs"]], ids=" ".join)
+def test_dg_prints_no_warning(tmp_path, words):
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("dg"), *words],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "SERVERLESS_HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Warning" not in ended.stdout + ended.stderr

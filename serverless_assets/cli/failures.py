@@ -1,5 +1,7 @@
 """How a command ends that failed: one sentence, and a file with the traceback of what nobody expected."""
 
+import errno
+import os
 import signal
 import sys
 import tempfile
@@ -10,9 +12,12 @@ from typing import Any
 
 import click
 
-from serverless_assets.errors import UserError, error_sentence
+from serverless_assets.errors import UserError, causes, error_sentence
 from serverless_assets.secrets import without_secrets
 from serverless_assets.settings import Settings, SettingsError
+
+# What the machine answers where a folder is not writable, or full.
+REFUSALS = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Commands(click.Group):
@@ -32,6 +37,8 @@ class Commands(click.Group):
         except Exception as error:
             if _is_failure(error):
                 raise click.ClickException(str(error)) from None
+            if unusable := _unusable_home(error, _home()):
+                raise click.ClickException(unusable) from None
             sentence = without_secrets(error_sentence(error))
             place = keep_traceback("".join(traceback.format_exception(error)), _home())
             raise click.ClickException(f"{sentence}\n{place}") from None
@@ -49,6 +56,19 @@ def keep_traceback(text: str, home: Path | None) -> str:
             continue
         return f"The full traceback is in {folder / name}."
     return f"The full traceback, which could not be written to a file:\n{content}"
+
+
+def _unusable_home(error: Exception, home: Path | None) -> str | None:
+    """Return what to do if the machine refuses a file below SERVERLESS_HOME; None for other errors."""
+    for cause in causes(error):
+        if home and isinstance(cause, OSError) and cause.filename and cause.errno in REFUSALS:
+            path = Path(os.fsdecode(cause.filename))
+            if path.is_relative_to(home):
+                return (
+                    f"SERVERLESS_HOME is {home}, and {path} cannot be used: {cause.strerror}. Make room "
+                    "there, make it writable for this user, or choose another folder."
+                )
+    return None
 
 
 def _home() -> Path | None:

@@ -65,9 +65,17 @@ def test_a_failure_that_dagster_would_show_is_its_own_sentence(home):
 
 def test_where_the_home_cannot_be_written_the_traceback_is_in_the_temporary_folder(home, tmp_path):
     home.write_text("a file where a folder should be")
-    ended = command(lambda: (home / "work").mkdir())
-    assert f"The file or folder at {home}/work cannot be used: Not a directory." in ended.output
+    ended = command(fail(KeyError("stg_orders")))
     assert traceback_in(ended.output).parent == tmp_path / "temporary" / "serverless-logs"
+
+
+def test_a_home_that_cannot_be_used_is_named_in_one_sentence(home):
+    home.write_text("a file where a folder should be")
+    ended = command(lambda: (home / "work").mkdir())
+    assert ended.output == (
+        f"Error: SERVERLESS_HOME is {home}, and {home}/work cannot be used: Not a directory. Make room "
+        "there, make it writable for this user, or choose another folder.\n"
+    )
 
 
 def test_where_nothing_can_be_written_the_traceback_is_printed(home, tmp_path):
