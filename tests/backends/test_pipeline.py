@@ -149,6 +149,14 @@ def test_a_second_run_reuses_everything_and_runs_few_queries(on_gcp, modal):
     assert set(queries) <= set(jobs_before.values())
 
 
+def test_a_prefix_of_the_asset_keys_builds_nothing_again(on_gcp):
+    variables = {**on_gcp.variables, "SERVERLESS_KEY_PREFIX": "acme", "SERVERLESS_HOME": str(on_gcp.home)}
+    done = subprocess.run([SERVERLESS, "run"], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r" 0 built, \d+ reused, 0 failed, 0 skipped", done.stdout), done.stdout
+    assert "acme" not in done.stdout
+
+
 def test_a_mart_whose_test_failed_is_seen_by_nobody(on_gcp, tmp_path):
     """A copy of the project, in which a mart doubles what customers spent, and a test finds out."""
     project = tmp_path / "dbt_project"
