@@ -359,9 +359,9 @@ def test_a_view_is_published_after_what_it_reads_and_a_table_dropped_after_what_
         shop.write(number)
         for view, source in (("a_view", base), ("a_view_of_it", "a_view")):
             quoted, read = map(warehouse.quoted_name, (view, source))
-            warehouse.query(
-                f"create or replace view {quoted} as select * from {read} where amount > -{number}"
-            )
+            # A name that ends as that of the dataset is another one.
+            condition = f"amount > -{number} and 'my_{warehouse.dataset}' != ''"
+            warehouse.query(f"create or replace view {quoted} as select * from {read} where {condition}")
             warehouse.write_states({view: {"version": f"{view} {number}"}})
 
     existing = (*ASSETS, "a_view", "a_view_of_it")
@@ -389,6 +389,10 @@ def test_a_view_is_published_after_what_it_reads_and_a_table_dropped_after_what_
     )
     order = [next(at for at, statement in enumerate(asked) if statement.startswith(text)) for text in begins]
     assert order == sorted(order)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
+    published = table(shop, "a_view_of_it").view_query
+    assert f"'my_{warehouse.dataset}'" in published
+    assert f"`{warehouse.dataset}`" not in published
 
 
 @pytest.mark.gcp
