@@ -170,7 +170,8 @@ def resident_mib(pid: int) -> float:
     """Return the resident memory of a process and of its children in MiB; 0 if it has ended.
 
     Of a child counts the memory that it does not share: a forked process shares most with its parent, and a
-    container counts that once.
+    container counts that once. One that is about to begin another program, as Stan's, has its parent's memory
+    itself until then, which the system reports as the child's own.
     """
     total = 0
     with suppress(psutil.Error):
@@ -178,6 +179,8 @@ def resident_mib(pid: int) -> float:
         for child in _descendants(pid):
             with suppress(psutil.Error):
                 process = psutil.Process(child)
+                if process.memory_info() == psutil.Process(process.ppid()).memory_info():
+                    continue
                 try:
                     total += process.memory_full_info().uss
                 except psutil.AccessDenied:

@@ -201,6 +201,23 @@ print(end="")
     assert 100 < answered.peak_memory < 150
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a process is cloned by Linux's own call")
+def test_memory_of_a_process_that_is_about_to_begin_another_program_counts_once(lines):
+    """The state between vfork and exec, which lasts under a millisecond, is held for a second here."""
+    code = """
+import ctypes, os, signal, time
+held, stack = b"x" * (100 << 20), ctypes.create_string_buffer(1 << 16)
+libc, clone_vm = ctypes.CDLL(None), 0x100
+top = ctypes.c_void_p((ctypes.addressof(stack) + (1 << 16)) & ~15)
+child = libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), top, clone_vm | signal.SIGCHLD, None)
+time.sleep(1)
+os.kill(child, signal.SIGKILL)
+print(end="")
+"""
+    answered = compute(code).run(b"", SMALL, lines.append, CallsInMemory())
+    assert 100 < answered.peak_memory < 150
+
+
 def test_memory_that_a_process_of_its_own_holds_counts(lines):
     code = """
 import subprocess, sys
