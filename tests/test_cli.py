@@ -316,4 +316,4 @@ def test_the_doctor_checks_every_part_also_after_one_that_is_not_well(green, ser
         "NOT OK",
         *["ok"] * 4,
     ]
-    assert "Fix what is not ok" in ill.output
+    assert "Fix what is NOT OK" in ill.output

@@ -57,10 +57,10 @@ class _Echo(logging.Handler):
 )
 @click.option("--reuse", is_flag=True, help="Keep the raw tables as they are.")
 @click.option("--skip-forecast", is_flag=True, help="Run no forecast.")
-@click.option("--rebuild", is_flag=True, help="Load, build and forecast what did not change, too.")
+@click.option("--rebuild", is_flag=True, help="Also load, build and forecast what did not change.")
 @click.option("--drop-deleted", is_flag=True, help="Drop the tables of models deleted from the dbt project.")
-@click.option("--months", metavar="FIRST..LAST", help="Load just these months, such as 2026-01..2026-03.")
-@click.option("--resume", is_flag=True, help="Go on with the last run of the job from where it failed.")
+@click.option("--months", metavar="FIRST..LAST", help="Load only these months, such as 2026-01..2026-03.")
+@click.option("--resume", is_flag=True, help="Continue the last run of the job from where it failed.")
 def run(
     job: str,
     config_file: Path | None,
@@ -123,11 +123,11 @@ def ui(port: int) -> None:
 
 @main.command()
 @click.argument("job", default=MAIN_JOB)
-@click.option("--reuse", is_flag=True, help="As if the raw tables were kept as they are.")
-@click.option("--skip-forecast", is_flag=True, help="As if no forecast was asked for.")
-@click.option("--rebuild", is_flag=True, help="As if what did not change was asked for, too.")
-@click.option("--drop-deleted", is_flag=True, help="As if the tables of deleted models were to be dropped.")
-@click.option("--months", metavar="FIRST..LAST", help="As if just these months were to be loaded.")
+@click.option("--reuse", is_flag=True, help="Plan a run that keeps the raw tables as they are.")
+@click.option("--skip-forecast", is_flag=True, help="Plan a run without a forecast.")
+@click.option("--rebuild", is_flag=True, help="Plan a run that also rebuilds what did not change.")
+@click.option("--drop-deleted", is_flag=True, help="Plan a run that drops the tables of deleted models.")
+@click.option("--months", metavar="FIRST..LAST", help="Plan a run that loads only these months.")
 def plan(
     job: str, reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool, months: str | None
 ) -> None:
@@ -215,7 +215,7 @@ def add_table(url: str, name: str | None, token: str | None) -> None:
     """Declare the raw table that is at URL.
 
     That is a parquet file, or rows that an API serves as JSON or CSV.
-    A staging model that reads it is written, too.
+    Also writes a staging model that reads it.
     """
     settings = Settings.from_environ()
     from serverless_assets.environments import environment
@@ -248,7 +248,7 @@ def doctor() -> None:
         click.echo(finding)
         findings.append(finding)
     if not all(finding.is_well for finding in findings):
-        raise click.ClickException("Fix what is not ok, then ask again.")
+        raise click.ClickException("Fix what is NOT OK, then run `serverless doctor` again.")
 
 
 @main.command("sample-api")
@@ -269,7 +269,7 @@ def sample_api(port: int) -> None:
 
 
 @main.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Delete without asking for confirmation.")
 def clean(yes: bool) -> None:
     """Delete all state on this machine.
 
