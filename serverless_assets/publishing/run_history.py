@@ -69,18 +69,15 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
         index = Path(storage.path_for_shard("index"))
         _execute(index, "delete from asset_check_executions where run_id = ?", run_id)
         _execute(index.parent.parent / "runs.db", "delete from run_tags where run_id = ?", run_id)
-        _delete_file(Path(storage.path_for_shard(run_id)))
+        events = Path(storage.path_for_shard(run_id))
+        for name in (events.name, f"{events.name}-wal", f"{events.name}-shm"):
+            events.with_name(name).unlink(missing_ok=True)
     instance.run_storage.delete_run(run_id)
 
 
 def _execute(path: Path, statement: str, run_id: str) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement, (run_id,))
-
-
-def _delete_file(path: Path) -> None:
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-        path.with_name(name).unlink(missing_ok=True)
 
 
 def _shrink(path: Path) -> None:

@@ -173,14 +173,11 @@ class Results:
             status = self.statuses.get(parent)
             if status in FAILED:
                 causes[f"upstream {self._name(parent)} failed"] = None
-            elif self._failed_tests(parent):
+            elif any(map(self._is_failed, self._tests[parent])):
                 causes[f"tests of upstream {self._name(parent)} failed"] = None
             elif status != "success":
                 causes |= dict.fromkeys(self._causes(parent))
         return list(causes)
-
-    def _failed_tests(self, id: str) -> list[str]:
-        return [test for test in self._tests[id] if self._is_failed(test)]
 
     def _is_failed(self, test: str) -> bool:
         return self.statuses.get(test) in FAILED
