@@ -76,6 +76,7 @@ __all__ = [
     "INPUT_DATA_VERSION_TAG_PREFIX",
     "RESERVED_NAMES",
     "ROOT_RUN_ID_TAG",
+    "STEP_LOGGER",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "WILL_RETRY_TAG",
     "CapturedLogContext",
@@ -92,6 +93,9 @@ __all__ = [
     "with_compute",
     "without_partitions",
 ]
+
+# Where Dagster warns of steps that are skipped, beside the log of the run: an option not to would replace it.
+STEP_LOGGER = "dagster._core.execution.plan.active"
 
 # What an asset's function gives, given the frames of its inputs by name.
 Call = Callable[[Mapping[str, Any]], Iterator[Any]]

@@ -4,9 +4,11 @@ Apart from dagster_internals.py, as they bring SQLAlchemy and Alembic, which tak
 import: commands that look into no history, such as `plan`, need none of this.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import dagster as dg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -21,15 +23,28 @@ from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage, sqlite
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
-from sqlalchemy import Engine, Pool, create_engine
+from sqlalchemy import Connection, Engine, Pool, create_engine
 
 __all__ = [
     "AssetCheckStatus",
+    "EventRows",
     "SqlEventLogStorage",
     "SqlEventLogStorageMetadata",
     "SqliteEventLogStorage",
     "adapt_storages",
 ]
+
+
+class EventRows(SqlEventLogStorage):
+    """A storage of events, and what it writes of them. A public way to store a batch would replace it."""
+
+    def row_of(self, event: dg.EventLogEntry) -> dict[str, Any]:
+        """Return the row of an event."""
+        return self._event_to_row(event)
+
+    def store_tags(self, connection: Connection, events: Sequence[dg.EventLogEntry], ids: list[int]) -> None:
+        """Store the tags of events of assets, of which each has its id."""
+        self._store_asset_event_tags(connection, events, ids)
 
 
 def adapt_storages() -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from serverless_assets.dagster_storage import (
     AssetCheckStatus,
-    SqlEventLogStorage,
+    EventRows,
     SqlEventLogStorageMetadata,
     SqliteEventLogStorage,
 )
@@ -44,7 +44,7 @@ UPDATE_CHECK = CHECKS.update().where(
 )
 
 
-class BatchedEvents(SqlEventLogStorage):
+class BatchedEvents(EventRows):
     """A storage that keeps the events of a thread back while it is in a batch."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -99,7 +99,7 @@ class BatchedEvents(SqlEventLogStorage):
             elif event and event.event_type in INDEXED_EVENTS:
                 self._store_asset(connection, id, event, row)
                 of_assets[id] = entry
-        self._store_asset_event_tags(connection, [*of_assets.values()], [*of_assets])
+        self.store_tags(connection, [*of_assets.values()], [*of_assets])
 
     def _store_asset(self, connection: Connection, id: int, event: dg.DagsterEvent, row: Row) -> None:
         """Keep the newest event of an asset with the asset."""
@@ -152,7 +152,7 @@ class EventLogStorage(BatchedEvents, SqliteEventLogStorage):
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events of one run, none of which changes its status, and the outputs before them."""
         events = [*self._outputs.pop((get_ident(), events[0].run_id), []), *events]
-        rows = [self._event_to_row(event) for event in events]
+        rows = [self.row_of(event) for event in events]
         indexed = [
             (event, row)
             for event, row in zip(events, rows, strict=True)

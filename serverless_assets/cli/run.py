@@ -29,7 +29,11 @@ from serverless_assets.cli.output import (
     summary_text,
 )
 from serverless_assets.compute_logs import ComputeLogs
-from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_START_TAG, show_in_code_location
+from serverless_assets.dagster_internals import (
+    ASSET_PARTITION_RANGE_START_TAG,
+    STEP_LOGGER,
+    show_in_code_location,
+)
 from serverless_assets.definitions import build
 from serverless_assets.environments import environment
 from serverless_assets.errors import UserError
@@ -217,7 +221,7 @@ def _run_job(request: Request, settings: Settings, run_id: str, stopping: Stoppi
     months = read_months(request.months, job.name, months_of(job)) if request.months else None
     tags = month_tags(*months) if months else {}
     # Dagster warns beside the run's log, too.
-    logging.getLogger("dagster._core.execution.plan.active").addFilter(
+    logging.getLogger(STEP_LOGGER).addFilter(
         lambda record: not SKIPPED_STEP_WARNING.match(record.getMessage())
     )
     with open_instance() as instance, registered(settings.home, run_id):

@@ -17,10 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
-from dlt.common.configuration.specs.runtime_configuration import RuntimeConfiguration
 from dlt.sources.helpers.rest_client import RESTClient, paginators
-from dlt.sources.helpers.rest_client.detector import PaginatorFactory, header_links_detector
 
+from serverless_assets.ingestion.dlt_internals import (
+    PaginatorFactory,
+    RuntimeConfiguration,
+    header_links_detector,
+)
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable, without_credentials
 from serverless_assets.ingestion.http_client import Log, SourceError
 from serverless_assets.ingestion.raw_table import RawTable

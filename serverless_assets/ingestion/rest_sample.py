@@ -13,14 +13,14 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
-from dlt.common.configuration.specs.runtime_configuration import RuntimeConfiguration
 from dlt.sources.helpers.rest_client import RESTClient, paginators
-from dlt.sources.helpers.rest_client.detector import (
+
+from serverless_assets.ingestion.dlt_internals import (
     PaginatorFactory,
+    RuntimeConfiguration,
     find_response_page_data,
     header_links_detector,
 )
-
 from serverless_assets.ingestion.http import NO_VALIDATORS, printable, without_credentials
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.raw_table import LARGEST_INTEGER, RawTable

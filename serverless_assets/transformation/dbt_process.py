@@ -16,6 +16,12 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+from serverless_assets.transformation.dbt_internals import (
+    close_duckdb,
+    engine_variables,
+    select_by_unique_id,
+)
+
 Event = dict[str, Any]
 CountRows = Callable[[str, str, str], int]
 
@@ -74,7 +80,8 @@ def main() -> None:
     Thread(target=_receive, args=(connection, commands), daemon=True).start()
     try:
         # Before there is a command: the parent may have started the process ahead of it.
-        _import_dbt()
+        engine_variables()
+        select_by_unique_id()
         while True:
             _run(commands.get(), connection)
     except KeyboardInterrupt:
@@ -119,7 +126,7 @@ def _run(command: Command, connection: Connection) -> None:
         runner = dbtRunner(manifest, callbacks=[send] if command.send_events else [])
         result = runner.invoke([*command.arguments, *command.options])
     finally:
-        _close_duckdb()
+        close_duckdb()
     answer: Any = result.result
     if NO_JSON in command.arguments and hasattr(answer, "write"):
         answer.write(os.path.join(command.target, "run_results.json"))
@@ -150,33 +157,6 @@ def without_flags(environ: Mapping[str, str]) -> Mapping[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(FLAG_PREFIXES)}
 
 
-def _import_dbt() -> Any:
-    """Import dbt, and return the flags that variables of the shell may set."""
-    # The two import each other, which works in this order alone.
-    import dbt.cli.main  # noqa: F401
-    from dbt.env_vars import KNOWN_ENGINE_ENV_VARS
-
-    _select_by_unique_id()
-    return KNOWN_ENGINE_ENV_VARS
-
-
-def _select_by_unique_id() -> None:
-    """Have `--select` take the unique id of a node, for which dbt has no method.
-
-    `fqn:team.orders` also selects all in the folder models/orders/. A public method `unique_id` would replace
-    this.
-    """
-    from dbt.graph.selector import NodeSelector
-    from dbt.graph.selector_methods import MethodName, QualifiedNameSelectorMethod
-
-    class ByUniqueId(QualifiedNameSelectorMethod):
-        def search(self, included_nodes: Any, selector: str) -> Any:
-            is_id = selector in included_nodes
-            return iter([selector]) if is_id else super().search(included_nodes, selector)
-
-    NodeSelector.SELECTOR_METHODS[MethodName.FQN] = ByUniqueId
-
-
 def _set_environment(environ: Mapping[str, str]) -> None:
     """Take over the variables, but for those by which a shell sets dbt's flags: DBT_TARGET, ...
 
@@ -184,8 +164,8 @@ def _set_environment(environ: Mapping[str, str]) -> None:
     """
     os.environ.clear()
     os.environ.update(without_flags(environ))
-    for flag in _import_dbt():
-        os.environ.pop(flag.old_name or flag.name, None)
+    for name in engine_variables():
+        os.environ.pop(name, None)
 
 
 def _add_row_count(event: Event, count_rows: CountRows | None) -> None:
@@ -222,15 +202,3 @@ def _failure(result: Any) -> str | None:
 def in_a_line(message: str) -> str:
     """dbt's kind of error and the warehouse's first words on it; the log has the rest."""
     return " ".join(line.strip() for line in message.strip().splitlines()[:2])
-
-
-def _close_duckdb() -> None:
-    # dbt-duckdb keeps the file open until its process ends, which here is not the end of dbt. What its own
-    # function does closes the file when nothing refers to the environment any more, such as a thread that is
-    # about to end: the parent would open the file meanwhile, beside a log that belongs to an older state.
-    duckdb_adapter = sys.modules.get("dbt.adapters.duckdb.connections")
-    if duckdb_adapter:
-        manager = duckdb_adapter.DuckDBConnectionManager
-        if manager._ENV is not None:
-            manager._ENV.close()
-        manager.close_all_connections()

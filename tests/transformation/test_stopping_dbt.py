@@ -13,7 +13,7 @@ import duckdb
 import psutil
 import pytest
 
-from serverless_assets.transformation import dbt_process, dbt_runner
+from serverless_assets.transformation import dbt_internals, dbt_runner
 from serverless_assets.transformation.relation_states import rows_in
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -178,6 +178,6 @@ def test_a_command_leaves_the_file_closed_whatever_still_refers_to_dbts_connecti
     DuckDBConnectionManager._ENV = environment
     handle = environment.handle()
     handle.cursor().execute("create table one as select 1 as n")
-    dbt_process._close_duckdb()
+    dbt_internals.close_duckdb()
     assert str(path) not in {file.path for file in psutil.Process().open_files()}
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
