@@ -201,4 +201,6 @@ def _failure(result: Any) -> str | None:
 
 def in_a_line(message: str) -> str:
     """dbt's kind of error and the warehouse's first words on it; the log has the rest."""
-    return " ".join(line.strip() for line in message.strip().splitlines()[:2])
+    lines = [line.strip() for line in message.strip().splitlines()]
+    # Where it is, as DuckDB says it in a line of its own.
+    return " ".join(lines[:2] + [line for line in lines[2:] if line.startswith("LINE ")])

@@ -129,7 +129,7 @@ def test_a_whole_run_is_told_in_a_line_for_each_asset_and_step(green):
         # Raw tables that the sample shop lacks.
         lines[:] = [line for line in lines if "is left out" not in line]
         # Without a terminal, each of seven steps has a line at its begin.
-        assert len(lines) <= (25 if move else 32), "\n".join(lines)
+        assert len(lines) <= (26 if move else 33), "\n".join(lines)
     text = "\n".join(lines)
     assert "6 built: new (stg_" in text
     assert "combined: " not in text and text.count("days ahead, ") == 1, "one line on the forecast"

@@ -1,6 +1,7 @@
 """Projects of other teams: schemas of their own, relations dropped by hand, failures and odd names."""
 
 import json
+import re
 from contextlib import closing
 
 import dagster as dg
@@ -168,7 +169,7 @@ def test_models_by_month_of_one_alias_in_two_schemas_each_build_their_own_months
 
 FAILURES = {
     "models/good.sql": f"{{{{ config(materialized='table') }}}} select * {SOURCE}",
-    "models/broken.sql": "{{ config(materialized='table') }} select * from nowhere",
+    "models/broken.sql": "{{ config(materialized='table') }} select at, nowhere",
     "models/after.sql": "{{ config(materialized='table') }} select * from {{ ref('broken') }}",
     "models/untested.sql": f"{{{{ config(materialized='table') }}}} select 1 as one {SOURCE}",
     "models/untested.yml": """
@@ -185,14 +186,14 @@ def test_each_model_has_its_own_error_and_a_skipped_one_names_what_failed(team: 
     told = {name: (one["status"], one["reason"]) for name, one in outcomes.items()}
     assert told["good"] == ("built", "new")
     assert told["broken"][0] == "failed"
-    assert "nowhere" in told["broken"][1]
+    assert re.search(r'syntax error at or near "," LINE \d+: +select at, nowhere', told["broken"][1])
     assert told["after"] == ("skipped", "skipped: upstream broken failed")
     assert told["untested"][0] == "failed"
     assert "unique_untested_one" in told["untested"][1]
     assert told["later"] == ("skipped", "skipped: tests of upstream untested failed")
     (run,) = team.instance.get_runs()
     said = [entry.user_message for entry in team.instance.all_logs(run.run_id) if not entry.is_dagster_event]
-    for words, name in (("nowhere does not exist", "broken"), ("configured to fail", "unique_untested_one")):
+    for words, name in (("syntax error at", "broken"), ("configured to fail", "unique_untested_one")):
         (sentence,) = [one for one in said if words in one]
         assert name in sentence
 
