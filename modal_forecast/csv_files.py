@@ -1,4 +1,8 @@
-"""Series in CSV files: a history to read, a forecast to write."""
+"""Series in CSV files: a history to read, a forecast to write.
+
+By `csv`, as an error names the line, the column and the value: pyarrow.csv names the column by its number,
+and of a value that it does not convert no line. A history has some thousands of lines.
+"""
 
 import csv
 import io

@@ -210,6 +210,9 @@ class Settings(BaseModel):
     Addresses that may carry a secret are not in its repr.
     """
 
+    # Not by pydantic-settings: it would replace the two lines that take the variables of the aliases, and not
+    # what the rest is for. `.env` has to be set for dbt, Modal and child processes too, blank variables do
+    # not count, and it has neither the nearest name of a misspelt variable nor these sentences on a value.
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     environment: str = Field("local", alias="SERVERLESS_ENV")
