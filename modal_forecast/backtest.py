@@ -210,7 +210,8 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
         "skill_margin": margin,
         "beats_naive": skill > 0,
         "best_naive": name,
-        "why": f"{tried}, the forecast's error was {compared}, and smaller from {wins} of them.{unproven}",
+        "why": f"{tried}, the forecast's error was {compared}; it was smaller from {wins} of the "
+        f"{len(origins)}.{unproven}",
     }
 
 

@@ -55,7 +55,7 @@ def replay(which: str | None, list_all: bool) -> None:
 
 @click.command()
 def releases() -> None:
-    """List the releases that people could read.
+    """List the releases, with the one that is read now.
 
     Each with the run that made it, since when it was read, and what it changed.
     """

@@ -327,7 +327,10 @@ def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
     unfinished = {asset_key(asset) for asset in pending_assets.read()}
     selection = sorted(unfinished & job.asset_layer.selected_asset_keys)
     if not selection:
-        raise RunRefused(f"There is nothing to resume: earlier runs finished all assets of {job.name!r}.")
+        raise RunRefused(
+            f"There is nothing to resume: earlier runs finished all assets of {job.name!r}, or skipped them as "
+            "they were asked to."
+        )
     return selection
 
 

@@ -103,7 +103,7 @@ def test_every_table_and_card_is_checked_by_a_test_of_this_file(published):
         "Last actual day",
         *(f"Days inside the {level}% bounds" for level in (80, 95)),
         "Typical error of a day",
-        "Error without a forecast",
+        "Error of a naive forecast",
     ]
 
 
@@ -244,10 +244,10 @@ def test_accuracy_is_that_of_the_back_test_on_days_of_the_warehouse(published):
         assert shows(page.card(f"Days inside the {level}% bounds")[0], tested[f"coverage_{level}"])
     assert shows(page.card("Typical error of a day")[0], tested["wape"])
     assert shows(page.card("Typical error of a day")[1], abs(tested["bias"]))
-    assert shows(page.card("Error without a forecast")[0], naive["wape"])
+    assert shows(page.card("Error of a naive forecast")[0], naive["wape"])
     month, skill = tested["sums"]["30"]["error"], 1 - tested["mase"] / naive["mase"]
     assert shows(
-        published.sentence("When tried on the past, it was"),
+        published.sentence("In the back-test, it was"),
         abs(tested["bias"]), tested["wape"], month, 30, skill, tested["origins"], tested["horizon"],
     )  # fmt: skip
     together, *methods = page.tables["Methods that were tried"]

@@ -61,7 +61,7 @@ def test_skill_is_said_in_words():
         ("Days inside the 80% bounds", "79%"),
         ("Days inside the 95% bounds", "94%"),
         ("Typical error of a day", "8.6%"),
-        ("Error without a forecast", "12%"),
+        ("Error of a naive forecast", "12%"),
     ]
 
 
@@ -90,7 +90,7 @@ def test_a_large_bias_is_said_before_anything_else():
     view = accuracy(DIAGNOSTICS | {"backtest": DIAGNOSTICS["backtest"] | {"bias": -0.11}}, DOLLARS)
     assert view is not None
     assert view.answer.startswith(
-        "When tried on the past, it was 11% too low on the whole: more came than it said. It is off by 8.6%"
+        "In the back-test, it was 11% too low on the whole: more came than it forecast. It is off by 8.6%"
     )
     assert view.cards[0].beside == (
         "about as many as promised, though the forecast was too low on the whole",

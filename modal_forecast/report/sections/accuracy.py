@@ -107,7 +107,7 @@ def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts, grain: Grain = DA
 def _errors_sentence(backtest: Mapping[str, Any], grain: Grain) -> str:
     """It is off by 13% on a typical day, and by 5% over 30 days. ; empty if the error is unknown.
 
-    A large bias comes first: When tried on the past, it was 11% too low on the whole: more came than it said.
+    A large bias comes first: In the back-test, it was 11% too low on the whole: more came than it forecast.
     """
     error, bias = number_in(backtest, "wape"), number_in(backtest, "bias")
     if error is None:
@@ -115,7 +115,7 @@ def _errors_sentence(backtest: Mapping[str, Any], grain: Grain) -> str:
     first = ""
     if bias is not None and abs(bias) >= LARGE_BIAS:
         came = "less" if bias > 0 else "more"
-        first = f"When tried on the past, it was {bias_text(bias)}: {came} came than it said. "
+        first = f"In the back-test, it was {bias_text(bias)}: {came} came than it forecast. "
     main = grain.windows[1]
     over_main = number_in((backtest.get("sums") or {}).get(str(main)), "error")
     over = "" if over_main is None else f", and by {formats.share(over_main)} over {grain.counted(main)}"
@@ -159,7 +159,7 @@ def _cards(diagnostics: Mapping[str, Any], grain: Grain) -> tuple[Card, ...]:
     error = number_in(naive, "wape")
     if error is not None:
         beside = (f"when {_naive_name(diagnostics)}",)
-        cards.append(Card("Error without a forecast", formats.share(error), "", beside))
+        cards.append(Card("Error of a naive forecast", formats.share(error), "", beside))
     return tuple(cards)
 
 

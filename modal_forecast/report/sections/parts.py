@@ -18,9 +18,9 @@ SPARK_HEIGHT = 26
 # The small charts show sums of so many periods, so many of these back and ahead, by the grain.
 SPARKS = {"day": (7, 26, 9), "week": (1, 26, 13), "month": (1, 24, 12)}
 SPARK_TITLES = {
-    "day": ("By week: half a year, and {} ahead", "week"),
-    "week": ("By week: half a year, and {} ahead", "week"),
-    "month": ("By month: two years, and {} ahead", "month"),
+    "day": ("By week: the last half year and {} ahead", "week"),
+    "week": ("By week: the last half year and {} ahead", "week"),
+    "month": ("By month: the last two years and {} ahead", "month"),
 }
 COLUMNS = ("yhat", "yhat_lower_80", "yhat_upper_80")
 
