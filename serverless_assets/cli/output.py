@@ -320,8 +320,8 @@ def _next_step(document: Mapping[str, Any]) -> str:
         return "no step was started. Correct what the message names, then run again."
     if not document["success"]:
         return (
-            "fix what failed, then run `serverless run`, which goes on from there, or `serverless run --resume` "
-            "for only what was not finished. `make ui` shows more."
+            "fix what failed, then run `serverless run`, which goes on from there, or `serverless run "
+            "--resume` for only what was not finished. `make ui` shows more."
         )
     if not document["published"]:
         return (

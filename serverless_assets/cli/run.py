@@ -328,8 +328,8 @@ def _unfinished(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
     selection = sorted(unfinished & job.asset_layer.selected_asset_keys)
     if not selection:
         raise RunRefused(
-            f"There is nothing to resume: earlier runs finished all assets of {job.name!r}, or skipped them as "
-            "they were asked to."
+            f"There is nothing to resume: earlier runs finished all assets of {job.name!r}, or skipped "
+            "them as they were asked to."
         )
     return selection
 
