@@ -69,7 +69,9 @@ class LocalCompute:
     def run(self, request: bytes, size: Size, log: Log, calls: Calls) -> Answered:
         started = time.monotonic()
         cores = available_cores(size.cpu)
-        log(f"Starting a worker on {counted(len(cores), 'core')} with {size.memory} MiB.")
+        # A process is kept to whole cores.
+        asked = "" if len(cores) == size.cpu else f" ({size.cpu:g} asked for)"
+        log(f"Starting a worker on {counted(len(cores), 'core')}{asked} with {size.memory} MiB.")
         process = subprocess.Popen(
             self.worker,
             stdin=subprocess.PIPE,

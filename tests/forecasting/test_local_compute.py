@@ -77,7 +77,7 @@ sys.stderr.buffer.write(b"second \\xff\\n")
             heard.write_text("go on")
 
     compute(code, heard).run(b"", SMALL, log, CallsInMemory())
-    assert lines == ["Starting a worker on 1 core with 256 MiB.", "first", "second \ufffd"]
+    assert lines == ["Starting a worker on 1 core (0.25 asked for) with 256 MiB.", "first", "second \ufffd"]
 
 
 def test_a_worker_that_needs_too_much_memory_is_ended_and_told_the_next_size(lines):
