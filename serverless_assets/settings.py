@@ -229,8 +229,8 @@ class Settings(BaseModel):
     download_minimum_rate: Annotated[int, _whole_number(1000)] = Field(
         1000, alias="SERVERLESS_DOWNLOAD_MIN_RATE"
     )
-    load_memory_mib: Annotated[int, _whole_number(768, smallest=128)] = Field(
-        768, alias="SERVERLESS_LOAD_MEMORY"
+    load_memory_mib: Annotated[int, _whole_number(640, smallest=128)] = Field(
+        640, alias="SERVERLESS_LOAD_MEMORY"
     )
     first_month: Annotated[dt.date | None, _day("-01", "a month such as 2024-01")] = Field(
         None, alias="SERVERLESS_FIRST_MONTH"

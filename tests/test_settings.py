@@ -20,7 +20,7 @@ def test_nothing_set_is_a_laptop_with_the_sample_shop():
         dataset_url=None,
         download_deadline_seconds=3600,
         download_minimum_rate=1000,
-        load_memory_mib=768,
+        load_memory_mib=640,
         first_month=None,
         sample_seed=7,
         sample_end=None,

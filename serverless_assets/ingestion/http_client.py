@@ -93,7 +93,7 @@ class DownloadLimits:
     deadline_seconds: float = 3600.0
     minimum_rate: int = 1000
     rate_window_seconds: float = RATE_WINDOW_SECONDS
-    memory_mib: int = 768
+    memory_mib: int = 640
 
 
 DEFAULT_LIMITS = DownloadLimits()

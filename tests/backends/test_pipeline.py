@@ -23,13 +23,12 @@ from serverless_assets.environments import environment
 from serverless_assets.forecasting.checks import PART_DESCRIPTIONS
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.run_inputs import Reuse, RunInputs
-from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.settings import Settings
 from serverless_assets.transformation import dbt_runner
 from tests.backends.conftest import PARITY, Google
 from tests.backends.parity import compare
 from tests.backends.released_shop import LOG
-from tests.backends.small_shop import SmallShop
+from tests.backends.small_shop import SmallShop, serve_shop
 from tests.conftest import NO_FORECAST, SAMPLE_END, Pipeline
 from tests.forecasting.test_accuracy_asset import plant_stores
 from tests.services.__main__ import BUCKET
@@ -45,7 +44,7 @@ SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 def source() -> Iterator[dict[str, str]]:
     """A shop of a size that an emulator can be asked for every row of."""
     shop = SmallShop(end=date.fromisoformat(SAMPLE_END))
-    with serve(create_app(lambda: shop)) as url:
+    with serve_shop(lambda: shop) as url:
         yield {"SERVERLESS_DATASET_URL": url, "SERVERLESS_FIRST_MONTH": "2024-01"}
 
 
@@ -274,7 +273,7 @@ def test_a_run_after_a_rollback_builds_the_rows_of_a_first_run(cloud, tmp_path):
     assets += ["orders", "daily_revenue"]
     days = iter(map(date.fromisoformat, ("2026-08-31", "2026-10-10")))
     shop = SmallShop(end=next(days))
-    with serve(create_app(lambda: shop)) as url, dg.DagsterInstance.ephemeral() as instance:
+    with serve_shop(lambda: shop) as url, dg.DagsterInstance.ephemeral() as instance:
         source = {"SERVERLESS_DATASET_URL": url, "SERVERLESS_FIRST_MONTH": "2026-07"}
         pipeline = Pipeline(tmp_path / "home", instance, {**cloud, **source, "DBT_SCHEMA": "returned"})
         assert pipeline.run(assets=assets).success
@@ -292,7 +291,7 @@ def test_a_run_after_a_rollback_builds_the_rows_of_a_first_run(cloud, tmp_path):
 
 def test_runs_of_two_homes_at_the_same_time_take_turns(cloud, tmp_path):
     shop = SmallShop(end=date(2026, 8, 31))
-    with serve(create_app(lambda: shop)) as url:
+    with serve_shop(lambda: shop) as url:
         variables = {**cloud, "SERVERLESS_DATASET_URL": url, "DBT_SCHEMA": "turns"}
         runs = [
             subprocess.Popen(
@@ -312,8 +311,8 @@ def test_runs_of_two_homes_at_the_same_time_take_turns(cloud, tmp_path):
         )
     assert [run.returncode for run in runs] == [0, 0], outputs
     first, second = sorted(outputs, key=lambda output: "0 built" in output)
-    assert "6 built, 0 reused" in first, first
-    assert "0 built, 6 reused" in second, second
+    [loaded] = re.findall(r"(\d+) built, 0 reused", first)
+    assert f"0 built, {loaded} reused" in second, second
     assert "0 built, 1 reused" in resumed.stdout, resumed.stdout + resumed.stderr
 
 

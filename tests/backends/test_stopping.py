@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.settings import PROJECT_ROOT
 from tests.backends.conftest import Google
-from tests.backends.small_shop import SmallShop
+from tests.backends.small_shop import SmallShop, serve_shop
 from tests.backends.watched import is_swap, is_upload
 from tests.conftest import Pipeline
 from tests.services.modal.harness import Server
@@ -92,7 +91,7 @@ def test_a_run_ends_on_ctrl_c_while_bigquery_is_silent(
         return None
 
     shop = SmallShop(end=date(2026, 8, 31))
-    with serve(create_app(lambda: shop)) as url, proxy(google.bigquery.url) as bigquery:
+    with serve_shop(lambda: shop) as url, proxy(google.bigquery.url) as bigquery:
         variables = {
             "SERVERLESS_ENV": "gcp",
             "SERVERLESS_COMPUTE": "subprocess",
