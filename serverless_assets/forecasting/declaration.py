@@ -5,26 +5,34 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from modal_forecast.candidates import MODELS
 from modal_forecast.grain import GRAINS, Grain
-from modal_forecast.messages import AUTOMATIC
+from modal_forecast.messages import AUTOMATIC, FORECAST_SCHEMA
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
 from serverless_assets.transformation.manifest import dbt_asset_key, is_model
 
 NAME, FILE = r"[a-z_][a-z0-9_]{0,62}", r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
-COLUMN, NOUN, COUNTRY = r"^[A-Za-z_][A-Za-z0-9_]*$", r"^[A-Za-z][A-Za-z ]*$", r"^[A-Z]{2}$"
+COLUMN, OPTIONAL_COLUMN = r"^[A-Za-z_][A-Za-z0-9_]*$", r"^([A-Za-z_][A-Za-z0-9_]*)?$"
+NOUN, COUNTRY = r"^[A-Za-z][A-Za-z ]*$", r"^[A-Z]{2}$"
 PARQUET_FILE, HTML_FILE, GROUP = rf"^({FILE}\.parquet)?$", rf"^({FILE}\.html)?$", r"^[A-Za-z0-9_]+$"
 # What a value that does not match should have been.
 PATTERNS_IN_WORDS = {
     **dict.fromkeys((f"^{NAME}$", f"^({NAME})?$"), "a name of lower-case letters, digits and underscores"),
-    COLUMN: "the name of a column, of letters, digits and underscores",
+    **dict.fromkeys((COLUMN, OPTIONAL_COLUMN), "the name of a column, of letters, digits and underscores"),
     NOUN: "a noun of letters",
     COUNTRY: "the two capital letters of a country, such as US or DE",
     PARQUET_FILE: "the name of a file that ends in .parquet",
     HTML_FILE: "the name of a file that ends in .html",
     GROUP: "letters, digits and underscores",
+}
+# Of the tables of parts, beside those that a declaration names.
+OWN_COLUMNS = {
+    *("forecast_run", "forecast_made_on", *FORECAST_SCHEMA.names),
+    *("horizon", "forecasts", *(grain.plural for grain in GRAINS.values())),
+    *("mase", "wape", "bias", "coverage_80", "coverage_95"),
 }
 Column = Annotated[str, Field(pattern=COLUMN)]
 Noun = Annotated[str, Field(pattern=NOUN, max_length=30)]
@@ -48,12 +56,25 @@ class Parts(dg.Model, dg.Resolvable):
     """The series that add up to the total. Each has a forecast of its own."""
 
     id: Annotated[Column, Field(description="The column that tells the series apart.")]
-    name: Annotated[Column, Field(description="The column with the name of a series.")]
     noun: Annotated[Noun, Field(description="What a series is, in the singular, such as store.")]
+    name: Annotated[
+        str,
+        Field(pattern=rf"({COLUMN})|^$", description="The column with its name. Default: that of the id."),
+    ] = ""
     asset: Annotated[
         OptionalName,
         Field(description="The asset and table. Default: that of the total, _by_, and the noun."),
     ] = ""
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> "Parts":
+        self.name = self.name or self.id
+        return self
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns that tell the series apart: one, where their names are their ids."""
+        return pa.schema({self.id: pa.string(), self.name: pa.string()})
 
     @property
     def suffix(self) -> str:
@@ -145,6 +166,12 @@ class ForecastDeclaration(dg.Model):
         self.file = self.file or f"{self.name}.parquet"
         self.page = self.page or f"{self.name}.html"
         if self.parts:
+            for column in self.parts.columns.names:
+                if column.lower() in OWN_COLUMNS:
+                    raise ValueError(
+                        f"the tables of the parts have a column {column!r} of their own: have the relation "
+                        "call it something else"
+                    )
             self.parts.asset = self.parts.asset or f"{self.asset}{self.parts.suffix}"
         return self
 

@@ -52,8 +52,7 @@ def part_accuracy_schema(parts: Parts, grain: Grain = DAY) -> pa.Schema:
     """Return the columns of the table; the one that counts scored rows is named days, weeks or months."""
     return pa.schema(
         [
-            (parts.id, pa.string()),
-            (parts.name, pa.string()),
+            *parts.columns,
             ("horizon", pa.string()),
             ("forecasts", pa.int64()),
             (grain.plural, pa.int64()),
@@ -67,8 +66,8 @@ def describe_part_accuracy(parts: Parts, grain: Grain = DAY) -> Mapping[str, str
     descriptions = describe_scores(grain)
     return {
         **{name: descriptions[name] for name in ("horizon", *SCORES)},
-        parts.id: f"The {parts.noun}.",
         parts.name: f"The name of the {parts.noun}.",
+        parts.id: f"The {parts.noun}.",
         "forecasts": f"How many forecasts are scored: the first of each week, of {SCORED_VINTAGES} weeks.",
         grain.plural: f"How many of their {grain.plural} have come, each counted once for each forecast.",
     }
@@ -180,15 +179,15 @@ def score_parts(
     count, scores = measures[0], metrics.scores(np.array(measures))
     part, horizon = np.nonzero(count.T)
     indices = pa.array(part)
-    columns = [
-        pa.array(actual.ids, pa.string()).take(indices),
-        pa.array(actual.names, pa.string()).take(indices),
-        pa.array(labels, pa.string()).take(pa.array(horizon)),
-        pa.array(forecasts[horizon, part].astype(int)),
-        pa.array(count[horizon, part].astype(int)),
+    columns = {
+        parts.id: pa.array(actual.ids, pa.string()).take(indices),
+        parts.name: pa.array(actual.names, pa.string()).take(indices),
+        "horizon": pa.array(labels, pa.string()).take(pa.array(horizon)),
+        "forecasts": pa.array(forecasts[horizon, part].astype(int)),
+        grain.plural: pa.array(count[horizon, part].astype(int)),
         # Null where the denominator is zero.
-        *(pa.array(scores[name][horizon, part], from_pandas=True) for name in SCORES),
-    ]
+        **{name: pa.array(scores[name][horizon, part], from_pandas=True) for name in SCORES},
+    }
     return pa.table(columns, schema=part_accuracy_schema(parts, grain))
 
 

@@ -43,8 +43,7 @@ UNCHANGED = "unchanged: same total, {} and code"
 def part_schema(parts: Parts) -> pa.Schema:
     """Return the columns of the table of parts."""
     run = [("forecast_run", pa.string()), ("forecast_made_on", pa.date32())]
-    names = [(name, pa.string()) for name in (parts.id, parts.name)]
-    return pa.schema([*run, *names, *FORECAST_SCHEMA])
+    return pa.schema([*run, *parts.columns, *FORECAST_SCHEMA])
 
 
 def describe_parts(declaration: ForecastDeclaration, parts: Parts) -> tuple[str, Mapping[str, str]]:
@@ -52,8 +51,8 @@ def describe_parts(declaration: ForecastDeclaration, parts: Parts) -> tuple[str,
     grain = declaration.time_grain
     columns = {
         **describe_columns(declaration),
-        parts.id: f"The {parts.noun}.",
         parts.name: f"The name of the {parts.noun}.",
+        parts.id: f"The {parts.noun}.",
     }
     return (
         f"The forecast of each {parts.noun}, with 80% and 95% bounds; {grain.preposition} every {grain.name} "
@@ -254,8 +253,11 @@ def part_rows(
         pa.array(texts, pa.string()).take(of_part)
         for texts in ([part.id for part in histories], [part.name for part in histories])
     )
-    run = [
-        pa.repeat(pa.scalar(value, type), sum(counts))
-        for value, type in ((run_id, pa.string()), (made_on, pa.date32()))
-    ]
-    return pa.table([*run, ids, names, *pa.concat_tables(forecasts).columns], schema=part_schema(parts))
+    columns = {
+        "forecast_run": pa.repeat(pa.scalar(run_id, pa.string()), sum(counts)),
+        "forecast_made_on": pa.repeat(pa.scalar(made_on, pa.date32()), sum(counts)),
+        parts.id: ids,
+        parts.name: names,
+        **dict(zip(FORECAST_SCHEMA.names, pa.concat_tables(forecasts).columns, strict=True)),
+    }
+    return pa.table(columns, schema=part_schema(parts))

@@ -135,6 +135,7 @@ def test_the_names_of_the_shops_forecast_stay():
         ({"method": "arima"}, "'automatic', 'harmonic', 'recent_levels' or 'prophet'"),
         ({"sing": "any"}, "sing"),
         ({"page": "../x.html"}, "page"),
+        ({"parts": {"id": "Yhat", "noun": "kind"}}, "have a column 'Yhat' of their own"),
     ],
 )
 def test_what_cannot_be_declared_is_refused_by_its_attribute(attributes, said):

@@ -3,13 +3,17 @@
 import math
 from datetime import date, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from modal_forecast.grain import GRAINS
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer
 from serverless_assets.forecasting.checks import PART_DESCRIPTIONS, PARTS_BEAT_NAIVE, VALUES, failures
+from serverless_assets.forecasting.declaration import OWN_COLUMNS, Parts
+from serverless_assets.forecasting.part_accuracy import score_parts
 from serverless_assets.forecasting.part_checks import check_parts, weak_parts
-from serverless_assets.forecasting.part_history import PartHistory
+from serverless_assets.forecasting.part_history import PartHistory, PartMatrix
 from serverless_assets.forecasting.parts import part_rows
 from tests.conftest import SHOP
 
@@ -43,6 +47,18 @@ def faults(rows: pa.Table, facts: dict[str, object] = SOUND) -> dict[str, str]:
     return {
         check.name: check.fault for check in check_parts(SHOP, SHOP.parts, rows, TOTAL, facts) if check.fault
     }
+
+
+@pytest.mark.parametrize("grain", GRAINS.values())
+def test_parts_whose_ids_are_their_names_have_one_column_of_both(grain):
+    kinds = Parts(id="kind", noun="kind")
+    rows = part_rows(kinds, histories("Berlin", "Köln"), ANSWERS, "run", FIRST)
+    assert set(rows["kind"].to_pylist()) == {"Berlin", "Köln"}
+    values = np.ones((1, 1))
+    nothing = score_parts(
+        kinds, PartMatrix(["a"], ["a"], np.array([FIRST]), values), [], {}, pytest.fail, grain
+    )
+    assert {*rows.column_names, *nothing.column_names} - {"kind"} <= OWN_COLUMNS
 
 
 def test_sound_forecasts_pass_every_check_in_any_order_of_rows():
