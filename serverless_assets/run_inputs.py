@@ -14,8 +14,8 @@ from pydantic import Field
 
 from modal_forecast.grain import DAY
 from modal_forecast.report.report_input import check_color
+from serverless_assets.addresses import is_http_address
 from serverless_assets.errors import UserError
-from serverless_assets.settings import is_http_address
 
 Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", "32.0"]
 Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]

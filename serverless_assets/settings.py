@@ -2,7 +2,6 @@
 
 import datetime as dt
 import difflib
-import ipaddress
 import math
 import os
 import re
@@ -11,12 +10,12 @@ import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import load_dotenv
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from serverless_assets.addresses import is_http_address
 from serverless_assets.errors import UserError
 from serverless_assets.names import WORK
 
@@ -53,28 +52,6 @@ def find_project() -> tuple[Path, str]:
 
 
 PROJECT_ROOT, ROOT_MODULE = find_project()
-
-
-def is_http_address(value: str) -> bool:
-    """Return whether `value` is an absolute http or https address with a valid host and port."""
-    try:
-        parts = urlsplit(value)
-        # Reading the port raises a ValueError for one that is no number below 65536.
-        return parts.scheme in ("http", "https") and parts.port != 0 and _is_host(parts.hostname or "")
-    except ValueError:
-        return False
-
-
-def _is_host(name: str) -> bool:
-    """Return whether `name` is an IP address, or a host name with labels of 1 to 63 characters.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if ":" in name:
-        return bool(ipaddress.ip_address(name))
-    ascii_name = name.removesuffix(".").encode("idna").decode()
-    return len(ascii_name) < 254 and bool(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", ascii_name))
 
 
 # Validators raise a ValueError that says what is allowed; `Settings.from_environ` adds variable and value.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
+from serverless_assets.addresses import without_secrets
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.http import (
     TRANSIENT_STATUS,
@@ -16,7 +17,6 @@ from serverless_assets.ingestion.http import (
     retry_after_seconds,
 )
 from serverless_assets.ingestion.http_client import RetryPolicy
-from serverless_assets.secrets import without_secrets
 
 AlertKind = Literal[
     "run_failed", "recovered", "source_down", "source_back", "forecast_stale", "forecast_fresh"

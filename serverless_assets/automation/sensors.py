@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
+from serverless_assets.addresses import without_secrets
 from serverless_assets.asset_keys import asset_key
 from serverless_assets.automation.alerts import AlertError, Alerts, Webhook, format_duration, tick_text
 from serverless_assets.automation.source_updated import source_updated
@@ -23,7 +24,6 @@ from serverless_assets.ingestion.source import Source
 from serverless_assets.names import REFUSED_TAG
 from serverless_assets.publishing.outcome import failure_sentence_of, run_failure_sentence, without_class
 from serverless_assets.publishing.run_lock import end_dead_runs
-from serverless_assets.secrets import without_secrets
 from serverless_assets.settings import Settings
 
 SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS = 60

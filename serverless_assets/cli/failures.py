@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from serverless_assets.addresses import without_secrets
 from serverless_assets.errors import UserError, causes, error_sentence
-from serverless_assets.secrets import without_secrets
 from serverless_assets.settings import Settings, SettingsError
 
 # What the machine answers where a folder is not writable, or full.

@@ -17,14 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from serverless_assets.addresses import is_http_address, without_credentials
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.ingestion.contract import declared_type
-from serverless_assets.ingestion.http import without_credentials
 from serverless_assets.ingestion.http_client import MissingTable
 from serverless_assets.ingestion.source import HttpSource
-from serverless_assets.settings import is_http_address
 
 SAMPLE_ROWS = 10_000
 # A pair of columns is looked for among the first ones alone.

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3.exceptions as urllib3_errors
 
+from serverless_assets.addresses import is_http_address, without_credentials
 from serverless_assets.errors import UserError
-from serverless_assets.settings import is_http_address
 
 # What a server or a proxy answers for a while only.
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -258,13 +258,6 @@ def printable(text: str, longest: int = 60) -> str:
     """Return text of a server, shortened and without control characters, to be part of a sentence."""
     cleaned = "".join(character for character in text if character.isprintable())
     return cleaned if len(cleaned) <= longest else f"{cleaned[:longest]}…"
-
-
-def without_credentials(url: str) -> str:
-    """Return `url` without user, password and query, any of which may be a secret."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(SplitResult(parts.scheme, host, parts.path, "", ""))
 
 
 def split_credentials(url: str) -> tuple[str, str | None]:

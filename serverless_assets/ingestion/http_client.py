@@ -22,6 +22,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_after_attempt, stop_before_delay, stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
+from serverless_assets.addresses import without_credentials
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.http import (
     NO_VALIDATORS,
@@ -31,7 +32,6 @@ from serverless_assets.ingestion.http import (
     printable,
     request,
     retry_after_seconds,
-    without_credentials,
 )
 from serverless_assets.stopping import start_thread
 

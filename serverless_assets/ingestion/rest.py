@@ -19,12 +19,13 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from dlt.sources.helpers.rest_client import RESTClient, paginators
 
+from serverless_assets.addresses import without_credentials
 from serverless_assets.ingestion.dlt_internals import (
     PaginatorFactory,
     RuntimeConfiguration,
     header_links_detector,
 )
-from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable, without_credentials
+from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable
 from serverless_assets.ingestion.http_client import Log, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_session import NotModifiedAnswer, Page, PageSession

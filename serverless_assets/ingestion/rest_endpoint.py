@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from serverless_assets.addresses import is_http_address
 from serverless_assets.hashing import digest
-from serverless_assets.settings import is_http_address
 
 
 def _check_address(value: str) -> str:

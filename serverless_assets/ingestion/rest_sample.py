@@ -15,13 +15,14 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from dlt.sources.helpers.rest_client import RESTClient, paginators
 
+from serverless_assets.addresses import without_credentials
 from serverless_assets.ingestion.dlt_internals import (
     PaginatorFactory,
     RuntimeConfiguration,
     find_response_page_data,
     header_links_detector,
 )
-from serverless_assets.ingestion.http import NO_VALIDATORS, printable, without_credentials
+from serverless_assets.ingestion.http import NO_VALIDATORS, printable
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.raw_table import LARGEST_INTEGER, RawTable
 from serverless_assets.ingestion.rest_endpoint import read_endpoint

@@ -17,8 +17,9 @@ import requests
 from dlt.sources.helpers.rest_client import auth
 from requests.structures import CaseInsensitiveDict
 
+from serverless_assets.addresses import without_credentials
 from serverless_assets.ingestion import http
-from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable, without_credentials
+from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable
 from serverless_assets.ingestion.http_client import Exchange, Log, MissingTable, SourceError, Unauthorized
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_endpoint import OAuth2, Secret, SecretError

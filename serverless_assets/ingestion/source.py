@@ -15,13 +15,13 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import requests
 
+from serverless_assets.addresses import without_credentials
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.http import (
     NO_VALIDATORS,
     Validators,
     printable,
     read_body,
-    without_credentials,
 )
 from serverless_assets.ingestion.http_client import (
     DownloadLimits,

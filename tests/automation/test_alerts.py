@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 
+from serverless_assets.addresses import without_secrets
 from serverless_assets.automation.alerts import (
     NOT_SET,
     Alert,
@@ -13,7 +14,6 @@ from serverless_assets.automation.alerts import (
     shorten,
 )
 from serverless_assets.automation.sensors import NO_REASON, first_error
-from serverless_assets.secrets import without_secrets
 from tests.automation.hook import SECRET, Hook
 
 ALERT = Alert(

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from serverless_assets.ingestion.http import without_credentials
+from serverless_assets.addresses import without_credentials
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.source import HttpSource, table_url
 from tests.ingestion.scripted import (
