@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from modal_forecast.report.formats import counted
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Compute, Size
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -52,89 +53,47 @@ class CostEstimate:
     def usd(self) -> float:
         return sum(charge.usd for charge in self.charges)
 
+    def sentence(self, budget: float) -> str:
+        """Return the sum and its parts, and that the budget has room for it, or what to do as it has none."""
+        paid = [charge for charge in self.charges if charge.usd > 0]
+        # The fewest decimals that show the budget unrounded, and each charge as more than zero.
+        digits = next(
+            (
+                digits
+                for digits in DIGITS
+                if round(budget, digits) == budget and all(charge.usd >= 10**-digits for charge in paid)
+            ),
+            DIGITS[-1],
+        )
+        # Rounded up, as all of these are said to be the most: so the parts also add up to the sum.
+        amounts = [math.ceil(charge.usd * 10**digits - 1e-6) / 10**digits for charge in self.charges]
 
-def forecast_charge(
-    usd: float,
-    *,
-    cpu: float,
-    most_cpu: float,
-    memory: int,
-    seconds: float,
-    compute: str,
-    can_be_smaller: bool,
-) -> Charge:
-    """Return the charge for the call to the compute: `cpu` cores were asked for, of which `most_cpu` may be
-    used, and `memory` in MiB, for up to so many seconds."""
-    cores = f"{cpu:g} cores" if cpu >= most_cpu else f"{cpu:g} cores, or {most_cpu:g} if there is one free,"
-    size = f"{memory / 1024:g} GiB" if memory >= 1024 else f"{memory} MiB"
-    length = f"{seconds / 60:.3g} min" if seconds >= 120 else f"{seconds:g} s"
-    smaller = ["less cpu or memory"] if can_be_smaller else []
-    return Charge(
-        usd,
-        f"for the forecast ({cores} and {size} for up to {length} on {compute})",
-        [*smaller, "a shorter SERVERLESS_FORECAST_DEADLINE"],
-    )
+        def dollars(usd: float) -> str:
+            return f"${usd:,.{digits}f}"
 
-
-def models_charge(usd: float, models: int, warehouse: str) -> Charge:
-    """Return the warehouse's charge for building so many models in full."""
-    noun = "model" if models == 1 else "models"
-    return Charge(usd, f"for the warehouse ({models} {noun} in {warehouse})", ["fewer models"])
-
-
-def refusal(estimate: CostEstimate, budget: float) -> str | None:
-    """Return why the run is refused, with the sum and what to do; None if the budget has room for it."""
-    if estimate.usd <= budget:
-        return None
-    digits = _digits(estimate, budget)
-    too_much = sum(_round_up(charge.usd, digits) for charge in estimate.charges) - budget
-    cheaper = [choice for charge in estimate.charges if charge.usd > 0 for choice in charge.cheaper]
-    return (
-        f"{_cost_sentence(estimate, digits)} The budget is {_dollars(budget, digits)} ({VARIABLE}): "
-        f"{_dollars(too_much, digits)} too much. Choose {', '.join(cheaper)}, or raise the budget."
-    )
-
-
-def verdict(estimate: CostEstimate, budget: float) -> str:
-    """Return the refusal, or that the budget has room for the run."""
-    digits = _digits(estimate, budget)
-    return refusal(estimate, budget) or (
-        f"{_cost_sentence(estimate, digits)} "
-        f"The budget of {_dollars(budget, digits)} ({VARIABLE}) has room for that."
-    )
-
-
-def _cost_sentence(estimate: CostEstimate, digits: int) -> str:
-    parts = [(_round_up(charge.usd, digits), charge.purpose) for charge in estimate.charges]
-    named = [f"{_dollars(usd, digits)} {purpose}" for usd, purpose in parts]
-    total = _dollars(sum(usd for usd, _ in parts), digits)
-    nothing = "" if estimate.unknown_price else "This run costs nothing."
-    sentence = {0: nothing, 1: f"This run may cost up to {', '.join(named)}."}.get(
-        len(parts), f"This run may cost up to {total}: {', '.join(named)}."
-    )
-    if estimate.uncounted:
-        sentence += f" Not counted, as they read what is not there yet: {', '.join(estimate.uncounted)}."
-    if estimate.unknown_price:
-        sentence += f" Not counted: {estimate.unknown_price}."
-    return sentence.strip()
-
-
-def _digits(estimate: CostEstimate, budget: float) -> int:
-    """Return the fewest decimals that show the budget unrounded, and each charge as more than zero."""
-    amounts = [charge.usd for charge in estimate.charges if charge.usd > 0]
-    for digits in DIGITS:
-        if round(budget, digits) == budget and all(usd >= 10**-digits for usd in amounts):
-            return digits
-    return DIGITS[-1]
-
-
-def _round_up(usd: float, digits: int) -> float:
-    # Rounded up, as all of these are said to be the most: so the parts also add up to the sum.
-    return math.ceil(usd * 10**digits - 1e-6) / 10**digits
-
-
-def _dollars(usd: float, digits: int) -> str:
-    return f"${usd:,.{digits}f}"
+        parts = ", ".join(
+            f"{dollars(usd)} {charge.purpose}" for usd, charge in zip(amounts, self.charges, strict=True)
+        )
+        sentences = []
+        if parts:
+            total = f"{dollars(sum(amounts))}: " if len(amounts) > 1 else ""
+            sentences.append(f"This run may cost up to {total}{parts}.")
+        elif not self.unknown_price:
+            sentences.append("This run costs nothing.")
+        if self.uncounted:
+            names = ", ".join(self.uncounted)
+            sentences.append(f"Not counted, as they read what is not there yet: {names}.")
+        if self.unknown_price:
+            sentences.append(f"Not counted: {self.unknown_price}.")
+        if self.usd <= budget:
+            sentences.append(f"The budget of {dollars(budget)} ({VARIABLE}) has room for that.")
+        else:
+            cheaper = ", ".join(choice for charge in paid for choice in charge.cheaper)
+            sentences.append(
+                f"The budget is {dollars(budget)} ({VARIABLE}): {dollars(sum(amounts) - budget)} too much. "
+                f"Choose {cheaper}, or raise the budget."
+            )
+        return " ".join(sentences)
 
 
 @dataclass(frozen=True)
@@ -157,10 +116,10 @@ class BudgetGuard:
         if self.budget_usd is None:
             return
         estimate = self.estimate(planned, inputs)
-        refused = refusal(estimate, self.budget_usd)
-        if refused:
-            raise OverBudget(refused)
-        log(verdict(estimate, self.budget_usd))
+        sentence = estimate.sentence(self.budget_usd)
+        if estimate.usd > self.budget_usd:
+            raise OverBudget(sentence)
+        log(sentence)
 
     def estimate(self, planned: Collection[str], inputs: RunInputs) -> CostEstimate:
         """Return what a run that writes these assets may cost at most. Free services are not asked."""
@@ -168,37 +127,40 @@ class BudgetGuard:
         for forecast in self.forecasts:
             # The total and its parts are one call.
             if isinstance(inputs.forecast, RunForecast) and set(forecast.forecasts) & set(planned):
-                charges += self._forecast(inputs.forecast)
+                charges += self._forecast(Size(inputs.forecast.cores, inputs.forecast.mib))
         if self.warehouse.price(0) is None:
             return CostEstimate(charges, unknown_price=self.warehouse.unknown_price)
-        built, uncounted = self._models(planned)
-        return CostEstimate([*charges, *built], uncounted)
+        models, uncounted = self._models(planned)
+        return CostEstimate([*charges, *models], uncounted)
 
-    def _forecast(self, forecast: RunForecast) -> Iterator[Charge]:
-        size = Size(forecast.cores, forecast.mib)
+    def _forecast(self, size: Size) -> Iterator[Charge]:
+        """Yield the charge for a call to the compute that takes until its deadline, if it charges."""
         most = self.compute.max_usage(size)
-        price = self.compute.price(size, most)
-        if price is not None:
-            yield forecast_charge(
-                price,
-                cpu=size.cpu,
-                most_cpu=most.cpu_seconds / most.seconds,
-                memory=size.memory,
-                seconds=most.seconds,
-                compute=self.compute.name,
-                can_be_smaller=size != Size(SMALLEST_CPU, MEMORY_SIZES[0]),
-            )
+        price, most_cpu = self.compute.price(size, most), most.cpu_seconds / most.seconds
+        if price is None:
+            return
+        cores = f"{size.cpu:g} cores"
+        if size.cpu < most_cpu:
+            cores = f"{cores}, or {most_cpu:g} if there is one free,"
+        memory = f"{size.memory / 1024:g} GiB" if size.memory >= 1024 else f"{size.memory} MiB"
+        length = f"{most.seconds / 60:.3g} min" if most.seconds >= 120 else f"{most.seconds:g} s"
+        is_smallest = size == Size(SMALLEST_CPU, MEMORY_SIZES[0])
+        yield Charge(
+            price,
+            f"for the forecast ({cores} and {memory} for up to {length} on {self.compute.name})",
+            [*([] if is_smallest else ["less cpu or memory"]), "a shorter SERVERLESS_FORECAST_DEADLINE"],
+        )
 
-    def _models(self, planned: Collection[str]) -> tuple[list[Charge], list[str]]:
+    def _models(self, planned: Collection[str]) -> tuple[Sequence[Charge], Sequence[str]]:
         """Return the charge for building the planned models, and the models whose cost is not known."""
-        manifest = self.project.read_manifest()
+        manifest, warehouse = self.project.read_manifest(), self.warehouse
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
         # Whatever the relations hold by now: built by force, a model is built in full.
-        decisions = decide_models(
-            self.project, manifest, self.warehouse, selected, stored_states={}, force=True
-        )
-        sizes = bytes_to_read(self.project, self.warehouse, decisions, manifest)
+        decisions = decide_models(self.project, manifest, warehouse, selected, stored_states={}, force=True)
+        sizes = bytes_to_read(self.project, warehouse, decisions, manifest)
         tables = [decision.node.name for decision in decisions if decision.node.kind != Materialization.VIEW]
-        price = self.warehouse.price(sum(sizes.values())) or 0.0
-        charges = [models_charge(price, len(sizes), self.warehouse.name)] if sizes else []
-        return charges, [name for name in tables if name not in sizes]
+        uncounted = [name for name in tables if name not in sizes]
+        if not sizes:
+            return [], uncounted
+        purpose = f"for the warehouse ({counted(len(sizes), 'model')} in {warehouse.name})"
+        return [Charge(warehouse.price(sum(sizes.values())) or 0.0, purpose, ["fewer models"])], uncounted

@@ -23,9 +23,9 @@ Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 LONGEST_HORIZON_DAYS = DAY.longest_horizon
 # In the names of the records of all forecasts.
 RECORD_INFIX = "-record-"
-# A name for one of several would replace that of another: `refuse_choices` refuses it.
 # Dagster's form knows no ranges, patterns or colours.
 NOT_IN_THE_FORM = "The form cannot check this: the run does, before its first step."
+# A name for one of several would replace that of another: `refuse_choices` refuses it.
 ONE_FORECAST = f"For a run that makes one forecast. Empty: as declared. {NOT_IN_THE_FORM}"
 NOTHING_TO_RUN = "There is nothing to run yet: `serverless add-table URL` declares a raw table and a model."
 
@@ -165,7 +165,9 @@ class RunInputs(dg.ConfigurableResource):
         return self
 
 
-def run_inputs(reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool) -> RunInputs:
+def run_inputs(
+    reuse: bool = False, skip_forecast: bool = False, rebuild: bool = False, drop_deleted: bool = False
+) -> RunInputs:
     """The choices that the command line offers; all others as they are by default."""
     return RunInputs(
         rebuild="all" if rebuild else "changed",

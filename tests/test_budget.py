@@ -196,9 +196,9 @@ def test_the_command_says_the_refusal_once(on_a_budget, serverless, tmp_path):
 
 
 def test_a_plan_ends_with_whether_the_budget_has_room(on_a_budget):
-    found = list(dry_run(on_a_budget.parts, RunInputs(forecast=LARGE).checked()))
+    found = dry_run(on_a_budget.parts, RunInputs(forecast=LARGE).checked())
     assert (found[-1].asset, found[-1].verdict, found[-1].reason) == ("budget", "refuse", SAID)
-    found = list(dry_run(on_a_budget.parts, RunInputs().checked()))
+    found = dry_run(on_a_budget.parts, RunInputs().checked())
     assert (found[-1].asset, found[-1].verdict) == ("budget", "admit")
     assert found[-1].reason.startswith("This run may cost up to $0.03 for the forecast (0.25 cores,")
 

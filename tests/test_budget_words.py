@@ -1,31 +1,48 @@
+"""What is said of the cost of a run and of its budget."""
+
+from dataclasses import dataclass
+
 import pytest
 
-from serverless_assets.budget import (
-    Charge,
-    CostEstimate,
-    forecast_charge,
-    models_charge,
-    refusal,
-    verdict,
-)
+from serverless_assets.budget import BudgetGuard, Charge, CostEstimate
+from serverless_assets.forecasting.compute import Size, Usage
+from serverless_assets.run_inputs import RunForecast, RunInputs
+from tests.conftest import SHOP
 
 MODELS = "the warehouse (12 models in BigQuery, shop.dwh in EU)"
 
 
-def forecast(usd: float, cpu: float = 32.0, most_cpu: float = 32.0, memory: int = 32768) -> Charge:
-    return forecast_charge(
-        usd,
-        cpu=cpu,
-        most_cpu=most_cpu,
-        memory=memory,
-        seconds=1800,
-        compute="Modal",
-        can_be_smaller=cpu > 0.25,
-    )
+@dataclass(frozen=True)
+class Compute:
+    """One with a price for half an hour, in which a worker may use so many cores."""
+
+    usd: float
+    most_cpu: float
+    name: str = "Modal"
+
+    def max_usage(self, size: Size) -> Usage:
+        return Usage(1800, 1800 * self.most_cpu)
+
+    def price(self, size: Size, used: Usage) -> float:
+        return self.usd
 
 
-def models(usd: float, number: int = 12) -> Charge:
-    return models_charge(usd, number, "BigQuery, shop.dwh in EU")
+class FreeWarehouse:
+    unknown_price = ""
+
+    def price(self, size: int) -> None:
+        return None
+
+
+def forecast(usd: float, cpu: str = "32.0", most_cpu: float = 32.0, memory: str = "32768") -> Charge:
+    guard = BudgetGuard(None, Compute(usd, most_cpu), None, FreeWarehouse(), [SHOP])  # type: ignore[arg-type]
+    inputs = RunInputs(forecast=RunForecast(cpu=cpu, memory=memory)).checked()
+    [charge] = guard.estimate([SHOP.asset], inputs).charges
+    return charge
+
+
+def models(usd: float, number: str = "12 models") -> Charge:
+    return Charge(usd, f"for the warehouse ({number} in BigQuery, shop.dwh in EU)", ["fewer models"])
 
 
 @pytest.mark.parametrize(
@@ -41,7 +58,8 @@ def models(usd: float, number: int = 12) -> Charge:
     ],
 )
 def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, is_refused):
-    assert (refusal(CostEstimate(charges), budget) is not None) == is_refused
+    estimate = CostEstimate(charges)
+    assert (estimate.usd > budget) == is_refused == ("too much" in estimate.sentence(budget))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +75,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
         ),
         # Too small for cents, and the smallest size that there is.
         (
-            CostEstimate([forecast(0.0246, cpu=0.25, most_cpu=1.0, memory=256)]),
+            CostEstimate([forecast(0.0246, "0.25", 1.0, "256")]),
             0.0015,
             "This run may cost up to $0.0246 for the forecast (0.25 cores, or 1 if there is one free, and "
             "256 MiB for up to 30 min on Modal). The budget is $0.0015 (SERVERLESS_BUDGET_USD): $0.0231 too "
@@ -81,7 +99,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
             "budget.",
         ),
         (
-            CostEstimate([models(0.25, 1)], ["orders", "customers"]),
+            CostEstimate([models(0.25, "1 model")], ["orders", "customers"]),
             0.0,
             "This run may cost up to $0.25 for the warehouse (1 model in BigQuery, shop.dwh in EU). Not "
             "counted, as they read what is not there yet: orders, customers. The budget is $0.00 "
@@ -90,7 +108,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
     ],
 )
 def test_a_refusal_has_the_sum_its_parts_and_what_to_do(most, budget, said):
-    assert refusal(most, budget) == verdict(most, budget) == said
+    assert most.sentence(budget) == said
 
 
 @pytest.mark.parametrize(
@@ -110,12 +128,12 @@ def test_a_refusal_has_the_sum_its_parts_and_what_to_do(most, budget, said):
     ],
 )
 def test_what_is_admitted_is_told_with_the_sum_too(most, budget, said):
-    assert verdict(most, budget) == said
+    assert most.sentence(budget) == said
 
 
 def test_what_has_an_unknown_price_is_named_and_not_said_to_cost_nothing():
     unknown = CostEstimate(unknown_price="BigQuery, as its price is not known")
-    assert verdict(unknown, 1.0) == (
+    assert unknown.sentence(1.0) == (
         "Not counted: BigQuery, as its price is not known. The budget of $1.00 (SERVERLESS_BUDGET_USD) has "
         "room for that."
     )

@@ -7,7 +7,7 @@ import pytest
 
 from serverless_assets import failures
 from serverless_assets.automation.sensors import first_error
-from serverless_assets.cli.output import Progress
+from serverless_assets.cli.progress import Progress
 from serverless_assets.errors import UserError
 from serverless_assets.failures import RETRIES, as_failure, seconds_to_wait
 from serverless_assets.publishing.outcome import failure_sentence_of

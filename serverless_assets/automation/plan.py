@@ -3,7 +3,7 @@
 What changed at the source is downloaded and looked at, as in a run: nothing else tells which months changed.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from typing import Any
@@ -17,19 +17,20 @@ from serverless_assets.automation.planned import (
     Planned,
     Selection,
     Verdict,
+    plan_lines,
     upstream_rebuilt,
 )
-from serverless_assets.budget import BudgetGuard, refusal, verdict
 from serverless_assets.environments import Environment
 from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
+from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.assets import KEPT_AS_IT_IS
 from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, ends_run
 from serverless_assets.ingestion.load import decide_load, decide_reuse
 from serverless_assets.ingestion.source import source_of_run
 from serverless_assets.ingestion.state import TableState
-from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, name_some
+from serverless_assets.names import NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
@@ -56,55 +57,65 @@ from serverless_assets.warehouse import Warehouse
 
 def dry_run(
     environment: Environment, inputs: RunInputs, selection: Selection = EVERYTHING
-) -> Iterator[Planned]:
-    """Asset after asset, in the order of a run."""
-    by_hand = environment.publisher.published.warehouse.made_by_hand()
-    in_the_way = environment.publisher.irreplaceable()
+) -> Sequence[Planned]:
+    """Return what would become of each asset, in the order of a run, and the verdict of the budget."""
+    publisher, plan = environment.publisher, _plan_assets(environment, inputs, selection)
+    by_hand, in_the_way = publisher.published.warehouse.made_by_hand(), publisher.irreplaceable()
     models = filter(is_model, environment.manifest["nodes"].values())
-    changes = environment.publisher.layout_changes(models, (table.shape for table in environment.raw_tables))
-    for planned in _planned_assets(environment, inputs, selection):
-        name = planned.asset.rpartition("/")[2]
-        kind = by_hand.get(name)
+    changes = publisher.layout_changes(models, (table.shape for table in environment.raw_tables))
+
+    def with_replaced(planned: Planned) -> Planned:
+        """Say, too, what a run would replace in the place of the asset's table, or may not."""
+        name, reason = planned.asset.rpartition("/")[2], planned.reason
         if name in in_the_way:
-            planned = replace(planned, verdict="fail", reason=in_the_way[name])
-        elif kind and planned.verdict not in ("skip", "fail", "keep"):
-            planned = replace(planned, reason=f"{planned.reason}; replaces a {kind} that no run has made")
-        elif name in changes and planned.verdict != "skip":
-            planned = replace(planned, reason=f"{planned.reason}; {changes[name]}: replaced")
-        yield planned
+            return replace(planned, verdict="fail", reason=in_the_way[name])
+        if name in by_hand and planned.verdict not in ("skip", "fail", "keep"):
+            return replace(planned, reason=f"{reason}; replaces a {by_hand[name]} that no run has made")
+        if name in changes and planned.verdict != "skip":
+            return replace(planned, reason=f"{reason}; {changes[name]}: replaced")
+        return planned
 
-
-def _planned_assets(environment: Environment, inputs: RunInputs, selection: Selection) -> Iterator[Planned]:
-    by_asset: dict[str, Planned] = {}
-    forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
-    sections = {forecast.report: forecast.sections for forecast in forecasts}
-    for planned in _declared_assets(environment, inputs, selection):
-        by_asset[planned.asset] = planned
-        if not sections.get(planned.asset):
-            yield planned
-    warehouse = environment.publisher.warehouse
-    for frame in (frame for frame in environment.python_assets if frame.name in selection):
-        with warehouse.connected():
-            by_asset[frame.name] = _python_asset(frame, by_asset, warehouse, inputs)
-        yield by_asset[frame.name]
-    for forecast in forecasts:
-        report, assets = forecast.report, {section.asset for section in forecast.sections}
-        new = sorted(name for name in assets if by_asset[name].verdict not in ("reuse", "skip"))
-        if new and by_asset[forecast.asset].verdict == "reuse":
-            reason = upstream_rebuilt(new, "written anew if rows differ")
-            by_asset[report] = Planned(report, "depends", reason)
-        if assets:
-            yield by_asset[report]
+    planned_assets = [with_replaced(planned) for planned in plan.values()]
+    guard = environment.budget_guard
+    if guard.budget_usd is None:
+        return planned_assets
     # Of all of them, as a run is asked before it knows which it leaves out.
-    yield from _budget(environment.budget_guard, by_asset, inputs)
+    estimate = guard.estimate(plan, inputs)
+    verdict: Verdict = "admit" if estimate.usd <= guard.budget_usd else "refuse"
+    return [*planned_assets, Planned("budget", verdict, estimate.sentence(guard.budget_usd))]
 
 
-def _declared_assets(environment: Environment, inputs: RunInputs, selection: Selection) -> Iterator[Planned]:
-    """The raw tables, models and forecasts."""
-    warehouse = environment.publisher.warehouse
+def _plan_assets(environment: Environment, inputs: RunInputs, selection: Selection) -> Mapping[str, Planned]:
+    """Return what would become of each asset by its name. A report comes after the Python assets that are
+    sections of it."""
     forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
-    manifest = environment.manifest
-    stored_states = dict(warehouse.read_states())
+    plan = {planned.asset: planned for planned in _declared_assets(environment, inputs, selection, forecasts)}
+    warehouse = environment.publisher.warehouse
+    with warehouse.connected():
+        for frame in environment.python_assets:
+            if frame.name in selection:
+                plan[frame.name] = _python_asset(frame, plan, warehouse, inputs.rebuild_all)
+    for forecast in forecasts:
+        sections = {section.asset for section in forecast.sections}
+        if not sections:
+            continue
+        report = plan.pop(forecast.report)
+        new = sorted(name for name in sections if plan[name].verdict not in ("reuse", "skip"))
+        if new and plan[forecast.asset].verdict == "reuse":
+            report = Planned(report.asset, "depends", upstream_rebuilt(new, "written anew if rows differ"))
+        plan[report.asset] = report
+    return plan
+
+
+def _declared_assets(
+    environment: Environment,
+    inputs: RunInputs,
+    selection: Selection,
+    forecasts: Sequence[ForecastDeclaration],
+) -> Iterator[Planned]:
+    """Yield what would become of raw tables, then models, then forecasts."""
+    manifest, project, publisher = environment.manifest, environment.project, environment.publisher
+    stored_states = dict(publisher.warehouse.read_states())
     failed = list[Failed]()
     for planned, stored_state, failure in plan_raw_tables(environment, inputs, selection, stored_states):
         yield planned
@@ -114,10 +125,10 @@ def _declared_assets(environment: Environment, inputs: RunInputs, selection: Sel
             failed.append(failure)
     names = asset_names(manifest)
     in_order = [id for id in TopologicalSorter(manifest["parent_map"]).static_order() if id in names]
-    assets = {id: names[id] for id in in_order if names[id] in selection}
+    models = {id: names[id] for id in in_order if names[id] in selection}
     required = [table for table in failed if not table.is_optional]
     if required and ends_run(required, environment.raw_tables):
-        skipped = [*assets.values(), *(name for forecast in forecasts for name in forecast.assets)]
+        skipped = [*models.values(), *(name for forecast in forecasts for name in forecast.assets)]
         tables = name_some([table.table.name for table in required], NAMES_OF_FAILED)
         yield from (Planned(name, "skip", f"not reached: {tables} would fail before it") for name in skipped)
         return
@@ -131,45 +142,72 @@ def _declared_assets(environment: Environment, inputs: RunInputs, selection: Sel
         for table in failed
     ]
     left_out = models_left_out(
-        manifest, environment.project.variables["DBT_SCHEMA"], stored_states, loads, environment.absent_tables
+        manifest, project.variables["DBT_SCHEMA"], stored_states, loads, environment.absent_tables
     )
-    yield from (Planned(name, "skip", left_out[id].reason) for id, name in assets.items() if id in left_out)
+    yield from (Planned(name, "skip", left_out[id].reason) for id, name in models.items() if id in left_out)
     decisions = decide_models(
-        environment.project,
+        project,
         manifest,
-        warehouse,
-        assets.keys() - left_out.keys(),
+        publisher.warehouse,
+        models.keys() - left_out.keys(),
         stored_states=stored_states,
-        known_models=lambda: known_models(environment.publisher.artifacts),
+        known_models=lambda: known_models(publisher.artifacts),
         force=inputs.rebuild_all,
         forced_months=selection.months,
     )
-    sizes = bytes_to_read(environment.project, warehouse, decisions, manifest)
-    there = read_states(warehouse, [decision.node for decision in decisions], stored_states)
-    for decision in decisions:
-        rows = there.get(decision.node.name, State()).rows
-        yield _model(decision, assets[decision.node.id], warehouse, rows, sizes)
+    yield from _models(environment, decisions, models, stored_states)
     if is_whole(decisions, manifest, left_out):
-        for test in decide_tests(environment.project, manifest, stored_states):
-            if test.is_due:
-                tables = ", ".join(test.versions)
-                yield Planned(test.name, "test", f"a data test of {tables}, which no model reads")
-        for model in find_deleted(manifest, environment.publisher.artifacts, warehouse):
-            sentence = deleted_text(model.qualified_name(warehouse), model.name, inputs.drop_deleted)
-            yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
+        yield from _tests_and_deleted(environment, inputs, stored_states)
     for forecast in forecasts:
         upstream = forecast.upstream(manifest)
         reasons = [
             model.reason
             for id, model in left_out.items()
-            if id in assets and dbt_asset_key(manifest["nodes"][id]) == upstream
+            if id in models and dbt_asset_key(manifest["nodes"][id]) == upstream
         ]
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
             continue
         # To open the file for each question takes most of the time of a plan.
-        with warehouse.connected():
+        with publisher.warehouse.connected():
             yield from plan_forecast(environment, inputs, forecast, decisions)
+
+
+def _models(
+    environment: Environment,
+    decisions: Sequence[BuildDecision],
+    assets: Mapping[str, str],
+    stored_states: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Planned]:
+    """Yield what would become of the models. `assets` are their names by dbt's unique id."""
+    warehouse = environment.publisher.warehouse
+    sizes = bytes_to_read(environment.project, warehouse, decisions, environment.manifest)
+    there = read_states(warehouse, [decision.node for decision in decisions], stored_states)
+    for decision in decisions:
+        name, reason = decision.node.name, decision.reason
+        if name in sizes:
+            usd = warehouse.price(sizes[name])
+            price = "at an unknown price" if usd is None else f"about ${usd:.6f}"
+            reason += f"; bills {sizes[name]:,} bytes, {price}"
+        months = None if decision.months is None else len(decision.months)
+        rows = there.get(name, State()).rows
+        verdict: Verdict = "build" if decision.build else "reuse"
+        yield Planned(assets[decision.node.id], verdict, reason, rows, months)
+
+
+def _tests_and_deleted(
+    environment: Environment, inputs: RunInputs, stored_states: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Planned]:
+    """Yield the tests that are due without a model, and what becomes of models that were deleted."""
+    manifest, publisher = environment.manifest, environment.publisher
+    for test in decide_tests(environment.project, manifest, stored_states):
+        if test.is_due:
+            tables = ", ".join(test.versions)
+            yield Planned(test.name, "test", f"a data test of {tables}, which no model reads")
+    for model in find_deleted(manifest, publisher.artifacts, publisher.warehouse):
+        name = model.qualified_name(publisher.warehouse)
+        sentence = deleted_text(name, model.name, inputs.drop_deleted)
+        yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
 
 
 def plan_raw_tables(
@@ -223,69 +261,19 @@ def _not_loaded(failed: Failed, stored_state: Mapping[str, Any] | None) -> Plann
     return Planned(failed.table.name, verdict if failed.is_optional else "fail", failed.reason)
 
 
-def _model(
-    decision: BuildDecision,
-    asset: str,
-    warehouse: Warehouse,
-    rows: int | None,
-    sizes: Mapping[str, int],
-) -> Planned:
-    name = decision.node.name
-    reason = decision.reason
-    if name in sizes:
-        usd = warehouse.price(sizes[name])
-        reason += (
-            f"; bills {sizes[name]:,} bytes, {'at an unknown price' if usd is None else f'about ${usd:.6f}'}"
-        )
-    months = None if decision.months is None else len(decision.months)
-    return Planned(asset, "build" if decision.build else "reuse", reason, rows, months)
-
-
 def _python_asset(
-    frame: FrameAsset, planned: Mapping[str, Planned], warehouse: Warehouse, inputs: RunInputs
+    frame: FrameAsset, plan: Mapping[str, Planned], warehouse: Warehouse, force: bool
 ) -> Planned:
     """Return what would become of a Python asset, given that of the assets before it."""
-    upstream = [planned[name] for name in frame.inputs if name in planned]
+    upstream = [plan[name] for name in frame.inputs if name in plan]
     for before in upstream:
         if before.verdict in ("skip", "fail"):
             return Planned(frame.name, "skip", before.reason)
     if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
-        reason = upstream_rebuilt(changing, "computed anew if its rows differ")
-        return Planned(frame.name, "depends", reason)
-    _, reason_to_compute = decide_frame(frame, warehouse, inputs.rebuild_all)
+        return Planned(frame.name, "depends", upstream_rebuilt(changing, "computed anew if its rows differ"))
+    _, reason = decide_frame(frame, warehouse, force)
     rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
-    return Planned(
-        frame.name, "compute" if reason_to_compute else "reuse", reason_to_compute or FRAME_UNCHANGED, rows
-    )
-
-
-def _budget(budget_guard: BudgetGuard, assets: Collection[str], inputs: RunInputs) -> Iterator[Planned]:
-    """Return what the run may cost at most, if there is a budget."""
-    if budget_guard.budget_usd is not None:
-        estimate = budget_guard.estimate(assets, inputs)
-        refused = refusal(estimate, budget_guard.budget_usd)
-        yield Planned("budget", "refuse" if refused else "admit", verdict(estimate, budget_guard.budget_usd))
-
-
-def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:
-    """The plan as a table of text: a heading, and a line for each asset.
-
-    Assets that are skipped for the same reason share a line at the end.
-    """
-    skipped: dict[str, list[str]] = {}
-    for planned in plan:
-        if planned.verdict == "skip":
-            skipped.setdefault(planned.reason, []).append(planned.asset)
-    width = max([22, *(len(planned.asset) for planned in plan)]) + 2
-    yield f"{'asset':<{width}}{'what':<16}{'rows':>12}  why"
-    for planned in plan:
-        if len(skipped.get(planned.reason, ())) > 1 and planned.verdict == "skip":
-            continue
-        rows = "" if planned.rows is None else f"{planned.rows:,}"
-        yield f"{planned.asset:<{width}}{planned.text:<16}{rows:>12}  {planned.reason}"
-    for reason, assets in skipped.items():
-        if len(assets) > 1:
-            yield f"\nskip {name_some(assets, NAMES_IN_A_LINE)}: {reason}"
+    return Planned(frame.name, "compute" if reason else "reuse", reason or FRAME_UNCHANGED, rows)
 
 
 def plan_job(environment: Environment) -> dg.JobDefinition:
@@ -294,7 +282,7 @@ def plan_job(environment: Environment) -> dg.JobDefinition:
     @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
-            planned = list(dry_run(environment, run_inputs.checked()))
+            planned = dry_run(environment, run_inputs.checked())
         context.log.info("\n".join(plan_lines(planned)))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.text, "rows": p.rows or 0, "reason": p.reason})

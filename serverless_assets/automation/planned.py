@@ -1,11 +1,12 @@
-"""What a plan says of an asset, and what it is limited to."""
+"""What a plan says of an asset, what it is limited to, and the plan as text."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from modal_forecast.report.formats import counted
 from serverless_assets.months import Window
+from serverless_assets.names import NAMES_IN_A_LINE, name_some
 
 # `depends`: made anew if what it reads changes in the run. `admit` and `refuse` are of the budget.
 Verdict = Literal[
@@ -55,3 +56,24 @@ EVERYTHING = Selection()
 def upstream_rebuilt(assets: Iterable[str], then: str = "") -> str:
     """Return the reason of an asset that reads these, which a run makes anew, and what follows for it."""
     return f"upstream rebuilt ({', '.join(assets)})" + (f": {then}" if then else "")
+
+
+def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:
+    """The plan as a table of text: a heading, and a line for each asset.
+
+    Assets that are skipped for the same reason share a line at the end.
+    """
+    skipped: dict[str, list[str]] = {}
+    for planned in plan:
+        if planned.verdict == "skip":
+            skipped.setdefault(planned.reason, []).append(planned.asset)
+    width = max([22, *(len(planned.asset) for planned in plan)]) + 2
+    yield f"{'asset':<{width}}{'what':<16}{'rows':>12}  why"
+    for planned in plan:
+        if len(skipped.get(planned.reason, ())) > 1 and planned.verdict == "skip":
+            continue
+        rows = "" if planned.rows is None else f"{planned.rows:,}"
+        yield f"{planned.asset:<{width}}{planned.text:<16}{rows:>12}  {planned.reason}"
+    for reason, assets in skipped.items():
+        if len(assets) > 1:
+            yield f"\nskip {name_some(assets, NAMES_IN_A_LINE)}: {reason}"

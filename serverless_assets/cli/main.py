@@ -47,30 +47,34 @@ class _Echo(logging.Handler):
         click.echo(record.getMessage(), err=True)
 
 
+def takes_a_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the argument and the options that say what a run is to do."""
+    for parameter in (
+        click.option(
+            "--months", metavar="FIRST..LAST", help="Load only these months, such as 2026-01..2026-03."
+        ),
+        click.option(
+            "--drop-deleted", is_flag=True, help="Drop the tables of models deleted from the dbt project."
+        ),
+        click.option("--rebuild", is_flag=True, help="Also load, build and forecast what did not change."),
+        click.option("--skip-forecast", is_flag=True, help="Run no forecast."),
+        click.option("--reuse", is_flag=True, help="Keep the raw tables as they are."),
+        click.argument("job", default=MAIN_JOB),
+    ):
+        command = parameter(command)
+    return command
+
+
 @main.command()
-@click.argument("job", default=MAIN_JOB)
 @click.option(
     "--config",
     "config_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Run config as YAML, as the launchpad shows it.",
 )
-@click.option("--reuse", is_flag=True, help="Keep the raw tables as they are.")
-@click.option("--skip-forecast", is_flag=True, help="Run no forecast.")
-@click.option("--rebuild", is_flag=True, help="Also load, build and forecast what did not change.")
-@click.option("--drop-deleted", is_flag=True, help="Drop the tables of models deleted from the dbt project.")
-@click.option("--months", metavar="FIRST..LAST", help="Load only these months, such as 2026-01..2026-03.")
+@takes_a_run
 @click.option("--resume", is_flag=True, help="Continue the last run of the job from where it failed.")
-def run(
-    job: str,
-    config_file: Path | None,
-    reuse: bool,
-    skip_forecast: bool,
-    rebuild: bool,
-    drop_deleted: bool,
-    months: str | None,
-    resume: bool,
-) -> None:
+def run(job: str, months: str | None, config_file: Path | None, resume: bool, **choices: bool) -> None:
     """Run JOB in this process.
 
     JOB is serverless_pipeline (the default), ingest, transform, forecast or another one.
@@ -85,12 +89,11 @@ def run(
 
         start_process()
     # Dagster takes seconds to import, which `serverless --help` should not.
-    from serverless_assets.cli.run import Request, run_job
+    from serverless_assets.cli.request import Request
+    from serverless_assets.cli.run import run_job
     from serverless_assets.run_inputs import run_inputs
 
-    inputs = run_inputs(reuse, skip_forecast, rebuild, drop_deleted)
-    request = Request.read(job, config_file, inputs, months, resume)
-    succeeded = run_job(request, settings)
+    succeeded = run_job(Request(job, run_inputs(**choices), months, config_file), settings, resume)
     sys.exit(0 if succeeded else 1)
 
 
@@ -122,31 +125,24 @@ def ui(port: int) -> None:
 
 
 @main.command()
-@click.argument("job", default=MAIN_JOB)
-@click.option("--reuse", is_flag=True, help="Plan a run that keeps the raw tables as they are.")
-@click.option("--skip-forecast", is_flag=True, help="Plan a run without a forecast.")
-@click.option("--rebuild", is_flag=True, help="Plan a run that also rebuilds what did not change.")
-@click.option("--drop-deleted", is_flag=True, help="Plan a run that drops the tables of deleted models.")
-@click.option("--months", metavar="FIRST..LAST", help="Plan a run that loads only these months.")
-def plan(
-    job: str, reuse: bool, skip_forecast: bool, rebuild: bool, drop_deleted: bool, months: str | None
-) -> None:
+@takes_a_run
+def plan(job: str, months: str | None, **choices: bool) -> None:
     """Say what a run of JOB would do and why, and change nothing.
 
     The exit code is 1 if it finds that the run would fail or be refused.
     """
     settings = Settings.from_environ()
-    from serverless_assets.automation.plan import dry_run, plan_lines
-    from serverless_assets.automation.planned import EVERYTHING
+    from serverless_assets.automation.plan import dry_run
+    from serverless_assets.automation.planned import EVERYTHING, plan_lines
     from serverless_assets.environments import environment
     from serverless_assets.run_inputs import NOTHING_TO_RUN, run_inputs
 
-    inputs, selection = run_inputs(reuse, skip_forecast, rebuild, drop_deleted), EVERYTHING
+    inputs, selection = run_inputs(**choices), EVERYTHING
     if job != MAIN_JOB or months:
         # It loads all definitions, which takes a second.
-        from serverless_assets.cli.run import Request, plan_of
+        from serverless_assets.cli.request import Request
 
-        inputs, selection = plan_of(Request.read(job, None, inputs, months, resume=False), settings)
+        inputs, selection = Request(job, inputs, months).launch(settings).to_plan()
     inputs, parts = inputs.checked(), environment(settings)
     if start := parts.publisher.look_ahead():
         click.echo(f"{start}\n")

@@ -3,9 +3,9 @@ import re
 import dagster as dg
 import pytest
 
-from serverless_assets.automation.plan import dry_run, plan_lines
+from serverless_assets.automation.plan import dry_run
 from serverless_assets.automation.plan_forecasts import plan_forecast
-from serverless_assets.automation.planned import Planned
+from serverless_assets.automation.planned import Planned, plan_lines
 from serverless_assets.environments import environment
 from serverless_assets.names import NAMES_OF_FAILED, name_some
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs

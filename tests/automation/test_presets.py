@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets.automation.jobs import JOBS, define_jobs, forecast_jobs
-from serverless_assets.cli.run import Request
+from serverless_assets.cli.request import fill_in
 from serverless_assets.run_inputs import RunInputs, run_inputs
 from tests.conftest import SHOP, Pipeline
 
@@ -13,11 +13,6 @@ ALL_JOBS = {**JOBS, **forecast_jobs(SHOP)}
 
 def form(job: str) -> dict:
     return ALL_JOBS[job].config["resources"]["run_inputs"]["config"]
-
-
-def request(job: str, **flags: bool) -> Request:
-    asked = {"reuse": False, "skip_forecast": False, "rebuild": False, "drop_deleted": False, **flags}
-    return Request.read(job, None, run_inputs(**asked), months=None, resume=False)
 
 
 def assets(green: Pipeline, job: str) -> set[str]:
@@ -63,15 +58,15 @@ def test_a_preset_runs_from_its_own_form(pipeline):
 @pytest.mark.parametrize("job", ["full_rebuild", "serverless_pipeline"])
 def test_from_a_shell_a_job_opens_on_its_own_form_and_flags_change_that(green, job):
     found = green.definitions.resolve_job_def(job)
-    assert request(job).run_config(found) == JOBS[job].config
+    assert fill_in(found, run_inputs().choices) == JOBS[job].config
     if job != "full_rebuild":
-        changed = request(job, reuse=True, skip_forecast=True).run_config(found)
+        changed = fill_in(found, run_inputs(reuse=True, skip_forecast=True).choices)
         assert changed["resources"]["run_inputs"]["config"] == {
             **form(job),
             "ingestion": {"reuse": {}},
             "forecast": {"skip": {}},
         }
-    rebuilt = request(job, rebuild=True, drop_deleted=True).run_config(found)
+    rebuilt = fill_in(found, run_inputs(rebuild=True, drop_deleted=True).choices)
     assert rebuilt["resources"]["run_inputs"]["config"]["rebuild"] == "all"
     assert rebuilt["resources"]["run_inputs"]["config"]["deleted_models"] == "drop"
 

@@ -13,8 +13,9 @@ import dagster as dg
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
-from serverless_assets.cli.output import Progress, moving_line, stopped_text, summary_text
+from serverless_assets.cli.progress import Progress, moving_line
 from serverless_assets.cli.run import QUIET_CONSOLE
+from serverless_assets.cli.summary import stopped_text, summary_text
 
 
 def document(**outcomes):
@@ -100,8 +101,8 @@ def test_a_warehouse_that_is_not_there_yet_is_not_named():
 
 
 def test_a_run_that_was_stopped_claims_no_more_than_is_so():
-    def told(is_unfinished: bool, finished: list[str] | None, has_begun: bool = True) -> str:
-        return stopped_text("by Ctrl-C", 1.0, has_begun, is_unfinished, finished)
+    def told(has_pending: bool, finished: list[str] | None, has_begun: bool = True) -> str:
+        return stopped_text("by Ctrl-C", 1.0, has_begun, has_pending, finished)
 
     assert told(False, None, has_begun=False) == "Stopped by Ctrl-C before the run began."
     assert "What it finished is kept (orders): `serverless run --resume`" in told(True, ["orders"])

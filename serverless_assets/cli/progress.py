@@ -1,15 +1,14 @@
-"""What a run prints: a line for each event that a person waits for, and a summary at its end."""
+"""What a run prints while it is at work: a line for each event that a person waits for."""
 
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import click
@@ -18,7 +17,6 @@ from dagster import DagsterEventType as Type
 from rich.console import Console
 from rich.text import Text
 
-from modal_forecast.report.formats import counted
 from serverless_assets import metadata
 from serverless_assets.asset_keys import asset_name
 from serverless_assets.cli.failures import keep_traceback
@@ -26,7 +24,6 @@ from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
 from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_sentence_of, run_failure_sentence
-from serverless_assets.publishing.publisher import AS_BEFORE
 
 # Dagster's messages about steps that were skipped, as asked or because one before them failed: the summary
 # says so of each asset, with the reason.
@@ -228,105 +225,3 @@ def size_text(size: int) -> str:
     if size < 1024**2:
         return f"{size / 1024:.1f} KiB"
     return f"{size / 1024**2:.1f} MiB"
-
-
-def summary_text(
-    document: Mapping[str, Any],
-    raw_tables: Collection[str] = (),
-    forecasts: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Return the summary of `runs/latest.json` as text: what there is now, and what to do next.
-
-    Args:
-        raw_tables: the assets that were loaded from the source.
-        forecasts: the assets whose rows are days, weeks or months ahead, and which of these.
-    """
-    assets, totals = document["assets"], document["totals"]
-    counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
-    verdict = "Failed"
-    if document["success"]:
-        verdict = "Succeeded" if document["published"] else "Finished, but not published,"
-    lines = [f"{verdict} in {document['seconds']:.1f} s: {counts}.", ""]
-    lines += _not_done(assets)
-    loaded = [
-        f"{asset} {outcome['rows']:,}"
-        for asset, outcome in assets.items()
-        if asset in raw_tables and outcome["rows"]
-    ]
-    if loaded:
-        lines.append(f"  Tables    {', '.join(loaded)}")
-    horizons = {asset: outcome["rows"] for asset, outcome in assets.items() if asset in forecasts}
-    for asset, horizon in horizons.items():
-        if horizon:
-            of_asset = f" ({asset})" if len(horizons) > 1 else ""
-            lines.append(f"  Forecast  {counted(horizon, forecasts[asset])} ahead{of_asset}")
-    warnings = [name for outcome in assets.values() for name in outcome["warnings"]]
-    lines += [f"  Warning   {warning}" for warning in warnings[:NAMES_IN_A_LINE]]
-    if len(warnings) > NAMES_IN_A_LINE:
-        lines.append(f"            and {len(warnings) - NAMES_IN_A_LINE} more: `serverless ui` shows each")
-    lines += [f"  Report    {outcome['path']}" for outcome in assets.values() if outcome["path"]]
-    if document["warehouse"]:
-        lines.append(f"  Warehouse {document['warehouse']}")
-    lines += ["", f"Next: {_next_step(document)}"]
-    return "\n".join(lines)
-
-
-def stopped_text(
-    reason: str, seconds: float, has_begun: bool, is_unfinished: bool, finished: Sequence[str] | None
-) -> str:
-    """Return the last lines of a run that was stopped: why, what became of its work, and what to do next.
-
-    Args:
-        has_begun: whether Dagster has a record of it.
-        is_unfinished: whether assets are left to do, of this run or of an earlier one.
-        finished: the assets that it built; None if that is not known.
-    """
-    if not has_begun:
-        return f"Stopped {reason} before the run began."
-    stopped, unpublished = f"Stopped {reason} after {seconds:.1f} s.", f"Nothing was published. {AS_BEFORE}"
-    if finished == []:
-        return f"{stopped} {unpublished}\nIt had finished nothing: `serverless run` begins again."
-    names = f" ({name_some(finished, NAMES_IN_A_LINE)})" if finished else ""
-    if is_unfinished:
-        kept = f"What it finished is kept{names}: `serverless run --resume` goes on from there."
-        return f"{stopped} {unpublished}\n{kept}"
-    # Before its first step, or as it was being published.
-    return f"{stopped} `serverless run` goes on from what is finished and published."
-
-
-def _not_done(assets: Mapping[str, Any]) -> list[str]:
-    """What failed, then what was skipped, each reason once; one line if the run was refused as a whole."""
-    if reason := _refusal(assets):
-        return [f"  failed  all {len(assets)} assets: {reason}"]
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for asset, outcome in assets.items():
-        if outcome["status"] in ("failed", "skipped"):
-            by_reason.setdefault((outcome["status"], outcome["reason"]), []).append(asset)
-    return [
-        f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason.removeprefix(f'{status}: ')}"
-        for (status, reason), names in sorted(by_reason.items(), key=lambda group: group[0][0])
-    ]
-
-
-def _refusal(assets: Mapping[str, Any]) -> str:
-    """Return why no step of a run began; empty if one did."""
-    outcomes = {(outcome["status"], outcome["reason"]) for outcome in assets.values()}
-    status, reason = outcomes.pop() if len(outcomes) == 1 and len(assets) > 1 else ("", "")
-    return reason if status == "failed" else ""
-
-
-def _next_step(document: Mapping[str, Any]) -> str:
-    if _refusal(document["assets"]):
-        return "no step was started. Correct what the message names, then run again."
-    if not document["success"]:
-        return (
-            "fix what failed, then run `serverless run`, which goes on from there, or `serverless run "
-            "--resume` for only what was not finished. `make ui` shows more."
-        )
-    if not document["published"]:
-        return (
-            "see above why it was not published. `serverless run` finishes what is left, and publishes all."
-        )
-    if not document["report"]:
-        return "type `make ui` for the graph, the launchpad and the schedules."
-    return "open the report in a browser, or type `make ui` for the graph, the launchpad and the schedules."
