@@ -20,7 +20,7 @@ from serverless_assets.names import (
     DBT_UNIQUE_ID,
     TABLE_NAME,
 )
-from serverless_assets.settings import PROJECT_ROOT, Settings
+from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse import Warehouse
 
 ForecastTable = tuple[str, pa.Schema, Mapping[str, str]]
@@ -28,12 +28,14 @@ CodeReference = dg.LocalFileCodeReference | dg.UrlCodeReference
 
 
 def annotate_assets(
-    assets: Iterable[dg.AssetsDefinition],
-    settings: Settings,
-    environment: Environment,
+    assets: Iterable[dg.AssetsDefinition], environment: Environment
 ) -> list[dg.AssetsDefinition]:
     """Return the assets with owner, kinds, table, columns and code references; what a spec sets stays."""
-    manifest, warehouse = environment.project.read_manifest(), environment.publisher.warehouse
+    settings, manifest, warehouse = (
+        environment.settings,
+        environment.manifest,
+        environment.publisher.warehouse,
+    )
     forecast_tables = {
         asset: table
         for forecast in environment.forecasts

@@ -14,9 +14,7 @@ from serverless_assets.environments import environment as build_environment
 from serverless_assets.forecasting.component import build_defs_folder, refuse_owned_tables
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.summary import pipeline_runs
-from serverless_assets.python_assets.pandas_tables import pandas_tables
 from serverless_assets.python_assets.reuse import reuse_frames, without_left_out
-from serverless_assets.run_inputs import RunInputs
 from serverless_assets.settings import Settings
 from serverless_assets.transformation.assets import transformation_assets
 from serverless_assets.transformation.manifest import source_keys_of_others
@@ -27,46 +25,32 @@ def build(settings: Settings) -> dg.Definitions:
     adapt_dagster()
     adapt_storages()
     environment = build_environment(settings)
-    manifest, raw_tables = environment.manifest, environment.raw_tables
+    manifest, first_month = environment.manifest, environment.first_month
     forecasts, frames = environment.forecasts, environment.python_assets
-    declared = build_defs_folder(lambda forecast: forecast_definitions(forecast, environment, settings))
+    declared = build_defs_folder(lambda forecast: forecast_definitions(forecast, environment))
     of_others = {*keys_of_others(declared.assets or ()), *source_keys_of_others(manifest)}
-    declared_keyed = with_key_prefix(declared.assets or (), of_others)
-    declared_assets = [*without_left_out(declared_keyed, frames)]
+    with_prefix = with_key_prefix(declared.assets or (), of_others)
+    declared_assets = [*without_left_out(with_prefix, frames)]
     assets = [
-        ingestion_assets(raw_tables, environment.first_month, settings.pool),
-        transformation_assets(
-            environment.project, environment.first_month, settings.pool, environment.absent_tables
-        ),
+        ingestion_assets(environment.raw_tables, first_month, settings.pool),
+        transformation_assets(environment.project, first_month, settings.pool, environment.absent_tables),
         *declared_assets,
     ]
     written = {asset_name(key) for asset in declared_assets for key in asset.keys}
     refuse_owned_tables(forecasts, manifest, written.difference(*(forecast.assets for forecast in forecasts)))
-    annotated = annotate_assets(assets, settings, environment)
     return dg.Definitions(
         assets=[
-            *reuse_frames(annotated, frames, settings.pool),
+            *reuse_frames(annotate_assets(assets, environment), frames, settings.pool),
             # What other systems write.
-            *(asset for asset in declared_keyed if not isinstance(asset, dg.AssetsDefinition)),
+            *(asset for asset in with_prefix if not isinstance(asset, dg.AssetsDefinition)),
             pipeline_runs(settings.owner),
         ],
         asset_checks=with_key_prefix(declared.asset_checks or (), of_others),
         jobs=[*define_jobs(JOBS), plan_job(environment), *(declared.jobs or ())],
-        schedules=[
-            *schedules(
-                raw_tables,
-                settings.timezone,
-                environment.first_month,
-                settings.automation_is_on,
-                bool(forecasts),
-            ),
-            *(declared.schedules or ()),
-        ],
-        sensors=[*sensors(environment, raw_tables, settings), *(declared.sensors or ())],
+        schedules=[*schedules(environment), *(declared.schedules or ())],
+        sensors=[*sensors(environment), *(declared.sensors or ())],
         resources={
             **environment.resources({asset_name(key) for asset in assets for key in asset.keys}),
-            "run_inputs": RunInputs.configure_at_launch(),
-            "pandas": pandas_tables,
             **(declared.resources or {}),
         },
         # One process a run: steps share the warehouse file, which admits one writing process, and a

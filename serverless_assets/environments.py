@@ -29,6 +29,7 @@ from serverless_assets.names import PIPELINE_RUNS
 from serverless_assets.publishing.around_run import around_run
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
+from serverless_assets.python_assets.pandas_tables import pandas_tables
 from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.sample_shop import SampleSource
@@ -46,17 +47,20 @@ Build = TypeVar("Build", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class Environment:
-    """The parts that differ between environments."""
+    """The settings, and the parts that they name."""
 
+    settings: Settings
     source: Source
     publisher: Publisher
     compute: Compute
     project: Project
-    first_month: date
-    budget_usd: float | None
-    timezone: str
-    runs_kept: int
-    forecast_table: str
+
+    @cached_property
+    def first_month(self) -> date:
+        """The first month of facts, as partitions have it."""
+        # The shop's own first month keeps the partition bar free of months that never were.
+        begin = self.source.first_month if isinstance(self.source, SampleSource) else EARLIEST_MONTH
+        return self.settings.first_month or begin
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
@@ -86,9 +90,9 @@ class Environment:
 
     @cached_property
     def _forecasts(self) -> Sequence[ForecastDeclaration]:
-        return read_forecasts(self.manifest, self.forecast_table)
+        return read_forecasts(self.manifest, self.settings.forecast_table)
 
-    @property
+    @cached_property
     def raw_tables(self) -> tuple[RawTable, ...]:
         """The raw tables that the dbt project declares."""
         return read_catalogue(self.manifest, self.project.variables["DBT_SCHEMA"])
@@ -101,13 +105,8 @@ class Environment:
     @property
     def budget_guard(self) -> BudgetGuard:
         """Whether a run may begin. What it may cost is asked of the warehouse that it would write to."""
-        return BudgetGuard(
-            self.budget_usd,
-            self.compute,
-            self.project,
-            self.publisher.warehouse,
-            self.forecasts,
-        )
+        warehouse = self.publisher.warehouse
+        return BudgetGuard(self.settings.budget_usd, self.compute, self.project, warehouse, self.forecasts)
 
     def admit(self, planned: Collection[str], inputs: RunInputs, log: Callable[[str], None]) -> None:
         """Raise a `UserError` if a run that plans to write these assets may not begin."""
@@ -122,9 +121,14 @@ class Environment:
         self.budget_guard(planned, inputs, log)
 
     def resources(self, assets: Collection[str]) -> Mapping[str, object]:
-        """The parts that assets ask for by name. `assets` are the names of all that runs can write."""
-        publisher = around_run(self.publisher, self.admit, assets, self.runs_kept)
-        return {"source": self.source, "publisher": publisher, "compute": self.compute}
+        """Return what assets ask for by name. `assets` are the names of all that runs can write."""
+        return {
+            "source": self.source,
+            "publisher": around_run(self.publisher, self.admit, assets, self.settings.runs_kept),
+            "compute": self.compute,
+            "run_inputs": RunInputs.configure_at_launch(),
+            "pandas": pandas_tables,
+        }
 
 
 @dataclass(frozen=True)
@@ -258,21 +262,10 @@ def environment(settings: Settings) -> Environment:
     _refuse_missing(
         settings, {**warehouse.needs(settings), **store.needs(settings), **compute.needs(settings)}
     )
-    publisher, source = warehouse.build(settings, store.build(settings)), _source(settings)
-    # The shop's own first month keeps the partition bar free of months that never were.
-    first_month = source.first_month if isinstance(source, SampleSource) else EARLIEST_MONTH
+    publisher = warehouse.build(settings, store.build(settings))
     variables = {"SERVERLESS_ENV": DBT_TARGETS[warehouse_name], **publisher.warehouse.dbt_variables()}
-    return Environment(
-        source=source,
-        publisher=publisher,
-        compute=compute.build(settings),
-        project=Project(settings.dbt_project, settings.home / "dbt", variables),
-        first_month=settings.first_month or first_month,
-        budget_usd=settings.budget_usd,
-        timezone=settings.timezone,
-        runs_kept=settings.runs_kept,
-        forecast_table=settings.forecast_table,
-    )
+    project = Project(settings.dbt_project, settings.home / "dbt", variables)
+    return Environment(settings, _source(settings), publisher, compute.build(settings), project)
 
 
 def _named(variable: str, name: str, known: Mapping[str, Part]) -> Part:

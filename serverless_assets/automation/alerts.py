@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from serverless_assets.ingestion.http import (
     retry_after_seconds,
 )
 from serverless_assets.ingestion.http_client import RetryPolicy
+from serverless_assets.settings import Settings
 
 AlertKind = Literal[
     "run_failed", "recovered", "source_down", "source_back", "forecast_stale", "forecast_fresh"
@@ -33,31 +34,6 @@ ATTEMPTS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TIMEOUT_SECONDS = 3, 0.5, 
 
 class AlertError(UserError):
     """An alert that did not arrive."""
-
-
-@dataclass(frozen=True)
-class Alert:
-    """What happened, and the page that shows it. Secrets are removed from `sentence` when it is sent."""
-
-    kind: AlertKind
-    title: str
-    sentence: str
-    link: str
-    environment: str
-    at: str
-    job: str = ""
-    run_id: str = ""
-
-    def payload(self, form: str) -> Mapping[str, str]:
-        """Return the JSON to send: for `slack` a `text` in its markup; for `json` all fields and a `text`."""
-        sentence = shorten(without_secrets(self.sentence))
-        if form == "slack":
-            title, text, environment, link = (
-                html.escape(part, quote=False) for part in (self.title, sentence, self.environment, self.link)
-            )
-            return {"text": f"*{title}* ({environment})\n{text}\n<{link}|Open in Dagster>"}
-        text = f"{self.title} ({self.environment}): {sentence} {self.link}"
-        return {**asdict(self), "sentence": sentence, "text": text}
 
 
 @dataclass(frozen=True)
@@ -102,13 +78,22 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Alerts:
-    """Sends alerts through the webhook, with links into the UI at `ui_url`."""
+    """Sends alerts through the webhook, with links into the UI at `ui_url`.
+
+    form: `slack` for a `text` in its markup; `json` for all fields and a `text`.
+    """
 
     webhook: Webhook | None
     form: str
     environment: str
     ui_url: str
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Alerts":
+        """Return what sends alerts where the settings say."""
+        webhook = Webhook(settings.alert_url) if settings.alert_url else None
+        return cls(webhook, settings.alert_format, settings.environment, settings.ui_url)
 
     def tell(
         self,
@@ -119,17 +104,33 @@ class Alerts:
         job: str = "",
         run_id: str = "",
     ) -> None:
-        """Send an alert.
+        """Send what happened, without secrets, and a link to the page that shows it.
 
         Raises:
             AlertError: it did not arrive, or there is no webhook.
         """
-        link = f"{self.ui_url}/{page}"
         if self.webhook is None:
             raise AlertError(NOT_SET)
-        at = self.now().isoformat(timespec="seconds")
-        alert = Alert(kind, title, sentence, link, self.environment, at, job, run_id)
-        self.webhook.send(alert.payload(self.form))
+        sentence, link = shorten(without_secrets(sentence)), f"{self.ui_url}/{page}"
+        if self.form == "slack":
+            title, sentence, environment, link = (
+                html.escape(part, quote=False) for part in (title, sentence, self.environment, link)
+            )
+            self.webhook.send({"text": f"*{title}* ({environment})\n{sentence}\n<{link}|Open in Dagster>"})
+            return
+        self.webhook.send(
+            {
+                "kind": kind,
+                "title": title,
+                "sentence": sentence,
+                "link": link,
+                "environment": self.environment,
+                "at": self.now().isoformat(timespec="seconds"),
+                "job": job,
+                "run_id": run_id,
+                "text": f"{title} ({self.environment}): {sentence} {link}",
+            }
+        )
 
 
 def shorten(text: str, length: int = MAX_SENTENCE_LENGTH) -> str:

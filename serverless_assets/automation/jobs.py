@@ -18,6 +18,7 @@ from serverless_assets.dagster_internals import (
     ASSET_PARTITION_RANGE_START_TAG,
     without_partitions,
 )
+from serverless_assets.environments import Environment
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.raw_table import FORMATS, RawTable
 from serverless_assets.metadata import latest_materialization
@@ -124,17 +125,15 @@ def months_of(job: dg.JobDefinition) -> dg.PartitionsDefinition | None:
     return next((asset.partitions_def for asset in assets if asset.partitions_def), None)
 
 
-def schedules(
-    tables: Sequence[RawTable],
-    timezone: str,
-    first_month: date = date.min,
-    is_on: bool = False,
-    has_forecast: bool = True,
-) -> list[dg.ScheduleDefinition]:
-    """`nightly_refresh` at 02:00 and, if `has_forecast`, `daily_forecast` at 09:00."""
-    status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
-
-    schedule = partial(dg.schedule, job_name=MAIN_JOB, execution_timezone=timezone, default_status=status)
+def schedules(environment: Environment) -> list[dg.ScheduleDefinition]:
+    """`nightly_refresh` at 02:00 and, if there is a forecast, `daily_forecast` at 09:00."""
+    settings, tables = environment.settings, environment.raw_tables
+    status = (
+        dg.DefaultScheduleStatus.RUNNING if settings.automation_is_on else dg.DefaultScheduleStatus.STOPPED
+    )
+    schedule = partial(
+        dg.schedule, job_name=MAIN_JOB, execution_timezone=settings.timezone, default_status=status
+    )
 
     @schedule(
         cron_schedule="0 9 * * *",
@@ -154,7 +153,7 @@ def schedules(
     )
     def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         loaded = _last_month_of_facts(context.instance, tables)
-        months = months_to_load(context.scheduled_execution_time, loaded, first_month)
+        months = months_to_load(context.scheduled_execution_time, loaded, environment.first_month)
         if months is None:
             return _request(
                 context, PREFILL, {REASON_TAG: "The nightly refresh: nothing is loaded yet, so all."}
@@ -162,7 +161,7 @@ def schedules(
         reason = f"The nightly refresh of {months[0]:%Y-%m} to {months[1]:%Y-%m}."
         return _request(context, PREFILL, {REASON_TAG: reason, **month_tags(*months)})
 
-    return [daily_forecast, nightly_refresh] if has_forecast else [nightly_refresh]
+    return [daily_forecast, nightly_refresh] if environment.forecasts else [nightly_refresh]
 
 
 def months_to_load(now: datetime, last_loaded: date | None, first_month: date) -> tuple[date, date] | None:

@@ -53,7 +53,7 @@ def plan_forecast(
         yield from (Planned(name, verdict, reason) for name in after_accuracy)
         return
     try:
-        history = read_history(declaration, publisher.warehouse, Today.of(environment.timezone))
+        history = read_history(declaration, publisher.warehouse, Today.of(environment.settings.timezone))
         accuracies = [*_accuracies(publisher, declaration, history, inputs.rebuild_all)]
     except HistoryError as error:
         yield from (Planned(name, "fail", str(error)) for name in declaration.assets)

@@ -1,40 +1,30 @@
 """The sensors, and which of them are on until somebody switches them in the UI.
 
-`run_failed` and `recovered` send one alert for each such run, also after the webhook was down; that of a
-forecast sends one that the forecast is old, and one that it is fresh again; `dead_runs` ends runs whose
-process was killed. `source_updated` has a module of its own.
+`run_failed` and `recovered` send one alert for each such run, also after the webhook was down; `dead_runs`
+ends runs whose process was killed. `source_updated` and the sensor of a forecast have modules of their own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
 from serverless_assets.addresses import without_secrets
-from serverless_assets.asset_keys import asset_key
-from serverless_assets.automation.alerts import AlertError, Alerts, Webhook, format_duration, tick_text
+from serverless_assets.automation.alerts import AlertError, Alerts, format_duration, tick_text
 from serverless_assets.automation.source_updated import source_updated
 from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
-from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import Source
+from serverless_assets.environments import Environment
 from serverless_assets.names import REFUSED_TAG
 from serverless_assets.publishing.outcome import failure_sentence_of, run_failure_sentence, without_class
 from serverless_assets.publishing.run_lock import end_dead_runs
-from serverless_assets.settings import Settings
 
 SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS = 60
 SECONDS_BETWEEN_LOOKS_AT_RUNS = 30
-SECONDS_BETWEEN_LOOKS_AT_FORECAST = 300
 RUNS_A_TICK = 20
 # How many earlier runs are searched for failures that a run makes good.
 RUNS_LOOKED_BACK = 50
-MATERIALIZATIONS_A_PAGE = 25
-# The cursor: whether an alert was sent that the forecast is stale. Dagster does not take an empty one.
-ALERTED, NOT_ALERTED = "told", "not told"
 NO_REASON = "No reason was recorded: the run's process may have been killed."
 
 EndOfRun = Literal[DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_SUCCESS]
@@ -42,68 +32,38 @@ EndOfRun = Literal[DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_SUCCESS]
 SendAlert = Callable[[dg.DagsterInstance, dg.DagsterRun, float, Alerts], str | None]
 
 
-class WatchedEnvironment(Protocol):
-    """The parts of an environment that sensors use."""
-
-    @property
-    def source(self) -> Source: ...
-    @property
-    def first_month(self) -> date: ...
-
-
-def sensors(
-    environment: WatchedEnvironment,
-    tables: Sequence[RawTable],
-    settings: Settings,
-) -> list[dg.SensorDefinition]:
+def sensors(environment: Environment) -> list[dg.SensorDefinition]:
     """Return all sensors but those of forecasts, which come with them.
 
     Those that alert are on; the one that launches follows SERVERLESS_AUTOMATION.
     """
-    alerts = alerts_of(settings)
-    on, off = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
-    launching = on if settings.automation_is_on else off
+    settings = environment.settings
+    alerts = Alerts.of(settings)
+    launching = (
+        dg.DefaultSensorStatus.RUNNING if settings.automation_is_on else dg.DefaultSensorStatus.STOPPED
+    )
     return [
-        run_failed(alerts, on),
-        recovered(alerts, on),
-        dead_runs(settings.home, on),
-        source_updated(environment.source, tables, environment.first_month, alerts, launching),
+        *(run_sensor(name, alerts) for name in RUN_ALERTS),
+        dead_runs(settings.home),
+        source_updated(
+            environment.source, environment.raw_tables, environment.first_month, alerts, launching
+        ),
     ]
 
 
-def alerts_of(settings: Settings) -> Alerts:
-    """Return where the settings send alerts to."""
-    webhook = Webhook(settings.alert_url) if settings.alert_url else None
-    return Alerts(webhook, settings.alert_format, settings.environment, settings.ui_url)
-
-
-def dead_runs(home: Path, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def dead_runs(home: Path) -> dg.SensorDefinition:
     """Marks runs as failed whose processes have ended without finishing them, killed, say."""
 
     @dg.sensor(
         name="dead_runs",
         minimum_interval_seconds=SECONDS_BETWEEN_LOOKS_FOR_DEAD_RUNS,
-        default_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description=dead_runs.__doc__,
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason(" ".join(end_dead_runs(home, context.instance)) or "No run has died.")
 
     return sensor
-
-
-def run_failed(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Send an alert for each run that failed, with its first error and a link to it."""
-    return _run_sensor(
-        "run_failed", DagsterEventType.RUN_FAILURE, _alert_failed, alerts, status, run_failed.__doc__
-    )
-
-
-def recovered(alerts: Alerts, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Send an alert when a job succeeds after it failed, with how long it was failing."""
-    return _run_sensor(
-        "recovered", DagsterEventType.RUN_SUCCESS, _alert_recovered, alerts, status, recovered.__doc__
-    )
 
 
 def first_error(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -156,19 +116,62 @@ def covers(run: dg.DagsterRun, failed: dg.DagsterRun) -> bool:
     return failed.asset_selection is not None and failed.asset_selection <= run.asset_selection
 
 
-def _run_sensor(
-    name: str,
-    event_type: EndOfRun,
-    send_alert: SendAlert,
-    alerts: Alerts,
-    status: dg.DefaultSensorStatus,
-    description: str | None,
-) -> dg.SensorDefinition:
+def alert_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts) -> str | None:
+    """Send an alert for each run that failed, with its first error and a link to it."""
+    if will_be_retried(run):
+        return f"Run {run.run_id[:8]} failed and is retried: no alert was sent."
+    if is_refused(run):
+        return (
+            f"Run {run.run_id[:8]} was refused for its run config, before its first step: no alert was sent."
+        )
+    error = first_error(instance, run.run_id)
+    title, page = f"{run.job_name} failed", f"runs/{run.run_id}"
+    try:
+        alerts.tell("run_failed", title, error, page, run.job_name, run.run_id)
+    except AlertError as not_sent:
+        # The tick that shows this is then all that people have.
+        event = f"Run {run.run_id[:8]} of {title}: {without_secrets(error)}"
+        raise AlertError(tick_text(event, str(not_sent))) from None
+    return f"Run {run.run_id[:8]} of {run.job_name} failed: an alert was sent."
+
+
+def alert_recovered(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts
+) -> str | None:
+    """Send an alert when a job succeeds after it failed, with how long it was failing."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=run.job_name, statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]),
+        limit=RUNS_LOOKED_BACK,
+        cursor=run.run_id,
+    )
+    failed = made_good(run, [record.dagster_run for record in records])
+    if not failed:
+        return None
+    ended = {record.dagster_run.run_id: record.end_time or at for record in records}
+    duration = format_duration(at - min(ended[failure.run_id] for failure in failed))
+    count = f" {len(failed)} runs had failed." if len(failed) > 1 else ""
+    sentence = f"Run {run.run_id[:8]} succeeded. It was broken for {duration}.{count}"
+    title, page = f"{run.job_name} has recovered", f"runs/{run.run_id}"
+    alerts.tell("recovered", title, sentence, page, run.job_name, run.run_id)
+    return f"{run.job_name} has recovered after {duration}: an alert was sent."
+
+
+RUN_ALERTS: Mapping[str, tuple[EndOfRun, SendAlert]] = {
+    "run_failed": (DagsterEventType.RUN_FAILURE, alert_failed),
+    "recovered": (DagsterEventType.RUN_SUCCESS, alert_recovered),
+}
+
+
+def run_sensor(name: str, alerts: Alerts) -> dg.SensorDefinition:
+    """Return the sensor of this name in `RUN_ALERTS`. It looks at each run once, also after the webhook was
+    down."""
+    event_type, send_alert = RUN_ALERTS[name]
+
     @dg.sensor(
         name=name,
         minimum_interval_seconds=SECONDS_BETWEEN_LOOKS_AT_RUNS,
-        default_status=status,
-        description=description,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=send_alert.__doc__,
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance = context.instance
@@ -204,110 +207,3 @@ def _run_sensor(
         return dg.SensorResult(skip_reason=tick_text(reports[0], more), cursor=str(after))
 
     return sensor
-
-
-def _alert_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts) -> str | None:
-    if will_be_retried(run):
-        return f"Run {run.run_id[:8]} failed and is retried: no alert was sent."
-    if is_refused(run):
-        return (
-            f"Run {run.run_id[:8]} was refused for its run config, before its first step: no alert was sent."
-        )
-    error = first_error(instance, run.run_id)
-    title, page = f"{run.job_name} failed", f"runs/{run.run_id}"
-    try:
-        alerts.tell("run_failed", title, error, page, run.job_name, run.run_id)
-    except AlertError as not_sent:
-        # The tick that shows this is then all that people have.
-        event = f"Run {run.run_id[:8]} of {title}: {without_secrets(error)}"
-        raise AlertError(tick_text(event, str(not_sent))) from None
-    return f"Run {run.run_id[:8]} of {run.job_name} failed: an alert was sent."
-
-
-def _alert_recovered(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, alerts: Alerts
-) -> str | None:
-    records = instance.get_run_records(
-        dg.RunsFilter(job_name=run.job_name, statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]),
-        limit=RUNS_LOOKED_BACK,
-        cursor=run.run_id,
-    )
-    failed = made_good(run, [record.dagster_run for record in records])
-    if not failed:
-        return None
-    ended = {record.dagster_run.run_id: record.end_time or at for record in records}
-    duration = format_duration(at - min(ended[failure.run_id] for failure in failed))
-    count = f" {len(failed)} runs had failed." if len(failed) > 1 else ""
-    sentence = f"Run {run.run_id[:8]} succeeded. It was broken for {duration}.{count}"
-    title, page = f"{run.job_name} has recovered", f"runs/{run.run_id}"
-    alerts.tell("recovered", title, sentence, page, run.job_name, run.run_id)
-    return f"{run.job_name} has recovered after {duration}: an alert was sent."
-
-
-def judge(
-    made: datetime, now: datetime, hours: int, is_alerted: bool
-) -> tuple[Literal["forecast_stale", "forecast_fresh"] | None, str]:
-    """Judge a forecast that a run last made, or confirmed, at the time `made`.
-
-    Returns:
-        the kind of alert to send, if any, and the sentence of it and of the tick.
-    """
-    age = now - made
-    since = f"{made:%Y-%m-%d %H:%M} UTC, {format_duration(age.total_seconds())} ago"
-    if age > timedelta(hours=hours):
-        sentence = (
-            f"The forecast is of {since}; it should not be older than {hours} h. "
-            "Run serverless_pipeline, and see in the last runs why it was not made."
-        )
-        return None if is_alerted else "forecast_stale", sentence
-    return "forecast_fresh" if is_alerted else None, f"The forecast is fresh: of {since}."
-
-
-def forecast_stale(
-    forecast: ForecastDeclaration, alerts: Alerts, hours: int, status: dg.DefaultSensorStatus
-) -> dg.SensorDefinition:
-    """Tells when the published forecast is older than its policy allows, and when it is fresh again."""
-
-    @dg.sensor(
-        name=f"{forecast.name}_stale",
-        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS_AT_FORECAST,
-        default_status=status,
-        description=forecast_stale.__doc__,
-    )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        is_alerted = context.cursor == ALERTED
-        made_at = next(_times_made(context.instance, forecast.asset), None)
-        if made_at is None:
-            return dg.SensorResult(
-                skip_reason="There is no forecast yet: run serverless_pipeline once.", cursor=context.cursor
-            )
-        alert, sentence = judge(made_at, alerts.now(), hours, is_alerted)
-        outcome = "An alert was sent before." if is_alerted and alert is None else ""
-        if alert:
-            is_stale = alert == "forecast_stale"
-            title = f"{forecast.asset} is {'stale' if is_stale else 'fresh again'}"
-            try:
-                alerts.tell(alert, title, sentence, f"assets/{asset_key(forecast.asset).to_user_string()}")
-                is_alerted, outcome = is_stale, "An alert was sent."
-            except AlertError as error:
-                outcome = str(error)
-        return dg.SensorResult(
-            skip_reason=tick_text(sentence, outcome), cursor=ALERTED if is_alerted else NOT_ALERTED
-        )
-
-    return sensor
-
-
-def _times_made(instance: dg.DagsterInstance, asset: str) -> Iterator[datetime]:
-    """Yield when successful runs made the asset or confirmed it, the newest first. What a failed run made
-    is not published."""
-    cursor, more = None, True
-    while more:
-        page = instance.fetch_materializations(asset_key(asset), limit=MATERIALIZATIONS_A_PAGE, cursor=cursor)
-        cursor, more = page.cursor, page.has_more
-        run_ids = list({record.run_id for record in page.records})
-        runs = instance.get_runs(dg.RunsFilter(run_ids=run_ids)) if run_ids else []
-        successful = {run.run_id for run in runs if run.is_success}
-        for record in page.records:
-            if record.run_id in successful:
-                yield datetime.fromtimestamp(record.timestamp, UTC)

@@ -75,7 +75,7 @@ def _forecast_beside(
     """Have the forecast computed, write the report on it, and return what there is to see."""
     warehouse, size = environment.publisher.published.warehouse, Size(forecast.cores, forecast.mib)
     style = declaration.style_of(forecast)
-    history = read_history(declaration, warehouse, Today.of(environment.timezone))
+    history = read_history(declaration, warehouse, Today.of(environment.settings.timezone))
     request = history.request(declaration.horizon_of(forecast))
     table = declaration.table
     published = query_forecast(warehouse, table) if table in warehouse.tables() else None

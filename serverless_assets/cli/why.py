@@ -131,7 +131,7 @@ def _forecast(environment: Environment, declaration: ForecastDeclaration, asset:
             if planned.asset == asset:
                 return Explanation(_planned(planned))
     warehouse = environment.publisher.warehouse
-    history = read_history(declaration, warehouse, Today.of(environment.timezone))
+    history = read_history(declaration, warehouse, Today.of(environment.settings.timezone))
     decision = decide_forecast(warehouse, history, declaration.horizon_of(RunForecast()), rebuild_all=False)
     state, facts = decision.state or {}, decision.fingerprint.as_facts()
     horizon = f"horizon_{decision.fingerprint.grain.plural}"

@@ -1,12 +1,13 @@
 """What people are told, over HTTP, and what they are never told."""
 
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
 from serverless_assets.addresses import without_secrets
 from serverless_assets.automation.alerts import (
     NOT_SET,
-    Alert,
     AlertError,
     Alerts,
     Webhook,
@@ -16,39 +17,45 @@ from serverless_assets.automation.alerts import (
 from serverless_assets.automation.sensors import NO_REASON, first_error
 from tests.automation.hook import SECRET, Hook
 
-ALERT = Alert(
-    "run_failed",
-    "serverless_pipeline failed",
-    "2 < 3 & GET https://ann:hunter2@x.org/raw.parquet?token=t0ps3cret answered 500.",
-    "http://ui.example/runs/1?a=b&c",
-    "gcp",
-    "2026-11-25T12:00:00+00:00",
-    "serverless_pipeline",
-    "1",
-)
+
+def tell(alerts: Alerts) -> None:
+    alerts.tell(
+        "run_failed",
+        "serverless_pipeline failed",
+        "2 < 3 & GET https://ann:hunter2@x.org/raw.parquet?token=t0ps3cret answered 500.",
+        "runs/1?a=b&c",
+        "serverless_pipeline",
+        "1",
+    )
 
 
-def test_slack_gets_its_markup_with_a_link_and_escaped_words():
-    assert ALERT.payload("slack") == {
-        "text": "*serverless_pipeline failed* (gcp)\n"
-        "2 &lt; 3 &amp; GET https://x.org/raw.parquet answered 500.\n"
-        "<http://ui.example/runs/1?a=b&amp;c|Open in Dagster>"
-    }
+def test_slack_gets_its_markup_with_a_link_and_escaped_words(webhook: Hook):
+    tell(replace(webhook.alerts, form="slack", environment="gcp"))
+    assert webhook.told == [
+        {
+            "text": "*serverless_pipeline failed* (gcp)\n"
+            "2 &lt; 3 &amp; GET https://x.org/raw.parquet answered 500.\n"
+            "<http://ui.example/runs/1?a=b&amp;c|Open in Dagster>"
+        }
+    ]
 
 
-def test_json_gets_every_field_and_a_text():
-    assert ALERT.payload("json") == {
-        "kind": "run_failed",
-        "title": "serverless_pipeline failed",
-        "sentence": "2 < 3 & GET https://x.org/raw.parquet answered 500.",
-        "link": "http://ui.example/runs/1?a=b&c",
-        "environment": "gcp",
-        "at": "2026-11-25T12:00:00+00:00",
-        "job": "serverless_pipeline",
-        "run_id": "1",
-        "text": "serverless_pipeline failed (gcp): 2 < 3 & GET https://x.org/raw.parquet answered 500. "
-        "http://ui.example/runs/1?a=b&c",
-    }
+def test_json_gets_every_field_and_a_text(webhook: Hook):
+    tell(replace(webhook.alerts, environment="gcp"))
+    assert webhook.told == [
+        {
+            "kind": "run_failed",
+            "title": "serverless_pipeline failed",
+            "sentence": "2 < 3 & GET https://x.org/raw.parquet answered 500.",
+            "link": "http://ui.example/runs/1?a=b&c",
+            "environment": "gcp",
+            "at": "2026-11-25T12:00:00+00:00",
+            "job": "serverless_pipeline",
+            "run_id": "1",
+            "text": "serverless_pipeline failed (gcp): 2 < 3 & GET https://x.org/raw.parquet answered 500. "
+            "http://ui.example/runs/1?a=b&c",
+        }
+    ]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +76,6 @@ def test_what_may_be_a_secret_is_taken_out(text, bare):
 def test_a_long_error_is_cut_to_what_people_read_on_a_phone():
     assert shorten("x" * 2000) == "x" * 999 + "…"
     assert shorten("x" * 1000) == "x" * 1000
-
-
-def test_an_alert_arrives_with_a_link_into_the_ui(webhook: Hook):
-    webhook.alerts.tell("recovered", "It is well", "It took a while.", "runs/7", "a_job", "7")
-    (told,) = webhook.told
-    assert (told["link"], told["at"]) == ("http://ui.example/runs/7", "2026-11-25T12:00:00+00:00")
 
 
 def test_a_webhook_that_stumbles_is_asked_again(webhook: Hook):

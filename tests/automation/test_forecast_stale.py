@@ -7,12 +7,10 @@ import dagster as dg
 import pytest
 
 from serverless_assets.automation.alerts import NOT_SET, Alerts
-from serverless_assets.automation.sensors import forecast_stale, judge
+from serverless_assets.automation.forecasts import forecast_stale, judge
 from serverless_assets.forecasting.assets import forecasting_assets
 from tests.automation.hook import NOW, Hook
 from tests.conftest import SHOP
-
-ON = dg.DefaultSensorStatus.RUNNING
 
 
 @dataclass
@@ -34,7 +32,7 @@ class World:
         dg.materialize([order_forecast, forecast_report], instance=self.instance, raise_on_error=False)
 
     def tick(self) -> str:
-        data = forecast_stale(SHOP, self.alerts, 36, ON).evaluate_tick(
+        data = forecast_stale(SHOP, self.alerts, 36).evaluate_tick(
             dg.build_sensor_context(self.instance, self.cursor)
         )
         self.cursor = data.cursor
@@ -73,7 +71,7 @@ def test_a_forecast_that_a_failed_run_made_is_not_published(world, webhook):
 
 
 def test_many_failed_runs_do_not_hide_the_last_green_one(world, monkeypatch):
-    monkeypatch.setattr("serverless_assets.automation.sensors.MATERIALIZATIONS_A_PAGE", 1)
+    monkeypatch.setattr("serverless_assets.automation.forecasts.MATERIALIZATIONS_A_PAGE", 1)
     world.forecast()
     for _ in range(2):
         world.forecast(run_succeeds=False)

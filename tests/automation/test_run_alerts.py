@@ -1,6 +1,5 @@
 """Runs that fail, and recover, are reported once each, by real runs and real ticks over a real webhook."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,11 +10,10 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
 from serverless_assets.automation.alerts import NOT_SET, Alerts, tick_text
-from serverless_assets.automation.sensors import made_good, recovered, run_failed
+from serverless_assets.automation.sensors import made_good, run_sensor
 from serverless_assets.names import REFUSED_TAG
 from tests.automation.hook import Hook
 
-ON = dg.DefaultSensorStatus.RUNNING
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 
 
@@ -56,13 +54,12 @@ class World:
 
     def tick(self) -> str:
         """What both say."""
-        return " ".join([self.look(run_failed), self.look(recovered)])
+        return " ".join([self.look("run_failed"), self.look("recovered")])
 
-    def look(self, make: Callable[[Alerts, dg.DefaultSensorStatus], dg.SensorDefinition]) -> str:
-        sensor = make(self.alerts, ON)
-        context = dg.build_sensor_context(self.instance, self.cursors.get(sensor.name))
-        data = sensor.evaluate_tick(context)
-        self.cursors[sensor.name] = data.cursor
+    def look(self, name: str) -> str:
+        context = dg.build_sensor_context(self.instance, self.cursors.get(name))
+        data = run_sensor(name, self.alerts).evaluate_tick(context)
+        self.cursors[name] = data.cursor
         assert not data.run_requests
         return str(data.skip_message)
 
@@ -142,7 +139,7 @@ def test_a_tick_is_short_whatever_there_is_to_say_and_its_outcome_is_in_it(world
     world.tick()
     for _ in range(3):
         world.run(broken=True)
-    tick = world.look(run_failed)
+    tick = world.look("run_failed")
     assert tick.endswith("an alert was sent. And 2 more: see the log of this tick.") and len(tick) <= 200
     assert webhook.kinds == ["run_failed"] * 3
 

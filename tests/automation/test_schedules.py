@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -9,6 +10,8 @@ import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from serverless_assets.automation.jobs import NOTHING_YET, months_to_load, schedules
+from serverless_assets.settings import Settings
+from tests.conftest import SHOP
 from tests.raw_tables import TABLES
 
 FIRST = date(2024, 11, 1)
@@ -68,8 +71,15 @@ def facts():
     return ingestion
 
 
+def made(timezone: str, automation: str = "off") -> list[dg.ScheduleDefinition]:
+    settings = Settings.from_environ({"SERVERLESS_TIMEZONE": timezone, "SERVERLESS_AUTOMATION": automation})
+    return schedules(
+        SimpleNamespace(settings=settings, raw_tables=TABLES, first_month=FIRST, forecasts=[SHOP])
+    )
+
+
 def tick(instance: dg.DagsterInstance, name: str, at: datetime, timezone: str = "UTC") -> dg.RunRequest | str:
-    (schedule,) = [one for one in schedules(TABLES, timezone, FIRST) if one.name == name]
+    (schedule,) = [one for one in made(timezone) if one.name == name]
     data = schedule.evaluate_tick(dg.build_schedule_context(instance, at))
     return data.run_requests[0] if data.run_requests else str(data.skip_message)
 
@@ -109,16 +119,16 @@ def test_the_first_nightly_refresh_loads_everything_and_the_next_the_months_that
 def test_there_is_one_run_a_day_when_clocks_change(instance, facts, name, around):
     dg.materialize([facts], instance=instance, partition_key="2026-01-01")
     zone = ZoneInfo("Europe/Berlin")
-    (schedule,) = [one for one in schedules(TABLES, "Europe/Berlin", FIRST) if one.name == name]
+    (schedule,) = [one for one in made("Europe/Berlin") if one.name == name]
     start = datetime.fromisoformat(around).replace(tzinfo=zone)
     times = schedule_execution_time_iterator(start.timestamp(), schedule.cron_schedule, "Europe/Berlin", True)
     keys = [tick(instance, name, next(times), "Europe/Berlin").run_key for _ in range(3)]
     assert keys == [f"{around[:-2]}{int(around[-2:]) + n}" for n in range(3)]
 
 
-@pytest.mark.parametrize(("is_on", "status"), [(False, "STOPPED"), (True, "RUNNING")])
-def test_both_are_off_unless_automation_is_on(is_on, status):
-    found = schedules(TABLES, "Europe/Berlin", FIRST, is_on)
+@pytest.mark.parametrize(("automation", "status"), [("off", "STOPPED"), ("on", "RUNNING")])
+def test_both_are_off_unless_automation_is_on(automation, status):
+    found = made("Europe/Berlin", automation)
     assert {(one.default_status.value, one.execution_timezone) for one in found} == {
         (status, "Europe/Berlin")
     }

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from serverless_assets.automation.sensors import alerts_of, sensors
+from serverless_assets.automation.alerts import Alerts
+from serverless_assets.automation.sensors import sensors
 from serverless_assets.settings import Settings
 from tests.raw_tables import TABLES
 
@@ -13,10 +14,8 @@ from tests.raw_tables import TABLES
 def test_what_only_tells_is_on_and_what_launches_as_it_is_set(automation, status):
     settings = Settings.from_environ({"SERVERLESS_AUTOMATION": automation})
     # To make them asks nobody anything.
-    unreachable = SimpleNamespace(source=None, first_month=settings.sample_end)
-    assert {
-        sensor.name: sensor.default_status.value for sensor in sensors(unreachable, TABLES, settings)
-    } == {
+    unreachable = SimpleNamespace(settings=settings, source=None, raw_tables=TABLES, first_month=None)
+    assert {sensor.name: sensor.default_status.value for sensor in sensors(unreachable)} == {
         "run_failed": "RUNNING",
         "recovered": "RUNNING",
         "dead_runs": "RUNNING",
@@ -25,7 +24,7 @@ def test_what_only_tells_is_on_and_what_launches_as_it_is_set(automation, status
 
 
 def test_alerts_go_where_the_settings_say():
-    found = alerts_of(
+    found = Alerts.of(
         Settings.from_environ(
             {
                 "SERVERLESS_ALERT_URL": "https://hooks.example/secret",
@@ -40,4 +39,4 @@ def test_alerts_go_where_the_settings_say():
         "https://dagster.example",
     )
     assert "secret" not in repr(found)
-    assert alerts_of(Settings.from_environ({})).webhook is None
+    assert Alerts.of(Settings.from_environ({})).webhook is None

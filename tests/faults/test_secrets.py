@@ -13,7 +13,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.automation.sensors import alerts_of, run_failed
+from serverless_assets.automation.alerts import Alerts
+from serverless_assets.automation.sensors import run_sensor
 from serverless_assets.settings import Settings
 from tests.automation.hook import SECRET as HOOK_SECRET
 from tests.automation.hook import Hook, hook
@@ -131,7 +132,7 @@ def test_no_secret_is_found_after_runs_that_succeed_and_fail(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DAGSTER_HOME", str(place.home / "dagster"))
     # What the daemon does: it looks before and after the run that fails.
-    sensor = run_failed(alerts_of(Settings.from_environ()), dg.DefaultSensorStatus.RUNNING)
+    sensor = run_sensor("run_failed", Alerts.of(Settings.from_environ()))
     with dg.DagsterInstance.get() as instance:
         first = sensor.evaluate_tick(dg.build_sensor_context(instance))
     contents = {}

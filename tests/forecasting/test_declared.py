@@ -110,8 +110,9 @@ def test_a_forecast_comes_after_the_model_with_its_relation_whatever_that_is_cal
     forecast = ForecastDeclaration(**GUESTS)
     for node, upstream in ((model, "guests_by_day"), ({**model, **chosen}, "marts/guests")):
         manifest = {"nodes": {"model.team.guests_by_day": node}, "sources": {}}
-        environment = SimpleNamespace(forecasts=[forecast], manifest=manifest)
-        declared = forecast_definitions(forecast, environment, Settings.from_environ({}))
+        settings = Settings.from_environ({})
+        environment = SimpleNamespace(forecasts=[forecast], manifest=manifest, settings=settings)
+        declared = forecast_definitions(forecast, environment)
         for asset in declared.assets:
             parents = {key.to_user_string() for key in asset.dependency_keys}
             assert upstream in parents and "daily_guests" not in parents, asset.key
