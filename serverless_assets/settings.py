@@ -2,7 +2,6 @@
 
 import datetime as dt
 import difflib
-import math
 import os
 import re
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
+from annotated_types import Ge
 from dotenv import load_dotenv
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -66,10 +66,6 @@ def _matching(pattern: str, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _one_of(*names: str) -> AfterValidator:
-    return _matching("|".join(names), f"one of {', '.join(names)}")
-
-
 def _identifier(example: str) -> AfterValidator:
     return _matching(
         r"[A-Za-z_][A-Za-z0-9_]{0,62}", f"a name of letters, digits and underscores, such as {example}"
@@ -83,15 +79,6 @@ def _modal_name(longest: int) -> AfterValidator:
     )
 
 
-def _whole_number(example: int, smallest: int = 0) -> BeforeValidator:
-    def parse(value: object) -> int:
-        if not str(value).isdecimal() or int(str(value)) < smallest:
-            raise ValueError(f"a whole number such as {example}, {smallest} at least")
-        return int(str(value))
-
-    return BeforeValidator(parse)
-
-
 def _day(suffix: str, allowed: str) -> BeforeValidator:
     def parse(value: object) -> object:
         try:
@@ -100,16 +87,6 @@ def _day(suffix: str, allowed: str) -> BeforeValidator:
             raise ValueError(allowed) from None
 
     return BeforeValidator(parse)
-
-
-def _parse_amount(value: object) -> object:
-    try:
-        amount = float(str(value)) if value is not None else 0.0
-    except ValueError:
-        amount = math.nan
-    if not (math.isfinite(amount) and amount >= 0):
-        raise ValueError("a sum in US dollars such as 0.50")
-    return value if value is None else amount
 
 
 def _parse_switch(value: object) -> bool:
@@ -145,6 +122,12 @@ def _check_url(value: str) -> str:
 NOT_AN_ADDRESS = "an http(s) address such as https://example.com/data"
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Url = Annotated[str, AfterValidator(_check_url)]
+Month = Annotated[dt.date | None, _day("-01", "a month such as 2024-01")]
+Day = Annotated[dt.date | None, _day("", "a date such as 2026-01-31")]
+Schema = Annotated[str, _identifier("dwh"), AfterValidator(_check_schema)]
+Table = Annotated[str, _identifier("order_forecast")]
+TimeZone = Annotated[str, AfterValidator(_check_timezone)]
+AlertFormat = Annotated[str, _matching("slack|json", "one of slack, json")]
 # With an optional organisation before a colon, as old projects have it.
 ProjectId = Annotated[
     str, _matching(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]", "a project id such as my-shop-123")
@@ -200,47 +183,31 @@ class Settings(BaseModel):
     compute: str | None = Field(None, alias="SERVERLESS_COMPUTE")
     home: Folder = Field(alias="SERVERLESS_HOME")
     dataset_url: Url | None = Field(None, alias="SERVERLESS_DATASET_URL", repr=False)
-    download_deadline_seconds: Annotated[int, _whole_number(3600, smallest=1)] = Field(
-        3600, alias="SERVERLESS_DOWNLOAD_DEADLINE"
-    )
-    download_minimum_rate: Annotated[int, _whole_number(1000)] = Field(
-        1000, alias="SERVERLESS_DOWNLOAD_MIN_RATE"
-    )
-    load_memory_mib: Annotated[int, _whole_number(640, smallest=128)] = Field(
-        640, alias="SERVERLESS_LOAD_MEMORY"
-    )
-    first_month: Annotated[dt.date | None, _day("-01", "a month such as 2024-01")] = Field(
-        None, alias="SERVERLESS_FIRST_MONTH"
-    )
-    sample_seed: Annotated[int, _whole_number(7)] = Field(7, alias="SERVERLESS_SAMPLE_SEED")
-    sample_end: Annotated[dt.date | None, _day("", "a date such as 2026-01-31")] = Field(
-        None, alias="SERVERLESS_SAMPLE_END"
-    )
+    download_deadline_seconds: int = Field(3600, ge=1, alias="SERVERLESS_DOWNLOAD_DEADLINE")
+    download_minimum_rate: int = Field(1000, ge=0, alias="SERVERLESS_DOWNLOAD_MIN_RATE")
+    load_memory_mib: int = Field(640, ge=128, alias="SERVERLESS_LOAD_MEMORY")
+    first_month: Month = Field(None, alias="SERVERLESS_FIRST_MONTH")
+    sample_seed: int = Field(7, ge=0, alias="SERVERLESS_SAMPLE_SEED")
+    sample_end: Day = Field(None, alias="SERVERLESS_SAMPLE_END")
     dbt_project: Folder = Field(PROJECT_ROOT / "dbt_project", alias="SERVERLESS_DBT_PROJECT")
-    dbt_schema: Annotated[str, _identifier("dwh"), AfterValidator(_check_schema)] = Field(
-        "dwh", alias="DBT_SCHEMA"
+    dbt_schema: Schema = Field("dwh", alias="DBT_SCHEMA")
+    forecast_table: Table = Field("order_forecast", alias="SERVERLESS_FORECAST_TABLE")
+    forecast_deadline_seconds: int = Field(1800, ge=1, alias="SERVERLESS_FORECAST_DEADLINE")
+    forecast_fresh_hours: int = Field(36, ge=1, alias="SERVERLESS_FORECAST_FRESH_HOURS")
+    run_deadline_seconds: int = Field(7200, ge=1, alias="SERVERLESS_RUN_DEADLINE")
+    runs_kept: int = Field(100, ge=1, alias="SERVERLESS_KEEP_RUNS")
+    releases_kept: int = Field(3, ge=2, alias="SERVERLESS_KEEP_RELEASES")
+    budget_usd: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        alias="SERVERLESS_BUDGET_USD",
+        description="a sum in US dollars such as 0.50",
     )
-    forecast_table: Annotated[str, _identifier("order_forecast")] = Field(
-        "order_forecast", alias="SERVERLESS_FORECAST_TABLE"
-    )
-    forecast_deadline_seconds: Annotated[int, _whole_number(1800, smallest=1)] = Field(
-        1800, alias="SERVERLESS_FORECAST_DEADLINE"
-    )
-    forecast_fresh_hours: Annotated[int, _whole_number(36, smallest=1)] = Field(
-        36, alias="SERVERLESS_FORECAST_FRESH_HOURS"
-    )
-    run_deadline_seconds: Annotated[int, _whole_number(7200, smallest=1)] = Field(
-        7200, alias="SERVERLESS_RUN_DEADLINE"
-    )
-    runs_kept: Annotated[int, _whole_number(100, smallest=1)] = Field(100, alias="SERVERLESS_KEEP_RUNS")
-    releases_kept: Annotated[int, _whole_number(3, smallest=2)] = Field(3, alias="SERVERLESS_KEEP_RELEASES")
-    budget_usd: Annotated[float | None, BeforeValidator(_parse_amount)] = Field(
-        None, alias="SERVERLESS_BUDGET_USD"
-    )
-    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field("UTC", alias="SERVERLESS_TIMEZONE")
+    timezone: TimeZone = Field("UTC", alias="SERVERLESS_TIMEZONE")
     automation_is_on: Switch = Field(False, alias="SERVERLESS_AUTOMATION")
     alert_url: Url | None = Field(None, alias="SERVERLESS_ALERT_URL", repr=False)
-    alert_format: Annotated[str, _one_of("slack", "json")] = Field("slack", alias="SERVERLESS_ALERT_FORMAT")
+    alert_format: AlertFormat = Field("slack", alias="SERVERLESS_ALERT_FORMAT")
     ui_url: Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))] = Field(
         "http://127.0.0.1:3000", alias="SERVERLESS_UI_URL"
     )
@@ -251,9 +218,7 @@ class Settings(BaseModel):
     execution_project: ProjectId | None = Field(None, alias="SERVERLESS_EXECUTION_PROJECT")
     location: Location = Field("US", alias="SERVERLESS_LOCATION")
     bucket: Bucket | None = Field(None, alias="SERVERLESS_BUCKET")
-    maximum_bytes_billed: Annotated[int, _whole_number(10 * GIB, smallest=1)] = Field(
-        10 * GIB, alias="SERVERLESS_MAX_BYTES_BILLED"
-    )
+    maximum_bytes_billed: int = Field(10 * GIB, ge=1, alias="SERVERLESS_MAX_BYTES_BILLED")
     bigquery_price: BigQueryPrice = Field("", alias="SERVERLESS_BIGQUERY_PRICE")
     modal_app: Annotated[str, _modal_name(51)] = Field("serverless-forecast", alias="SERVERLESS_MODAL_APP")
     modal_environment: Annotated[str, _modal_name(64)] | None = Field(None, alias="MODAL_ENVIRONMENT")
@@ -285,11 +250,7 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            problems = [
-                _problem(str(problem["loc"][0]), problem["input"], problem["ctx"]["error"])
-                for problem in error.errors()
-            ]
-            raise SettingsError("\n".join(problems)) from None
+            raise SettingsError("\n".join(map(_problem, error.errors()))) from None
         if settings.branch is None:
             return settings
         schema = f"{settings.dbt_schema}_{settings.branch.replace('-', '_')}"
@@ -343,8 +304,15 @@ def _has_modal_token(variables: Mapping[str, str]) -> bool:
     return Path(variables.get("MODAL_CONFIG_PATH", "~/.modal.toml")).expanduser().is_file()
 
 
-def _problem(name: str, value: object, allowed: object) -> str:
-    if str(allowed) == NOT_AN_ADDRESS:
+def _problem(error: Mapping[str, Any]) -> str:
+    """Return a sentence on a value: the variable, its value, and what is allowed."""
+    name, reason = str(error["loc"][0]), error.get("ctx", {}).get("error")
+    if str(reason) == NOT_AN_ADDRESS:
         # The value may carry a password: it is not repeated.
-        return f"{name} is not {allowed}."
-    return f"{name} is {value!r}, which cannot be used. Set it to {allowed}."
+        return f"{name} is not {reason}."
+    field = next(field for field in Settings.model_fields.values() if field.alias == name)
+    allowed = reason or field.description
+    if not allowed:
+        smallest = next(limit.ge for limit in field.metadata if isinstance(limit, Ge))
+        allowed = f"a whole number such as {field.default}, {smallest} at least"
+    return f"{name} is {error['input']!r}, which cannot be used. Set it to {allowed}."

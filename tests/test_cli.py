@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from serverless_assets.automation.jobs import month_tags, months_of
 from serverless_assets.cli import main
 from serverless_assets.cli.request import RunRefused, config_mistakes, read_months
+from serverless_assets.partitions import month_tags, months_of
 from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.dbt_process import Event

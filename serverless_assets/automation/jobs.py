@@ -13,16 +13,13 @@ from typing import Any, Literal
 import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
-from serverless_assets.dagster_internals import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    without_partitions,
-)
+from serverless_assets.dagster_internals import without_partitions
 from serverless_assets.environments import Environment
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.ingestion.raw_table import FORMATS, RawTable
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.names import MAIN_JOB, RAW_TABLE_TAG, REASON_TAG
+from serverless_assets.partitions import month_tags
 
 
 def prefill(
@@ -40,14 +37,6 @@ def prefill(
         "forecast": {"run": {"cpu": cpu, "memory": memory, "style": {"default": {}}}},
     }
     return {"resources": {"run_inputs": {"config": chosen}}}
-
-
-def month_tags(first: date, last: date) -> Mapping[str, str]:
-    """Return the tags that have one run load the months from `first` to `last`, both included."""
-    return {
-        ASSET_PARTITION_RANGE_START_TAG: f"{first:%Y-%m}-01",
-        ASSET_PARTITION_RANGE_END_TAG: f"{last:%Y-%m}-01",
-    }
 
 
 FULL_REBUILD = "full_rebuild"
@@ -117,12 +106,6 @@ def define_jobs(jobs: Mapping[str, Job]) -> list[Any]:
         )
         for name, job in jobs.items()
     ]
-
-
-def months_of(job: dg.JobDefinition) -> dg.PartitionsDefinition | None:
-    """Return the months of the assets of a job; None if none of them has any."""
-    assets = map(job.asset_layer.get, job.asset_layer.selected_asset_keys)
-    return next((asset.partitions_def for asset in assets if asset.partitions_def), None)
 
 
 def schedules(environment: Environment) -> list[dg.ScheduleDefinition]:

@@ -11,7 +11,7 @@ import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
 from serverless_assets.automation.alerts import AlertError, Alerts, format_duration, tick_text
-from serverless_assets.automation.jobs import PREFILL, month_tags
+from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.automation.source_state import (
     TABLES_NAMED,
     Decision,
@@ -24,9 +24,7 @@ from serverless_assets.automation.source_state import (
     merge_etags,
     settle,
 )
-from serverless_assets.dagster_internals import (
-    ROOT_RUN_ID_TAG,
-)
+from serverless_assets.dagster_internals import ROOT_RUN_ID_TAG
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.http_client import MissingTable, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
@@ -34,6 +32,7 @@ from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.months import Window
 from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG, name_some
+from serverless_assets.partitions import month_tags
 
 SECONDS_BETWEEN_TICKS = 60
 # A tick has a minute for all requests: a source that is slow to answer is asked again at the next one.

@@ -12,11 +12,12 @@ import dagster as dg
 import yaml
 
 from serverless_assets.asset_keys import asset_name
-from serverless_assets.automation.jobs import FULL_REBUILD, JOBS, months_of
+from serverless_assets.automation.jobs import FULL_REBUILD, JOBS
 from serverless_assets.automation.planned import Selection
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.months import Window
+from serverless_assets.partitions import months_of
 from serverless_assets.run_inputs import NOTHING_TO_RUN, RunInputs
 from serverless_assets.settings import Settings
 

@@ -14,7 +14,6 @@ import dagster as dg
 import psutil
 
 from serverless_assets.asset_keys import asset_key, asset_name
-from serverless_assets.automation.jobs import month_tags
 from serverless_assets.cli.progress import SKIPPED_STEP_WARNING, Progress, moving_line
 from serverless_assets.cli.request import Launch, Request, RunRefused, config_mistakes
 from serverless_assets.cli.summary import stopped_text, summary_text
@@ -28,6 +27,7 @@ from serverless_assets.definitions import build
 from serverless_assets.environments import environment
 from serverless_assets.instance import open_instance
 from serverless_assets.names import GRAIN_TAG, RAW_TABLE_TAG
+from serverless_assets.partitions import month_tags
 from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.publishing.run_lock import end_dead_runs, registered
 from serverless_assets.publishing.summary import read_summary
