@@ -1,6 +1,6 @@
 """The job of a what-if: a forecast to look at beside the published one, which is not published."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -96,7 +96,8 @@ def _forecast_beside(
     path = keep_report(environment.publisher.home / "what-if", context.run_id, render(report).encode())
     compared = compare(answer.forecast, published, declaration.time_grain)
     unit = f" in {declaration.unit}" if declaration.unit else ""
-    lines = [f"{declaration.title}{unit}:", *as_text(compared), f"The report: {path}"]
+    heading = f"{'':<28}{'what if':>16}{'published':>16}{'change':>12}"
+    lines = [f"{declaration.title}{unit}:", heading, *map(str, compared), f"The report: {path}"]
     context.log.info("\n".join(lines))
     return {
         "comparison": as_table(compared, declaration.unit),
@@ -163,12 +164,6 @@ def compare(what_if: pa.Table, published: pa.Table | None, grain: Grain = DAY) -
         )
         for name, window in windows.items()
     ]
-
-
-def as_text(comparisons: list[WindowComparison]) -> Iterator[str]:
-    """Return the comparison as lines."""
-    yield f"{'':<28}{'what if':>16}{'published':>16}{'change':>12}"
-    yield from map(str, comparisons)
 
 
 def _sum(values: Mapping[date, float], days: list[date]) -> float:

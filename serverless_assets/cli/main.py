@@ -6,7 +6,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -104,9 +104,14 @@ def ui(port: int) -> None:
     settings = Settings.from_environ()
     _refuse_unusable_port(port)
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
-    _prepare_definitions(settings)
+    from serverless_assets.environments import environment
     from serverless_assets.publishing.run_lock import end_dead_runs
+    from serverless_assets.transformation.dbt_runner import end_idle_processes
 
+    # Settings that cannot be used are refused here, and dbt parses the project once for all of Dagster's
+    # processes. This one becomes one of them, and has no use for dbt's.
+    environment(settings).project.manifest()
+    end_idle_processes()
     # What Dagster cannot use is refused here: its own processes would end with a traceback each.
     with open_instance() as instance:
         for sentence in end_dead_runs(settings.home, instance):
@@ -238,12 +243,11 @@ def doctor() -> None:
 
     click.echo(f"The environment {settings.environment!r} (SERVERLESS_ENV), state in {settings.home}")
     click.echo(f"{versions()}\n")
-    parts = environment(settings)
-    findings = []
-    for finding in examine(parts):
+    all_well = True
+    for finding in examine(environment(settings)):
         click.echo(finding)
-        findings.append(finding)
-    if not all(finding.is_well for finding in findings):
+        all_well = all_well and finding.is_well
+    if not all_well:
         raise click.ClickException("Fix what is NOT OK, then run `serverless doctor` again.")
 
 
@@ -272,7 +276,11 @@ def clean(yes: bool) -> None:
     That is the warehouse, artifacts and runs; of a branch, its dataset and folder in the cloud too.
     """
     settings = Settings.from_environ()
-    home, scratch = settings.home, _scratch_places(settings)
+    home, scratch = settings.home, dict[str, Callable[[], None]]()
+    if settings.branch:
+        from serverless_assets.environments import environment
+
+        scratch = {**environment(settings).publisher.scratch_places}
     places = [*([str(home)] if home.exists() else []), *scratch]
     if not places:
         click.echo(f"There is nothing at {home}.")
@@ -288,14 +296,6 @@ def clean(yes: bool) -> None:
     click.echo(f"Deleted {' and '.join(places)}.")
 
 
-def _scratch_places(settings: Settings) -> Mapping[str, Callable[[], None]]:
-    if settings.branch is None:
-        return {}
-    from serverless_assets.environments import environment
-
-    return environment(settings).publisher.scratch_places
-
-
 def _refuse_unusable_port(port: int) -> None:
     """End the command if a server cannot listen on this port of 127.0.0.1: Dagster would wait for ever."""
     with socket.socket() as probe:
@@ -308,13 +308,3 @@ def _refuse_unusable_port(port: int) -> None:
             raise click.ClickException(
                 f"Port {port} on 127.0.0.1 cannot be used: {error.strerror}. Choose another one with --port."
             ) from None
-
-
-def _prepare_definitions(settings: Settings) -> None:
-    """Parse dbt once, so that the UI's processes find the manifest, and refuse settings with a message."""
-    from serverless_assets.environments import environment
-    from serverless_assets.transformation.dbt_runner import end_idle_processes
-
-    environment(settings).project.manifest()
-    # This process becomes Dagster's.
-    end_idle_processes()

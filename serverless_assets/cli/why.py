@@ -1,8 +1,8 @@
 """`serverless why ASSET`: the parts of the fingerprint of an asset, when it was built and now."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from serverless_assets.automation.plan import plan_raw_tables
@@ -34,17 +34,18 @@ VERDICTS = {
     "skip": "would be skipped",
     "fail": "would fail",
 }
-# Each part with what it was when built, and what it is now.
-Parts = Sequence[tuple[str, str, str]]
+CONTENT_OF = "content of "
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What would become of an asset, the run that built it last, and the parts of its fingerprint."""
+    """What would become of an asset, the run that built it last, and its fingerprint then and now: the hash
+    or value of each part."""
 
     verdict: str
     built_by: str = ""
-    parts: Parts = ()
+    before: Mapping[str, str] = field(default_factory=dict)
+    now: Mapping[str, str] = field(default_factory=dict)
 
 
 def explain(environment: Environment, asset: str) -> Iterator[str]:
@@ -60,12 +61,17 @@ def explain(environment: Environment, asset: str) -> Iterator[str]:
     yield f"{asset}: {explanation.verdict}"
     if explanation.built_by:
         yield f"Last built by run {explanation.built_by}."
-    if explanation.parts:
-        yield ""
-        width = max(len(part) for part, *_ in explanation.parts)
-        yield f"  {'part':<{width}}  {'when built':<12}now"
-        for part, before, after in explanation.parts:
-            yield f"  {part:<{width}}  {before:<12}{after:<12}{'' if before == after else 'differs'}".rstrip()
+    parts = explanation.before.keys() | explanation.now.keys()
+    if not parts:
+        return
+    yield ""
+    width = max(map(len, parts))
+    yield f"  {'part':<{width}}  {'when built':<12}now"
+    for part in sorted(parts, key=lambda part: (part.startswith(CONTENT_OF), part)):
+        before, now = (
+            hashes.get(part, "-")[:10] or "unknown" for hashes in (explanation.before, explanation.now)
+        )
+        yield f"  {part:<{width}}  {before:<12}{now:<12}{'' if before == now else 'differs'}".rstrip()
 
 
 def _explain(environment: Environment, asset: str) -> Explanation:
@@ -103,10 +109,12 @@ def _verdict(reason: str | None, unchanged: str) -> str:
 
 
 def _of_states(verdict: str, previous: State, state: State) -> Explanation:
-    parts = [*_compare(previous.data_hashes, state.data_hashes)]
-    # Where it is known which columns it reads, the content is theirs.
-    parts += _compare(previous.read or previous.parents, state.read or state.parents, "content of ")
-    return Explanation(verdict, previous.built_by, parts)
+    def parts(of: State) -> Mapping[str, str]:
+        # Where it is known which columns it reads, the content is theirs.
+        content = {CONTENT_OF + parent: hash for parent, hash in (of.read or of.parents).items()}
+        return {**of.data_hashes, **content}
+
+    return Explanation(verdict, previous.built_by, parts(previous), parts(state))
 
 
 def _raw_table(environment: Environment, table: str) -> Explanation:
@@ -116,13 +124,12 @@ def _raw_table(environment: Environment, table: str) -> Explanation:
         environment, RunInputs(), Selection({table}), stored_states
     )
     before, now = (TableState.from_json(state or {}) for state in (stored_states.get(table), stored_state))
-    parts = _compare(_parts_of_table(before), _parts_of_table(now))
-    return Explanation(_planned(planned), before.built_by, [*parts])
 
+    def parts(of: TableState) -> Mapping[str, str]:
+        values = {"definition": of.definition, "source": of.source, "content": of.version}
+        return {name: value for name, value in values.items() if value}
 
-def _parts_of_table(state: TableState) -> Mapping[str, str]:
-    parts = {"definition": state.definition, "source": state.source, "content": state.version}
-    return {name: value for name, value in parts.items() if value}
+    return Explanation(_planned(planned), before.built_by, parts(before), parts(now))
 
 
 def _forecast(environment: Environment, declaration: ForecastDeclaration, asset: str) -> Explanation:
@@ -133,33 +140,22 @@ def _forecast(environment: Environment, declaration: ForecastDeclaration, asset:
     warehouse = environment.publisher.warehouse
     history = read_history(declaration, warehouse, Today.of(environment.settings.timezone))
     decision = decide_forecast(warehouse, history, declaration.horizon_of(RunForecast()), rebuild_all=False)
-    state, facts = decision.state or {}, decision.fingerprint.as_facts()
-    horizon = f"horizon_{decision.fingerprint.grain.plural}"
-    names = {
+    state = decision.state or {}
+    facts = {
         "history": "history_hash",
         "grain": "grain",
-        "horizon": horizon,
+        "horizon": f"horizon_{decision.fingerprint.grain.plural}",
         "holidays": "holidays",
         "model": "asked_model",
         "code": "forecast_code",
     }
 
     def parts(of: Mapping[str, Any]) -> Mapping[str, str]:
-        return {name: str(of[fact]) for name, fact in names.items() if fact in of}
+        return {name: str(of[fact]) for name, fact in facts.items() if fact in of}
 
-    built_by = str(state.get("forecast_run", ""))
-    compared = [*_compare(parts(state), parts(facts))]
-    return Explanation(_verdict(decision.reason, UNCHANGED), built_by, compared)
+    verdict, built_by = _verdict(decision.reason, UNCHANGED), str(state.get("forecast_run", ""))
+    return Explanation(verdict, built_by, parts(state), parts(decision.fingerprint.as_facts()))
 
 
 def _planned(planned: Planned) -> str:
     return f"{VERDICTS[planned.verdict]}: {planned.reason}"
-
-
-def _compare(
-    built: Mapping[str, str], now: Mapping[str, str], prefix: str = ""
-) -> Iterator[tuple[str, str, str]]:
-    """Each part with the beginning of its hash in both; a dash where it is not there."""
-    for part in sorted(built.keys() | now.keys()):
-        before, after = (hashes.get(part, "-")[:10] or "unknown" for hashes in (built, now))
-        yield prefix + part, before, after
