@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from dlt.sources.helpers.rest_client import RESTClient, paginators
+from dlt.sources.helpers.rest_client import RESTClient
 from requests import Response
 
 from serverless_assets import dagster_internals, dagster_storage
@@ -82,12 +82,12 @@ def test_dlt_is_given_a_configuration_and_says_where_rows_and_pages_are():
     assert dlt_internals.find_response_page_data({"data": [{"id": 1}]}) == (("data",), [{"id": 1}])
     response = Response()
     response.headers["Link"] = '<https://shop.test/2>; rel="next"'
-    detected, _ = dlt_internals.header_links_detector(response)
-    assert isinstance(detected, paginators.HeaderLinkPaginator)
+    for format in ("csv", "json"):
+        assert dlt_internals.detect_paginator(response, format) == {"type": "header_link"}
     response._content = b'{"next": "https://shop.test/2"}'
     del response.headers["Link"]
-    detected, _ = dlt_internals.PaginatorFactory().create_paginator(response)
-    assert isinstance(detected, paginators.JSONLinkPaginator)
+    next_url = {"type": "json_link", "next_url_path": "next"}
+    assert dlt_internals.detect_paginator(response, "json") == next_url
 
 
 DBT = """

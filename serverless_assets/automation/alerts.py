@@ -4,19 +4,14 @@ import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
 
 from serverless_assets.addresses import without_secrets
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.http import (
-    TRANSIENT_STATUS,
-    HttpError,
-    printable,
-    request,
-    retry_after_seconds,
-)
-from serverless_assets.ingestion.http_client import RetryPolicy
+from serverless_assets.ingestion.http import HttpError, printable, request, retry_after_seconds
+from serverless_assets.ingestion.http_faults import TRANSIENT_STATUS, call_with_retries
 from serverless_assets.settings import Settings
 
 AlertKind = Literal[
@@ -57,8 +52,8 @@ class Webhook:
         Raises:
             AlertError: it did not arrive.
         """
-        policy = RetryPolicy(ATTEMPTS, self.first_pause_seconds, LONGEST_PAUSE_SECONDS)
-        policy.call(lambda: self._post(payload))
+        post = partial(self._post, payload)
+        call_with_retries(post, ATTEMPTS, self.first_pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def _post(self, payload: Mapping[str, str]) -> None:
         try:

@@ -103,7 +103,7 @@ def fetch_etags(source: HttpSource, wanted: Iterable[tuple[RawTable, date | None
     def fetch(table: RawTable, month: date | None) -> str:
         window = Window.of_months(month, month) if month else None
         try:
-            validators = hasty.validators(table.location, window)
+            validators = hasty.validators(table, window)
         except MissingTable:
             # Once it is there, that is a change.
             return MISSING

@@ -3,11 +3,10 @@
 A sample is a parquet file, or the first answer of a REST API.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,39 +14,28 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from serverless_assets.addresses import is_http_address, without_credentials
-from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
-from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.ingestion.contract import declared_type
 from serverless_assets.ingestion.http_client import MissingTable
+from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
+from serverless_assets.ingestion.table_files import (
+    NEW_SOURCE,
+    AddTableError,
+    Sample,
+    add_entry,
+    as_yaml,
+    model_sql,
+    model_yml,
+    sources_file,
+    table_entry,
+)
 
 SAMPLE_ROWS = 10_000
 # A pair of columns is looked for among the first ones alone.
 COLUMNS_OF_A_PAIR = 8
-NEW_SOURCE = """sources:
-  - name: raw
-    schema: "{{ env_var('SERVERLESS_SOURCE_SCHEMA', target.schema) }}"
-    tables:
-"""
-
-
-class AddTableError(UserError):
-    """A table that cannot be declared; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a file says of a table. `columns` maps names to data types; those of `others` cannot be loaded."""
-
-    columns: Mapping[str, str]
-    others: Mapping[str, str]
-    key: Sequence[str]
-    event_time: str | None
-    rows: int
 
 
 def add_table(
@@ -96,7 +84,7 @@ def add_table(
     reader = replace(source or HttpSource(base), base_url=base)
     if is_file:
         try:
-            reader.fetch(location, None, path, lambda line: None)
+            reader.fetch(RawTable(location, "", {}), None, path, lambda line: None)
         except MissingTable:
             raise AddTableError(f"{without_credentials(url)} does not exist: check the address.") from None
     else:
@@ -105,18 +93,17 @@ def add_table(
 
         rest = dict(sample_endpoint(reader, url, token, path))
     sample = read_sample(path, table)
-    file, source_name = _sources_file(directory, manifest)
-    entry = _entry(table, location, sample, rest)
+    file, source_name = sources_file(directory, manifest)
     text = file.read_text() if file.exists() else NEW_SOURCE
-    content = _with_entry(text, source_name, table, entry, file)
+    content = add_entry(text, source_name, table, table_entry(table, location, sample, rest), file)
     sql, yml = (file.parent / f"{model}.{suffix}" for suffix in ("sql", "yml"))
     if existing := [path for path in (sql, yml) if path.exists()]:
         raise AddTableError(f"{existing[0]} exists: choose another name with --name.")
     file.parent.mkdir(parents=True, exist_ok=True)
     # The model last: without the entry that it reads, dbt could not parse the project.
     write_atomically(file, content.encode())
-    write_atomically(sql, _model_sql(table, source_name, sample).encode())
-    write_atomically(yml, _model_yml(model, table, sample).encode())
+    write_atomically(sql, model_sql(table, source_name, sample).encode())
+    write_atomically(yml, model_yml(model, table, sample).encode())
     yield f"Read {sample.rows:,} rows of {without_credentials(url)}."
     yield f"Added {table} to {file}, with {len(sample.columns)} columns."
     yield f"  key: {', '.join(sample.key)}, a guess: no two rows of the sample have the same."
@@ -125,7 +112,7 @@ def add_table(
     for column, kind in sample.others.items():
         yield f"  {column} is left out: {kind} cannot be loaded. Have the source serve it as text."
     if "paginator" in rest:
-        yield f"  paginator: {_yaml(rest['paginator'])}, a guess from the first page."
+        yield f"  paginator: {as_yaml(rest['paginator'])}, a guess from the first page."
     elif rest:
         yield "  no paginator: the first answer leads to no other page. If there are more, add one."
     yield f"Added the model {model} in {sql} and {yml.name}."
@@ -207,147 +194,3 @@ def _refuse_name(table: str, model: str, manifest: Mapping[str, Any]) -> None:
     for name in (table, model):
         if name in taken:
             raise AddTableError(f"The dbt project has a {name} already: choose another name with --name.")
-
-
-def _sources_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[Path, str]:
-    """Return the file that declares the project's raw tables, and the name of their source."""
-    for source in manifest["sources"].values():
-        if is_raw_table(source) and source["package_name"] == manifest["metadata"]["project_name"]:
-            return directory / source["original_file_path"], source["source_name"]
-    return directory / "models" / "staging" / "raw.yml", "raw"
-
-
-def _entry(table: str, location: str, sample: Sample, rest: Mapping[str, Any]) -> str:
-    """Return the table as YAML, indented as an item of a list."""
-    meta = [f"key: [{', '.join(map(_yaml, sample.key))}]  # a guess, from {sample.rows:,} rows"]
-    if sample.event_time:
-        meta.append(f"event_time: {_yaml(sample.event_time)}  # a guess")
-    if rest:
-        meta += yaml.safe_dump(
-            {"rest": rest}, sort_keys=False, default_flow_style=None, width=110
-        ).splitlines()
-    elif location != table:
-        meta.append(f"path: {_yaml(location)}")
-    lines = [f"- name: {table}", '  description: ""', "  config:", "    meta:"]
-    lines += [f"      {line}" for line in meta]
-    lines.append("  columns:")
-    for name, kind in sample.columns.items():
-        lines += [f"    - name: {_yaml(name)}", '      description: ""', f"      data_type: {kind}"]
-    return "\n".join(lines)
-
-
-def _with_entry(text: str, source_name: str, table: str, entry: str, file: Path) -> str:
-    """Return a sources file with one entry more, and otherwise to the letter as it was."""
-    try:
-        tables = _tables_node(yaml.compose(text), source_name)
-    except yaml.YAMLError as error:
-        raise AddTableError(f"{file} cannot be read as YAML: {error}") from None
-    lines = text.splitlines()
-    if tables is None and text != NEW_SOURCE:
-        raise AddTableError(
-            f"{file} has no list `tables:` of several lines under the source {source_name}. Add the entry by "
-            f"hand:\n\n{entry}"
-        )
-    last = max(_ends(tables)) if tables else len(lines) - 1
-    # A list begins at its first dash.
-    indent = " " * (tables.start_mark.column if tables else 6)
-    added = [indent + line for line in entry.splitlines()]
-    space = [""] if tables and not lines[tables.value[-1].start_mark.line - 1].strip() else []
-    result = "\n".join([*lines[: last + 1], *space, *added, *lines[last + 1 :]]) + "\n"
-    written = [item["name"] for item in _load_tables(result, source_name)]
-    if table not in written or len(written) != (len(tables.value) if tables else 0) + 1:
-        raise AddTableError(f"{file} is written in a way that cannot be added to. Add it by hand:\n\n{entry}")
-    return result
-
-
-def _tables_node(document: Any, source_name: str) -> Any:
-    """Return the node of the tables of a source; None if there is none that can be added to."""
-    for source in _value(document, "sources").value if _value(document, "sources") else ():
-        name, tables = _value(source, "name"), _value(source, "tables")
-        if name and name.value == source_name and isinstance(tables, yaml.SequenceNode):
-            return None if tables.flow_style or not tables.value else tables
-    return None
-
-
-def _value(node: Any, key: str) -> Any:
-    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-    return next((value for name, value in pairs if name.value == key), None)
-
-
-def _ends(node: Any) -> Iterator[int]:
-    """Yield the last line of each value; that of a block itself may be after comments that follow it."""
-    if isinstance(node, yaml.ScalarNode) or node.flow_style:
-        yield node.end_mark.line - (1 if node.end_mark.column == 0 and node.end_mark.line else 0)
-        return
-    for child in node.value:
-        for part in child if isinstance(child, tuple) else (child,):
-            yield from _ends(part)
-
-
-def _load_tables(text: str, source_name: str) -> Sequence[Mapping[str, Any]]:
-    try:
-        sources = yaml.safe_load(text)["sources"]
-        return [table for source in sources if source["name"] == source_name for table in source["tables"]]
-    except (yaml.YAMLError, KeyError, TypeError):
-        return []
-
-
-def _model_sql(table: str, source_name: str, sample: Sample) -> str:
-    columns = ",\n".join(
-        # As JSON, for Jinja to take the name as text whatever is in it.
-        f"            {{{{ adapter.quote({json.dumps(name)}) }}}}"
-        if needs_quotes(name)
-        else f"            {name}"
-        for name in sample.columns
-    )
-    return f"""with
-    source as (select * from {{{{ source("{source_name}", "{table}") }}}}),
-
-    final as (
-        select
-{columns}
-        from source
-    )
-
-select *
-from final
-"""
-
-
-def _model_yml(model: str, table: str, sample: Sample) -> str:
-    tests = "[unique, not_null]" if len(sample.key) == 1 else "[not_null]"
-    lines = ["models:", f"  - name: {model}", f"    description: The rows of {table}."]
-    if sample.event_time:
-        lines += [
-            "    config:",
-            "      # The rows of a month come from those of that month: what reads it may be built by month.",
-            "      meta: {follows_months: true}",
-        ]
-    lines.append("    columns:")
-    for name in sample.columns:
-        lines += [f"      - name: {_yaml(name)}", '        description: ""']
-        if needs_quotes(name):
-            lines.append("        quote: true")
-        if name in sample.key:
-            lines.append(f"        data_tests: {tests}")
-    return "\n".join(lines) + "\n"
-
-
-def needs_quotes(name: str) -> bool:
-    """Say whether DuckDB or BigQuery would take an unquoted column for something else, as they do `at`."""
-    # sqlglot takes a second to import.
-    from sqlglot.dialects import BigQuery, DuckDB
-
-    reserved = BigQuery.Generator.RESERVED_KEYWORDS | DuckDB.Generator.RESERVED_KEYWORDS
-    return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.lower() in {
-        word.lower() for word in reserved
-    }
-
-
-def _yaml(value: object) -> str:
-    """Return a value as YAML of one line, text quoted where it must be."""
-    return (
-        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-        .removesuffix("\n")
-        .removesuffix("\n...")
-    )

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.ingestion.content import Content
 from serverless_assets.ingestion.contract import (
     ContractError,
     Problem,
@@ -24,6 +23,7 @@ from serverless_assets.ingestion.contract import (
     rows_query,
     sql_type,
 )
+from serverless_assets.ingestion.fetch_result import AuditedTable
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.months import Window, name_months
@@ -183,18 +183,12 @@ def _parent_columns(table: RawTable) -> tuple[str, str]:
     return sql.identifier(table.dated_by.column), sql.identifier(parent_key)
 
 
-def refuse_row_loss(
-    warehouse: Warehouse,
-    table: RawTable,
-    window: Window | None,
-    content: Content,
-    source: str,
-    state: TableState,
-) -> None:
+def refuse_row_loss(audited: AuditedTable, warehouse: Warehouse, state: TableState) -> None:
     """Raise `ContractError` if the rows are none, or far fewer than the ones that they are to replace.
 
     The rows of another source are not compared with, unless there are none instead of them.
     """
+    table, window, content = audited.table, audited.window, audited.content
     if state.within(table, window) == content.hash:
         return
     if window is None:
@@ -205,7 +199,7 @@ def refuse_row_loss(
         counted = f"select count(*) as nr from {warehouse.quoted_name(table.name)} where {within}"
         before = int(warehouse.query(counted)["nr"][0].as_py())
     emptied = before > 0 and content.rows == 0 and window is None
-    same_source = state.source in ("", source)
+    same_source = state.source in ("", audited.source)
     if emptied or (same_source and before >= FEW_ROWS and content.rows < before * LEAST_KEPT):
         months = f" of {window}" if window else ""
         raise ContractError(

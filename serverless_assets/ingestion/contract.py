@@ -100,8 +100,7 @@ def schema_problems(table: RawTable, served: pa.Schema) -> list[Problem]:
 
 def is_convertible(served: pa.DataType, expected: pa.DataType) -> bool:
     """Whether some values of `served` mean the same as `expected`; each value is checked on arrival."""
-    if pa.types.is_dictionary(served):
-        served = served.value_type
+    served = _value_type(served)
     if pa.types.is_null(served) or served == expected:
         return True
     if pa.types.is_string(expected):
@@ -235,7 +234,7 @@ def _first_line(error: duckdb.Error) -> str:
 
 def declared_type(served: pa.DataType) -> str | None:
     """Return the `data_type` that holds all values of a type that a source serves; None if none does."""
-    kind = served.value_type if pa.types.is_dictionary(served) else served
+    kind = _value_type(served)
     if pa.types.is_boolean(kind):
         return "boolean"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):

@@ -14,15 +14,22 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from serverless_assets.hashing import digest
 from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.content import changes, content_of, latest_versions
 from serverless_assets.ingestion.contract import ContractError
-from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
+from serverless_assets.ingestion.fetch_result import (
+    AuditedTable,
+    Download,
+    Failed,
+    FetchResult,
+    Missing,
+    NotModified,
+    Unchanged,
+)
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import Download, HttpSource, NotModified
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import (
     CachedResponse,
     TableState,
@@ -67,9 +74,13 @@ def fetch_tables(
         to_load: what is staged may be loaded until the next result is asked for.
     """
     with warehouse.staging(scratch, source.limits.memory_mib, to_load) as area:
-        fetch = _Fetch(
-            tables, source, warehouse, window, scratch, log, states or {}, force, area, deque(tables)
-        )
+        needed = {table.name: table for table in tables}
+        needed |= {table.dated_by.parent.name: table.dated_by.parent for table in tables if table.dated_by}
+        scopes = {
+            name: _scope(table, source, window, (states or {}).get(name), force)
+            for name, table in needed.items()
+        }
+        fetch = _Fetch(tables, source, warehouse, scratch, log, scopes, force, area, deque(tables))
         try:
             for _ in range(TABLES_AT_ONCE):
                 fetch.start_next()
@@ -88,16 +99,46 @@ def fetch_tables(
 
 
 @dataclass(frozen=True)
+class _Scope:
+    """What of a table is requested.
+
+    state: what the warehouse holds of it; None if there is no such table.
+    known: the same, or None if all of it is loaded whatever that is.
+    source: identifies where its rows come from.
+    since: the `updated_at` since which its changes are requested; empty if its rows are.
+    window: the months to load; None is all of the table, or its changes, which are of any month.
+    """
+
+    state: TableState | None
+    known: TableState | None
+    source: str
+    since: str
+    window: Window | None
+
+
+def _scope(
+    table: RawTable, source: HttpSource, window: Window | None, state: TableState | None, force: bool
+) -> _Scope:
+    """Return what to request of a table; `window` is that of the run."""
+    known, source_key = None if force else state, source.key_of(table)
+    since = updated_since(table, known, source_key)
+    if since:
+        window = None
+    elif window:
+        window = window_to_load(table, state, source_key, window.with_lookback(table.lookback))
+    return _Scope(state, known, source_key, since, window)
+
+
+@dataclass(frozen=True)
 class _Fetch:
     """One fetch of `tables`. Each is requested, staged and audited once for each window, in a thread."""
 
     tables: Sequence[RawTable]
     source: HttpSource
     warehouse: Warehouse
-    window: Window | None
     scratch: Path
     log: Log
-    states: Mapping[str, TableState]
+    scopes: Mapping[str, _Scope]
     force: bool
     area: StagingArea
     waiting: deque[RawTable]
@@ -110,7 +151,7 @@ class _Fetch:
             while self.waiting and not self.source.cancelled.is_set():
                 table = self.waiting.popleft()
                 for needed in (table, *([table.dated_by.parent] if table.dated_by else [])):
-                    self.start(self.request, needed, self.window_of(needed))
+                    self.start(self.request, needed, self.scopes[needed.name].window)
                 result = self.start(self.find_result, table)
                 if not result.done():
                     result.add_done_callback(self.start_next)
@@ -124,18 +165,17 @@ class _Fetch:
                 self.threads[key] = start_thread(work, table, *window)
             return self.threads[key]
 
-    def children(self, table: RawTable) -> list[RawTable]:
-        return [child for child in self.tables if child.dated_by and child.dated_by.parent == table]
+    def response(self, table: RawTable, window: Window | None) -> Download | NotModified:
+        return self.start(self.request, table, window).result()
 
-    def window_of(self, table: RawTable) -> Window | None:
-        """Return the months to load; None is all of the table, or its changes, which are of any month."""
-        if self._since(table):
-            return None
-        window = self.window.with_lookback(table.lookback) if self.window else None
-        return window_to_load(table, self.states.get(table.name), self._source_key(table), window)
+    def audited(self, table: RawTable, window: Window | None) -> AuditedTable:
+        return self.start(self.audit_rows, table, window).result()
 
     def result(self, table: RawTable) -> FetchResult:
         return self.start(self.find_result, table).result()
+
+    def children(self, table: RawTable) -> list[RawTable]:
+        return [child for child in self.tables if child.dated_by and child.dated_by.parent == table]
 
     def find_result(self, table: RawTable) -> FetchResult:
         if table.dated_by and table.dated_by.parent in self.tables:
@@ -143,22 +183,20 @@ class _Fetch:
             if isinstance(parent, Failed):
                 reason = f"{table.name} is dated by {parent.table.name}, which could not be loaded."
                 return replace(parent, table=table, reason=reason)
-        window, state = self.window_of(table), self.states.get(table.name)
+        scope = self.scopes[table.name]
         try:
-            response = self._response(table, window)
-            if isinstance(response, NotModified) and self._is_current(table, window):
+            response = self.response(table, scope.window)
+            if isinstance(response, NotModified) and self.is_current(table, scope.window):
                 needed_by = (
                     child
                     for child in self.children(table)
-                    if self.window_of(child) == window and self._is_needed(child, window)
+                    if self.scopes[child.name].window == scope.window and self.is_needed(child, scope.window)
                 )
                 if not any(needed_by):
-                    return Unchanged(table, response, self._source_key(table), window)
-            audited = self._without_repeated_keys(self._audited(table, window))
-            if state is not None and not self.force:
-                audit.refuse_row_loss(
-                    self.warehouse, table, audited.window, audited.content, audited.source, state
-                )
+                    return Unchanged(table, response, scope.source, scope.window)
+            audited = self.without_repeated_keys(self.audited(table, scope.window))
+            if scope.state is not None and not self.force:
+                audit.refuse_row_loss(audited, self.warehouse, scope.state)
             return audited
         except MissingTable as error:
             return Missing(table, str(error), table.optional or error.is_sample)
@@ -171,32 +209,38 @@ class _Fetch:
 
     def request(self, table: RawTable, window: Window | None) -> Download | NotModified:
         """Fetch the table's file, unless it did not change."""
-        cached = self._cached(table, window)
-        return self._download(table, window, cached.validators if cached else NO_VALIDATORS)
+        cached = self.cached(table, window)
+        return self.download(table, window, cached.validators if cached else NO_VALIDATORS)
+
+    def download(
+        self, table: RawTable, window: Window | None, validators: Validators = NO_VALIDATORS
+    ) -> Download | NotModified:
+        path, since = self.scratch / f"{_name(table, window)}.download", self.scopes[table.name].since
+        return self.source.fetch(table, window, path, self.log, validators, since)
 
     def audit_rows(self, table: RawTable, window: Window | None) -> AuditedTable:
-        parent = self._audited(table.dated_by.parent, window) if table.dated_by else None
-        download, since = self._response(table, window), self._since(table)
+        parent = self.audited(table.dated_by.parent, window) if table.dated_by else None
+        download, scope = self.response(table, window), self.scopes[table.name]
         if isinstance(download, NotModified):
             # It did not change, but what dates it did.
-            download = self._download(table, window, NO_VALIDATORS)
+            download = self.download(table, window)
         assert isinstance(download, Download)
         # A table that may turn out to be unchanged is not written to the warehouse for that.
-        is_loaded = window is None and must_load(table, self._known(table))
+        is_loaded = window is None and must_load(table, scope.known)
         rows = self.area.rows(_name(table, window), for_warehouse=is_loaded)
         served = audit.stage(rows, table, download.path, parent.rows if parent else None)
         download.path.unlink()
-        cursor = latest_versions(rows, table, since) if table.updated_at else ""
+        cursor = latest_versions(rows, table, scope.since) if table.updated_at else ""
         audit.check_keys(rows, table)
         if parent and (orphans := audit.count_orphans(rows, table)):
             # A source may cut the parents to the window and not the children. Whether these rows belong to
             # parents of other months, or to none at all, all of the parents tell.
-            audit.check_parents(rows, table, self._audited(parent.table, None).rows)
+            audit.check_parents(rows, table, self.audited(parent.table, None).rows)
             self.log(f"{table.name}: {orphans:,} rows belong to other months than {window}: left out.")
         if window:
             rows = audit.within(rows, table, window)
-        if since:
-            content = changes(rows, table, self.warehouse, self.states[table.name])
+        if scope.since and scope.state:
+            content = changes(rows, table, self.warehouse, scope.state)
         else:
             content = content_of(rows, table)
         return AuditedTable(
@@ -204,23 +248,23 @@ class _Fetch:
             rows,
             content,
             download,
-            key=self._key(table, window),
+            key=self.source.request_key(table, window, scope.since),
             # The child's rows follow from the parent's, too.
             response=CachedResponse(download.validators, parent.content.hash if parent else ""),
-            source=self._source_key(table),
+            source=scope.source,
             window=window,
             served={column.name: str(column.type) for column in served},
-            since=since,
+            since=scope.since,
             cursor=cursor,
         )
 
-    def _without_repeated_keys(self, audited: AuditedTable) -> AuditedTable:
+    def without_repeated_keys(self, audited: AuditedTable) -> AuditedTable:
         """Return the rows over as many months as it takes for no key to be in the table twice.
 
         A row that the source has moved to a month of the window is still in the month that it was in: that
         month is loaded too, with those in between.
         """
-        table, window, state = audited.table, audited.window, self.states.get(audited.table.name)
+        table, window, state = audited.table, audited.window, self.scopes[audited.table.name].state
         windows = 0
         while state and window and state.within(table, window) != audited.content.hash:
             months = self.warehouse.months_with_keys(
@@ -232,67 +276,33 @@ class _Fetch:
             self.log(f"{table.name}: rows have moved here from {name_months(months)}: loaded too.")
             wider = Window.of_months(min(*months, window.start), max(*months, *window.months()))
             # Should still other months turn out to be concerned, all are loaded.
-            audited = self._audited(table, wider if windows == 1 else None)
+            audited = self.audited(table, wider if windows == 1 else None)
             window = audited.window
         return audited
 
-    def _response(self, table: RawTable, window: Window | None) -> Download | NotModified:
-        return self.start(self.request, table, window).result()
+    def cached(self, table: RawTable, window: Window | None) -> CachedResponse | None:
+        scope = self.scopes[table.name]
+        return cached_response(table, scope.known, self.source.request_key(table, window, scope.since))
 
-    def _audited(self, table: RawTable, window: Window | None) -> AuditedTable:
-        return self.start(self.audit_rows, table, window).result()
-
-    def _is_current(self, table: RawTable, window: Window | None) -> bool:
+    def is_current(self, table: RawTable, window: Window | None) -> bool:
         """Whether the table holds what the source would answer, dated by what its parent would."""
-        if isinstance(self._response(table, window), Download):
+        if isinstance(self.response(table, window), Download):
             return False
-        cached = self._cached(table, window)
+        cached = self.cached(table, window)
         if cached is None or table.dated_by is None:
             return cached is not None
         parent = table.dated_by.parent
-        if self._is_current(parent, window):
-            return cached.dated_by == self.states[parent.name].within(parent, window)
-        return cached.dated_by == self._audited(parent, window).content.hash
+        state = self.scopes[parent.name].state
+        if state and self.is_current(parent, window):
+            return cached.dated_by == state.within(parent, window)
+        return cached.dated_by == self.audited(parent, window).content.hash
 
-    def _is_needed(self, table: RawTable, window: Window | None) -> bool:
+    def is_needed(self, table: RawTable, window: Window | None) -> bool:
         """Whether the table's file is needed, and so its parent's; not if the source cannot give it."""
         try:
-            return not self._is_current(table, window)
+            return not self.is_current(table, window)
         except (SourceError, ContractError):
             return False
-
-    def _download(
-        self, table: RawTable, window: Window | None, validators: Validators
-    ) -> Download | NotModified:
-        path, since = self.scratch / f"{_name(table, window)}.download", self._since(table)
-        if table.rest:
-            # dlt takes seconds to import.
-            from serverless_assets.ingestion.rest import fetch_rows
-
-            return fetch_rows(self.source, table, path, self.log, validators, since)
-        return self.source.fetch(table.location, window, path, self.log, validators, since)
-
-    def _known(self, table: RawTable) -> TableState | None:
-        """Return what the table holds, unless all of it is to be loaded whatever that is."""
-        return None if self.force else self.states.get(table.name)
-
-    def _since(self, table: RawTable) -> str:
-        return updated_since(table, self._known(table), self._source_key(table))
-
-    def _cached(self, table: RawTable, window: Window | None) -> CachedResponse | None:
-        return cached_response(table, self._known(table), self._key(table, window))
-
-    def _source_key(self, table: RawTable) -> str:
-        """Return a hash that identifies where the table's rows come from."""
-        if table.rest:
-            return digest(table.rest.address(self.source.identity or self.source.base_url, table.location))
-        return self.source.key
-
-    def _key(self, table: RawTable, window: Window | None) -> str:
-        """Return a hash that identifies a request."""
-        if table.rest:
-            return digest(f"{table.rest.key(self._source_key(table))} {window} {self._since(table)}")
-        return self.source.request_key(table.location, window, self._since(table))
 
 
 def _name(table: RawTable, window: Window | None) -> str:

@@ -1,14 +1,35 @@
-"""What became of a raw table that was fetched: its audited rows, no change, or why it cannot be loaded."""
+"""What the source answered for a raw table, and what became of it: audited rows, no change, or a failure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from serverless_assets.ingestion.content import Content
+from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import Download, NotModified
 from serverless_assets.ingestion.state import CachedResponse
 from serverless_assets.months import Window
 from serverless_assets.warehouse.staging import StagedRows
+
+
+@dataclass(frozen=True)
+class Download:
+    """A complete parquet file on disk, its size in bytes, and the seconds that it took."""
+
+    path: Path
+    url: str
+    bytes: int
+    seconds: float
+    validators: Validators = NO_VALIDATORS
+
+
+@dataclass(frozen=True)
+class NotModified:
+    """The source's answer that the file is still the one that the validators came with."""
+
+    url: str
+    seconds: float
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,59 +6,29 @@
 - Redirects are followed to http and https, and not from https to http.
 """
 
-import http.client
-import ipaddress
 import logging
 import re
-import socket
-import ssl
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3.exceptions as urllib3_errors
 
-from serverless_assets.addresses import is_http_address, without_credentials
+from serverless_assets.addresses import (
+    is_http_address,
+    is_loopback,
+    may_have_credentials,
+    redirect_target,
+    split_credentials,
+    without_credentials,
+)
 from serverless_assets.errors import UserError
+from serverless_assets.ingestion.http_faults import CLIENT_ERRORS, explain
 
-# What a server or a proxy answers for a while only.
-TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-# An exception's own text holds the whole address, password and all: it is never repeated.
-CLIENT_ERRORS = (
-    requests.RequestException,
-    urllib3_errors.HTTPError,
-    http.client.HTTPException,
-    OSError,
-    ValueError,
-)
-# Causes of a missing answer, and whether the same request may succeed a little later. The first that fits
-# counts: a NewConnectionError, of a connection that was refused, is a ConnectTimeoutError by its class alone.
-FAULTS: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
-    (
-        (urllib3_errors.DecodeError,),
-        "the body is not in the encoding that its Content-Encoding says",
-        False,
-    ),
-    ((TimeoutError, requests.Timeout, urllib3_errors.ReadTimeoutError), "no answer in time", True),
-    ((http.client.RemoteDisconnected,), "the connection was closed without an answer", True),
-    (
-        (urllib3_errors.IncompleteRead, http.client.IncompleteRead),
-        "the connection was cut in the middle of the file",
-        True,
-    ),
-    ((ConnectionResetError, BrokenPipeError), "the connection was reset", True),
-    ((urllib3_errors.InvalidHeader,), "the answer has contradictory Content-Length headers", False),
-    ((http.client.LineTooLong,), "the headers of the answer are too long", False),
-)
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 READ_BYTES = 1 << 20
@@ -183,133 +153,10 @@ def read_body(response: requests.Response) -> Iterator[bytes]:
         yield chunk
 
 
-def explain(error: BaseException) -> tuple[str, bool]:
-    """Return why an exception of the client means that there is no answer, and whether it is transient.
-
-    The text has no address in it.
-    """
-    causes = _causes(error)
-    if any(isinstance(cause, urllib3_errors.ProxyError) for cause in causes):
-        # A CONNECT that was refused has no type of its own, but this text.
-        for cause in causes:
-            if status := re.search(r"Tunnel connection failed: (\d{3})", str(cause)):
-                reason = f"the proxy refused the connection with status {status[1]}"
-                return reason, int(status[1]) in TRANSIENT_STATUS
-        return "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be reached", True
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError):
-            return _explain_tls(cause)
-        if isinstance(cause, socket.gaierror):
-            return "its host name cannot be resolved", cause.errno == socket.EAI_AGAIN
-    for kinds, reason, transient in FAULTS:
-        if any(isinstance(cause, kinds) for cause in causes):
-            return reason, transient
-    if any(isinstance(cause, http.client.HTTPException) for cause in causes):
-        if any("100 headers" in str(cause) for cause in causes):
-            return "the headers of the answer are too long", False
-        return "the answer is not HTTP/1.1: is another service at this port?", False
-    return _explain_connection(error, causes)
-
-
-def _explain_tls(error: ssl.SSLError) -> tuple[str, bool]:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"its TLS certificate could not be verified ({error.verify_message}). "
-            "REQUESTS_CA_BUNDLE names a file of other authorities to trust"
-        ), False
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "the connection was closed in the middle of TLS", True
-    reason = (error.reason or "unknown reason").replace("_", " ").lower()
-    return f"there is no TLS connection ({reason})", False
-
-
-def _explain_connection(error: BaseException, causes: list[BaseException]) -> tuple[str, bool]:
-    not_an_address = (urllib3_errors.LocationValueError, requests.exceptions.InvalidURL, UnicodeError)
-    if any(isinstance(cause, not_an_address) for cause in causes):
-        # `request` has checked the address itself.
-        return "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names is not an address", False
-    if isinstance(error, requests.exceptions.InvalidSchema):
-        return "it needs a proxy or a scheme that is not supported", False
-    if type(error) is OSError and "TLS" in str(error):
-        # The exception has no number and no type of its own.
-        return "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names a file that does not exist", False
-    reasons = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
-    if reasons:
-        return f"no connection ({reasons[-1].lower()})", True
-    if isinstance(error, requests.ConnectionError | urllib3_errors.ProtocolError):
-        return "no connection", True
-    # A mistake in the request stays one.
-    return f"the request cannot be made ({type(error).__name__})", False
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return the exception and all that it wraps: its arguments, its `reason`, what it was raised from."""
-    causes, waiting = dict[int, BaseException](), [error]
-    while waiting:
-        cause = waiting.pop(0)
-        if id(cause) not in causes:
-            causes[id(cause)] = cause
-            wrapped = (*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__)
-            waiting += [item for item in wrapped if isinstance(item, BaseException)]
-    return list(causes.values())
-
-
 def printable(text: str, longest: int = 60) -> str:
     """Return text of a server, shortened and without control characters, to be part of a sentence."""
     cleaned = "".join(character for character in text if character.isprintable())
     return cleaned if len(cleaned) <= longest else f"{cleaned[:longest]}…"
-
-
-def split_credentials(url: str) -> tuple[str, str | None]:
-    """Return `url` without user and password, and the Authorization header that stands for them."""
-    parts = urlsplit(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
-    bare = urlunsplit(parts._replace(netloc=host))
-    if not at:
-        return bare, None
-    user, _, password = userinfo.partition(":")
-    token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-    return bare, f"Basic {token}"
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the host of `url` is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def redirect_target(url: str, location: str) -> str:
-    """Return the absolute address that an answer of `url` with the header `Location: {location}` leads to.
-
-    Raises:
-        ValueError: it is not to be followed; the message ends the sentence "It redirects to ...".
-    """
-    try:
-        # http.client reads headers as Latin-1; servers send UTF-8.
-        target = urljoin(url, location.strip().encode("latin-1").decode("utf-8", "replace"))
-        scheme = urlsplit(target).scheme
-    except ValueError:
-        raise ValueError("an address that cannot be parsed") from None
-    if scheme not in DEFAULT_PORTS:
-        raise ValueError(f"an address of the scheme {scheme[:20]!r}; allowed are http and https")
-    if not is_http_address(target):
-        raise ValueError("an address whose host or port is not valid")
-    if scheme == "http" and urlsplit(url).scheme == "https":
-        raise ValueError(f"{without_credentials(target)}, which is not encrypted as https is")
-    return target
-
-
-def may_have_credentials(origin: str, target: str) -> bool:
-    """Whether the credentials for `origin` may be sent to `target`, to which it redirects."""
-    (from_scheme, from_host, from_port), (scheme, host, port) = (
-        (parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
-        for parts in map(urlsplit, (origin, target))
-    )
-    is_upgrade = (from_scheme, from_port, scheme, port) == ("http", 80, "https", 443)
-    return host == from_host and (is_upgrade or (scheme, port) == (from_scheme, from_port))
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

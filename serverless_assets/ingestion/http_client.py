@@ -6,7 +6,6 @@ cancelled, interrupted (Ctrl-C, SIGTERM) or too slow. The threads are daemons: a
 the process alive.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
@@ -17,30 +16,23 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import requests
-from tenacity import RetryCallState, Retrying, retry_if_exception
-from tenacity.nap import sleep_using_event
-from tenacity.stop import stop_after_attempt, stop_before_delay, stop_when_event_set
-from tenacity.wait import wait_exponential_jitter
 
 from serverless_assets.addresses import without_credentials
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.http import (
     NO_VALIDATORS,
-    TRANSIENT_STATUS,
     HttpError,
     Validators,
     printable,
     request,
     retry_after_seconds,
 )
+from serverless_assets.ingestion.http_faults import LONGEST_PAUSE_SECONDS, TRANSIENT_STATUS, call_with_retries
 from serverless_assets.stopping import start_thread
 
 # Set in an answer that there is no such table: the sample stands in for a source that may have it.
 SAMPLE_HEADER = "X-Sample-Shop"
-# A server may ask for any pause; a run should not sleep for an hour because of one header.
-LONGEST_PAUSE_SECONDS = 60.0
 STEP_SECONDS = 0.1
-RATE_WINDOW_SECONDS = 60.0
 
 MISSING_STATUS = (requests.codes.not_found, requests.codes.gone)
 NOT_THERE = (
@@ -92,7 +84,7 @@ class DownloadLimits:
 
     deadline_seconds: float = 3600.0
     minimum_rate: int = 1000
-    rate_window_seconds: float = RATE_WINDOW_SECONDS
+    rate_window_seconds: float = 60.0
     memory_mib: int = 640
 
 
@@ -132,52 +124,6 @@ class Pace:
             self._next[host] = max(self._next.get(host, 0.0), time.monotonic() + seconds)
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often to try, and how long to wait in between.
-
-    The pause doubles from `first_pause_seconds` on, with up to `first_pause_seconds` more by chance. It is
-    at least what the server asks for, and at most `longest_pause_seconds`. No attempt begins later than
-    `deadline_seconds` after the first. Setting `cancelled` ends a pause and prevents another attempt.
-    """
-
-    attempts: int
-    first_pause_seconds: float
-    longest_pause_seconds: float = LONGEST_PAUSE_SECONDS
-    deadline_seconds: float = math.inf
-    cancelled: Event = field(default_factory=Event)
-
-    def call(self, attempt: Callable[[], Result], log: Callable[[str], None] = lambda line: None) -> Result:
-        """Return the result of `attempt`, made again after a transient `UserError`; the last one is raised.
-
-        log: takes a line before the first pause; the error that is raised at the end counts the attempts.
-        """
-        retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, UserError) and error.transient),
-            stop=stop_after_attempt(self.attempts)
-            | stop_when_event_set(self.cancelled)
-            | stop_before_delay(self.deadline_seconds),
-            sleep=sleep_using_event(self.cancelled),
-            wait=self._pause,
-            before_sleep=lambda state: log(self._message(state)) if state.attempt_number == 1 else None,
-            reraise=True,
-        )
-        return retrying(attempt)
-
-    def _pause(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, UserError) else None
-        backoff = wait_exponential_jitter(
-            initial=self.first_pause_seconds, max=self.longest_pause_seconds, jitter=self.first_pause_seconds
-        )
-        return max(backoff(state), min(asked or 0.0, self.longest_pause_seconds))
-
-    def _message(self, state: RetryCallState) -> str:
-        error = state.outcome.exception() if state.outcome else None
-        pause = state.next_action.sleep if state.next_action else 0.0
-        return f"{error} Attempt {state.attempt_number} of {self.attempts}; asking again in {pause:.1f} s."
-
-
 @dataclass(frozen=True, kw_only=True)
 class HttpClient:
     """Makes requests within time limits, and again after a fault that passes.
@@ -198,10 +144,6 @@ class HttpClient:
     ) -> Result:
         """Return the result of `attempt`, which takes the time by which all attempts must be over."""
         deadline, attempts = deadline or time.monotonic() + self.limits.deadline_seconds, 0
-        seconds = deadline - time.monotonic()
-        policy = RetryPolicy(
-            self.attempts, self.first_pause_seconds, self.longest_pause_seconds, seconds, self.cancelled
-        )
 
         def counted() -> Result:
             nonlocal attempts
@@ -209,7 +151,15 @@ class HttpClient:
             return attempt(deadline)
 
         try:
-            return policy.call(counted, log)
+            return call_with_retries(
+                counted,
+                self.attempts,
+                self.first_pause_seconds,
+                self.longest_pause_seconds,
+                deadline - time.monotonic(),
+                self.cancelled,
+                log,
+            )
         except SourceError as error:
             if not error.transient:
                 raise

@@ -11,7 +11,6 @@ from contextlib import closing
 from itertools import islice
 from json import dumps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -20,16 +19,12 @@ import pyarrow.parquet as pq
 from dlt.sources.helpers.rest_client import RESTClient, paginators
 
 from serverless_assets.addresses import without_credentials
-from serverless_assets.ingestion.dlt_internals import (
-    PaginatorFactory,
-    RuntimeConfiguration,
-    header_links_detector,
-)
+from serverless_assets.ingestion.dlt_internals import RuntimeConfiguration, detect_paginator
+from serverless_assets.ingestion.fetch_result import Download, NotModified
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable
-from serverless_assets.ingestion.http_client import Log, SourceError
+from serverless_assets.ingestion.http_client import HttpClient, Log, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_session import NotModifiedAnswer, Page, PageSession
-from serverless_assets.ingestion.source import Download, HttpSource, NotModified
 
 PAGINATORS: Mapping[str, Callable[..., paginators.BasePaginator]] = {
     "page_number": paginators.PageNumberPaginator,
@@ -45,7 +40,8 @@ ABSENT = object()
 
 
 def fetch_rows(
-    source: HttpSource,
+    client: HttpClient,
+    base_url: str,
     table: RawTable,
     path: Path,
     log: Log,
@@ -56,6 +52,7 @@ def fetch_rows(
     """Write the table's rows to a parquet file at `path`, unless they are still those with these validators.
 
     Args:
+        base_url: the address of the source, for a table whose entry has no `url`.
         since: asks only for rows that changed since; an API is free to ignore it.
         pages: how many to read at most; None reads all.
 
@@ -64,19 +61,20 @@ def fetch_rows(
     """
     assert table.rest is not None
     started, page = time.monotonic(), 1
-    address = without_credentials(table.rest.address(source.base_url, table.location))
+    url = table.rest.address(base_url, table.location)
+    address = without_credentials(url)
     schema = pa.schema([(name, pa.string()) for name in table.columns])
     try:
         with (
-            closing(PageSession(source, table, path.parent, log, validators)) as session,
+            closing(PageSession(client, url, table, path.parent, log, validators)) as session,
             pq.ParquetWriter(path, schema, compression="zstd") as file,
         ):
-            client, params = PageReader(session, table, file), dict(table.rest.params)
+            reader, params = PageReader(session, table, file), dict(table.rest.params)
             if since and table.rest.updated_since_param:
                 params[table.rest.updated_since_param] = since
-            for _ in islice(client.paginate(session.url, params=params), pages):
+            for _ in islice(reader.paginate(url, params=params), pages):
                 page += 1
-            client.finish()
+            reader.finish()
     except NotModifiedAnswer:
         path.unlink(missing_ok=True)
         return NotModified(address, time.monotonic() - started)
@@ -96,12 +94,6 @@ def fetch_rows(
             "Free space there, then run again."
         ) from None
     return Download(path, address, session.received, time.monotonic() - started, session.validators)
-
-
-def read_first_page(source: HttpSource, table: RawTable) -> None:
-    """Raise `SourceError` unless the API gives the first page of the table's rows."""
-    with TemporaryDirectory() as folder:
-        fetch_rows(source, table, Path(folder) / table.name, lambda line: None, pages=1)
 
 
 class PageReader(RESTClient):
@@ -244,16 +236,10 @@ class PageReader(RESTClient):
         """Raise `SourceError` if the first page leads to a next one, and the entry's paginator does not."""
         if self.endpoint.paginator and self.endpoint.paginator.type not in ("cursor", "json_link"):
             return
-        detect = (
-            header_links_detector if self.endpoint.format == "csv" else PaginatorFactory().create_paginator
-        )
-        detected, _ = detect(page)
-        if isinstance(detected, paginators.HeaderLinkPaginator):
-            hint = "type: header_link"
-        elif isinstance(detected, paginators.JSONLinkPaginator):
-            hint = f"type: json_link, next_url_path: {detected.next_url_path}"
-        else:
+        detected = detect_paginator(page, self.endpoint.format)
+        if detected.get("type") not in ("header_link", "json_link"):
             return
+        hint = ", ".join(f"{option}: {value}" for option, value in detected.items())
         declared = self._paginator()
         declared.update_state(page, [1])
         if not declared.has_next_page:

@@ -13,26 +13,24 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
-from dlt.sources.helpers.rest_client import RESTClient, paginators
+from dlt.sources.helpers.rest_client import RESTClient
 
 from serverless_assets.addresses import without_credentials
 from serverless_assets.ingestion.dlt_internals import (
-    PaginatorFactory,
     RuntimeConfiguration,
+    detect_paginator,
     find_response_page_data,
-    header_links_detector,
 )
-from serverless_assets.ingestion.http import NO_VALIDATORS, printable
-from serverless_assets.ingestion.http_client import SourceError
+from serverless_assets.ingestion.http import printable
+from serverless_assets.ingestion.http_client import HttpClient, SourceError
 from serverless_assets.ingestion.raw_table import LARGEST_INTEGER, RawTable
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.rest_session import Page, PageSession
-from serverless_assets.ingestion.source import HttpSource
 
 SECRET_NAME = re.compile(r"(key|token|secret|password|passwd|auth|signature|sig)$", re.I)
 
 
-def sample_endpoint(source: HttpSource, url: str, token: str | None, path: Path) -> Mapping[str, Any]:
+def sample_endpoint(client: HttpClient, url: str, token: str | None, path: Path) -> Mapping[str, Any]:
     """Save the rows of the first page as parquet at `path`. Returns what an entry says under `rest`.
 
     Args:
@@ -57,27 +55,18 @@ def sample_endpoint(source: HttpSource, url: str, token: str | None, path: Path)
         table = RawTable(path.stem, "", {}, rest=read_endpoint(rest))
     except ValueError as problem:
         raise SourceError(f"{without_credentials(url)} cannot be asked: {problem}.") from None
-    with closing(PageSession(source, table, path.parent, lambda line: None, NO_VALIDATORS)) as session:
-        client = RESTClient(
+    with closing(PageSession(client, rest["url"], table, path.parent, lambda line: None)) as session:
+        reader = RESTClient(
             base_url="", auth=session.authentication, session=session, config=RuntimeConfiguration()
         )
-        page = client.get(session.url, params=params)
+        page = reader.get(session.url, params=params)
     assert isinstance(page, Page)
-    paginator: paginators.BasePaginator
     if "csv" in page.headers.get("Content-Type", "") or parts.path.endswith(".csv"):
         rest.update(_save_csv(page, path))
-        paginator, _ = header_links_detector(page)
     else:
         rest.update(_save_json(page, path))
-        paginator, _ = PaginatorFactory().create_paginator(page)
-    if isinstance(paginator, paginators.HeaderLinkPaginator):
-        rest["paginator"] = {"type": "header_link"}
-    elif isinstance(paginator, paginators.JSONLinkPaginator):
-        rest["paginator"] = {"type": "json_link", "next_url_path": str(paginator.next_url_path)}
-    elif isinstance(paginator, paginators.PageNumberPaginator):
-        rest["paginator"] = {"type": "page_number", "total_path": str(paginator.total_path)}
-    elif isinstance(paginator, paginators.JSONResponseCursorPaginator):
-        rest["paginator"] = {"type": "cursor", "cursor_path": str(paginator.cursor_path)}
+    if paginator := detect_paginator(page, rest.get("format", "json")):
+        rest["paginator"] = paginator
     return rest
 
 

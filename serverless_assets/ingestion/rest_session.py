@@ -17,13 +17,19 @@ import requests
 from dlt.sources.helpers.rest_client import auth
 from requests.structures import CaseInsensitiveDict
 
-from serverless_assets.addresses import without_credentials
+from serverless_assets.addresses import may_have_credentials, without_credentials
 from serverless_assets.ingestion import http
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable
-from serverless_assets.ingestion.http_client import Exchange, Log, MissingTable, SourceError, Unauthorized
+from serverless_assets.ingestion.http_client import (
+    Exchange,
+    HttpClient,
+    Log,
+    MissingTable,
+    SourceError,
+    Unauthorized,
+)
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_endpoint import OAuth2, Secret, SecretError
-from serverless_assets.ingestion.source import HttpSource
 
 AUTHENTICATIONS: Mapping[str, Callable[..., auth.AuthConfigBase]] = {
     "bearer": auth.BearerTokenAuth,
@@ -67,13 +73,19 @@ class PageSession(requests.Session):
     """
 
     def __init__(
-        self, source: HttpSource, table: RawTable, scratch: Path, log: Log, conditions: Validators
+        self,
+        client: HttpClient,
+        url: str,
+        table: RawTable,
+        scratch: Path,
+        log: Log,
+        conditions: Validators = NO_VALIDATORS,
     ) -> None:
         super().__init__()
         assert table.rest is not None
-        self.source, self.endpoint, self.scratch, self.log = source, table.rest, scratch, log
-        self.url = self.endpoint.address(source.base_url, table.location)
-        self.deadline = time.monotonic() + source.limits.deadline_seconds
+        self.client, self.url, self.endpoint = client, url, table.rest
+        self.scratch, self.log = scratch, log
+        self.deadline = time.monotonic() + client.limits.deadline_seconds
         # The first page's would say nothing of the others.
         self.conditions = NO_VALIDATORS if self.endpoint.paginator else conditions
         self.validators, self.received, self.requested = NO_VALIDATORS, 0, set[str]()
@@ -91,7 +103,7 @@ class PageSession(requests.Session):
         if request.method != "GET":
             return self._request_token(request)
         url = str(request.url)
-        if not http.may_have_credentials(self.url, url):
+        if not may_have_credentials(self.url, url):
             raise SourceError(
                 f"GET {without_credentials(self.url)} leads to a next page on another host, "
                 f"{without_credentials(url)}, which is not asked."
@@ -149,7 +161,7 @@ class PageSession(requests.Session):
                         )
                 return response
 
-            answer = self.source.request(
+            answer = self.client.request(
                 str(request.method),
                 str(request.url),
                 deadline,
@@ -170,11 +182,11 @@ class PageSession(requests.Session):
             file.seek(0)
             return page
 
-        return self.source.with_retries(self.log, attempt, self.deadline)
+        return self.client.with_retries(self.log, attempt, self.deadline)
 
     @property
     def _longest_json(self) -> int:
-        return self.source.limits.memory_mib * (1 << 20) // MEMORY_OF_JSON
+        return self.client.limits.memory_mib * (1 << 20) // MEMORY_OF_JSON
 
     def _authentication(self, table: RawTable) -> auth.AuthConfigBase | None:
         options = dict(self.endpoint.auth or {})

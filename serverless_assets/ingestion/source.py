@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import BinaryIO, Protocol
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -17,12 +18,8 @@ import requests
 
 from serverless_assets.addresses import without_credentials
 from serverless_assets.hashing import digest
-from serverless_assets.ingestion.http import (
-    NO_VALIDATORS,
-    Validators,
-    printable,
-    read_body,
-)
+from serverless_assets.ingestion.fetch_result import Download, NotModified
+from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable, read_body
 from serverless_assets.ingestion.http_client import (
     DownloadLimits,
     Exchange,
@@ -38,26 +35,6 @@ PARQUET_MAGIC = b"PAR1"
 # The magic bytes at both ends, and the length of the footer.
 SMALLEST_PARQUET_BYTES = 12
 SECONDS_TO_CHECK = 10.0
-
-
-@dataclass(frozen=True)
-class Download:
-    """A complete parquet file on disk, its size in bytes, and the seconds that it took."""
-
-    path: Path
-    url: str
-    bytes: int
-    seconds: float
-    validators: Validators = NO_VALIDATORS
-
-
-@dataclass(frozen=True)
-class NotModified:
-    """The source's answer that the file is still the one that the validators came with."""
-
-    url: str
-    seconds: float
-    bytes: int = 0
 
 
 class Source(Protocol):
@@ -117,13 +94,7 @@ class HttpSource(HttpClient):
             hasty = replace(source, timeout_seconds=SECONDS_TO_CHECK)
             for table in tables:
                 try:
-                    if table.rest:
-                        # dlt takes seconds to import.
-                        from serverless_assets.ingestion.rest import read_first_page
-
-                        read_first_page(hasty, table)
-                    else:
-                        hasty.probe(table.location)
+                    hasty.probe(table)
                 except MissingTable as error:
                     if not (table.optional or error.is_sample):
                         raise
@@ -133,31 +104,46 @@ class HttpSource(HttpClient):
     @property
     def key(self) -> str:
         """Return a hash that identifies the source as a whole."""
-        return self.request_key("", None)
+        return digest(table_url(self.identity or self.base_url, "", None))
 
-    def request_key(self, table: str, window: Window | None, since: str = "") -> str:
+    def key_of(self, table: RawTable) -> str:
+        """Return a hash that identifies where the table's rows come from."""
+        if table.rest:
+            return digest(table.rest.address(self.identity or self.base_url, table.location))
+        return self.key
+
+    def request_key(self, table: RawTable, window: Window | None, since: str = "") -> str:
         """Return a hash that identifies a request: the same source, table and window or changes."""
-        url = table_url(self.identity or self.base_url, table, window, since)
-        return digest(url)
+        if table.rest:
+            return digest(f"{table.rest.key(self.key_of(table))} {window} {since}")
+        return digest(table_url(self.identity or self.base_url, table.location, window, since))
 
     def fetch(
         self,
-        table: str,
+        table: RawTable,
         window: Window | None,
         path: Path,
         log: Log,
         validators: Validators = NO_VALIDATORS,
         since: str = "",
+        pages: int | None = None,
     ) -> Download | NotModified:
-        """Write the table's parquet file to `path`, unless it is still the one with these validators.
+        """Write the table's rows to a parquet file at `path`, unless they are those with these validators.
 
-        A window is asked for with `start` and `end`, changes with `updated_since`; a server is free to
-        ignore them.
+        Args:
+            window: asked for with `start` and `end`, which a server is free to ignore; not of a REST API.
+            since: asks only for rows that changed since, which a server is free to ignore.
+            pages: how many of a REST API to read at most; None reads all.
 
         Raises:
             SourceError: the source cannot give the table, or did not within the attempts and limits.
         """
-        url, started = table_url(self.base_url, table, window, since), time.monotonic()
+        if table.rest:
+            # dlt takes seconds to import.
+            from serverless_assets.ingestion.rest import fetch_rows
+
+            return fetch_rows(self, self.base_url, table, path, log, validators, since, pages)
+        url, started = table_url(self.base_url, table.location, window, since), time.monotonic()
         address = without_credentials(url)
 
         def attempt(deadline: float) -> tuple[int, Validators] | None:
@@ -179,7 +165,7 @@ class HttpSource(HttpClient):
             return NotModified(address, seconds)
         return Download(path, address, saved[0], seconds, saved[1])
 
-    def validators(self, table: str, window: Window | None) -> Validators:
+    def validators(self, table: RawTable, window: Window | None) -> Validators:
         """Return the validators of the source's current answer, without its body.
 
         It is asked by HEAD. Many servers answer that with an error although GET works: then by GET.
@@ -187,7 +173,7 @@ class HttpSource(HttpClient):
         Raises:
             SourceError: the source cannot give the table, or did not within the attempts and limits.
         """
-        url = table_url(self.base_url, table, window)
+        url = table_url(self.base_url, table.location, window)
 
         def attempt(deadline: float) -> Validators:
             try:
@@ -199,14 +185,18 @@ class HttpSource(HttpClient):
 
         return self.with_retries(lambda line: None, attempt)
 
-    def probe(self, table: str) -> None:
-        """Request the table once, without its body.
+    def probe(self, table: RawTable) -> None:
+        """Request the table once, without its body; of a REST API, its first page.
 
         Raises:
             SourceError: the source cannot give the table, or not now.
         """
+        if table.rest:
+            with TemporaryDirectory() as folder:
+                self.fetch(table, None, Path(folder) / table.name, lambda line: None, pages=1)
+            return
         deadline = time.monotonic() + self.limits.deadline_seconds
-        self.request("GET", table_url(self.base_url, table, None), deadline, _read_validators)
+        self.request("GET", table_url(self.base_url, table.location, None), deadline, _read_validators)
 
 
 def source_of_run(address: str | None, source: Source) -> Source:

@@ -5,13 +5,7 @@ from datetime import date, datetime, time, timedelta
 
 import pyarrow as pa
 
-from serverless_assets.sample_shop.catalogue import (
-    FACTS,
-    FOUNDED,
-    PRODUCTS,
-    STORES,
-    SUPPLIES,
-)
+from serverless_assets.sample_shop.catalogue import FOUNDED, PRODUCTS, STORES, SUPPLIES
 from serverless_assets.sample_shop.sales import customer_ids, customer_names, customers_by, sales, texts
 
 ONE_DAY = timedelta(days=1)
@@ -52,11 +46,37 @@ class SampleShop:
         Raises:
             KeyError: there is no such table.
         """
-        if name in FACTS:
-            batches = [sales(self.seed, day)[name] for day in self._days(start, end)]
-            # Of a window without a day, that of any day.
-            return pa.Table.from_batches(batches, sales(self.seed, self.end)[name].schema)
-        return pa.table(self._snapshot(name))
+        match name:
+            case "raw_orders" | "raw_items":
+                batches = [sales(self.seed, day)[name] for day in self._days(start, end)]
+                # Of a window without a day, that of any day.
+                return pa.Table.from_batches(batches, sales(self.seed, self.end)[name].schema)
+            case "raw_customers":
+                count = customers_by(self.end)
+                names = texts(customer_names(self.seed, count))
+                return pa.table({"id": texts(customer_ids(range(count))), "name": names})
+            case "raw_products":
+                of_product = ("sku", "name", "type", "price", "description")
+                return pa.table(
+                    {column: [getattr(product, column) for product in PRODUCTS] for column in of_product}
+                )
+            case "raw_stores":
+                stores = [store for store in STORES if store.opened <= self.end]
+                opened = [datetime.combine(store.opened, time()) for store in stores]
+                return pa.table(
+                    {
+                        "id": texts([store.id for store in stores]),
+                        "name": texts([store.name for store in stores]),
+                        "opened_at": pa.array(opened, pa.timestamp("us")),
+                        "tax_rate": pa.array([store.tax_rate for store in stores], pa.float64()),
+                    }
+                )
+            case "raw_supplies":
+                parts = [(supply, sku) for supply in SUPPLIES for sku in supply.skus]
+                of_supply = ("id", "name", "cost", "perishable")
+                supplies = {column: [getattr(supply, column) for supply, _ in parts] for column in of_supply}
+                return pa.table({**supplies, "sku": [sku for _, sku in parts]})
+        raise KeyError(name)
 
     def changed_on(self, name: str, start: date | None = None, end: date | None = None) -> date | None:
         """Return the last day that changed what `table` returns for these arguments; None for no rows.
@@ -65,52 +85,19 @@ class SampleShop:
         """
         match name:
             case "raw_orders" | "raw_items":
-                return self._sales_changed_on(start, end)
+                days = reversed(self._days(start, end))
+                last_trade = next((day for day in days if sales(self.seed, day)["raw_orders"].num_rows), None)
+                if last_trade and (start is None or start < self.start):
+                    # Such a window also lost rows on the day that moved the start of the history.
+                    return max(last_trade, self.end.replace(day=1))
+                return last_trade
             case "raw_customers":
                 # Somebody signs up every day, even on holidays.
                 return self.end if self.end >= FOUNDED else None
             case "raw_stores":
                 return max((store.opened for store in STORES if store.opened <= self.end), default=None)
-            case _:
-                return FOUNDED
+        return FOUNDED
 
     def _days(self, start: date | None, end: date | None) -> list[date]:
         first, stop = self.clip(start, end)
         return [first + timedelta(days=n) for n in range((stop - first).days)]
-
-    def _sales_changed_on(self, start: date | None, end: date | None) -> date | None:
-        days = reversed(self._days(start, end))
-        last_trade = next((day for day in days if sales(self.seed, day)["raw_orders"].num_rows), None)
-        if last_trade and (start is None or start < self.start):
-            # Such a window also lost rows on the day that moved the start of the history.
-            return max(last_trade, self.end.replace(day=1))
-        return last_trade
-
-    def _snapshot(self, name: str) -> dict[str, object]:
-        """Return the columns of a table without a time."""
-        match name:
-            case "raw_customers":
-                count = customers_by(self.end)
-                return {
-                    "id": texts(customer_ids(range(count))),
-                    "name": texts(customer_names(self.seed, count)),
-                }
-            case "raw_products":
-                of_product = ("sku", "name", "type", "price", "description")
-                return {column: [getattr(product, column) for product in PRODUCTS] for column in of_product}
-            case "raw_stores":
-                stores = [store for store in STORES if store.opened <= self.end]
-                opened = [datetime.combine(store.opened, time()) for store in stores]
-                return {
-                    "id": texts([store.id for store in stores]),
-                    "name": texts([store.name for store in stores]),
-                    "opened_at": pa.array(opened, pa.timestamp("us")),
-                    "tax_rate": pa.array([store.tax_rate for store in stores], pa.float64()),
-                }
-            case "raw_supplies":
-                parts = [(supply, sku) for supply in SUPPLIES for sku in supply.skus]
-                of_supply = ("id", "name", "cost", "perishable")
-                supplies = {column: [getattr(supply, column) for supply, _ in parts] for column in of_supply}
-                return {**supplies, "sku": [sku for _, sku in parts]}
-            case _:
-                raise KeyError(name)

@@ -13,6 +13,7 @@ from serverless_assets.settings import Settings, SettingsError
 from tests.faults.tally import Attempt, Tally
 from tests.faults.world import World
 from tests.ingestion.scripted import body, shop
+from tests.raw_tables import RAW_STORES
 
 KIND = "hostile strings"
 MARKUP = [
@@ -203,6 +204,6 @@ def test_a_hostile_server_forges_nothing_in_the_error(attempt: Tally) -> None:
     for text in [name for name in NAMES if name and "\n" not in name and name.isascii()]:
         with attempt(f"content type {text[:40]!r}") as fault, shop(body(b"no", content_type=text)) as source:
             try:
-                HttpSource(source.url, attempts=1, timeout_seconds=2).probe("raw_stores")
+                HttpSource(source.url, attempts=1, timeout_seconds=2).probe(RAW_STORES)
             except SourceError as refused:
                 check_text(str(refused), fault)

@@ -10,6 +10,7 @@ from serverless_assets.months import Window
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.loads import FIRST, Ingestion
 from tests.ingestion.shop import Shop, shop
+from tests.raw_tables import RAW_ORDERS
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def source():
 def fetch(tmp_path: Path, lines: list[str], source):
     def fetch(base_url: str, window: Window | None = None, attempts: int = 3, **options: Any):
         path = tmp_path / "raw_orders.download"
-        return source(base_url, attempts, **options).fetch("raw_orders", window, path, lines.append)
+        return source(base_url, attempts, **options).fetch(RAW_ORDERS, window, path, lines.append)
 
     return fetch
 

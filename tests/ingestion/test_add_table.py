@@ -14,7 +14,6 @@ from jinja2 import Template
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.add_table import add_table
 from serverless_assets.ingestion.catalog import read_catalogue
-from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.source import HttpSource
 from tests.ingestion.json_api import SECRET, Api, json_api
 from tests.ingestion.scripted import GOOD, Answer, body, shop, status
@@ -212,7 +211,7 @@ def test_the_entry_of_an_api_is_guessed_from_its_first_page_and_can_be_loaded(tm
     columns = {column["name"]: column for column in added["columns"]}
     source = {**added, "identifier": added["name"], "columns": columns, "source_name": "raw"}
     (table,) = read_catalogue({"sources": {"raw_visits": source}})
-    fetch_rows(HttpSource("http://127.0.0.1:1"), table, tmp_path / "visits.parquet", print)
+    HttpSource("http://127.0.0.1:1").fetch(table, None, tmp_path / "visits.parquet", print)
     assert pq.read_table(tmp_path / "visits.parquet")["id"].to_pylist() == list("1234567")
 
 

@@ -1,7 +1,6 @@
 import pytest
 
-from serverless_assets.addresses import is_http_address
-from serverless_assets.ingestion.http import is_loopback, may_have_credentials
+from serverless_assets.addresses import is_http_address, is_loopback, may_have_credentials
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from serverless_assets.ingestion.http_client import DownloadLimits, SourceError
 from tests.ingestion.scripted import GOOD, SLOW_BODY, SLOW_HEADERS, Answer, drip, shop, silence, status
+from tests.raw_tables import RAW_ORDERS
 
 # Much longer than a test waits: what ends sooner did so because it was told to.
 HOURS = 10_000.0
@@ -72,7 +73,7 @@ def test_cancelled_download_ends_whatever_it_waits_for(source, tmp_path, phase):
 
         def download() -> None:
             with pytest.raises(SourceError) as raised:
-                table_source.fetch("raw_orders", None, tmp_path / "file", lambda line: None)
+                table_source.fetch(RAW_ORDERS, None, tmp_path / "file", lambda line: None)
             ended.append(raised.value)
 
         thread = Thread(target=download, daemon=True)
@@ -166,7 +167,7 @@ def test_abandoned_download_neither_makes_a_file_nor_fills_it(source, tmp_path):
     with shop(late) as server:
         with pytest.raises(SourceError, match="not complete"):
             source(server.url, limits=DownloadLimits(deadline_seconds=0.5)).fetch(
-                "raw_orders", None, path, lambda line: None
+                RAW_ORDERS, None, path, lambda line: None
             )
         path.unlink()
         go_on.set()

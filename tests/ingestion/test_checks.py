@@ -11,16 +11,15 @@ import pyarrow as pa
 import pytest
 
 from serverless_assets.ingestion.assets import ingestion_assets
-from serverless_assets.ingestion.checks import (
+from serverless_assets.ingestion.check_rules import (
     Month,
-    SourceObservation,
+    count_months,
     event_times,
     freshness,
-    months_of,
-    months_query,
     schema_change,
     volume,
 )
+from serverless_assets.ingestion.checks import SourceObservation
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -112,8 +111,7 @@ def test_a_month_of_the_year_9999_that_an_older_version_let_in_is_no_trouble(tmp
         connection.execute("create schema dwh; create table dwh.raw_orders (ordered_at timestamp)")
         times = "'9999-12-31', '0001-01-01', '290000-01-01', '2026-10-01', '2026-10-02', '2199-12-31'"
         connection.execute(f"insert into dwh.raw_orders select unnest([{times}])::timestamp")
-    answer = warehouse.query(months_query(RAW_ORDERS, warehouse.quoted_name("raw_orders"), NOW)).to_pylist()
-    found = months_of(answer)
+    found = count_months(RAW_ORDERS, warehouse, NOW)
     assert {month.start: (month.rows, month.later) for month in found} == {
         datetime(2026, 10, 1): (2, 0), datetime(2199, 12, 1): (0, 1),
     }  # fmt: skip
@@ -227,10 +225,8 @@ def world(tmp_path) -> Iterator[World]:
 
 def test_the_months_that_the_warehouse_counts_are_those_of_the_rows(world):
     world.run()
-    rows = world.warehouse.query(
-        months_query(RAW_ORDERS, world.warehouse.quoted_name("raw_orders"), datetime(2027, 1, 1))
-    ).to_pylist()
-    found = sorted(months_of(rows), key=lambda month: month.start)
+    months = count_months(RAW_ORDERS, world.warehouse, datetime(2027, 1, 1))
+    found = sorted(months, key=lambda month: month.start)
     assert [(m.start.month, m.rows, m.first, m.last) for m in found] == [
         (n, 1, datetime(2026, n, 14), datetime(2026, n, 14)) for n in (9, 10, 11)
     ]

@@ -6,9 +6,10 @@ from threading import Event
 
 import pytest
 
+from serverless_assets.ingestion.fetch_result import Download, NotModified
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.http_client import SourceError
-from serverless_assets.ingestion.source import Download, HttpSource, NotModified
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.months import Window
 from tests.ingestion.scripted import (
     OCTOBER,
@@ -25,6 +26,7 @@ from tests.ingestion.scripted import (
     silence,
     status,
 )
+from tests.raw_tables import RAW_ITEMS, RAW_ORDERS
 
 MODIFIED, A_DAY_LATER = "Tue, 01 Sep 2026 12:00:00 GMT", "Wed, 02 Sep 2026 12:00:00 GMT"
 
@@ -47,7 +49,7 @@ def dated(etag: str | None = None, modified: str | None = None, date: str | None
 def ask(tmp_path: Path, lines: list[str]):
     def ask(base_url: str, held: Validators):
         source = HttpSource(base_url, attempts=3, first_pause_seconds=0.0, timeout_seconds=10.0)
-        return source.fetch("raw_orders", None, tmp_path / "file", lines.append, held)
+        return source.fetch(RAW_ORDERS, None, tmp_path / "file", lines.append, held)
 
     return ask
 
@@ -113,21 +115,21 @@ def test_an_unconditional_request_that_is_answered_not_modified_is_refused(fetch
 def test_a_request_is_the_same_for_the_same_source_table_and_window():
     source = HttpSource("https://ann:p@shop.test?token=s3cret")
     keys = {
-        source.request_key("raw_orders", None),
-        source.request_key("raw_orders", OCTOBER),
-        source.request_key("raw_items", None),
-        HttpSource("https://bob:p@shop.test?token=s3cret").request_key("raw_orders", None),
-        HttpSource("https://ann:p@shop.test?token=other").request_key("raw_orders", None),
+        source.request_key(RAW_ORDERS, None),
+        source.request_key(RAW_ORDERS, OCTOBER),
+        source.request_key(RAW_ITEMS, None),
+        HttpSource("https://bob:p@shop.test?token=s3cret").request_key(RAW_ORDERS, None),
+        HttpSource("https://ann:p@shop.test?token=other").request_key(RAW_ORDERS, None),
     }
     assert len(keys) == 5
-    assert source.request_key("raw_orders", OCTOBER) in keys
+    assert source.request_key(RAW_ORDERS, OCTOBER) in keys
     named = [HttpSource(f"http://127.0.0.1:{port}", identity="the shop") for port in (1, 2)]
-    assert len({one.request_key("raw_orders", None) for one in named}) == 1
+    assert len({one.request_key(RAW_ORDERS, None) for one in named}) == 1
 
 
 def validators(base_url: str, window: Window | None = None, timeout_seconds: float = 10.0) -> Validators:
     source = HttpSource(base_url, attempts=3, first_pause_seconds=0.0, timeout_seconds=timeout_seconds)
-    return source.validators("raw_orders", window)
+    return source.validators(RAW_ORDERS, window)
 
 
 def test_validators_come_from_the_head_of_the_answer_alone():
@@ -186,4 +188,4 @@ def test_a_source_that_gives_no_validators_to_ask_for_says_why(fault, timeout_se
 def test_a_pause_that_a_server_asks_for_is_no_longer_than_there_is_time_for():
     with shop(status(503, Retry_After="3600"), status(200, ETag='"v1"')) as server:
         source = HttpSource(server.url, longest_pause_seconds=0.01)
-        assert source.validators("raw_orders", None) == Validators('"v1"')
+        assert source.validators(RAW_ORDERS, None) == Validators('"v1"')

@@ -21,6 +21,7 @@ from tests.ingestion.scripted import (
     shop,
     status,
 )
+from tests.raw_tables import RAW_ORDERS
 
 
 def test_the_file_on_disk_is_the_file_that_was_served(fetch):
@@ -79,7 +80,7 @@ def test_a_cancelled_download_is_not_asked_again(tmp_path):
         source = HttpSource(server.url, attempts=5, first_pause_seconds=60.0, cancelled=cancelled)
         # The minute's pause has begun when the line is logged: cancelling ends it.
         with pytest.raises(SourceError):
-            source.fetch("raw_orders", None, tmp_path / "file", lambda _: cancelled.set())
+            source.fetch(RAW_ORDERS, None, tmp_path / "file", lambda _: cancelled.set())
     assert len(server.asked) <= 2
 
 

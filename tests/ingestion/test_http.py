@@ -12,6 +12,7 @@ from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.sample_shop import SampleSource
 from tests.ingestion.certificates import self_signed
 from tests.ingestion.scripted import GOOD, PARQUET, PASSWORD, TOKEN, USER, redirect, shop, status
+from tests.raw_tables import RAW_ORDERS, RAW_STORES
 from tests.services.listening import listening
 
 BASIC = "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -81,7 +82,7 @@ def test_redirect_from_https_to_http_is_refused(fetch, tmp_path, monkeypatch):
 
 def test_head_stays_head_when_it_is_redirected(source):
     with shop(redirect("/moved"), status(200, ETag='"1"')) as server:
-        assert source(server.url).validators("raw_orders", None).etag == '"1"'
+        assert source(server.url).validators(RAW_ORDERS, None).etag == '"1"'
     assert server.methods == ["HEAD", "HEAD"]
 
 
@@ -139,8 +140,8 @@ def test_this_machine_is_never_asked_through_a_proxy(monkeypatch, variable, host
 def test_bundled_shop_is_never_asked_through_a_proxy(tmp_path, lines, monkeypatch, variable):
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with SampleSource(7, lambda: date(2026, 10, 31)).open() as sample:
-        assert sample.fetch("raw_stores", None, tmp_path / "file", lines.append).bytes
-        assert sample.validators("raw_stores", None)
+        assert sample.fetch(RAW_STORES, None, tmp_path / "file", lines.append).bytes
+        assert sample.validators(RAW_STORES, None)
     assert lines == []
 
 

@@ -24,6 +24,7 @@ from tests.ingestion.scripted import (
     shop,
     status,
 )
+from tests.raw_tables import RAW_ORDERS
 
 every_fault = pytest.mark.parametrize("fault", HTTP_FAULTS.values(), ids=HTTP_FAULTS)
 
@@ -102,5 +103,5 @@ def test_full_disk_is_one_sentence_and_not_asked_again(source, lines):
         shop(GOOD) as server,
         pytest.raises(SourceError, match="cannot be written to /dev/full: No space left"),
     ):
-        source(server.url).fetch("raw_orders", None, Path("/dev/full"), lines.append)
+        source(server.url).fetch(RAW_ORDERS, None, Path("/dev/full"), lines.append)
     assert len(server.asked) == 1 and lines == []

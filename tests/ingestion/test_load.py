@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.content import Content, Part
-from serverless_assets.ingestion.fetch_result import AuditedTable, Unchanged, ends_run
+from serverless_assets.ingestion.fetch_result import AuditedTable, Download, NotModified, Unchanged, ends_run
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load, decide_reuse
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import Download, HttpSource, NotModified
+from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import (
     HASHED_BY,
     CachedResponse,

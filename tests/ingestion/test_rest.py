@@ -20,7 +20,6 @@ from serverless_assets.ingestion.fetch_result import Failed, Missing
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.load import LoadResult, load_table
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.rest import fetch_rows
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
@@ -105,7 +104,7 @@ class Loads:
     def read(self, **options: Any) -> dict[str, list[str]]:
         """Return the columns of the file that the rows are written to."""
         path = self.folder / "visits.parquet"
-        fetch_rows(self.source, self.table(**options), path, self.lines.append)
+        self.source.fetch(self.table(**options), None, path, self.lines.append)
         return pq.read_table(path).to_pydict()
 
     def refused(self, **options: Any) -> str:
@@ -369,12 +368,12 @@ def test_a_retry_after_holds_all_tables_of_the_host(loads):
     loads.api.spoil = busy
     first = replace(loads.source, attempts=1, longest_pause_seconds=600.0)
     with pytest.raises(SourceError, match="answered 429"):
-        fetch_rows(first, loads.table(), loads.folder / "first", loads.lines.append)
+        first.fetch(loads.table(), None, loads.folder / "first", loads.lines.append)
     other = replace(
         first, base_url=loads.api.url, limits=replace(first.limits, deadline_seconds=0.01), cancelled=Event()
     )
     with pytest.raises(SourceError, match=r"was not made within 0\.01 s"):
-        other.fetch("visits", None, loads.folder / "other", loads.lines.append)
+        other.fetch(RawTable("visits", "", {}), None, loads.folder / "other", loads.lines.append)
     assert len(loads.api.asked) == 1
 
 
@@ -390,7 +389,7 @@ def test_cancelling_ends_the_wait_for_a_turn(loads):
     source.pace.hold(loads.api.url.removeprefix("http://"), 600)
     source.cancelled.set()
     with pytest.raises(SourceError, match="was cancelled"):
-        source.probe("visits")
+        source.probe(RawTable("visits", "", {}))
 
 
 OAUTH2 = {

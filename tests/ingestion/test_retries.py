@@ -8,8 +8,9 @@ import pytest
 
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.http import retry_after_seconds
-from serverless_assets.ingestion.http_client import RetryPolicy
+from serverless_assets.ingestion.http_faults import call_with_retries
 
+LONGEST_PAUSE_SECONDS = 20.0
 DATE = "Fri, 27 Nov 2026 20:00:00 GMT"
 
 
@@ -53,7 +54,7 @@ def test_retry_after_date_is_compared_with_this_clock_if_the_server_tells_none(d
     assert seconds == pytest.approx(3600, abs=60)
 
 
-def pause_before(attempt: int, policy: RetryPolicy, retry_after: float | None = None) -> float:
+def pause_before(attempt: int, first_pause_seconds: float, retry_after: float | None = None) -> float:
     """The pause that is made before the attempt of this number; none of them is waited for."""
     pauses: list[float] = []
 
@@ -68,24 +69,20 @@ def pause_before(attempt: int, policy: RetryPolicy, retry_after: float | None = 
         raise error
 
     with pytest.raises(Busy):
-        RetryPolicy(
-            attempt, policy.first_pause_seconds, policy.longest_pause_seconds, cancelled=NoPause()
-        ).call(busy)
+        call_with_retries(busy, attempt, first_pause_seconds, LONGEST_PAUSE_SECONDS, cancelled=NoPause())
     return pauses[-1]
 
 
 def test_pauses_grow_by_chance_up_to_the_longest():
-    policy = RetryPolicy(9, first_pause_seconds=2.0, longest_pause_seconds=20.0)
-    pauses = [pause_before(attempt, policy) for attempt in (2, 3, 4, 5, 9)]
+    pauses = [pause_before(attempt, 2.0) for attempt in (2, 3, 4, 5, 9)]
     assert all(least <= pause <= least + 2.0 for least, pause in zip([2, 4, 8, 16], pauses, strict=False))
-    assert pauses[-1] == 20.0
-    assert len({pause_before(2, policy) for _ in range(20)}) > 1
+    assert pauses[-1] == LONGEST_PAUSE_SECONDS
+    assert len({pause_before(2, 2.0) for _ in range(20)}) > 1
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [(0.0, 1.0, 2.0), (7.0, 7.0, 7.0), (1e9, 20.0, 20.0)])
 def test_pause_is_at_least_what_the_server_asks_for_and_at_most_the_longest(asked, least, most):
-    policy = RetryPolicy(2, first_pause_seconds=1.0, longest_pause_seconds=20.0)
-    assert least <= pause_before(2, policy, asked) <= most
+    assert least <= pause_before(2, 1.0, asked) <= most
 
 
 def test_what_cannot_pass_is_tried_once():
@@ -96,5 +93,5 @@ def test_what_cannot_pass_is_tried_once():
         raise UserError("No.")
 
     with pytest.raises(UserError):
-        RetryPolicy(5, 0.0).call(refuse)
+        call_with_retries(refuse, 5, 0.0)
     assert len(attempts) == 1
