@@ -1,28 +1,14 @@
-"""Stage fetched rows, and check them before they replace those of a table: keys, parents, content, number.
-
-A file is read once, into a table of DuckDB; each check is one query over that.
-"""
+"""Check staged rows before they replace those of a table: keys, parents, number. Each check is one query."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from serverless_assets import sql
-from serverless_assets.ingestion.contract import (
-    ContractError,
-    Problem,
-    explain,
-    read_schema,
-    refuse,
-    rows_query,
-    sql_type,
-)
+from serverless_assets.ingestion.contract import ContractError, Problem, refuse
 from serverless_assets.ingestion.fetch_result import AuditedTable
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.state import TableState
@@ -37,55 +23,6 @@ LEAST_KEPT, FEW_ROWS = 0.5, 10
 USUALLY_KEPT = 0.9
 # Hashes of keys that are sorted at a time: 8 bytes each.
 KEYS_AT_ONCE = 1 << 24
-
-
-def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | None = None) -> pa.Schema:
-    """Write the rows of a file to a staged table, each with its parent's event time as a last column.
-
-    A row that has no parent has no time.
-
-    Returns:
-        The columns of the file itself.
-
-    Raises:
-        ContractError: it is not readable as parquet, a column is missing, or a value does not convert or lies
-            beyond the contract's bounds.
-    """
-    served = read_schema(table, path)
-    columns = _columns(table.schema if parent else table.source_schema, table.key)
-    with rows.area.cursor() as connection:
-        try:
-            file = connection.sql(f"from read_parquet({sql.literal(str(path))}) limit 0")
-            query = rows_query(table, path, served, file.types)
-            if parent:
-                query = _dated(table, query, parent)
-            connection.execute(f"create table {rows.relation} ({columns})")
-            (staged,) = connection.execute(f"insert into {rows.relation} {query}").fetchone() or (0,)
-        except duckdb.OutOfMemoryException:
-            longest = max(table.longest_values.values(), default=0)
-            raise ContractError(
-                f"{table.name}: expected texts of at most {longest:,} bytes, found rows that do not fit into "
-                f"{rows.area.memory_mib:,} MiB of memory. SERVERLESS_LOAD_MEMORY allows more."
-            ) from None
-        except duckdb.Error as error:
-            raise ContractError(explain(connection, table, path, served, error)) from None
-    if staged != (promised := pq.read_metadata(path).num_rows):
-        raise ContractError(f"{table.name}: the file promises {promised:,} rows and holds {staged:,}.")
-    return served
-
-
-def _columns(schema: pa.Schema, key: Sequence[str]) -> str:
-    """Return SQL for the columns of staged rows.
-
-    Texts that are a key of their own are not compressed: they hardly repeat anything, and it would take
-    DuckDB a third of the cpu of a load.
-    """
-    columns = []
-    for field in schema:
-        is_unique_text = pa.types.is_string(field.type) and [*key] == [field.name]
-        compression = " using compression uncompressed" if is_unique_text else ""
-        columns.append(f"{sql.identifier(field.name)} {sql_type(field.type)}{compression}")
-    return ", ".join(columns)
 
 
 def check_keys(rows: StagedRows, table: RawTable) -> None:
@@ -135,17 +72,18 @@ def count_orphans(rows: StagedRows, table: RawTable) -> int:
 
 def check_parents(rows: StagedRows, table: RawTable, every_parent: StagedRows) -> None:
     """Raise `ContractError` unless the rows without an event time have a parent in `every_parent`."""
-    child_key, parent_key = _parent_columns(table)
+    dated_by = table.dated_by
+    assert dated_by is not None
+    child_key, parent_key = sql.identifier(dated_by.column), sql.identifier(*dated_by.parent.key)
     with rows.area.cursor() as connection:
         orphans, example = connection.execute(
             f"select count(*), min(child.{child_key}) from {rows.relation} as child"
             f" anti join {every_parent.relation} as parent on child.{child_key} = parent.{parent_key}"
             f" where child.{sql.identifier(str(table.event_time))} is null"
         ).fetchone() or (0, None)
-    if orphans and table.dated_by:
-        parent = table.dated_by.parent.name
+    if orphans:
         others = f"{orphans:,} rows of others, such as {example!r}"
-        refuse([Problem(table.name, table.dated_by.column, f"keys of {parent}", others)])
+        refuse([Problem(table.name, dated_by.column, f"keys of {dated_by.parent.name}", others)])
 
 
 def within(rows: StagedRows, table: RawTable, window: Window) -> StagedRows:
@@ -153,34 +91,6 @@ def within(rows: StagedRows, table: RawTable, window: Window) -> StagedRows:
     event_time = sql.identifier(str(table.event_time))
     condition = f"{event_time} >= date '{window.start}' and {event_time} < date '{window.end}'"
     return replace(rows, condition=condition)
-
-
-def _dated(table: RawTable, query: str, parent: StagedRows) -> str:
-    """Return a query for the rows of another one beside their parents' event times."""
-    child_key, parent_key = _parent_columns(table)
-    time = sql.identifier(str(table.event_time))
-    columns = f"{parent_key} as key"
-    condition = f"child.{child_key} = parent.key"
-    assert table.dated_by is not None
-    parent_type = table.dated_by.parent.columns[table.dated_by.parent.key[0]]
-    if pa.types.is_string(parent_type) and table.columns[table.dated_by.column] == parent_type:
-        # Texts of ids take several times the memory, and on disk several times the time. Two hashes of 64
-        # bits stand for each: of 10 million parents, one passes for that of a stray row with a probability
-        # of 10^-31, and a second parent of a row would show in the number of rows.
-        columns = f"hash({parent_key}) as key, hash('~' || {parent_key}) as second"
-        condition = f"hash(child.{child_key}) = parent.key and hash('~' || child.{child_key}) = parent.second"
-    return (
-        f"select child.*, parent.{time} from ({query}) as child"
-        f" left join (select {columns}, {time} from {parent.relation}) as parent on {condition}"
-    )
-
-
-def _parent_columns(table: RawTable) -> tuple[str, str]:
-    """Return the column of a child that holds its parent's key, and the parent's key, quoted."""
-    if table.dated_by is None or table.event_time is None:
-        raise ValueError(f"{table.name} has its own event time, or none")
-    (parent_key,) = table.dated_by.parent.key
-    return sql.identifier(table.dated_by.column), sql.identifier(parent_key)
 
 
 def refuse_row_loss(audited: AuditedTable, warehouse: Warehouse, state: TableState) -> None:

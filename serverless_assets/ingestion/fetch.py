@@ -30,6 +30,7 @@ from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
+from serverless_assets.ingestion.stage import stage
 from serverless_assets.ingestion.state import (
     CachedResponse,
     TableState,
@@ -228,7 +229,7 @@ class _Fetch:
         # A table that may turn out to be unchanged is not written to the warehouse for that.
         is_loaded = window is None and must_load(table, scope.known)
         rows = self.area.rows(_name(table, window), for_warehouse=is_loaded)
-        served = audit.stage(rows, table, download.path, parent.rows if parent else None)
+        served = stage(rows, table, download.path, parent.rows if parent else None)
         download.path.unlink()
         cursor = latest_versions(rows, table, scope.since) if table.updated_at else ""
         audit.check_keys(rows, table)

@@ -14,6 +14,7 @@ from serverless_assets.ingestion import audit
 from serverless_assets.ingestion.content import content_of
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.ingestion.stage import stage
 from serverless_assets.months import Window
 from serverless_assets.warehouse.staging import STAGING_PREFIX, StagedRows, StagingArea
 from tests.raw_tables import RAW_CUSTOMERS, RAW_ITEMS, RAW_ORDERS, RAW_SUPPLIES
@@ -43,7 +44,7 @@ def staged(area: StagingArea, tmp_path: Path):
         path = tmp_path / f"{table.name}.parquet"
         pq.write_table(pa.table(arrays, schema=table.source_schema), path, **options)
         staged_rows = area.rows(f"{table.name}_{next(NUMBERS)}")
-        audit.stage(staged_rows, table, path, parent)
+        stage(staged_rows, table, path, parent)
         return staged_rows
 
     return staged
@@ -111,7 +112,7 @@ def test_texts_that_are_a_key_of_their_own_are_not_compressed(tmp_path):
     pq.write_table(pa.table({"id": ids, "one": ids, "other": ids}), path)
     with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
         rows = StagingArea(connection, tmp_path, 512, '"main"').rows("things", for_warehouse=True)
-        audit.stage(rows, TWO_TEXTS, path)
+        stage(rows, TWO_TEXTS, path)
         connection.execute("checkpoint")
         compressed = connection.execute(
             f"select distinct column_name from pragma_storage_info({sql.literal(f'{STAGING_PREFIX}things')})"
@@ -155,12 +156,6 @@ def test_an_item_of_an_order_of_another_month_is_left_out(staged):
     assert read(kept)["id"].to_pylist() == ["1"]
 
 
-def test_a_table_with_a_time_of_its_own_is_not_dated(staged):
-    orders = staged(RAW_ORDERS, [order("o1")])
-    with pytest.raises(ValueError, match="raw_orders"):
-        staged(RAW_ORDERS, [order("o1")], orders)
-
-
 # ---- window
 
 
@@ -179,7 +174,7 @@ def test_a_quote_in_a_path_is_part_of_the_path(staged, area, tmp_path):
     folder.mkdir()
     path = (tmp_path / f"{RAW_CUSTOMERS.name}.parquet").rename(folder / "customers.parquet")
     rows = replace(area, scratch=folder).rows("ann's rows")
-    audit.stage(rows, RAW_CUSTOMERS, path)
+    stage(rows, RAW_CUSTOMERS, path)
     assert pq.read_table(rows.parquet())["name"].to_pylist() == ["ann"]
 
 

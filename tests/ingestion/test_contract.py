@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.audit import stage
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.raw_table import LARGEST_INTEGER, LONGEST_TEXT_BYTES, TIMESTAMP, RawTable
+from serverless_assets.ingestion.stage import stage
 from serverless_assets.warehouse.staging import StagingArea
 from tests.raw_tables import RAW_PRODUCTS, RAW_STORES, RAW_SUPPLIES, TABLES
 

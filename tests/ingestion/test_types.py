@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.audit import stage
 from serverless_assets.ingestion.content import content_of
 from serverless_assets.ingestion.contract import ContractError, declared_type
 from serverless_assets.ingestion.raw_table import TYPES, RawTable
+from serverless_assets.ingestion.stage import stage
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from serverless_assets.warehouse.staging import StagingArea
 
