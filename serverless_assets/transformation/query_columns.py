@@ -55,7 +55,7 @@ def query_columns(
             allow_partial_qualification=True,
             validate_qualify_columns=False,
         )
-        result = _read(cast("Scope", build_scope(qualified)), tables, {}, {})
+        result = _Reader(tables).read(cast("Scope", build_scope(qualified)), {})
     # sqlglot raises many kinds of errors about what it does not know.
     except Exception:
         return {}
@@ -117,91 +117,83 @@ def _together(code: str, parts: Mapping[str, _Part], is_sure: bool = True) -> _P
     )
 
 
+@dataclass(frozen=True)
 class _Table:
     """A relation that a query reads; `is_known` says whether its columns are."""
 
-    def __init__(self, name: str, is_known: bool) -> None:
-        self.name, self.is_known = name, is_known
-        self.rows = _Part(name, frozenset({(name, ROWS)}))
+    name: str
+    is_known: bool
+
+    @property
+    def rows(self) -> _Part:
+        return _Part(self.name, frozenset({(self.name, ROWS)}))
 
     def column(self, name: str) -> _Part:
         return _Part(f"{self.name}.{name}", self.rows.reads | {(self.name, name)})
 
 
-Tables = Mapping[tuple[str, ...], _Table]
-Sources = Mapping[str, "_Table | _Query"]
-
-
-def _read(
-    scope: Scope, tables: Tables, outer: Sources, known: dict[int, "_Table | _Query"]
-) -> "_Table | _Query":
-    """What a query selects: that of a table whose columns are not known, if it is `select * from` that."""
-    key = id(scope.expression)
-    if key not in known:
-        sources = [source for _, source in scope.selected_sources.values()]
-        if len(sources) != 1 or not _is_star(scope.expression):
-            known[key] = _Query(scope, tables, outer, known)
-        elif isinstance(sources[0], Scope):
-            known[key] = _read(sources[0], tables, {}, known)
-        else:
-            known[key] = _table(sources[0], tables)
-    return known[key]
-
-
-def _is_star(query: exp.Expr) -> bool:
-    """Whether a query is `select * from` something, and nothing else."""
-    if not isinstance(query, exp.Select) or len(query.expressions) != 1:
-        return False
-    (value,) = query.expressions
-    star = value.this if isinstance(value, exp.Column) else value
-    if not isinstance(star, exp.Star):
-        return False
-    clauses = {clause for clause, content in query.args.items() if content}
-    return clauses <= {"expressions", "from_", "with_", "order"} and not any(star.args.values())
-
-
-def _table(source: object, tables: Tables) -> _Table:
-    if not isinstance(source, exp.Table) or not isinstance(source.this, exp.Identifier):
-        raise UnsureError
-    _allow(source, {"this", "db", "catalog", "alias"})
-    return tables[_key(source)]
-
-
 class _Query:
-    """One SELECT, or a union of two: its rows, and its columns in order.
-
-    Args:
-        scope: the query as sqlglot resolved it.
-        tables: the relations, by their names in the query.
-        outer: what the query around it selects from, by alias.
-        known: the queries that were read before, as several may select from one.
-    """
-
-    rows: _Part
-    columns: Mapping[str, _Part]
+    """What a SELECT, or a union of two, gives: rows, and columns in order."""
 
     def __init__(
-        self,
-        scope: Scope,
-        tables: Tables,
-        outer: Sources,
-        known: dict[int, "_Table | _Query"],
+        self, shape: str, rows: Mapping[str, _Part], values: Mapping[str, _Part], are_rows: bool
     ) -> None:
-        self._tables, self._known = tables, known
-        if isinstance(scope.expression, exp.Union):
-            self._read_union(scope, outer)
-        elif isinstance(scope.expression, exp.Select):
-            self._read_select(scope, outer)
-        else:
-            raise UnsureError
+        """`are_rows`: which rows there are depends on all values."""
+        self.rows = _together(shape, {**rows, **(values if are_rows else {})})
         if not self.rows.is_sure:
             raise UnsureError
+        self.columns = {
+            name: _together("column", {"rows": self.rows, "value": value}) for name, value in values.items()
+        }
 
     def column(self, name: str) -> _Part:
         return self.columns[name]
 
-    def _read_union(self, scope: Scope, outer: Sources) -> None:
+
+Sources = Mapping[str, _Table | _Query]
+
+
+class _Reader:
+    """Reads queries over `tables`, each by its name in a query."""
+
+    def __init__(self, tables: Mapping[tuple[str, ...], _Table]) -> None:
+        self._tables = tables
+        # By the identity of their expressions, as several queries may select from one.
+        self._queries: dict[int, _Table | _Query] = {}
+
+    def read(self, scope: Scope, outer: Sources) -> _Table | _Query:
+        """Return what a query gives: the table itself for `select * from` one whose columns are not known.
+
+        outer: what the query around it selects from, by alias.
+        """
         query = scope.expression
+        if id(query) not in self._queries:
+            sources = [source for _, source in scope.selected_sources.values()]
+            if len(sources) == 1 and _is_star(query):
+                self._queries[id(query)] = self._source(sources[0])
+            elif isinstance(query, exp.Union):
+                self._queries[id(query)] = self._union(query, scope, outer)
+            elif isinstance(query, exp.Select):
+                self._queries[id(query)] = self._select(query, scope, outer)
+            else:
+                raise UnsureError
+        return self._queries[id(query)]
+
+    def _source(self, source: object) -> _Table | _Query:
+        if isinstance(source, Scope):
+            return self.read(source, {})
+        if not isinstance(source, exp.Table) or not isinstance(source.this, exp.Identifier):
+            raise UnsureError
+        _allow(source, {"this", "db", "catalog", "alias"})
+        return self._tables[_key(source)]
+
+    def _inner(self, scope: Scope, outer: Sources) -> _Query:
+        query = self.read(scope, outer)
+        if isinstance(query, _Table):
+            raise UnsureError
+        return query
+
+    def _union(self, query: exp.Union, scope: Scope, outer: Sources) -> _Query:
         _allow(query, {"this", "expression", "distinct", "with_", "order"})
         left, right = (self._inner(part, outer) for part in scope.set_operation_scopes)
         if len(left.columns) != len(right.columns):
@@ -210,20 +202,15 @@ class _Query:
             name: _together("union", {"left": column, "right": other})
             for (name, column), other in zip(left.columns.items(), right.columns.values(), strict=True)
         }
-        rows, is_distinct = {"left": left.rows, "right": right.rows}, query.args.get("distinct")
-        self._assemble("union" if is_distinct else "union all", rows, pairs, are_rows=bool(is_distinct))
+        is_distinct = bool(query.args.get("distinct"))
+        rows = {"left": left.rows, "right": right.rows}
+        return _Query("union" if is_distinct else "union all", rows, pairs, are_rows=is_distinct)
 
-    def _read_select(self, scope: Scope, outer: Sources) -> None:
-        query = scope.expression
+    def _select(self, query: exp.Select, scope: Scope, outer: Sources) -> _Query:
         _allow(query, {"expressions", "distinct", "from_", "with_", "joins", *CONDITIONS, "order"})
         if (query.args.get("with_") or exp.With()).args.get("recursive"):
             raise UnsureError
-        own = {
-            alias: _read(source, self._tables, {}, self._known)
-            if isinstance(source, Scope)
-            else _table(source, self._tables)
-            for alias, (_, source) in scope.selected_sources.items()
-        }
+        own = {alias: self._source(source) for alias, (_, source) in scope.selected_sources.items()}
         joins = query.args.get("joins") or []
         tables = [*([query.args["from_"].this] if query.args.get("from_") else []), *(j.this for j in joins)]
         if len(tables) != len(own) or not all(
@@ -263,29 +250,9 @@ class _Query:
         rows = {f"from {alias}": source.rows for alias, source in own.items()}
         for number, condition in enumerate(conditions):
             rows[f"condition {number}"] = self._expression(condition, sources, subqueries)
-        self._assemble("; ".join(shape), rows, values, are_rows=bool(distinct))
+        return _Query("; ".join(shape), rows, values, are_rows=bool(distinct))
 
-    def _assemble(
-        self, shape: str, rows: Mapping[str, _Part], values: Mapping[str, _Part], are_rows: bool
-    ) -> None:
-        """Set rows and columns; `are_rows`: which rows there are depends on all values."""
-        self.rows = _together(shape, {**rows, **(values if are_rows else {})})
-        self.columns = {
-            name: _together("column", {"rows": self.rows, "value": value}) for name, value in values.items()
-        }
-
-    def _inner(self, scope: Scope, outer: Sources) -> "_Query":
-        inner = _read(scope, self._tables, outer, self._known)
-        if isinstance(inner, _Table):
-            raise UnsureError
-        return inner
-
-    def _expression(
-        self,
-        expression: exp.Expr,
-        sources: Sources,
-        subqueries: Mapping[int, Scope],
-    ) -> _Part:
+    def _expression(self, expression: exp.Expr, sources: Sources, subqueries: Mapping[int, Scope]) -> _Part:
         """The code of an expression and what it reads."""
         parts: dict[str, _Part] = {}
         is_sure = True
@@ -301,6 +268,18 @@ class _Query:
             elif not _is_stable(node):
                 raise UnsureError
         return _together(repr(expression), parts, is_sure)
+
+
+def _is_star(query: exp.Expr) -> bool:
+    """Whether a query is `select * from` something, and nothing else."""
+    if not isinstance(query, exp.Select) or len(query.expressions) != 1:
+        return False
+    (value,) = query.expressions
+    star = value.this if isinstance(value, exp.Column) else value
+    if not isinstance(star, exp.Star):
+        return False
+    clauses = {clause for clause, content in query.args.items() if content}
+    return clauses <= {"expressions", "from_", "with_", "order"} and not any(star.args.values())
 
 
 def _allow(node: exp.Expr, arguments: Collection[str]) -> None:
