@@ -156,7 +156,9 @@ class BudgetGuard:
         manifest, warehouse = self.project.read_manifest(), self.warehouse
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
         # Whatever the relations hold by now: built by force, a model is built in full.
-        decisions = decide_models(self.project, manifest, warehouse, selected, stored_states={}, force=True)
+        decisions = decide_models(
+            self.project, manifest, warehouse, selected=selected, stored_states={}, force=True
+        )
         sizes = bytes_to_read(self.project, warehouse, decisions, manifest)
         tables = [decision.node.name for decision in decisions if decision.node.kind != Materialization.VIEW]
         uncounted = [name for name in tables if name not in sizes]

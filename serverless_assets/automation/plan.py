@@ -35,21 +35,15 @@ from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunInputs
-from serverless_assets.transformation.decide_models import (
-    bytes_to_read,
-    decide_models,
-    decide_tests,
-    is_whole,
-)
-from serverless_assets.transformation.left_out import models_left_out
+from serverless_assets.transformation.decide_models import bytes_to_read
 from serverless_assets.transformation.manifest import (
     asset_names,
     dbt_asset_key,
     deleted_text,
     find_deleted,
     is_model,
-    known_models,
 )
+from serverless_assets.transformation.plan import ModelPlan, plan_models
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State, read_states
 from serverless_assets.warehouse import Warehouse
@@ -141,36 +135,33 @@ def _declared_assets(
         )
         for table in failed
     ]
-    left_out = models_left_out(
-        manifest, project.variables["DBT_SCHEMA"], stored_states, loads, environment.absent_tables
-    )
-    yield from (Planned(name, "skip", left_out[id].reason) for id, name in models.items() if id in left_out)
-    decisions = decide_models(
+    plan = plan_models(
         project,
         manifest,
-        publisher.warehouse,
-        models.keys() - left_out.keys(),
+        publisher,
+        models,
+        loads,
         stored_states=stored_states,
-        known_models=lambda: known_models(publisher.artifacts),
+        absent=environment.absent_tables,
         force=inputs.rebuild_all,
         forced_months=selection.months,
     )
-    yield from _models(environment, decisions, models, stored_states)
-    if is_whole(decisions, manifest, left_out):
-        yield from _tests_and_deleted(environment, inputs, stored_states)
+    yield from (Planned(models[id], "skip", plan.left_out[id].reason) for id in models if id in plan.left_out)
+    yield from _models(environment, plan.decisions, models, stored_states)
+    yield from _tests_and_deleted(environment, inputs, plan)
     for forecast in forecasts:
         upstream = forecast.upstream(manifest)
         reasons = [
             model.reason
-            for id, model in left_out.items()
-            if id in models and dbt_asset_key(manifest["nodes"][id]) == upstream
+            for id, model in plan.left_out.items()
+            if dbt_asset_key(manifest["nodes"][id]) == upstream
         ]
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
             continue
         # To open the file for each question takes most of the time of a plan.
         with publisher.warehouse.connected():
-            yield from plan_forecast(environment, inputs, forecast, decisions)
+            yield from plan_forecast(environment, inputs, forecast, plan.decisions)
 
 
 def _models(
@@ -195,19 +186,18 @@ def _models(
         yield Planned(assets[decision.node.id], verdict, reason, rows, months)
 
 
-def _tests_and_deleted(
-    environment: Environment, inputs: RunInputs, stored_states: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Planned]:
+def _tests_and_deleted(environment: Environment, inputs: RunInputs, plan: ModelPlan) -> Iterator[Planned]:
     """Yield the tests that are due without a model, and what becomes of models that were deleted."""
-    manifest, publisher = environment.manifest, environment.publisher
-    for test in decide_tests(environment.project, manifest, stored_states):
+    for test in plan.source_tests:
         if test.is_due:
             tables = ", ".join(test.versions)
             yield Planned(test.name, "test", f"a data test of {tables}, which no model reads")
-    for model in find_deleted(manifest, publisher.artifacts, publisher.warehouse):
-        name = model.qualified_name(publisher.warehouse)
-        sentence = deleted_text(name, model.name, inputs.drop_deleted)
-        yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
+    publisher = environment.publisher
+    if plan.is_whole:
+        for model in find_deleted(environment.manifest, publisher.artifacts, publisher.warehouse):
+            name = model.qualified_name(publisher.warehouse)
+            sentence = deleted_text(name, model.name, inputs.drop_deleted)
+            yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
 
 
 def plan_raw_tables(

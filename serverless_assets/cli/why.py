@@ -20,7 +20,6 @@ from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import decide_frame
 from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.manifest import known_models
 from serverless_assets.transformation.relation_states import State, read_states
 
 # In words, of raw tables and of what belongs to a forecast.
@@ -87,9 +86,7 @@ def _explain(environment: Environment, asset: str) -> Explanation:
         previous = read_state(warehouse, frames[asset].table) or State()
         state, reason = decide_frame(frames[asset], warehouse, force=False)
         return _of_states(_verdict(reason, FRAME_UNCHANGED), previous, state)
-    decisions = decide_models(
-        environment.project, environment.manifest, warehouse, known_models=lambda: known_models(artifacts)
-    )
+    decisions = decide_models(environment.project, environment.manifest, warehouse, artifacts)
     models = {decision.node.name: decision for decision in decisions}
     if asset in models:
         decision = models[asset]

@@ -16,15 +16,15 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import DbtBuild
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
-from serverless_assets.transformation.decide_models import decide_models, decide_tests, is_whole
-from serverless_assets.transformation.fingerprints import models_by_month
-from serverless_assets.transformation.left_out import LeftOut, models_left_out, refuse_left_out
+from serverless_assets.transformation.fingerprints import Materialization, ProjectCode
 from serverless_assets.transformation.manifest import (
     dbt_asset_key,
+    is_model,
     keep_manifest,
-    known_models,
     parsed_manifest,
+    settle_deleted,
 )
+from serverless_assets.transformation.plan import LeftOut, plan_models, refuse_left_out
 from serverless_assets.transformation.project import Project
 
 
@@ -121,7 +121,10 @@ def transformation_assets(
     content = manifest_path.read_bytes()
     manifest = parsed_manifest(content)
     months = partitions_by_month(first_month)
-    translator = Translator(models_by_month(manifest), months)
+    code = ProjectCode(manifest, {}, {})
+    models = filter(is_model, manifest["nodes"].values())
+    by_month = {node["unique_id"] for node in models if code.kind(node) == Materialization.BY_MONTH}
+    translator = Translator(by_month, months)
     raw_tables = {source["identifier"] for source in manifest["sources"].values() if is_raw_table(source)}
 
     @dbt_assets(
@@ -135,37 +138,38 @@ def transformation_assets(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> Iterator[Any]:
         run_id = context.run.run_id
-        variables = {**project.variables, "SERVERLESS_RUN_ID": run_id}
         with as_failure():
             window = window_of_run(context)
-            build = DbtBuild(context, project, manifest, translator, publisher, variables, months, window)
-            selected, stored_states = build.selected(), publisher.warehouse.read_states()
-            loads = [o for o in publisher.outcomes() if o.asset in raw_tables]
-            missing = models_left_out(manifest, project.variables["DBT_SCHEMA"], stored_states, loads, absent)
-            left_out = {id: model for id, model in missing.items() if id in selected}
-            keys = {translator.get_asset_key(manifest["nodes"][id]): model for id, model in left_out.items()}
-            for key, model in {**_skipped_with(keys, context), **keys}.items():
-                context.log_event(metadata.not_built(key, "skipped", model.reason, model.is_optional))
-            decisions = decide_models(
+            keys = {id: dbt_asset_key(node) for id, node in manifest["nodes"].items() if is_model(node)}
+            loads = [outcome for outcome in publisher.outcomes() if outcome.asset in raw_tables]
+            plan = plan_models(
                 project,
                 manifest,
-                publisher.warehouse,
-                selected - left_out.keys(),
-                stored_states=stored_states,
-                known_models=lambda: known_models(publisher.artifacts),
+                publisher,
+                {id for id, key in keys.items() if key in context.selected_asset_keys},
+                loads,
+                stored_states=publisher.warehouse.read_states(),
+                absent=absent,
                 force=run_inputs.rebuild_all,
                 forced_months=[month.isoformat() for month in window.months()] if window else None,
                 run_id=run_id,
             )
-            whole = is_whole(decisions, manifest, left_out)
-            yield from build.carry_out(
-                decisions, decide_tests(project, manifest, stored_states) if whole else ()
-            )
-            refuse_left_out(loads, left_out)
+            left_out = {keys[id]: model for id, model in plan.left_out.items()}
+            for key, model in {**_skipped_with(left_out, context), **left_out}.items():
+                context.log_event(metadata.not_built(key, "skipped", model.reason, model.is_optional))
+            build = DbtBuild(context, project, manifest, translator, publisher, months, window)
+            yield from build.carry_out(plan)
+            refuse_left_out(loads, plan.left_out)
             # Not if another process has parsed a project that was edited meanwhile: that was not built.
-            if whole and manifest_path.read_bytes() == content:
-                build.settle_deleted(publisher.artifacts, drop=run_inputs.drop_deleted)
-                something_built = any(decision.build for decision in decisions)
+            if plan.is_whole and manifest_path.read_bytes() == content:
+                settle_deleted(
+                    manifest,
+                    publisher.artifacts,
+                    publisher.warehouse,
+                    drop=run_inputs.drop_deleted,
+                    warn=context.log.warning,
+                )
+                something_built = any(decision.build for decision in plan.decisions)
                 accounts = project.runs / "run_results.json" if something_built else None
                 keep_manifest(publisher.artifacts, manifest_path, accounts, run_id)
 

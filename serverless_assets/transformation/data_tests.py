@@ -1,15 +1,16 @@
 """Which data tests have to run: those whose code, or what they read, changed since they passed."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from serverless_assets.hashing import json_digest
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
-from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node
+from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, ProjectCode
 from serverless_assets.transformation.manifest import is_model, relation_name
+from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
 from serverless_assets.warehouse import Warehouse
@@ -35,40 +36,68 @@ def with_tests(
         hashes: a hash of the code of each test, by its unique id.
         schema: that of the target.
     """
-    relations = _Relations.of(decisions, models, states)
+    nodes = {node.id: node for node in models}
+    built = {decision.node.name for decision in decisions if decision.build}
+    unknown = _unknown_relations(decisions, models, states)
+    versions = {name: state.version for name, state in states.items()}
+    versions |= {decision.node.name: decision.state.version for decision in decisions}
+    readers: dict[str, list[str]] = defaultdict(list)
+    for decision in decisions:
+        ephemerals = [part for part in decision.node.data_hashes if part.startswith(EPHEMERAL)]
+        for name in (*decision.node.reads, *(part.removeprefix(EPHEMERAL) for part in ephemerals)):
+            readers[name].append(decision.node.name)
     passed = {key for state in states.values() for key in state.tests}
     tests: dict[str, list[DataTest]] = defaultdict(list)
     for id, code_hash in hashes.items():
-        entry = manifest["nodes"][id]
-        versions: dict[str, str | None] = {}
-        own, of_parents = list[str](), list[str]()
-        for parent in entry["depends_on"]["nodes"]:
-            node = relations.nodes.get(parent)
-            if node and node.kind != Materialization.EPHEMERAL:
-                versions[node.name] = relations.version(node.name)
-                own.append(node.name)
-                continue
-            if node:
-                versions |= {name: relations.version(name) for name in node.reads}
+        read, own, of_parents = list[str](), list[str](), list[str]()
+        for parent in manifest["nodes"][id]["depends_on"]["nodes"]:
+            node = nodes.get(parent)
+            if node and node.kind == Materialization.EPHEMERAL:
                 code_hash = json_digest([code_hash, node.fingerprint])
+                read += node.reads
+                of_parents += readers[node.name]
+            elif node:
+                read.append(node.name)
+                own.append(node.name)
             elif parent in manifest["sources"]:
                 name = relation_name(manifest["sources"][parent], schema)
-                versions[name] = relations.version(name)
-            of_parents += relations.readers[node.name if node else name]
-        known_versions = {name: version for name, version in versions.items() if version is not None}
-        if len(known_versions) < len(versions):
+                read.append(name)
+                of_parents += readers[name]
+        if not unknown.isdisjoint(read):
             continue
-        test = DataTest(id, entry["name"], code_hash, known_versions)
-        is_due = bool(relations.built & known_versions.keys()) or test.key({}) not in passed
+        # An empty version is one that is not known.
+        test = DataTest(
+            id, manifest["nodes"][id]["name"], code_hash, {name: versions.get(name, "") for name in read}
+        )
+        is_due = not built.isdisjoint(read) or test.key({}) not in passed
         for name in dict.fromkeys(own or of_parents):
             tests[name].append(replace(test, is_due=is_due))
-    return [_with_tests(decision, tests[decision.node.name], relations.built) for decision in decisions]
+    return [_with_tests(decision, tests[decision.node.name], built) for decision in decisions]
 
 
-def tests_of_unread_sources(manifest: Mapping[str, Any]) -> Sequence[str]:
-    """Return the unique ids of the data tests that are about sources alone that no model reads.
+def _unknown_relations(
+    decisions: Sequence[BuildDecision], models: Sequence[Node], states: Mapping[str, State]
+) -> Set[str]:
+    """Return the models that a run is not about whose relations are missing, or out of date after it."""
+    decided = {decision.node.name for decision in decisions}
+    outdated = {decision.node.name for decision in decisions if decision.build}
+    for node in models:
+        is_decided = node.name in decided or node.kind == Materialization.EPHEMERAL
+        if not is_decided and (node.name not in states or not outdated.isdisjoint(node.reads)):
+            outdated.add(node.name)
+    return outdated - decided
 
-    No model has these tests, and so a run of all models has them itself.
+
+def decide_tests(
+    project: Project, manifest: Mapping[str, Any], stored_states: Mapping[str, Mapping[str, Any]]
+) -> Sequence[DataTest]:
+    """Return the data tests that are about sources alone that no model reads, and which have to run.
+
+    No model has these tests, and so a run of all models has them itself. One is left out while a raw table
+    that it reads is missing. That it passed is kept with the first source.
+
+    Args:
+        stored_states: those of the relations of the target's schema.
     """
     nodes, sources = manifest["nodes"], manifest["sources"]
     read = {id for node in nodes.values() if is_model(node) for id in node["depends_on"].get("nodes", ())}
@@ -76,27 +105,20 @@ def tests_of_unread_sources(manifest: Mapping[str, Any]) -> Sequence[str]:
     parents = {
         id: node["depends_on"]["nodes"] for id, node in nodes.items() if node["resource_type"] == "test"
     }
-    return [id for id, of in parents.items() if of and unread.issuperset(of)]
-
-
-def test_of_sources(
-    test: Mapping[str, Any],
-    code_hash: str,
-    sources: Sequence[Mapping[str, Any]],
-    states: Mapping[str, State],
-    schema: str,
-) -> DataTest | None:
-    """Return a data test of sources, and whether it has to run; None if a raw table is not there.
-
-    What passed is kept with the first source; where it is not known what one holds, the test runs each time.
-    """
-    names = [relation_name(source, schema) for source in sources]
-    if any(is_raw_table(source) and name not in states for source, name in zip(sources, names, strict=True)):
-        return None
-    versions = {name: states.get(name, State()).version for name in names}
-    due = DataTest(test["unique_id"], test["name"], code_hash, versions)
-    passed = states.get(names[0], State()).tests
-    return replace(due, is_due=not due.key({}) or due.key({}) not in passed)
+    of_sources = {id: of for id, of in parents.items() if of and unread.issuperset(of)}
+    if not of_sources:
+        return []
+    hashes = ProjectCode(manifest, project.vars(), project.environ).test_hashes()
+    states = {name: State.from_json(stored_state) for name, stored_state in stored_states.items()}
+    tests = []
+    for id, of in of_sources.items():
+        tables = {relation_name(sources[source], project.schema): sources[source] for source in of}
+        if any(is_raw_table(source) and name not in states for name, source in tables.items()):
+            continue
+        first, *_ = versions = {name: states.get(name, State()).version for name in tables}
+        test = DataTest(id, nodes[id]["name"], hashes[id], versions)
+        tests.append(replace(test, is_due=test.key({}) not in states.get(first, State()).tests))
+    return tests
 
 
 def keep_passed_tests(warehouse: Warehouse, tests: Iterable[DataTest]) -> None:
@@ -121,46 +143,3 @@ def _with_tests(decision: BuildDecision, tests: Sequence[DataTest], built: Set[s
         return replace(decision, tests=tests)
     reason = f"{decision.reason}; tests to run: {name_some(due, NAMES_IN_A_LINE)}"
     return replace(decision, tests=tests, reason=reason)
-
-
-@dataclass(frozen=True)
-class _Relations:
-    """The models by unique id, the versions of relations, and who reads them.
-
-    `unknown` are the models whose relations are missing, or out of date until they are part of a run.
-    """
-
-    nodes: Mapping[str, Node]
-    versions: Mapping[str, str]
-    unknown: Collection[str]
-    built: Set[str]
-    readers: Mapping[str, Sequence[str]]
-
-    @classmethod
-    def of(
-        cls, decisions: Sequence[BuildDecision], models: Sequence[Node], states: Mapping[str, State]
-    ) -> "_Relations":
-        decided = {decision.node.name: decision.state.version for decision in decisions}
-        built = {decision.node.name for decision in decisions if decision.build}
-        unknown, outdated = set[str](), {*built}
-        for node in models:
-            if node.name in decided or node.kind == Materialization.EPHEMERAL:
-                continue
-            if node.name not in states or not outdated.isdisjoint(node.reads):
-                unknown.add(node.name)
-                outdated.add(node.name)
-        readers: dict[str, list[str]] = defaultdict(list)
-        for decision in decisions:
-            parts = [
-                part.removeprefix(EPHEMERAL)
-                for part in decision.node.data_hashes
-                if part.startswith(EPHEMERAL)
-            ]
-            for name in (*decision.node.reads, *parts):
-                readers[name].append(decision.node.name)
-        versions = {name: state.version for name, state in states.items()} | decided
-        return cls({node.id: node for node in models}, versions, unknown, built, readers)
-
-    def version(self, name: str) -> str | None:
-        """What a relation holds; empty if that is not known, None if the relation is unknown itself."""
-        return None if name in self.unknown else self.versions.get(name, "")

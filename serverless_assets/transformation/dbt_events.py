@@ -1,4 +1,6 @@
-"""dbt's results as events of Dagster, by way of dagster-dbt, which is imported without dbt Core.
+"""dbt's events: as those of Dagster, as lines of its log, and as what the warehouse did for them.
+
+Events of Dagster come by way of dagster-dbt, which is imported without dbt Core.
 
 dbt runs in a process of its own (dbt_process.py). dagster-dbt would import it into this one, too, which takes
 a fifth of a command's cpu; without dbt Core it works from the manifest alone, as it does beside dbt Fusion.
@@ -11,12 +13,12 @@ others.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import dagster as dg
 
-from serverless_assets.transformation import dbt_runner
+from serverless_assets.transformation.dbt_process import MODEL_RESULTS, Event
+from serverless_assets.warehouse import JobStats
 
 _HIDDEN = "dbt.version"
 _is_hidden = _HIDDEN not in sys.modules
@@ -28,7 +30,16 @@ finally:
     if _is_hidden:
         del sys.modules[_HIDDEN]
 
-__all__ = ["DagsterDbtTranslator", "DagsterEvent", "dagster_events", "dbt_assets"]
+__all__ = ["DagsterDbtTranslator", "DagsterEvent", "DbtMessage", "dbt_assets"]
+
+RESULTS = (*MODEL_RESULTS, "LogTestResult")
+# What dbt says again at its end: of nodes that failed or warned, whose own events have said it, and of an
+# error that ended the command, which is its result. dbt.log has the traceback.
+REPETITIONS = (
+    "RunResultError", "RunResultErrorNoMessage", "RunResultFailure", "RunResultWarning",
+    "RunResultWarningMessage", "CheckNodeTestFailure", "SQLCompiledPath",
+    "MainEncounteredError", "MainStackTrace",
+)  # fmt: skip
 
 DagsterEvent = (
     dg.Output | dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckResult | dg.AssetCheckEvaluation
@@ -42,7 +53,7 @@ class DbtMessage(DbtCliEventMessage):
     def is_result_event(self) -> bool:
         """Whether it is the result of a model, a seed, a snapshot or a test of data."""
         node = self.raw_event["data"].get("node_info", {}).get("unique_id", "unit_test")
-        return self.raw_event["info"]["name"] in dbt_runner.RESULTS and not node.startswith("unit_test")
+        return self.raw_event["info"]["name"] in RESULTS and not node.startswith("unit_test")
 
     def _get_check_passed(self) -> bool:
         return self._get_node_status() == "pass"
@@ -52,12 +63,47 @@ class DbtMessage(DbtCliEventMessage):
         return dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR
 
 
-def dagster_events(
-    event: dbt_runner.Event,
-    manifest: Mapping[str, Any],
-    translator: DagsterDbtTranslator,
-    context: dg.AssetExecutionContext,
-) -> Iterator[DagsterEvent]:
-    """What an event of dbt is to Dagster: an output for each model, a check or observations for each test."""
-    message = DbtMessage(raw_event=event, event_history_metadata={})
-    yield from message.to_default_asset_events(manifest, translator, context)
+def log_event(event: Event, log: dg.DagsterLogManager) -> None:
+    """Log what an event tells people: warnings and errors, models that were built, rows not counted."""
+    info = event["info"]
+    if info["name"] in REPETITIONS:
+        return
+    if info["name"] in RESULTS and info["level"] in ("warn", "error"):
+        message = event["data"].get("run_result", {}).get("message") or ""
+        log.warning(f"{info['msg']}\n{message}".strip())
+    elif info["level"] in ("warn", "error"):
+        log.warning(info["msg"])
+    elif info["name"] in MODEL_RESULTS:
+        log.debug(info["msg"])
+    if "rows_error" in event["data"]:
+        node = event["data"]["node_info"]["node_name"]
+        log.warning(f"The rows of {node} were not counted: {event['data']['rows_error']}")
+
+
+def with_results(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, with each node's full result in the event that tells people of it.
+
+    dbt tells of a result first, and says what it took in an event of its own right after.
+    """
+    waiting: dict[str, Event] = {}
+    for event in events:
+        node = event["data"].get("node_info", {}).get("unique_id", "")
+        if event["info"]["name"] in RESULTS:
+            waiting[node] = event
+            continue
+        if event["info"]["name"] == "NodeFinished" and node in waiting:
+            result = waiting.pop(node)
+            result["data"]["run_result"] = event["data"].get("run_result", {})
+            yield result
+        yield event
+    yield from waiting.values()
+
+
+def job_stats(event: Event) -> JobStats:
+    """What the warehouse did for the node whose result an event holds, where its adapter says so."""
+    response = event["data"].get("run_result", {}).get("adapter_response", {})
+    if not response.get("job_id"):
+        return JobStats()
+    # Numbers come as floats: an event passes through JSON's kind of number.
+    figures = (int(response.get(name) or 0) for name in ("bytes_processed", "bytes_billed", "slot_ms"))
+    return JobStats((str(response["job_id"]),), *figures)

@@ -12,34 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from threading import Lock
 
 from serverless_assets.errors import UserError
-from serverless_assets.transformation.dbt_process import (
-    MODEL_RESULTS,
-    Command,
-    CountRows,
-    Event,
-    Result,
-    without_flags,
-)
+from serverless_assets.transformation.dbt_process import Command, CountRows, Event, Result, without_flags
 from serverless_assets.transformation.profiles import write_profile
-from serverless_assets.warehouse import JobStats
 
 # How long dbt may take to cancel its queries (on BigQuery, by a call for each) before its process is killed.
 SECONDS_TO_CANCEL = 4.0
-RESULTS = (*MODEL_RESULTS, "LogTestResult")
-# What dbt says again at its end: of nodes that failed or warned, whose own events have said it, and of an
-# error that ended the command, which is its result. dbt.log has the traceback.
-REPETITIONS = (
-    "RunResultError", "RunResultErrorNoMessage", "RunResultFailure", "RunResultWarning",
-    "RunResultWarningMessage", "CheckNodeTestFailure", "SQLCompiledPath",
-    "MainEncounteredError", "MainStackTrace",
-)  # fmt: skip
 # Variables that only this project sets for dbt, one invocation at a time.
 INTERNAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID", "SERVERLESS_SOURCE_SCHEMA"})
 RUN_COMMANDS = "from serverless_assets.transformation.dbt_process import main; main()"
@@ -241,32 +225,3 @@ def _take_process() -> _Process:
                 return process
             process.end()
     return _Process()
-
-
-def with_results(events: Iterable[Event]) -> Iterator[Event]:
-    """The events, with each node's full result in the event that tells people of it.
-
-    dbt tells of a result first, and says what it took in an event of its own right after.
-    """
-    waiting: dict[str, Event] = {}
-    for event in events:
-        node = event["data"].get("node_info", {}).get("unique_id", "")
-        if event["info"]["name"] in RESULTS:
-            waiting[node] = event
-            continue
-        if event["info"]["name"] == "NodeFinished" and node in waiting:
-            result = waiting.pop(node)
-            result["data"]["run_result"] = event["data"].get("run_result", {})
-            yield result
-        yield event
-    yield from waiting.values()
-
-
-def work(event: Event) -> JobStats:
-    """What the warehouse did for the node whose result an event holds, where its adapter says so."""
-    response = event["data"].get("run_result", {}).get("adapter_response", {})
-    if not response.get("job_id"):
-        return JobStats()
-    # Numbers come as floats: an event passes through JSON's kind of number.
-    figures = (int(response.get(name) or 0) for name in ("bytes_processed", "bytes_billed", "slot_ms"))
-    return JobStats((str(response["job_id"]),), *figures)

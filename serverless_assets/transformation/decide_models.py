@@ -4,23 +4,24 @@ import json
 import logging
 import shutil
 import string
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError
 from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.data_tests import test_of_sources, tests_of_unread_sources, with_tests
-from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, nodes, test_hashes
+from serverless_assets.transformation.data_tests import with_tests
+from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, ProjectCode
 from serverless_assets.transformation.invocation import months_variable, selection
-from serverless_assets.transformation.manifest import is_model, relation_name
+from serverless_assets.transformation.manifest import known_models, relation_name
 from serverless_assets.transformation.project import Project
-from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest, ReadQuery, decide_builds
-from serverless_assets.transformation.relation_states import QueryColumns, State, read_states, warehouse_of
+from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds
+from serverless_assets.transformation.relation_states import QueryColumns, State, read_states
 from serverless_assets.warehouse import Warehouse, WarehouseError
 
 log = logging.getLogger(__name__)
@@ -34,10 +35,10 @@ def decide_models(
     project: Project,
     manifest: Mapping[str, Any],
     warehouse: Warehouse,
+    artifacts: Artifacts | None = None,
     selected: Collection[str] | None = None,
     *,
     stored_states: Mapping[str, Mapping[str, Any]] | None = None,
-    known_models: Callable[[], Collection[str]] = set,
     force: bool = False,
     forced_months: Collection[str] | None = None,
     run_id: str = "",
@@ -45,26 +46,23 @@ def decide_models(
     """Decide on each of the `selected` models, parents first.
 
     Args:
+        artifacts: where the manifest of the last green build is kept, which tells a model whose relation is
+            missing from a new one.
         selected: dbt's unique ids of the models that the run is about; None means all.
         stored_states: those of the relations of the target's schema, if not to be read from the warehouse.
-        known_models: returns the ids of models that the last green build had; it is called only if a relation
-            is missing.
-        force: build every selected model, whatever its relation holds.
-        forced_months: the months to which `force` goes in models built by month; None means all.
-        run_id: the run that builds.
+        force, forced_months, run_id: as for `decide_builds`.
 
     Raises:
         PlanningError: a query `restated_months` reads something that there is not.
         WarehouseError: the warehouse cannot be asked.
     """
-    environ = project.environ
-    variables = project.vars()
-    models = nodes(manifest, variables, environ, _large_seeds(manifest))
+    code = ProjectCode(manifest, project.vars(), project.environ, _large_seeds(manifest))
+    models = code.nodes()
     states = _with_sources(
-        read_states(warehouse, models, stored_states), models, manifest, warehouse, environ["DBT_SCHEMA"]
+        read_states(warehouse, models, stored_states), models, manifest, warehouse, project.schema
     )
     is_missing = any(m.name not in states for m in models if m.kind != Materialization.EPHEMERAL)
-    known_ids = known_models() if is_missing else ()
+    known_ids = known_models(artifacts) if is_missing and artifacts else ()
     decide = partial(
         decide_builds,
         models,
@@ -81,38 +79,10 @@ def decide_models(
     if to_compile:
         decide = partial(decide, read_query=_compile(project, manifest, to_compile))
         decisions = decide()
-    restated = _months_to_restate(decisions, models, states, manifest, warehouse, environ["DBT_SCHEMA"])
+    restated = _months_to_restate(decisions, models, states, manifest, warehouse, project.schema)
     if restated:
         decisions = decide(months_to_restate=restated)
-    hashes = test_hashes(manifest, variables, environ)
-    return with_tests(decisions, models, states, manifest, hashes, environ["DBT_SCHEMA"])
-
-
-def is_whole(
-    decisions: Sequence[BuildDecision], manifest: Mapping[str, Any], left_out: Collection[str] = ()
-) -> bool:
-    """Whether a run was about every model of the manifest that has a relation, or was left out."""
-    models = {id for id, node in manifest["nodes"].items() if is_model(node)}
-    ephemeral = {id for id in models if manifest["nodes"][id]["config"].get("materialized") == "ephemeral"}
-    return {decision.node.id for decision in decisions} == models - ephemeral - set(left_out)
-
-
-def decide_tests(
-    project: Project, manifest: Mapping[str, Any], stored_states: Mapping[str, Mapping[str, Any]]
-) -> Sequence[DataTest]:
-    """Return the data tests of sources that no model reads, given the states of the target's schema."""
-    ids = tests_of_unread_sources(manifest)
-    if not ids:
-        return []
-    environ, schema = project.environ, project.variables["DBT_SCHEMA"]
-    hashes = test_hashes(manifest, project.vars(), environ)
-    states = {name: State.from_json(stored_state) for name, stored_state in stored_states.items()}
-    tests = []
-    for id in ids:
-        test = manifest["nodes"][id]
-        sources = [manifest["sources"][parent] for parent in test["depends_on"]["nodes"]]
-        tests.append(test_of_sources(test, hashes[id], sources, states, schema))
-    return [test for test in tests if test]
+    return with_tests(decisions, models, states, manifest, code.test_hashes(), project.schema)
 
 
 def models_to_compile(
@@ -157,7 +127,7 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
     # It brings dagster-dbt and sqlglot, which take long to import; most decisions read no query.
     from serverless_assets.transformation.lineage import CompiledQueries
 
-    queries = CompiledQueries(manifest, project.variables["DBT_SCHEMA"], target / "compiled")
+    queries = CompiledQueries(manifest, project.schema, target / "compiled")
     queries_read: dict[str, QueryColumns] = {}
 
     def read_query(node: Node, columns: Mapping[str, Sequence[str]]) -> QueryColumns:
@@ -215,12 +185,43 @@ def _months_to_restate(
 
     None for a model whose query reads what this run has yet to build.
     """
-    queries = {}
+    nodes_by_id, queries = manifest["nodes"], dict[str, str]()
     for decision in decisions:
-        query = manifest["nodes"][decision.node.id]["config"].get("meta", {}).get("restated_months")
+        query = nodes_by_id[decision.node.id]["config"].get("meta", {}).get("restated_months")
         if query and decision.months is not None:
             queries[decision.node.name] = str(query)
-    # The relations that do not hold yet what the models of this run will be built from.
+    if not queries:
+        return {}
+    stale = _stale_relations(decisions, models, states)
+    # What a query may name in braces: a model, or else a table of a source; of several, the first.
+    entries = {source["name"]: source for source in reversed([*manifest["sources"].values()])}
+    with_relation = [model for model in models if model.kind != Materialization.EPHEMERAL]
+    entries |= {nodes_by_id[model.id]["name"]: nodes_by_id[model.id] for model in reversed(with_relation)}
+    months: dict[str, Collection[str] | None] = {}
+    for name, query in queries.items():
+        relations, quoted = set[str](), dict[str, str]()
+        for field in (field for _, field, _, _ in string.Formatter().parse(query) if field):
+            if field not in entries:
+                raise PlanningError(
+                    f"The query restated_months of {name} reads {{{field}}}, which is no model and no table "
+                    "of a source: write the name of one in the braces."
+                )
+            entry = entries[field]
+            there = warehouse.in_schema(entry["database"] or "", entry["schema"])
+            quoted[field] = there.quoted_name(entry.get("alias") or entry["identifier"])
+            relations.add(relation_name(entry, schema))
+        if relations & stale - {name}:
+            months[name] = None
+            continue
+        (column,) = warehouse.query(query.format_map(quoted)).columns
+        months[name] = {f"{day:%Y-%m}-01" for day in column.to_pylist()}
+    return months
+
+
+def _stale_relations(
+    decisions: Sequence[BuildDecision], models: Sequence[Node], states: Mapping[str, State]
+) -> Set[str]:
+    """The relations that do not hold yet what the models of this run will be built from."""
     stale = {model.name for model in models if model.name not in states}
     built = {decision.node.name for decision in decisions if decision.build}
     for model in models:
@@ -231,39 +232,7 @@ def _months_to_restate(
             is_stale = model.name in built
         if is_stale:
             stale.add(model.name)
-    months: dict[str, Collection[str] | None] = {}
-    for name, query in queries.items():
-        fields = {field for _, field, _, _ in string.Formatter().parse(query) if field}
-        relations = {field: _relation(field, name, models, manifest, warehouse, schema) for field in fields}
-        if any(relation in stale - {name} for relation, _ in relations.values()):
-            months[name] = None
-            continue
-        statement = query.format_map({field: quoted for field, (_, quoted) in relations.items()})
-        (column,) = warehouse.query(statement).columns
-        months[name] = {f"{day:%Y-%m}-01" for day in column.to_pylist()}
-    return months
-
-
-def _relation(
-    field: str,
-    asking: str,
-    models: Sequence[Node],
-    manifest: Mapping[str, Any],
-    warehouse: Warehouse,
-    schema: str,
-) -> tuple[str, str]:
-    """The name of the relation that a query calls {field}, and how it is quoted there."""
-    for model in models:
-        if manifest["nodes"][model.id]["name"] == field and model.kind != Materialization.EPHEMERAL:
-            return model.name, warehouse_of(warehouse, model).quoted_name(model.identifier)
-    for source in manifest["sources"].values():
-        if source["name"] == field:
-            there = warehouse.in_schema(source["database"], source["schema"])
-            return relation_name(source, schema), there.quoted_name(source["identifier"])
-    raise PlanningError(
-        f"The query restated_months of {asking} reads {{{field}}}, which is no model and no table of a "
-        "source: write the name of one in the braces."
-    )
+    return stale
 
 
 def bytes_to_read(

@@ -1,14 +1,14 @@
 """The fingerprint of each model of a dbt manifest: a hash of each part of its code. Pure."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 from serverless_assets.hashing import json_digest, normalised_sql
-from serverless_assets.transformation.manifest import is_model, relation_name
+from serverless_assets.transformation.manifest import has_relation, is_model, relation_name, selected_from
 from serverless_assets.transformation.profiles import DECIDED, TARGET_NAME
 from serverless_assets.warehouse import published_schema
 
@@ -94,90 +94,84 @@ class Node:
         return json_digest(self.data_hashes)
 
 
-def nodes(
-    manifest: Mapping[str, Any],
-    variables: Mapping[str, Any],
-    environ: Mapping[str, str],
-    large_seeds: Mapping[str, str] | None = None,
-) -> Sequence[Node]:
-    """The models of a manifest, each after its parents.
+class ProjectCode:
+    """The code of the models and tests of a manifest.
 
-    `variables` are the project's vars, `environ` the environment variables that dbt is run with.
-    `large_seeds` maps the ids of seeds whose rows dbt does not hash to a hash of them.
+    Args:
+        variables: the project's vars.
+        environ: the environment variables that dbt is run with.
+        large_seeds: a hash of the rows of each seed of which dbt has none, by its unique id.
     """
-    schema = environ.get("DBT_SCHEMA", "")
-    models = {id: node for id, node in manifest["nodes"].items() if is_model(node)}
-    names = {id: relation_name(entry, schema) for id, entry in {**models, **manifest["sources"]}.items()}
-    reader = _Reader(manifest, names, variables, environ, large_seeds or {})
-    return _in_order(reader.node(node) for node in models.values())
 
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        variables: Mapping[str, Any],
+        environ: Mapping[str, str],
+        large_seeds: Mapping[str, str] | None = None,
+    ) -> None:
+        self._manifest, self._variables, self._environ = manifest, variables, environ
+        self._large_seeds = large_seeds or {}
+        entries = [*filter(is_model, manifest["nodes"].values()), *manifest["sources"].values()]
+        schema = environ.get("DBT_SCHEMA", "")
+        # The names of relations, by unique id.
+        self._names = {entry["unique_id"]: relation_name(entry, schema) for entry in entries}
+        # By materialization: the macros of the project and its packages that take part in it.
+        self._own_macros: dict[str, set[str]] = {}
+        # By id: a hash of the macro's code. Most models use the same ones.
+        self._macro_hashes: dict[str, str] = {}
 
-def test_hashes(
-    manifest: Mapping[str, Any], variables: Mapping[str, Any], environ: Mapping[str, str]
-) -> Mapping[str, str]:
-    """A hash of the code and the arguments of each data test, by its unique id."""
-    reader = _Reader(manifest, {}, variables, environ, {})
-    tests = [node for node in manifest["nodes"].values() if node["resource_type"] == "test"]
-    return {
-        test["unique_id"]: json_digest([reader.data_hashes(test), test.get("test_metadata")])
-        for test in tests
-    }
+    def nodes(self) -> Sequence[Node]:
+        """Return the models, each after its parents."""
+        return _in_order(self._node(entry) for entry in filter(is_model, self._manifest["nodes"].values()))
 
+    def test_hashes(self) -> Mapping[str, str]:
+        """Return a hash of the code and the arguments of each data test, by its unique id."""
+        tests = [node for node in self._manifest["nodes"].values() if node["resource_type"] == "test"]
+        return {
+            test["unique_id"]: json_digest([self._data_hashes(test), test.get("test_metadata")])
+            for test in tests
+        }
 
-def models_by_month(manifest: Mapping[str, Any]) -> Collection[str]:
-    """The unique ids of the models that are built month by month."""
-    reader = _Reader(manifest, {}, {}, {}, {})
-    incremental = {
-        id: node
-        for id, node in manifest["nodes"].items()
-        if is_model(node) and node["config"].get("materialized") == "incremental"
-    }
-    kinds = {id: _kind(node, reader.macro_names(node)) for id, node in incremental.items()}
-    return {id for id, kind in kinds.items() if kind == Materialization.BY_MONTH}
+    def kind(self, node: Mapping[str, Any]) -> Materialization:
+        """Return how a model is built."""
+        config = node["config"]
+        if node["resource_type"] == "snapshot":
+            return Materialization.STATEFUL
+        materialized = config.get("materialized")
+        if materialized in (Materialization.VIEW, Materialization.EPHEMERAL):
+            return Materialization(materialized)
+        if materialized != "incremental":
+            return Materialization.WHOLE
+        if BY_MONTH_MACRO in map(_macro_name, self._macros(node)):
+            return Materialization.BY_MONTH
+        if config.get("full_refresh") is False:
+            return Materialization.STATEFUL
+        is_microbatch = config.get("incremental_strategy") == "microbatch"
+        return Materialization.MICROBATCH if is_microbatch else Materialization.WHOLE
 
-
-@dataclass(frozen=True)
-class _Reader:
-    """A manifest, the names of its relations by id, and the values that variables have in its code."""
-
-    manifest: Mapping[str, Any]
-    names: Mapping[str, str]
-    variables: Mapping[str, Any]
-    environ: Mapping[str, str]
-    large_seeds: Mapping[str, str]
-    # By materialization: the macros of the project and its packages that take part in it.
-    own_macros: dict[str, set[str]] = field(default_factory=dict)
-    # By id: a hash of the macro's code. Most models use the same ones.
-    macro_hashes: dict[str, str] = field(default_factory=dict)
-
-    def node(self, node: Mapping[str, Any]) -> Node:
-        """Return a model and what it is made of."""
-        models, config = self.manifest["nodes"], node["config"]
-        kind = _kind(node, self.macro_names(node))
-        upstream = list(self._upstream(node))
-        ephemerals = [id for id in upstream if self._is_ephemeral(id)]
-        parents = [id for id in node["depends_on"].get("nodes", ()) if id in self.names]
-        own_hashes = {**self.data_hashes(node), **self._hooks}
+    def _node(self, node: Mapping[str, Any]) -> Node:
+        models, config, names = self._manifest["nodes"], node["config"], self._names
+        kind = self.kind(node)
+        upstream = [id for id in selected_from(node, self._manifest) if id in names]
+        ephemerals = [id for id in upstream if id in models and not has_relation(models[id])]
+        parents = [id for id in node["depends_on"].get("nodes", ()) if id in names]
+        own_hashes = {**self._data_hashes(node), **self._hooks}
         filtered: list[str] = []
         # With these words, a batch may read other batches, or a parent without dbt's filter.
         if kind == Materialization.MICROBATCH and not re.search(
             r"\bthis\b|\brender\b", node.get("raw_code") or ""
         ):
             filtered = [id for id in parents if id in models and models[id]["config"].get("event_time")]
+        in_query = {
+            f"{EPHEMERAL}{names[id]}": json_digest(self._data_hashes(models[id])) for id in ephemerals
+        }
         return Node(
             id=node["unique_id"],
-            name=self.names[node["unique_id"]],
-            data_hashes={
-                **own_hashes,
-                **{
-                    f"{EPHEMERAL}{self.names[id]}": json_digest(self.data_hashes(models[id]))
-                    for id in ephemerals
-                },
-            },
-            parents=tuple(self.names[id] for id in parents),
-            reads=tuple(
-                dict.fromkeys(self.names[id] for id in upstream if id in self.names and id not in ephemerals)
-            ),
+            name=names[node["unique_id"]],
+            data_hashes={**own_hashes, **in_query},
+            parents=tuple(names[id] for id in parents),
+            reads=tuple(dict.fromkeys(names[id] for id in upstream if id not in ephemerals)),
             kind=kind,
             follows_months=kind in (Materialization.BY_MONTH, Materialization.MICROBATCH)
             or bool((config.get("meta") or {}).get(FOLLOWS_MONTHS)),
@@ -185,7 +179,7 @@ class _Reader:
             schema=str(node.get("schema") or ""),
             identifier=str(node.get("alias") or ""),
             begin=str(config.get("begin") or "")[:10],
-            filtered=frozenset(self.names[id] for id in filtered),
+            filtered=frozenset(names[id] for id in filtered),
             build_hash=self._build_hash(node, kind, ephemerals, own_hashes),
         )
 
@@ -193,14 +187,10 @@ class _Reader:
     def _hooks(self) -> Mapping[str, str]:
         """A hash of what dbt runs before and after all models: it may create what these call."""
         hooks: dict[str, list[Any]] = {}
-        for node in self.manifest["nodes"].values():
+        for node in self._manifest["nodes"].values():
             for kind in node["tags"] if node["resource_type"] == "operation" else ():
-                hooks.setdefault(f"hooks {kind}", []).append(self.data_hashes(node))
+                hooks.setdefault(f"hooks {kind}", []).append(self._data_hashes(node))
         return {part: json_digest(hashes) for part, hashes in hooks.items()}
-
-    def macro_names(self, node: Mapping[str, Any]) -> Collection[str]:
-        """The names of the macros that a model uses."""
-        return {self._macro_name(id) for id in self._macros(node)}
 
     def _build_hash(
         self,
@@ -209,8 +199,8 @@ class _Reader:
         ephemerals: Sequence[str],
         own_hashes: Mapping[str, str],
     ) -> str:
-        config, macros = node["config"], self.manifest["macros"]
-        code = [node, *(self.manifest["nodes"][id] for id in ephemerals)]
+        config, macros = node["config"], self._manifest["macros"]
+        code = [node, *(self._manifest["nodes"][id] for id in ephemerals)]
         called = self._closure(id for part in code for id in part["depends_on"].get("macros", ()))
         texts = [
             *(part.get("raw_code") or "" for part in code),
@@ -224,7 +214,7 @@ class _Reader:
             or any(_ASKS_WHEN_COMPILED.search(text) for text in texts)
         ):
             return ""
-        builders = {f"macro {self._macro_name(id)}" for id in self._building_macros(config)}
+        builders = {f"macro {_macro_name(id)}" for id in self._building_macros(config)}
         # What the macros read that run the query is not told apart from what those read that are in it.
         in_query = ("SQL", "contract", "macro ", *(() if builders else ("var", "any var", "meta")))
         return json_digest(
@@ -235,18 +225,7 @@ class _Reader:
             }
         )
 
-    def _is_ephemeral(self, id: str) -> bool:
-        node = self.manifest["nodes"].get(id)
-        return bool(node) and node["config"].get("materialized") == "ephemeral"
-
-    def _upstream(self, node: Mapping[str, Any]) -> Iterator[str]:
-        """The ids of what a model selects from, each ephemeral one followed by what that selects from."""
-        for id in node["depends_on"].get("nodes", ()):
-            yield id
-            if self._is_ephemeral(id):
-                yield from self._upstream(self.manifest["nodes"][id])
-
-    def data_hashes(self, node: Mapping[str, Any]) -> dict[str, str]:
+    def _data_hashes(self, node: Mapping[str, Any]) -> dict[str, str]:
         """A hash of each part of a model, but for the ephemeral models that it selects from."""
         config = {key: value for key, value in node["config"].items() if key not in IMMATERIAL_CONFIG}
         contract = config.pop("contract", None) or {}
@@ -258,18 +237,18 @@ class _Reader:
             # A comment of SQL may be an operator of Python.
             hashes["Python"] = json_digest(code)
         elif node["resource_type"] == "seed":
-            hashes["SQL"] = json_digest(self.large_seeds.get(node["unique_id"]) or node["checksum"])
+            hashes["SQL"] = json_digest(self._large_seeds.get(node["unique_id"]) or node["checksum"])
         else:
             hashes["SQL"] = json_digest(normalised_sql(code))
         if contract.get("enforced"):
             columns = {name: column.get("data_type") for name, column in node["columns"].items()}
             constraints = [node.get("constraints"), [c.get("constraints") for c in node["columns"].values()]]
             hashes["contract"] = json_digest([columns, constraints])
-        macros = {id: str(self.manifest["macros"][id]["macro_sql"]) for id in self._macros(node)}
+        macros = {id: str(self._manifest["macros"][id]["macro_sql"]) for id in self._macros(node)}
         for id, sql in macros.items():
-            if id not in self.macro_hashes:
-                self.macro_hashes[id] = json_digest(normalised_sql(sql))
-            hashes[f"macro {self._macro_name(id)}"] = self.macro_hashes[id]
+            if id not in self._macro_hashes:
+                self._macro_hashes[id] = json_digest(normalised_sql(sql))
+            hashes[f"macro {_macro_name(id)}"] = self._macro_hashes[id]
         own_macros = [sql for id, sql in macros.items() if not _is_built_in(id)]
         if any("meta" in text for text in (code, *own_macros)):
             # Elsewhere, meta is documentation.
@@ -277,12 +256,12 @@ class _Reader:
         hooks = [hook["sql"] for key in ("pre-hook", "post-hook") for hook in config.get(key) or ()]
         text = "\n".join([code, *hooks, *macros.values()])
         # The name is that of the environment, unless the project gives it another.
-        if self.environ.get(TARGET_NAME) not in (None, *DECIDED) and _TARGET.search(text):
-            hashes["target"] = json_digest(self.environ[TARGET_NAME])
+        if self._environ.get(TARGET_NAME) not in (None, *DECIDED) and _TARGET.search(text):
+            hashes["target"] = json_digest(self._environ[TARGET_NAME])
         return {
             **hashes,
-            **_values("var", _VARIABLE, text, self.variables),
-            **_values("variable", _ENVIRONMENT_VARIABLE, text, self.environ),
+            **_values("var", _VARIABLE, text, self._variables),
+            **_values("variable", _ENVIRONMENT_VARIABLE, text, self._environ),
         }
 
     def _macros(self, node: Mapping[str, Any]) -> list[str]:
@@ -295,15 +274,15 @@ class _Reader:
         return sorted(called | self._building_macros(node["config"]))
 
     def _building_macros(self, config: Mapping[str, Any]) -> set[str]:
-        macros, materialization = self.manifest["macros"], f".materialization_{config.get('materialized')}_"
-        if materialization not in self.own_macros:
+        macros, materialization = self._manifest["macros"], f".materialization_{config.get('materialized')}_"
+        if materialization not in self._own_macros:
             builds = self._closure(id for id in macros if materialization in id)
-            self.own_macros[materialization] = {id for id in builds if not _is_built_in(id)}
+            self._own_macros[materialization] = {id for id in builds if not _is_built_in(id)}
         strategy = f".get_incremental_{config.get('incremental_strategy')}_sql"
-        return self.own_macros[materialization] | self._closure(id for id in macros if id.endswith(strategy))
+        return self._own_macros[materialization] | self._closure(id for id in macros if id.endswith(strategy))
 
     def _closure(self, called: Iterable[str]) -> set[str]:
-        macros, waiting = self.manifest["macros"], list(called)
+        macros, waiting = self._manifest["macros"], list(called)
         used: set[str] = set()
         while waiting:
             id = waiting.pop()
@@ -312,14 +291,15 @@ class _Reader:
                 waiting += macros[id]["depends_on"]["macros"]
         return used
 
-    def _macro_name(self, id: str) -> str:
-        _, package, name = id.split(".")
-        return f"{package}.{name}" if _is_built_in(id) else name
-
 
 def _is_built_in(macro: str) -> bool:
     """Whether dbt or its adapter brings a macro, given by id."""
     return macro.split(".")[1] in BUILT_IN_PACKAGES
+
+
+def _macro_name(id: str) -> str:
+    _, package, name = id.split(".")
+    return f"{package}.{name}" if _is_built_in(id) else name
 
 
 def _values(kind: str, pattern: re.Pattern[str], text: str, known: Mapping[str, Any]) -> dict[str, str]:
@@ -328,27 +308,6 @@ def _values(kind: str, pattern: re.Pattern[str], text: str, known: Mapping[str, 
     if None in names:
         return {f"any {kind}": json_digest({k: v for k, v in known.items() if k not in IMMATERIAL_VARIABLES})}
     return {f"{kind} {name}": json_digest(known.get(name)) for name in names - IMMATERIAL_VARIABLES}
-
-
-def _kind(node: Mapping[str, Any], macros: Collection[str]) -> Materialization:
-    """How a model is built. `macros` are the names of those that it uses."""
-    config = node["config"]
-    if node["resource_type"] == "snapshot":
-        return Materialization.STATEFUL
-    materialized = config.get("materialized")
-    if materialized in (Materialization.VIEW, Materialization.EPHEMERAL):
-        return Materialization(materialized)
-    if materialized != "incremental":
-        return Materialization.WHOLE
-    if BY_MONTH_MACRO in macros:
-        return Materialization.BY_MONTH
-    if config.get("full_refresh") is False:
-        return Materialization.STATEFUL
-    return (
-        Materialization.MICROBATCH
-        if config.get("incremental_strategy") == "microbatch"
-        else Materialization.WHOLE
-    )
 
 
 def _in_order(nodes: Iterable[Node]) -> list[Node]:

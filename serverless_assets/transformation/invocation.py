@@ -10,7 +10,7 @@ from typing import Any, Literal
 from modal_forecast.report.formats import counted
 from serverless_assets.transformation.dbt_process import FAILED, NO_JSON, Event, in_a_line
 from serverless_assets.transformation.fingerprints import Materialization
-from serverless_assets.transformation.manifest import is_model
+from serverless_assets.transformation.manifest import has_relation, is_model, tested_nodes
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
 
@@ -53,7 +53,8 @@ def batches_of(building: Iterable[BuildDecision]) -> Sequence[str]:
 
 def _event_times(building: Sequence[BuildDecision], now: datetime) -> Sequence[str]:
     """The range of batches to build, for all microbatch models: it holds the months of each."""
-    decisions = [d for d in building if d.node.id in batches_of(building)]
+    ids = batches_of(building)
+    decisions = [decision for decision in building if decision.node.id in ids]
     months = sorted(month for decision in decisions for month in decision.months or ())
     if not months:
         return []
@@ -128,16 +129,12 @@ class Results:
     def summary(self) -> str:
         """What failed, by name; empty if dbt failed without coming to the end of a node."""
         failed = [id for id, status in self.statuses.items() if status in FAILED]
-        tests = sorted(
-            self._name(id) for id in failed if self.manifest["nodes"][id]["resource_type"] == "test"
-        )
-        models = sorted(self._name(id) for id in failed if is_model(self.manifest["nodes"][id]))
-        parts = [
-            f"{words} failed: {', '.join(names)}"
-            for words, names in (("models", models), ("tests", tests))
-            if names
-        ]
-        return "; ".join(parts)
+        nodes = self.manifest["nodes"]
+        names = {
+            "models": sorted(self._name(id) for id in failed if is_model(nodes[id])),
+            "tests": sorted(self._name(id) for id in failed if nodes[id]["resource_type"] == "test"),
+        }
+        return "; ".join(f"{kind} failed: {', '.join(some)}" for kind, some in names.items() if some)
 
     def states(self, decisions: Iterable[BuildDecision], finished: bool) -> Mapping[str, State]:
         """What to keep with each relation that was built or tested, by name. `finished`: dbt came to its end.
@@ -161,8 +158,7 @@ class Results:
         tests: dict[str, list[str]] = defaultdict(list)
         for id, node in self.manifest["nodes"].items():
             if node["resource_type"] == "test":
-                about = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
-                for model in about:
+                for model in tested_nodes(node):
                     tests[model].append(id)
         return tests
 
@@ -187,10 +183,9 @@ class Results:
         node, nodes = self.manifest["nodes"][test], self.manifest["nodes"]
         if ((node["config"].get("meta") or {}).get("dagster") or {}).get("ref"):
             return True
-        parents = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
         # Sources and ephemeral models are no assets of this step.
-        configs = [nodes[parent]["config"] for parent in parents if parent in nodes]
-        return len(parents) == 1 and any(c.get("materialized") != "ephemeral" for c in configs)
+        about = tested_nodes(node)
+        return len(about) == 1 and about[0] in nodes and has_relation(nodes[about[0]])
 
     def _name(self, id: str) -> str:
         node = self.manifest["nodes"].get(id) or self.manifest["sources"][id]

@@ -5,7 +5,7 @@ Here they are those that the manifest documents, and a model takes 10 to 200 ms.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +22,8 @@ from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import COLUMN_LINEAGE
-from serverless_assets.transformation.dbt_events import DagsterDbtTranslator
 from serverless_assets.transformation.fingerprints import Node
-from serverless_assets.transformation.manifest import relation_name
+from serverless_assets.transformation.manifest import dbt_asset_key, relation_name, selected_from
 from serverless_assets.transformation.query_columns import ROWS, QueryColumns, query_columns
 
 Properties = Mapping[str, Any]
@@ -59,14 +58,11 @@ def column_sources(sql: str, parents: Iterable[Properties], dialect: str) -> Sou
     return sources
 
 
-def _relations(node: Properties, manifest: Mapping[str, Any]) -> Iterator[Properties]:
+def _relations(node: Properties, manifest: Mapping[str, Any]) -> Sequence[Properties]:
     """What a model's query reads: its parents, and through the ephemeral ones theirs."""
-    for id in node["depends_on"].get("nodes", ()):
-        parent = manifest["nodes"].get(id) or manifest["sources"].get(id)
-        if parent and parent.get("relation_name"):
-            yield parent
-        elif parent:
-            yield from _relations(parent, manifest)
+    nodes, sources = manifest["nodes"], manifest["sources"]
+    parents = (nodes.get(id) or sources.get(id) for id in selected_from(node, manifest))
+    return [parent for parent in parents if parent and parent.get("relation_name")]
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,6 @@ class ColumnLineage:
     """
 
     manifest: Mapping[str, Any]
-    translator: DagsterDbtTranslator
     compiled: Path
     record: Path
 
@@ -168,9 +163,9 @@ class ColumnLineage:
             # It has no SQL.
             return {}
         path = self.compiled / node["package_name"] / node["original_file_path"]
-        parents = list(_relations(node, self.manifest))
+        parents = _relations(node, self.manifest)
         sources = column_sources(path.read_text(), parents, self.manifest["metadata"]["adapter_type"])
-        names = {parent["unique_id"]: asset_name(self.translator.get_asset_key(parent)) for parent in parents}
+        names = {parent["unique_id"]: asset_name(dbt_asset_key(parent)) for parent in parents}
         return {
             column: [[names[id], name] for id, name in columns]
             for column, columns in sources.items()

@@ -7,7 +7,7 @@ which models were deleted from the project, whose tables are still there.
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -44,6 +44,25 @@ VOLATILE_OF_NODES = frozenset(
 def is_model(node: Mapping[str, Any]) -> bool:
     """Whether an entry of the manifest is a model, a seed or a snapshot."""
     return node["resource_type"] in MODELS
+
+
+def has_relation(node: Mapping[str, Any]) -> bool:
+    """Whether an entry of the manifest is a model that has a relation: not an ephemeral one."""
+    return is_model(node) and node["config"].get("materialized") != "ephemeral"
+
+
+def selected_from(node: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The unique ids of what a model selects from, each ephemeral one followed by what that selects from."""
+    for id in node["depends_on"].get("nodes", ()):
+        yield id
+        parent = manifest["nodes"].get(id)
+        if parent and parent["config"].get("materialized") == "ephemeral":
+            yield from selected_from(parent, manifest)
+
+
+def tested_nodes(test: Mapping[str, Any]) -> Sequence[str]:
+    """The unique ids of what a data test is about: the model it is declared with, or all that it reads."""
+    return [test["attached_node"]] if test.get("attached_node") else test["depends_on"]["nodes"]
 
 
 def seeds_of_sources(manifest: Mapping[str, Any]) -> Mapping[str, str]:
@@ -214,15 +233,26 @@ def _place(node: Mapping[str, Any] | None) -> Sequence[Any]:
     return [node and node["alias"], config.get("schema"), config.get("database")]
 
 
-def record_deleted(artifacts: Artifacts, deleted: Collection[DeletedModel]) -> None:
-    """Keep the list of deleted models whose relations are still there.
+def settle_deleted(
+    manifest: Mapping[str, Any],
+    artifacts: Artifacts,
+    warehouse: Warehouse,
+    drop: bool,
+    warn: Callable[[str], None],
+) -> None:
+    """Drop the relations of deleted models, or keep a list of them; warn of each.
 
     Raises:
-        ArtifactError: it cannot be kept.
+        ArtifactError: what green builds had cannot be read, or the list cannot be kept.
+        WarehouseError: the warehouse cannot be asked.
     """
-    content = json.dumps(
-        [vars(model) for model in sorted(deleted, key=lambda model: model.id)], indent=1
-    ).encode()
+    deleted = find_deleted(manifest, artifacts, warehouse)
+    for model in deleted:
+        warn(deleted_text(model.qualified_name(warehouse), model.name, drop))
+        if drop:
+            warehouse.in_schema(model.database, model.schema).drop_relation(model.identifier)
+    remaining = [] if drop else sorted(deleted, key=lambda model: model.id)
+    content = json.dumps([vars(model) for model in remaining], indent=1).encode()
     if content != (artifacts.read(DELETED_MODELS_FILE) or b"[]"):
         artifacts.write(DELETED_MODELS_FILE, content)
 
@@ -242,7 +272,7 @@ def _recorded(artifacts: Artifacts) -> Sequence[DeletedModel]:
     try:
         return [DeletedModel(**entry) for entry in json.loads(artifacts.read(DELETED_MODELS_FILE) or "[]")]
     except (ValueError, TypeError):
-        # Not what `record_deleted` wrote.
+        # Not what `settle_deleted` wrote.
         return []
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class Project:
     directory: Path
     target: Path
     variables: Mapping[str, str]
+
+    @property
+    def schema(self) -> str:
+        """The schema of the target, in which models without one of their own are built."""
+        return self.variables["DBT_SCHEMA"]
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -107,8 +112,16 @@ class Project:
         return parsed_manifest(self.manifest().read_bytes())
 
     def vars(self) -> Mapping[str, Any]:
-        """The project's vars and those of its packages, by name."""
-        return project_vars(self.directory)
+        """The value of each var in the project and its packages; all of them if packages have their own."""
+        packages = packages_folder(self.directory).glob("*/dbt_project.yml")
+        values: dict[str, list[Any]] = {}
+        for path in (self.directory / "dbt_project.yml", *sorted(packages)):
+            for name, value in (read_yaml(path).get("vars") or {}).items():
+                values.setdefault(name, []).append(value)
+                # A mapping may hold the vars of the package of that name.
+                for inner, inner_value in value.items() if isinstance(value, dict) else ():
+                    values.setdefault(inner, []).append([name, inner_value])
+        return {name: declared[0] if len(declared) == 1 else declared for name, declared in values.items()}
 
 
 def _deps_failure(failure: str, folder: Path) -> str:
@@ -170,7 +183,7 @@ def project_state(directory: Path, variables: Mapping[str, str]) -> str:
         names.update(name.decode(errors="replace") for name in _ENVIRONMENT_VARIABLE.findall(content))
     environ = {**{name: os.environ.get(name) for name in names}, **variables}
     digest.update(repr(sorted(environ.items())).encode())
-    digest.update(repr([_version(package) for package in PARSERS]).encode())
+    digest.update(repr([version(package) for package in PARSERS]).encode())
     return digest.hexdigest()
 
 
@@ -191,20 +204,6 @@ def packages_folder(directory: Path) -> Path:
     return directory / (settings.get("packages-install-path") or "dbt_packages")
 
 
-def project_vars(directory: Path) -> Mapping[str, Any]:
-    """The value of each var in the project and its packages; all of them if packages have their own."""
-    packages = packages_folder(directory).glob("*/dbt_project.yml")
-    folders = [directory, *sorted(path.parent for path in packages)]
-    values: dict[str, list[Any]] = {}
-    for folder in folders:
-        for name, value in (read_yaml(folder / "dbt_project.yml").get("vars") or {}).items():
-            values.setdefault(name, []).append(value)
-            # A mapping may hold the vars of the package of that name.
-            for inner, inner_value in value.items() if isinstance(value, dict) else ():
-                values.setdefault(inner, []).append([name, inner_value])
-    return {name: declared[0] if len(declared) == 1 else declared for name, declared in values.items()}
-
-
 def _walk(root: Path, ignored_in_root: frozenset[str]) -> Iterator[Path]:
     visited: set[str] = set()
     # Packages installed from a folder are symbolic links, which may lead in a circle.
@@ -219,10 +218,3 @@ def _walk(root: Path, ignored_in_root: frozenset[str]) -> Iterator[Path]:
             path = Path(parent, name)
             if (not name.startswith(".") or name == ".dbtignore") and path.is_file():
                 yield Path(os.path.normpath(path))
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

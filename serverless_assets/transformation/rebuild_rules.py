@@ -1,11 +1,4 @@
-"""Which models are rebuilt and why, from the code, the raw tables, and what each relation was built from.
-
-Pure. A version says what a relation holds: the version of a model is a hash of its own code and of the
-versions of what it reads, down to the content of the raw tables. It reads columns of its parents, where
-column lineage is sure, and else all of them: a column's version is a hash of the code that computes it
-and of the versions of the columns that it is computed from. The warehouse keeps with each relation the
-version that it was built as. What is the same need not be built again.
-"""
+"""The rules by which a model is rebuilt, and the reason: from its code, and what relations hold. Pure."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +6,14 @@ from dataclasses import dataclass, field, replace
 from serverless_assets.hashing import json_digest
 from serverless_assets.months import name_months
 from serverless_assets.names import FORCED
-from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node
-from serverless_assets.transformation.relation_states import ROWS, UNSURE, QueryColumns, State
+from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.relation_states import (
+    QueryColumns,
+    State,
+    columns_of,
+    expected_state,
+    known_query,
+)
 
 # Reads the query of a model whose parents have these columns, by name; empty if it is not compiled.
 ReadQuery = Callable[[Node, Mapping[str, Sequence[str]]], QueryColumns]
@@ -114,12 +113,7 @@ def decide_builds(
                 expected[node.name] = state if previous.data_hashes == node.data_hashes else State()
             continue
         reason = reason_to_build(
-            state,
-            previous,
-            inputs,
-            decided=expected,
-            is_known=node.name in known_models,
-            force=force,
+            state, previous, inputs, decided=expected, is_known=node.name in known_models, force=force
         )
         if reason is None:
             assert previous is not None
@@ -133,27 +127,28 @@ def decide_builds(
                     tests=previous.tests,
                     dirty_reason=previous.dirty_reason,
                 )
-            expected[node.name] = kept
-            decisions.append(
-                BuildDecision(node, False, "unchanged", kept, inputs=inputs, is_renewed=kept != previous)
+            decision = BuildDecision(
+                node, False, "unchanged", kept, inputs=inputs, is_renewed=kept != previous
             )
-            continue
-        expected[node.name] = state
-        months = None
-        if not force or forced_months is not None:
-            restated = (months_to_restate or {}).get(node.name, ())
-            if restated is not None and force:
-                restated = {*restated, *(forced_months or ())}
-            rewritten_above = set().union(*(rewritten.get(name, ()) for name in node.parents))
-            months = months_to_build(node, state, previous, restated, rewritten_above, current_month)
-        if months is not None:
-            rewritten[node.name] = months
-            reason = f"forced: rebuild {name_months(sorted(months))}" if force else reason
-        decisions.append(BuildDecision(node, True, reason, state, months, inputs))
+        else:
+            months = None
+            if not force or forced_months is not None:
+                restated = (months_to_restate or {}).get(node.name, ())
+                if restated is not None and force:
+                    restated = {*restated, *(forced_months or ())}
+                rewritten_above = set().union(*(rewritten.get(name, ()) for name in node.parents))
+                months = months_to_build(node, state, previous, restated, rewritten_above, current_month)
+            if months is not None:
+                rewritten[node.name] = months
+                reason = f"forced: rebuild {name_months(sorted(months))}" if force else reason
+            decision = BuildDecision(node, True, reason, state, months, inputs)
+        expected[node.name] = decision.state
+        decisions.append(decision)
     # dbt is given one range of batches for all microbatch models: if one is built as a whole, all are.
     batches = [d for d in decisions if d.build and d.node.kind == Materialization.MICROBATCH]
     if any(decision.months is None for decision in batches):
-        return [replace(d, months=None) if d in batches else d for d in decisions]
+        ids = {decision.node.id for decision in batches}
+        return [replace(d, months=None) if d.node.id in ids else d for d in decisions]
     return decisions
 
 
@@ -211,102 +206,15 @@ def reason_to_build(
     return "; ".join(reasons)
 
 
-def known_query(node: Node, previous: State | None, inputs: Mapping[str, State]) -> QueryColumns | None:
-    """Return what a model computes its columns from, if it is known from when it was built; else None."""
-    if previous is None or not previous.version or previous.data_hashes != node.data_hashes:
-        return None
-    if previous.columns and previous.parent_columns != json_digest(columns_of(inputs)):
-        # A star may stand for other columns.
-        return None
-    return previous.query
+def settled_state(decision: BuildDecision, states: Mapping[str, State], read_query: ReadQuery) -> State:
+    """Return the state of a model that was built, given those of the models that were built before it.
 
-
-def columns_of(inputs: Mapping[str, State]) -> Mapping[str, Sequence[str]]:
-    """Return the columns of each relation, in order, where they are known."""
-    return {name: [*state.columns][1:] for name, state in inputs.items() if state.columns}
-
-
-def expected_state(
-    node: Node, inputs: Mapping[str, State], query: QueryColumns, run_id: str, previous: State | None = None
-) -> State:
-    """Return what a model holds if it is built from relations that hold what `inputs` says.
-
-    The columns of the `previous` state are taken over where they are the same.
-    """
-    versions = {name: inputs[name].version for name in node.parents}
-    parents = {name: inputs[name].version for name in node.reads}
-    if not all(versions.values()):
-        # Never the same as anything: what a parent holds is not known.
-        return State(f"unknown {run_id}", None, node.data_hashes, parents, run_id)
-    read: Mapping[str, str] = {}
-    code = node.fingerprint
-    if query:
-        read = versions = {
-            name: json_digest({column: inputs[name].version_of(column) for column in columns})
-            for name, columns in columns_read(query).items()
-        }
-        # The ephemeral models that it selects from are in its query, as far as it reads them.
-        own = {part: hash for part, hash in node.data_hashes.items() if not part.startswith(EPHEMERAL)}
-        code = json_digest([own, [*query.items()]])
-    # The parents of which rows of one month are read for the rows of that month.
-    months_by_parent = {
-        name: months
-        for name in versions
-        if (months := inputs[name].months) is not None
-        and (node.kind != Materialization.MICROBATCH or name in node.filtered)
-    }
-    months = None
-    if node.follows_months and months_by_parent:
-        others = {name: version for name, version in versions.items() if name not in months_by_parent}
-        months = {
-            month: json_digest(
-                [code, others, {name: hashes.get(month, "") for name, hashes in months_by_parent.items()}]
-            )
-            for month in sorted(set().union(*months_by_parent.values()))
-        }
-    version = json_digest([code, versions])
-    state = State(version, months, node.data_hashes, parents, run_id)
-    if node.kind == Materialization.STATEFUL:
-        # Its rows follow from all its runs: none gives what another gave.
-        return replace(state, version=json_digest([version, run_id]), inputs=version)
-    if not query:
-        return state
-    if previous and (previous.version, previous.data_hashes) == (version, node.data_hashes):
-        # The same code has read the same. With a thousand models, to hash each column takes half a second.
-        columns = previous.columns
-    else:
-        columns = {
-            column: [_column_version(node, column, query, inputs), code, reads]
-            for column, (code, reads) in query.items()
-        }
-    return replace(state, read=read, columns=columns, parent_columns=json_digest(columns_of(inputs)))
-
-
-def columns_read(query: QueryColumns) -> Mapping[str, Sequence[str]]:
-    """Return the columns that a query reads of each relation, ROWS among them."""
-    columns: dict[str, set[str]] = {}
-    for _, reads in query.values():
-        for name, of_relation in reads.items():
-            columns.setdefault(name, {ROWS}).update(of_relation)
-    return {name: sorted(of_relation) for name, of_relation in sorted(columns.items())}
-
-
-def _column_version(node: Node, column: str, query: QueryColumns, inputs: Mapping[str, State]) -> str:
-    code, reads = query[column]
-    if code.startswith(UNSURE):
-        return ""
-    values = columns_read({ROWS: query[ROWS], column: (code, reads)})
-    versions = {name: [inputs[name].version_of(value) for value in of] for name, of in values.items()}
-    return json_digest([node.build_hash, code, versions])
-
-
-def settled_state(decision: BuildDecision, states: Mapping[str, State], query: QueryColumns | None) -> State:
-    """Return the state of a model that was built, now that `states` and its `query` are known.
-
-    None stands for the query that it was built with before, as it was built for some months alone.
+    Its query is read only if all of the model was built: for some months, it is the query of the others.
     """
     inputs = {name: states.get(name, state) for name, state in decision.inputs.items()}
-    if query is None:
+    if decision.months is None:
+        query = read_query(decision.node, columns_of(inputs))
+    else:
         query = known_query(decision.node, decision.state, inputs) or {}
     return expected_state(decision.node, inputs, query, decision.state.built_by)
 

@@ -1,15 +1,22 @@
-"""What each relation was built from: the state that the warehouse keeps with the relation itself.
+"""What each relation was built from, and what a model will hold once it is built.
 
-So a state never claims more than the warehouse holds: with a dropped relation its state is gone, too.
+A version says what a relation holds: that of a model is a hash of its own code and of the versions of what
+it reads, down to the content of the raw tables. It reads columns of its parents, where column lineage is
+sure, and else all of them: a column's version is a hash of the code that computes it and of the versions of
+the columns that it is computed from. What is the same need not be built again.
+
+The warehouse keeps a state with the relation itself, so that it never claims more than there is: with a
+dropped relation its state is gone, too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from serverless_assets.errors import UserError
+from serverless_assets.hashing import json_digest
 from serverless_assets.names import FORECAST_KEYS
-from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node
 from serverless_assets.warehouse import Warehouse
 
 # By column, in order: a hash of its code, with a mark if that is not sure, and the columns that it reads of
@@ -121,3 +128,92 @@ def warehouse_of(warehouse: Warehouse, node: Node) -> Warehouse:
 def rows_in(warehouse: Warehouse, database: str, schema: str, name: str) -> int:
     """The number of rows of a relation, as dbt names it."""
     return warehouse.in_schema(database, schema).row_count(name)
+
+
+def expected_state(
+    node: Node, inputs: Mapping[str, State], query: QueryColumns, run_id: str, previous: State | None = None
+) -> State:
+    """Return what a model holds if it is built from relations that hold what `inputs` says.
+
+    The columns of the `previous` state are taken over where they are the same.
+    """
+    versions = {name: inputs[name].version for name in node.parents}
+    parents = {name: inputs[name].version for name in node.reads}
+    if not all(versions.values()):
+        # Never the same as anything: what a parent holds is not known.
+        return State(f"unknown {run_id}", None, node.data_hashes, parents, run_id)
+    read: Mapping[str, str] = {}
+    code = node.fingerprint
+    if query:
+        read = versions = {
+            name: json_digest({column: inputs[name].version_of(column) for column in columns})
+            for name, columns in columns_read(query).items()
+        }
+        # The ephemeral models that it selects from are in its query, as far as it reads them.
+        own = {part: hash for part, hash in node.data_hashes.items() if not part.startswith(EPHEMERAL)}
+        code = json_digest([own, [*query.items()]])
+    # The parents of which rows of one month are read for the rows of that month.
+    months_by_parent = {
+        name: months
+        for name in versions
+        if (months := inputs[name].months) is not None
+        and (node.kind != Materialization.MICROBATCH or name in node.filtered)
+    }
+    months = None
+    if node.follows_months and months_by_parent:
+        others = {name: version for name, version in versions.items() if name not in months_by_parent}
+        months = {
+            month: json_digest(
+                [code, others, {name: hashes.get(month, "") for name, hashes in months_by_parent.items()}]
+            )
+            for month in sorted(set().union(*months_by_parent.values()))
+        }
+    version = json_digest([code, versions])
+    state = State(version, months, node.data_hashes, parents, run_id)
+    if node.kind == Materialization.STATEFUL:
+        # Its rows follow from all its runs: none gives what another gave.
+        return replace(state, version=json_digest([version, run_id]), inputs=version)
+    if not query:
+        return state
+    if previous and (previous.version, previous.data_hashes) == (version, node.data_hashes):
+        # The same code has read the same. With a thousand models, to hash each column takes half a second.
+        columns = previous.columns
+    else:
+        columns = {
+            column: [_column_version(node, column, query, inputs), code, reads]
+            for column, (code, reads) in query.items()
+        }
+    return replace(state, read=read, columns=columns, parent_columns=json_digest(columns_of(inputs)))
+
+
+def known_query(node: Node, previous: State | None, inputs: Mapping[str, State]) -> QueryColumns | None:
+    """Return what a model computes its columns from, if it is known from when it was built; else None."""
+    if previous is None or not previous.version or previous.data_hashes != node.data_hashes:
+        return None
+    if previous.columns and previous.parent_columns != json_digest(columns_of(inputs)):
+        # A star may stand for other columns.
+        return None
+    return previous.query
+
+
+def columns_of(inputs: Mapping[str, State]) -> Mapping[str, Sequence[str]]:
+    """Return the columns of each relation, in order, where they are known."""
+    return {name: [*state.columns][1:] for name, state in inputs.items() if state.columns}
+
+
+def columns_read(query: QueryColumns) -> Mapping[str, Sequence[str]]:
+    """Return the columns that a query reads of each relation, ROWS among them."""
+    columns: dict[str, set[str]] = {}
+    for _, reads in query.values():
+        for name, of_relation in reads.items():
+            columns.setdefault(name, {ROWS}).update(of_relation)
+    return {name: sorted(of_relation) for name, of_relation in sorted(columns.items())}
+
+
+def _column_version(node: Node, column: str, query: QueryColumns, inputs: Mapping[str, State]) -> str:
+    code, reads = query[column]
+    if code.startswith(UNSURE):
+        return ""
+    values = columns_read({ROWS: query[ROWS], column: (code, reads)})
+    versions = {name: [inputs[name].version_of(value) for value in of] for name, of in values.items()}
+    return json_digest([node.build_hash, code, versions])

@@ -3,7 +3,7 @@
 import pytest
 
 from serverless_assets import metadata
-from serverless_assets.transformation.decide_models import decide_tests
+from serverless_assets.transformation.data_tests import decide_tests
 from serverless_assets.transformation.relation_states import State
 from tests.transformation.conftest import ROWS
 from tests.transformation.team import BASE, Team

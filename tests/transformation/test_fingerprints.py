@@ -9,7 +9,7 @@ import pytest
 from serverless_assets.hashing import normalised_sql
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.fingerprints import Node, nodes
+from serverless_assets.transformation.fingerprints import Node, ProjectCode
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 VARIABLES = {"SERVERLESS_ENV": "local", "SERVERLESS_DUCKDB_PATH": "warehouse.duckdb", "DBT_SCHEMA": "dwh"}
@@ -42,7 +42,7 @@ def parsed(project: Path, target: Path, environ=VARIABLES) -> dict[str, Node]:
 
 def nodes_in(target: Path, variables=None, environ=VARIABLES) -> dict[str, Node]:
     manifest = json.loads((target / "manifest.json").read_text())
-    return {node.name: node for node in nodes(manifest, variables or {}, environ)}
+    return {node.name: node for node in ProjectCode(manifest, variables or {}, environ).nodes()}
 
 
 def edit(path: Path, old: str, new: str) -> None:

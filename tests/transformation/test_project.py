@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.project import project_state, project_vars
+from serverless_assets.transformation.project import Project, project_state
 from tests.conftest import Pipeline
 
 FILES = {
@@ -72,7 +72,7 @@ def test_what_dbt_and_the_like_write_does_not_count_nor_does_a_file_saved_as_it_
 
 
 def test_vars_of_packages_count_too(project):
-    assert project_vars(project) == {
+    assert Project(project, project, {}).vars() == {
         "k": [1, ["team", 2], 9],
         "team": {"k": 2, "own": 3},
         "own": ["team", 3],

@@ -368,6 +368,6 @@ def test_a_model_that_is_left_alone_is_built_by_month_afterwards():
 def test_states_that_are_settled_after_a_build_are_those_that_the_next_run_expects():
     settled: dict[str, State] = {}
     for name, decision in decided(run_id="run-1").items():
-        settled[name] = settled_state(decision, settled, READS.get(name, {}))
+        settled[name] = settled_state(decision, settled, lambda node, columns: READS.get(node.name, {}))
     assert built(decided(found={**RAW, **settled}, run_id="run-2")) == set()
     assert settled["revenue"].query == READS["revenue"]

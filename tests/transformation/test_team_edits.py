@@ -15,7 +15,6 @@ import dagster as dg
 import pytest
 
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.manifest import known_models
 from tests.transformation.team import BASE, Team
 from tests.transformation.test_materializations import PROJECT
 
@@ -155,12 +154,8 @@ def claims(team: Team) -> dict[str, object]:
 
 def plan(team: Team) -> dict[str, str]:
     """The reason of each model, as the plan has it."""
-    decisions = decide_models(
-        team.project,
-        team.project.read_manifest(),
-        team.warehouse,
-        known_models=lambda: known_models(team.artifacts),
-    )
+    manifest = team.project.read_manifest()
+    decisions = decide_models(team.project, manifest, team.warehouse, team.artifacts)
     return {decision.node.id.split(".")[-1]: decision.reason for decision in decisions}
 
 
