@@ -18,6 +18,7 @@ from serverless_assets.automation.planned import (
     Selection,
     Verdict,
     plan_lines,
+    unless_reused,
     upstream_rebuilt,
 )
 from serverless_assets.environments import Environment
@@ -263,7 +264,7 @@ def _python_asset(
         return Planned(frame.name, "depends", upstream_rebuilt(changing, "computed anew if its rows differ"))
     _, reason = decide_frame(frame, warehouse, force)
     rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
-    return Planned(frame.name, "compute" if reason else "reuse", reason or FRAME_UNCHANGED, rows)
+    return unless_reused(frame.name, "compute", reason, FRAME_UNCHANGED, rows)
 
 
 def plan_job(environment: Environment) -> dg.JobDefinition:

@@ -53,6 +53,13 @@ class Selection:
 EVERYTHING = Selection()
 
 
+def unless_reused(
+    asset: str, verdict: Verdict, reason: str | None, unchanged: str, rows: int | None = None
+) -> Planned:
+    """Return what would become of an asset that is made anew if there is a reason to."""
+    return Planned(asset, verdict if reason else "reuse", reason or unchanged, rows)
+
+
 def upstream_rebuilt(assets: Iterable[str], then: str = "") -> str:
     """Return the reason of an asset that reads these, which a run makes anew, and what follows for it."""
     return f"upstream rebuilt ({', '.join(assets)})" + (f": {then}" if then else "")
