@@ -26,8 +26,8 @@ from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.conftest import Google, everywhere
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of, releases, table
 from tests.backends.stock import FACTS, FEBRUARY, MARCH, ORDERS, STOCK, orders
-from tests.backends.watched import DENIED, is_swap, job, losing, refusing
-from tests.services.proxy import Answer, Asked, proxy
+from tests.backends.watched import DENIED, is_swap, job, losing, refusing, statements, watching
+from tests.services.proxy import Answer, Asked
 
 
 @everywhere
@@ -101,14 +101,13 @@ def test_the_record_of_releases_is_shortened_once_it_is_long(
 
 @pytest.mark.gcp
 def test_a_run_changes_the_metadata_of_a_table_less_often_than_bigquery_allows(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, google: Google
 ) -> None:
     """It allows five times in ten seconds."""
     assert shop.run(1)
     named = re.compile(r"\b(?:create or replace|alter|drop) (?:table|view) (?:if exists )?(\S+)")
     changed: Counter[str] = Counter()
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         assert shop.run(2)
         for request in watched.asked:
             path = request.path.partition("?")[0]
@@ -153,9 +152,7 @@ def test_what_somebody_dropped_or_replaced_where_people_read_is_published_again(
     query(f"create or replace view {quoted('some_orders')} as select 7 as amount")
     query(f"drop table {quoted('raw_orders')}")
     query(f"create table {quoted('raw_orders')} as select 7 as amount")
-    shop.publisher.begin("run-2", (), ASSETS, LOG)
-    assert shop.publisher.end("run-2", [], LOG)
-    shop.publisher.close()
+    shop.publish("run-2")
     assert shop.read() == release_of(1)
     name = shop.publisher.warehouse.qualified_name
     replaced = "was replaced by something that no run published: it is published again."
@@ -182,7 +179,7 @@ def test_what_people_set_on_a_published_table_survives_its_replacement(shop: Sho
 
 @pytest.mark.gcp
 def test_what_people_set_and_the_emulator_does_not_keep_is_in_the_statements(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, google: Google
 ) -> None:
     assert shop.run(1)
     read = shop.publisher.published.warehouse
@@ -206,20 +203,18 @@ def test_what_people_set_and_the_emulator_does_not_keep_is_in_the_statements(
             content["schema"]["fields"][0]["policyTags"] = {"names": ["projects/p/taxonomies/1/policyTags/2"]}
         return Answer(200, content)
 
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         watched.instead = edited
         assert shop.run(2)
-        jobs = [request.json for request in watched.asked if is_swap(request)]
-    statements = [job["configuration"]["query"]["query"] for job in jobs]
+        asked = statements(watched)
     orders, some, items = map(read.quoted_name, edits)
-    (clone,) = [s for s in statements if s.startswith(f"create or replace table {orders}")]
+    (clone,) = [s for s in asked if s.startswith(f"create or replace table {orders}")]
     options = f'friendly_name="The \\"orders\\"", require_partition_filter=true, kms_key_name="{key}")'
     assert clone.endswith(options)
-    (view,) = [s for s in statements if s.startswith(f"create or replace view {some}")]
+    (view,) = [s for s in asked if s.startswith(f"create or replace view {some}")]
     assert 'friendly_name="Some orders")\nas ' in view
-    assert [s for s in statements if f"truncate table {items}" in s]
-    assert not [s for s in statements if s.startswith(f"create or replace table {items}")]
+    assert [s for s in asked if f"truncate table {items}" in s]
+    assert not [s for s in asked if s.startswith(f"create or replace table {items}")]
 
 
 @pytest.mark.gcp
@@ -229,32 +224,27 @@ def test_what_people_set_and_the_emulator_does_not_keep_is_in_the_statements(
     ids=["some", "unknown"],
 )
 def test_a_table_with_row_policies_keeps_them_as_its_rows_are_replaced_in_place(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch, policies: Answer
+    shop: Shop, google: Google, policies: Answer
 ) -> None:
     """The emulator has such policies, and cannot write to a table that has one."""
     assert shop.run(1)
     name = shop.publisher.published.warehouse.quoted_name("raw_orders")
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         watched.instead = refusing("GET", "/raw_orders/rowAccessPolicies", policies)
         assert shop.run(2)
-        jobs = [request.json for request in watched.asked if is_swap(request)]
+        asked = statements(watched)
         assert shop.read() == release_of(2)
-    statements = [job["configuration"]["query"]["query"] for job in jobs]
-    (in_place,) = [statement for statement in statements if f"truncate table {name}" in statement]
+    (in_place,) = [statement for statement in asked if f"truncate table {name}" in statement]
     assert in_place.startswith("begin transaction;")
     assert in_place.endswith("commit transaction;")
-    assert not [found for found in statements if found.startswith(f"create or replace table {name}")]
+    assert not [found for found in asked if found.startswith(f"create or replace table {name}")]
 
 
 @pytest.mark.gcp
-def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(shop: Shop, google: Google) -> None:
     """A copy to return to, a table, a view and the record are refused, in turn."""
     assert shop.run(1)
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         quoted = shop.publisher.published.warehouse.quoted_name
         for number, begins in enumerate(
             (
@@ -275,17 +265,13 @@ def test_a_publish_that_stops_anywhere_is_finished_by_the_next_run(
                 shop.run(number)
             watched.instead = lambda request: None
             # The next run, of one asset, finds the rest to do.
-            shop.publisher.begin(f"run-{number}-again", (), ASSETS, LOG)
-            assert shop.publisher.end(f"run-{number}-again", [], LOG)
-            shop.publisher.close()
+            shop.publish(f"run-{number}-again")
             assert shop.read() == release_of(number)
         assert releases(shop) == ["run-1", *(f"run-{number}-again" for number in range(2, 6))]
 
 
 @pytest.mark.gcp
-def test_a_publish_that_ends_in_the_middle_says_what_people_read_of_it(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_publish_that_ends_in_the_middle_says_what_people_read_of_it(shop: Shop, google: Google) -> None:
     """One table is updated too often for a moment, another one for the day."""
     assert shop.run(1)
     quoted = shop.publisher.published.warehouse.quoted_name
@@ -304,13 +290,11 @@ def test_a_publish_that_ends_in_the_middle_says_what_people_read_of_it(
         return None
 
     refused: list[Asked] = []
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         watched.instead = refuse
         with pytest.raises(PartlyPublished) as told:
             shop.run(2)
         assert refused
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
     assert str(told.value) == (
         f"1 of 3 changed relations were replaced in {shop.publisher.address}. {name('raw_items')}: Your "
         "table exceeded quota for imports per table. That is a quota of the project or the table: wait until "
@@ -324,7 +308,7 @@ def test_a_publish_that_ends_in_the_middle_says_what_people_read_of_it(
 
 @pytest.mark.gcp
 def test_a_file_that_somebody_writes_during_the_publish_stays_until_the_next_run(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, google: Google
 ) -> None:
     assert shop.run(1)
     files = shop.publisher.published.artifacts
@@ -337,14 +321,12 @@ def test_a_file_that_somebody_writes_during_the_publish_stays_until_the_next_run
             )
             requests.post(address, data=b"by hand", timeout=60).raise_for_status()
 
-    with proxy(google.gcs.url) as bucket:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+    with watching(google.gcs) as bucket:
         bucket.instead = write_another
         with pytest.raises(
             PartlyPublished, match=r"not the rest\. gs://.*forecast\.html: somebody else wrote"
         ):
             shop.run(2)
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.gcs.url)
     assert shop.read() == {**release_of(2), "forecast.html": b"by hand"}
     assert releases(shop) == ["run-1"]
     shop.publish("run-3")
@@ -353,7 +335,7 @@ def test_a_file_that_somebody_writes_during_the_publish_stays_until_the_next_run
 
 @pytest.mark.gcp
 def test_a_view_is_published_after_what_it_reads_and_a_table_dropped_after_what_read_it(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, google: Google
 ) -> None:
     def write(number: int, base: str) -> None:
         shop.write(number)
@@ -373,12 +355,9 @@ def test_a_view_is_published_after_what_it_reads_and_a_table_dropped_after_what_
     shop.publisher.begin("run-2", (), set(existing) - {"raw_items"}, LOG)
     write(2, "raw_orders")
     warehouse.drop_relation("raw_items")
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         assert shop.publisher.end("run-2", [], LOG)
-        asked = [
-            request.json["configuration"]["query"]["query"] for request in watched.asked if is_swap(request)
-        ]
+        asked = statements(watched)
         shop.publisher.close()
     quoted = shop.publisher.published.warehouse.quoted_name
     begins = (
@@ -389,7 +368,6 @@ def test_a_view_is_published_after_what_it_reads_and_a_table_dropped_after_what_
     )
     order = [next(at for at, statement in enumerate(asked) if statement.startswith(text)) for text in begins]
     assert order == sorted(order)
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
     published = table(shop, "a_view_of_it").view_query
     assert f"'my_{warehouse.dataset}'" in published
     assert f"`{warehouse.dataset}`" not in published
@@ -435,9 +413,7 @@ def test_rows_that_a_table_lost_since_it_was_built_are_not_published(shop: Shop)
 
 @pytest.mark.gcp
 @pytest.mark.parametrize("is_copy", [True, False], ids=["the copy to return to", "the published table"])
-def test_a_clone_that_lacks_rows_is_named_and_made_again(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch, is_copy: bool
-) -> None:
+def test_a_clone_that_lacks_rows_is_named_and_made_again(shop: Shop, google: Google, is_copy: bool) -> None:
     assert shop.run(1)
     read = shop.publisher.published.warehouse
     name = "/serverless_kept_raw_items" if is_copy else f"/{read.dataset}/tables/raw_items"
@@ -447,12 +423,10 @@ def test_a_clone_that_lacks_rows_is_named_and_made_again(
         cloned = [swap for swap in watched.asked if is_swap(swap) and b"clone" in swap.body]
         return request.method == "GET" and name in request.path and len(cloned) > (0 if is_copy else 2)
 
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         watched.instead = losing(is_asked_for, "id = 'a'")
         with pytest.raises(UserError, match=r"raw_items\w*: 5 rows were written to it, and it holds 4\. See"):
             shop.run(2)
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
     if is_copy:
         assert shop.read() == release_of(1)
     assert releases(shop) == ["run-1"]
@@ -463,55 +437,37 @@ def test_a_clone_that_lacks_rows_is_named_and_made_again(
 
 
 @pytest.mark.gcp
-def test_a_run_outlasts_outages_at_any_of_its_calls(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_cut", [False, True], ids=["outages", "answers that are cut"])
+def test_a_run_outlasts_what_happens_once_to_each_of_its_calls(
+    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch, is_cut: bool
 ) -> None:
-    """Each call to BigQuery and to the bucket is answered 503 at first, from the first one of the run on."""
+    """Each call to BigQuery and to the bucket is answered 503 at first; or what it asks for is done, and half
+    of the answer arrives: it is made again, and nothing is done twice."""
     assert shop.run(1)
     for module in (bigquery, gcs):
         monkeypatch.setattr(module, "DEFAULT_RETRY", module.DEFAULT_RETRY.with_delay(initial=0.01))
     asked: set[tuple[str, str, bytes]] = set()
+
+    def is_first(request: Asked) -> bool:
+        # An upload that begins again has another address.
+        path = request.path.partition("&upload_id=")[0] if is_cut else request.path
+        call, before = (request.method, path, request.body), len(asked)
+        asked.add(call)
+        return len(asked) > before
 
     def fail_once(request: Asked) -> Answer | None:
-        call = request.method, request.path, request.body
-        is_new = call not in asked
-        asked.add(call)
-        return Answer.error(503, "backendError", "Try again.") if is_new else None
-
-    with proxy(google.bigquery.url) as warehouse, proxy(google.gcs.url) as bucket:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", warehouse.url)
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
-        warehouse.instead = bucket.instead = fail_once
-        assert shop.run(2)
-        warehouse.instead = bucket.instead = lambda request: None
-        assert shop.read() == release_of(2)
-    assert len(asked) > 50
-
-
-@pytest.mark.gcp
-def test_a_run_outlasts_answers_that_are_cut_at_any_of_its_calls(
-    shop: Shop, google: Google, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was asked is done, and half of the answer arrives: each call is made again, and nothing twice."""
-    assert shop.run(1)
-    for module in (bigquery, gcs):
-        monkeypatch.setattr(module, "DEFAULT_RETRY", module.DEFAULT_RETRY.with_delay(initial=0.01))
-    asked: set[tuple[str, str, bytes]] = set()
+        return Answer.error(503, "backendError", "Try again.") if is_first(request) else None
 
     def cut_once(request: Asked, body: bytes) -> bytes:
-        # An upload that begins again has another address.
-        call = request.method, request.path.partition("&upload_id=")[0], request.body
-        is_new = call not in asked
-        asked.add(call)
-        return body[: len(body) // 2] if is_new else body
+        return body[: len(body) // 2] if is_first(request) else body
 
-    with proxy(google.bigquery.url) as warehouse, proxy(google.gcs.url) as bucket:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", warehouse.url)
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
-        warehouse.damage = bucket.damage = cut_once
+    with watching(google.bigquery) as warehouse, watching(google.gcs) as bucket:
+        for watched in (warehouse, bucket):
+            if is_cut:
+                watched.damage = cut_once
+            else:
+                watched.instead = fail_once
         assert shop.run(2)
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", google.bigquery.url)
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.gcs.url)
     assert shop.read() == release_of(2)
     assert releases(shop) == ["run-1", "run-2"]
     assert len(asked) > 50

@@ -18,8 +18,8 @@ from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.conftest import Google, everywhere
 from tests.backends.released_shop import ASSETS, FILES, LOG, Shop, release_of, releases
 from tests.backends.stock import STOCK
-from tests.backends.watched import DENIED, is_swap
-from tests.services.proxy import Answer, Asked, proxy
+from tests.backends.watched import DENIED, is_swap, watching
+from tests.services.proxy import Answer, Asked
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +124,14 @@ def test_a_copy_that_somebody_dropped_is_named_and_nothing_changes(
 
 @pytest.mark.gcp
 def test_a_rollback_that_stops_anywhere_is_completed_by_the_next_run(
-    shop: Shop, google: Google, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch,
+    shop: Shop, google: Google, instance: dg.DagsterInstance,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Every other of its statements is refused in turn, and those after it; the last attempt goes through."""
     assert shop.run(1)
     assert shop.run(2)
     there, number = 2, 1
-    with proxy(google.bigquery.url) as watched:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", watched.url)
+    with watching(google.bigquery) as watched:
         while True:
             statements: list[str] = []
             there = 3 - there
@@ -151,9 +150,7 @@ def test_a_rollback_that_stops_anywhere_is_completed_by_the_next_run(
             finally:
                 watched.instead = lambda request: None
             caplog.clear()
-            shop.publisher.begin("next", (), ASSETS, LOG)
-            assert shop.publisher.end("next", [], LOG)
-            shop.publisher.close()
+            shop.publish("next")
             assert f"Completing the rollback to the release of run run-{there}" in caplog.text
             assert shop.read() == release_of(there)
             number += 2

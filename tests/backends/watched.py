@@ -1,7 +1,8 @@
 """A proxy in front of BigQuery's emulator, what it sees, and what Google answers in the emulator's place."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from google.cloud import bigquery
 
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from tests.backends.stock import FEBRUARY, MARCH, ORDERS, STOCK, kept_orders
-from tests.services.bigquery import PROJECT
-from tests.services.proxy import Answer, Asked, Proxy
+from tests.services.bigquery import PROJECT, BigQuery
+from tests.services.gcs import Gcs
+from tests.services.proxy import Answer, Asked, Proxy, proxy
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Backend, Google
@@ -58,6 +60,20 @@ class Watched:
 def relations_of(warehouse: BigQueryWarehouse) -> set[str]:
     with bigquery.Client(warehouse.project) as client:
         return {item.table_id for item in client.list_tables(warehouse.dataset)}
+
+
+@contextmanager
+def watching(service: BigQuery | Gcs) -> Iterator[Proxy]:
+    """A proxy in front of a service, through which clients that are made in the block call it."""
+    with proxy(service.url) as running, pytest.MonkeyPatch.context() as patch:
+        for name in {"BIGQUERY_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"} & service.variables.keys():
+            patch.setenv(name, running.url)
+        yield running
+
+
+def statements(watched: Proxy) -> list[str]:
+    """The statements that BigQuery was asked for so far, uploads aside."""
+    return [request.json["configuration"]["query"]["query"] for request in watched.asked if is_swap(request)]
 
 
 def refusing(method: str, path: str, answer: Answer) -> Callable[[Asked], Answer | None]:
