@@ -14,16 +14,11 @@ from serverless_assets.forecasting import accuracy, forecast_file, part_accuracy
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.parts import describe_parts, part_schema
 from serverless_assets.ingestion.raw_table import TYPES, RawTable
-from serverless_assets.names import (
-    CODE_REFERENCES,
-    COLUMN_SCHEMA,
-    DBT_UNIQUE_ID,
-    TABLE_NAME,
-)
+from serverless_assets.names import CODE_REFERENCES, COLUMN_SCHEMA, DBT_UNIQUE_ID, TABLE_NAME
 from serverless_assets.settings import PROJECT_ROOT
-from serverless_assets.warehouse import Warehouse
 
-ForecastTable = tuple[str, pa.Schema, Mapping[str, str]]
+# The name of a table and its columns.
+Table = tuple[str, dg.TableSchema]
 CodeReference = dg.LocalFileCodeReference | dg.UrlCodeReference
 
 
@@ -31,40 +26,43 @@ def annotate_assets(
     assets: Iterable[dg.AssetsDefinition], environment: Environment
 ) -> list[dg.AssetsDefinition]:
     """Return the assets with owner, kinds, table, columns and code references; what a spec sets stays."""
-    settings, manifest, warehouse = (
-        environment.settings,
+    manifest, warehouse, settings = (
         environment.manifest,
         environment.publisher.warehouse,
+        environment.settings,
     )
-    forecast_tables = {
-        asset: table
-        for forecast in environment.forecasts
-        for asset, table in _forecast_tables(forecast).items()
-    }
-    # Their tables are named as they are.
-    python_assets = {frame.name for frame in environment.python_assets}
-    raw_tables = {table.name: table for table in environment.raw_tables}
     sources = {source["identifier"]: source for source in manifest["sources"].values()}
+    raw_tables = {table.name: sources[table.name] for table in environment.raw_tables}
+    # dagster-dbt sets those of models. The tables of Python assets are named as they are.
+    tables = {
+        **{table.name: _raw_table(table, sources[table.name]) for table in environment.raw_tables},
+        **{
+            asset: table
+            for forecast in environment.forecasts
+            for asset, table in _forecast_tables(forecast).items()
+        },
+    }
+    frames = {frame.name for frame in environment.python_assets}
 
     def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:
-        asset = asset_name(spec.key)
-        metadata = {**_table(asset, forecast_tables, warehouse, raw_tables, sources), **spec.metadata}
-        if asset in python_assets:
+        asset, metadata, group = asset_name(spec.key), dict(spec.metadata), spec.group_name
+        references: Iterable[dg.LocalFileCodeReference] = ()
+        if asset in tables:
+            table, columns = tables[asset]
+            metadata = {TABLE_NAME: warehouse.qualified_name(table), COLUMN_SCHEMA: columns, **metadata}
+        elif asset in frames:
             metadata[TABLE_NAME] = warehouse.qualified_name(spec.key.path[-1])
-        declared = (
-            _model_files(manifest["nodes"][spec.metadata[DBT_UNIQUE_ID]], settings.dbt_project)
-            if DBT_UNIQUE_ID in spec.metadata
-            else _contract(sources[asset], settings.dbt_project)
-            if asset in raw_tables
-            else ()
-        )
-        metadata[CODE_REFERENCES] = dg.CodeReferencesMetadataValue(code_references=list(declared))
-        group = spec.group_name
         if asset in raw_tables:
-            group = sources[asset]["meta"].get("dagster", {}).get("group", group)
-        kinds = {*spec.kinds, *([warehouse.kind] if TABLE_NAME in metadata else [])}
+            references = _contract(raw_tables[asset], settings.dbt_project)
+            group = raw_tables[asset]["meta"].get("dagster", {}).get("group", group)
+        elif DBT_UNIQUE_ID in metadata:
+            references = _model_files(manifest["nodes"][metadata[DBT_UNIQUE_ID]], settings.dbt_project)
+        metadata[CODE_REFERENCES] = dg.CodeReferencesMetadataValue(code_references=[*references])
         return spec.replace_attributes(
-            owners=spec.owners or [settings.owner], kinds=kinds, metadata=metadata, group_name=group
+            owners=spec.owners or [settings.owner],
+            kinds={*spec.kinds, *([warehouse.kind] if TABLE_NAME in metadata else [])},
+            metadata=metadata,
+            group_name=group,
         )
 
     def link(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -81,61 +79,44 @@ def annotate_assets(
     ]
 
 
-def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
-    """Return the columns as Dagster shows them."""
-    return dg.TableSchema(
-        [dg.TableColumn(field.name, type_name(field.type), descriptions.get(field.name)) for field in schema]
-    )
+def _raw_table(table: RawTable, source: Mapping[str, Any]) -> Table:
+    descriptions = {name: column["description"] for name, column in source["columns"].items()}
+    return table.name, _table_schema(table.schema, descriptions)
 
 
-def type_name(kind: pa.DataType) -> str:
-    """Return the name of a type as columns of the dbt project declare it, such as `bigint`."""
-    if pa.types.is_date(kind):
-        return "date"
-    return next((name for name, declared in TYPES.items() if declared == kind), str(kind))
-
-
-def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, ForecastTable]:
-    """Return the table, columns and their descriptions of each asset of a forecast."""
+def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, Table]:
+    """Return the table of each asset of a forecast."""
     grain = forecast.time_grain
-    tables: dict[str, ForecastTable] = {
-        forecast.asset: (
-            forecast.table,
-            forecast_file.SCHEMA,
-            forecast_file.describe_columns(forecast),
-        ),
-        forecast.accuracy: (forecast.accuracy, accuracy.score_schema(grain), accuracy.describe_scores(grain)),
-    }
+    columns = _table_schema(forecast_file.SCHEMA, forecast_file.describe_columns(forecast))
+    scores = _table_schema(accuracy.score_schema(grain), accuracy.describe_scores(grain))
+    tables = {forecast.asset: (forecast.table, columns), forecast.accuracy: (forecast.accuracy, scores)}
     if parts := forecast.parts:
-        tables[parts.asset] = parts.asset, part_schema(parts), describe_parts(forecast, parts)[1]
-        scores = (
+        columns = _table_schema(part_schema(parts), describe_parts(forecast, parts)[1])
+        scores = _table_schema(
             part_accuracy.part_accuracy_schema(parts, grain),
             part_accuracy.describe_part_accuracy(parts, grain),
         )
-        tables[forecast.part_accuracy] = forecast.part_accuracy, *scores
+        tables |= {
+            parts.asset: (parts.asset, columns),
+            forecast.part_accuracy: (forecast.part_accuracy, scores),
+        }
     return tables
 
 
-def _table(
-    asset: str,
-    forecast_tables: Mapping[str, ForecastTable],
-    warehouse: Warehouse,
-    raw_tables: Mapping[str, RawTable],
-    sources: Mapping[str, Mapping[str, Any]],
-) -> Mapping[str, Any]:
-    """Return the table and columns of an asset; dagster-dbt sets those of models."""
-    if asset in forecast_tables:
-        table, schema, descriptions = forecast_tables[asset]
-    elif asset in raw_tables:
-        schema, table = raw_tables[asset].schema, asset
-        columns = sources[asset]["columns"]
-        descriptions = {name: column["description"] for name, column in columns.items()}
-    else:
-        return {}
-    return {
-        TABLE_NAME: warehouse.qualified_name(table),
-        COLUMN_SCHEMA: column_schema(schema, descriptions),
-    }
+def _table_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
+    """Return columns as Dagster shows them, with types as the dbt project names them, such as `bigint`."""
+    # Of the names of a type, the first.
+    names = {kind: name for name, kind in [*TYPES.items()][::-1]}
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                field.name,
+                "date" if pa.types.is_date(field.type) else names.get(field.type, str(field.type)),
+                descriptions.get(field.name),
+            )
+            for field in schema
+        ]
+    )
 
 
 def _model_files(node: Mapping[str, Any], project: Path) -> Iterator[dg.LocalFileCodeReference]:

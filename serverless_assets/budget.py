@@ -127,7 +127,7 @@ class BudgetGuard:
         for forecast in self.forecasts:
             # The total and its parts are one call.
             if isinstance(inputs.forecast, RunForecast) and set(forecast.forecasts) & set(planned):
-                charges += self._forecast(Size(inputs.forecast.cores, inputs.forecast.mib))
+                charges += self._forecast(Size.of(inputs.forecast))
         if self.warehouse.price(0) is None:
             return CostEstimate(charges, unknown_price=self.warehouse.unknown_price)
         models, uncounted = self._models(planned)

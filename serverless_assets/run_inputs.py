@@ -99,14 +99,6 @@ class RunForecast(dg.Config):
     memory: Memory = Field(default="256", description="MiB, in quotes.")
     style: DefaultStyle | CustomisedStyle = Field(default=DefaultStyle(), discriminator="style")
 
-    @property
-    def cores(self) -> float:
-        return float(self.cpu)
-
-    @property
-    def mib(self) -> int:
-        return int(self.memory)
-
 
 class SkipForecast(dg.Config):
     """Run no forecast and start no compute."""

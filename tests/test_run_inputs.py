@@ -1,6 +1,7 @@
 import dagster as dg
 import pytest
 
+from serverless_assets.forecasting.compute import Size
 from serverless_assets.ingestion.http_client import DownloadLimits
 from serverless_assets.ingestion.source import HttpSource, source_of_run
 from serverless_assets.run_inputs import (
@@ -33,7 +34,7 @@ def test_the_defaults_load_everything_and_forecast_180_days():
     inputs = RunInputs().checked()
     assert inputs.ingestion.address is None
     style = SHOP.style_of(inputs.forecast)
-    assert (inputs.forecast.cores, inputs.forecast.mib) == (0.25, 256)
+    assert Size.of(inputs.forecast) == Size(0.25, 256)
     assert SHOP.horizon_of(inputs.forecast) == 180
     assert (style.forecast_file, style.html_report) == ("forecast.parquet", "forecast.html")
     assert (style.color_history, style.color_prediction) == ("blue", "red")
@@ -55,7 +56,7 @@ def test_what_a_person_chose_is_what_is_done():
         forecast=RunForecast(cpu="1.5", memory="1024", style=style),
     ).checked()
     assert inputs.ingestion.address == "https://shop.test/data"
-    assert (inputs.forecast.cores, inputs.forecast.mib) == (1.5, 1024)
+    assert Size.of(inputs.forecast) == Size(1.5, 1024)
     assert SHOP.style_of(inputs.forecast) == style
     assert inputs.rebuild_all
 
@@ -243,4 +244,4 @@ def test_a_launchpads_config_becomes_the_run_inputs():
     (inputs,) = checked
     assert isinstance(inputs.ingestion, Reuse)
     assert isinstance(inputs.forecast, RunForecast)
-    assert (inputs.forecast.mib, inputs.forecast.style.nr_days_fcst) == (512, 7)
+    assert (inputs.forecast.memory, inputs.forecast.style.nr_days_fcst) == ("512", 7)

@@ -107,5 +107,5 @@ def _cost_as_last_time(compute: Compute, forecast: RunForecast, state: Mapping[s
     """Return what a forecast costs that takes as long as the last one; empty if nothing is charged."""
     seconds = float(state.get("seconds") or 0.0)
     used = Usage(seconds, float(state.get("cpu_seconds") or 0.0))
-    price = compute.price(Size(forecast.cores, forecast.mib), used)
+    price = compute.price(Size.of(forecast), used)
     return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"

@@ -73,7 +73,7 @@ def _forecast_beside(
     forecast: RunForecast,
 ) -> dict[str, Any]:
     """Have the forecast computed, write the report on it, and return what there is to see."""
-    warehouse, size = environment.publisher.published.warehouse, Size(forecast.cores, forecast.mib)
+    warehouse, size = environment.publisher.published.warehouse, Size.of(forecast)
     style = declaration.style_of(forecast)
     history = read_history(declaration, warehouse, Today.of(environment.settings.timezone))
     request = history.request(declaration.horizon_of(forecast))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args
 
 from serverless_assets.errors import UserError
-from serverless_assets.run_inputs import Cpu, Memory
+from serverless_assets.run_inputs import Cpu, Memory, RunForecast
 
 MEMORY_SIZES = tuple(int(size) for size in get_args(Memory))
 SMALLEST_CPU = float(get_args(Cpu)[0])
@@ -20,6 +20,11 @@ class Size:
 
     cpu: float
     memory: int
+
+    @classmethod
+    def of(cls, inputs: RunForecast) -> "Size":
+        """Return the size that a run chose."""
+        return cls(float(inputs.cpu), int(inputs.memory))
 
     @property
     def next_memory(self) -> int | None:

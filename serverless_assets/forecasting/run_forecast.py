@@ -71,7 +71,7 @@ class ForecastRun:
 
     @property
     def requested(self) -> Size:
-        return Size(self.inputs.cores, self.inputs.mib)
+        return Size.of(self.inputs)
 
     def call(
         self, asset: str, request: bytes, *last_states: Mapping[str, Any] | None
