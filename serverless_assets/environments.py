@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -42,7 +42,6 @@ EARLIEST_MONTH = date(2016, 1, 1)
 BRANCH_LIFETIME = timedelta(days=7)
 
 Part = TypeVar("Part")
-Build = TypeVar("Build", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -140,17 +139,6 @@ class Preset:
     compute: str
 
 
-@dataclass(frozen=True)
-class Factory(Generic[Build]):
-    """A kind of part: how it is made from the settings, and the variables without which it cannot be.
-
-    `needs` maps what to set to whether it is set.
-    """
-
-    build: Build
-    needs: Callable[[Settings], Mapping[str, object]] = lambda settings: {}
-
-
 # The cloud's clients take seconds to import: only those who use them pay for it.
 def build_duckdb(settings: Settings, store: Artifacts | None) -> Publisher:
     """A DuckDB file on this machine, published by releases, of which files are part without a store."""
@@ -206,43 +194,36 @@ def build_modal(settings: Settings) -> Compute:
     )
 
 
-def _google_project(settings: Settings) -> Mapping[str, object]:
-    return {"GOOGLE_CLOUD_PROJECT, the project to work in": settings.project}
-
-
 PRESETS: Mapping[str, Preset] = {
     "local": Preset(warehouse="duckdb", artifacts="folder", compute="subprocess"),
     "gcp": Preset(warehouse="bigquery", artifacts="gcs", compute="modal"),
 }
-WAREHOUSES: Mapping[str, Factory[Callable[[Settings, Artifacts | None], Publisher]]] = {
-    "duckdb": Factory(build_duckdb),
-    "bigquery": Factory(build_bigquery, _google_project),
+WAREHOUSES: Mapping[str, Callable[[Settings, Artifacts | None], Publisher]] = {
+    "duckdb": build_duckdb,
+    "bigquery": build_bigquery,
 }
 # The target in dbt's profiles.yml for each warehouse.
 DBT_TARGETS: Mapping[str, str] = {"duckdb": "local", "bigquery": "gcp"}
 # None is a folder in SERVERLESS_HOME, which the publisher of the warehouse lays out.
-ARTIFACT_STORES: Mapping[str, Factory[Callable[[Settings], Artifacts | None]]] = {
-    "folder": Factory(lambda settings: None),
-    "gcs": Factory(
-        build_gcs,
-        lambda settings: {
-            **_google_project(settings),
-            "SERVERLESS_BUCKET, the bucket for the report and the forecast's file": settings.bucket,
-        },
-    ),
-    "url": Factory(
-        build_url,
-        lambda settings: {"SERVERLESS_ARTIFACTS_URL, such as s3://my-bucket": settings.artifacts_url},
-    ),
+ARTIFACT_STORES: Mapping[str, Callable[[Settings], Artifacts | None]] = {
+    "folder": lambda settings: None,
+    "gcs": build_gcs,
+    "url": build_url,
 }
-COMPUTES: Mapping[str, Factory[Callable[[Settings], Compute]]] = {
-    "subprocess": Factory(build_subprocess),
-    "modal": Factory(
-        build_modal,
-        lambda settings: {
-            "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`": settings.has_modal_token
-        },
-    ),
+COMPUTES: Mapping[str, Callable[[Settings], Compute]] = {
+    "subprocess": build_subprocess,
+    "modal": build_modal,
+}
+# The settings without which a part cannot be made, and how each is said in a message.
+GOOGLE_PROJECT = {"project": "GOOGLE_CLOUD_PROJECT, the project to work in"}
+NEEDS: Mapping[str, Mapping[str, str]] = {
+    "bigquery": GOOGLE_PROJECT,
+    "gcs": {
+        **GOOGLE_PROJECT,
+        "bucket": "SERVERLESS_BUCKET, the bucket for the report and the forecast's file",
+    },
+    "url": {"artifacts_url": "SERVERLESS_ARTIFACTS_URL, such as s3://my-bucket"},
+    "modal": {"has_modal_token": "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`"},
 }
 
 
@@ -254,32 +235,26 @@ def environment(settings: Settings) -> Environment:
     """
     set_key_prefix(settings.key_prefix)
     preset = _named("SERVERLESS_ENV", settings.environment, PRESETS)
-    warehouse_name = settings.warehouse or preset.warehouse
-    store_name = settings.artifacts or ("url" if settings.artifacts_url else preset.artifacts)
-    warehouse = _named("SERVERLESS_WAREHOUSE", warehouse_name, WAREHOUSES)
-    store = _named("SERVERLESS_ARTIFACTS", store_name, ARTIFACT_STORES)
-    compute = _named("SERVERLESS_COMPUTE", settings.compute or preset.compute, COMPUTES)
-    _refuse_missing(
-        settings, {**warehouse.needs(settings), **store.needs(settings), **compute.needs(settings)}
-    )
-    publisher = warehouse.build(settings, store.build(settings))
-    variables = {"SERVERLESS_ENV": DBT_TARGETS[warehouse_name], **publisher.warehouse.dbt_variables()}
+    warehouse = settings.warehouse or preset.warehouse
+    store = settings.artifacts or ("url" if settings.artifacts_url else preset.artifacts)
+    compute = settings.compute or preset.compute
+    build_publisher = _named("SERVERLESS_WAREHOUSE", warehouse, WAREHOUSES)
+    build_store = _named("SERVERLESS_ARTIFACTS", store, ARTIFACT_STORES)
+    build_compute = _named("SERVERLESS_COMPUTE", compute, COMPUTES)
+    needs = {name: text for part in (warehouse, store, compute) for name, text in NEEDS.get(part, {}).items()}
+    if missing := [text for name, text in needs.items() if not getattr(settings, name)]:
+        heading = f"The environment {settings.environment!r} needs, and does not have:"
+        raise SettingsError("\n".join([heading, *missing]))
+    publisher = build_publisher(settings, build_store(settings))
+    variables = {"SERVERLESS_ENV": DBT_TARGETS[warehouse], **publisher.warehouse.dbt_variables()}
     project = Project(settings.dbt_project, settings.home / "dbt", variables)
-    return Environment(settings, _source(settings), publisher, compute.build(settings), project)
+    return Environment(settings, _source(settings), publisher, build_compute(settings), project)
 
 
 def _named(variable: str, name: str, known: Mapping[str, Part]) -> Part:
     if name not in known:
         raise SettingsError(f"Unknown {variable} {name!r}: expected one of {', '.join(sorted(known))}.")
     return known[name]
-
-
-def _refuse_missing(settings: Settings, needs: Mapping[str, object]) -> None:
-    missing = [name for name, setting in needs.items() if not setting]
-    if missing:
-        raise SettingsError(
-            "\n".join([f"The environment {settings.environment!r} needs, and does not have:", *missing])
-        )
 
 
 def _source(settings: Settings) -> Source:
