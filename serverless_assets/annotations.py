@@ -33,7 +33,7 @@ def annotate_assets(
     )
     sources = {source["identifier"]: source for source in manifest["sources"].values()}
     raw_tables = {table.name: sources[table.name] for table in environment.raw_tables}
-    # dagster-dbt sets those of models. The tables of Python assets are named as they are.
+    # Models are not here, as dagster-dbt describes their tables.
     tables = {
         **{table.name: _raw_table(table, sources[table.name]) for table in environment.raw_tables},
         **{
@@ -105,7 +105,7 @@ def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, Table]:
 
 def _table_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
     """Return columns as Dagster shows them, with types as the dbt project names them, such as `bigint`."""
-    # Of the names of a type, the first.
+    # A type with several names is shown by the first.
     names = {kind: name for name, kind in [*TYPES.items()][::-1]}
     return dg.TableSchema(
         [

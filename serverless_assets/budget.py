@@ -21,7 +21,7 @@ from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
 
 VARIABLE = "SERVERLESS_BUDGET_USD"
-# What is shown of a dollar: cents, and more where cents would show nothing.
+# Decimals of a sum: cents, or more if cents would show it as 0.
 DIGITS = (2, 4, 6, 8)
 
 
@@ -65,7 +65,7 @@ class CostEstimate:
             ),
             DIGITS[-1],
         )
-        # Rounded up, as all of these are said to be the most: so the parts also add up to the sum.
+        # Rounded up, as each is an upper bound, and before they are added, so that they add up to the sum.
         amounts = [math.ceil(charge.usd * 10**digits - 1e-6) / 10**digits for charge in self.charges]
 
         def dollars(usd: float) -> str:
@@ -155,7 +155,7 @@ class BudgetGuard:
         """Return the charge for building the planned models, and the models whose cost is not known."""
         manifest, warehouse = self.project.read_manifest(), self.warehouse
         selected = {id for id, name in asset_names(manifest).items() if name in planned}
-        # Whatever the relations hold by now: built by force, a model is built in full.
+        # By force and without stored states, every model is decided to be built in full.
         decisions = decide_models(
             self.project, manifest, warehouse, selected=selected, stored_states={}, force=True
         )

@@ -12,8 +12,9 @@ import dagster as dg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-# What event_log.py writes many events with: batches in Dagster's own storage would replace these.
-# And where the SQLite storages create their engines: an option of dagster.yaml to keep them would.
+# event_log.py writes batches of events with the first ones: batches in Dagster's own storage would replace
+# them. The SQLite storages create their engines in the modules after them: an option to keep engines would
+# replace those.
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus as AssetCheckStatus,
 )
@@ -61,11 +62,11 @@ def adapt_storages() -> None:
 
 
 def _kept_engine(url: str, *, poolclass: type[Pool], connect_args: dict[str, Any] | None = None) -> Engine:
-    # mypy takes the class for its objects, which cannot be hashed.
+    # mypy checks that objects of the class can be hashed, and it is the class that is.
     return _engine(url, poolclass, tuple((connect_args or {}).items()))  # type: ignore[arg-type]
 
 
-# The index, the runs, the schedules, and the events of the runs that are at work: each run has its own.
+# There are databases of the index, the runs and the schedules, and one for the events of each run.
 @lru_cache(maxsize=16)
 def _engine(url: str, poolclass: type[Pool], connect_args: tuple[tuple[str, Any], ...]) -> Engine:
     return create_engine(url, poolclass=poolclass, connect_args=dict(connect_args))
@@ -78,7 +79,7 @@ _dagsters_scripts: list[ScriptDirectory] = []
 def _scripts(config: Config) -> ScriptDirectory:
     if config.get_main_option("script_location") != ALEMBIC_SCRIPTS_LOCATION:
         return _read_scripts(config)
-    # Each storage has a config of its own, and all of them these scripts.
+    # Each storage has its own config, and all have the same scripts.
     if not _dagsters_scripts:
         _dagsters_scripts.append(_read_scripts(config))
     return _dagsters_scripts[0]

@@ -41,7 +41,7 @@ def build(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *reuse_frames(annotate_assets(assets, environment), frames, settings.pool),
-            # What other systems write.
+            # Specifications of assets that other systems write.
             *(asset for asset in with_prefix if not isinstance(asset, dg.AssetsDefinition)),
             pipeline_runs(settings.owner),
         ],

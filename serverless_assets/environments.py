@@ -36,9 +36,9 @@ from serverless_assets.sample_shop import SampleSource
 from serverless_assets.settings import CLONE, PROJECT_ROOT, Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
 
-# Where months begin for a source that we know nothing of; the public jaffle-shop data begins in 2016.
+# The first month of an unknown source; the public jaffle-shop data begins in 2016.
 EARLIEST_MONTH = date(2016, 1, 1)
-# Tables of a branch that nobody cleans are gone after that long without a run.
+# BigQuery deletes the tables of a branch that long after its last run.
 BRANCH_LIFETIME = timedelta(days=7)
 
 Part = TypeVar("Part")
@@ -57,7 +57,7 @@ class Environment:
     @cached_property
     def first_month(self) -> date:
         """The first month of facts, as partitions have it."""
-        # The shop's own first month keeps the partition bar free of months that never were.
+        # With the first month of the shop, the partition bar has no months without rows.
         begin = self.source.first_month if isinstance(self.source, SampleSource) else EARLIEST_MONTH
         return self.settings.first_month or begin
 
@@ -204,7 +204,7 @@ WAREHOUSES: Mapping[str, Callable[[Settings, Artifacts | None], Publisher]] = {
 }
 # The target in dbt's profiles.yml for each warehouse.
 DBT_TARGETS: Mapping[str, str] = {"duckdb": "local", "bigquery": "gcp"}
-# None is a folder in SERVERLESS_HOME, which the publisher of the warehouse lays out.
+# `folder` is None: the publisher of the warehouse keeps the files in SERVERLESS_HOME.
 ARTIFACT_STORES: Mapping[str, Callable[[Settings], Artifacts | None]] = {
     "folder": lambda settings: None,
     "gcs": build_gcs,
@@ -214,7 +214,7 @@ COMPUTES: Mapping[str, Callable[[Settings], Compute]] = {
     "subprocess": build_subprocess,
     "modal": build_modal,
 }
-# The settings without which a part cannot be made, and how each is said in a message.
+# The settings that a part needs, each with its words in a message.
 GOOGLE_PROJECT = {"project": "GOOGLE_CLOUD_PROJECT, the project to work in"}
 NEEDS: Mapping[str, Mapping[str, str]] = {
     "bigquery": GOOGLE_PROJECT,
@@ -263,7 +263,7 @@ def _source(settings: Settings) -> Source:
         settings.download_minimum_rate,
         memory_mib=settings.load_memory_mib,
     )
-    # The sample is that of the clone: another project has the tables of its own source alone.
+    # The sample shop belongs to the clone: other projects have no source until they set one.
     if settings.dataset_url or PROJECT_ROOT != CLONE:
         return HttpSource(settings.dataset_url or "", limits=limits)
     return SampleSource(settings.sample_seed, lambda: settings.sample_end or yesterday(), limits)

@@ -21,7 +21,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SQLITE = {
     "full": "The disk that holds Dagster's history is full: free space there, then run again.",
-    # SQLite's words for a disk that became full while it made its log, too.
+    # SQLite also says so of a disk that became full while it wrote its journal.
     "disk I/O error": "Dagster's history cannot be read or written: the disk is full or fails. Free space "
     "there, then run again.",
     "readonly": "Dagster's history cannot be written: make DAGSTER_HOME writable for this user.",

@@ -27,7 +27,7 @@ ASSETS = SqlEventLogStorageMetadata.tables["asset_keys"]
 CHECKS = SqlEventLogStorageMetadata.tables["asset_check_executions"]
 
 CHECK_EVENTS = {Type.ASSET_CHECK_EVALUATION, Type.ASSET_CHECK_EVALUATION_PLANNED}
-# Of what Dagster mirrors in the index, batches have these alone.
+# Events that Dagster also keeps in the index, as far as batches have them.
 INDEXED_EVENTS = CHECK_EVENTS | {
     Type.ASSET_MATERIALIZATION,
     Type.ASSET_OBSERVATION,
@@ -75,7 +75,7 @@ class BatchedEvents(EventRows):
         if thread in self._kept:
             self._kept[thread].append(event)
         elif type == Type.STEP_OUTPUT:
-            # There is one for each asset, nothing depends on it, and another event of the step follows.
+            # There is one for each asset. It can wait, as the step logs another event after it.
             self._outputs.setdefault((thread, event.run_id), []).append(event)
         elif type in INDEXED_EVENTS:
             self.store_event_batch([event])
@@ -87,7 +87,7 @@ class BatchedEvents(EventRows):
     def _store_in_index(self, connection: Connection, events: Sequence[tuple[dg.EventLogEntry, Row]]) -> None:
         (_, first), *others = events
         first_id: int = connection.execute(EVENTS.insert().returning(EVENTS.c.id), first).scalar_one()
-        # From that row on, nobody else writes: the ids after it are free.
+        # The transaction has the write lock from its first row on, so that the next ids are free.
         if others:
             rows = [{**row, "id": id} for id, (_, row) in enumerate(others, first_id + 1)]
             connection.execute(EVENTS.insert(), rows)
@@ -107,7 +107,7 @@ class BatchedEvents(EventRows):
         if event.event_type != Type.ASSET_OBSERVATION:
             values["last_run_id"] = row["run_id"]
         if event.event_type == Type.ASSET_MATERIALIZATION:
-            # An `EventLogRecord`, whose entry is in its text already.
+            # An `EventLogRecord` as JSON: its entry is serialised already.
             values["last_materialization"] = (
                 f'{{"__class__": "EventLogRecord", "event_log_entry": {row["event"]}, "storage_id": {id}}}'
             )

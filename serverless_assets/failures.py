@@ -10,7 +10,7 @@ import dagster as dg
 from serverless_assets.dagster_internals import DagsterUserCodeProcessError, SerializableErrorInfo
 from serverless_assets.errors import UserError
 
-# The clients have asked again for half a minute by then: what is left are outages of minutes.
+# Clients have repeated a request for half a minute before a step fails: these are for outages of minutes.
 RETRIES = 2
 FIRST_PAUSE_SECONDS = 20.0
 

@@ -95,7 +95,7 @@ def claim(path: Path) -> int | None:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    # On a file system without locks, nothing is ever taken for abandoned.
+    # Without locks, as on some network file systems, no file counts as abandoned.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX)
     with suppress(FileNotFoundError):
@@ -153,7 +153,7 @@ def _replacing(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         if path.is_dir() and not path.is_symlink():
-            # A folder in the place of a file; nobody's folder is deleted.
+            # A folder in the place of the file is kept under another name.
             move_aside(path)
         temporary.replace(path)
     except BaseException:
@@ -207,7 +207,7 @@ def remove_scratch_folders() -> None:
 def _give_up(folder: Path) -> None:
     handle = _in_use.pop(folder, None)
     if handle is not None:
-        # What cannot be removed now is abandoned, and removed by the next run.
+        # The next run removes what cannot be removed now.
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 

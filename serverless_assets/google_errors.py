@@ -25,14 +25,14 @@ from urllib3.exceptions import HTTPError
 from serverless_assets.errors import UserError
 
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException, DataCorruption)
-# Seconds for which a call is tried again that Google does not answer: its short outages take less, and who
-# asks what works wants to know it soon.
+# Seconds for which an unanswered call is repeated: longer than short outages of Google. A check of what works
+# is to answer soon.
 PATIENCE, PATIENCE_OF_A_CHECK = 90.0, 10.0
 
 WAIT = "Wait a moment and run again."
-# What Google calls the reason of a refusal, or words in its message where that has no reason of its own:
-# whether the same request may succeed later, and what to do. It counts more than the status, which the
-# clients of BigQuery make up for a job that failed: 500 for a reason that they do not know.
+# By Google's reason of a refusal, or words of its message if it gives none: whether the same request may
+# succeed later, and what to do. It goes before the status, as BigQuery's client gives a failed job the status
+# 500 for every reason that it does not know.
 REASONS: Mapping[str, tuple[bool, str]] = {
     "rateLimitExceeded": (True, WAIT),
     "jobRateLimitExceeded": (True, WAIT),
@@ -61,13 +61,13 @@ REASONS: Mapping[str, tuple[bool, str]] = {
 }  # fmt: skip
 TRANSIENT_KINDS = (
     *(RequestException, TransportError, ServerError, TooManyRequests, DataCorruption),
-    # What the clients raise before they know whose answer it was.
+    # Raised by the clients below those of Google.
     *(ConnectionError, HTTPException, HTTPError),
 )
 # The server gave up waiting for the request; it has forgotten the upload.
 REQUEST_TIMEOUT, GONE = 408, 410
 
-# How Google's library begins to say that it got no token of a service account to act as.
+# Begins the message of Google's library that it got no token for the service account to impersonate.
 IMPERSONATION_FAILED = "Unable to acquire impersonated credentials"
 _LOG_IN = "Run `gcloud auth application-default login`"
 _CALL = re.compile(r"^[A-Z]+ https?://\S+: ")
@@ -107,7 +107,7 @@ def transient(error: BaseException) -> bool:
     cause = _cause(error, REASONS)
     if cause:
         return REASONS[cause][0]
-    # The media client of Cloud Storage has errors of its own until its retries are over.
+    # While it retries, the media client of Cloud Storage raises errors with a response instead of a code.
     status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     is_out_of_order = status in (REQUEST_TIMEOUT, TooManyRequests.code) or int(status or 0) >= 500
     return is_out_of_order or is_upload_gone(error) or isinstance(error, TRANSIENT_KINDS)
@@ -164,7 +164,7 @@ def _has_token_server_failed(error: GoogleAuthError) -> bool:
     """Whether a server of tokens failed, rather than refused: of a login, or of an account to act as."""
     if error.retryable:
         return True
-    # Google's library keeps no status of the second kind, and the body of the answer as it came.
+    # For an impersonated account, Google's library keeps no status, only the body of the answer.
     with suppress(IndexError, KeyError, TypeError, ValueError):
         return int(json.loads(error.args[1])["error"]["code"]) >= 500
     return False
@@ -192,7 +192,7 @@ def _first_detail(error: BaseException) -> Mapping[str, object]:
             body = error.response.json()["error"]  # type: ignore[attr-defined]
             details = body.get("errors") or [body]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
-            # There is none, or its body was streamed.
+            # There is no answer, or its body was streamed.
             return {}
     return details[0] if isinstance(details[0], dict) else {}
 

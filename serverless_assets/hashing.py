@@ -14,7 +14,7 @@ _TOKENS = re.compile(
       | (?P<blank>(?:\s|--[^\n]*|/\*.*?\*/)+)""",
     re.VERBOSE | re.DOTALL,
 )
-# With these, quotes may begin and end elsewhere than the pattern above thinks.
+# With these, quotes may begin and end elsewhere than the pattern above finds them.
 _HARD_TO_READ = re.compile(r"""\\|\$\$|'''|\"\"\"""")
 
 

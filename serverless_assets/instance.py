@@ -15,7 +15,7 @@ from serverless_assets.names import PIPELINE_RUNS
 if TYPE_CHECKING:
     import dagster as dg
 
-# Who wrote the file: without this line it is yours, and is left alone.
+# Its first line. A file without it was written by a person, and is left as it is.
 MARK = "# Written by `serverless`, which keeps it up to date. To keep a file of your own, delete this line."
 DAGSTER_YAML = """\
 {mark}
@@ -76,7 +76,7 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
     )
     try:
         content = config.read_bytes() if config.exists() else b""
-        # An empty file is what a full disk leaves: nobody's choice.
+        # A full disk leaves an empty file.
         if (not content.strip() or content.startswith(MARK.encode())) and content != generated.encode():
             write_atomically(config, generated.encode())
     except OSError as error:
@@ -85,7 +85,7 @@ def prepare_dagster_home(home: Path, run_deadline_seconds: int) -> Path:
             "make it writable for this user, or choose another folder."
         ) from None
     os.environ["DAGSTER_HOME"] = str(dagster_home)
-    # What a run is to write is logged in batches of so many events, not event by event.
+    # A run logs what it is to write in batches of so many events.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     return dagster_home
 
@@ -124,7 +124,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
 
 def one_batch(instance: "dg.DagsterInstance") -> AbstractContextManager[None]:
     """Store the events of a run that this thread logs together, where that can be done."""
-    # It brings SQLAlchemy, which takes long to import: where there is an instance, it was.
+    # It imports SQLAlchemy, which takes long and which an instance has imported.
     from serverless_assets.event_log import BatchedEvents
 
     storage = instance.event_log_storage

@@ -15,7 +15,7 @@ PARTITION_ROWS = "dagster/partition_row_count"
 REPORT = "report"
 BUILT_BY = "built_by"
 OPTIONAL = "optional"
-# What a cost leaves out, as its price is not known.
+# Why a cost leaves out the warehouse: its price is not known.
 COST_UNKNOWN = "cost_unknown"
 SPENT = BYTES_BILLED, SLOT_SECONDS, COST_USD = "bytes_billed", "slot_seconds", "cost_usd"
 
@@ -51,7 +51,7 @@ def job_metadata(stats: JobStats, warehouse: Warehouse) -> dict[str, Any]:
 def cost(*usd: float | None) -> dict[str, float]:
     """Metadata that says what work costs in US dollars, all of it together; empty if nothing is charged."""
     charged = [amount for amount in usd if amount is not None]
-    # As a float, it is plotted over time, free of charge today or not.
+    # As a float also if it is 0: the UI plots floats over time.
     return {COST_USD: round(float(sum(charged)), 8)} if charged else {}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-# The asset of the runs themselves.
+# The asset that has a materialization for each run.
 PIPELINE_RUNS = "pipeline_runs"
 
 # The job that runs all assets, and its step that builds the models.
@@ -20,7 +20,7 @@ RAW_TABLE_TAG = "serverless/raw_table"
 
 # The reason of everything that a run makes by `rebuild: all`.
 FORCED = "forced: rebuild all"
-# Under which a forecast, that of its parts, and its accuracy keep the hash of what they were made from.
+# Keys in stored states: the hash of what a forecast, that of its parts, and its accuracy were made from.
 FORECAST_KEYS = FORECAST_KEY, PARTS_KEY, ACCURACY_KEY = "forecast_key", "store_forecast_key", "accuracy_basis"
 
 # Metadata keys of assets that the UI shows in its own way.
@@ -30,12 +30,12 @@ CODE_REFERENCES = "dagster/code_references"
 # dagster-dbt's key for a model's id in the manifest.
 DBT_UNIQUE_ID = "dagster_dbt/unique_id"
 
-# Ends the name of the dataset that runs write to, of a warehouse whose tables people read in another one.
+# Ends the name of the dataset that runs write to; people read another one.
 WORK = "__work"
 
-# Of assets in a line of text, before `and N more`.
+# How many assets a line of text names, before `and N more`.
 NAMES_IN_A_LINE = 6
-# Of assets that failed, where each has a line of its own beside.
+# The same, of assets that failed and have a line each besides.
 NAMES_OF_FAILED = 3
 
 

@@ -21,11 +21,11 @@ Cpu = Literal["0.25", "0.5", "0.75", "1.0", "1.5", "2.0", "4.0", "8.0", "16.0", 
 Memory = Literal["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
 
 LONGEST_HORIZON_DAYS = DAY.longest_horizon
-# In the names of the records of all forecasts.
+# Part of the file name of each record of a forecast.
 RECORD_INFIX = "-record-"
 # Dagster's form knows no ranges, patterns or colours.
 NOT_IN_THE_FORM = "The form cannot check this: the run does, before its first step."
-# A name for one of several would replace that of another: `refuse_choices` refuses it.
+# `refuse_choices` refuses a name for several forecasts, as each would replace the one before.
 ONE_FORECAST = f"For a run that makes one forecast. Empty: as declared. {NOT_IN_THE_FORM}"
 NOTHING_TO_RUN = "There is nothing to run yet: `serverless add-table URL` declares a raw table and a model."
 
@@ -188,7 +188,7 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
         name = getattr(style, field)
         if not name:
             continue
-        # One plain segment: nothing that could leave the artifact folder or hide in it.
+        # A plain file name, which cannot leave the folder of artifacts.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}", name) or not name.endswith(ending):
             problems.append(
                 f"{field} is {name!r:.100}; choose a file name, not a path, that ends in {ending}."

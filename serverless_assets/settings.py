@@ -46,7 +46,7 @@ def find_project() -> tuple[Path, str]:
                 if project.get("code_location_target_module", f"{root}.definitions") == CODE_LOCATION:
                     return folder, root
             except (OSError, KeyError, TypeError, ValueError):
-                # No such file, or somebody else's.
+                # There is no such file, or it is of another kind of project.
                 continue
     return CLONE, "serverless_assets"
 
@@ -128,7 +128,7 @@ Schema = Annotated[str, _identifier("dwh"), AfterValidator(_check_schema)]
 Table = Annotated[str, _identifier("order_forecast")]
 TimeZone = Annotated[str, AfterValidator(_check_timezone)]
 AlertFormat = Annotated[str, _matching("slack|json", "one of slack, json")]
-# With an optional organisation before a colon, as old projects have it.
+# Old projects have an organisation before a colon.
 ProjectId = Annotated[
     str, _matching(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]", "a project id such as my-shop-123")
 ]
@@ -170,9 +170,8 @@ class Settings(BaseModel):
     Addresses that may carry a secret are not in its repr.
     """
 
-    # Not by pydantic-settings: it would replace the two lines that take the variables of the aliases, and not
-    # what the rest is for. `.env` has to be set for dbt, Modal and child processes too, blank variables do
-    # not count, and it has neither the nearest name of a misspelt variable nor these sentences on a value.
+    # Without pydantic-settings, which would replace two lines of `from_environ`: `.env` has to be set for
+    # dbt, Modal and child processes too, and it corrects no misspelt variable.
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     environment: str = Field("local", alias="SERVERLESS_ENV")
@@ -272,7 +271,7 @@ def _refuse_misspelt(names: Collection[str], aliases: Collection[str]) -> None:
         name = variable.removeprefix(PREFIX)
         likely = [alias for alias in sorted(settings) if alias.startswith(name) or name.startswith(alias)]
         likely += difflib.get_close_matches(name, sorted(settings), 1, 0.8)
-        # Two letters of a short name that changed places.
+        # Two letters of a short name are swapped.
         likely += [alias for alias in sorted(settings) if sorted(alias) == sorted(name)]
         if likely:
             problems.append(f"{variable} is not a setting. Did you mean {PREFIX}{likely[0]}?")

@@ -58,7 +58,7 @@ class Stopping:
         self._signals, self._wakeup = os.pipe()
         os.set_blocking(self._wakeup, False)
         for number in REASONS if self._interrupts else ():
-            # What a shell starts in the background ignores Ctrl-C; whoever sends it there means it.
+            # A process that a shell started in the background ignores SIGINT: here it does not.
             signal.signal(number, signal.default_int_handler)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         self._silence_libraries()
@@ -83,7 +83,7 @@ class Stopping:
 
     def _silence_libraries(self) -> None:
         def is_of_the_stop(error: BaseException | None) -> bool:
-            # Interrupts are the errors that are no Exception; the reason may be known only after one.
+            # An interrupt is no Exception, and comes before the reason is known.
             return self.reason is not None or not isinstance(error, Exception | None)
 
         def print_record(record: logging.LogRecord) -> bool:
@@ -112,7 +112,7 @@ class Stopping:
     def _stop(self, reason: str) -> None:
         self.reason = reason
         self._has_reason.set()
-        # Whatever keeps it waiting does not keep the process from being ended.
+        # In a thread, so that the process is ended in time whatever `on_stop` waits for.
         threading.Thread(target=self.on_stop, args=(reason,), daemon=True).start()
 
     def _watch(self) -> None:
@@ -128,7 +128,7 @@ class Stopping:
                     f"because it took longer than SERVERLESS_RUN_DEADLINE, {self._deadline_seconds:.0f} s"
                 )
                 deadline = time.monotonic() + SECONDS_TO_END
-                # To this process, as a person would: it interrupts the main thread.
+                # The signal interrupts the main thread.
                 os.kill(os.getpid(), signal.SIGTERM)
             elif not ready:
                 self._end()

@@ -19,11 +19,11 @@ AlertKind = Literal[
 ]
 
 NOT_SET = "No alert was sent: SERVERLESS_ALERT_URL is not set."
-# What people read on a phone.
+# In characters: what fits on a phone.
 MAX_SENTENCE_LENGTH = 1000
-# What the UI shows of a tick of a sensor.
+# In characters: what the UI shows of a tick.
 MAX_TICK_LENGTH = 200
-# A tick of a sensor waits for the webhook.
+# Short, as a tick of a sensor waits for the webhook.
 ATTEMPTS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TIMEOUT_SECONDS = 3, 0.5, 5.0, 10.0
 
 

@@ -57,7 +57,7 @@ class Job:
 JOBS: Mapping[str, Job] = {
     MAIN_JOB: Job(EVERYTHING, "Load, transform, forecast and report.", PREFILL),
     "ingest": Job(
-        # Not by group, which the dbt project may choose. The tag has the format as its value.
+        # By tag, as the dbt project may choose the group; the value of the tag is the format.
         reduce(or_, (dg.AssetSelection.tag(RAW_TABLE_TAG, format) for format in FORMATS)),
         "Load the raw tables.",
         PREFILL,
@@ -68,7 +68,6 @@ JOBS: Mapping[str, Job] = {
         "Build and test the dbt models from the raw tables as they are.",
         PREFILL,
     ),
-    # What people do often.
     FULL_REBUILD: Job(
         EVERYTHING,
         "Load, build and forecast everything again, changed or not: after rows were changed by hand, or when "
@@ -127,7 +126,7 @@ def schedules(environment: Environment) -> list[dg.ScheduleDefinition]:
         if names and not any(latest_materialization(context.instance, asset_key(name)) for name in names):
             return dg.SkipReason(NOTHING_YET)
         reason = "The daily forecast, from the raw tables as they are."
-        # In the forecast's own horizon and colours, as the nightly refresh: both write the same table.
+        # With the declared horizon and colours, as in the nightly refresh, which writes the same table.
         return _request(context, prefill(ingestion="reuse"), {REASON_TAG: reason})
 
     @schedule(
@@ -178,6 +177,6 @@ def _last_month_of_facts(instance: dg.DagsterInstance, tables: Sequence[RawTable
         for table in tables
         if table.has_months
     }
-    # The source may never have an optional one.
+    # An optional table that was never loaded does not count.
     loaded = [month for table, month in months.items() if month or not table.optional]
     return date.fromisoformat(min(loaded)) if loaded and all(loaded) else None

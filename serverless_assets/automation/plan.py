@@ -74,7 +74,7 @@ def dry_run(
     guard = environment.budget_guard
     if guard.budget_usd is None:
         return planned_assets
-    # Of all of them, as a run is asked before it knows which it leaves out.
+    # A run asks for all assets, before it knows which it leaves out.
     estimate = guard.estimate(plan, inputs)
     verdict: Verdict = "admit" if estimate.usd <= guard.budget_usd else "refuse"
     return [*planned_assets, Planned("budget", verdict, estimate.sentence(guard.budget_usd))]
@@ -160,7 +160,7 @@ def _declared_assets(
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
             continue
-        # To open the file for each question takes most of the time of a plan.
+        # One connection for all queries, as opening the file takes most of the time of a plan.
         with publisher.warehouse.connected():
             yield from plan_forecast(environment, inputs, forecast, plan.decisions)
 

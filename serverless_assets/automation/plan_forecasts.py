@@ -83,7 +83,7 @@ def _in_order(
         cost = _cost_as_last_time(environment.compute, run, forecast.state or {})
         yield Planned(declaration.asset, "forecast", forecast.reason + cost, rows)
         if parts:
-            # The same history gives the same rows, and then the parts stay.
+            # If the new rows are the same, the parts stay.
             then = "forecast anew if its rows differ"
             yield Planned(parts.asset, "depends", upstream_rebuilt([declaration.asset], then))
         yield Planned(declaration.report, "write", upstream_rebuilt([declaration.asset]))

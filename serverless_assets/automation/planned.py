@@ -8,7 +8,7 @@ from modal_forecast.report.formats import counted
 from serverless_assets.months import Window
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 
-# `depends`: made anew if what it reads changes in the run. `admit` and `refuse` are of the budget.
+# `depends`: made anew if the rows that it reads change in the run. `admit` and `refuse`: by the budget.
 Verdict = Literal[
     "load", "build", "test", "compute", "forecast", "score", "write", "depends", "reuse", "keep", "drop",
     "skip", "fail", "admit", "refuse",

@@ -73,7 +73,7 @@ def first_error(instance: dg.DagsterInstance, run_id: str) -> str:
             return without_class(failure_sentence_of(entry.dagster_event))
     for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE):
         event = entry.dagster_event
-        # A run whose process was killed is marked as failed by another, with a message alone.
+        # If its process was killed, another one has marked it as failed, with a message and no error.
         if event and event.event_specific_data and event.job_failure_data.error:
             return run_failure_sentence(event.job_failure_data.error)
         if event and event.message:
@@ -129,7 +129,7 @@ def alert_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, al
     try:
         alerts.tell("run_failed", title, error, page, run.job_name, run.run_id)
     except AlertError as not_sent:
-        # The tick that shows this is then all that people have.
+        # People then have nothing but this tick: it says what the alert would have said.
         event = f"Run {run.run_id[:8]} of {title}: {without_secrets(error)}"
         raise AlertError(tick_text(event, str(not_sent))) from None
     return f"Run {run.run_id[:8]} of {run.job_name} failed: an alert was sent."
@@ -176,7 +176,7 @@ def run_sensor(name: str, alerts: Alerts) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         instance = context.instance
         if not context.cursor:
-            # What failed before the sensor was on is not news.
+            # Runs that failed before the sensor was on are not reported.
             last = instance.fetch_run_status_changes(event_type, limit=1).records
             return dg.SensorResult(
                 skip_reason="Watching from now on.", cursor=str(last[0].storage_id if last else 0)
@@ -193,14 +193,14 @@ def run_sensor(name: str, alerts: Alerts) -> dg.SensorDefinition:
             try:
                 messages.append(send_alert(instance, run, record.timestamp, alerts) if run else None)
             except AlertError as error:
-                # First, as the tick shows that.
+                # In front, as the UI shows the first message.
                 messages.insert(0, str(error))
-                # The next tick tries again; without an address there is nothing to wait for.
+                # The next tick sends it again; without an address, none ever can.
                 if alerts.webhook is not None:
                     break
             after = record.storage_id
         reports = [message for message in messages if message] or ["Nothing to report."]
-        # The tick shows the first, its log all.
+        # The UI shows the first message, and the log of the tick all.
         for report in reports:
             context.log.info(report)
         more = f"And {len(reports) - 1} more: see the log of this tick." if reports[1:] else ""

@@ -11,9 +11,9 @@ from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.months import name_months
 from serverless_assets.names import MAIN_JOB, name_some
 
-# By `etag_key`: a hash of the validators (ETag, Last-Modified) that the source gave; without an entry, none.
+# By `etag_key`: a hash of the validators (ETag, Last-Modified); no entry where the source gave none.
 ETags = Mapping[str, str]
-# Of more tables that changed, a message names the first ones.
+# How many tables a message names, before `and N more`.
 TABLES_NAMED = 3
 # The months of each changed table; None if all of it is to be loaded.
 Changes = Mapping[str, frozenset[date] | None]
@@ -174,7 +174,7 @@ def _changes(state: SourceState, etags: ETags, tables: Sequence[RawTable], month
     for table in tables:
         parent = table.dated_by.parent.name if table.dated_by else ""
         if parent in changes:
-            # Its rows of the parent's months may have another date now.
+            # It takes the months of its rows from the parent's rows, which may have changed.
             of_parent, own = changes[parent], changes.get(table.name, frozenset())
             changes[table.name] = None if of_parent is None or own is None else own | of_parent
     return {table.name: changes[table.name] for table in tables if table.name in changes}

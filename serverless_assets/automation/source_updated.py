@@ -35,7 +35,7 @@ from serverless_assets.names import MAIN_JOB, REASON_TAG, SOURCE_CHANGE_TAG, nam
 from serverless_assets.partitions import month_tags
 
 SECONDS_BETWEEN_TICKS = 60
-# A tick has a minute for all requests: a source that is slow to answer is asked again at the next one.
+# A tick has a minute for all requests: what takes longer is left to the next tick.
 ATTEMPTS, TIMEOUT_SECONDS, PAUSE_SECONDS = 3, 5.0, 0.2
 REQUESTS_AT_A_TIME = 8
 MISSING = "missing"
@@ -75,7 +75,7 @@ def source_updated(
             else ""
         )
         message = " ".join(filter(None, [decision.message, unwatched_message, alerted]))
-        # Dagster shows no message of a tick that launches: its log has it, and the run's tags.
+        # The UI shows no message for a tick that launches a run: the log and the run's tags have it.
         context.log.info(message)
         if not decision.tables:
             text = tick_text(decision.message, alerted or unwatched_message)
@@ -105,7 +105,7 @@ def fetch_etags(source: HttpSource, wanted: Iterable[tuple[RawTable, date | None
         try:
             validators = hasty.validators(table, window)
         except MissingTable:
-            # Once it is there, that is a change.
+            # A value of its own, so that the table's appearance is a change.
             return MISSING
         content = f"{validators.etag}\n{validators.last_modified}"
         return digest(content) if validators else ""
@@ -116,7 +116,7 @@ def fetch_etags(source: HttpSource, wanted: Iterable[tuple[RawTable, date | None
             for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:
                 future.result()
         finally:
-            # After one request failed, the others need not be waited for.
+            # If one request failed, the others are cancelled.
             hasty.cancelled.set()
             pool.shutdown(cancel_futures=True)
     return {key: etag for key, future in futures.items() if (etag := future.result())}
@@ -137,9 +137,9 @@ def _look(
         state = SourceState(source.key, down_since=state.down_since, is_alerted=state.is_alerted)
     outcome = _outcome(instance, state.run_key) if state.launched is not None else None
     state = settle(state, outcome)
-    # Only of the first page would an API tell that.
+    # The validators of an API would be those of its first page.
     of_tables = fetch_etags(source, [(table, None) for table in tables if not table.rest])
-    # While a run is under way the months can wait: they may change once more.
+    # The months are asked for once the launched run has ended, as they may change again until then.
     is_running = outcome is not None and outcome.status == "running"
     facts = [] if is_running else changed_facts(state, of_tables, tables)
     of_months = fetch_etags(source, itertools.product(facts, months))
@@ -151,7 +151,7 @@ def _look(
 def _outcome(instance: dg.DagsterInstance, run_key: str) -> RunOutcome:
     """Return what became of the run with this key; the best outcome if somebody re-executed it."""
     launched = instance.get_runs(dg.RunsFilter(tags={SOURCE_CHANGE_TAG: run_key}))
-    # A re-execution need not carry the tags of the first run.
+    # A re-execution may lack the tags of the first run.
     roots = [run.run_id for run in launched]
     runs = [*launched, *(instance.get_runs(dg.RunsFilter(tags={ROOT_RUN_ID_TAG: roots})) if roots else [])]
     if not runs:

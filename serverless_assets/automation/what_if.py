@@ -37,7 +37,7 @@ def what_if_job(environment: Environment, declaration: ForecastDeclaration) -> d
     """Forecast with another size, horizon or style and compare with what is published: to try before you
     change anything. Nothing is published, and no other run is kept waiting."""
 
-    # The steps of all jobs need names of their own, as do the jobs.
+    # Dagster demands that names of ops, as those of jobs, differ within a code location.
     @dg.op(
         name=f"compare_{declaration.name}",
         out=dg.Out(dg.Nothing),

@@ -17,7 +17,7 @@ def entry_point() -> NoReturn:
     Without Python's own shutdown, which takes a second after a run, and in which DuckDB's bindings print
     pages on objects that they call leaked.
     """
-    # By default Python looks for garbage after every 700 objects, and imports alone make a million: a second.
+    # By default Python collects garbage after every 700 new objects: a second for the million of the imports.
     gc.set_threshold(200_000, 50, 50)
     code: object = 0
     try:

@@ -53,7 +53,7 @@ def _models(parts: Environment) -> str:
         in_the_way = parts.publisher.irreplaceable()
         changes = parts.publisher.layout_changes(models, (table.shape for table in parts.raw_tables))
     except WarehouseError:
-        # The finding on the warehouse says so.
+        # The finding on the warehouse reports the error.
         by_hand = in_the_way = changes = {}
     if refused := [text for name, text in in_the_way.items() if name in names]:
         raise WarehouseError(" ".join(refused))

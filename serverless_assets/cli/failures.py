@@ -16,7 +16,7 @@ from serverless_assets.addresses import without_secrets
 from serverless_assets.errors import UserError, causes, error_sentence
 from serverless_assets.settings import Settings, SettingsError
 
-# What the machine answers where a folder is not writable, or full.
+# Errors of a folder that cannot be written to, or of a full disk.
 REFUSALS = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -27,7 +27,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
-            # The last is for click, too: a reader such as `head` has what it wanted.
+            # click also handles a BrokenPipeError, by a reader such as `head`.
             raise
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)

@@ -13,7 +13,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.settings import CLONE
 
 TEMPLATE = CLONE / "project_template"
-# What a project shares with the clone: the versions that it is tested with, dbt's profile, macros and tests.
+# Files that a project takes from the clone as they are.
 SHARED = (
     ".gitignore",
     "requirements.lock",
@@ -83,10 +83,10 @@ def dependency_on(clone: Path) -> str:
     if (path := clone / remote).exists():
         remote = path.resolve().as_uri()
     elif "://" not in remote:
-        # As in git@github.com:team/serverless-assets.git.
+        # Such as git@github.com:team/serverless-assets.git.
         remote = f"ssh://{remote.replace(':', '/', 1)}"
     parts = urlsplit(remote)
     if parts.scheme.startswith("http"):
-        # A token would be committed with the project.
+        # Without a token, which would be committed with the project.
         remote = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return f"serverless-assets @ git+{remote}@{commit}"

@@ -88,7 +88,7 @@ def run(job: str, months: str | None, config_file: Path | None, resume: bool, **
         from serverless_assets.transformation.dbt_runner import start_process
 
         start_process()
-    # Dagster takes seconds to import, which `serverless --help` should not.
+    # Imported here, as Dagster takes seconds to import and `serverless --help` does not need it.
     from serverless_assets.cli.request import Request
     from serverless_assets.cli.run import run_job
     from serverless_assets.run_inputs import run_inputs
@@ -112,7 +112,7 @@ def ui(port: int) -> None:
     # processes. This one becomes one of them, and has no use for dbt's.
     environment(settings).project.manifest()
     end_idle_processes()
-    # What Dagster cannot use is refused here: its own processes would end with a traceback each.
+    # Refuse a history that Dagster cannot use: each of its processes would end with a traceback.
     with open_instance() as instance:
         for sentence in end_dead_runs(settings.home, instance):
             click.echo(sentence)
@@ -123,8 +123,7 @@ def ui(port: int) -> None:
     click.echo(f"Dagster UI: {url} (Ctrl-C ends it)")
     dg = Path(sys.executable).with_name("dg")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
-    # What a script starts in the background ignores SIGINT; Dagster takes SIGTERM for the same, and would
-    # ignore both.
+    # A process that a script started in the background ignores SIGINT, and Dagster then also ignores SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(dg, [str(dg), "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
 
@@ -299,7 +298,7 @@ def clean(yes: bool) -> None:
 def _refuse_unusable_port(port: int) -> None:
     """End the command if a server cannot listen on this port of 127.0.0.1: Dagster would wait for ever."""
     with socket.socket() as probe:
-        # As the servers do, so that a port whose last connections are just closing is no problem.
+        # As servers do, so that a port with connections that are just closing counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

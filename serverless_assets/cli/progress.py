@@ -25,13 +25,12 @@ from serverless_assets.failures import RunFailure
 from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_sentence_of, run_failure_sentence
 
-# Dagster's messages about steps that were skipped, as asked or because one before them failed: the summary
-# says so of each asset, with the reason.
+# Dagster's messages about steps that were skipped. The summary has each skipped asset with its reason.
 SKIPPED_STEP_WARNING = re.compile(
     r"op '\w+' did not yield or return expected outputs|Blocking asset check '|Skipping step "
     r"|Dependencies for step "
 )
-# What a step says at its end of its assets, each of which has a line in the terminal; and advice on the UI.
+# Messages for the UI: totals of a step, whose assets have a line each in the terminal, and advice.
 FOR_THE_UI = re.compile(r"Loaded |Nothing loaded, |[\d,]+ models? built|The source begins in ")
 # How far a step is: dbt's line for each model, the worker's for each share of many series, and retries.
 HOW_FAR = re.compile(
@@ -56,7 +55,7 @@ def moving_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None]
     terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     console = Console(file=terminal, soft_wrap=True, markup=False, highlight=False)
     with console.status("") as status:
-        # A process that is killed would leave it hidden.
+        # A killed process would leave the cursor hidden.
         console.show_cursor()
         yield console.print, lambda text: status.update(Text(text))
 
@@ -83,7 +82,7 @@ class Progress:
     refusal: str = ""
     started: float = field(default_factory=time.monotonic)
     is_stopped: bool = False
-    # Assets of one outcome without figures, which share a line; and those whose failure the summary tells.
+    # Assets with the same outcome and no rows, which share a line; and those that failed.
     alike: list[str] = field(default_factory=list)
     outcome: Mapping[str, Any] = field(default_factory=dict)
     failed_assets: list[str] = field(default_factory=list)
@@ -120,7 +119,7 @@ class Progress:
             elif time.monotonic() - self.last_printed > PAUSE_SECONDS:
                 self._print(f"    {text}")
             return
-        # What a forecast's worker indents, such as the weight of each method, is for the UI.
+        # Indented lines of the forecast's worker, such as the weight of each method, are for the UI.
         is_for_ui = int(entry.level) < logging.INFO or text.startswith("  ") or FOR_THE_UI.match(text)
         if is_for_ui or SKIPPED_STEP_WARNING.match(text):
             return

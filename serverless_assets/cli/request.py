@@ -21,7 +21,7 @@ from serverless_assets.partitions import months_of
 from serverless_assets.run_inputs import NOTHING_TO_RUN, RunInputs
 from serverless_assets.settings import Settings
 
-# The choices by which a run does less, and their options.
+# The options that leave out a part of a run, by the run input that they set.
 OPTIONS = {"ingestion": "--reuse", "forecast": "--skip-forecast"}
 
 

@@ -34,7 +34,7 @@ from serverless_assets.publishing.summary import read_summary
 from serverless_assets.settings import Settings
 from serverless_assets.stopping import Stopping
 
-# Progress is shown in its own way; the UI has every event.
+# `Progress` prints instead of Dagster's console.
 QUIET_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
@@ -48,7 +48,7 @@ def run_job(request: Request, settings: Settings, resume: bool) -> bool:
         UserError: before anything has run.
     """
     run_id = str(uuid.uuid4())
-    # Dagster takes seconds to import, for which a person waits, too.
+    # Since the process began: a person also waits for the imports.
     started = time.monotonic() - (time.time() - psutil.Process().create_time())
     ending, is_told = threading.Lock(), threading.Event()
 
@@ -76,7 +76,7 @@ def run_job(request: Request, settings: Settings, resume: bool) -> bool:
             stopping.wait_for_reason()
             succeeded = False
         except Exception:
-            # What code that was interrupted made of it.
+            # Interrupted code may raise any error.
             if stopping.reason is None:
                 raise
             succeeded = False
@@ -92,7 +92,7 @@ def _pending(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
     Raises:
         RunRefused: there are none.
     """
-    # On BigQuery they may be those of a run of another machine.
+    # On BigQuery they may be from a run of another machine.
     pending_assets = environment(settings).publisher.pending_assets.read()
     pending = sorted(job.asset_layer.selected_asset_keys & {*map(asset_key, pending_assets)})
     if not pending:
@@ -112,7 +112,7 @@ def _run(
     started: float,
 ) -> bool:
     job, tags = launch.job, month_tags(*launch.months) if launch.months else {}
-    # Dagster warns beside the run's log, too.
+    # Dagster also warns outside of the run's log.
     logging.getLogger(STEP_LOGGER).addFilter(
         lambda record: not SKIPPED_STEP_WARNING.match(record.getMessage())
     )

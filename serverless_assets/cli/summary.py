@@ -70,7 +70,7 @@ def stopped_text(
     if has_pending:
         kept = f"What it finished is kept{names}: `serverless run --resume` goes on from there."
         return f"{stopped} {unpublished}\n{kept}"
-    # Before its first step, or as it was being published.
+    # It was stopped before its first step, or while it was being published.
     return f"{stopped} `serverless run` goes on from what is finished and published."
 
 

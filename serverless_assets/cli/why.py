@@ -22,7 +22,7 @@ from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.relation_states import State, read_states
 
-# In words, of raw tables and of what belongs to a forecast.
+# Of raw tables and of the assets of forecasts.
 VERDICTS = {
     "reuse": "is reused",
     "load": "would be loaded",
@@ -107,7 +107,7 @@ def _verdict(reason: str | None, unchanged: str) -> str:
 
 def _of_states(verdict: str, previous: State, state: State) -> Explanation:
     def parts(of: State) -> Mapping[str, str]:
-        # Where it is known which columns it reads, the content is theirs.
+        # `read` has the content of the columns that it reads, if those are known.
         content = {CONTENT_OF + parent: hash for parent, hash in (of.read or of.parents).items()}
         return {**of.data_hashes, **content}
 
