@@ -8,125 +8,61 @@ from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
 NO_TOKEN_FILE = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}
 
 
-def test_nothing_set_is_a_laptop_with_the_sample_shop():
-    assert Settings.from_environ(NO_TOKEN_FILE) == Settings(
-        environment="local",
-        branch=None,
-        warehouse=None,
-        artifacts=None,
-        artifacts_url=None,
-        compute=None,
-        home=PROJECT_ROOT / ".serverless",
-        dataset_url=None,
-        download_deadline_seconds=3600,
-        download_minimum_rate=1000,
-        load_memory_mib=640,
-        first_month=None,
-        sample_seed=7,
-        sample_end=None,
-        dbt_project=PROJECT_ROOT / "dbt_project",
-        dbt_schema="dwh",
-        forecast_table="order_forecast",
-        forecast_deadline_seconds=1800,
-        forecast_fresh_hours=36,
-        run_deadline_seconds=7200,
-        runs_kept=100,
-        budget_usd=None,
-        timezone="UTC",
-        automation_is_on=False,
-        alert_url=None,
-        alert_format="slack",
-        ui_url="http://127.0.0.1:3000",
-        owner="team:data",
-        code_url=None,
-        project=None,
-        location="US",
-        bucket=None,
-        maximum_bytes_billed=10 << 30,
-        modal_app="serverless-forecast",
-        modal_environment=None,
-        has_modal_token=False,
-    )
+# For each variable: its field, what that is without it, a value, and what the field then is.
+VARIABLES = [
+    ("SERVERLESS_ENV", "environment", "local", "prod", "prod"),
+    ("SERVERLESS_BRANCH", "branch", None, "pr-1", "pr-1"),
+    ("SERVERLESS_WAREHOUSE", "warehouse", None, "duckdb", "duckdb"),
+    ("SERVERLESS_ARTIFACTS", "artifacts", None, "gcs", "gcs"),
+    ("SERVERLESS_ARTIFACTS_URL", "artifacts_url", None, "s3://shop", "s3://shop"),
+    ("SERVERLESS_COMPUTE", "compute", None, "modal", "modal"),
+    ("SERVERLESS_HOME", "home", PROJECT_ROOT / ".serverless", "/srv/shop", Path("/srv/shop")),
+    ("SERVERLESS_DATASET_URL", "dataset_url", None, "https://a:p@x.test/d?t=1", "https://a:p@x.test/d?t=1"),
+    ("SERVERLESS_DOWNLOAD_DEADLINE", "download_deadline_seconds", 3600, "600", 600),
+    ("SERVERLESS_DOWNLOAD_MIN_RATE", "download_minimum_rate", 1000, "0", 0),
+    ("SERVERLESS_LOAD_MEMORY", "load_memory_mib", 640, "1024", 1024),
+    ("SERVERLESS_FIRST_MONTH", "first_month", None, "2024-02", date(2024, 2, 1)),
+    ("SERVERLESS_SAMPLE_SEED", "sample_seed", 7, "0", 0),
+    ("SERVERLESS_SAMPLE_END", "sample_end", None, "2026-10-31", date(2026, 10, 31)),
+    ("SERVERLESS_DBT_PROJECT", "dbt_project", PROJECT_ROOT / "dbt_project", "/srv/dbt", Path("/srv/dbt")),
+    ("DBT_SCHEMA", "dbt_schema", "dwh", "ANALYTICS_2", "ANALYTICS_2"),
+    ("SERVERLESS_FORECAST_TABLE", "forecast_table", "order_forecast", "_forecast", "_forecast"),
+    ("SERVERLESS_FORECAST_DEADLINE", "forecast_deadline_seconds", 1800, "60", 60),
+    ("SERVERLESS_FORECAST_FRESH_HOURS", "forecast_fresh_hours", 36, "12", 12),
+    ("SERVERLESS_RUN_DEADLINE", "run_deadline_seconds", 7200, "600", 600),
+    ("SERVERLESS_KEEP_RUNS", "runs_kept", 100, "5", 5),
+    ("SERVERLESS_KEEP_RELEASES", "releases_kept", 3, "2", 2),
+    ("SERVERLESS_BUDGET_USD", "budget_usd", None, "0.5", 0.5),
+    ("SERVERLESS_TIMEZONE", "timezone", "UTC", "Europe/Berlin", "Europe/Berlin"),
+    ("SERVERLESS_AUTOMATION", "automation_is_on", False, "on", True),
+    ("SERVERLESS_ALERT_URL", "alert_url", None, "https://hooks.test/secret", "https://hooks.test/secret"),
+    ("SERVERLESS_ALERT_FORMAT", "alert_format", "slack", "json", "json"),
+    ("SERVERLESS_UI_URL", "ui_url", "http://127.0.0.1:3000", "https://ui.test/", "https://ui.test"),
+    ("SERVERLESS_KEY_PREFIX", "key_prefix", "", "acme/shop", "acme/shop"),
+    ("SERVERLESS_OWNER", "owner", "team:data", "ann@shop.test", "ann@shop.test"),
+    ("SERVERLESS_CODE_URL", "code_url", None, "https://git.test/shop/tree", "https://git.test/shop/tree"),
+    ("GOOGLE_CLOUD_PROJECT", "project", None, "my-shop-123", "my-shop-123"),
+    ("SERVERLESS_EXECUTION_PROJECT", "execution_project", None, "my-jobs-123", "my-jobs-123"),
+    ("SERVERLESS_LOCATION", "location", "US", "europe-west3", "europe-west3"),
+    ("SERVERLESS_BUCKET", "bucket", None, "my-shop.forecasts", "my-shop.forecasts"),
+    ("SERVERLESS_MAX_BYTES_BILLED", "maximum_bytes_billed", 10 << 30, "1000000", 1_000_000),
+    ("SERVERLESS_BIGQUERY_PRICE", "bigquery_price", "", "0.06/slot-hour", "0.06/slot-hour"),
+    ("SERVERLESS_MODAL_APP", "modal_app", "serverless-forecast", "shop-forecast", "shop-forecast"),
+    ("MODAL_ENVIRONMENT", "modal_environment", None, "staging", "staging"),
+    ("SERVERLESS_MODAL_REGION", "modal_region", None, "eu", "eu"),
+]
 
 
-def test_every_variable_is_read():
-    assert Settings.from_environ(
-        {
-            "SERVERLESS_ENV": "prod",
-            "SERVERLESS_COMPUTE": "modal",
-            "SERVERLESS_HOME": "/srv/shop",
-            "SERVERLESS_DATASET_URL": "https://ann:pw@shop.test/data?token=abc",
-            "SERVERLESS_DOWNLOAD_DEADLINE": "600",
-            "SERVERLESS_DOWNLOAD_MIN_RATE": "0",
-            "SERVERLESS_LOAD_MEMORY": "1024",
-            "SERVERLESS_FIRST_MONTH": "2024-02",
-            "SERVERLESS_SAMPLE_SEED": "0",
-            "SERVERLESS_KEEP_RUNS": "5",
-            "SERVERLESS_KEEP_RELEASES": "2",
-            "SERVERLESS_SAMPLE_END": "2026-10-31",
-            "SERVERLESS_DBT_PROJECT": "/srv/dbt",
-            "DBT_SCHEMA": "ANALYTICS_2",
-            "SERVERLESS_FORECAST_TABLE": "_forecast",
-            "SERVERLESS_FORECAST_DEADLINE": "60",
-            "SERVERLESS_FORECAST_FRESH_HOURS": "12",
-            "SERVERLESS_RUN_DEADLINE": "600",
-            "SERVERLESS_BUDGET_USD": "0.5",
-            "SERVERLESS_TIMEZONE": "Europe/Berlin",
-            "SERVERLESS_AUTOMATION": "on",
-            "SERVERLESS_ALERT_URL": "https://hooks.test/secret",
-            "SERVERLESS_ALERT_FORMAT": "json",
-            "SERVERLESS_UI_URL": "https://dagster.shop.test/",
-            "SERVERLESS_OWNER": "ann@shop.test",
-            "SERVERLESS_CODE_URL": "https://git.test/shop/tree/main",
-            "GOOGLE_CLOUD_PROJECT": "my-shop-123",
-            "SERVERLESS_EXECUTION_PROJECT": "my-jobs-123",
-            "SERVERLESS_LOCATION": "europe-west3",
-            "SERVERLESS_BUCKET": "my-shop.forecasts",
-            "SERVERLESS_MAX_BYTES_BILLED": "1000000",
-            "SERVERLESS_BIGQUERY_PRICE": "0.06/slot-hour",
-            "SERVERLESS_MODAL_APP": "shop-forecast",
-            "MODAL_ENVIRONMENT": "staging",
-            "MODAL_TOKEN_ID": "ak-1",
-            "MODAL_TOKEN_SECRET": "as-1",
-        }
-    ) == Settings(
-        environment="prod",
-        branch=None,
-        compute="modal",
-        home=Path("/srv/shop"),
-        dataset_url="https://ann:pw@shop.test/data?token=abc",
-        download_deadline_seconds=600,
-        download_minimum_rate=0,
-        load_memory_mib=1024,
-        first_month=date(2024, 2, 1),
-        sample_seed=0,
-        sample_end=date(2026, 10, 31),
-        dbt_project=Path("/srv/dbt"),
-        dbt_schema="ANALYTICS_2",
-        forecast_table="_forecast",
-        forecast_deadline_seconds=60,
-        forecast_fresh_hours=12,
-        run_deadline_seconds=600,
-        runs_kept=5,
-        releases_kept=2,
-        budget_usd=0.5,
-        timezone="Europe/Berlin",
-        automation_is_on=True,
-        alert_url="https://hooks.test/secret",
-        alert_format="json",
-        ui_url="https://dagster.shop.test",
-        owner="ann@shop.test",
-        code_url="https://git.test/shop/tree/main",
-        project="my-shop-123",
-        execution_project="my-jobs-123",
-        location="europe-west3",
-        bucket="my-shop.forecasts",
-        maximum_bytes_billed=1_000_000,
-        bigquery_price="0.06/slot-hour",
-        modal_app="shop-forecast",
-        modal_environment="staging",
-        has_modal_token=True,
-    )
+def test_each_variable_is_read_into_its_field_and_has_a_default():
+    assert {field: variable for variable, field, *_ in VARIABLES} == {
+        name: field.alias for name, field in Settings.model_fields.items() if field.alias
+    }
+    unset = Settings.from_environ(NO_TOKEN_FILE)
+    for variable, field, default, value, parsed in VARIABLES:
+        assert getattr(unset, field) == default, variable
+        # Of a branch, the home and the schema are its own.
+        others = {"SERVERLESS_HOME": "/srv/shop"} if field == "branch" else {}
+        assert getattr(Settings.from_environ({variable: value, **others}), field) == parsed, variable
 
 
 def test_each_environment_has_a_home_of_its_own():
@@ -151,6 +87,7 @@ def test_what_may_carry_a_secret_is_not_in_the_settings_repr():
 def test_half_a_modal_token_is_none():
     half = {"MODAL_TOKEN_ID": "ak-1", **NO_TOKEN_FILE}
     assert not Settings.from_environ(half).has_modal_token
+    assert Settings.from_environ({**half, "MODAL_TOKEN_SECRET": "as-1"}).has_modal_token
 
 
 def test_a_modal_token_is_found_in_modals_own_file(tmp_path):
