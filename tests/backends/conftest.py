@@ -29,9 +29,10 @@ from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.backends.parity import HEADING
 from tests.backends.released_shop import Shop
 from tests.backends.stock import ORDERS, STOCK, orders
-from tests.backends.watched import Watched, watching
+from tests.backends.watched import Watched
 from tests.services.bigquery import PROJECT, BigQuery, bigquery
 from tests.services.gcs import Gcs, gcs
+from tests.services.proxy import proxy
 
 OUTSIDE = dict(os.environ)
 GOOGLE_VARIABLES = (
@@ -111,11 +112,13 @@ def gcp_backend(google: Google, tmp_path: Path) -> Backend:
 
 
 @pytest.fixture
-def watched(gcp_backend: Backend, google: Google) -> Iterator[Watched]:
+def watched(gcp_backend: Backend, google: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     warehouse = gcp_backend.warehouse
     assert isinstance(warehouse, BigQueryWarehouse)
     warehouse.replace_rows(ORDERS, gcp_backend.file(orders(*STOCK)), {"content": "first"})
-    with watching(google.bigquery) as running:
+    with proxy(google.bigquery.url) as running:
+        # By the same monkeypatch as the tests, which may send calls elsewhere.
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", running.url)
         path = gcp_backend.file(orders(("x", datetime(2026, 2, 14), 20)))
         yield Watched(gcp_backend, warehouse, running, path)
 
