@@ -16,6 +16,12 @@ class UserError(Exception):
     transient = False
     retry_after: float | None = None
 
+    def __init__(self, message: str, transient: bool | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        if transient is not None:
+            self.transient = transient
+        self.retry_after = retry_after
+
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)

@@ -93,9 +93,7 @@ def translate_errors(service: Service, subject: str, error_type: type[UserError]
     try:
         yield
     except ERRORS as error:
-        translated = error_type(f"{subject}: {explain(error, service)}")
-        translated.transient = transient(error)
-        raise translated from error
+        raise error_type(f"{subject}: {explain(error, service)}", transient(error)) from error
 
 
 def transient(error: BaseException) -> bool:

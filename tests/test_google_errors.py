@@ -135,14 +135,14 @@ def test_what_an_upload_was_answered_is_told() -> None:
 
 def test_the_subject_comes_first() -> None:
     with (
-        pytest.raises(ValueError, match=r"^my\.table: Bad file\.$"),
-        translate_errors(SERVICE, "my.table", ValueError),
+        pytest.raises(UserError, match=r"^my\.table: Bad file\.$"),
+        translate_errors(SERVICE, "my.table", UserError),
     ):
         raise exceptions.BadRequest("Bad file")
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(KeyError), translate_errors(SERVICE, "my.table", ValueError):
+    with pytest.raises(KeyError), translate_errors(SERVICE, "my.table", UserError):
         raise KeyError("a mistake of ours")
 
 

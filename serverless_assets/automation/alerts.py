@@ -66,9 +66,8 @@ class Webhook:
                 retry_after = retry_after_seconds(response.headers)
         except HttpError as error:
             reason, transient, retry_after = str(error), error.transient, None
-        failure = AlertError(f"The alert was not sent: {self.host} (SERVERLESS_ALERT_URL) {reason}")
-        failure.transient, failure.retry_after = transient, retry_after
-        raise failure
+        sentence = f"The alert was not sent: {self.host} (SERVERLESS_ALERT_URL) {reason}"
+        raise AlertError(sentence, transient, retry_after)
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serverless_assets.addresses import is_http_address, without_credentials
-from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.contract import declared_type
 from serverless_assets.ingestion.http_client import MissingTable
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
-from serverless_assets.ingestion.table_files import (
-    NEW_SOURCE,
-    AddTableError,
-    Sample,
-    add_entry,
-    as_yaml,
-    model_sql,
-    model_yml,
-    sources_file,
-    table_entry,
-)
+from serverless_assets.ingestion.table_files import AddTableError, Sample, as_yaml, write_files
 
 SAMPLE_ROWS = 10_000
 # A pair of columns is looked for among the first ones alone.
@@ -93,17 +82,7 @@ def add_table(
 
         rest = dict(sample_endpoint(reader, url, token, path))
     sample = read_sample(path, table)
-    file, source_name = sources_file(directory, manifest)
-    text = file.read_text() if file.exists() else NEW_SOURCE
-    content = add_entry(text, source_name, table, table_entry(table, location, sample, rest), file)
-    sql, yml = (file.parent / f"{model}.{suffix}" for suffix in ("sql", "yml"))
-    if existing := [path for path in (sql, yml) if path.exists()]:
-        raise AddTableError(f"{existing[0]} exists: choose another name with --name.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # The model last: without the entry that it reads, dbt could not parse the project.
-    write_atomically(file, content.encode())
-    write_atomically(sql, model_sql(table, source_name, sample).encode())
-    write_atomically(yml, model_yml(model, table, sample).encode())
+    file, sql, yml = write_files(directory, manifest, table, model, location, sample, rest)
     yield f"Read {sample.rows:,} rows of {without_credentials(url)}."
     yield f"Added {table} to {file}, with {len(sample.columns)} columns."
     yield f"  key: {', '.join(sample.key)}, a guess: no two rows of the sample have the same."

@@ -44,10 +44,6 @@ logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 class HttpError(UserError):
     """No usable answer. The message is a predicate without any address, such as "failed: no connection."."""
 
-    def __init__(self, message: str, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
-
 
 class Session(requests.Session):
     """A session without redirects of its own: `request` follows them."""

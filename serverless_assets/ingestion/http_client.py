@@ -51,15 +51,7 @@ Result = TypeVar("Result")
 
 
 class SourceError(UserError):
-    """The source cannot give this table.
-
-    `transient`: it may do so when asked again; `retry_after`: the seconds that it asked to wait before.
-    """
-
-    def __init__(self, message: str, transient: bool = False, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.transient = transient
-        self.retry_after = retry_after
+    """The source cannot give this table."""
 
 
 class MissingTable(SourceError):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from serverless_assets.errors import UserError
+from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 
 NEW_SOURCE = """sources:
@@ -34,15 +35,40 @@ class Sample:
     rows: int
 
 
-def sources_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[Path, str]:
-    """Return the file that declares the project's raw tables, and the name of their source."""
+def write_files(
+    directory: Path,
+    manifest: Mapping[str, Any],
+    table: str,
+    model: str,
+    location: str,
+    sample: Sample,
+    rest: Mapping[str, Any],
+) -> tuple[Path, Path, Path]:
+    """Write the entry of a table and a model. Returns the sources file, and the model's .sql and .yml.
+
+    Raises:
+        AddTableError: nothing was written.
+    """
+    file, source_name = directory / "models" / "staging" / "raw.yml", "raw"
     for source in manifest["sources"].values():
+        # The file that declares the project's raw tables.
         if is_raw_table(source) and source["package_name"] == manifest["metadata"]["project_name"]:
-            return directory / source["original_file_path"], source["source_name"]
-    return directory / "models" / "staging" / "raw.yml", "raw"
+            file, source_name = directory / source["original_file_path"], source["source_name"]
+            break
+    text = file.read_text() if file.exists() else NEW_SOURCE
+    content = _add_entry(text, source_name, table, _entry(table, location, sample, rest), file)
+    sql, yml = (file.parent / f"{model}.{suffix}" for suffix in ("sql", "yml"))
+    if existing := [path for path in (sql, yml) if path.exists()]:
+        raise AddTableError(f"{existing[0]} exists: choose another name with --name.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # The model last: without the entry that it reads, dbt could not parse the project.
+    write_atomically(file, content.encode())
+    write_atomically(sql, _model_sql(table, source_name, sample).encode())
+    write_atomically(yml, _model_yml(model, table, sample).encode())
+    return file, sql, yml
 
 
-def table_entry(table: str, location: str, sample: Sample, rest: Mapping[str, Any]) -> str:
+def _entry(table: str, location: str, sample: Sample, rest: Mapping[str, Any]) -> str:
     """Return the table as YAML, indented as an item of a list."""
     meta = [f"key: [{', '.join(map(as_yaml, sample.key))}]  # a guess, from {sample.rows:,} rows"]
     if sample.event_time:
@@ -61,7 +87,7 @@ def table_entry(table: str, location: str, sample: Sample, rest: Mapping[str, An
     return "\n".join(lines)
 
 
-def add_entry(text: str, source_name: str, table: str, entry: str, file: Path) -> str:
+def _add_entry(text: str, source_name: str, table: str, entry: str, file: Path) -> str:
     """Return a sources file with one entry more, and otherwise to the letter as it was."""
     tables = _tables_node(text, source_name)
     lines = text.splitlines()
@@ -114,7 +140,7 @@ def _ends(node: Any) -> Iterator[int]:
             yield from _ends(part)
 
 
-def model_sql(table: str, source_name: str, sample: Sample) -> str:
+def _model_sql(table: str, source_name: str, sample: Sample) -> str:
     columns = ",\n".join(
         # As JSON, for Jinja to take the name as text whatever is in it.
         f"            {{{{ adapter.quote({json.dumps(name)}) }}}}"
@@ -136,7 +162,7 @@ from final
 """
 
 
-def model_yml(model: str, table: str, sample: Sample) -> str:
+def _model_yml(model: str, table: str, sample: Sample) -> str:
     tests = "[unique, not_null]" if len(sample.key) == 1 else "[not_null]"
     lines = ["models:", f"  - name: {model}", f"    description: The rows of {table}."]
     if sample.event_time:
