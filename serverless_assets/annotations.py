@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pyarrow as pa
@@ -14,6 +15,7 @@ from serverless_assets.forecasting import accuracy, forecast_file, part_accuracy
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.parts import describe_parts, part_schema
 from serverless_assets.ingestion.raw_table import TYPES, RawTable
+from serverless_assets.metadata import REPORT_LINK
 from serverless_assets.names import CODE_REFERENCES, COLUMN_SCHEMA, DBT_UNIQUE_ID, TABLE_NAME
 from serverless_assets.settings import PROJECT_ROOT
 
@@ -43,6 +45,7 @@ def annotate_assets(
         },
     }
     frames = {frame.name for frame in environment.python_assets}
+    reports = {forecast.report: forecast.page for forecast in environment.forecasts}
 
     def annotate(spec: dg.AssetSpec) -> dg.AssetSpec:
         asset, metadata, group = asset_name(spec.key), dict(spec.metadata), spec.group_name
@@ -52,6 +55,8 @@ def annotate_assets(
             metadata = {TABLE_NAME: warehouse.qualified_name(table), COLUMN_SCHEMA: columns, **metadata}
         elif asset in frames:
             metadata[TABLE_NAME] = warehouse.qualified_name(spec.key.path[-1])
+        elif asset in reports and settings.reports_url:
+            metadata[REPORT_LINK] = dg.MetadataValue.url(f"{settings.reports_url}/{quote(reports[asset])}")
         if asset in raw_tables:
             references = _contract(raw_tables[asset], settings.dbt_project)
             group = raw_tables[asset]["meta"].get("dagster", {}).get("group", group)

@@ -13,6 +13,8 @@ Status = Literal["built", "reused", "failed", "skipped"]
 STATUS, REASON, ROWS, BYTES, SECONDS = "status", "reason", "dagster/row_count", "bytes", "seconds"
 PARTITION_ROWS = "dagster/partition_row_count"
 REPORT = "report"
+# A page that shows the report, of a store that has one, or in a browser on this machine.
+REPORT_LINK = f"{REPORT}_link"
 BUILT_BY = "built_by"
 OPTIONAL = "optional"
 # Why a cost leaves out the warehouse: its price is not known.

@@ -210,6 +210,9 @@ class Settings(BaseModel):
     ui_url: Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))] = Field(
         "http://127.0.0.1:3000", alias="SERVERLESS_UI_URL"
     )
+    reports_url: Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))] | None = Field(
+        None, alias="SERVERLESS_REPORTS_URL"
+    )
     key_prefix: KeyPrefix = Field("", alias="SERVERLESS_KEY_PREFIX")
     owner: Owner = Field("team:data", alias="SERVERLESS_OWNER")
     code_url: Url | None = Field(None, alias="SERVERLESS_CODE_URL")

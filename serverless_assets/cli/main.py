@@ -104,13 +104,16 @@ def ui(port: int) -> None:
     settings = Settings.from_environ()
     _refuse_unusable_port(port)
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
+    from serverless_assets.artifacts.local import LocalArtifacts
+    from serverless_assets.artifacts.report_server import start_report_server
     from serverless_assets.environments import environment
     from serverless_assets.publishing.run_lock import end_dead_runs
     from serverless_assets.transformation.dbt_runner import end_idle_processes
 
     # Settings that cannot be used are refused here, and dbt parses the project once for all of Dagster's
     # processes. This one becomes one of them, and has no use for dbt's.
-    environment(settings).project.manifest()
+    parts = environment(settings)
+    parts.project.manifest()
     end_idle_processes()
     # Refuse a history that Dagster cannot use: each of its processes would end with a traceback.
     with open_instance() as instance:
@@ -120,6 +123,10 @@ def ui(port: int) -> None:
     if settings.ui_url == Settings.model_fields["ui_url"].default:
         # Alerts link to the UI that sends them.
         os.environ["SERVERLESS_UI_URL"] = url
+    artifacts = parts.publisher.published.artifacts
+    if settings.reports_url is None and isinstance(artifacts, LocalArtifacts):
+        # The code location links to it, see annotations.py.
+        os.environ["SERVERLESS_REPORTS_URL"] = start_report_server(artifacts.published)
     click.echo(f"Dagster UI: {url} (Ctrl-C ends it)")
     dg = Path(sys.executable).with_name("dg")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
@@ -164,7 +171,7 @@ def plan(job: str, months: str | None, **choices: bool) -> None:
 def why(asset: str) -> None:
     """Say why ASSET would be loaded, built, forecast or reused.
 
-    Each part of its fingerprint is shown as of when it was built, and as of now.
+    Names the parts of its fingerprint that changed since it was built.
     """
     settings = Settings.from_environ()
     from serverless_assets.cli.why import explain

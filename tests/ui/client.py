@@ -46,6 +46,7 @@ class Ui:
     url: str
     home: Path
     pid: int
+    printed: list[str]
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         body = {"query": query, "variables": variables}

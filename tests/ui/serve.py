@@ -35,21 +35,22 @@ def serve(home: Path, variables: Mapping[str, str]) -> Iterator[Ui]:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        yield Ui(_ready(process, port), home, process.pid)
+        printed: list[str] = []
+        yield Ui(_ready(process, port, printed), home, process.pid, printed)
     finally:
         _stop(process)
 
 
-def _ready(process: subprocess.Popen[str], port: int) -> str:
+def _ready(process: subprocess.Popen[str], port: int, printed: list[str]) -> str:
+    """Return the address once the UI answers; `printed` gets each line that it prints, until it ends."""
     assert process.stdout is not None
-    said = []
     for line in process.stdout:
-        said.append(line)
+        printed.append(line)
         if "Serving dagster-webserver" in line:
             break
     else:
-        raise AssertionError("the UI did not start:\n" + "".join(said))
-    threading.Thread(target=process.stdout.read, daemon=True).start()
+        raise AssertionError("the UI did not start:\n" + "".join(printed))
+    threading.Thread(target=printed.extend, args=[process.stdout], daemon=True).start()
     url = f"http://127.0.0.1:{port}"
     # The line is printed a moment before the socket takes connections.
     with requests.Session() as session:

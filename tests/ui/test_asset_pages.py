@@ -37,6 +37,10 @@ def test_the_first_page_shows_the_first_run(ui, page):
     page.get_by_text("Success", exact=True).first.wait_for()
 
 
+def test_the_ui_prints_no_warning(ui):
+    assert [line for line in ui.printed if re.search("warning|supersed|deprecat", line, re.IGNORECASE)] == []
+
+
 def test_the_asset_graph_shows_the_layers_from_left_to_right(ui, page):
     page.goto(f"{ui.url}/asset-groups")
     places = []
@@ -122,6 +126,15 @@ def test_the_page_of_the_report_shows_its_picture(ui, page):
     shown = page.get_by_role("img", name="history and forecast")
     shown.wait_for()
     assert shown.evaluate("image => image.complete && image.naturalWidth") > 300
+
+
+def test_the_page_of_the_report_opens_it(ui, page):
+    page.goto(f"{ui.url}/assets/forecast_report")
+    link = page.get_by_role("link", name=re.compile(r"^http://127\.0\.0\.1:\d+/forecast\.html$")).first
+    with page.expect_popup() as opened:
+        link.click()
+    opened.value.locator("#chart path[data-layer=forecast]").wait_for()
+    assert opened.value.title() == "Daily order revenue"
 
 
 def test_the_page_of_the_report_downloads_the_report_of_its_run(ui, page):

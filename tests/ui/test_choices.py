@@ -41,6 +41,7 @@ def test_the_launchpad_takes_choices_that_make_sense(served, run_inputs):
     [
         ({"forecast": {"run": {"cpu": "3.0"}}}, "cpu"),
         ({"forecast": {"run": {"memory": "300"}}}, "memory"),
+        ({"forecast": {"run": {"cpu": 0.25}}}, "cpu for enum type Literal['0.25'"),
         ({"forecast": {"run": {"style": {"default": {"color_history": "red"}}}}}, "color_history"),
         ({"forecast": {"skip": {"cpu": "1.0"}}}, "cpu"),
         ({"forecast": {"run": {}, "skip": {}}}, "forecast"),
