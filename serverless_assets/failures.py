@@ -16,7 +16,7 @@ FIRST_PAUSE_SECONDS = 20.0
 
 
 class RunFailure(DagsterUserCodeProcessError):
-    """A run that cannot begin, as one sentence, with the traceback of its cause if that helps.
+    """A run that cannot begin or be published, as one sentence, with the traceback of its cause if it helps.
 
     Dagster shows errors of this class as they are, and any other one below several of its own.
     """

@@ -279,9 +279,9 @@ def test_a_mart_that_fails_its_tests_stops_the_line_and_is_not_published(pipelin
     reason = pipeline.summary["assets"]["order_forecast"]["reason"]
     assert reason == f"not reached: {name_some(failed, NAMES_OF_FAILED)} failed before it"
     assert pipeline.published_rows("select count(*) from dwh.raw_products where sku = 'JAF-001'") == [(1,)]
-    # A green run of something else does not let the unsound mart through ...
-    assert pipeline.run(job="ingest", assets=["raw_stores"]).success
-    assert not pipeline.summary["published"]
+    # A run of something else does not let the unsound mart through, and says so by failing ...
+    assert not pipeline.run(job="ingest", assets=["raw_stores"]).success
+    assert (pipeline.summary["success"], pipeline.summary["published"]) == (True, False)
     # ... and mending the cause does.
     assert pipeline.run().success
     assert pipeline.summary["published"]

@@ -39,7 +39,8 @@ def around_run(
             raise ValueError("a publisher belongs to a run")
         run, instance, log = context.run, context.instance, context.log
         run_inputs = context.resources.run_inputs
-        publisher.watch(RunEvents(instance, run.run_id))
+        events = RunEvents(instance, run.run_id)
+        publisher.watch(events)
         forced = "The run was stopped, and its process ended: it waited for something that did not answer."
         with bounded_stop(lambda _: instance.report_run_canceled(run, forced)), ExitStack() as stack:
             stack.callback(publisher.close)
@@ -56,19 +57,23 @@ def around_run(
             outcomes = publisher.outcomes()
             try:
                 published = publisher.end(run.run_id, outcomes, log)
+                sentence = "" if published else publisher.pending_sentence(outcomes)
             except PartlyPublished as error:
                 published = False
-                log.error(f"Not published as a whole: {error} The next successful run publishes the rest.")
+                sentence = f"Not published as a whole: {error} The next successful run publishes the rest."
+                log.error(sentence)
             except Exception as error:
                 published = False
-                # Dagster would record this as a failed teardown, which neither the UI nor the exit code
-                # shows.
-                log.error(
+                sentence = (
                     f"Not published: {error_sentence(error)} {AS_BEFORE} "
                     "The next successful run publishes this work."
                 )
+                log.error(sentence)
             _summarise(publisher, instance, run.run_id, outcomes, published, log)
         _prune(instance, runs_kept, log)
+        if not published and events.all_steps_succeeded():
+            # Any other error would be recorded as a failed teardown, and the run as a success.
+            raise RunFailure(sentence)
 
     return dg.ResourceDefinition(around, description=publisher.__doc__, required_resource_keys={"run_inputs"})
 

@@ -180,6 +180,11 @@ class RunEvents:
         """The outcome of every asset of the run, as far as its events go by now."""
         return asset_outcomes(self._events)
 
+    def all_steps_succeeded(self) -> bool:
+        """Whether no step of the run, which has ended, failed or was not reached."""
+        has_failed = any(event.event_type == Type.STEP_FAILURE for event in self._events)
+        return not has_failed and all(outcome.reason != NOT_REACHED for outcome in self.outcomes())
+
 
 def _outcome(
     key: dg.AssetKey, events_of_asset: _AssetEvents, step_errors: dict[str, str], skipped_steps: set[str]

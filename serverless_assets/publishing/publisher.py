@@ -192,13 +192,17 @@ class Publisher(ABC):
         pending = self.pending_assets.read() - {outcome.asset for outcome in outcomes if outcome.is_settled}
         self.pending_assets.replace(pending)
         if pending:
-            log.warning(
-                f"Not published: {_pending_text(pending, outcomes)}. {AS_BEFORE} "
-                "The next run continues from what this one finished."
-            )
+            log.warning(self.pending_sentence(outcomes))
             return False
         self.publish(run_id, log)
         return True
+
+    def pending_sentence(self, outcomes: Sequence[AssetOutcome]) -> str:
+        """Say which pending assets keep a run with these outcomes from being published."""
+        return (
+            f"Not published: {_pending_text(self.pending_assets.read(), outcomes)}. {AS_BEFORE} "
+            "The next run continues from what this one finished."
+        )
 
 
 def _pending_text(pending: Collection[str], outcomes: Sequence[AssetOutcome]) -> str:

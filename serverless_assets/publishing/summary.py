@@ -121,7 +121,9 @@ def pipeline_runs(owner: str) -> dg.AssetSpec:
 
 def record_of(summary: RunSummary) -> dg.AssetMaterialization:
     """What a run leaves behind: the totals of its summary."""
-    verdict = "succeeded" if summary.success else "failed"
+    verdict = "failed"
+    if summary.success:
+        verdict = "succeeded" if summary.published else "succeeded, but was not published"
     return dg.AssetMaterialization(
         asset_key(PIPELINE_RUNS),
         description=f"Run {summary.run_id[:8]} of {summary.job} {verdict}.",

@@ -100,6 +100,17 @@ def test_an_asset_that_failed_and_was_then_deleted_does_not_keep_others_from_pub
     assert PendingAssets(tmp_path).read() == set()
 
 
+def test_a_run_that_is_not_published_fails_in_dagster_too(tmp_path, instance):
+    (tmp_path / "work").mkdir()
+    PendingAssets(tmp_path).replace(["broken"])
+    publisher = around_run(LocalPublisher(tmp_path, "dwh"), lambda *_: None, {"orders", "broken"}, RUNS_KEPT)
+    resources = {"publisher": publisher, "run_inputs": RunInputs()}
+    beside = dg.materialize([orders], resources=resources, instance=instance, raise_on_error=False)
+    assert not beside.success
+    assert error_of(beside, instance).startswith("Not published: an earlier run did not finish broken.")
+    assert read_summary(tmp_path)["success"]
+
+
 def test_before_the_first_publish_no_warehouse_is_named(tmp_path, instance):
     (tmp_path / "work" / "lock").mkdir(parents=True)
     run(tmp_path, instance)
