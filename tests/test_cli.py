@@ -44,6 +44,16 @@ def test_full_rebuild_is_refused_with_an_option_that_leaves_part_of_it_out(empty
     assert "loads, builds and forecasts everything, and --reuse would leave part of it out" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("job", "option"),
+    [("forecast", "--skip-forecast"), ("ingest", "--reuse")],
+)
+def test_an_option_that_leaves_a_job_nothing_to_do_is_refused(empty, serverless, job, option):
+    refused = serverless(empty, "run", job, option)
+    assert refused.exit_code == 1
+    assert refused.stderr == f"Error: {option} leaves nothing of the job {job!r} to do: leave it out.\n"
+
+
 def test_a_run_config_that_makes_no_sense_is_refused_before_the_run(empty, serverless, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text('resources: {run_inputs: {config: {forecast: {run: {cpu: "3.0"}}}}}')
@@ -250,7 +260,8 @@ def test_the_words_of_a_command_are_completed():
 def test_why_compares_what_a_model_was_built_from_with_what_it_is(pipeline, serverless):
     unchanged = serverless(pipeline, "why", "orders").stdout
     assert "orders: is reused: unchanged" in unchanged
-    assert "differs" not in unchanged
+    assert " changed\n" not in unchanged
+    assert re.search(r"^  Unchanged: SQL, config, content of ", unchanged, re.MULTILINE)
     warehouse = pipeline.parts.publisher.warehouse
     state = dict(warehouse.read_state("orders"))
     warehouse.write_states(
@@ -258,13 +269,13 @@ def test_why_compares_what_a_model_was_built_from_with_what_it_is(pipeline, serv
     )
     changed = serverless(pipeline, "why", "orders").stdout
     assert "orders: would be built: SQL changed" in changed
-    assert [line.split()[:2] for line in changed.splitlines() if "differs" in line] == [["SQL", "0ld"]]
+    assert re.findall(r"^  (.*\S) +changed$", changed, re.MULTILINE) == ["SQL"]
 
 
 def test_why_compares_what_raw_tables_and_forecasts_were_made_from(pipeline, serverless):
     def differing(asset: str) -> list[list[str]]:
         lines = serverless(pipeline, "why", asset).stdout.splitlines()
-        return [line.split() for line in lines if line.endswith("differs")]
+        return [line.split(maxsplit=1) for line in lines if re.match(r"  (?!Unchanged: )", line)]
 
     assert differing("raw_stores") == differing("order_forecast") == []
     warehouse = pipeline.parts.publisher.warehouse
@@ -276,8 +287,8 @@ def test_why_compares_what_raw_tables_and_forecasts_were_made_from(pipeline, ser
             },
         }
     )  # fmt: skip
-    assert [line[:2] for line in differing("raw_stores")] == [["definition", "0ld"]]
-    assert differing("order_forecast") == [["horizon", "30", "180", "differs"]]
+    assert differing("raw_stores") == [["definition", "changed"]]
+    assert differing("order_forecast") == [["horizon", "was 30, is 180"]]
     said = serverless(pipeline, "why", "order_forecast").stdout
     assert "order_forecast: would be built: horizon changed (30 to 180 days)" in said
     report = serverless(pipeline, "why", "forecast_report").stdout

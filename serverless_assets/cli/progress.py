@@ -40,6 +40,15 @@ HOW_FAR = re.compile(
 PAUSE_SECONDS = 10.0
 
 
+def echo(text: str) -> None:
+    """Print a line. A reader that has read enough and left, such as `head`, does not end a run."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 @contextmanager
 def moving_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None] | None]]:
     """A line at the bottom of the terminal that moves while a run is at work.
@@ -48,7 +57,7 @@ def moving_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None]
     terminal.
     """
     if not sys.stdout.isatty():
-        yield click.echo, None
+        yield echo, None
         return
     # With a dagster.yaml of your own, Dagster may send what a step prints to a file. Not closed, as there are
     # events after the last step.
@@ -74,7 +83,7 @@ class Progress:
     """
 
     home: Path
-    echo: Callable[[str], None] = click.echo
+    echo: Callable[[str], None] = echo
     move: Callable[[str], None] | None = None
     first_month: str | None = None
     in_full: bool = False

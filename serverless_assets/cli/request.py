@@ -17,6 +17,7 @@ from serverless_assets.automation.planned import Selection
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.months import Window
+from serverless_assets.names import FORECAST_TAG, RAW_TABLE_TAG
 from serverless_assets.partitions import months_of
 from serverless_assets.run_inputs import NOTHING_TO_RUN, RunInputs
 from serverless_assets.settings import Settings
@@ -105,6 +106,16 @@ def fill_in(job: dg.JobDefinition, choices: Mapping[str, Any]) -> Mapping[str, A
             f"The job {job.name!r} loads, builds and forecasts everything, and {left_out} would leave "
             f"part of it out: use `serverless run --rebuild {' '.join(options)}`, or leave out {left_out}."
         )
+    assets = [job.asset_layer.get(key) for key in job.asset_layer.selected_asset_keys]
+    loads = {RAW_TABLE_TAG in asset.tags for asset in assets}
+    has_forecast = any(FORECAST_TAG in asset.tags for asset in assets)
+    only = {
+        OPTIONS["ingestion"]: loads == {True},
+        OPTIONS["forecast"]: has_forecast and not any(loads) and not any("dbt" in a.kinds for a in assets),
+    }
+    for option in options:
+        if only[option]:
+            raise RunRefused(f"{option} leaves nothing of the job {job.name!r} to do: leave it out.")
     resources = config.get("resources", {})
     form = resources.get("run_inputs", {}).get("config", {})
     return {**config, "resources": {**resources, "run_inputs": {"config": {**form, **choices}}}}

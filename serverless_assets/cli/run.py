@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import dagster as dg
 import psutil
 
 from serverless_assets.asset_keys import asset_key, asset_name
-from serverless_assets.cli.progress import SKIPPED_STEP_WARNING, Progress, moving_line
+from serverless_assets.cli.progress import SKIPPED_STEP_WARNING, Progress, echo, moving_line
 from serverless_assets.cli.request import Launch, Request, RunRefused, config_mistakes
 from serverless_assets.cli.summary import stopped_text, summary_text
 from serverless_assets.compute_logs import ComputeLogs
@@ -64,7 +63,7 @@ def run_job(request: Request, settings: Settings, resume: bool) -> bool:
             if document:
                 outcomes = document["assets"].items()
                 finished = [asset for asset, outcome in outcomes if outcome["status"] == "built"]
-            click.echo("\n" + stopped_text(reason, seconds, has_begun, has_pending, finished))
+            echo("\n" + stopped_text(reason, seconds, has_begun, has_pending, finished))
             is_told.set()
 
     with Stopping(settings.run_deadline_seconds, tell_end) as stopping:
@@ -118,8 +117,8 @@ def _run(
     )
     with open_instance() as instance, registered(settings.home, run_id):
         for sentence in end_dead_runs(settings.home, instance):
-            click.echo(f"{sentence}\n")
-        click.echo(
+            echo(f"{sentence}\n")
+        echo(
             f"Running {job.name} ({run_id[:8]}) in the environment {settings.environment!r}, "
             f"with its state in {settings.home}.\n"
         )
@@ -154,15 +153,15 @@ def _run(
     if document is None:
         succeeded = succeeded and not writes_assets
         if progress.refusal:
-            click.echo(f"\nThe run failed: {progress.refusal}")
+            echo(f"\nThe run failed: {progress.refusal}")
         if succeeded:
-            click.echo(f"\nSucceeded in {seconds:.1f} s.")
+            echo(f"\nSucceeded in {seconds:.1f} s.")
         return succeeded
     if stopping.reason and not document["published"]:
         return False
     # The seconds are those of the command, of which the run is a part.
     raw_tables, forecasts = (_tagged(job, tag) for tag in (RAW_TABLE_TAG, GRAIN_TAG))
-    click.echo("\n" + summary_text({**document, "seconds": seconds}, raw_tables, forecasts))
+    echo("\n" + summary_text({**document, "seconds": seconds}, raw_tables, forecasts))
     return succeeded and bool(document["published"])
 
 

@@ -1,4 +1,4 @@
-"""`serverless why ASSET`: the parts of the fingerprint of an asset, when it was built and now."""
+"""`serverless why ASSET`: which parts of the fingerprint of an asset differ from when it was built."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,8 @@ VERDICTS = {
     "skip": "would be skipped",
     "fail": "would fail",
 }
-CONTENT_OF = "content of "
+# The parts of a forecast whose values a person can read; all others are hashes.
+READABLE = {"grain", "horizon", "holidays", "model"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,18 @@ class Explanation:
     built_by: str = ""
     before: Mapping[str, str] = field(default_factory=dict)
     now: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def differences(self) -> Mapping[str, str]:
+        """The parts that differ: how."""
+        differences = {}
+        for part in self.before.keys() | self.now.keys():
+            before, now = self.before.get(part), self.now.get(part)
+            if before is None or now is None:
+                differences[part] = "added" if before is None else "removed"
+            elif before != now:
+                differences[part] = f"was {before}, is {now}" if part in READABLE else "changed"
+        return differences
 
 
 def explain(environment: Environment, asset: str) -> Iterator[str]:
@@ -60,17 +73,17 @@ def explain(environment: Environment, asset: str) -> Iterator[str]:
     yield f"{asset}: {explanation.verdict}"
     if explanation.built_by:
         yield f"Last built by run {explanation.built_by}."
-    parts = explanation.before.keys() | explanation.now.keys()
-    if not parts:
+    if not explanation.before:
         return
     yield ""
-    width = max(map(len, parts))
-    yield f"  {'part':<{width}}  {'when built':<12}now"
-    for part in sorted(parts, key=lambda part: (part.startswith(CONTENT_OF), part)):
-        before, now = (
-            hashes.get(part, "-")[:10] or "unknown" for hashes in (explanation.before, explanation.now)
-        )
-        yield f"  {part:<{width}}  {before:<12}{now:<12}{'' if before == now else 'differs'}".rstrip()
+    differences, same = explanation.differences, sorted(explanation.now.keys() - explanation.differences)
+    width = max(map(len, differences), default=0)
+    for part, difference in sorted(differences.items()):
+        yield f"  {part:<{width}}  {difference}"
+    if same:
+        # Most parts are dbt's own macros, which say little.
+        same.sort(key=lambda part: part.startswith("macro "))
+        yield f"  Unchanged: {name_some(same, NAMES_IN_A_LINE)}."
 
 
 def _explain(environment: Environment, asset: str) -> Explanation:
@@ -108,7 +121,7 @@ def _verdict(reason: str | None, unchanged: str) -> str:
 def _of_states(verdict: str, previous: State, state: State) -> Explanation:
     def parts(of: State) -> Mapping[str, str]:
         # `read` has the content of the columns that it reads, if those are known.
-        content = {CONTENT_OF + parent: hash for parent, hash in (of.read or of.parents).items()}
+        content = {f"content of {parent}": hash for parent, hash in (of.read or of.parents).items()}
         return {**of.data_hashes, **content}
 
     return Explanation(verdict, previous.built_by, parts(previous), parts(state))

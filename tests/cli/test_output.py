@@ -13,7 +13,7 @@ import dagster as dg
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
-from serverless_assets.cli.progress import Progress, moving_line
+from serverless_assets.cli.progress import Progress, echo, moving_line
 from serverless_assets.cli.run import QUIET_CONSOLE
 from serverless_assets.cli.summary import stopped_text, summary_text
 
@@ -47,6 +47,15 @@ def test_a_reason_that_several_assets_share_is_printed_once():
     assert "  skipped customers, daily_revenue: a model before it failed" in text
     assert "  failed  orders: the test not_null_orders_id failed" in text
     assert text.index("  failed ") < text.index("  skipped ")
+
+
+def test_a_reader_that_has_read_enough_does_not_end_a_run(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        echo("a line that nobody reads")
+        echo("another one")
 
 
 def test_a_long_list_of_assets_is_shortened():
