@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 
 from serverless_assets.errors import UserError
-from serverless_assets.ingestion.raw_table import TIMESTAMP, TYPES, DatedBy, RawTable
+from serverless_assets.ingestion.raw_table import FRESH, TIMESTAMP, TYPES, DatedBy, RawTable
 from serverless_assets.ingestion.rest_endpoint import RestEndpoint, read_endpoint
 
 # What `config.meta` of an entry says to ingestion. Other tools have mappings there, such as `dagster: {...}`.
@@ -127,6 +128,7 @@ class _Entry:
             updated_at=updated_at,
             deleted=deleted,
             rest=self._rest() if "rest" in self.meta else None,
+            fresh=self._fresh(),
         )
 
     def _read_columns(self) -> None:
@@ -253,6 +255,12 @@ class _Entry:
         if deleted and self.columns[deleted] not in (TIMESTAMP, pa.bool_()):
             raise self.error(f"has the deleted {deleted!r}: expected a boolean or timestamp.")
         return updated_at, deleted
+
+    def _fresh(self) -> timedelta:
+        """Return the limit of dbt's own `freshness`; only that of a warning counts."""
+        limits = self.source.get("freshness") or {}
+        limit = limits.get("warn_after") or {}
+        return timedelta(**{f"{limit['period']}s": limit["count"]}) if limit.get("count") else FRESH
 
     def _rest(self) -> RestEndpoint:
         try:

@@ -6,14 +6,13 @@ from datetime import date, datetime, time, timedelta
 from statistics import median
 
 from serverless_assets.ingestion.content import parts_in
-from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, RawTable
+from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, FRESH, RawTable
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.months import next_month
 from serverless_assets.warehouse import Warehouse
 
 VOLUME, SCHEMA, FRESHNESS, EVENT_TIME = "volume", "schema", "freshness", "event_time"
 
-FRESH = timedelta(days=3)
 # Times are UTC by contract. A source that writes its local times all the same is ahead by less than a day.
 AHEAD = timedelta(days=1)
 # A week holds one of each weekday: fewer days of a month say little of all of it.
@@ -57,13 +56,13 @@ def checks_of(table: RawTable) -> Mapping[str, str]:
     checks = {
         VOLUME: enough_rows,
         SCHEMA: "The source serves the columns and types that it served for the last load.",
-        FRESHNESS: f"The source has confirmed the rows within {FRESH // DAY} days.",
+        FRESHNESS: f"The source has confirmed the rows within {table.fresh / DAY:g} days.",
     }
     if table.event_time:
         checks |= {
             VOLUME: f"{enough_rows} The latest month's rows per day are {LEAST:g} to {MOST:g} times the "
             f"median of the {FEWEST_MONTHS} to {MOST_MONTHS} months before.",
-            FRESHNESS: f"The newest row is not older than {FRESH // DAY} days.",
+            FRESHNESS: f"The newest row is not older than {table.fresh / DAY:g} days.",
             EVENT_TIME: "No row is dated later than a day from now, or before the first month that is loaded "
             "by itself.",
         }
@@ -159,7 +158,7 @@ def schema_change(before: Columns | None, served: Columns) -> str:
     return f"The source serves other columns than for the last load: {changes}." if changes else ""
 
 
-def freshness(newest: datetime | None, now: datetime, what: str) -> CheckOutcome:
+def freshness(newest: datetime | None, now: datetime, what: str, allowed: timedelta = FRESH) -> CheckOutcome:
     """Check the age of the newest row, or of the last confirmation of a snapshot; `what` begins the sentence.
 
     Both times are in UTC without saying so, as all of the warehouse's.
@@ -169,9 +168,10 @@ def freshness(newest: datetime | None, now: datetime, what: str) -> CheckOutcome
     # The clock of the source may be ahead.
     age = max(now - newest, timedelta(0))
     return CheckOutcome(
-        age <= FRESH,
-        f"{what}: {newest:%Y-%m-%d %H:%M} UTC, {_format_age(age)} ago; {_format_age(FRESH)} are allowed.",
-        {"age_hours": round(age / timedelta(hours=1), 2), "allowed_hours": FRESH / timedelta(hours=1)},
+        age <= allowed,
+        f"{what}: {newest:%Y-%m-%d %H:%M} UTC, {_format_age(age)} ago; {_format_age(allowed)} are allowed "
+        "(`freshness` of the source).",
+        {"age_hours": round(age / timedelta(hours=1), 2), "allowed_hours": allowed / timedelta(hours=1)},
     )
 
 

@@ -153,5 +153,7 @@ class CheckRunner:
             return rules.volume(self.months(table)) if outcome.passed and table.event_time else outcome
         if table.event_time:
             newest = max((month.last for month in self.months(table) if month.last), default=None)
-            return rules.freshness(newest, self.now, "Newest row")
-        return rules.freshness(observation.confirmed_at, self.now, "Last confirmed by the source")
+            return rules.freshness(newest, self.now, "Newest row", table.fresh)
+        return rules.freshness(
+            observation.confirmed_at, self.now, "Last confirmed by the source", table.fresh
+        )

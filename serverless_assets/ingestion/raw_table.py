@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import get_args
 
 import pyarrow as pa
@@ -22,6 +22,9 @@ EARLIEST, END_OF_TIME = datetime(1900, 1, 1), datetime(2200, 1, 1)
 LARGEST_INTEGER = 10**15
 # A model that repeats a text on each of its rows is as slow as the text is long.
 LONGEST_TEXT_BYTES = 4 * 1024
+
+# A table whose newest row is older is not fresh, unless its entry says otherwise.
+FRESH = timedelta(days=3)
 
 # The names that SQL and Arrow have for the types that both warehouses hold alike.
 TYPES: Mapping[str, pa.DataType] = {
@@ -55,6 +58,7 @@ class RawTable:
     months before them, whose rows may have changed since. Of a table with `updated_at`, only rows that
     changed since the last load are requested, and replace those of their keys; a row whose column `deleted`
     is true, or a time, is removed. With `rest`, the rows are those of a REST API instead of a parquet file.
+    A check warns of a newest row that is older than `fresh`.
     """
 
     name: str
@@ -72,6 +76,7 @@ class RawTable:
     updated_at: str | None = None
     deleted: str | None = None
     rest: RestEndpoint | None = field(default=None, hash=False)
+    fresh: timedelta = FRESH
 
     @property
     def has_months(self) -> bool:

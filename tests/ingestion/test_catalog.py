@@ -1,11 +1,13 @@
 """The catalogue that is read from the sources of a dbt project."""
 
 from copy import deepcopy
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
 
 from serverless_assets.ingestion.catalog import CatalogueError, read_catalogue
+from serverless_assets.ingestion.check_rules import checks_of
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.state import definition_of
 
@@ -59,6 +61,16 @@ def test_a_table_in_another_schema_than_that_of_raw_tables_is_refused():
         "'production', that of DBT_SCHEMA. Give it the schema \"{{ target.schema }}\", or remove its `key`"
         " if another tool loads it."
     )
+
+
+def test_how_old_the_newest_row_may_be_is_dbts_freshness_of_the_source():
+    half_a_day = {
+        "warn_after": {"count": 12, "period": "hour"},
+        "error_after": {"count": None, "period": None},
+    }
+    visits, pages = catalogue({**VISITS, "freshness": half_a_day}, PAGES)
+    assert (visits.fresh, pages.fresh) == (timedelta(hours=12), timedelta(days=3))
+    assert "not older than 0.5 days" in checks_of(visits)["freshness"]
 
 
 def test_the_file_has_the_name_of_the_table_unless_a_path_is_given():

@@ -181,7 +181,10 @@ def test_rows_of_three_days_ago_are_fresh_and_older_ones_warn_with_their_age():
     assert freshness(NOW - timedelta(hours=71), NOW, "Newest row").passed
     found = freshness(NOW - timedelta(days=4), NOW, "Newest row")
     assert not found.passed
-    assert found.text == "Newest row: 2026-10-28 09:00 UTC, 4.0 days ago; 3.0 days are allowed."
+    sentence = (
+        "Newest row: 2026-10-28 09:00 UTC, 4.0 days ago; 3.0 days are allowed (`freshness` of the source)."
+    )
+    assert found.text == sentence
     assert found.numbers == {"age_hours": 96.0, "allowed_hours": 72.0}
 
 
