@@ -95,8 +95,13 @@ class RunForecast(dg.Config):
     """Forecast on the environment's compute, with this much cpu and memory."""
 
     forecast: Literal["run"] = "run"
-    cpu: Cpu = Field(default="0.25", description="Cores, in quotes.")
-    memory: Memory = Field(default="256", description="MiB, in quotes.")
+    # Dagster's form has no type that offers choices and takes numbers.
+    cpu: Cpu = Field(
+        default="0.25", description='Cores, in quotes: "0.5". YAML reads 0.5 as a number, which is refused.'
+    )
+    memory: Memory = Field(
+        default="256", description='MiB, in quotes: "512". YAML reads 512 as a number, which is refused.'
+    )
     style: DefaultStyle | CustomisedStyle = Field(default=DefaultStyle(), discriminator="style")
 
 

@@ -4,9 +4,10 @@ from datetime import date, timedelta
 
 import pytest
 
-from modal_forecast.grain import MONTH
+from modal_forecast.grain import MONTH, WEEK
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.sections.outlook import (
+    BOUNDED,
     BOUNDS,
     LAST_YEAR,
     WIDEST,
@@ -187,6 +188,12 @@ def test_a_month_that_has_begun_counts_what_came_and_one_cut_off_is_left_out():
 
 def test_a_forecast_of_a_few_days_has_no_weeks_or_months():
     assert by_period(before([1.0]), ahead([1.0] * 3), {}, DOLLARS) == ()
+
+
+def test_a_week_across_new_year_names_both_years():
+    coming = {name: PeriodValues(date(2025, 12, 29), (7.0, 7.0), WEEK) for name in BOUNDED}
+    [weeks] = by_period(PeriodValues(date(2025, 12, 22), (7.0,), WEEK), coming, {}, DOLLARS)
+    assert [row[0] for row in weeks.rows] == ["29 Dec 2025 to 4 Jan 2026", "5 Jan to 11 Jan 2026"]
 
 
 def test_months_are_summed_over_quarters_halves_and_years_and_compared_with_last_years():
