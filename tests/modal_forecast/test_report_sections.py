@@ -9,7 +9,7 @@ import pytest
 
 from modal_forecast.calendars import MONTHS, WEEKDAYS
 from modal_forecast.report.formats import Amounts
-from modal_forecast.report.page import render
+from modal_forecast.report.page import headline, render
 from modal_forecast.report.sections.accuracy import (
     NO_TRACK_RECORD,
     accuracy,
@@ -86,12 +86,14 @@ def test_the_error_over_a_month_is_said_if_the_back_test_tells_it():
     assert view.answer.startswith("It is off by 8.6% on a typical day, and by 5.2% over 30 days.")
 
 
-def test_a_large_bias_is_said_before_anything_else():
-    view = accuracy(DIAGNOSTICS | {"backtest": DIAGNOSTICS["backtest"] | {"bias": -0.11}}, DOLLARS)
+def test_a_large_bias_is_said_before_anything_else_and_beside_the_headline():
+    diagnostics = DIAGNOSTICS | {"backtest": DIAGNOSTICS["backtest"] | {"bias": -0.11}}
+    view = accuracy(diagnostics, DOLLARS)
     assert view is not None
-    assert view.answer.startswith(
-        "In the back-test, it was 11% too low on the whole: more came than it forecast. It is off by 8.6%"
-    )
+    sentence = "In the back-test, the forecast was 11% too low on the whole."
+    assert view.answer.startswith(f"{sentence} It is off by 8.6%")
+    assert sentence in headline(report(diagnostics=diagnostics))
+    assert render(report(diagnostics=diagnostics)).count(sentence) == 2
     assert view.cards[0].beside == (
         "about as many as promised, though the forecast was too low on the whole",
     )

@@ -55,10 +55,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """warning: set if the forecast does not beat the seasonal naive, else ""."""
+    """warning: set if the forecast does not beat the seasonal naive, else ""; bias: set if it is large."""
 
     answer: str
     warning: str
+    bias: str
     cards: tuple[Card, ...]
     models: Table
     last_origin: Comparison | None
@@ -100,26 +101,28 @@ def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts, grain: Grain = DA
             amounts,
             grain,
         )
-    answer = f"{_errors_sentence(backtest, grain)}{skill} {method}"
-    return Accuracy(answer, warning, _cards(diagnostics, grain), _models(diagnostics), comparison)
+    bias = _bias_sentence(backtest)
+    answer = " ".join(filter(None, (bias, _errors_sentence(backtest, grain), skill, method)))
+    return Accuracy(answer, warning, bias, _cards(diagnostics, grain), _models(diagnostics), comparison)
+
+
+def _bias_sentence(backtest: Mapping[str, Any]) -> str:
+    """In the back-test, the forecast was 11% too low on the whole.; empty if the bias is small"""
+    bias = number_in(backtest, "bias")
+    if bias is None or abs(bias) < LARGE_BIAS:
+        return ""
+    return f"In the back-test, the forecast was {bias_text(bias)}."
 
 
 def _errors_sentence(backtest: Mapping[str, Any], grain: Grain) -> str:
-    """It is off by 13% on a typical day, and by 5% over 30 days. ; empty if the error is unknown.
-
-    A large bias comes first: In the back-test, it was 11% too low on the whole: more came than it forecast.
-    """
-    error, bias = number_in(backtest, "wape"), number_in(backtest, "bias")
+    """It is off by 13% on a typical day, and by 5% over 30 days.; empty if the error is unknown"""
+    error = number_in(backtest, "wape")
     if error is None:
         return ""
-    first = ""
-    if bias is not None and abs(bias) >= LARGE_BIAS:
-        came = "less" if bias > 0 else "more"
-        first = f"In the back-test, it was {bias_text(bias)}: {came} came than it forecast. "
     main = grain.windows[1]
     over_main = number_in((backtest.get("sums") or {}).get(str(main)), "error")
     over = "" if over_main is None else f", and by {formats.share(over_main)} over {grain.counted(main)}"
-    return f"{first}It is off by {formats.share(error)} {grain.preposition} a typical {grain.name}{over}. "
+    return f"It is off by {formats.share(error)} {grain.preposition} a typical {grain.name}{over}."
 
 
 def skill_sentence(diagnostics: Mapping[str, Any]) -> str:
