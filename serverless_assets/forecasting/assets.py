@@ -152,8 +152,8 @@ def forecasting_assets(
         backfill_policy=single_run,
         pool=pool,
         description=(
-            "The forecast as one interactive HTML file that works offline: `serverless open` opens it, and "
-            "`download` of a materialization saves that of its run."
+            "The forecast as an interactive HTML file. `report_link` and `serverless open` open "
+            "the published one; `download` of a materialization saves that of its run."
         ),
     )
     def report(

@@ -74,7 +74,7 @@ def test_the_asset_graph_opens_into_every_asset(ui, page, picture):
     # Away from the edges, where the page's own controls are.
     page.get_by_role("img", name="zoom_out").click()
     # How each of them is comes a moment later: green is materialized.
-    page.locator("[style*='--minimal-border: var(--color-accent-green)']").nth(10).wait_for()
+    page.locator("[style*='--minimal-border: var(--color-accent-green)']").nth(24).wait_for()
     boxes = [graph.get_by_text(name, exact=True).first.bounding_box() for name in corners]
     left, top = (min(box[edge] for box in boxes) - 30 for edge in ("x", "y"))
     width = max(box["x"] + box["width"] for box in boxes) + 50 - left
@@ -130,7 +130,8 @@ def test_the_page_of_the_report_shows_its_picture(ui, page):
 
 def test_the_page_of_the_report_opens_it(ui, page):
     page.goto(f"{ui.url}/assets/forecast_report")
-    link = page.get_by_role("link", name=re.compile(r"^http://127\.0\.0\.1:\d+/forecast\.html$")).first
+    link = page.locator("a[href^='http://127.0.0.1:'][href$='/forecast.html']").first
+    link.wait_for()
     with page.expect_popup() as opened:
         link.click()
     opened.value.locator("#chart path[data-layer=forecast]").wait_for()
