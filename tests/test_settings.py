@@ -38,6 +38,7 @@ VARIABLES = [
     ("SERVERLESS_ALERT_URL", "alert_url", None, "https://hooks.test/secret", "https://hooks.test/secret"),
     ("SERVERLESS_ALERT_FORMAT", "alert_format", "slack", "json", "json"),
     ("SERVERLESS_UI_URL", "ui_url", "http://127.0.0.1:3000", "https://ui.test/", "https://ui.test"),
+    ("SERVERLESS_REPORTS_URL", "reports_url", None, "https://x.test/reports/", "https://x.test/reports"),
     ("SERVERLESS_KEY_PREFIX", "key_prefix", "", "acme/shop", "acme/shop"),
     ("SERVERLESS_OWNER", "owner", "team:data", "ann@shop.test", "ann@shop.test"),
     ("SERVERLESS_CODE_URL", "code_url", None, "https://git.test/shop/tree", "https://git.test/shop/tree"),
