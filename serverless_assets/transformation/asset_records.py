@@ -107,17 +107,18 @@ class AssetRecords:
         recorded = self.context.instance.get_materialized_partitions(key)
         built = (months if decision.months is None else decision.months) if decision.build else ()
         partitions = {*self.partitions.get_partition_keys()}
-        for month in sorted({*built, *(months.keys() - recorded)} & partitions):
-            if decision.build and self.window and month in self.window:
-                continue
-            self.context.log_event(
-                dg.AssetMaterialization(
-                    key,
-                    partition=month,
-                    metadata=metadata.outcome("built" if decision.build else "reused", decision.reason),
-                    tags={DATA_VERSION_TAG: months.get(month, "")},
+        with one_batch(self.context.instance):
+            for month in sorted({*built, *(months.keys() - recorded)} & partitions):
+                if decision.build and self.window and month in self.window:
+                    continue
+                self.context.log_event(
+                    dg.AssetMaterialization(
+                        key,
+                        partition=month,
+                        metadata=metadata.outcome("built" if decision.build else "reused", decision.reason),
+                        tags={DATA_VERSION_TAG: months.get(month, "")},
+                    )
                 )
-            )
 
     def _last_materializations(
         self, keys: Collection[dg.AssetKey]

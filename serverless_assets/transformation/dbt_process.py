@@ -116,6 +116,10 @@ def _run(command: Command, connection: Connection) -> None:
     sending = Lock()
 
     def send(message: Any) -> None:
+        # Nine of ten events are details that dbt.log has, such as each query. One of these says what a node
+        # took, and is needed.
+        if message.info.level == "debug" and message.info.name != "NodeFinished":
+            return
         event = MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=False)
         _add_row_count(event, command.count_rows)
         with sending:

@@ -47,7 +47,7 @@ def invoke(
     parsed: Path | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> str | None:
-    """Run a dbt command to its end; `on_event` gets every event, as a dictionary of `info` and `data`.
+    """Run a dbt command to its end; `on_event` gets its events, each as a dictionary of `info` and `data`.
 
     Returns:
         None if dbt succeeded, else its error, or its list of failures.
