@@ -372,7 +372,7 @@ def test_a_range_of_months_is_one_run(pipeline):
 def test_a_source_that_is_away_leaves_the_tables_as_they_were(pipeline, monkeypatch):
     # It is asked again without the pauses, of 8 s together.
     monkeypatch.setattr(
-        "serverless_assets.ingestion.http_client.sleep_using_event", lambda cancelled: lambda seconds: None
+        "serverless_assets.ingestion.http_faults.sleep_using_event", lambda cancelled: lambda seconds: None
     )
     inputs = RunInputs(ingestion=Reload(dataset_url="http://127.0.0.1:9/nothing-here"))
     before = pipeline.published_rows("select count(*) from dwh.raw_stores")
