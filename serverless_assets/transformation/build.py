@@ -49,9 +49,8 @@ class DbtBuild:
     ) -> None:
         self._context, self._project, self._manifest = context, project, manifest
         self._translator, self._publisher, self._warehouse = translator, publisher, publisher.warehouse
-        compiled = project.runs / "compiled"
-        self._queries = CompiledQueries(manifest, project.schema, compiled)
-        self._lineage = ColumnLineage(manifest, compiled, project.runs / "column_lineage.json")
+        self._queries = CompiledQueries(manifest, project.schema, project.runs / "compiled")
+        self._lineage = ColumnLineage(self._queries, project.runs / "column_lineage.json")
         self._records = AssetRecords(context, manifest, self._warehouse, self._lineage, partitions, window)
 
     def carry_out(self, plan: ModelPlan) -> Iterator[Any]:

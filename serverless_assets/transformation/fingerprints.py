@@ -116,8 +116,8 @@ class ProjectCode:
         schema = environ.get("DBT_SCHEMA", "")
         # The names of relations, by unique id.
         self._names = {entry["unique_id"]: relation_name(entry, schema) for entry in entries}
-        # By materialization: the macros of the project and its packages that take part in it.
-        self._own_macros: dict[str, set[str]] = {}
+        # By materialization and incremental strategy: the macros that build a model.
+        self._builders: dict[tuple[Any, Any], set[str]] = {}
         # By id: a hash of the macro's code. Most models use the same ones.
         self._macro_hashes: dict[str, str] = {}
 
@@ -274,12 +274,16 @@ class ProjectCode:
         return sorted(called | self._building_macros(node["config"]))
 
     def _building_macros(self, config: Mapping[str, Any]) -> set[str]:
-        macros, materialization = self._manifest["macros"], f".materialization_{config.get('materialized')}_"
-        if materialization not in self._own_macros:
-            builds = self._closure(id for id in macros if materialization in id)
-            self._own_macros[materialization] = {id for id in builds if not _is_built_in(id)}
-        strategy = f".get_incremental_{config.get('incremental_strategy')}_sql"
-        return self._own_macros[materialization] | self._closure(id for id in macros if id.endswith(strategy))
+        macros, materialized = self._manifest["macros"], config.get("materialized")
+        strategy = config.get("incremental_strategy")
+        if (materialized, strategy) not in self._builders:
+            builds = self._closure(id for id in macros if f".materialization_{materialized}_" in id)
+            own = {id for id in builds if not _is_built_in(id)}
+            of_strategy = self._closure(
+                id for id in macros if id.endswith(f".get_incremental_{strategy}_sql")
+            )
+            self._builders[materialized, strategy] = own | of_strategy
+        return self._builders[materialized, strategy]
 
     def _closure(self, called: Iterable[str]) -> set[str]:
         macros, waiting = self._manifest["macros"], list(called)

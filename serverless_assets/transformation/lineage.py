@@ -58,13 +58,6 @@ def column_sources(sql: str, parents: Iterable[Properties], dialect: str) -> Sou
     return sources
 
 
-def _relations(node: Properties, manifest: Mapping[str, Any]) -> Sequence[Properties]:
-    """What a model's query reads: its parents, and through the ephemeral ones theirs."""
-    nodes, sources = manifest["nodes"], manifest["sources"]
-    parents = (nodes.get(id) or sources.get(id) for id in selected_from(node, manifest))
-    return [parent for parent in parents if parent and parent.get("relation_name")]
-
-
 @dataclass(frozen=True)
 class CompiledQueries:
     """The queries of models as dbt compiled them into a folder. `schema` is the target's."""
@@ -79,11 +72,11 @@ class CompiledQueries:
         columns: those of the models that it reads, in order, where they are known.
         """
         properties = self.manifest["nodes"][node.id]
-        path = self.compiled / properties["package_name"] / properties["original_file_path"]
+        path = self._path(properties)
         if not node.build_hash or not path.is_file():
             return {}
         relations, columns = {}, {**columns}
-        for parent in _relations(properties, self.manifest):
+        for parent in self._relations(properties):
             name = relations[parent["relation_name"]] = relation_name(parent, self.schema)
             if parent["resource_type"] == "source" and is_raw_table(parent):
                 columns[name] = [*parent["columns"]]
@@ -99,6 +92,34 @@ class CompiledQueries:
             return {}
         return {name: (f"{code}:{types[name]}", reads) for name, (code, reads) in query.items()}
 
+    def sources(self, id: str) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Return what each column of a model is made of: names of assets, each with the column there.
+
+        Raises:
+            Exception: there is no query, or sqlglot cannot make sense of it.
+        """
+        properties = self.manifest["nodes"][id]
+        if properties["resource_type"] == "seed" or properties.get("language") == "python":
+            return {}
+        parents = self._relations(properties)
+        names = {parent["unique_id"]: asset_name(dbt_asset_key(parent)) for parent in parents}
+        dialect = self.manifest["metadata"]["adapter_type"]
+        sources = column_sources(self._path(properties).read_text(), parents, dialect)
+        return {
+            column: [(names[id], name) for id, name in columns]
+            for column, columns in sources.items()
+            if columns
+        }
+
+    def _path(self, properties: Properties) -> Path:
+        return self.compiled / properties["package_name"] / properties["original_file_path"]
+
+    def _relations(self, properties: Properties) -> Sequence[Properties]:
+        """What a model's query reads: its parents, and through the ephemeral ones theirs."""
+        nodes, sources = self.manifest["nodes"], self.manifest["sources"]
+        parents = (nodes.get(id) or sources.get(id) for id in selected_from(properties, self.manifest))
+        return [parent for parent in parents if parent and parent.get("relation_name")]
+
 
 def _name(relation: exp.Table) -> tuple[str, str]:
     return relation.db, relation.name
@@ -108,20 +129,19 @@ def _name(relation: exp.Table) -> tuple[str, str]:
 class ColumnLineage:
     """The lineage of the models as metadata.
 
-    `compiled` is the folder of what dbt compiled last. `record` is a file with the lineage of the models as
-    they were last built: to read it from a thousand events in Dagster's history takes seconds.
+    `record` is a file with the lineage of the models as they were last built: to read it from a thousand
+    events in Dagster's history takes seconds.
     """
 
-    manifest: Mapping[str, Any]
-    compiled: Path
+    queries: CompiledQueries
     record: Path
 
     def of_built(self, id: str, version: str, log: Callable[[str], None]) -> Mapping[str, Any]:
         """Return the lineage of a model from the SQL that dbt ran; empty if sqlglot cannot read it."""
         try:
-            columns = self._read(id)
+            columns = self.queries.sources(id)
         except Exception as error:
-            name, words = self.manifest["nodes"][id]["name"], str(error).strip().splitlines()
+            name, words = self.queries.manifest["nodes"][id]["name"], str(error).strip().splitlines()
             log(f"No column lineage for {name}: {words[0] if words else type(error).__name__}")
             columns = {}
         self._recorded[id] = {"version": version, "columns": columns}
@@ -156,21 +176,6 @@ class ColumnLineage:
         with suppress(OSError, ValueError):
             return dict(json.loads(self.record.read_bytes()))
         return {}
-
-    def _read(self, id: str) -> Mapping[str, Any]:
-        node = self.manifest["nodes"][id]
-        if node["resource_type"] == "seed" or node.get("language") == "python":
-            # It has no SQL.
-            return {}
-        path = self.compiled / node["package_name"] / node["original_file_path"]
-        parents = _relations(node, self.manifest)
-        sources = column_sources(path.read_text(), parents, self.manifest["metadata"]["adapter_type"])
-        names = {parent["unique_id"]: asset_name(dbt_asset_key(parent)) for parent in parents}
-        return {
-            column: [[names[id], name] for id, name in columns]
-            for column, columns in sources.items()
-            if columns
-        }
 
 
 def _as_metadata(columns: Mapping[str, Any]) -> Mapping[str, Any]:

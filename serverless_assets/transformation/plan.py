@@ -92,7 +92,7 @@ def plan_models(
         PlanningError: a query `restated_months` reads something that there is not.
         WarehouseError: the warehouse cannot be asked.
     """
-    missing = models_left_out(manifest, project.schema, stored_states, loads, absent)
+    missing = _models_left_out(manifest, project.schema, stored_states, loads, absent)
     left_out = {id: model for id, model in missing.items() if id in selected}
     decisions = decide_models(
         project,
@@ -113,23 +113,23 @@ def plan_models(
     return ModelPlan(left_out, decisions, source_tests, is_whole)
 
 
-def models_left_out(
+def _models_left_out(
     manifest: Mapping[str, Any],
     schema: str,
     relations: Collection[str],
-    outcomes: Iterable[AssetOutcome] = (),
-    absent: Collection[str] = (),
+    loads: Iterable[AssetOutcome],
+    absent: Collection[str],
 ) -> Mapping[str, LeftOut]:
     """Return the models that read a raw table that is missing, directly or not, by dbt's unique id.
 
     Args:
         schema: that of the target, in which raw tables are loaded. Those of other schemas are not judged.
         relations: the names of the relations that the target's schema has.
-        outcomes: what became of the raw tables in this run. What one holds that failed is out of date; one
-            that was left out as optional is so for its models, too.
-        absent: the raw tables that the source lacks as it stands in for another: they are optional.
+        loads: what one holds that failed is out of date; one that was left out as optional is so for its
+            models, too.
+        absent: these are optional.
     """
-    by_name = {outcome.asset: outcome for outcome in outcomes}
+    by_name = {outcome.asset: outcome for outcome in loads}
     failed = {name for name, outcome in by_name.items() if outcome.status == "failed"}
     optional = {name for name, outcome in by_name.items() if outcome.optional} | {*absent}
     missing: dict[str, str] = {}
@@ -150,14 +150,14 @@ def models_left_out(
     }
 
 
-def refuse_left_out(outcomes: Iterable[AssetOutcome], left_out: Mapping[str, LeftOut]) -> None:
+def refuse_left_out(loads: Iterable[AssetOutcome], left_out: Mapping[str, LeftOut]) -> None:
     """Raise `LeftOutError` if a raw table failed in this run, or a model lacks one that is not optional.
 
     Args:
-        outcomes: what became of the raw tables in this run.
+        loads: what became of the raw tables in this run.
         left_out: the models that the run left out, by dbt's unique id.
     """
-    failed = [outcome.reason for outcome in outcomes if outcome.status == "failed"]
+    failed = [outcome.reason for outcome in loads if outcome.status == "failed"]
     if failed:
         raise LeftOutError(failure_sentence(failed))
     required = {id: model.causes for id, model in left_out.items() if not model.is_optional}
