@@ -28,12 +28,10 @@ from serverless_assets.settings import SettingsError
 from serverless_assets.transformation.manifest import asset_names
 from serverless_assets.transformation.rebuild_rules import reason_to_build
 from serverless_assets.transformation.relation_states import State
-from serverless_assets.warehouse import Warehouse
+from serverless_assets.warehouse import TableName, Warehouse
 
 PANDAS = "pandas"
 UNCHANGED = "unchanged: same code and inputs"
-# Database, schema and name, as dbt has them; empty ones are those of the warehouse.
-Relation = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class FrameAsset:
 
     name: str
     table: str
-    inputs: Mapping[str, Relation]
+    inputs: Mapping[str, TableName]
     code: str
     always: str
     optional: bool
@@ -55,20 +53,28 @@ class FrameAsset:
 
 def relations(
     manifest: Mapping[str, Any], forecasts: Iterable[ForecastDeclaration]
-) -> Mapping[str, Relation]:
-    """Return the relation of each asset of the dbt project and the forecasts."""
-    models: dict[str, Relation] = {}
+) -> Mapping[str, TableName]:
+    """Return the relation of each asset of the dbt project and the forecasts.
+
+    An empty database or schema is that of the warehouse.
+    """
+    tables: dict[str, TableName] = {}
     for id, asset in asset_names(manifest).items():
         node = manifest["nodes"][id]
-        models[asset] = (node["database"] or "", node["schema"], node.get("alias") or node["name"])
+        tables[asset] = (node["database"] or "", node["schema"], node["alias"])
     for source in manifest["sources"].values():
-        models[source["identifier"]] = ("", "", source["identifier"])
-        other = (source["database"] or "", source["schema"], source["identifier"])
-        models[f"{source['source_name']}/{source['name']}"] = other
-    tables = {asset: table for forecast in forecasts for asset, table in forecast.tables.items()}
-    # A report has none, which is as a relation of which nothing is known.
-    reports = {forecast.report: forecast.report for forecast in forecasts}
-    return {**models, **{asset: ("", "", table) for asset, table in {**tables, **reports}.items()}}
+        name = source["identifier"]
+        tables[name] = ("", "", name)
+        tables[f"{source['source_name']}/{source['name']}"] = (
+            source["database"] or "",
+            source["schema"],
+            name,
+        )
+    for forecast in forecasts:
+        # A report has none, which is as a relation of which nothing is known.
+        for asset, table in {**forecast.tables, forecast.report: forecast.report}.items():
+            tables[asset] = ("", "", table)
+    return tables
 
 
 def is_frame(definition: dg.AssetsDefinition) -> bool:
@@ -81,7 +87,7 @@ def is_frame(definition: dg.AssetsDefinition) -> bool:
     return outputs == [PANDAS] and not inspect.iscoroutinefunction(decorated.decorated_fn)
 
 
-def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, Relation]) -> FrameAsset:
+def frame_asset(definition: dg.AssetsDefinition, relations: Mapping[str, TableName]) -> FrameAsset:
     """Return what decides on an asset that is a frame."""
     op, [spec] = definition.op, definition.specs
     decorated: Any = op.compute_fn

@@ -62,8 +62,8 @@ class DbtBuild:
         # Dagster names the checks of reused models as outputs that are missing; they are on record as events.
         self._context.log.addFilter(lambda record: "did not yield or return" not in record.getMessage())
         self._context.log.info(str(plan))
-        # Dagster takes a model after its parents only: what hangs on one that is built comes last.
         decisions, source_tests = plan.decisions, plan.source_tests
+        # Dagster takes a model after its parents only: what hangs on one that is built comes last.
         first, building, last = in_turns(decisions)
         results = Results(self._manifest)
         tests = {test.id for decision in decisions for test in decision.tests if test.is_due}
