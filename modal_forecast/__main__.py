@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None, remote: Callable[[bytes], bytes
     """
     options = parse(arguments)
     # After parsing, so that --help and a mistyped option answer at once.
-    from modal_forecast.csv_files import CsvError, read_history
+    from modal_forecast.csv_files import CsvError, is_stdout, read_history
     from modal_forecast.handler import measured_forecast
     from modal_forecast.messages import ForecastAnswer, ForecastRefused, ForecastRequest
 
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None, remote: Callable[[bytes], bytes
         print(f"modal_forecast: {error}", file=sys.stderr)
         return 1
     # What stdout carries is the forecast alone.
-    print(summary(options, answer), file=sys.stderr if writes_to_stdout(options) else sys.stdout)
+    to_stdout = any(map(is_stdout, outputs_of(options)))
+    print(summary(options, answer), file=sys.stderr if to_stdout else sys.stdout)
     return 0
 
 
@@ -64,7 +65,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--horizon", type=int, metavar="PERIODS", help=f"how far to forecast (default: {horizons})"
     )
     parser.add_argument(
-        "--country", type=country_code, default="US", metavar="CODE",
+        "--country", default="US", metavar="CODE",
+        type=lambda code: None if code.lower() == "none" else code.upper(),
         help='whose holidays to use, such as US or DE, or "none" (default: US)',
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="where to write the forecast")
@@ -72,18 +74,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def country_code(text: str) -> str | None:
-    return None if text.lower() == "none" else text.upper()
-
-
 def outputs_of(options: argparse.Namespace) -> list[Path]:
     return [path for path in (options.out, options.html) if path]
-
-
-def writes_to_stdout(options: argparse.Namespace) -> bool:
-    from modal_forecast.csv_files import is_stdout
-
-    return any(is_stdout(path) for path in outputs_of(options))
 
 
 def check_outputs(options: argparse.Namespace) -> None:
@@ -148,7 +140,7 @@ def facts(diagnostics: Mapping[str, Any]) -> dict[str, str]:
 def summary(options: argparse.Namespace, answer: "ForecastAnswer") -> str:
     days, of = answer.forecast["ds"], answer.diagnostics
     grain = GRAINS[of["grain"]]
-    files = ", ".join(str(path) for path in (options.out, options.html) if path)
+    files = ", ".join(map(str, outputs_of(options)))
     return (
         f"{grain.counted(of['horizon'])} forecast, {days[0]} to {days[-1]}, from "
         f"{grain.counted(of['n_history'])} of history ({of['n_missing']:,} missing): "

@@ -12,7 +12,8 @@ import numpy as np
 
 from modal_forecast import metrics
 from modal_forecast.calendars import CalendarColumns
-from modal_forecast.candidates import Inputs, fit_candidates, prepare_inputs
+from modal_forecast.candidates import fit_candidates
+from modal_forecast.candidates.protocol import Inputs, prepare_inputs
 from modal_forecast.grain import DAY, Grain
 from modal_forecast.series import Series
 
@@ -182,36 +183,29 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
             "why": "The history is too short for a back-test: the accuracy of the forecast is unknown.",
         }
     name, naive = best_baseline(origins)
-    error = mean_error(origins, forecasts)
+    error, margin, repeats = mean_error(origins, forecasts), skill_margin(origins), NAIVE_MEANING[name]
     skill = metrics.skill(error, naive)
     wins = sum(
         origin.error(forecast) < origin.error(origin.baseline(name))
         for origin, forecast in zip(origins, forecasts, strict=True)
     )
-    repeats = NAIVE_MEANING[name]
+    periods, count = origins[0].grain.plural, len(origins)
+    tried = f"From {count} earlier {periods} of the history, {len(origins[0].actual)} {periods} ahead"
     compared = f"{abs(skill):.0%} {'smaller' if skill > 0 else 'larger'} than that of repeating {repeats}"
     if naive == 0:
         compared = f"no smaller than that of repeating {repeats}, which was never wrong"
-    periods = origins[0].grain.plural
-    tried = f"From {len(origins)} earlier {periods} of the history, {len(origins[0].actual)} {periods} ahead"
-    if error == naive and naive > 0:
-        return {
-            "skill": 0.0,
-            "skill_margin": skill_margin(origins),
-            "beats_naive": False,
-            "best_naive": name,
-            "why": f"{tried}, nothing that was tried erred less than repeating {repeats}: that is the "
-            "forecast.",
-        }
-    margin = skill_margin(origins)
     unproven = " That the history is too short to prove." if -margin <= skill < 0 else ""
+    why = (
+        f"{tried}, the forecast's error was {compared}; it was smaller from {wins} of the {count}.{unproven}"
+    )
+    if error == naive and naive > 0:
+        why = f"{tried}, nothing that was tried erred less than repeating {repeats}: that is the forecast."
     return {
         "skill": rounded(skill),
         "skill_margin": margin,
         "beats_naive": skill > 0,
         "best_naive": name,
-        "why": f"{tried}, the forecast's error was {compared}; it was smaller from {wins} of the "
-        f"{len(origins)}.{unproven}",
+        "why": why,
     }
 
 

@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from modal_forecast.messages import (
     BatchAnswer,
-    ForecastAnswer,
     ForecastBatch,
     ForecastRefused,
     ForecastRequest,
+    SeriesAnswer,
 )
 from modal_forecast.model import DETAIL, Log, forecast, ignore
 from modal_forecast.resources import FORKED
@@ -31,7 +31,6 @@ from modal_forecast.resources import FORKED
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-SeriesAnswer = ForecastAnswer | ForecastRefused
 Work = Callable[[str, Log], SeriesAnswer]
 
 # With room for longer histories.
@@ -189,7 +188,12 @@ def _work_in_forks(
                     kind, content = pipe.recv()
                 except (EOFError, ConnectionError) as error:
                     children[pipe].join()
-                    raise SeriesFailed(_death_message(name, children[pipe].exitcode)) from error
+                    code = children[pipe].exitcode or 0
+                    end = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+                    raise SeriesFailed(
+                        f"The process that forecast {name!r} died {end}. If that is 9, memory ran out: ask "
+                        "for more of it."
+                    ) from error
                 if kind == "line":
                     log(name, content)
                     continue
@@ -209,12 +213,6 @@ def _work_in_forks(
                 child.terminate()
             child.join()
             FORKED.discard(child.pid or 0)
-
-
-def _death_message(name: str, exit_code: int | None) -> str:
-    by_signal = exit_code is not None and exit_code < 0
-    end = f"by signal {-(exit_code or 0)}" if by_signal else f"with exit code {exit_code}"
-    return f"The process that forecast {name!r} died {end}. If that is 9, memory ran out: ask for more of it."
 
 
 def _serve(pipe: "Connection", inherited: "list[Connection]", work: Work) -> None:

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date, datetime, time
 from pathlib import Path
@@ -134,7 +134,12 @@ def _rows(path: Path, lines: "Reader") -> Iterator[tuple[int, Mapping[str, str]]
     """Line number and cells by column name; blank lines are skipped."""
     try:
         header = [name.strip() for name in next(lines, [])]
-        _check_header(path, header)
+        for needed in ("ds", "y"):
+            if header.count(needed) != 1:
+                raise CsvError(
+                    f"{path}, line 1: needs one column {needed}, and has {', '.join(header) or 'none'}. "
+                    "Name the columns there, separated by commas."
+                )
         for cells in lines:
             if not cells:
                 continue
@@ -145,15 +150,6 @@ def _rows(path: Path, lines: "Reader") -> Iterator[tuple[int, Mapping[str, str]]
             yield lines.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise CsvError(f"{path}, line {lines.line_num}: {error}.") from error
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    for needed in ("ds", "y"):
-        if header.count(needed) != 1:
-            raise CsvError(
-                f"{path}, line 1: needs one column {needed}, and has {', '.join(header) or 'none'}. "
-                "Name the columns there, separated by commas."
-            )
 
 
 def _day(path: Path, line: int, cell: str) -> date:

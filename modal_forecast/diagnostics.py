@@ -10,9 +10,9 @@ import pyarrow as pa
 from modal_forecast import metrics
 from modal_forecast.backtest import NAIVE_MEANING, Origin, rounded, score, skill_of
 from modal_forecast.calendars import MONTHS, WEEKDAYS, CalendarColumns
-from modal_forecast.candidates import Fit, HarmonicFit, Inputs
-from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR
+from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR, HarmonicFit
 from modal_forecast.candidates.prophet import MIN_DAYS as PROPHET_DAYS
+from modal_forecast.candidates.protocol import Fit, Inputs
 from modal_forecast.grain import Grain
 from modal_forecast.intervals import about_sums
 from modal_forecast.series import Series
@@ -166,8 +166,13 @@ def _holidays(
     return effects
 
 
-def fallbacks(inputs: Inputs, fits: Mapping[str, Fit], origins: Sequence[Origin]) -> list[str]:
-    """Return a sentence on each thing that could not be done as usual, and on what was done instead."""
+def fallbacks(
+    inputs: Inputs, fits: Mapping[str, Fit], origins: Sequence[Origin], naive: str, share: float
+) -> list[str]:
+    """Return a sentence on each thing that could not be done as usual, and on what was done instead.
+
+    share: of the forecast that only repeats earlier values, those of the baseline `naive`.
+    """
     series, horizon, closed = inputs.series, inputs.horizon, inputs.closed
     grain, notes = series.grain, []
     if len(series) < YEARS_FOR_YEAR * grain.periods_of_a_year:
@@ -202,17 +207,12 @@ def fallbacks(inputs: Inputs, fits: Mapping[str, Fit], origins: Sequence[Origin]
             f"The history is too short to test {horizon} {grain.plural} ahead: "
             f"{len(origins[0].actual)} were, and the bounds of later {grain.plural} are extrapolated."
         )
+    if share:
+        notes.append(
+            f"In the back-test, repeating {NAIVE_MEANING[naive]} erred less than what was tried: "
+            f"{'the forecast' if share == 1 else f'{share:.0%} of the forecast'} is that."
+        )
     return notes
-
-
-def naive_taken(name: str, share: float) -> list[str]:
-    """That the forecast repeats earlier values, all of it or a part; nothing if it does not."""
-    if not share:
-        return []
-    return [
-        f"In the back-test, repeating {NAIVE_MEANING[name]} erred less than what was tried: "
-        f"{'the forecast' if share == 1 else f'{share:.0%} of the forecast'} is that."
-    ]
 
 
 def _listed(names: Sequence[str]) -> str:

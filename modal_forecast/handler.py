@@ -9,10 +9,10 @@ from modal_forecast.messages import (
     ForecastBatch,
     ForecastRefused,
     ForecastRequest,
-    MessageError,
 )
 from modal_forecast.model import Log, forecast
 from modal_forecast.resources import measured
+from modal_forecast.wire import MessageError
 
 
 def handle(raw_request: bytes, log: Log, cores: int | None = None) -> bytes:

@@ -1,22 +1,18 @@
 """The messages between a caller and the worker: histories to forecast, and the forecasts of them.
 
-A message is an Arrow IPC stream in long format, one row for each series and period. JSON in the metadata of
-its schema holds the kind of message, the version of the protocol, the names of the series, the number of
-rows, and the parameters. One series is a batch of one. Equal messages have equal bytes, so that a hash of a
-request's bytes identifies its forecast.
+One series is a batch of one. Equal messages have equal bytes, so that a hash of a request's bytes identifies
+its forecast.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from modal_forecast.grain import DAY
+from modal_forecast.wire import MessageError, conform, kind_of, pack, parameter, unpack
 
-PROTOCOL_VERSION = 5
 REQUEST, ANSWER, REFUSAL = "forecast request", "forecast answer", "forecast refusal"
 # The model of a request that asks for the combination that the back-test weighs, and for no candidate alone.
 AUTOMATIC = "automatic"
@@ -35,13 +31,7 @@ FORECAST_SCHEMA = pa.schema(
         "yhat_upper_95": pa.float64(),
     }
 )
-_UNIQUE_ID = pa.field("unique_id", pa.dictionary(pa.int32(), pa.string()))
-_ENVELOPE = b"modal_forecast"
 _Item = TypeVar("_Item")
-
-
-class MessageError(ValueError):
-    """Bytes, or the parts of a message, that this version of the protocol cannot read."""
 
 
 class ForecastRefused(ValueError):
@@ -50,19 +40,14 @@ class ForecastRefused(ValueError):
     Raised by the model, and by `from_bytes` of an answer when the worker refused the request.
     """
 
-    @property
-    def reason(self) -> str:
-        """One or two sentences for a person."""
-        return str(self)
-
     def to_bytes(self) -> bytes:
-        return _pack(REFUSAL, {}, HISTORY_SCHEMA, {"reason": self.reason})
+        return pack(REFUSAL, {}, HISTORY_SCHEMA, {"reason": str(self)})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Raises MessageError if `raw` is anything else."""
-        _, parameters = _unpack(raw, REFUSAL, HISTORY_SCHEMA)
-        return cls(_parameter(parameters, "reason"))
+        _, parameters = unpack(raw, REFUSAL, HISTORY_SCHEMA)
+        return cls(parameter(parameters, "reason"))
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,7 @@ class ForecastRequest:
     grain: str = DAY.name
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "history", _conform(self.history, HISTORY_SCHEMA, "The history"))
+        object.__setattr__(self, "history", conform(self.history, HISTORY_SCHEMA, "The history"))
 
     def to_bytes(self) -> bytes:
         return ForecastBatch(
@@ -121,7 +106,7 @@ class ForecastBatch:
         if not self.histories:
             raise MessageError("The batch is empty: give it one series or more.")
         histories = {
-            name: _conform(history, HISTORY_SCHEMA, f"The history of {name!r}")
+            name: conform(history, HISTORY_SCHEMA, f"The history of {name!r}")
             for name, history in sorted(self.histories.items())
         }
         object.__setattr__(self, "histories", histories)
@@ -136,13 +121,13 @@ class ForecastBatch:
 
     def to_bytes(self) -> bytes:
         parameters = {name: getattr(self, name) for name in PARAMETERS}
-        return _pack(REQUEST, self.histories, HISTORY_SCHEMA, parameters)
+        return pack(REQUEST, self.histories, HISTORY_SCHEMA, parameters)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Raises MessageError if `raw` is anything else."""
-        histories, parameters = _unpack(raw, REQUEST, HISTORY_SCHEMA)
-        return cls(histories, *(_parameter(parameters, name) for name in PARAMETERS))
+        histories, parameters = unpack(raw, REQUEST, HISTORY_SCHEMA)
+        return cls(histories, *(parameter(parameters, name) for name in PARAMETERS))
 
 
 @dataclass(frozen=True)
@@ -158,7 +143,7 @@ class ForecastAnswer:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "forecast", _conform(self.forecast, FORECAST_SCHEMA, "The forecast"))
+        object.__setattr__(self, "forecast", conform(self.forecast, FORECAST_SCHEMA, "The forecast"))
 
     def to_bytes(self) -> bytes:
         return BatchAnswer({ONLY_SERIES: self}).to_bytes()
@@ -176,6 +161,9 @@ class ForecastAnswer:
         return cls(answer.forecast, {**answer.diagnostics, **batch.diagnostics})
 
 
+SeriesAnswer = ForecastAnswer | ForecastRefused
+
+
 @dataclass(frozen=True)
 class BatchAnswer:
     """The outcome of a batch: for each series its forecast, or why it was refused.
@@ -184,28 +172,25 @@ class BatchAnswer:
     diagnostics: of the batch as a whole: time, memory and processes, as handler.py adds them.
     """
 
-    answers: Mapping[str, ForecastAnswer | ForecastRefused]
+    answers: Mapping[str, SeriesAnswer]
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "answers", dict(sorted(self.answers.items())))
 
     def to_bytes(self) -> bytes:
-        answered = {
-            name: answer for name, answer in self.answers.items() if isinstance(answer, ForecastAnswer)
-        }
-        refused = {
-            name: answer.reason
-            for name, answer in self.answers.items()
-            if isinstance(answer, ForecastRefused)
-        }
+        forecasts, diagnostics, refused = {}, {}, {}
+        for name, answer in self.answers.items():
+            if isinstance(answer, ForecastRefused):
+                refused[name] = str(answer)
+            else:
+                forecasts[name], diagnostics[name] = answer.forecast, dict(answer.diagnostics)
         parameters = {
             "diagnostics": dict(self.diagnostics),
-            "series_diagnostics": {name: dict(answer.diagnostics) for name, answer in answered.items()},
+            "series_diagnostics": diagnostics,
             "refused": refused,
         }
-        forecasts = {name: answer.forecast for name, answer in answered.items()}
-        return _pack(ANSWER, forecasts, FORECAST_SCHEMA, parameters)
+        return pack(ANSWER, forecasts, FORECAST_SCHEMA, parameters)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
@@ -213,143 +198,20 @@ class BatchAnswer:
 
         Raises ForecastRefused if the worker refused the whole batch, MessageError if `raw` is anything else.
         """
-        if _envelope(_open(raw).schema)["kind"] == REFUSAL:
+        if kind_of(raw) == REFUSAL:
             raise ForecastRefused.from_bytes(raw)
-        forecasts, parameters = _unpack(raw, ANSWER, FORECAST_SCHEMA)
-        diagnostics = _parameter(parameters, "series_diagnostics")
-        answers: dict[str, ForecastAnswer | ForecastRefused] = {
-            name: ForecastAnswer(forecast, _parameter(diagnostics, name))
+        forecasts, parameters = unpack(raw, ANSWER, FORECAST_SCHEMA)
+        diagnostics = parameter(parameters, "series_diagnostics")
+        answers: dict[str, SeriesAnswer] = {
+            name: ForecastAnswer(forecast, parameter(diagnostics, name))
             for name, forecast in forecasts.items()
         }
-        refused: Mapping[str, str] = _parameter(parameters, "refused")
+        refused: Mapping[str, str] = parameter(parameters, "refused")
         answers |= {name: ForecastRefused(reason) for name, reason in refused.items()}
-        return cls(answers, _parameter(parameters, "diagnostics"))
+        return cls(answers, parameter(parameters, "diagnostics"))
 
 
 def _only_series(series: Mapping[str, _Item]) -> _Item:
     if len(series) != 1:
         raise MessageError(f"This message has {len(series)} series, where one was expected.")
     return next(iter(series.values()))
-
-
-def _conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
-    """`table` in the layout that makes equal tables equal bytes: these columns and types, in order of ds."""
-    try:
-        table = table.select(schema.names)
-        if table.schema.types != schema.types:
-            table = table.cast(schema)
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        columns = ", ".join(f"{column.name} ({column.type})" for column in schema)
-        raise MessageError(f"{what} needs the columns {columns}: {error}") from error
-    days = table["ds"].to_numpy()
-    order = np.argsort(days, kind="stable")
-    arrays = [_date_array(days[order])]
-    arrays += [_float_array(table[name].to_numpy()[order]) for name in schema.names[1:]]
-    return pa.table(arrays, schema=schema)
-
-
-# The values under nulls, and the chunks, would show in the bytes: going through numpy starts both afresh.
-def _date_array(days: np.ndarray) -> pa.Array:
-    missing = np.isnat(days)
-    return pa.array(np.where(missing, np.datetime64(0, "D"), days), pa.date32(), mask=missing)
-
-
-def _float_array(values: np.ndarray) -> pa.Array:
-    missing = np.isnan(values)
-    return pa.array(np.where(missing, 0.0, values) + 0.0, pa.float64(), mask=missing)  # + 0.0: -0.0 is 0.0
-
-
-def _pack(
-    kind: str, tables: Mapping[str, pa.Table], schema: pa.Schema, parameters: Mapping[str, Any]
-) -> bytes:
-    """The bytes of a message: the conformed table of each series, and parameters that are JSON values."""
-    names = list(tables)
-    rows = pa.concat_tables(tables.values()) if tables else schema.empty_table()
-    envelope = {
-        "kind": kind,
-        "version": PROTOCOL_VERSION,
-        "rows": rows.num_rows,
-        "series": names,
-        "parameters": parameters,
-    }
-    text = json.dumps(envelope, sort_keys=True, allow_nan=False)
-    codes = np.repeat(np.arange(len(names), dtype=np.int32), [table.num_rows for table in tables.values()])
-    ids = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
-    table = pa.table(
-        [ids, *rows.combine_chunks().columns], schema=pa.schema([_UNIQUE_ID, *schema], {_ENVELOPE: text})
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def _unpack(raw: bytes, kind: str, schema: pa.Schema) -> tuple[dict[str, pa.Table], Mapping[str, Any]]:
-    """The table of each series and the parameters of a message of this kind.
-
-    Raises MessageError if it is anything else.
-    """
-    stream = _open(raw)
-    envelope = _envelope(stream.schema)
-    if envelope["kind"] != kind:
-        raise MessageError(f"This is a {envelope['kind']}, where a {kind} was expected.")
-    try:
-        table = stream.read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise MessageError(f"This {kind} is damaged ({error}). Send it again.") from error
-    # A stream cut off between two batches reads as a shorter stream, without an error.
-    if table.num_rows != envelope["rows"]:
-        raise MessageError(
-            f"This {kind} is cut off after {table.num_rows} of {envelope['rows']} rows. Send it again."
-        )
-    names = envelope["series"]
-    if not table.schema.equals(pa.schema([_UNIQUE_ID, *schema])) or table["unique_id"].null_count:
-        raise MessageError(f"This {kind} is damaged (its columns are others). Send it again.")
-    if len(set(names)) < len(names):
-        raise MessageError(f"This {kind} has a series more than once. Give every series its own name.")
-    ids = table["unique_id"].combine_chunks()
-    codes = ids.indices.to_numpy()
-    if len(codes) and (ids.dictionary.to_pylist() != names or (np.diff(codes) < 0).any()):
-        raise MessageError(f"This {kind} is damaged (its series are mixed up). Send it again.")
-    edges = np.searchsorted(codes, np.arange(len(names) + 1))
-    rows = table.drop_columns(["unique_id"]).replace_schema_metadata()
-    tables = {
-        name: rows.slice(start, end - start)
-        for name, start, end in zip(names, edges[:-1], edges[1:], strict=True)
-    }
-    return tables, envelope["parameters"]
-
-
-def _open(raw: bytes) -> pa.RecordBatchReader:
-    try:
-        return pa.ipc.open_stream(pa.py_buffer(raw))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise MessageError(
-            f"These {len(raw):,} bytes are no message of modal_forecast. Send what `to_bytes()` returned."
-        ) from error
-
-
-def _envelope(schema: pa.Schema) -> Mapping[str, Any]:
-    try:
-        envelope: Mapping[str, Any] = json.loads((schema.metadata or {})[_ENVELOPE])
-        kind, version, _ = envelope["kind"], envelope["version"], (envelope["rows"], envelope["parameters"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise MessageError(
-            "This Arrow table is no message of modal_forecast. Send what `to_bytes()` returned."
-        ) from error
-    if version != PROTOCOL_VERSION:
-        raise MessageError(
-            f"This {kind} is of protocol version {version}, and this code reads version {PROTOCOL_VERSION}. "
-            "Deploy the worker and its caller from the same commit."
-        )
-    _parameter(envelope, "series")
-    return envelope
-
-
-def _parameter(parameters: Mapping[str, Any], name: str) -> Any:
-    """One of the parameters. Raises MessageError if it is not there."""
-    try:
-        return parameters[name]
-    except (KeyError, TypeError) as error:
-        raise MessageError(f"This message lacks its {name}. Send what `to_bytes()` returned.") from error

@@ -15,17 +15,8 @@ import pyarrow as pa
 
 from modal_forecast.backtest import Origin, inputs_at, mix, naive_share, run_backtest
 from modal_forecast.calendars import calendar_columns, holiday_periods
-from modal_forecast.candidates import (
-    BASELINES,
-    CANDIDATES,
-    Candidate,
-    CandidateFailed,
-    Fit,
-    Inputs,
-    fit_candidate,
-    fit_candidates,
-    prepare_inputs,
-)
+from modal_forecast.candidates import BASELINES, CANDIDATES, fit_candidate, fit_candidates
+from modal_forecast.candidates.protocol import Candidate, CandidateFailed, Fit, Inputs, prepare_inputs
 from modal_forecast.combine import combine, held_out_forecasts, weights
 from modal_forecast.diagnostics import (
     about_backtest,
@@ -33,7 +24,6 @@ from modal_forecast.diagnostics import (
     about_history,
     fallbacks,
     last_origin,
-    naive_taken,
 )
 from modal_forecast.grain import GRAINS
 from modal_forecast.intervals import COVERAGES, bounds_from_backtest, calibrate_or_default
@@ -90,7 +80,12 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
     days = grain.ahead(request.history["ds"].to_numpy()[-1], request.horizon)
     series = read_series(request.history, grain)
     if np.nanmin(series.values) == np.nanmax(series.values):
-        values, method = _repeat(float(series.values[-1]), days, detail)
+        value = float(series.values[-1])
+        detail(
+            f"every value of the history is {value:g}: the forecast repeats it, with intervals of no width"
+        )
+        values: Values = {name: np.full(len(days), value) for name in ("yhat", *BOUNDS)}
+        method: Mapping[str, Any] = {"model": "constant"}
     else:
         values, method = _combine(series, days, request.country, request.model, detail)
     values, clipping = _clip(values, series, detail)
@@ -106,11 +101,6 @@ def forecast(request: ForecastRequest, log: Log = ignore) -> ForecastAnswer:
             **clipping,
         },
     )
-
-
-def _repeat(value: float, days: np.ndarray, log: Log) -> tuple[Values, Mapping[str, Any]]:
-    log(f"every value of the history is {value:g}: the forecast repeats it, with intervals of no width")
-    return {name: np.full(len(days), value) for name in ("yhat", *BOUNDS)}, {"model": "constant"}
 
 
 def _combine(
@@ -167,7 +157,7 @@ def _combine(
         **accuracy,
         "last_origin": last_origin(series, origins, held_out, backtest_bounds),
         "components": about_components(inputs, fits, weight),
-        "fallbacks": [*fallbacks(inputs, fits, origins), *naive_taken(naive, share)],
+        "fallbacks": fallbacks(inputs, fits, origins, naive, share),
     }
 
 

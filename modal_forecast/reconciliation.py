@@ -17,11 +17,10 @@ from modal_forecast.messages import (
     ForecastAnswer,
     ForecastRefused,
     ForecastRequest,
+    SeriesAnswer,
 )
 from modal_forecast.series import is_signed
 from modal_forecast.validation import LARGEST_VALUE
-
-Answers = Mapping[str, ForecastAnswer | ForecastRefused]
 
 DAYS_OF_SHARE = 28
 COLUMNS = FORECAST_SCHEMA.names[1:]
@@ -31,7 +30,7 @@ def reconcile_to_total(
     total: ForecastRequest,
     whole: ForecastAnswer,
     requests: Mapping[str, ForecastRequest],
-    answers: Answers,
+    answers: Mapping[str, SeriesAnswer],
 ) -> dict[str, ForecastAnswer]:
     """Return the forecast of each part, of which `yhat` adds up to the total's on every day.
 
@@ -97,7 +96,7 @@ def share_of_total(
         columns = {name: np.maximum(column, 0.0) for name, column in columns.items()}
     fallback = (
         f"It is forecast as its share of the total in the last {grain.counted(grain.periods(DAYS_OF_SHARE))}"
-        f", {share:.2%}, because it was refused: {refusal.reason}"
+        f", {share:.2%}, because it was refused: {refusal}"
     )
     diagnostics: dict[str, Any] = {
         "model": "share of the total",

@@ -46,15 +46,20 @@ def measured() -> Iterator[ResourceUsage]:
     """Measure the block. The fields are set once it has ended."""
     usage = ResourceUsage()
     started, cpu_before = time.perf_counter(), _cpu_seconds()
-    with _watched_children() as children:
+    watch = _ChildWatch() if lists_children() else None
+    try:
         yield usage
+    finally:
+        if watch:
+            watch.end()
     usage.seconds = round(time.perf_counter() - started, 3)
     usage.cpu_seconds = round(_cpu_seconds() - cpu_before, 3)
-    usage.peak_memory_children_mib = round(children.peak_mib, 1)
-    own_peak_mib = _peak_mib(SELF)
-    if own_peak_mib is None:
-        own_peak_mib = _rusage_mib(resource.RUSAGE_SELF)
-    usage.peak_memory_mib = round(own_peak_mib + children.peak_mib, 1)
+    children_mib = watch.peak_mib if watch else _rusage_mib(resource.RUSAGE_CHILDREN)
+    own_mib = _peak_mib(SELF)
+    if own_mib is None:
+        own_mib = _rusage_mib(resource.RUSAGE_SELF)
+    usage.peak_memory_children_mib = round(children_mib, 1)
+    usage.peak_memory_mib = round(own_mib + children_mib, 1)
 
 
 def _cpu_seconds() -> float:
@@ -79,39 +84,26 @@ class _ChildWatch:
 
     def __init__(self) -> None:
         self.peak_mib = 0.0
-        self.looks = 0
-        self.there_before = set(child_pids())
+        self._there_before = set(child_pids())
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look_often, name="watch-children", daemon=True)
+        self._thread.start()
 
-    def look(self) -> None:
-        self.looks += 1
-        if FORKED and self.looks % LOOKS_PER_LOOK_AT_FORKED == 0:
-            self.peak_mib = max(self.peak_mib, sum(_held_by_forked(str(pid)) for pid in tuple(FORKED)))
-        own_command = _read(SELF / "cmdline")
-        for pid in child_pids():
-            child = SELF.parent / pid
-            if pid not in self.there_before and _is_another_program(child, own_command):
-                self.peak_mib = max(self.peak_mib, _peak_mib(child) or 0.0)
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
 
-
-@contextmanager
-def _watched_children() -> Iterator[_ChildWatch]:
-    watch, done = _ChildWatch(), threading.Event()
-
-    def poll() -> None:
-        while not done.wait(POLL_SECONDS):
-            watch.look()
-
-    if not lists_children():
-        yield watch
-        watch.peak_mib = _rusage_mib(resource.RUSAGE_CHILDREN)
-        return
-    poller = threading.Thread(target=poll, name="watch-children", daemon=True)
-    poller.start()
-    try:
-        yield watch
-    finally:
-        done.set()
-        poller.join()
+    def _look_often(self) -> None:
+        looks = 0
+        while not self._ended.wait(POLL_SECONDS):
+            looks += 1
+            if FORKED and looks % LOOKS_PER_LOOK_AT_FORKED == 0:
+                self.peak_mib = max(self.peak_mib, sum(_held_by_forked(str(pid)) for pid in tuple(FORKED)))
+            own_command = _read(SELF / "cmdline")
+            for pid in child_pids():
+                child = SELF.parent / pid
+                if pid not in self._there_before and _is_another_program(child, own_command):
+                    self.peak_mib = max(self.peak_mib, _peak_mib(child) or 0.0)
 
 
 def _held_by_forked(pid: str) -> float:

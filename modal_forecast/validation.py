@@ -19,28 +19,19 @@ def check(request: ForecastRequest) -> None:
     if request.grain not in GRAINS:
         raise ForecastRefused(f"There is no grain {request.grain!r}: choose one of {', '.join(GRAINS)}.")
     grain = GRAINS[request.grain]
-    check_horizon(request.horizon, grain)
+    horizon: object = request.horizon
+    # A bool is an int.
+    if type(horizon) is not int or not 1 <= horizon <= grain.longest_horizon:
+        raise ForecastRefused(
+            f"The horizon is {horizon!r}: choose a whole number of {grain.plural} from 1 to "
+            f"{grain.longest_horizon}."
+        )
     check_country(request.country)
     if request.model not in (AUTOMATIC, *MODELS):
         raise ForecastRefused(
             f"There is no model {request.model!r}: choose {AUTOMATIC}, or one of {', '.join(MODELS)}."
         )
     check_history(request.history, grain)
-
-
-def check_horizon(horizon: object, grain: Grain) -> None:
-    whole = isinstance(horizon, int) and not isinstance(horizon, bool)
-    if not whole or not 1 <= horizon <= grain.longest_horizon:  # type: ignore[operator]
-        raise ForecastRefused(
-            f"The horizon is {horizon!r}: choose a whole number of {grain.plural} from 1 to "
-            f"{grain.longest_horizon}."
-        )
-
-
-def check_history(history: pa.Table, grain: Grain) -> None:
-    """history: in HISTORY_SCHEMA."""
-    check_days(history["ds"].to_numpy(), grain)
-    check_values(history["ds"].to_numpy(), history["y"].to_numpy(), grain)
 
 
 def check_country(country: object) -> None:
@@ -63,8 +54,9 @@ def check_country(country: object) -> None:
     )
 
 
-def check_days(days: np.ndarray, grain: Grain) -> None:
-    """days: sorted datetime64[D], not-a-time last."""
+def check_history(history: pa.Table, grain: Grain) -> None:
+    """history: in HISTORY_SCHEMA, in order of ds, without a day last."""
+    days, values = history["ds"].to_numpy(), history["y"].to_numpy()
     if np.isnat(days).any():
         raise ForecastRefused(
             f"{np.isnat(days).sum()} of {len(days)} rows of the history have no ds: give every row its day."
@@ -82,10 +74,6 @@ def check_days(days: np.ndarray, grain: Grain) -> None:
         raise ForecastRefused(
             f"The history has the day {outside[0]}: days must lie between {FIRST_DAY} and {LAST_DAY}."
         )
-
-
-def check_values(days: np.ndarray, values: np.ndarray, grain: Grain) -> None:
-    """days: datetime64[D] of the same length as `values`, where NaN is a missing value."""
     observed = ~np.isnan(values)
     if observed.sum() < grain.fewest:
         raise ForecastRefused(

@@ -11,9 +11,7 @@ import pyarrow as pa
 
 from serverless_assets.asset_keys import asset_name
 from serverless_assets.environments import Environment
-from serverless_assets.forecasting import accuracy, forecast_file, part_accuracy
-from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.parts import describe_parts, part_schema
+from serverless_assets.forecasting.tables import tables_of
 from serverless_assets.ingestion.raw_table import TYPES, RawTable
 from serverless_assets.metadata import REPORT_LINK
 from serverless_assets.names import CODE_REFERENCES, COLUMN_SCHEMA, DBT_UNIQUE_ID, TABLE_NAME
@@ -39,9 +37,9 @@ def annotate_assets(
     tables = {
         **{table.name: _raw_table(table, sources[table.name]) for table in environment.raw_tables},
         **{
-            asset: table
+            asset: (shape.name, _table_schema(shape.schema, descriptions))
             for forecast in environment.forecasts
-            for asset, table in _forecast_tables(forecast).items()
+            for asset, (shape, descriptions) in tables_of(forecast).items()
         },
     }
     frames = {frame.name for frame in environment.python_assets}
@@ -87,25 +85,6 @@ def annotate_assets(
 def _raw_table(table: RawTable, source: Mapping[str, Any]) -> Table:
     descriptions = {name: column["description"] for name, column in source["columns"].items()}
     return table.name, _table_schema(table.schema, descriptions)
-
-
-def _forecast_tables(forecast: ForecastDeclaration) -> Mapping[str, Table]:
-    """Return the table of each asset of a forecast."""
-    grain = forecast.time_grain
-    columns = _table_schema(forecast_file.SCHEMA, forecast_file.describe_columns(forecast))
-    scores = _table_schema(accuracy.score_schema(grain), accuracy.describe_scores(grain))
-    tables = {forecast.asset: (forecast.table, columns), forecast.accuracy: (forecast.accuracy, scores)}
-    if parts := forecast.parts:
-        columns = _table_schema(part_schema(parts), describe_parts(forecast, parts)[1])
-        scores = _table_schema(
-            part_accuracy.part_accuracy_schema(parts, grain),
-            part_accuracy.describe_part_accuracy(parts, grain),
-        )
-        tables |= {
-            parts.asset: (parts.asset, columns),
-            forecast.part_accuracy: (forecast.part_accuracy, scores),
-        }
-    return tables
 
 
 def _table_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:

@@ -8,25 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from modal_forecast.candidates.harmonic import HarmonicFit, fit_harmonic_regressions
+from modal_forecast.candidates.harmonic import fit_harmonic_regressions
 from modal_forecast.candidates.naive import fit_recent_levels, fit_seasonal_naives
 from modal_forecast.candidates.prophet import fit_prophet
-from modal_forecast.candidates.protocol import Candidate, CandidateFailed, Fit, Inputs, prepare_inputs
+from modal_forecast.candidates.protocol import Candidate, Fit, Inputs
 from modal_forecast.grain import GRAINS
-
-__all__ = [
-    "BASELINES",
-    "CANDIDATES",
-    "MODELS",
-    "Candidate",
-    "CandidateFailed",
-    "Fit",
-    "HarmonicFit",
-    "Inputs",
-    "fit_candidate",
-    "fit_candidates",
-    "prepare_inputs",
-]
 
 CANDIDATES = {
     "harmonic": Candidate(fit_harmonic_regressions, "Harmonic regression"),

@@ -9,17 +9,17 @@ from serverless_assets.automation.planned import Planned, Verdict, unless_reused
 from serverless_assets.environments import Environment
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
-from serverless_assets.forecasting.assets import decide_report
 from serverless_assets.forecasting.compute import Compute, Size, Usage
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.forecast_table import UNCHANGED as FORECAST_UNCHANGED
-from serverless_assets.forecasting.forecast_table import decide_forecast
 from serverless_assets.forecasting.history import HistoryError, Today, read_history
 from serverless_assets.forecasting.part_accuracy import UNCHANGED as PART_ACCURACY_UNCHANGED
 from serverless_assets.forecasting.part_accuracy import decide_part_accuracy
 from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
+from serverless_assets.forecasting.report_asset import decide_report
+from serverless_assets.forecasting.total import UNCHANGED as FORECAST_UNCHANGED
+from serverless_assets.forecasting.total import decide_forecast
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.rebuild_rules import BuildDecision

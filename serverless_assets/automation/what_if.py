@@ -10,20 +10,20 @@ import dagster as dg
 import pyarrow as pa
 
 from modal_forecast.grain import DAY, Grain
-from modal_forecast.messages import ForecastAnswer, ForecastRefused, MessageError
+from modal_forecast.messages import ForecastAnswer, ForecastRefused
 from modal_forecast.report.page import render
+from modal_forecast.wire import MessageError
 from serverless_assets import metadata
 from serverless_assets.automation.jobs import prefill
 from serverless_assets.environments import Environment
 from serverless_assets.failures import as_failure
 from serverless_assets.files import write_atomically
-from serverless_assets.forecasting.calls import ForgottenCalls
-from serverless_assets.forecasting.compute import Size, run_with_memory_retry
+from serverless_assets.forecasting.compute import Calls, Size, run_with_memory_retry
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.forecast_table import query_forecast
+from serverless_assets.forecasting.forecast_run import details_in, forecast_facts
 from serverless_assets.forecasting.history import Today, read_history
 from serverless_assets.forecasting.report import preview, report_input
-from serverless_assets.forecasting.run_forecast import details_in, forecast_facts
+from serverless_assets.forecasting.total import query_forecast
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 
 REPORTS_KEPT = 10
@@ -80,7 +80,7 @@ def _forecast_beside(
     table = declaration.table
     published = query_forecast(warehouse, table) if table in warehouse.tables() else None
     answered, took = run_with_memory_retry(
-        environment.compute, request.to_bytes(), size, context.log.info, ForgottenCalls()
+        environment.compute, request.to_bytes(), size, context.log.info, Calls()
     )
     answer = ForecastAnswer.from_bytes(answered.content)
     facts = forecast_facts(request, answer, size, took, environment.compute, answered, context.run_id)

@@ -11,8 +11,8 @@ from serverless_assets.automation.planned import Planned, Selection
 from serverless_assets.environments import Environment
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.forecast_table import UNCHANGED, decide_forecast
 from serverless_assets.forecasting.history import Today, read_history
+from serverless_assets.forecasting.total import UNCHANGED, decide_forecast
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.python_assets.pandas_tables import read_state
@@ -154,7 +154,7 @@ def _forecast(environment: Environment, declaration: ForecastDeclaration, asset:
     facts = {
         "history": "history_hash",
         "grain": "grain",
-        "horizon": f"horizon_{decision.fingerprint.grain.plural}",
+        "horizon": f"horizon_{declaration.time_grain.plural}",
         "holidays": "holidays",
         "model": "asked_model",
         "code": "forecast_code",
@@ -164,7 +164,7 @@ def _forecast(environment: Environment, declaration: ForecastDeclaration, asset:
         return {name: str(of[fact]) for name, fact in facts.items() if fact in of}
 
     verdict, built_by = _verdict(decision.reason, UNCHANGED), str(state.get("forecast_run", ""))
-    return Explanation(verdict, built_by, parts(state), parts(decision.fingerprint.as_facts()))
+    return Explanation(verdict, built_by, parts(state), parts(decision.fingerprint))
 
 
 def _planned(planned: Planned) -> str:

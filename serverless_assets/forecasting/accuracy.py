@@ -3,12 +3,11 @@
 Each published version of the forecast is a vintage, scored by itself and by how many days ahead it saw.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime
-from functools import partial
-from typing import Any, Generic, TypeVar
+from datetime import date
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -21,56 +20,28 @@ from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
 from serverless_assets.forecasting.checks import VALUES
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.forecast_file import grain_in
 from serverless_assets.forecasting.history import Today, read_history
-from serverless_assets.forecasting.record import RecordError, RecordName, list_records, read_record
+from serverless_assets.forecasting.record import (
+    Record,
+    RecordError,
+    RecordName,
+    grain_in,
+    list_records,
+    read_record,
+)
 from serverless_assets.forecasting.reuse import reason_by_key
+from serverless_assets.forecasting.tables import SCORES, score_schema, tables_of
 from serverless_assets.hashing import digest
 from serverless_assets.names import ACCURACY_KEY
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.warehouse import TableShape, Warehouse
+from serverless_assets.warehouse import Warehouse
 
-DESCRIPTION = "Every published forecast against what came: error, bias and coverage, by how far ahead it saw."
-SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95")
 NO_LIMIT = 10_000
 UNCHANGED = "unchanged: same forecasts and history"
 PARALLEL_READS = 8
 REPORTED_VINTAGES = 12
-# What came, as a table or as a matrix of parts.
-Actual = TypeVar("Actual")
-
-
-def score_schema(grain: Grain) -> pa.Schema:
-    """Return the columns of the scores; the one that counts scored rows is named days, weeks or months."""
-    return pa.schema(
-        {
-            "vintage": pa.string(),
-            "made_at": pa.timestamp("us"),
-            "data_as_of": pa.date32(),
-            "horizon": pa.string(),
-            grain.plural: pa.int64(),
-            **dict.fromkeys(SCORES, pa.float64()),
-        }
-    )
-
-
-def describe_scores(grain: Grain) -> Mapping[str, str]:
-    """Return the description of each column of score_schema()."""
-    return {
-        "vintage": "The run that made the forecast.",
-        "made_at": "When it was made, in UTC.",
-        "data_as_of": "The last day of the history that it was made from.",
-        "horizon": f"How many {grain.plural} ahead: all of them, or a part.",
-        grain.plural: f"How many of its {grain.plural} have come and are scored.",
-        "mase": "Mean absolute error, as a share of that of repeating what came "
-        f"{grain.counted(grain.season)} before (Hyndman and Koehler, 2006). "
-        "Null where the history has no such error.",
-        "wape": "Sum of absolute errors, as a share of what came. Null where nothing came.",
-        "bias": "Sum of errors as a share of what came; above 0: the forecast was too high.",
-        "coverage_80": f"Share of {grain.plural} within the 80% bounds.",
-        "coverage_95": f"Share of {grain.plural} within the 95% bounds.",
-    }
+Warn = Callable[[str], None]
 
 
 def horizons(grain: Grain) -> Mapping[str, tuple[int, int]]:
@@ -88,70 +59,24 @@ def all_of(grain: Grain) -> str:
 
 
 @dataclass(frozen=True)
-class Vintage:
-    """One published version of the forecast.
-
-    data_as_of: the last day of its history. rows: ds date32, and float64 yhat and its four bounds.
-    """
-
-    run_id: str
-    made_at: datetime
-    data_as_of: date
-    rows: pa.Table
-
-
-@dataclass(frozen=True)
-class ScoreDecision(Generic[Actual]):
+class ScoreDecision:
     """Whether to score forecasts again: `reason` says why; None reuses the table.
 
-    names: the records to score. actual: what came. key: a hash of both.
+    key: a hash of the records to score and of what came.
+    score: returns the table and its metadata; it calls what it gets with a warning for each record that
+        cannot be read.
     """
 
-    names: Sequence[RecordName]
-    actual: Actual
     key: str
     reason: str | None
-
-
-def accuracy_asset(declaration: ForecastDeclaration, pool: str, timezone: str) -> dg.AssetsDefinition:
-    """Return the asset of the accuracy of the total."""
-    grain = declaration.time_grain
-
-    def scores(
-        decision: ScoreDecision[pa.Table], artifacts: Artifacts, warn: Callable[[str], None]
-    ) -> tuple[pa.Table, Mapping[str, Any]]:
-        vintages = read_vintages(artifacts, decision.names, grain, warn)
-        table = score(vintages, decision.actual, grain)
-        # The scores of the latest vintage with a month of scored days are plotted from run to run.
-        mature = [
-            row
-            for row in table.to_pylist()
-            if row["horizon"] == all_of(grain) and row[grain.plural] >= grain.windows[1]
-        ] or [{}]
-        rounded = {name: round(mature[-1][name], 4) for name in SCORES if mature[-1].get(name) is not None}
-        return table, {"forecasts": len(vintages), **rounded}
-
-    return scores_asset(
-        declaration,
-        declaration.accuracy,
-        DESCRIPTION,
-        UNCHANGED,
-        partial(decide_accuracy, declaration),
-        scores,
-        pool,
-        timezone,
-    )
+    score: Callable[[Warn], tuple[pa.Table, Mapping[str, Any]]]
 
 
 def scores_asset(
     declaration: ForecastDeclaration,
     name: str,
-    description: str,
     unchanged: str,
-    decide: Callable[[Publisher, pa.Table, bool], ScoreDecision[Actual]],
-    scores: Callable[
-        [ScoreDecision[Actual], Artifacts, Callable[[str], None]], tuple[pa.Table, Mapping[str, Any]]
-    ],
+    decide: Callable[[Publisher, pa.Table, bool], ScoreDecision],
     pool: str,
     timezone: str,
 ) -> dg.AssetsDefinition:
@@ -160,8 +85,8 @@ def scores_asset(
     Args:
         unchanged: says that the table is reused.
         decide: gets the history, ds and y, and whether to rebuild all.
-        scores: returns the table and its metadata; it may warn.
     """
+    shape, _ = tables_of(declaration)[name]
 
     @dg.asset(
         name=name,
@@ -169,22 +94,21 @@ def scores_asset(
         deps=[declaration.relation],
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=pool,
-        description=description,
+        description=shape.description,
     )
     def scored(
         context: dg.AssetExecutionContext, run_inputs: RunInputs, publisher: dg.ResourceParam[Publisher]
     ) -> dg.MaterializeResult:
-        warehouse, rebuild_all = publisher.warehouse, run_inputs.rebuild_all
+        warehouse = publisher.warehouse
         with as_failure():
             with warehouse.connected():
                 history = read_history(declaration, warehouse, Today.of(timezone)).table
-                decision = decide(publisher, history, rebuild_all)
+                decision = decide(publisher, history, run_inputs.rebuild_all)
                 version = dg.DataVersion(decision.key)
                 if decision.reason is None:
                     reused = metadata.outcome("reused", unchanged, rows=warehouse.row_count(name))
                     return dg.MaterializeResult(data_version=version, metadata=reused)
-            table, facts = scores(decision, publisher.artifacts, context.log.warning)
-            shape = TableShape(name, table.schema, description)
+            table, facts = decision.score(context.log.warning)
             work = warehouse.replace_rows(shape, table, {ACCURACY_KEY: decision.key})
         built = metadata.outcome("built", decision.reason, rows=table.num_rows)
         return dg.MaterializeResult(
@@ -196,19 +120,31 @@ def scores_asset(
 
 def decide_accuracy(
     declaration: ForecastDeclaration, publisher: Publisher, actual: pa.Table, rebuild_all: bool
-) -> ScoreDecision[pa.Table]:
+) -> ScoreDecision:
     """Decide whether to score again the forecasts of which a day has passed.
 
     actual: ds date32 and y float64, the history.
     """
+    grain, artifacts = declaration.time_grain, publisher.artifacts
     last_day = actual["ds"][-1].as_py() if actual.num_rows else date.min
-    names = [
-        name for name in list_records(publisher.artifacts, declaration.name) if name.data_as_of < last_day
-    ]
-    schema = score_schema(declaration.time_grain)
-    key = digest("\n".join([schema.to_string(), *map(str, names), repr(actual.to_pydict())]))
+    names = [name for name in list_records(artifacts, declaration.name) if name.data_as_of < last_day]
+    columns = score_schema(grain).to_string()
+    key = digest("\n".join([columns, *map(str, names), repr(actual.to_pydict())]))
+
+    def score_records(warn: Warn) -> tuple[pa.Table, Mapping[str, Any]]:
+        records = read_records(artifacts, names, grain, warn)
+        table = score(records, actual, grain)
+        # The scores of the latest vintage with a month of scored days are plotted from run to run.
+        mature = [
+            row
+            for row in table.to_pylist()
+            if row["horizon"] == all_of(grain) and row[grain.plural] >= grain.windows[1]
+        ] or [{}]
+        rounded = {name: round(mature[-1][name], 4) for name in SCORES if mature[-1].get(name) is not None}
+        return table, {"forecasts": len(records), **rounded}
+
     reason = reason_to_score(publisher.warehouse, declaration.accuracy, key, "first scores", rebuild_all)
-    return ScoreDecision(names, actual, key, reason)
+    return ScoreDecision(key, reason, score_records)
 
 
 def reason_to_score(warehouse: Warehouse, table: str, key: str, first: str, force: bool) -> str | None:
@@ -217,30 +153,24 @@ def reason_to_score(warehouse: Warehouse, table: str, key: str, first: str, forc
     return reason_by_key(state, ACCURACY_KEY, key, first, "new forecasts or days to score", force)
 
 
-def read_vintages(
-    artifacts: Artifacts, names: Sequence[RecordName], grain: Grain, warn: Callable[[str], None]
-) -> list[Vintage]:
-    """Return the forecasts in these records; one that cannot be read is left out, and `warn` is called.
+def read_records(artifacts: Artifacts, names: Sequence[RecordName], grain: Grain, warn: Warn) -> list[Record]:
+    """Return the records of totals; one that cannot be read is left out, and `warn` is called.
 
     Forecasts of another grain, such as that by day of what is now forecast by month, are left out, too.
     """
 
-    def read(name: RecordName) -> Vintage | None:
+    def read(name: RecordName) -> Record | None:
         try:
-            record = read_record(artifacts, name)
+            return read_record(artifacts, name)
         except RecordError as error:
             warn(str(error))
             return None
-        if grain_in(record.facts) is not grain:
-            return None
-        data_as_of = date.fromisoformat(record.facts["data_as_of"])
-        return Vintage(name.run_id, name.made_at, data_as_of, record.rows)
 
     with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="records") as pool:
-        return [vintage for vintage in pool.map(read, names) if vintage]
+        return [record for record in pool.map(read, names) if record and grain_in(record.facts) is grain]
 
 
-def score(vintages: Iterable[Vintage], actual: pa.Table, grain: Grain = DAY) -> pa.Table:
+def score(records: Iterable[Record], actual: pa.Table, grain: Grain = DAY) -> pa.Table:
     """Return the scores of each vintage.
 
     Args:
@@ -250,38 +180,53 @@ def score(vintages: Iterable[Vintage], actual: pa.Table, grain: Grain = DAY) -> 
         rows of score_schema(): for each vintage of which a period has passed, one for each of horizons(); the
         oldest vintage first.
     """
-    ordered = sorted(vintages, key=lambda vintage: (vintage.made_at, vintage.run_id))
-    rows = [row for vintage in ordered for row in _scores(vintage, actual, grain)]
+    days, values = actual["ds"].to_numpy().astype("datetime64[D]"), actual["y"].to_numpy()[np.newaxis]
+    rows = []
+    for record in sorted(records, key=lambda record: (record.name.made_at, record.name.run_id)):
+        sums = add_up_errors(record, days, values, np.zeros(record.rows.num_rows, int))[:, :, 0]
+        scores = metrics.scores(sums)
+        for number, horizon in enumerate(horizons(grain)):
+            if count := int(sums[0, number]):
+                rows.append(
+                    {
+                        "vintage": record.name.run_id,
+                        "made_at": record.name.made_at.replace(tzinfo=None),
+                        "data_as_of": record.name.data_as_of,
+                        "horizon": horizon,
+                        grain.plural: count,
+                        **{name: None if np.isnan(of[number]) else of[number] for name, of in scores.items()},
+                    }
+                )
     return pa.Table.from_pylist(rows, score_schema(grain))
 
 
-def matured(vintage: Vintage, actual: pa.Table) -> pa.Table:
-    """Return the vintage's rows of periods that have passed, with the actual value as `y`."""
-    actual_by_day = dict(zip(actual["ds"].to_pylist(), actual["y"].to_pylist(), strict=True))
-    values = pa.array(map(actual_by_day.get, vintage.rows["ds"].to_pylist()), pa.float64())
-    return vintage.rows.append_column("y", values).filter(values.is_valid())
+def add_up_errors(record: Record, days: np.ndarray, actual: np.ndarray, series: np.ndarray) -> np.ndarray:
+    """Return the sums over the periods of forecasts that have come.
 
+    Args:
+        days: first days of periods, datetime64[D], without a gap.
+        actual: (series, days), NaN before the first value of a series.
+        series: which of `actual` each row of the record is of; -1 leaves it out.
 
-def _scores(vintage: Vintage, actual: pa.Table, grain: Grain) -> Iterator[dict[str, object]]:
-    passed = matured(vintage, actual)
-    if not passed.num_rows:
-        return
-    as_of = np.datetime64(vintage.data_as_of)
-    history = actual["y"].to_numpy()[actual["ds"].to_numpy().astype("datetime64[D]") <= as_of]
-    scale = float(metrics.seasonal_error(history, grain.season))
-    y, columns = passed["y"].to_numpy(), {name: passed[name].to_numpy() for name in VALUES}
-    ahead = grain.numbers(passed["ds"].to_numpy().astype("datetime64[D]")) - grain.number(vintage.data_as_of)
-    for label, (first, last) in horizons(grain).items():
-        mask = (first <= ahead) & (ahead <= last)
-        if mask.any():
-            yield {
-                "vintage": vintage.run_id,
-                "made_at": vintage.made_at.replace(tzinfo=None),
-                "data_as_of": vintage.data_as_of,
-                "horizon": label,
-                grain.plural: int(mask.sum()),
-                **metrics.score(y[mask], {name: values[mask] for name, values in columns.items()}, scale),
-            }
+    Returns:
+        (metrics.MEASURES, horizons(), series)
+    """
+    grain, as_of = grain_in(record.facts), record.name.data_as_of
+    numbers = grain.numbers(record.rows["ds"].to_numpy().astype("datetime64[D]"))
+    day = numbers - grain.numbers(days[:1])
+    came = np.flatnonzero((series >= 0) & (day >= 0) & (day < len(days)))
+    # A series that began since has no value before.
+    came = came[~np.isnan(actual[series[came], day[came]])]
+    y, ahead, series = actual[series[came], day[came]], numbers[came] - grain.number(as_of), series[came]
+    scale = metrics.seasonal_error(actual[:, days <= np.datetime64(as_of)], grain.season)[series]
+    forecast = {name: record.rows[name].to_numpy()[came] for name in VALUES}
+    measured = metrics.measure(y, forecast, scale)
+    _whole, *limits = (last for _, last in horizons(grain).values())
+    cells, size = np.searchsorted(limits, ahead) * len(actual) + series, len(limits) * len(actual)
+    by_horizon = np.stack(
+        [np.bincount(cells, values, size).reshape(len(limits), len(actual)) for values in measured]
+    )
+    return np.concatenate([by_horizon.sum(axis=1, keepdims=True), by_horizon], axis=1)
 
 
 def reported_accuracy(
@@ -289,7 +234,7 @@ def reported_accuracy(
     publisher: Publisher,
     actual: pa.Table,
     parts: Mapping[str, Any] | None,
-    warn: Callable[[str], None],
+    warn: Warn,
 ) -> Mapping[str, Any] | None:
     """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet.
 
@@ -319,17 +264,22 @@ def reported_accuracy(
     }
     run_id = vintage_to_draw(rows, grain)
     names = [name for name in list_records(publisher.artifacts, declaration.name) if name.run_id == run_id]
-    for vintage in read_vintages(publisher.artifacts, names[-1:], grain, warn):
-        passed = matured(vintage, actual)
-        accuracy["compared"] = {
-            "made_on": vintage.made_at.date().isoformat(),
-            "ds": [day.isoformat() for day in passed["ds"].to_pylist()],
-            "actual": passed["y"].to_pylist(),
-            "yhat": passed["yhat"].to_pylist(),
-            "lower_80": passed["yhat_lower_80"].to_pylist(),
-            "upper_80": passed["yhat_upper_80"].to_pylist(),
-        }
+    for record in read_records(publisher.artifacts, names[-1:], grain, warn):
+        accuracy["compared"] = {"made_on": record.name.made_at.date().isoformat(), **compared(record, actual)}
     return accuracy
+
+
+def compared(record: Record, actual: pa.Table) -> Mapping[str, Sequence[Any]]:
+    """Return a forecast beside what came in those of its periods that have passed."""
+    y = dict(zip(actual["ds"].to_pylist(), actual["y"].to_pylist(), strict=True))
+    rows = [row for row in record.rows.to_pylist() if y.get(row["ds"]) is not None]
+    return {
+        "ds": [row["ds"].isoformat() for row in rows],
+        "actual": [y[row["ds"]] for row in rows],
+        "yhat": [row["yhat"] for row in rows],
+        "lower_80": [row["yhat_lower_80"] for row in rows],
+        "upper_80": [row["yhat_upper_80"] for row in rows],
+    }
 
 
 def vintage_to_draw(scored: Sequence[Mapping[str, Any]], grain: Grain = DAY) -> str | None:

@@ -3,7 +3,6 @@
 People plan by the forecast, so a failure is an error that stops the run before anything is stored.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -11,13 +10,14 @@ from itertools import pairwise
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 
 from modal_forecast.grain import Grain
 from serverless_assets.asset_keys import asset_key
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
-from serverless_assets.forecasting.forecast_file import grain_in, horizon_in
+from serverless_assets.forecasting.record import grain_in, horizon_in
 
 NOT_NEGATIVE = "forecast_is_not_negative"
 NO_WORSE = "forecast_is_no_worse_than_naive"
@@ -45,8 +45,6 @@ PART_WARNINGS = {
 ALL_DESCRIPTIONS = {**DESCRIPTIONS, **WARNINGS, **PART_DESCRIPTIONS, **PART_WARNINGS}
 # The columns of values, from the lowest to the highest.
 VALUES = ("yhat_lower_95", "yhat_lower_80", "yhat", "yhat_upper_80", "yhat_upper_95")
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,7 @@ def check_forecast(
     """
     last_day, grain = date.fromisoformat(facts["data_as_of"]), grain_in(facts)
     expected = [grain.start(last_day, later) for later in range(1, horizon_in(facts) + 1)]
-    by_day = sorted(rows.select(["ds", *VALUES]).to_pylist(), key=lambda row: row["ds"])
-    negative = _first_fault(by_day, _negative)
+    finite, negative, out_of_order = value_faults(rows)
     if negative and facts.get("n_negative"):
         # A history with many negative values gives a forecast with some.
         negative += (
@@ -123,10 +120,10 @@ def check_forecast(
     # A history that is too short for a back-test has no skill, and passes.
     is_worse = (facts.get("skill") or 0) < -(facts.get("skill_margin") or 0)
     faults = {
-        "forecast_is_complete": _incomplete([row["ds"] for row in by_day], expected, last_day, grain),
-        "forecast_is_finite": _first_fault(by_day, _not_finite),
+        "forecast_is_complete": _incomplete(sorted(rows["ds"].to_pylist()), expected, last_day, grain),
+        "forecast_is_finite": finite,
         NOT_NEGATIVE: negative,
-        "forecast_bounds_in_order": _first_fault(by_day, _out_of_order),
+        "forecast_bounds_in_order": out_of_order,
         NO_WORSE: facts["why"] if is_worse else "",
     }
     if declaration.sign == "any":
@@ -144,6 +141,43 @@ def failures(results: Sequence[CheckResult]) -> str | None:
     return " ".join(f"{check.name}: {check.fault}" for check in failed) or None
 
 
+def value_faults(rows: pa.Table, part: str = "") -> tuple[str, str, str]:
+    """Return a sentence on values that are no numbers, are below zero, and are in the wrong order.
+
+    Each is empty if there is none. part: the column with the name of a part, if rows are of parts.
+    """
+    values = {name: rows[name].to_numpy() for name in VALUES}
+    finite = {name: np.isfinite(column) for name, column in values.items()}
+    # Values that are not numbers fail the first check alone.
+    values = {name: np.where(finite[name], column, np.nan) for name, column in values.items()}
+    no_number = {f"{name} is no number": ~finite[name] for name in VALUES}
+    negative = {f"{name} is {{{name}:,.2f}}": values[name] < 0 for name in VALUES}
+    out_of_order = {f"{low} is above {high}": values[low] > values[high] for low, high in pairwise(VALUES)}
+    return (
+        first_fault(rows, no_number, part),
+        first_fault(rows, negative, part),
+        first_fault(rows, out_of_order, part),
+    )
+
+
+def first_fault(rows: pa.Table, masks: Mapping[str, np.ndarray], part: str = "") -> str:
+    """Return a sentence on the earliest bad row, and how many there are; empty if there is none.
+
+    Args:
+        masks: what is wrong, with the columns of a row in braces -> whether it is, for each row.
+        part: the column with the name of a part, if rows are of parts.
+    """
+    bad = np.flatnonzero(np.logical_or.reduce([*masks.values()]))
+    if not len(bad):
+        return ""
+    first = int(bad[np.argmin(rows["ds"].to_numpy()[bad])])
+    [row] = rows.slice(first, 1).to_pylist()
+    clause = next(clause for clause, mask in masks.items() if mask[first]).format_map(row)
+    name = f"{row[part]}, " if part else ""
+    more = f", and {len(bad) - 1:,} more of the {rows.num_rows:,} rows" if len(bad) > 1 else ""
+    return f"{name}{row['ds']}: {clause}{more}."
+
+
 def _incomplete(days: Sequence[date], expected: Sequence[date], last_day: date, grain: Grain) -> str:
     horizon = grain.counted(len(expected))
     if list(days) == expected:
@@ -155,25 +189,3 @@ def _incomplete(days: Sequence[date], expected: Sequence[date], last_day: date, 
     if beyond:
         return f"{beyond[0]} is not among the {horizon} after {last_day}."
     return f"{next(day for day in days if days.count(day) > 1)} is there more than once."
-
-
-def _first_fault(rows: Sequence[Row], find_fault: Callable[[Row], str | None]) -> str:
-    return next((f"{row['ds']}: {fault}." for row in rows if (fault := find_fault(row))), "")
-
-
-def _not_finite(row: Row) -> str | None:
-    return next((f"{name} is no number ({row[name]})" for name in VALUES if not _is_number(row[name])), None)
-
-
-def _negative(row: Row) -> str | None:
-    return next((f"{n} is {row[n]:,.2f}" for n in VALUES if _is_number(row[n]) and row[n] < 0), None)
-
-
-def _out_of_order(row: Row) -> str | None:
-    # Values that are not numbers fail another check.
-    pairs = [(low, high) for low, high in pairwise(VALUES) if _is_number(row[low]) and _is_number(row[high])]
-    return next((f"{low} is above {high}" for low, high in pairs if row[low] > row[high]), None)
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

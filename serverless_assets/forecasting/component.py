@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from serverless_assets.dagster_internals import ComponentTreeException, DagsterUnresolvableSymbolError
 from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, ForecastDeclaration, relations
-from serverless_assets.forecasting.record import FIRST_FORECAST, RecordName
+from serverless_assets.forecasting.record import RecordName
 from serverless_assets.run_inputs import ChoiceError, RunForecast, RunInputs
 from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
 from serverless_assets.warehouse import Warehouse
@@ -23,6 +23,8 @@ from serverless_assets.warehouse import Warehouse
 # Dagster loads the Python files of the defs folder by it.
 warnings.filterwarnings("ignore", "Function `load_definitions_from_modules?`", dg.PreviewWarning)
 
+# The forecast of the sample shop, which a dbt project of one's own may go without.
+BUNDLED_FORECAST = "forecast"
 Build = Callable[[ForecastDeclaration], dg.Definitions]
 # Dagster calls build_defs() with no more than the file's place; what is built depends on the environment.
 _build: ContextVar[Build] = ContextVar("build")
@@ -79,7 +81,7 @@ def defs_folder() -> dg.ComponentTree:
 def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[ForecastDeclaration, ...]:
     """Return the forecasts of the defs folder; the bundled one only if the dbt project has its relation.
 
-    first_table: the table of the bundled forecast, which is named FIRST_FORECAST.
+    first_table: the table of the bundled forecast, which is named BUNDLED_FORECAST.
 
     Raises:
         SettingsError: a defs.yaml has mistakes, two forecasts have one name, or one reads a relation that the
@@ -92,7 +94,7 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
         raise SettingsError(f"Several forecasts are named {', '.join(twice)}: give each a name of its own.")
     present = [forecast for forecast in declared if forecast.upstream(manifest)]
     for forecast in declared:
-        if forecast not in present and forecast.name != FIRST_FORECAST:
+        if forecast not in present and forecast.name != BUNDLED_FORECAST:
             near = get_close_matches(forecast.relation, relations(manifest), 1)
             raise SettingsError(
                 f"The forecast {forecast.name!r} reads {forecast.relation!r}, but the dbt project has no "
@@ -100,7 +102,7 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
                 "Correct `relation` in its defs.yaml, or delete its folder."
             )
     return tuple(
-        forecast.model_copy(update={"table": first_table}) if forecast.name == FIRST_FORECAST else forecast
+        forecast.model_copy(update={"table": first_table}) if forecast.name == BUNDLED_FORECAST else forecast
         for forecast in present
     )
 
@@ -179,7 +181,7 @@ def refuse_owned_tables(
             if owner == f"the asset {asset}":
                 continue
             setting = f"In defs.yaml of the forecast {forecast.name}, the table of {asset}"
-            if forecast.name == FIRST_FORECAST and asset == forecast.asset:
+            if forecast.name == BUNDLED_FORECAST and asset == forecast.asset:
                 setting = "SERVERLESS_FORECAST_TABLE"
             raise (ChoiceError if input else SettingsError)(
                 f"{input or setting} is {table!r}, which is the table of {owner}. Set it to a name that no "
@@ -242,7 +244,7 @@ def refuse_choices(
         refuse_owned_tables([*others, forecast.of_run(run)], manifest, other_assets, "forecast_table")
         existing = {name.lower(): name for name in warehouse.tables()}.get(table.lower())
         record = RecordName.of(warehouse.read_state(existing)) if existing else None
-        if existing and (record is None or record.forecast != forecast.name):
+        if existing and (record is None or record.of_parts or record.forecast != forecast.name):
             raise ChoiceError(
                 f"forecast_table is {table!r}, which is there already and was not made by the forecast "
                 f"{forecast.name}. Choose another name, or drop it."

@@ -85,17 +85,18 @@ class Answered:
     call: Call | None = None
 
 
-class Calls(Protocol):
-    """Remote calls that were started and not seen to end, kept where a killed run does not take them away."""
+class Calls:
+    """Remote calls that were started and not seen to end. These are not kept: no later run resumes them."""
 
     def in_flight(self, key: str) -> Call | None:
-        """The last call for `key` that was started and has not ended."""
+        """Return the last call for `key` that was started and has not ended."""
+        return None
 
     def started(self, call: Call) -> None:
-        """Remember a call."""
+        """Keep a call where a run that is killed does not take it away."""
 
     def ended(self, call: Call) -> None:
-        """Forget it: its answer was taken, or there will be none."""
+        """Forget a call: its answer was taken, or there will be none."""
 
 
 class Compute(Protocol):

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from modal_forecast.candidates import MODELS
 from modal_forecast.grain import GRAINS, Grain
-from modal_forecast.messages import AUTOMATIC, FORECAST_SCHEMA
+from modal_forecast.messages import AUTOMATIC
+from serverless_assets.forecasting.tables import forecast_schema, part_score_schema
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
 from serverless_assets.transformation.manifest import dbt_asset_key, is_model
 
@@ -30,9 +31,8 @@ PATTERNS_IN_WORDS = {
 }
 # Of the tables of parts, beside those that a declaration names.
 OWN_COLUMNS = {
-    *("forecast_run", "forecast_made_on", *FORECAST_SCHEMA.names),
-    *("horizon", "forecasts", *(grain.plural for grain in GRAINS.values())),
-    *("mase", "wape", "bias", "coverage_80", "coverage_95"),
+    *forecast_schema().names,
+    *(name for grain in GRAINS.values() for name in part_score_schema(grain).names),
 }
 Column = Annotated[str, Field(pattern=COLUMN)]
 Noun = Annotated[str, Field(pattern=NOUN, max_length=30)]

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,16 +39,8 @@ SECONDS_BETWEEN_LOOKS = 0.05
 WORKER = (sys.executable, "-m", "modal_forecast.worker")
 # The worker needs no credentials: it gets what Python and the system need, and nothing else.
 VARIABLES = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "TZ",
-    "SYSTEMROOT",
-    "LD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-)
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
+)  # fmt: skip
 # Each process of a worker has one thread. More of OpenBLAS's wait for each other by using up their cores:
 # seven series on two cores took 14 s of cpu instead of 1.8.
 THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "STAN_NUM_THREADS")
@@ -72,25 +63,30 @@ class LocalCompute:
         # A process is kept to whole cores.
         asked = "" if len(cores) == size.cpu else f" ({size.cpu:g} asked for)"
         log(f"Starting a worker on {counted(len(cores), 'core')}{asked} with {size.memory} MiB.")
+        passed = {name: os.environ[name] for name in VARIABLES if name in os.environ}
         process = subprocess.Popen(
             self.worker,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=worker_environment(),
+            env=passed | dict.fromkeys(THREAD_COUNTS, "1"),
             # A group of its own: Ctrl-C in a terminal reaches the run, and the run ends the worker.
             start_new_session=True,
         )
         try:
-            _pin(process.pid, cores)
+            # macOS has no affinity: there the worker takes the cores that there are.
+            if hasattr(os, "sched_setaffinity"):
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(process.pid, cores)
             pipes = _Pipes(process, request, log)
             peak = self._watch(process, size, started)
-            _end_what_is_left(process.pid)
-            pipes.finish()
         finally:
             _end(process)
-        if process.returncode != 0:
-            raise WorkerFailed(_crash_message(process.returncode, pipes.last_lines))
+        pipes.finish()
+        if (code := process.returncode) != 0:
+            end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            lines = f" Its last log lines: {' / '.join(pipes.last_lines)}" if pipes.last_lines else ""
+            raise WorkerFailed(f"The forecast's worker {end} without an answer.{lines}")
         return Answered(pipes.answer, time.monotonic() - started, peak)
 
     def price(self, size: Size, used: Usage) -> float | None:
@@ -162,12 +158,6 @@ def available_cores(cpu: float) -> list[int]:
     return list(usable)[: max(1, math.ceil(cpu))]
 
 
-def worker_environment() -> Mapping[str, str]:
-    """Return the environment variables of a worker."""
-    passed = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    return {**passed, **dict.fromkeys(THREAD_COUNTS, "1")}
-
-
 def resident_mib(pid: int) -> float:
     """Return the resident memory of a process and of its children in MiB; 0 if it has ended.
 
@@ -201,31 +191,8 @@ def _descendants(pid: int) -> list[int]:
     return children + [further for child in children for further in _descendants(child)]
 
 
-def _pin(pid: int, cores: list[int]) -> None:
-    # macOS has no affinity: there the worker takes the cores that there are.
-    if hasattr(os, "sched_setaffinity"):
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(pid, cores)
-
-
-def _end_what_is_left(group: int) -> None:
-    # A child that outlives the worker holds on to its pipes: their end would not come before the child's.
-    if hasattr(os, "killpg"):
-        with suppress(OSError):
-            os.killpg(group, signal.SIGKILL)
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with suppress(psutil.Error):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.Error):
-                    child.kill()
-        process.kill()
-        process.wait()
-
-
-def _crash_message(returncode: int, last_lines: list[str]) -> str:
-    end = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
-    log = f" Its last log lines: {' / '.join(last_lines)}" if last_lines else ""
-    return f"The forecast's worker {end} without an answer.{log}"
+    """End the worker and its children, which are a group: the pipes end once all that hold them have."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

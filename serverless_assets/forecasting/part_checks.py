@@ -4,7 +4,6 @@ All of them look at whole columns: there may be ten thousand parts.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,15 @@ from modal_forecast.backtest import NAIVE_MEANING
 from modal_forecast.grain import Grain
 from modal_forecast.messages import ForecastAnswer
 from modal_forecast.report.formats import counted, plural
-from serverless_assets.forecasting.checks import PARTS_BEAT_NAIVE, PARTS_NOT_NEGATIVE, VALUES, CheckResult
+from serverless_assets.forecasting.checks import (
+    PARTS_BEAT_NAIVE,
+    PARTS_NOT_NEGATIVE,
+    CheckResult,
+    first_fault,
+    value_faults,
+)
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
-from serverless_assets.forecasting.part_history import PartHistory
+from serverless_assets.forecasting.part_history import PartHistories
 
 # In the state of their table: how many parts there are, and which do not beat a naive forecast.
 COUNT, WEAK = "parts", "weak_parts"
@@ -39,17 +44,13 @@ def check_parts(
         total: the published forecast, ds and yhat in order of ds.
         facts: those kept with the table of parts: COUNT and WEAK.
     """
-    grain, values = declaration.time_grain, {name: rows[name].to_numpy() for name in VALUES}
-    numbers = {
-        "forecasts_are_finite": {f"{name} is no number": ~np.isfinite(values[name]) for name in VALUES},
-        PARTS_NOT_NEGATIVE: {f"{name} is below zero": values[name] < 0 for name in VALUES},
-        "forecasts_bounds_in_order": {
-            f"{low} is above {high}": values[low] > values[high] for low, high in pairwise(VALUES)
-        },
-    }
+    grain = declaration.time_grain
+    finite, negative, out_of_order = value_faults(rows, parts.name)
     faults = {
         "forecasts_are_complete": _incomplete(parts, grain, rows, total, facts[COUNT]),
-        **{name: _first_fault(parts, rows, masks) for name, masks in numbers.items()},
+        "forecasts_are_finite": finite,
+        PARTS_NOT_NEGATIVE: negative,
+        "forecasts_bounds_in_order": out_of_order,
         "forecasts_add_up": _gap(parts, grain, rows, total),
         PARTS_BEAT_NAIVE: _weak_text(parts, facts[WEAK]),
     }
@@ -58,7 +59,7 @@ def check_parts(
     return [CheckResult(parts.asset, name, fault) for name, fault in faults.items()]
 
 
-def weak_parts(histories: Sequence[PartHistory], answers: Mapping[str, ForecastAnswer]) -> Mapping[str, Any]:
+def weak_parts(histories: PartHistories, answers: Mapping[str, ForecastAnswer]) -> Mapping[str, Any]:
     """Return which parts err no less in the back-test than a naive forecast, to be kept as WEAK.
 
     A part whose history is too short to tell is not among them, nor one that the naive forecast always got
@@ -69,8 +70,8 @@ def weak_parts(histories: Sequence[PartHistory], answers: Mapping[str, ForecastA
         ones on the largest.
     """
     tested, weak = 0, []
-    for part in histories:
-        answer = answers[part.id]
+    for id, name in zip(histories.ids, histories.names, strict=True):
+        answer = answers[id]
         skill, margin = answer.diagnostics.get("skill"), answer.diagnostics.get("skill_margin")
         if skill is None or (margin and -margin <= skill <= 0):
             continue
@@ -79,7 +80,7 @@ def weak_parts(histories: Sequence[PartHistory], answers: Mapping[str, ForecastA
             expected = float(answer.forecast["yhat"].to_numpy().sum())
             naive = NAIVE_MEANING[answer.diagnostics["best_naive"]]
             than = f"errs {-skill:.0%} more than {naive}" if skill < 0 else f"as {naive}"
-            weak.append((skill, -expected, f"{part.name[:LONGEST_NAME]} ({than})"))
+            weak.append((skill, -expected, f"{name[:LONGEST_NAME]} ({than})"))
     worst = [phrase for _, _, phrase in sorted(weak)[:NAMED]]
     return {"count": len(weak), "tested": tested, "worst": worst}
 
@@ -91,10 +92,9 @@ def _incomplete(parts: Parts, grain: Grain, rows: pa.Table, total: pa.Table, cou
     if len(ids.dictionary) != count:
         return f"There are rows of {counted(len(ids.dictionary), parts.noun)}, and {count:,} were forecast."
     index, is_expected = _day_index(rows, total)
-    if other := _first_fault(
-        parts, rows, {f"the total ends on {days[-1]}, after {grain.counted(horizon)}": ~is_expected}
-    ):
-        return other
+    beyond = {f"the total ends on {days[-1]}, after {grain.counted(horizon)}": ~is_expected}
+    if fault := first_fault(rows, beyond, parts.name):
+        return fault
     cells = np.bincount(ids.indices.to_numpy() * horizon + index, minlength=count * horizon)
     wrong = np.flatnonzero(cells != 1)
     if not len(wrong):
@@ -102,21 +102,6 @@ def _incomplete(parts: Parts, grain: Grain, rows: pa.Table, total: pa.Table, cou
     part, day = ids.dictionary[int(wrong[0]) // horizon].as_py(), days[wrong[0] % horizon]
     more = f", as {len(wrong) - 1:,} more of the {len(cells):,}" if len(wrong) > 1 else ""
     return f"{part}, {day}: it has {counted(int(cells[wrong[0]]), 'row')} instead of one{more}."
-
-
-def _first_fault(parts: Parts, rows: pa.Table, masks: Mapping[str, np.ndarray]) -> str:
-    """Return a sentence on the earliest bad row, and how many there are; empty if there is none.
-
-    masks: a clause that says what is wrong -> whether it is, for each row.
-    """
-    bad = np.flatnonzero(np.logical_or.reduce([*masks.values()]))
-    if not len(bad):
-        return ""
-    days = rows["ds"].to_numpy()
-    first = int(bad[np.argmin(days[bad])])
-    clause = next(clause for clause, mask in masks.items() if mask[first])
-    more = f", and {len(bad) - 1:,} more of the {rows.num_rows:,} rows" if len(bad) > 1 else ""
-    return f"{rows[parts.name][first].as_py()}, {days[first]}: {clause}{more}."
 
 
 def _gap(parts: Parts, grain: Grain, rows: pa.Table, total: pa.Table) -> str:

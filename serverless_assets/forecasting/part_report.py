@@ -12,12 +12,7 @@ from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.formats import plural
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.history import HistoryError, read_history_until
-from serverless_assets.forecasting.part_history import (
-    PartHistory,
-    PartMatrix,
-    data_as_of,
-    read_part_histories,
-)
+from serverless_assets.forecasting.part_history import PartHistories, data_as_of, read_part_histories
 from serverless_assets.warehouse import Warehouse
 
 LARGEST_PARTS = 20
@@ -35,40 +30,37 @@ def reported_parts(
     except HistoryError:
         return []
     histories = read_part_histories(declaration, parts, warehouse, history)
-    return largest_parts(parts, histories, history, warehouse.read_rows(parts.asset), total)
+    return largest_parts(parts, histories, warehouse.read_rows(parts.asset), total)
 
 
 def largest_parts(
-    parts: Parts, histories: list[PartHistory], history: pa.Table, rows: pa.Table, total: pa.Table
+    parts: Parts, histories: PartHistories, rows: pa.Table, total: pa.Table
 ) -> list[Mapping[str, Any]]:
     """Return name, history and forecast of the largest parts, and of all others together.
 
-    Args:
-        history: of all parts, ds and y.
-        rows: those of the table of parts, in any order.
+    By name, the others last, with their `count`; none if rows are not of these parts and of the days of the
+    total.
 
-    Returns:
-        by name, the others last, with their `count`; none if rows are not of these parts and of the days of
-        the total.
+    rows: those of the table of parts, in any order.
     """
     sums = rows.group_by(parts.id).aggregate([("yhat", "sum"), ("ds", "count")])
     expected = dict(zip(sums[parts.id].to_pylist(), sums["yhat_sum"].to_pylist(), strict=True))
-    if set(expected) != {part.id for part in histories}:
+    ids = histories.ids
+    if set(expected) != set(ids):
         return []
-    ranked = sorted(histories, key=lambda part: (-(expected[part.id] or 0.0), part.id))
+    ranked = sorted(range(len(ids)), key=lambda part: (-(expected[ids[part]] or 0.0), ids[part]))
     largest = ranked[:LARGEST_PARTS] if len(ranked) > LARGEST_PARTS + 1 else ranked
-    names = {part.id: part for part in largest}
-    is_largest = pc.is_in(rows[parts.id], pa.array(names, pa.string()))
+    is_largest = pc.is_in(rows[parts.id], pa.array([ids[part] for part in largest], pa.string()))
     forecasts, days = rows.filter(is_largest).sort_by("ds"), total["ds"].to_pylist()
     reported: list[Mapping[str, Any]] = []
-    for part in sorted(largest, key=lambda part: (part.name, part.id)):
-        forecast = forecasts.filter(pc.equal(forecasts[parts.id], part.id)).select(FORECAST_SCHEMA.names)
+    for part in sorted(largest):
+        forecast = forecasts.filter(pc.equal(forecasts[parts.id], ids[part])).select(FORECAST_SCHEMA.names)
         if forecast["ds"].to_pylist() != days:
             return []
-        reported.append({"name": part.name, "history": part.history, "forecast": forecast})
+        name, history = histories.names[part], histories.history(part)
+        reported.append({"name": name, "history": history, "forecast": forecast})
     if others := ranked[len(largest) :]:
-        matrix = PartMatrix.of(others, history)
-        y = pa.array(np.nansum(matrix.values, axis=0))
+        y = np.nansum(histories.values[others], axis=0)
         by_day = rows.filter(pc.invert(is_largest)).group_by("ds").aggregate([("yhat", "sum")]).sort_by("ds")
         if by_day["ds"].to_pylist() != days:
             return []
@@ -79,7 +71,7 @@ def largest_parts(
             {
                 "name": f"{len(others):,} other {plural(parts.noun)}",
                 "count": len(others),
-                "history": pa.table({"ds": history["ds"], "y": y}),
+                "history": pa.table({"ds": pa.array(histories.days, pa.date32()), "y": y}),
                 "forecast": forecast,
             }
         )

@@ -18,21 +18,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modal_forecast.grain import DAY, Grain
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest, MessageError
+from modal_forecast.grain import DAY, GRAINS, Grain
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
+from modal_forecast.wire import MessageError
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import Parts
-from serverless_assets.forecasting.forecast_file import FACTS, HORIZON_FACTS, grain_in
-from serverless_assets.forecasting.reuse import ForecastFingerprint
+from serverless_assets.forecasting.reuse import fingerprint
+from serverless_assets.forecasting.tables import TOTAL_SCHEMA
 from serverless_assets.hashing import digest
 from serverless_assets.names import FORECAST_KEY, PARTS_KEY
 from serverless_assets.run_inputs import RECORD_INFIX
 
 MADE_AT, FORECAST_HASH, FORECAST = "made_at", "forecast_hash", "forecast"
-# The name of the only forecast that earlier versions made, which their records do not say.
+# The name of the only forecast that version 0.1.0 made, which its records do not say.
 FIRST_FORECAST = "forecast"
-REQUEST, DETAILS = b"forecast_request", b"forecast_details"
+FACTS, REQUEST, DETAILS = b"forecast", b"forecast_request", b"forecast_details"
+# The fact with the horizon, by grain: horizon_days and so on.
+HORIZON_FACTS = tuple(f"horizon_{grain.plural}" for grain in GRAINS.values())
 # The facts without which a forecast cannot be computed again.
 REQUIRED_FACTS = (
     MADE_AT,
@@ -59,7 +62,6 @@ MISMATCHES = {
     FORECAST_HASH: "its forecast was changed after it was made",
     FORECAST_KEY: "its key is not that of its history, parameters and code",
 }
-RECORDS_LISTED = 10
 
 
 class RecordError(UserError):
@@ -88,12 +90,13 @@ class RecordName:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "RecordName | None":
-        """Return the name for the facts of a total; None for others, or if its version kept no records."""
-        if MADE_AT not in facts or FORECAST_KEY not in facts:
+        """Return the name for the facts of a total or of parts; None for those of anything else."""
+        of_parts = PARTS_KEY in facts
+        key = facts.get(PARTS_KEY if of_parts else FORECAST_KEY)
+        if MADE_AT not in facts or key is None:
             return None
         made_at, data_as_of = datetime.fromisoformat(facts[MADE_AT]), date.fromisoformat(facts["data_as_of"])
-        forecast = facts.get(FORECAST, FIRST_FORECAST)
-        return cls(made_at, data_as_of, facts[FORECAST_KEY], facts["run_id"], forecast)
+        return cls(made_at, data_as_of, key, facts["run_id"], facts.get(FORECAST, FIRST_FORECAST), of_parts)
 
     @classmethod
     def parse(cls, name: str) -> "RecordName | None":
@@ -117,50 +120,59 @@ def record_prefix(forecast: str, of_parts: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """A published forecast: the rows of its table, the facts kept with them, and the worker's request.
+    """A published forecast, or those of all parts.
 
+    rows: of its table; of parts the columns `id` and FORECAST_SCHEMA, in any order.
+    facts: kept with its table.
+    request: to the worker; empty for parts, which are scored and not computed again.
     details: the worker's diagnostics that are too large for a table's state, such as the back-test.
     """
 
     rows: pa.Table
     facts: Mapping[str, Any]
-    request: bytes
+    request: bytes = b""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        return str(RecordName.of(self.facts))
+    def name(self) -> RecordName:
+        name = RecordName.of(self.facts)
+        assert name is not None
+        return name
 
     def to_bytes(self) -> bytes:
         """Return the record as a parquet file."""
-        buffer = BytesIO()
+        file_metadata, options = {FACTS: json.dumps(dict(self.facts))}, {}
+        if self.request:
+            file_metadata[DETAILS] = json.dumps(dict(self.details))
+            # Base64, as many readers of parquet decode metadata as text.
+            file_metadata[REQUEST] = base64.b64encode(zlib.compress(self.request)).decode()
+        else:
+            # Of ten thousand parts 59 MiB.
+            values = FORECAST_SCHEMA.names[1:]
+            options = {"use_dictionary": ["id", "ds"], "use_byte_stream_split": values}
         # Without store_schema, which would repeat the metadata in Arrow's own copy of the schema.
-        with pq.ParquetWriter(buffer, self.rows.schema, compression="zstd", store_schema=False) as writer:
+        options |= {"compression": "zstd", "store_schema": False}
+        buffer = BytesIO()
+        with pq.ParquetWriter(buffer, self.rows.schema, **options) as writer:
             writer.write_table(self.rows)
-            writer.add_key_value_metadata(
-                {
-                    FACTS: json.dumps(dict(self.facts)),
-                    DETAILS: json.dumps(dict(self.details)),
-                    # Base64, as many readers of parquet decode metadata as text.
-                    REQUEST: base64.b64encode(zlib.compress(self.request)).decode(),
-                }
-            )
+            writer.add_key_value_metadata(file_metadata)
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "Record":
+    def from_bytes(cls, content: bytes, of_parts: bool = False) -> "Record":
         """Read the parquet file of a record.
 
         Raises:
             RecordError: it is not a record, or facts are missing.
         """
         try:
-            with pq.ParquetFile(BytesIO(content)) as file:
-                file_metadata = file.metadata.metadata
-                facts = json.loads(file_metadata[FACTS])
-                details = json.loads(file_metadata.get(DETAILS, b"{}"))
-                request = zlib.decompress(base64.b64decode(file_metadata[REQUEST]))
-                rows = file.read().replace_schema_metadata()
+            with pq.ParquetFile(BytesIO(content), read_dictionary=["id"] if of_parts else None) as file:
+                file_metadata, rows = file.metadata.metadata, file.read().replace_schema_metadata()
+            facts = json.loads(file_metadata[FACTS])
+            if of_parts:
+                return cls(rows, facts)
+            details = json.loads(file_metadata.get(DETAILS, b"{}"))
+            request = zlib.decompress(base64.b64decode(file_metadata[REQUEST]))
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise RecordError(f"it cannot be read ({error or type(error).__name__})") from None
         required = (*REQUIRED_FACTS, f"horizon_{grain_in(facts).plural}")
@@ -172,10 +184,11 @@ class Record:
     def verify(self) -> None:
         """Raise RecordError unless history, parameters, forecast and key match the facts."""
         try:
-            fingerprint = ForecastFingerprint.of(
-                ForecastRequest.from_bytes(self.request), self.facts["forecast_code"], self.rows.schema
-            )
-            actual = {**fingerprint.as_facts(), FORECAST_HASH: forecast_hash(self.rows)}
+            request = ForecastRequest.from_bytes(self.request)
+            actual = {
+                **fingerprint(request, self.facts["forecast_code"], self.rows.schema),
+                FORECAST_HASH: forecast_hash(self.rows),
+            }
         except MessageError as error:
             raise RecordError(f"what was asked cannot be read: {error}") from None
         for fact, mismatch in MISMATCHES.items():
@@ -192,6 +205,17 @@ def forecast_hash(rows: pa.Table) -> str:
 def record_facts(rows: pa.Table, made_at: datetime, forecast: str = FIRST_FORECAST) -> Mapping[str, Any]:
     """Return the facts that a record adds to those of how the forecast of this name was made."""
     return {FORECAST: forecast, MADE_AT: f"{made_at:%Y-%m-%dT%H:%M:%SZ}", FORECAST_HASH: forecast_hash(rows)}
+
+
+def grain_in(facts: Mapping[str, Any]) -> Grain:
+    """Return the grain of a forecast. Those of version 0.1.0, whose facts do not say it, are of days."""
+    return GRAINS[facts.get("grain", DAY.name)]
+
+
+def horizon_in(facts: Mapping[str, Any]) -> int:
+    """Return the horizon of a forecast, in periods of its grain."""
+    horizon: int = facts[f"horizon_{grain_in(facts).plural}"]
+    return horizon
 
 
 def list_records(
@@ -220,7 +244,7 @@ def read_record(artifacts: Artifacts, name: RecordName) -> Record:
     try:
         if content is None:
             raise RecordError("it is gone")
-        return Record.from_bytes(content)
+        return Record.from_bytes(content, name.of_parts)
     except RecordError as error:
         raise RecordError(f"The record {name}: {error}.") from None
 
@@ -238,84 +262,35 @@ def read_details(artifacts: Artifacts, facts: Mapping[str, Any]) -> Mapping[str,
         return {}
 
 
-def find_record(names: Sequence[RecordName], selector: str | None) -> RecordName:
-    """Return the newest record that matches: a run id or its first characters, a key, or a day (YYYY-MM-DD).
-
-    names: from the oldest to the newest. Without a selector, the newest of all.
-
-    Raises:
-        RecordError: no record matches, or several runs begin with the selector.
-    """
-    if not names:
-        raise RecordError("No forecast was published with a record yet: run serverless_pipeline first.")
-    if selector is None:
-        return names[-1]
-    exact = [name for name in names if selector in (name.key, f"{name.made_at:%Y-%m-%d}", name.run_id)]
-    matches = exact or [name for name in names if selector and name.run_id.startswith(selector)]
-    if exact or len(matches) == 1:
-        return matches[-1]
-    problem = f"Several runs begin with {selector!r}." if matches else f"There is no forecast {selector!r}."
-    listed = matches or names
-    lines = [
-        f"  {name.made_at:%Y-%m-%d %H:%M} UTC, run {name.run_id}, key {name.key}"
-        for name in reversed(listed[-RECORDS_LISTED:])
-    ]
-    if len(listed) > RECORDS_LISTED:
-        lines.append(f"  and {len(listed) - RECORDS_LISTED} older ones: serverless replay --list")
-    raise RecordError("\n".join([f"{problem} There are:", *lines]))
-
-
-@dataclass(frozen=True)
-class PartVintage:
-    """The published forecasts of all parts: `rows` has id, ds and the columns of a forecast, in any order.
-
-    data_as_of: the last day of their histories.
-    """
-
-    data_as_of: date
-    rows: pa.Table
-    grain: Grain = DAY
-
-
-def part_record_name(facts: Mapping[str, Any]) -> RecordName:
-    """Return the name of the record of the forecasts with these facts, which are kept with their table."""
-    made_at, data_as_of = datetime.fromisoformat(facts[MADE_AT]), date.fromisoformat(facts["data_as_of"])
-    return RecordName(made_at, data_as_of, facts[PARTS_KEY], facts["run_id"], facts[FORECAST], of_parts=True)
-
-
-def write_part_record(artifacts: Artifacts, parts: Parts, rows: pa.Table, facts: Mapping[str, Any]) -> None:
-    """Write the record of `rows`, those of the table of parts; one that is there is left as it is."""
-    name = str(part_record_name(facts))
+def write_record(artifacts: Artifacts, record: Record) -> bool:
+    """Write a record, unless it is there, and return whether it was written."""
+    name = str(record.name)
     if name in artifacts.names(name):
-        return
-    table = rows.select([parts.id, *FORECAST_SCHEMA.names]).rename_columns(["id", *FORECAST_SCHEMA.names])
+        return False
+    artifacts.write(name, record.to_bytes())
+    return True
+
+
+def part_record(parts: Parts, rows: pa.Table, facts: Mapping[str, Any]) -> Record:
+    """Return the record of the rows of the table of parts."""
+    columns = FORECAST_SCHEMA.names
+    return Record(rows.select([parts.id, *columns]).rename_columns(["id", *columns]), facts)
+
+
+def as_file(rows: pa.Table, facts: Mapping[str, Any]) -> bytes:
+    """Return the parquet file of the latest total: rows of TOTAL_SCHEMA, with its facts."""
+    described = rows.cast(TOTAL_SCHEMA).replace_schema_metadata({FACTS: json.dumps(dict(facts))})
     buffer = BytesIO()
-    with pq.ParquetWriter(
-        buffer,
-        table.schema,
-        compression="zstd",
-        store_schema=False,
-        use_dictionary=["id", "ds"],
-        use_byte_stream_split=FORECAST_SCHEMA.names[1:],
-    ) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({FACTS: json.dumps(dict(facts))})
-    artifacts.write(name, buffer.getvalue())
+    pq.write_table(described, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
-def read_part_record(artifacts: Artifacts, name: RecordName) -> PartVintage:
-    """Return the forecasts in the record of this name.
-
-    Raises:
-        RecordError: it is gone, or cannot be read.
-        ArtifactError: the store refuses.
-    """
-    content = artifacts.read(str(name))
-    if content is None:
-        raise RecordError(f"The record {name}: it is gone.")
+def facts_in(file: bytes | None) -> Mapping[str, Any]:
+    """Return the facts of the forecast in a file; empty if there is none, or something else in its place."""
+    if file is None:
+        return {}
     try:
-        rows = pq.read_table(BytesIO(content), columns=["id", *FORECAST_SCHEMA.names], read_dictionary=["id"])
-        grain = grain_in(json.loads(rows.schema.metadata[FACTS]))
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"The record {name}: it cannot be read ({error}).") from None
-    return PartVintage(name.data_as_of, rows, grain)
+        facts = json.loads((pq.read_schema(BytesIO(file)).metadata or {})[FACTS])
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -1,24 +1,24 @@
 """List the records of published forecasts; compute one again from its record, and compare the two."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from modal_forecast.code_version import code_version
-from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRefused, MessageError
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRefused
+from modal_forecast.wire import MessageError
 from serverless_assets.artifacts import Artifacts
-from serverless_assets.forecasting.calls import ForgottenCalls
-from serverless_assets.forecasting.compute import Compute, Log, Size
-from serverless_assets.forecasting.forecast_file import grain_in, horizon_in
+from serverless_assets.forecasting.compute import Calls, Compute, Log, Size
 from serverless_assets.forecasting.record import (
     FORECAST_HASH,
     Record,
     RecordError,
     RecordName,
-    find_record,
     forecast_hash,
+    grain_in,
+    horizon_in,
     list_records,
     read_record,
 )
@@ -26,6 +26,7 @@ from serverless_assets.forecasting.record import (
 # Another processor or another number of threads may round differently.
 TOLERANCE = 1e-6
 VALUES = FORECAST_SCHEMA.names[1:]
+RECORDS_LISTED = 10
 HEADING = f"{'made (UTC)':<18}{'run':<38}{'ahead':>9}  {'data as of':<12}{'code':<14}key"
 
 
@@ -50,7 +51,7 @@ def replay(record: Record, code: str, compute: Compute, log: Log) -> ReplayResul
     if refusal:
         return ReplayResult(False, refusal)
     size = Size(float(record.facts["cpu"]), int(record.facts["memory_mib"]))
-    answered = compute.run(record.request, size, log, ForgottenCalls())
+    answered = compute.run(record.request, size, log, Calls())
     try:
         return compare_answer(record, ForecastAnswer.from_bytes(answered.content))
     except (ForecastRefused, MessageError) as error:
@@ -130,9 +131,36 @@ def replayed(
     facts = record.facts
     horizon = grain_in(facts).counted(horizon_in(facts))
     echo(f"{name.forecast}: the forecast of {horizon} after {facts['data_as_of']},")
-    echo(f"made {_minute(name)} UTC on {facts['compute']} by run {name.run_id},")
+    echo(f"made {name.made_at:%Y-%m-%d %H:%M} UTC on {facts['compute']} by run {name.run_id},")
     echo(f"again on {compute.name} with {facts['cpu']:g} cores and {facts['memory_mib']} MiB:")
     return replay(record, code_version(), compute, lambda line: echo(f"    {line}"))
+
+
+def find_record(names: Sequence[RecordName], selector: str | None) -> RecordName:
+    """Return the newest record that matches: a run id or its first characters, a key, or a day (YYYY-MM-DD).
+
+    names: from the oldest to the newest. Without a selector, the newest of all.
+
+    Raises:
+        RecordError: no record matches, or several runs begin with the selector.
+    """
+    if not names:
+        raise RecordError("No forecast was published with a record yet: run serverless_pipeline first.")
+    if selector is None:
+        return names[-1]
+    exact = [name for name in names if selector in (name.key, f"{name.made_at:%Y-%m-%d}", name.run_id)]
+    matches = exact or [name for name in names if selector and name.run_id.startswith(selector)]
+    if exact or len(matches) == 1:
+        return matches[-1]
+    problem = f"Several runs begin with {selector!r}." if matches else f"There is no forecast {selector!r}."
+    listed = matches or names
+    lines = [
+        f"  {name.made_at:%Y-%m-%d %H:%M} UTC, run {name.run_id}, key {name.key}"
+        for name in reversed(listed[-RECORDS_LISTED:])
+    ]
+    if len(listed) > RECORDS_LISTED:
+        lines.append(f"  and {len(listed) - RECORDS_LISTED} older ones: serverless replay --list")
+    raise RecordError("\n".join([f"{problem} There are:", *lines]))
 
 
 def listed(artifacts: Artifacts) -> Iterator[str]:
@@ -147,8 +175,5 @@ def listed(artifacts: Artifacts) -> Iterator[str]:
             continue
         horizon = grain_in(facts).counted(horizon_in(facts))
         data_as_of, code = facts["data_as_of"], facts["forecast_code"]
-        yield f"{_minute(name):<18}{name.run_id:<38}{horizon:>9}  {data_as_of:<12}{code:<14}{name.key}"
-
-
-def _minute(name: RecordName) -> str:
-    return f"{name.made_at:%Y-%m-%d %H:%M}"
+        made = f"{name.made_at:%Y-%m-%d %H:%M}"
+        yield f"{made:<18}{name.run_id:<38}{horizon:>9}  {data_as_of:<12}{code:<14}{name.key}"

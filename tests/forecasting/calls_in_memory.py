@@ -1,10 +1,10 @@
 from dataclasses import dataclass, field
 
-from serverless_assets.forecasting.compute import Call
+from serverless_assets.forecasting.compute import Call, Calls
 
 
 @dataclass
-class CallsInMemory:
+class CallsInMemory(Calls):
     """`Calls` that do not outlive the test."""
 
     begun: list[Call] = field(default_factory=list)

@@ -1,12 +1,13 @@
 """What published forecasts turned out to be worth."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import pyarrow as pa
 import pytest
 
 from modal_forecast.grain import DAY, MONTH
-from serverless_assets.forecasting.accuracy import Vintage, all_of, matured, score
+from serverless_assets.forecasting.accuracy import all_of, compared, score
+from serverless_assets.forecasting.record import Record
 
 ALL = all_of(DAY)
 FIRST = date(2026, 1, 1)
@@ -18,7 +19,7 @@ def series(*values: float) -> pa.Table:
     return pa.table({"ds": pa.array(days, pa.date32()), "y": pa.array(values, pa.float64())})
 
 
-def vintage(yhat: list[float], width: float = 10.0, made: int = 1, run_id: str = "run") -> Vintage:
+def vintage(yhat: list[float], width: float = 10.0, made: int = 1, run_id: str = "run") -> Record:
     days = [AS_OF + timedelta(days=n) for n in range(1, len(yhat) + 1)]
     bounds = {
         f"yhat_{side}_{level}": [value + sign * width * factor for value in yhat]
@@ -26,7 +27,12 @@ def vintage(yhat: list[float], width: float = 10.0, made: int = 1, run_id: str =
         for side, sign in (("lower", -1), ("upper", 1))
     }
     rows = pa.table({"ds": pa.array(days, pa.date32()), "yhat": yhat, **bounds})
-    return Vintage(run_id, datetime(2026, 2, made, tzinfo=UTC), AS_OF, rows)
+    return record(rows, AS_OF, made_at=f"2026-02-0{made}T00:00:00Z", run_id=run_id)
+
+
+def record(rows: pa.Table, as_of: date, **facts: str) -> Record:
+    known = {"made_at": "2026-02-01T00:00:00Z", "run_id": "run", "forecast_key": "0" * 16}
+    return Record(rows, {**known, "data_as_of": as_of.isoformat(), **facts})
 
 
 # Four weeks of a history whose same weekdays differ by 4, then ten days that came.
@@ -76,8 +82,8 @@ def test_what_cannot_be_divided_by_is_said_to_be_unknown():
 
 
 def test_a_vintage_beside_what_came_is_there_to_be_drawn():
-    drawn = matured(vintage([100.0, 110.0]), series(*HISTORY, 105.0))
-    assert drawn.select(["yhat", "y"]).to_pylist() == [{"yhat": 100.0, "y": 105.0}]
+    drawn = compared(vintage([100.0, 110.0]), series(*HISTORY, 105.0))
+    assert (drawn["yhat"], drawn["actual"], drawn["lower_80"]) == ([100.0], [105.0], [90.0])
 
 
 def test_a_forecast_by_month_is_scored_by_its_months():
@@ -86,7 +92,7 @@ def test_a_forecast_by_month_is_scored_by_its_months():
     actual = pa.table({"ds": pa.array(months, pa.date32()), "y": [100.0 + 10 * (n // 12) for n in range(28)]})
     made = vintage([125.0] * 12)
     rows = made.rows.set_column(0, "ds", pa.array([date(2026, n, 1) for n in range(1, 13)], pa.date32()))
-    by_month = Vintage("run", datetime(2026, 1, 2, tzinfo=UTC), date(2025, 12, 31), rows)
+    by_month = record(rows, date(2025, 12, 31), grain="month")
     scores = score([by_month], actual, MONTH).to_pylist()
     assert {row["horizon"]: row["months"] for row in scores} == {
         "all months": 4,

@@ -9,7 +9,7 @@ import pytest
 from modal_forecast.grain import DAY
 from serverless_assets.forecasting.accuracy import UNCHANGED, all_of, vintage_to_draw
 from serverless_assets.forecasting.part_accuracy import UNCHANGED as PARTS_UNCHANGED
-from serverless_assets.forecasting.record import Record, list_records, write_part_record
+from serverless_assets.forecasting.record import Record, list_records, part_record, write_record
 from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
@@ -26,7 +26,7 @@ def plant(pipeline: Pipeline, made_at: datetime, run_id: str) -> Record:
     rows = now.rows.set_column(now.rows.schema.get_field_index("ds"), "ds", days)
     facts = {**now.facts, "made_at": f"{made_at:%Y-%m-%dT%H:%M:%SZ}", "data_as_of": as_of.isoformat()}
     then = replace(now, rows=rows, facts={**facts, "run_id": run_id})
-    pipeline.artifacts.write(then.name, then.to_bytes())
+    pipeline.artifacts.write(str(then.name), then.to_bytes())
     return then
 
 
@@ -39,7 +39,7 @@ def plant_stores(pipeline: Pipeline, made_at: datetime, run_id: str) -> pa.Table
     days = pa.array([day + moved for day in rows["ds"].to_pylist()], pa.date32())
     rows = rows.set_column(rows.schema.get_field_index("ds"), "ds", days)
     then = {"made_at": f"{made_at:%Y-%m-%dT%H:%M:%SZ}", "data_as_of": as_of.isoformat(), "run_id": run_id}
-    write_part_record(pipeline.artifacts, SHOP.parts, rows, {**facts, **then})
+    write_record(pipeline.artifacts, part_record(SHOP.parts, rows, {**facts, **then}))
     return rows
 
 
@@ -109,7 +109,7 @@ def test_a_record_that_cannot_be_read_is_left_out_and_told_of_and_one_that_is_no
     for run_id, days in (("first-of-week", 9), ("second-of-week", 8), ("of-a-later-week", 0)):
         plant_stores(pipeline, MADE - timedelta(days=days), run_id)
     broken = plant(pipeline, MADE, "planted-broken")
-    pipeline.artifacts.write(broken.name, b"no parquet")
+    pipeline.artifacts.write(str(broken.name), b"no parquet")
     plant(pipeline, MADE - timedelta(days=3), "planted")
     result = pipeline.run(job="forecast")
     assert result.success
@@ -125,7 +125,7 @@ def test_days_that_a_late_source_brings_are_scored_whenever_the_forecast_was_mad
     # Its days came before it was made, as the source was a month behind.
     then = plant(pipeline, MADE, "planted")
     late = replace(then, facts={**then.facts, "made_at": "2026-11-20T06:00:00Z", "run_id": "late"})
-    pipeline.artifacts.write(late.name, late.to_bytes())
+    pipeline.artifacts.write(str(late.name), late.to_bytes())
     assert pipeline.run(job="forecast").success
     assert {row["vintage"]: row["days"] for row in scores(pipeline)} == {"planted": 31, "late": 31}
 

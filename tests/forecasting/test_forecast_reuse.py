@@ -1,15 +1,15 @@
 """A forecast and its report are made again only if something changed that they depend on."""
 
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in, forecast_rows
+from serverless_assets.forecasting.record import as_file, facts_in
 from serverless_assets.forecasting.report import CHANGES, reason_to_report
-from serverless_assets.forecasting.reuse import ForecastFingerprint, reason_to_forecast
+from serverless_assets.forecasting.reuse import fingerprint, reason_to_forecast
+from serverless_assets.forecasting.tables import TOTAL_SCHEMA, forecast_rows
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
 
@@ -22,8 +22,8 @@ def history(last: float = 3.0) -> pa.Table:
 
 
 ASKED = ForecastRequest(history(), 180, "US")
-BASIS = ForecastFingerprint.of(ASKED, "code1")
-HELD = {**BASIS.as_facts(), "run_id": "r1"}
+BASIS = fingerprint(ASKED, "code1")
+HELD = {**BASIS, "run_id": "r1"}
 
 
 # ---- what is decided
@@ -37,17 +37,17 @@ HELD = {**BASIS.as_facts(), "run_id": "r1"}
         ({}, BASIS, False, "forecast replaced: it is not known what it was made from"),
         ({"rows": 3}, BASIS, False, "forecast replaced: it is not known what it was made from"),
         (HELD, BASIS, True, "forced: rebuild all"),
-        (HELD, ForecastFingerprint.of(ForecastRequest(history(4.0), 180, "US"), "code1"), False, "new data"),
-        (HELD, ForecastFingerprint.of(ForecastRequest(history(), 90, "US"), "code1"), False,
+        (HELD, fingerprint(ForecastRequest(history(4.0), 180, "US"), "code1"), False, "new data"),
+        (HELD, fingerprint(ForecastRequest(history(), 90, "US"), "code1"), False,
          "horizon changed (180 to 90 days)"),
-        (HELD, ForecastFingerprint.of(ForecastRequest(history(), 180, "DE"), "code1"), False,
+        (HELD, fingerprint(ForecastRequest(history(), 180, "DE"), "code1"), False,
          "holidays changed (US to DE)"),
-        (HELD, ForecastFingerprint.of(ForecastRequest(history(), 6, None, grain="month"), "code1"), False,
+        (HELD, fingerprint(ForecastRequest(history(), 6, None, grain="month"), "code1"), False,
          "grain changed (day to month)"),
-        (HELD, ForecastFingerprint.of(ASKED, "code2"), False, "code changed"),
-        (HELD, ForecastFingerprint.of(ForecastRequest(history(4.0), 90, "US"), "code2"), False,
+        (HELD, fingerprint(ASKED, "code2"), False, "code changed"),
+        (HELD, fingerprint(ForecastRequest(history(4.0), 90, "US"), "code2"), False,
          "new data; horizon changed (180 to 90 days); code changed"),
-        (HELD, replace(BASIS, key="another"), False, "columns changed"),
+        (HELD, {**BASIS, "forecast_key": "another"}, False, "columns changed"),
     ],
 )  # fmt: skip
 def test_a_forecast_is_made_again_for_a_reason_in_words(held, basis, force, reason):
@@ -56,7 +56,7 @@ def test_a_forecast_is_made_again_for_a_reason_in_words(held, basis, force, reas
 
 def test_the_same_history_in_another_layout_is_the_same_basis():
     shuffled = pa.concat_tables([history().slice(1), history().slice(0, 1)])
-    assert ForecastFingerprint.of(ForecastRequest(shuffled, 180, "US"), "code1") == BASIS
+    assert fingerprint(ForecastRequest(shuffled, 180, "US"), "code1") == BASIS
 
 
 PAGE = {"data": "a", "forecast": "b", "style": "c", "code": "d"}
@@ -79,13 +79,14 @@ def test_a_report_is_rendered_again_for_a_reason_in_words(held, force, reason):
 def test_a_file_tells_the_facts_of_its_forecast_and_any_other_file_none():
     days = [date(2026, 1, 4)]
     answer = ForecastAnswer(pa.table([pa.array(days, pa.date32()), *[[1.0]] * 5], schema=FORECAST_SCHEMA))
-    rows = forecast_rows(answer, "r1", datetime(2026, 1, 5, tzinfo=UTC))
-    assert rows.schema == SCHEMA
+    rows = forecast_rows([answer.forecast], "r1", date(2026, 1, 5))
+    assert rows.schema == TOTAL_SCHEMA
     file = as_file(rows, HELD)
     assert facts_in(file) == HELD
     # As a warehouse may give them back.
     assert (
-        as_file(rows.cast(pa.schema([("forecast_run", pa.large_string()), *list(SCHEMA)[1:]])), HELD) == file
+        as_file(rows.cast(pa.schema([("forecast_run", pa.large_string()), *list(TOTAL_SCHEMA)[1:]])), HELD)
+        == file
     )
     for other in (None, b"", b"not parquet", file[:-5], file[: len(file) // 2]):
         assert facts_in(other) == {}
@@ -147,7 +148,7 @@ def test_a_file_that_is_not_of_the_forecast_is_written_from_its_table(pipeline, 
         pipeline.artifacts.delete("forecast.parquet")
     else:
         pipeline.artifacts.write(
-            "forecast.parquet", as_file(SCHEMA.empty_table(), {"forecast_key": "another"})
+            "forecast.parquet", as_file(TOTAL_SCHEMA.empty_table(), {"forecast_key": "another"})
         )
     assert pipeline.run(job="forecast").success
     assert outcome(pipeline, "order_forecast") == (

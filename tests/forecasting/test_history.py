@@ -8,10 +8,10 @@ import pytest
 
 from modal_forecast.messages import ForecastRefused
 from serverless_assets.forecasting.checks import HISTORY
-from serverless_assets.forecasting.forecast_table import UNCHANGED
 from serverless_assets.forecasting.history import History, HistoryError, Today, history_of, read_history
 from serverless_assets.forecasting.part_history import parts_in
 from serverless_assets.forecasting.report import read_sections
+from serverless_assets.forecasting.total import UNCHANGED
 from serverless_assets.transformation.relation_states import UnfinishedError
 from serverless_assets.warehouse import TableShape
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -168,9 +168,10 @@ def test_days_that_the_total_leaves_out_are_left_out_of_the_stores():
         for day in days
     ]
     rows[500]["events"] = 1
-    [a, b] = parts_in(pa.Table.from_pylist(rows), history({}).table)
-    assert a.history["ds"].to_pylist() == days_until(LAST, 500)
-    assert b.history["ds"].to_pylist() == days_until(LAST, 100)
+    stores = parts_in(pa.Table.from_pylist(rows), history({}).table)
+    a, b = map(stores.history, range(2))
+    assert a["ds"].to_pylist() == days_until(LAST, 500)
+    assert b["ds"].to_pylist() == days_until(LAST, 100)
 
 
 # ---- in a run

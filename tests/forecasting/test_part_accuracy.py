@@ -7,24 +7,18 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast import metrics
-from modal_forecast.grain import MONTH
+from modal_forecast.grain import GRAINS, MONTH
 from modal_forecast.messages import FORECAST_SCHEMA
-from serverless_assets.forecasting.part_accuracy import (
-    SCORED_VINTAGES,
-    add_up_errors,
-    score_parts,
-    superseded,
-    vintages_to_score,
-)
-from serverless_assets.forecasting.part_history import PartMatrix
-from serverless_assets.forecasting.parts import part_schema
+from serverless_assets.forecasting.part_accuracy import score_parts, superseded, vintages_to_score
+from serverless_assets.forecasting.part_history import PartHistories
 from serverless_assets.forecasting.record import (
-    PartVintage,
     RecordName,
     list_records,
-    read_part_record,
-    write_part_record,
+    part_record,
+    read_record,
+    write_record,
 )
+from serverless_assets.forecasting.tables import SCORED_VINTAGES, forecast_schema
 from tests.conftest import SHOP
 
 FIRST = date(2026, 1, 1)
@@ -44,7 +38,7 @@ class Files(dict[str, bytes]):
         self[name] = content
 
 
-def write(files: Files, as_of: date, run_id: str = "run", **stores: list[float]) -> None:
+def write(files: Files, as_of: date, run_id: str = "run", grain: str = "day", **stores: list[float]) -> None:
     """Write the record of forecasts from the day after `as_of` on, with bounds of 5 and 10 around them."""
     rows = [
         {
@@ -52,7 +46,7 @@ def write(files: Files, as_of: date, run_id: str = "run", **stores: list[float])
             "forecast_made_on": as_of,
             "location_id": name,
             "location_name": name.upper(),
-            "ds": as_of + timedelta(days=ahead),
+            "ds": GRAINS[grain].start(as_of, ahead),
             **{f"yhat_lower_{level}": value - width for level, width in ((80, 5), (95, 10))},
             **{f"yhat_upper_{level}": value + width for level, width in ((80, 5), (95, 10))},
             "yhat": value,
@@ -66,15 +60,17 @@ def write(files: Files, as_of: date, run_id: str = "run", **stores: list[float])
         "store_forecast_key": "0" * 16,
         "run_id": run_id,
         "forecast": "forecast",
+        "grain": grain,
     }
-    write_part_record(files, SHOP.parts, pa.Table.from_pylist(rows, part_schema(SHOP.parts)), facts)
+    schema = forecast_schema(SHOP.parts.columns)
+    write_record(files, part_record(SHOP.parts, pa.Table.from_pylist(rows, schema), facts))
 
 
-def matrix(**stores: np.ndarray) -> PartMatrix:
+def matrix(**stores: np.ndarray) -> PartHistories:
     longest = max(map(len, stores.values()))
     days = np.datetime64(FIRST) + np.arange(longest)
     values = np.array([np.pad(y, (longest - len(y), 0), constant_values=np.nan) for y in stores.values()])
-    return PartMatrix([*stores], [name.upper() for name in stores], days, values)
+    return PartHistories([*stores], [name.upper() for name in stores], days, values)
 
 
 def test_each_store_is_scored_over_all_forecasts_and_by_how_far_ahead_they_saw():
@@ -131,24 +127,23 @@ def test_each_store_is_scored_over_all_forecasts_and_by_how_far_ahead_they_saw()
 def test_stores_forecast_by_month_are_scored_by_month_and_a_young_one_by_the_month_before():
     months = MONTH.calendar(np.datetime64("2024-01-01"), np.datetime64("2026-04-01"))
     values = np.vstack([np.arange(28.0) ** 1.5, [np.nan] * 16 + [*np.arange(12.0) ** 2]])
-    actual = PartMatrix(["old", "young"], ["Old", "Young"], months, values)
-    ahead = [date(2026, month, 1) for month in range(1, 7)]
-    columns = {name: [20.0] * 12 for name in FORECAST_SCHEMA.names[1:]}
-    rows = pa.table({"id": ["old"] * 6 + ["young"] * 6, "ds": ahead * 2, **columns})
-    rows = rows.set_column(0, "id", rows["id"].combine_chunks().dictionary_encode())
-    sums = add_up_errors(actual, PartVintage(date(2025, 12, 31), rows, MONTH))
-    measured = dict(zip((*metrics.MEASURES, "forecasts"), sums, strict=True))
-    assert measured["count"].tolist() == [[4, 4], [3, 3], [1, 1], [0, 0], [0, 0]]
-    for part, past in enumerate([values[0, :24], values[1, 16:24]]):
-        scale = metrics.seasonal_error(past, MONTH.season)
-        error = np.abs(values[part, 24:] - 20).sum() / scale
-        assert measured["scaled_error"][0, part] == pytest.approx(error)
+    actual = PartHistories(["old", "young"], ["Old", "Young"], months, values)
     files = Files()
-    write(files, AS_OF, a=[1.0] * 3)
-    of_days = list_records(files, "forecast", of_parts=True)
-    assert score_parts(SHOP.parts, actual, of_days, files, pytest.fail, MONTH).num_rows == 0, (
-        "of another grain"
-    )
+    write(files, date(2025, 12, 31), grain="month", old=[20.0] * 6, young=[20.0] * 6)
+    names = list_records(files, "forecast", of_parts=True)
+    rows = score_parts(SHOP.parts, actual, names, files, pytest.fail, MONTH).to_pylist()
+    assert [(row["location_id"], row["horizon"], row["months"]) for row in rows] == [
+        (name, horizon, months)
+        for name in ("old", "young")
+        for horizon, months in (("all months", 4), ("1 to 3 months", 3), ("4 to 6 months", 1))
+    ]
+    for row, y, past in (
+        (rows[0], values[0, 24:], values[0, :24]),
+        (rows[3], values[1, 24:], values[1, 16:24]),
+    ):
+        scale = metrics.seasonal_error(past, MONTH.season)
+        assert row["mase"] == pytest.approx(np.abs(y - 20).mean() / scale)
+    assert score_parts(SHOP.parts, actual, names, files, pytest.fail).num_rows == 0, "of another grain"
 
 
 def test_a_score_without_a_denominator_is_null():
@@ -201,7 +196,6 @@ def test_records_of_parts_are_not_those_of_the_total():
     write(files, AS_OF, a=[1.0])
     assert list_records(files) == list_records(files, "forecast") == []
     [name] = list_records(files, "forecast", of_parts=True)
-    vintage = read_part_record(files, name)
-    assert isinstance(vintage, PartVintage) and vintage.data_as_of == AS_OF
-    assert vintage.rows.column_names == ["id", *FORECAST_SCHEMA.names]
-    assert add_up_errors(matrix(a=np.zeros(70)), vintage)[0].max() == 1
+    record = read_record(files, name)
+    assert record.name == name and name.data_as_of == AS_OF
+    assert record.rows.column_names == ["id", *FORECAST_SCHEMA.names]

@@ -13,12 +13,11 @@ from serverless_assets.forecasting.checks import PART_DESCRIPTIONS, PARTS_BEAT_N
 from serverless_assets.forecasting.declaration import OWN_COLUMNS, Parts
 from serverless_assets.forecasting.part_accuracy import score_parts
 from serverless_assets.forecasting.part_checks import check_parts, weak_parts
-from serverless_assets.forecasting.part_history import PartHistory, PartMatrix
-from serverless_assets.forecasting.parts import part_rows
+from serverless_assets.forecasting.part_history import PartHistories
+from serverless_assets.forecasting.tables import forecast_rows
 from tests.conftest import SHOP
 
 FIRST, DAYS = date(2026, 11, 1), 3
-NO_HISTORY = pa.table({"ds": pa.array([], pa.date32()), "y": pa.array([], pa.float64())})
 SOUND = {"parts": 2, "weak_parts": {"count": 0, "tested": 2, "worst": []}}
 
 
@@ -28,12 +27,13 @@ def answer(level: float, **diagnostics: object) -> ForecastAnswer:
     return ForecastAnswer(pa.table({"ds": days, **values}).select(FORECAST_SCHEMA.names), diagnostics)
 
 
-def histories(*names: str) -> list[PartHistory]:
-    return [PartHistory(f"id of {name}", name, NO_HISTORY) for name in names]
+def histories(*names: str) -> PartHistories:
+    return PartHistories([f"id of {name}" for name in names], [*names], np.array([FIRST]), np.array([]))
 
 
 ANSWERS = {"id of Berlin": answer(10.0), "id of Köln": answer(20.0)}
-ROWS = part_rows(SHOP.parts, histories("Berlin", "Köln"), ANSWERS, "run", FIRST)
+FORECASTS, NAMES = [answer.forecast for answer in ANSWERS.values()], ["Berlin", "Köln"]
+ROWS = forecast_rows(FORECASTS, "run", FIRST, {"location_id": [*ANSWERS], "location_name": NAMES})
 TOTAL = answer(30.0).forecast
 
 
@@ -52,11 +52,11 @@ def faults(rows: pa.Table, facts: dict[str, object] = SOUND) -> dict[str, str]:
 @pytest.mark.parametrize("grain", GRAINS.values())
 def test_parts_whose_ids_are_their_names_have_one_column_of_both(grain):
     kinds = Parts(id="kind", noun="kind")
-    rows = part_rows(kinds, histories("Berlin", "Köln"), ANSWERS, "run", FIRST)
+    rows = forecast_rows(FORECASTS, "run", FIRST, {kinds.id: NAMES, kinds.name: NAMES})
     assert set(rows["kind"].to_pylist()) == {"Berlin", "Köln"}
     values = np.ones((1, 1))
     nothing = score_parts(
-        kinds, PartMatrix(["a"], ["a"], np.array([FIRST]), values), [], {}, pytest.fail, grain
+        kinds, PartHistories(["a"], ["a"], np.array([FIRST]), values), [], {}, pytest.fail, grain
     )
     assert {*rows.column_names, *nothing.column_names} - {"kind"} <= OWN_COLUMNS
 
@@ -85,7 +85,7 @@ def test_sound_forecasts_pass_every_check_in_any_order_of_rows():
         ),
         (changed(1, yhat_upper_80=math.nan), "finite", "Berlin, 2026-11-02: yhat_upper_80 is no number."),
         (changed(1, yhat_upper_95=None), "finite", "Berlin, 2026-11-02: yhat_upper_95 is no number."),
-        (changed(3, yhat_lower_95=-1.0), "not_negative", "Köln, 2026-11-01: yhat_lower_95 is below zero."),
+        (changed(3, yhat_lower_95=-1.0), "not_negative", "Köln, 2026-11-01: yhat_lower_95 is -1.00."),
         (
             changed(3, yhat_upper_80=22.5),
             "bounds_in_order",

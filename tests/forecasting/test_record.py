@@ -7,9 +7,17 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer, ForecastRequest
-from serverless_assets.forecasting.forecast_file import SCHEMA, as_file, facts_in, forecast_rows
-from serverless_assets.forecasting.record import Record, RecordError, RecordName, forecast_hash, record_facts
-from serverless_assets.forecasting.reuse import ForecastFingerprint
+from serverless_assets.forecasting.record import (
+    Record,
+    RecordError,
+    RecordName,
+    as_file,
+    facts_in,
+    forecast_hash,
+    record_facts,
+)
+from serverless_assets.forecasting.reuse import fingerprint
+from serverless_assets.forecasting.tables import TOTAL_SCHEMA, forecast_rows
 
 MADE_AT = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 RUN = "11111111-2222-3333-4444-555555555555"
@@ -32,7 +40,7 @@ def record(
     asked: ForecastRequest | None = None, run_id: str = RUN, made_at: datetime = MADE_AT, code: str = "code1"
 ) -> Record:
     asked = asked or request()
-    rows = forecast_rows(answer(), run_id, made_at)
+    rows = forecast_rows([answer().forecast], run_id, made_at.date())
     how = {
         "run_id": run_id,
         "cpu": 0.25,
@@ -41,7 +49,7 @@ def record(
         "compute": "a process on this machine",
         "versions": {},
     }
-    facts = {**how, **ForecastFingerprint.of(asked, code).as_facts(), **record_facts(rows, made_at)}
+    facts = {**how, **fingerprint(asked, code), **record_facts(rows, made_at)}
     return Record(rows, facts, asked.to_bytes())
 
 
@@ -66,7 +74,7 @@ def test_a_record_comes_back_as_it_was_written():
 
 def test_rows_and_facts_read_as_those_of_a_forecasts_file_do():
     assert facts_in(RECORD.to_bytes()) == facts_in(as_file(RECORD.rows, RECORD.facts)) == RECORD.facts
-    assert Record.from_bytes(RECORD.to_bytes()).rows.schema == SCHEMA
+    assert Record.from_bytes(RECORD.to_bytes()).rows.schema == TOTAL_SCHEMA
 
 
 @pytest.mark.parametrize(
@@ -90,8 +98,10 @@ def test_facts_without_which_it_cannot_be_asked_again_are_missed_by_name():
 
 def test_a_name_tells_when_by_which_run_and_from_what():
     key = RECORD.facts["forecast_key"]
-    assert RECORD.name == f"forecast-record-20260105T093000Z-20260103-{key}-{RUN}.parquet"
-    assert RecordName.parse(RECORD.name) == RecordName(MADE_AT, date(2026, 1, 3), key, RUN)
+    assert str(RECORD.name) == f"forecast-record-20260105T093000Z-20260103-{key}-{RUN}.parquet"
+    assert (
+        RecordName.parse(str(RECORD.name)) == RECORD.name == RecordName(MADE_AT, date(2026, 1, 3), key, RUN)
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,8 +109,8 @@ def test_a_name_tells_when_by_which_run_and_from_what():
     [
         "forecast.parquet",
         "forecast-record-x.parquet",
-        RECORD.name + ".bak",
-        RECORD.name.replace("0103", "9903"),
+        f"{RECORD.name}.bak",
+        str(RECORD.name).replace("0103", "9903"),
     ],
 )
 def test_other_files_have_no_such_name(name):
@@ -109,7 +119,7 @@ def test_other_files_have_no_such_name(name):
 
 def test_names_are_in_the_order_of_time():
     earlier = record(run_id="ffff", made_at=MADE_AT - timedelta(seconds=1))
-    assert sorted([RECORD.name, earlier.name]) == [earlier.name, RECORD.name]
+    assert sorted(map(str, [RECORD.name, earlier.name])) == [str(earlier.name), str(RECORD.name)]
 
 
 def test_a_forecast_from_before_there_were_records_has_no_name():
@@ -126,7 +136,10 @@ def test_a_forecast_from_before_there_were_records_has_no_name():
         (replace(RECORD, request=request(horizon=3).to_bytes()), "its horizon is not the one"),
         (replace(RECORD, facts={**RECORD.facts, "forecast_key": "0" * 16}), "its key is not that"),
         (replace(RECORD, facts={**RECORD.facts, "history_hash": "0" * 16}), "its history is not the one"),
-        (replace(RECORD, rows=forecast_rows(answer(6.0), RUN, MADE_AT)), "its forecast was changed"),
+        (
+            replace(RECORD, rows=forecast_rows([answer(6.0).forecast], RUN, MADE_AT.date())),
+            "its forecast was changed",
+        ),
         (replace(RECORD, request=b"nonsense"), "what was asked cannot be read"),
     ],
 )
@@ -136,11 +149,13 @@ def test_a_record_that_was_changed_says_what_in_it(tampered, said):
 
 def test_columns_that_the_forecast_has_got_since_do_not_make_a_record_unsound():
     wider = RECORD.rows.append_column("note", pa.array(["", ""]))
-    facts = {**RECORD.facts, "forecast_key": ForecastFingerprint.of(request(), "code1", wider.schema).key}
+    facts = {**RECORD.facts, "forecast_key": fingerprint(request(), "code1", wider.schema)["forecast_key"]}
     Record.from_bytes(Record(wider, facts, RECORD.request).to_bytes()).verify()
 
 
 def test_the_same_values_have_the_same_hash_whichever_run_made_them_and_when():
-    later = forecast_rows(answer(), "another", MADE_AT + timedelta(days=9))
+    later = forecast_rows([answer().forecast], "another", MADE_AT.date() + timedelta(days=9))
     assert forecast_hash(later) == forecast_hash(RECORD.rows) == forecast_hash(answer().forecast)
-    assert forecast_hash(forecast_rows(answer(6.0), RUN, MADE_AT)) != forecast_hash(RECORD.rows)
+    assert forecast_hash(forecast_rows([answer(6.0).forecast], RUN, MADE_AT.date())) != forecast_hash(
+        RECORD.rows
+    )

@@ -9,24 +9,24 @@ import pytest
 
 from modal_forecast.messages import ForecastAnswer, ForecastRefused
 from serverless_assets.forecasting.compute import Answered, Calls, Log, Size
-from serverless_assets.forecasting.forecast_file import forecast_rows
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.forecasting.record import (
     Record,
     RecordError,
     RecordName,
-    find_record,
     list_records,
     read_record,
 )
 from serverless_assets.forecasting.replay import (
     ReplayResult,
     compare_answer,
+    find_record,
     listed,
     reason_not_to_replay,
     replay,
     replayed,
 )
+from serverless_assets.forecasting.tables import forecast_rows
 from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from tests.conftest import Pipeline
@@ -250,8 +250,8 @@ def test_what_was_not_published_is_not_there_to_replay(short):
 def test_a_forecast_of_other_code_is_listed_and_refused(tmp_path, pipeline):
     store = pipeline.parts.publisher.published.artifacts
     older = record(run_id=RUN, made_at=MADE_AT)
-    (store.folder / older.name).write_bytes(older.to_bytes())
-    (store.folder / replace_run(older, "damaged").name).write_bytes(b"not parquet")
+    (store.folder / str(older.name)).write_bytes(older.to_bytes())
+    (store.folder / str(replace_run(older, "damaged").name)).write_bytes(b"not parquet")
     lines = list(listed(store))
     assert len(lines) == 4
     assert RUN in lines[-1] + lines[-2] and "code1" in lines[-1] + lines[-2]
@@ -262,7 +262,8 @@ def test_a_forecast_of_other_code_is_listed_and_refused(tmp_path, pipeline):
 
 
 def replace_run(made: Record, run_id: str) -> Record:
-    return Record(forecast_rows(answer(), run_id, MADE_AT), {**made.facts, "run_id": run_id}, made.request)
+    rows = forecast_rows([answer().forecast], run_id, MADE_AT.date())
+    return Record(rows, {**made.facts, "run_id": run_id}, made.request)
 
 
 def test_the_command_replays_lists_and_refuses_in_words(green, serverless):

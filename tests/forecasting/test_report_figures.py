@@ -13,11 +13,11 @@ import pytest
 
 from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from modal_forecast.report.page import render
-from serverless_assets.forecasting.forecast_file import forecast_rows
+from serverless_assets.forecasting.forecast_run import details_in
 from serverless_assets.forecasting.record import Record, record_facts
 from serverless_assets.forecasting.report import report_input
-from serverless_assets.forecasting.reuse import ForecastFingerprint
-from serverless_assets.forecasting.run_forecast import details_in
+from serverless_assets.forecasting.reuse import fingerprint
+from serverless_assets.forecasting.tables import forecast_rows
 from serverless_assets.run_inputs import CustomisedStyle
 from tests.conftest import SHOP
 from tests.forecasting.report_page import ReportPage, number
@@ -49,14 +49,14 @@ def forecast_by_a_worker(asked: ForecastRequest) -> Record:
     )
     assert worker.returncode == 0, worker.stderr
     answer, made_at = ForecastAnswer.from_bytes(worker.stdout), datetime(2026, 11, 1, 6, tzinfo=UTC)
-    rows = forecast_rows(answer, "run", made_at)
+    rows = forecast_rows([answer.forecast], "run", made_at.date())
     plain = {name: value for name, value in answer.diagnostics.items() if not isinstance(value, dict | list)}
     size = {"cpu": 0.25, "memory_mib": 256, "compute": "a process", "run_id": "run"}
     facts = {
         **plain,
         **size,
         "data_as_of": LAST_DAY.isoformat(),
-        **ForecastFingerprint.of(asked, "code").as_facts(),
+        **fingerprint(asked, "code"),
     }
     record = Record(
         rows, {**facts, **record_facts(rows, made_at)}, asked.to_bytes(), details_in(answer.diagnostics)

@@ -14,7 +14,7 @@ from serverless_assets.forecasting.checks import PART_DESCRIPTIONS
 from serverless_assets.forecasting.compute import Answered, WorkerFailed
 from serverless_assets.forecasting.local_compute import LocalCompute
 from serverless_assets.forecasting.part_history import parts_in
-from serverless_assets.forecasting.parts import adding_up_to, batch_of, part_rows
+from serverless_assets.forecasting.parts import adding_up_to
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs, SkipForecast
 from tests.conftest import SHOP, Pipeline
 from tests.test_pipeline import change_work
@@ -45,11 +45,13 @@ def calendar(days: int) -> pa.Table:
 
 
 def test_a_day_without_a_row_is_one_on_which_the_store_sold_nothing():
-    [a, b] = parts_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]), calendar(4))
-    assert (a.id, a.name, a.history["y"].to_pylist()) == ("a", "A", [1.0, 0.0, 3.0, 0.0])
+    stores = parts_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]), calendar(4))
+    assert (stores.ids, stores.names) == (["a", "b"], ["A", "B"])
+    a, b = map(stores.history, range(2))
+    assert a["y"].to_pylist() == [1.0, 0.0, 3.0, 0.0]
     # It had not opened.
-    assert b.history["ds"][0].as_py() == FIRST + timedelta(days=1)
-    assert b.history["y"].to_pylist() == [5.0, 5.0, 5.0]
+    assert b["ds"][0].as_py() == FIRST + timedelta(days=1)
+    assert b["y"].to_pylist() == [5.0, 5.0, 5.0]
 
 
 def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
@@ -65,21 +67,13 @@ def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
     ahead = pa.array([FIRST + timedelta(days=days + n) for n in range(14)], pa.date32())
     bounds = {f"yhat_{side}_{level}": [250.0] * 14 for level in (80, 95) for side in ("lower", "upper")}
     total = pa.table({"ds": ahead, "yhat": [250.0] * 14, **bounds})
-    history = pa.table(
-        {
-            "ds": stores[0].history["ds"],
-            "y": sum(np.pad(s.history["y"].to_numpy(), (days - s.history.num_rows, 0)) for s in stores),
-        }
-    )
-    batch = batch_of(SHOP, stores, 14)
+    history = calendar(days).append_column("y", pa.array(np.nansum(stores.values, axis=0)))
+    batch = stores.request(SHOP, 14)
     made = adding_up_to(total, history, batch, forecast_batch(batch).answers)
     assert set(made) == {"a", "b", "new"}
     assert sum(made[name].forecast["yhat"].to_numpy() for name in made) == pytest.approx([250.0] * 14)
     # Too short to be forecast by itself.
     assert "share of the total" in made["new"].diagnostics["fallbacks"][0]
-    rows = part_rows(SHOP.parts, stores, made, "run", FIRST)
-    assert rows["location_name"].unique().to_pylist() == ["A", "B", "NEW"]
-    assert rows.num_rows == 3 * 14
 
 
 # ---- in the pipeline

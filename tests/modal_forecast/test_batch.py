@@ -15,15 +15,10 @@ import pytest
 from modal_forecast import batch as batch_module
 from modal_forecast.batch import SeriesFailed, forecast_batch, processes_for
 from modal_forecast.handler import handle
-from modal_forecast.messages import (
-    BatchAnswer,
-    ForecastBatch,
-    ForecastRefused,
-    ForecastRequest,
-    MessageError,
-)
+from modal_forecast.messages import BatchAnswer, ForecastBatch, ForecastRefused, ForecastRequest
 from modal_forecast.model import forecast
 from modal_forecast.resources import FORKED
+from modal_forecast.wire import MessageError
 
 WORKER = [sys.executable, "-m", "modal_forecast.worker"]
 LAST = np.datetime64("2026-10-31")
@@ -72,7 +67,7 @@ def test_the_answers_to_a_batch_survive_the_wire(batch):
     sent = BatchAnswer({"b": made, "a": ForecastRefused("Too short.")}, {"seconds": 1.5})
     read = BatchAnswer.from_bytes(sent.to_bytes())
     assert list(read.answers) == ["a", "b"]
-    assert read.answers["a"].reason == "Too short."
+    assert str(read.answers["a"]) == "Too short."
     assert read.answers["b"] == made
     assert read.diagnostics == {"seconds": 1.5}
 
@@ -126,7 +121,7 @@ def test_the_number_of_processes_changes_no_byte(batch, answers):
 def test_a_series_that_is_refused_leaves_the_others():
     batch = shop(Tiny=history(sales(5, 3)))
     answers = forecast_batch(batch, processes=2).answers
-    assert "3 days with a value" in answers.pop("Tiny").reason
+    assert "3 days with a value" in str(answers.pop("Tiny"))
     assert answers == {name: forecast(batch.requests[name]) for name in LEVELS}
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from modal_forecast.candidates import CandidateFailed, prophet
+from modal_forecast.candidates import prophet
 from modal_forecast.candidates.prophet import fits_prophet, forecast_prophet
+from modal_forecast.candidates.protocol import CandidateFailed
 from modal_forecast.series import Series
 
 HORIZON = 90
