@@ -24,6 +24,8 @@ PORT = click.IntRange(1, 65535)
 @click.version_option(package_name="serverless-assets", prog_name="serverless")
 def main() -> None:
     """Run the serverless pipeline, or open its UI."""
+    # SIGTERM, such as at the time limit of a CI, ends every command as Ctrl-C does, which cleans up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("serverless_assets")
     if not log.handlers:
         log.setLevel(logging.INFO)
@@ -32,6 +34,7 @@ def main() -> None:
 
 for command in (
     production.deploy_modal,
+    production.open_in_browser,
     production.releases,
     production.replay,
     production.rollback,
@@ -79,8 +82,6 @@ def run(job: str, months: str | None, config_file: Path | None, resume: bool, **
 
     JOB is serverless_pipeline (the default), ingest, transform, forecast or another one.
     """
-    # SIGTERM cleans up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings.from_environ()
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
     if not (settings.home / "dbt" / "manifest.json").exists():
@@ -179,29 +180,6 @@ def why(asset: str) -> None:
 
     for line in explain(environment(settings), asset):
         click.echo(line)
-
-
-@main.command("open")
-@click.argument("what", type=click.Choice(["report", "ui"]), default="report")
-def open_in_browser(what: str) -> None:
-    """Open the published report in a browser, or the UI.
-
-    The UI is that of SERVERLESS_UI_URL; `serverless ui` starts one.
-    """
-    settings = Settings.from_environ()
-    if what == "ui":
-        click.echo(settings.ui_url)
-        click.launch(settings.ui_url)
-        return
-    from serverless_assets.environments import environment
-
-    artifacts = environment(settings).publisher.published.artifacts
-    reports = [name for name in artifacts.names("") if name.endswith(".html")]
-    if not reports:
-        raise click.ClickException("No report was published yet: `serverless run` writes one.")
-    for report in map(artifacts.place, reports):
-        click.echo(report.address)
-        click.launch(report.link or report.address)
 
 
 @main.command()

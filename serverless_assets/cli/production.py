@@ -1,7 +1,6 @@
-"""The commands about what is published: its releases, its forecasts, its CI and its worker."""
+"""The commands about what is published: its report, its releases, its forecasts, its CI and its worker."""
 
 import logging
-import signal
 import sys
 
 import click
@@ -17,8 +16,6 @@ def slim_ci() -> None:
     They are built in a scratch schema, which is removed at the end.
     """
     settings = Settings.from_environ()
-    # SIGTERM, such as at the time limit of a CI, cleans up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from serverless_assets.environments import environment
     from serverless_assets.transformation.slim_ci import slim_ci as check
 
@@ -37,8 +34,6 @@ def replay(which: str | None, list_all: bool) -> None:
     WHICH: a run's id or its beginning, a forecast's key, or the day it was made; the newest by default.
     """
     settings = Settings.from_environ()
-    # SIGTERM ends the forecast, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from serverless_assets.environments import environment
     from serverless_assets.forecasting.replay import listed, replayed
 
@@ -51,6 +46,29 @@ def replay(which: str | None, list_all: bool) -> None:
     verdict = replayed(artifacts, parts.compute, which, click.echo)
     click.echo(verdict.text)
     sys.exit(0 if verdict.reproduced else 1)
+
+
+@click.command("open")
+@click.argument("what", type=click.Choice(["report", "ui"]), default="report")
+def open_in_browser(what: str) -> None:
+    """Open the published report in a browser, or the UI.
+
+    The UI is that of SERVERLESS_UI_URL; `serverless ui` starts one.
+    """
+    settings = Settings.from_environ()
+    if what == "ui":
+        click.echo(settings.ui_url)
+        click.launch(settings.ui_url)
+        return
+    from serverless_assets.environments import environment
+
+    artifacts = environment(settings).publisher.published.artifacts
+    reports = [name for name in artifacts.names("") if name.endswith(".html")]
+    if not reports:
+        raise click.ClickException("No report was published yet: `serverless run` writes one.")
+    for report in map(artifacts.place, reports):
+        click.echo(report.address)
+        click.launch(report.link or report.address)
 
 
 @click.command()
