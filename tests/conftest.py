@@ -21,8 +21,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 import yaml
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from click.testing import CliRunner, Result
 from dagster._core.storage.event_log.in_memory import InMemoryEventLogStorage
 from xdist.scheduler.loadfile import LoadFileScheduling
@@ -31,6 +29,7 @@ from modal_forecast.code_version import versioned_app
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.cli import main
+from serverless_assets.dagster_storage import adapt_storages
 from serverless_assets.definitions import build
 from serverless_assets.environments import Environment, environment
 from serverless_assets.event_log import BatchedEvents
@@ -268,20 +267,9 @@ def modal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def migrations_read_once() -> Iterator[None]:
+def migrations_read_once() -> None:
     """Alembic loads Dagster's 90 migrations twice for each new instance, which is most of what one costs."""
-    read = ScriptDirectory.from_config
-    directories: dict[str | None, ScriptDirectory] = {}
-
-    def read_once(config: Config) -> ScriptDirectory:
-        location = config.get_main_option("script_location")
-        if location not in directories:
-            directories[location] = read(config)
-        return directories[location]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScriptDirectory, "from_config", read_once)
-        yield
+    adapt_storages()
 
 
 class EventsInMemory(BatchedEvents, InMemoryEventLogStorage):
