@@ -140,11 +140,6 @@ class Preset:
 
 
 # The cloud's clients take seconds to import: only those who use them pay for it.
-def build_duckdb(settings: Settings, store: Artifacts | None) -> Publisher:
-    """A DuckDB file on this machine, published by releases, of which files are part without a store."""
-    return LocalPublisher(settings.home, settings.dbt_schema, store, settings.releases_kept)
-
-
 def build_bigquery(settings: Settings, store: Artifacts | None) -> Publisher:
     """A BigQuery dataset, published from the work dataset beside it; a folder without a store."""
     from serverless_assets.publishing.bigquery import BigQueryPublisher
@@ -179,11 +174,6 @@ def build_url(settings: Settings) -> Artifacts:
     return UrlArtifacts(str(settings.artifacts_url), settings.branch)
 
 
-def build_subprocess(settings: Settings) -> Compute:
-    """A process on this machine, held to the cpu and memory that a run asks for."""
-    return LocalCompute(deadline_seconds=settings.forecast_deadline_seconds)
-
-
 def build_modal(settings: Settings) -> Compute:
     """A deployed Modal function, called with the cpu and memory that a run asks for."""
     from serverless_assets.forecasting.modal_compute import ModalCompute
@@ -199,7 +189,10 @@ PRESETS: Mapping[str, Preset] = {
     "gcp": Preset(warehouse="bigquery", artifacts="gcs", compute="modal"),
 }
 WAREHOUSES: Mapping[str, Callable[[Settings, Artifacts | None], Publisher]] = {
-    "duckdb": build_duckdb,
+    # Without a store, the files are part of its releases.
+    "duckdb": lambda settings, store: LocalPublisher(
+        settings.home, settings.dbt_schema, store, settings.releases_kept
+    ),
     "bigquery": build_bigquery,
 }
 # The target in dbt's profiles.yml for each warehouse.
@@ -211,7 +204,7 @@ ARTIFACT_STORES: Mapping[str, Callable[[Settings], Artifacts | None]] = {
     "url": build_url,
 }
 COMPUTES: Mapping[str, Callable[[Settings], Compute]] = {
-    "subprocess": build_subprocess,
+    "subprocess": lambda settings: LocalCompute(deadline_seconds=settings.forecast_deadline_seconds),
     "modal": build_modal,
 }
 # The settings that a part needs, each with its words in a message.

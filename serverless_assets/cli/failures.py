@@ -35,12 +35,15 @@ class Commands(click.Group):
         except UserError as error:
             raise click.ClickException(str(error)) from None
         except Exception as error:
-            if _is_failure(error):
+            # Commands start without dagster, whose failures are raised with a sentence.
+            dagster = sys.modules.get("dagster")
+            if dagster and isinstance(error, dagster.Failure):
                 raise click.ClickException(str(error)) from None
-            if unusable := _unusable_home(error, _home()):
+            home = _home()
+            if unusable := _unusable_home(error, home):
                 raise click.ClickException(unusable) from None
             sentence = without_secrets(error_sentence(error))
-            place = keep_traceback("".join(traceback.format_exception(error)), _home())
+            place = keep_traceback("".join(traceback.format_exception(error)), home)
             raise click.ClickException(f"{sentence}\n{place}") from None
 
 
@@ -61,13 +64,14 @@ def keep_traceback(text: str, home: Path | None) -> str:
 def _unusable_home(error: Exception, home: Path | None) -> str | None:
     """Return what to do if the machine refuses a file below SERVERLESS_HOME; None for other errors."""
     for cause in causes(error):
-        if home and isinstance(cause, OSError) and cause.filename and cause.errno in REFUSALS:
-            path = Path(os.fsdecode(cause.filename))
-            if path.is_relative_to(home):
-                return (
-                    f"SERVERLESS_HOME is {home}, and {path} cannot be used: {cause.strerror}. Make room "
-                    "there, make it writable for this user, or choose another folder."
-                )
+        if not (home and isinstance(cause, OSError) and cause.filename and cause.errno in REFUSALS):
+            continue
+        path = Path(os.fsdecode(cause.filename))
+        if path.is_relative_to(home):
+            return (
+                f"SERVERLESS_HOME is {home}, and {path} cannot be used: {cause.strerror}. Make room there, "
+                "make it writable for this user, or choose another folder."
+            )
     return None
 
 
@@ -76,9 +80,3 @@ def _home() -> Path | None:
         return Settings.from_environ().home
     except SettingsError:
         return None
-
-
-def _is_failure(error: Exception) -> bool:
-    """Whether it is a `dagster.Failure`, which is raised with a sentence. Commands start without dagster."""
-    dagster = sys.modules.get("dagster")
-    return dagster is not None and isinstance(error, dagster.Failure)
