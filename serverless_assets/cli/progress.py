@@ -73,13 +73,15 @@ def moving_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None]
 class Progress:
     """Call it with each event of a run; it prints those that a person waits for.
 
-    The traceback of an error that nobody expected is kept below `home`. `failed` says whether something
-    failed outside of the run's steps, such as closing a resource, which Dagster does not count. `refusal` is
-    why the run could not begin: the summary says it, so that no line does. `first_month` is that of a run of
-    a range of months, in which Dagster has an event for each month and none for the asset. `in_full` prints
-    all lines of a message, as a job without assets has no other result. `move` shows what is at work, see
-    `moving_line`. `started` is when the command was, as of time.monotonic(). Once it `is_stopped`, nothing
-    more is printed: the last lines say what a person needs to know.
+    home: below which the traceback of an error that nobody expected is kept.
+    move: shows what is at work, see `moving_line`.
+    first_month: of a run of a range of months, in which Dagster has an event for each month of an asset.
+    in_full: whether to print all lines of a message, as a job without assets has no other result.
+    started: when the command was, as of time.monotonic().
+    failed: whether something failed outside of the run's steps, such as closing a resource, which Dagster
+        does not count.
+    refusal: why the run could not begin; the summary says it, and no line does.
+    is_stopped: whether the run was stopped. Nothing more is printed then but the last lines.
     """
 
     home: Path
@@ -87,9 +89,9 @@ class Progress:
     move: Callable[[str], None] | None = None
     first_month: str | None = None
     in_full: bool = False
+    started: float = field(default_factory=time.monotonic)
     failed: bool = False
     refusal: str = ""
-    started: float = field(default_factory=time.monotonic)
     is_stopped: bool = False
     # Assets with the same outcome and no rows, which share a line; and those that failed.
     alike: list[str] = field(default_factory=list)
@@ -101,21 +103,34 @@ class Progress:
         event = entry.dagster_event
         if event is None:
             self._message(entry)
-        elif event.event_type == Type.ASSET_MATERIALIZATION and event.asset_key:
-            # An event for each month of a range is one for the asset.
-            if event.partition is None or event.partition == self.first_month:
-                outcome = metadata.plain_values(event.step_materialization_data.materialization.metadata)
-                self._add_outcome(asset_name(event.asset_key), outcome)
-        elif event.event_type == Type.ASSET_OBSERVATION and event.asset_key:
-            observed = metadata.plain_values(event.asset_observation_data.asset_observation.metadata)
-            if observed.get(metadata.STATUS) == "failed":
-                self.failed_assets.append(asset_name(event.asset_key))
-        elif event.event_type == Type.STEP_START and self.move:
-            self.move(f"{event.step_key} ...")
-        elif line := self._line(event):
-            self._print(line)
-        elif event.event_type == Type.STEP_SUCCESS:
-            self._print_alike()
+            return
+        match event.event_type:
+            case Type.ASSET_MATERIALIZATION if event.asset_key:
+                # An event for each month of a range is one for the asset.
+                if event.partition is None or event.partition == self.first_month:
+                    outcome = metadata.plain_values(event.step_materialization_data.materialization.metadata)
+                    self._add_outcome(asset_name(event.asset_key), outcome)
+            case Type.ASSET_OBSERVATION if event.asset_key:
+                observed = metadata.plain_values(event.asset_observation_data.asset_observation.metadata)
+                if observed.get(metadata.STATUS) == "failed":
+                    self.failed_assets.append(asset_name(event.asset_key))
+            case Type.STEP_START:
+                if self.move:
+                    self.move(f"{event.step_key} ...")
+                else:
+                    self._print(f"{event.step_key} ...")
+            case Type.STEP_SUCCESS:
+                self._print_alike()
+            case Type.STEP_UP_FOR_RETRY:
+                pause = event.step_retry_data.seconds_to_wait or 0
+                self._print(f"{event.step_key} in {pause:.0f} s again: {failure_sentence_of(event)}")
+            case Type.STEP_FAILURE:
+                self._step_failure(event)
+            case Type.RUN_FAILURE if event.job_failure_data.first_step_failure_event is None:
+                self._failure_outside_of_steps(event.job_failure_data.error)
+            case Type.ENGINE_EVENT:
+                # Of a resource that cannot be closed, say.
+                self._failure_outside_of_steps(event.engine_event_data.error)
 
     def _message(self, entry: dg.EventLogEntry) -> None:
         text = entry.user_message
@@ -162,66 +177,44 @@ class Progress:
             status, reason = self.outcome.get(metadata.STATUS), self.outcome.get(metadata.REASON)
             self._print(f"    {len(names)} {status}: {reason} ({name_some(names, NAMES_IN_A_LINE)})")
 
-    def _line(self, event: dg.DagsterEvent) -> str | None:
-        if event.event_type == Type.STEP_START:
-            return f"{event.step_key} ..."
-        if event.event_type == Type.STEP_FAILURE:
-            if failure_sentence_of(event) == STOPPED_BY_HAND:
-                self.is_stopped = True
-            if self.failed_assets:
-                # The summary has the reason of each.
-                names, self.failed_assets = name_some(self.failed_assets, NAMES_OF_FAILED), []
-                return f"{event.step_key} failed: {names}, see below."
-            return f"{event.step_key} failed: {failure_sentence_of(event)}{self._traceback_of_step(event)}"
-        if event.event_type == Type.STEP_UP_FOR_RETRY:
-            retry = event.step_retry_data
-            return (
-                f"{event.step_key} in {retry.seconds_to_wait or 0:.0f} s again: {failure_sentence_of(event)}"
-            )
-        if error := _error_outside_of_steps(event):
-            self.failed = True
-            sentence, traceback = run_failure_sentence(error), self._traceback_of_run(error)
-            if not traceback:
-                self.refusal = sentence
-                return None
-            return f"The run failed: {sentence}{traceback}"
-        return None
+    def _step_failure(self, event: dg.DagsterEvent) -> None:
+        sentence, data = failure_sentence_of(event), event.step_failure_data
+        if sentence == STOPPED_BY_HAND:
+            self.is_stopped = True
+        elif self.failed_assets:
+            # The summary has the reason of each.
+            names, self.failed_assets = name_some(self.failed_assets, NAMES_OF_FAILED), []
+            self._print(f"{event.step_key} failed: {names}, see below.")
+        elif data.user_failure_data or data.error is None or self.is_stopped:
+            self._print(f"{event.step_key} failed: {sentence}")
+        else:
+            # The code that failed had no sentence of its own.
+            kept = keep_traceback(data.error.to_string(), self.home)
+            self._print(f"{event.step_key} failed: {sentence}\n{kept}")
 
-    def _traceback_of_step(self, event: dg.DagsterEvent) -> str:
-        """Where the traceback is, if the code that failed had no sentence of its own."""
-        data = event.step_failure_data
-        if data.user_failure_data or data.error is None or self.is_stopped:
-            return ""
-        return f"\n{keep_traceback(data.error.to_string(), self.home)}"
-
-    def _traceback_of_run(self, error: SerializableErrorInfo) -> str:
-        text, cause = error.to_string(), error
+    def _failure_outside_of_steps(self, error: SerializableErrorInfo | None) -> None:
+        if error is None:
+            return
+        self.failed, sentence, cause = True, run_failure_sentence(error), error
         while cause.cls_name != RunFailure.__name__ and cause.cause:
             cause = cause.cause
-        is_expected = cause.cls_name == RunFailure.__name__ and cause.cause is None
-        return "" if is_expected else f"\n{keep_traceback(text, self.home)}"
-
-
-def _error_outside_of_steps(event: dg.DagsterEvent) -> SerializableErrorInfo | None:
-    if event.event_type == Type.RUN_FAILURE:
-        data = event.job_failure_data
-        return data.error if data.first_step_failure_event is None else None
-    # A resource that cannot be closed.
-    return event.engine_event_data.error if event.event_type == Type.ENGINE_EVENT else None
+        if cause.cls_name == RunFailure.__name__ and cause.cause is None:
+            self.refusal = sentence
+        else:
+            kept = keep_traceback(error.to_string(), self.home)
+            self._print(f"The run failed: {sentence}\n{kept}")
 
 
 def outcome_line(asset: str, outcome: Mapping[str, Any]) -> str:
     """Return a line on an asset: its name, rows, bytes, seconds and reason, as far as they are known."""
-    rows, size, seconds = (
-        outcome.get(metadata.ROWS),
-        outcome.get(metadata.BYTES),
-        outcome.get(metadata.SECONDS),
+    rows, size, seconds, status, reason = map(
+        outcome.get,
+        (metadata.ROWS, metadata.BYTES, metadata.SECONDS, metadata.STATUS, metadata.REASON),
     )
     parts = [f"{asset:<24}"]
     parts.append(f"{rows:>10,} rows" if rows is not None else " " * 15)
     parts.append(f"{size_text(size):>9}" if size is not None else " " * 9)
     parts.append(f"{seconds:6.2f} s" if seconds is not None else " " * 8)
-    status, reason = outcome.get(metadata.STATUS), outcome.get(metadata.REASON)
     parts.append(f" {status}: {reason}" if reason else "")
     return " ".join(parts).rstrip()
 
