@@ -1,4 +1,4 @@
-"""Addresses: which can be asked over HTTP; and who may see their secrets."""
+"""Addresses: which can be requested over HTTP; and who may see their secrets."""
 
 import ipaddress
 import re

@@ -50,10 +50,10 @@ def keys_of_others(declared: Iterable[object]) -> Collection[dg.AssetKey]:
 
 
 def with_key_prefix(declared: Iterable[Declared], of_others: Collection[dg.AssetKey]) -> list[Declared]:
-    """Return what the defs folder declares, forecasts among it, with the prefix before the keys.
+    """Return what the defs folder declares, forecasts included, with the prefix before its keys and those of
+    what it reads.
 
-    It is declared without, and so is what it reads, but for the keys `of_others`. A key that begins with the
-    prefix has it already.
+    Keys `of_others` stay as they are, and so do keys that begin with the prefix.
     """
     declared = list(declared)
 

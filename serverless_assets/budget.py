@@ -42,7 +42,7 @@ class Charge:
 class CostEstimate:
     """What a run may cost at most. `uncounted` names the models whose cost is not known before they run.
 
-    unknown_price: of what the price is not known, and why, in a clause; empty if of nothing.
+    unknown_price: a clause that names what has no known price, and says why; empty if all prices are known.
     """
 
     charges: Sequence[Charge] = ()
@@ -54,7 +54,7 @@ class CostEstimate:
         return sum(charge.usd for charge in self.charges)
 
     def sentence(self, budget: float) -> str:
-        """Return the sum and its parts, and that the budget has room for it, or what to do as it has none."""
+        """Return the sum and its parts, and that the budget has room for it, or else what to do."""
         paid = [charge for charge in self.charges if charge.usd > 0]
         # The fewest decimals that show the budget unrounded, and each charge as more than zero.
         digits = next(

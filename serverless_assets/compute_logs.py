@@ -8,10 +8,10 @@ from serverless_assets.dagster_internals import CapturedLogContext, LocalCompute
 
 
 class ComputeLogs(LocalComputeLogManager):
-    """Dagster's own, which can leave the output of a process to its terminal.
+    """Dagster's own, with an option to leave the output of a process in the terminal.
 
-    To show in the terminal what it captures, Dagster starts four processes, of which two print a traceback on
-    Ctrl-C.
+    To show captured output in the terminal as well, Dagster starts four processes, of which two print a
+    traceback on Ctrl-C.
     """
 
     is_capturing = True

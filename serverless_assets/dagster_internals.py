@@ -125,9 +125,9 @@ _has_partitions_for_input = StepExecutionContext.has_asset_partitions_for_input
 
 
 def allow_runs_without_partition() -> None:
-    """Have a step with partitioned assets that reads other ones run without a partition: it reads them whole.
+    """Let a step with partitioned assets run without a partition if it reads other partitioned assets.
 
-    By itself, Dagster asks the run for its partition, to note the versions of what the step reads, and fails.
+    By itself, Dagster asks the run for its partition, to record the versions of the inputs, and fails.
     """
 
     def has_partitions_for_input(context: StepExecutionContext, input_name: str) -> bool:
@@ -140,9 +140,10 @@ _get_output_asset_keys = StepExecutionContext.get_output_asset_keys
 
 
 def keep_asset_keys_of_steps() -> None:
-    """Have a step find out once which assets it has.
+    """Have a step compute the set of its assets once.
 
-    By itself, Dagster does so for each result of a check: with 1,000 models and their tests, a million times.
+    By itself, Dagster computes it for each result of a check: a million times with 1,000 models and their
+    tests.
     """
 
     def get_output_asset_keys(context: StepExecutionContext) -> AbstractSet[dg.AssetKey]:
@@ -175,9 +176,9 @@ _get_job_def_for_asset_selection = dg.JobDefinition._get_job_def_for_asset_selec
 
 
 def select_assets_of_unpartitioned_jobs() -> None:
-    """Have runs of some assets of a job that has no partitions, also if these assets have.
+    """Let runs of some assets of a job without partitions have none either, also if the assets have.
 
-    By itself, Dagster gives them the partitions of the assets, and then refuses the config of the job.
+    By itself, Dagster gives such a run the partitions of its assets, and then refuses the config of the job.
     """
 
     def get_job_def(job: dg.JobDefinition, selection: Any) -> dg.JobDefinition:
@@ -229,7 +230,7 @@ def with_compute(
     resources: set[str],
     pool: str,
 ) -> dg.AssetsDefinition:
-    """Return an asset that runs `compute` instead of its function, which that may call.
+    """Return an asset that runs `compute` instead of its function. `compute` gets a way to call the function.
 
     Dagster loads none of its inputs, and `compute` stores what it yields.
 

@@ -37,7 +37,8 @@ __all__ = [
 
 
 class EventRows(SqlEventLogStorage):
-    """A storage of events, and what it writes of them. A public way to store a batch would replace it."""
+    """A storage of events with access to the rows that it writes. A public way to store a batch would replace
+    it."""
 
     def row_of(self, event: dg.EventLogEntry) -> dict[str, Any]:
         """Return the row of an event."""

@@ -1,4 +1,4 @@
-"""From names to parts: the source, the warehouse, the artifact store and the compute of an environment.
+"""The registry of environments: names of warehouses, artifact stores and computes, and how each is built.
 
 Nothing else in the code asks which environment it is in. Another implementation is a module that implements
 the protocol of its kind, and an entry here.
@@ -63,12 +63,12 @@ class Environment:
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """The manifest of the dbt project, as of when it was first asked for: each look reads every file."""
+        """The manifest of the dbt project as of its first use, as each reading checks every file."""
         return self.project.read_manifest()
 
     @cached_property
     def forecasts(self) -> Sequence[ForecastDeclaration]:
-        """The forecasts that are declared, of relations that the dbt project has.
+        """The declared forecasts whose relation the dbt project has.
 
         Raises:
             SettingsError: a forecast or a Python asset cannot be as it is declared.
@@ -98,12 +98,12 @@ class Environment:
 
     @property
     def absent_tables(self) -> Collection[str]:
-        """The raw tables that the source lacks as it stands in for another: runs leave them out."""
+        """The raw tables that the sample shop lacks, which stands in for a source: runs leave them out."""
         return {table.name for table in self.raw_tables if self.source.lacks(table)}
 
     @property
     def budget_guard(self) -> BudgetGuard:
-        """Whether a run may begin. What it may cost is asked of the warehouse that it would write to."""
+        """The budget, with what a run spends it on."""
         warehouse = self.publisher.warehouse
         return BudgetGuard(self.settings.budget_usd, self.compute, self.project, warehouse, self.forecasts)
 

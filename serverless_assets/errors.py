@@ -1,4 +1,4 @@
-"""Errors as sentences: those that a user can cause, those of the machine, and those that nobody expected."""
+"""Errors as sentences for people: what a user caused, what the machine refused, and unexpected errors."""
 
 import errno
 import re
@@ -40,7 +40,7 @@ _SQLITE = {
 
 
 def error_sentence(error: BaseException) -> str:
-    """An error's own words if they are for a person; else one line: what the machine refused and what to do
+    """Return an error's message if it is for a person; else one line: what the machine refused and what to do
     about it, or the error's class and the first line of its message."""
     if isinstance(error, UserError):
         return str(error)
@@ -52,10 +52,10 @@ def error_sentence(error: BaseException) -> str:
 
 
 def machine_sentence(text: str) -> str | None:
-    """What an error that the machine caused means and what to do about it; None for any other error.
+    """Return what an error of the machine means and what to do about it; None for any other error.
 
     Args:
-        text: its class and message. Of an error that Dagster has recorded nothing else is known.
+        text: its class and message, which is all that Dagster records of an error.
     """
     if matched := re.search(r"\[Errno (\d+)\] ([^:]+)(?:: '(.+)')?$", text):
         return _of_machine(OSError(int(matched[1]), matched[2], matched[3]))
@@ -63,7 +63,7 @@ def machine_sentence(text: str) -> str | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that it was raised about, the outermost first."""
+    """Yield the error and those that caused it, the outermost first."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -45,7 +45,7 @@ UPDATE_CHECK = CHECKS.update().where(
 
 
 class BatchedEvents(EventRows):
-    """A storage that keeps the events of a thread back while it is in a batch."""
+    """A storage that collects the events of a thread in a batch, and stores them together."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The events that a thread keeps back until its batch is complete.
@@ -56,7 +56,7 @@ class BatchedEvents(EventRows):
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Store the events of a run that this thread logs meanwhile all together, or none of them."""
+        """Store the events of a run that this thread logs in the block all together, or none of them."""
         thread = get_ident()
         if thread in self._kept:
             yield
@@ -102,7 +102,7 @@ class BatchedEvents(EventRows):
         self.store_tags(connection, [*of_assets.values()], [*of_assets])
 
     def _store_asset(self, connection: Connection, id: int, event: dg.DagsterEvent, row: Row) -> None:
-        """Keep the newest event of an asset with the asset."""
+        """Update the row of an asset with its newest event."""
         values: Row = {"last_materialization_timestamp": row["timestamp"]}
         if event.event_type != Type.ASSET_OBSERVATION:
             values["last_run_id"] = row["run_id"]
@@ -115,7 +115,7 @@ class BatchedEvents(EventRows):
         connection.execute(statement.on_conflict_do_update([ASSETS.c.asset_key], set_=values))
 
     def _store_check(self, connection: Connection, id: int, event: dg.DagsterEvent, row: Row) -> None:
-        """Keep the newest event of a check in a run with the check: it is planned, and then evaluated."""
+        """Insert the row of a check in a run when it is planned, and update it when it was evaluated."""
         values: Row = {
             "evaluation_event": row["event"],
             "evaluation_event_timestamp": row["timestamp"],

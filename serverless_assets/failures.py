@@ -16,9 +16,9 @@ FIRST_PAUSE_SECONDS = 20.0
 
 
 class RunFailure(DagsterUserCodeProcessError):
-    """A run that cannot begin or be published, as one sentence, with the traceback of its cause if it helps.
+    """A run that cannot begin or be published: one sentence, and the traceback of an unexpected cause.
 
-    Dagster shows errors of this class as they are, and any other one below several of its own.
+    Dagster shows errors of this class as they are, and others below several errors of its own.
     """
 
     def __init__(self, sentence: str, cause: Exception | None = None) -> None:
@@ -48,8 +48,9 @@ def as_failure(*others: type[Exception]) -> Iterator[None]:
 
 
 def seconds_to_wait(attempts_before: int, chance: float) -> float:
-    """The pause before the next attempt: twice as long each time, and up to half longer by chance (0 to 1).
+    """Return the pause before the next attempt: twice as long each time, and longer by up to half.
 
-    Runs that failed together should not come back together.
+    Args:
+        chance: a random number from 0 to 1, so that runs that failed together do not come back together.
     """
     return float(FIRST_PAUSE_SECONDS * 2**attempts_before * (1 + chance / 2))

@@ -65,13 +65,13 @@ def link_atomically(target: Path, path: Path) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, which may have to be made first."""
+    """Return whether `folder` can be written to; if it does not exist, whether it can be made."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder `path`; anything else of that name is moved aside."""
+    """Make the folder `path`; a file of that name is moved aside."""
     if not path.is_dir():
         move_aside(path)
     path.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def sensors(environment: Environment) -> list[dg.SensorDefinition]:
 
 
 def dead_runs(home: Path) -> dg.SensorDefinition:
-    """Marks runs as failed whose processes have ended without finishing them, killed, say."""
+    """Marks runs as failed whose processes have ended without finishing them, as they were killed, say."""
 
     @dg.sensor(
         name="dead_runs",
@@ -87,7 +87,7 @@ def will_be_retried(run: dg.DagsterRun) -> bool:
 
 
 def is_refused(run: dg.DagsterRun) -> bool:
-    """Return whether a run failed for what a person chose in its form, and who saw it fail at once."""
+    """Return whether a run was refused for its run config, which whoever launched it sees at once."""
     return REFUSED_TAG in run.tags
 
 

@@ -64,7 +64,7 @@ class SourceState:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What became of the launched run; `run_id` is that of the attempt to name."""
+    """What became of the launched run; `run_id` is that of the attempt that a message names."""
 
     status: Literal["succeeded", "failed", "running", "deleted"]
     run_id: str = ""

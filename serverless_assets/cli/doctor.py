@@ -25,7 +25,7 @@ class Finding:
 
 
 def versions() -> str:
-    """What to say with a question or a report of a fault."""
+    """Return the versions to name with a question or a bug report."""
     packages = {"serverless-assets": "serverless-assets", "Dagster": "dagster", "dbt": "dbt-core"}
     packages |= {"DuckDB": "duckdb", "Modal": "modal"}
     named = [f"{name} {version(package)}" for name, package in packages.items()]
@@ -43,7 +43,7 @@ def examine(parts: Environment) -> Iterator[Finding]:
 
 
 def _models(parts: Environment) -> str:
-    """Say that the project is sound, and which relations a run replaces that are not its own work."""
+    """Return that the project is sound, and which relations of other origin a run replaces."""
     models = [*filter(is_model, parts.manifest["nodes"].values())]
     names = {node["alias"] for node in models}
     names |= {table.name for table in parts.raw_tables}

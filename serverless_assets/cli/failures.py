@@ -1,4 +1,4 @@
-"""How a command ends that failed: one sentence, and a file with the traceback of what nobody expected."""
+"""How a failed command ends: one sentence, and a file with the traceback of an unexpected error."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ class Commands(click.Group):
 
 
 def keep_traceback(text: str, home: Path | None) -> str:
-    """Write a traceback below `home`, or to the temporary folder if that fails; a sentence says where."""
+    """Write a traceback below `home`, or else to the temporary folder. Returns a sentence that says where."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.log"
     content = without_secrets(f"{' '.join(sys.argv)}\nPython {sys.version}\n\n{text.strip()}\n")
     for folder in ([home / "logs"] if home else []) + [Path(tempfile.gettempdir()) / "serverless-logs"]:

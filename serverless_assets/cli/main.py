@@ -1,4 +1,4 @@
-"""The commands. Each is a thin shell: what takes thought is in the layers."""
+"""The commands. Each is a thin shell over the layers."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ for command in (
 
 
 class _Echo(logging.Handler):
-    """Prints what takes long before a command has anything to print."""
+    """Prints log messages, such as that dbt parses the project, before a command prints its result."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(record.getMessage(), err=True)

@@ -51,9 +51,9 @@ def echo(text: str) -> None:
 
 @contextmanager
 def moving_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None] | None]]:
-    """A line at the bottom of the terminal that moves while a run is at work.
+    """Show a line at the bottom of the terminal that moves while a run is at work.
 
-    Yields a function that prints a line above it, and one that has it say something, which is None without a
+    Yields a function that prints a line above it, and one that sets its text; the second is None without a
     terminal.
     """
     if not sys.stdout.isatty():

@@ -52,7 +52,7 @@ def run_job(request: Request, settings: Settings, resume: bool) -> bool:
     ending, is_told = threading.Lock(), threading.Event()
 
     def tell_end(reason: str) -> None:
-        """Record that the run was stopped, and say so, once: where the main thread waits, another does."""
+        """Record that the run was stopped, and print it, once: also from another thread."""
         with ending:
             if is_told.is_set():
                 return
@@ -178,7 +178,7 @@ def _summary_of(home: Path, run_id: str) -> Mapping[str, Any] | None:
 
 
 def _record_end(run_id: str, reason: str) -> bool:
-    """Say in Dagster's history why a run was stopped; whether it had begun at all."""
+    """Record in Dagster's history why a run was stopped. Returns whether it had begun."""
     with open_instance() as instance:
         run = instance.get_run_by_id(run_id)
         if run is None:
