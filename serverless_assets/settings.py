@@ -122,6 +122,7 @@ def _check_url(value: str) -> str:
 NOT_AN_ADDRESS = "an http(s) address such as https://example.com/data"
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Url = Annotated[str, AfterValidator(_check_url)]
+BaseUrl = Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))]
 Month = Annotated[dt.date | None, _day("-01", "a month such as 2024-01")]
 Day = Annotated[dt.date | None, _day("", "a date such as 2026-01-31")]
 Schema = Annotated[str, _identifier("dwh"), AfterValidator(_check_schema)]
@@ -207,12 +208,8 @@ class Settings(BaseModel):
     automation_is_on: Switch = Field(False, alias="SERVERLESS_AUTOMATION")
     alert_url: Url | None = Field(None, alias="SERVERLESS_ALERT_URL", repr=False)
     alert_format: AlertFormat = Field("slack", alias="SERVERLESS_ALERT_FORMAT")
-    ui_url: Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))] = Field(
-        "http://127.0.0.1:3000", alias="SERVERLESS_UI_URL"
-    )
-    reports_url: Annotated[Url, AfterValidator(lambda url: url.rstrip("/"))] | None = Field(
-        None, alias="SERVERLESS_REPORTS_URL"
-    )
+    ui_url: BaseUrl = Field("http://127.0.0.1:3000", alias="SERVERLESS_UI_URL")
+    reports_url: BaseUrl | None = Field(None, alias="SERVERLESS_REPORTS_URL")
     key_prefix: KeyPrefix = Field("", alias="SERVERLESS_KEY_PREFIX")
     owner: Owner = Field("team:data", alias="SERVERLESS_OWNER")
     code_url: Url | None = Field(None, alias="SERVERLESS_CODE_URL")
