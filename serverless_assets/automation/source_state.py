@@ -138,7 +138,7 @@ def decide(
         if etags == state.latest:
             return Decision(
                 state,
-                f"The last change was not loaded: r{run} not successful. Re-execute from the failure; else "
+                f"The last change was not loaded: r{run} not successful. Re-execute it; else "
                 "the next change at the source takes it along.",
             )
     if not etags:

@@ -151,7 +151,7 @@ def test_change_that_failed_waits_for_a_person_and_says_so():
     after = decision_on(now, decision_on(now).state, FAILED)
     assert not after.tables
     assert after.message == (
-        "The last change was not loaded: run aaaaaaaa is not successful. Re-execute from the failure; else "
+        "The last change was not loaded: run aaaaaaaa is not successful. Re-execute it; else "
         "the next change at the source takes it along."
     )
 
