@@ -37,13 +37,8 @@ from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
 from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.transformation.decide_models import bytes_to_read
-from serverless_assets.transformation.manifest import (
-    asset_names,
-    dbt_asset_key,
-    deleted_text,
-    find_deleted,
-    is_model,
-)
+from serverless_assets.transformation.green_build import find_deleted
+from serverless_assets.transformation.manifest import asset_names, dbt_asset_key, is_model
 from serverless_assets.transformation.plan import ModelPlan, plan_models
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import State, read_states
@@ -196,8 +191,7 @@ def _tests_and_deleted(environment: Environment, inputs: RunInputs, plan: ModelP
     publisher = environment.publisher
     if plan.is_whole:
         for model in find_deleted(environment.manifest, publisher.artifacts, publisher.warehouse):
-            name = model.qualified_name(publisher.warehouse)
-            sentence = deleted_text(name, model.name, inputs.drop_deleted)
+            sentence = model.sentence(publisher.warehouse, inputs.drop_deleted)
             yield Planned(model.name, "drop" if inputs.drop_deleted else "keep", sentence)
 
 

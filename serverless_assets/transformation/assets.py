@@ -17,13 +17,8 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import DbtBuild
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.fingerprints import Materialization, ProjectCode
-from serverless_assets.transformation.manifest import (
-    dbt_asset_key,
-    is_model,
-    keep_manifest,
-    parsed_manifest,
-    settle_deleted,
-)
+from serverless_assets.transformation.green_build import keep_manifest, settle_deleted
+from serverless_assets.transformation.manifest import dbt_asset_key, is_model, parsed_manifest
 from serverless_assets.transformation.plan import LeftOut, plan_models, refuse_left_out
 from serverless_assets.transformation.project import Project
 

@@ -16,7 +16,8 @@ from serverless_assets.files import scratch_folder
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_process import Event
-from serverless_assets.transformation.manifest import is_model, last_green
+from serverless_assets.transformation.green_build import last_green
+from serverless_assets.transformation.manifest import is_model
 from serverless_assets.transformation.project import Project
 
 # What dbt calls a success. A node that it skips was not reached: the reason is with the one that failed.

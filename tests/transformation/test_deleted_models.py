@@ -2,7 +2,7 @@
 
 import pytest
 
-from serverless_assets.transformation.manifest import find_deleted
+from serverless_assets.transformation.green_build import find_deleted
 from tests.transformation.team import Team
 
 pytestmark = pytest.mark.slow

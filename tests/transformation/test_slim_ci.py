@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.cli.main import main
 from serverless_assets.transformation import dbt_runner, slim_ci
-from serverless_assets.transformation.manifest import keep_manifest
+from serverless_assets.transformation.green_build import keep_manifest
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.slim_ci import Checked, NothingToCompareWith, deferred
 from tests.conftest import Pipeline

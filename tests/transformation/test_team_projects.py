@@ -12,7 +12,7 @@ import yaml
 from serverless_assets.automation.jobs import JOBS
 from serverless_assets.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from serverless_assets.transformation.assets import transformation_assets
-from serverless_assets.transformation.manifest import last_green
+from serverless_assets.transformation.green_build import last_green
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.transformation.conftest import ROWS
 from tests.transformation.team import BASE, FIRST_MONTH, Team
