@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import dagster as dg
@@ -12,8 +13,6 @@ import pytest
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
-from serverless_assets.cli.request import RunRefused, config_mistakes, read_months
-from serverless_assets.partitions import month_tags, months_of
 from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.dbt_process import Event
@@ -122,26 +121,6 @@ def test_a_port_that_there_is_not_is_refused(command, port):
     )
 
 
-MONTHS = dg.MonthlyPartitionsDefinition(start_date="2023-09-01", end_date="2025-01-01")
-
-
-def test_months_that_there_are_become_the_tags_of_a_range():
-    start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-    months = read_months("2024-01..2024-03", "ingest", MONTHS)
-    assert month_tags(*months) == {start: "2024-01-01", end: "2024-03-01"}
-    months = read_months("2024-12", "ingest", MONTHS)
-    assert month_tags(*months) == {start: "2024-12-01", end: "2024-12-01"}
-
-
-@pytest.mark.parametrize("months", ["2031-01", "2023-08", "2024-11..2031-01", "2020-01..2024-11", "2025-01"])
-def test_months_outside_of_the_partitions_are_refused(months):
-    with pytest.raises(RunRefused) as refused:
-        read_months(months, "ingest", MONTHS)
-    assert str(refused.value) == (
-        f"--months is {months!r}; choose from 2023-09 (SERVERLESS_FIRST_MONTH) to 2024-12."
-    )
-
-
 def test_a_run_of_months_names_each_table_once(pipeline, serverless):
     ingested = serverless(pipeline, "run", "ingest", "--months", "2024-11..2024-12")
     assert ingested.exit_code == 0, ingested.output
@@ -149,50 +128,6 @@ def test_a_run_of_months_names_each_table_once(pipeline, serverless):
         lines = [line for line in ingested.output.splitlines() if re.search(rf"\b{table}\b", line)]
         [line] = [line for line in lines if "  Tables " not in line]
         assert "reused: " in line
-
-
-@pytest.mark.parametrize("months", ["soon", "2026-13", "2026", "2026-01...2026-03", "2026-03..2026-01"])
-def test_what_is_no_month_is_refused(months):
-    with pytest.raises(RunRefused, match="--months is"):
-        read_months(months, "ingest", MONTHS)
-
-
-@pytest.mark.parametrize("job", ["forecast", "plan", "what_if_forecast"])
-def test_months_for_a_job_without_months_are_refused(green, job):
-    with pytest.raises(RunRefused, match=f"--months is for jobs that load months: '{job}' has none"):
-        read_months("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
-
-
-def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_allowed(green):
-    config = {
-        "forecast": {"run": {"memory": 256, "style": {"customised": {"page": "x.html", "html_reprt": "y"}}}},
-        "ingestion": {"relod": {}},
-        "rebuild": "al",
-    }
-    with pytest.raises(dg.DagsterInvalidConfigError) as refused:
-        green.definitions.resolve_job_def("serverless_pipeline").execute_in_process(
-            run_config={"resources": {"run_inputs": {"config": config}}}, instance=green.instance
-        )
-    lines = [line for problem in refused.value.errors for line in config_mistakes(problem.message)]
-    form = "resources.run_inputs.config"
-    style = (
-        "It has color_history, color_prediction, forecast_file, forecast_table, html_report, nr_days_fcst."
-    )
-    memory = ["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
-    assert sorted(lines) == [
-        f"{form}.forecast.run.memory is not in quotes: choose from "
-        + ", ".join(f'"{mib}"' for mib in memory)
-        + ".",
-        f"{form}.forecast.run.style.customised has no 'html_reprt'. Did you mean html_report? {style}",
-        f"{form}.forecast.run.style.customised has no 'page'. {style}",
-        f"{form}.ingestion has no 'relod'. Did you mean reload? It has reload, reuse.",
-        f"{form}.rebuild is 'al': choose from changed, all.",
-    ]
-
-
-@pytest.mark.parametrize("job", ["serverless_pipeline", "ingest", "transform", "full_rebuild"])
-def test_a_job_that_loads_months_takes_them(green, job):
-    assert read_months("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
 
 
 def test_months_that_are_refused_leave_no_run_and_publish_nothing(empty, serverless):
@@ -328,3 +263,8 @@ def test_the_doctor_checks_every_part_also_after_one_that_is_not_well(green, ser
         *["ok"] * 4,
     ]
     assert "Fix what is NOT OK" in ill.output
+
+
+def test_version_is_that_of_the_package():
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.output == f"serverless, version {version('serverless-assets')}\n"

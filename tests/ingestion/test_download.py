@@ -6,7 +6,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from serverless_assets.addresses import without_credentials
 from serverless_assets.ingestion.http_client import SourceError
 from serverless_assets.ingestion.source import HttpSource, table_url
 from tests.ingestion.scripted import (
@@ -104,11 +103,6 @@ def test_credentials_reach_the_server_and_stay_out_of_the_download(fetch):
     assert download.url == f"http://{server.host}/data/raw_orders.parquet"
     assert server.asked == [f"/data/raw_orders.parquet?token={TOKEN}"]
     assert server.headers[0]["Authorization"] == "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-
-
-def test_an_address_is_shown_without_whatever_may_be_secret():
-    shown = without_credentials("https://ann:p@ss@shop.test:8443/data/raw_items.parquet?token=s3cret#s3cret")
-    assert shown == "https://shop.test:8443/data/raw_items.parquet"
 
 
 # ---- the address

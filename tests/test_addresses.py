@@ -1,6 +1,14 @@
+"""Which addresses can be requested, and how they and other text are shown without secrets."""
+
 import pytest
 
-from serverless_assets.addresses import is_http_address, is_loopback, may_have_credentials
+from serverless_assets.addresses import (
+    is_http_address,
+    is_loopback,
+    may_have_credentials,
+    without_credentials,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +90,23 @@ def test_loopback_is_this_machine(host, is_this_machine):
 )
 def test_credentials_are_for_one_origin_and_its_upgrade_to_https(origin, target, may):
     assert may_have_credentials(origin, target) == may
+
+
+def test_an_address_is_shown_without_whatever_may_be_secret():
+    shown = without_credentials("https://ann:p@ss@shop.test:8443/data/raw_items.parquet?token=s3cret#s3cret")
+    assert shown == "https://shop.test:8443/data/raw_items.parquet"
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("at https://u:p@host:81/a/b?x=1#y, then", "at https://host:81/a/b then"),
+        ("postgresql://u:p@db/x failed", "postgresql://db/x failed"),
+        ("http://[broken failed", "(an address) failed"),
+        ("password=hunter2 and API_KEY: abc", "password=*** and API_KEY: ***"),
+        ('{"token": "abc"}', '{"token": ***'),
+        ("the token is gone", "the token is gone"),
+    ],
+)
+def test_what_may_be_a_secret_is_taken_out(text, bare):
+    assert without_secrets(text) == bare
