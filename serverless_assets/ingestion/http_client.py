@@ -8,7 +8,7 @@ the process alive.
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -202,34 +202,9 @@ class HttpClient:
                 f"{subject} was not made within {self.limits.deadline_seconds:,g} s, as the source wants to "
                 "be asked less often. SERVERLESS_DOWNLOAD_DEADLINE allows more time."
             )
-        future, started = start_thread(exchange_messages), time.monotonic()
-        window_start, window_received = None, 0
+        future = start_thread(exchange_messages)
         try:
-            while not wait([future], STEP_SECONDS).done:
-                now, received = time.monotonic(), exchange.received
-                if self.cancelled.is_set():
-                    raise SourceError(f"{subject} was cancelled.")
-                if now >= deadline:
-                    raise SourceError(
-                        f"{subject} was not complete after {self.limits.deadline_seconds:,g} s: its last "
-                        f"attempt brought {_format_rate(received, now - started)}. "
-                        "SERVERLESS_DOWNLOAD_DEADLINE allows more time."
-                    )
-                if exchange.response is None:
-                    if now - started > self.timeout_seconds:
-                        raise SourceError(
-                            f"{subject} did not answer within {self.timeout_seconds:g} s.", True
-                        )
-                elif window_start is None:
-                    window_start = now
-                elif (seconds := now - window_start) >= self.limits.rate_window_seconds:
-                    if received - window_received < self.limits.minimum_rate * seconds:
-                        raise SourceError(
-                            f"{subject} is too slow: {_format_rate(received - window_received, seconds)}, "
-                            f"and SERVERLESS_DOWNLOAD_MIN_RATE is {self.limits.minimum_rate:,} bytes/s.",
-                            transient=True,
-                        )
-                    window_start, window_received = now, received
+            self._wait(future, exchange, deadline, subject)
             return future.result()
         except SourceError as error:
             self.pace.hold(host, min(error.retry_after or 0.0, self.longest_pause_seconds))
@@ -239,6 +214,33 @@ class HttpClient:
                 # The thread's wait for bytes ends. It fails on an answer that is complete by now.
                 with suppress(ValueError, RuntimeError, OSError):
                     exchange.response.raw.shutdown()
+
+    def _wait(self, future: Future[Any], exchange: Exchange, deadline: float, subject: str) -> None:
+        """Wait until a request is done; raise `SourceError` once it is cancelled, late or too slow."""
+        started, window_start, window_received = time.monotonic(), None, 0
+        while not wait([future], STEP_SECONDS).done:
+            now, received = time.monotonic(), exchange.received
+            if self.cancelled.is_set():
+                raise SourceError(f"{subject} was cancelled.")
+            if now >= deadline:
+                raise SourceError(
+                    f"{subject} was not complete after {self.limits.deadline_seconds:,g} s: its last attempt "
+                    f"brought {_format_rate(received, now - started)}. SERVERLESS_DOWNLOAD_DEADLINE allows "
+                    "more time."
+                )
+            if exchange.response is None:
+                if now - started > self.timeout_seconds:
+                    raise SourceError(f"{subject} did not answer within {self.timeout_seconds:g} s.", True)
+            elif window_start is None:
+                window_start = now
+            elif (seconds := now - window_start) >= self.limits.rate_window_seconds:
+                if received - window_received < self.limits.minimum_rate * seconds:
+                    raise SourceError(
+                        f"{subject} is too slow: {_format_rate(received - window_received, seconds)}, "
+                        f"and SERVERLESS_DOWNLOAD_MIN_RATE is {self.limits.minimum_rate:,} bytes/s.",
+                        transient=True,
+                    )
+                window_start, window_received = now, received
 
 
 def _format_rate(received: int, seconds: float) -> str:
