@@ -126,6 +126,16 @@ class Alerts:
             }
         )
 
+    def try_to_tell(
+        self, kind: AlertKind, title: str, sentence: str, page: str = "automation"
+    ) -> tuple[bool, str]:
+        """Send what happened. Returns whether it arrived, and a sentence on that for the tick of a sensor."""
+        try:
+            self.tell(kind, title, sentence, page)
+        except AlertError as error:
+            return False, str(error)
+        return True, "An alert was sent."
+
 
 def shorten(text: str, length: int = MAX_SENTENCE_LENGTH) -> str:
     """Return `text`, cut to so many characters."""

@@ -7,7 +7,7 @@ from typing import Literal
 import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
-from serverless_assets.automation.alerts import AlertError, Alerts, format_duration, tick_text
+from serverless_assets.automation.alerts import Alerts, format_duration, tick_text
 from serverless_assets.automation.jobs import define_jobs, forecast_jobs
 from serverless_assets.automation.what_if import what_if_job
 from serverless_assets.dagster_internals import replace_keys
@@ -82,11 +82,9 @@ def forecast_stale(forecast: ForecastDeclaration, alerts: Alerts, hours: int) ->
         if alert:
             is_stale = alert == "forecast_stale"
             title = f"{forecast.asset} is {'stale' if is_stale else 'fresh again'}"
-            try:
-                alerts.tell(alert, title, sentence, f"assets/{asset_key(forecast.asset).to_user_string()}")
-                is_alerted, outcome = is_stale, "An alert was sent."
-            except AlertError as error:
-                outcome = str(error)
+            page = f"assets/{asset_key(forecast.asset).to_user_string()}"
+            has_arrived, outcome = alerts.try_to_tell(alert, title, sentence, page)
+            is_alerted = is_stale if has_arrived else is_alerted
         return dg.SensorResult(
             skip_reason=tick_text(sentence, outcome), cursor=ALERTED if is_alerted else NOT_ALERTED
         )

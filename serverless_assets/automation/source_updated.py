@@ -10,7 +10,7 @@ from threading import Event
 import dagster as dg
 
 from serverless_assets.asset_keys import asset_key
-from serverless_assets.automation.alerts import AlertError, Alerts, format_duration, tick_text
+from serverless_assets.automation.alerts import Alerts, format_duration, tick_text
 from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.automation.source_state import (
     TABLES_NAMED,
@@ -192,11 +192,8 @@ def _alert_down(state: SourceState, name: str, error: str, alerts: Alerts) -> tu
     sentence = (
         f"{name} cannot be asked for what changed. {error} No change is lost: it is asked every minute."
     )
-    try:
-        alerts.tell("source_down", "The source does not answer", sentence)
-    except AlertError as failure:
-        return state, str(failure)
-    return replace(state, is_alerted=True), "An alert was sent."
+    is_alerted, outcome = alerts.try_to_tell("source_down", "The source does not answer", sentence)
+    return replace(state, is_alerted=is_alerted), outcome
 
 
 def _alert_back(state: SourceState, name: str, alerts: Alerts) -> tuple[SourceState, str]:
@@ -205,8 +202,8 @@ def _alert_back(state: SourceState, name: str, alerts: Alerts) -> tuple[SourceSt
     if state.down_since is None or not state.is_alerted:
         return up, ""
     duration = format_duration(alerts.now().timestamp() - state.down_since)
-    try:
-        alerts.tell("source_back", "The source answers again", f"{name} answers again, after {duration}.")
-    except AlertError as failure:
-        return state, str(failure)
+    sentence = f"{name} answers again, after {duration}."
+    is_alerted, outcome = alerts.try_to_tell("source_back", "The source answers again", sentence)
+    if not is_alerted:
+        return state, outcome
     return up, f"The source answers again, after {duration}: an alert was sent."
