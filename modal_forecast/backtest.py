@@ -236,6 +236,6 @@ def mix(forecast: np.ndarray, naive: np.ndarray, share: float) -> np.ndarray:
     return mixed
 
 
-def rounded(value: Any) -> Any:
+def rounded(value: Any, digits: int = 4) -> Any:
     """Four significant digits are more than a back-test supports; None stays None."""
-    return None if value is None else float(f"{float(value):.4g}")
+    return None if value is None else float(f"{float(value):.{digits}g}")

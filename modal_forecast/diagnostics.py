@@ -75,14 +75,14 @@ def last_origin(
     if not origins:
         return None
     origin = origins[0]
-    actual = [None if np.isnan(value) else _short(value) for value in origin.actual]
+    actual = [None if np.isnan(value) else rounded(value, 6) for value in origin.actual]
     lowest = -np.inf if series.is_signed() else 0.0
     return {
         "first_ds": str(series.days[origin.index]),
         "actual": actual,
-        "forecast": [_short(value) for value in np.maximum(held_out[0], lowest)],
+        "forecast": [rounded(value, 6) for value in np.maximum(held_out[0], lowest)],
         **{
-            f"{side}_80": [_short(value) for value in np.maximum(bounds[0][f"yhat_{side}_80"], lowest)]
+            f"{side}_80": [rounded(value, 6) for value in np.maximum(bounds[0][f"yhat_{side}_80"], lowest)]
             for side in ("lower", "upper")
             if bounds
         },
@@ -217,7 +217,3 @@ def fallbacks(
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _short(value: float) -> float:
-    return float(f"{float(value):.6g}")

@@ -40,7 +40,6 @@ from serverless_assets.warehouse import Warehouse
 NO_LIMIT = 10_000
 UNCHANGED = "unchanged: same forecasts and history"
 PARALLEL_READS = 8
-REPORTED_VINTAGES = 12
 Warn = Callable[[str], None]
 
 
@@ -227,67 +226,3 @@ def add_up_errors(record: Record, days: np.ndarray, actual: np.ndarray, series: 
         [np.bincount(cells, values, size).reshape(len(limits), len(actual)) for values in measured]
     )
     return np.concatenate([by_horizon.sum(axis=1, keepdims=True), by_horizon], axis=1)
-
-
-def reported_accuracy(
-    declaration: ForecastDeclaration,
-    publisher: Publisher,
-    actual: pa.Table,
-    parts: Mapping[str, Any] | None,
-    warn: Warn,
-) -> Mapping[str, Any] | None:
-    """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet.
-
-    parts: that of the parts.
-    """
-    warehouse, grain = publisher.warehouse, declaration.time_grain
-    if declaration.accuracy not in warehouse.tables():
-        return None
-    scores = warehouse.read_rows(declaration.accuracy).sort_by("made_at").to_pylist()
-    rows = [
-        {**row, "periods": row[grain.plural]}
-        for row in scores
-        # Until it is scored anew, the table may be of another grain.
-        if row["horizon"] == all_of(grain) and grain.plural in row
-    ]
-    if not rows:
-        return None
-    accuracy: dict[str, Any] = {
-        "vintages": [
-            {
-                "made_on": row["made_at"].date().isoformat(),
-                **{name: row[name] for name in ("periods", *SCORES)},
-            }
-            for row in rows[-REPORTED_VINTAGES:]
-        ],
-        **({"parts": parts} if parts else {}),
-    }
-    run_id = vintage_to_draw(rows, grain)
-    names = [name for name in list_records(publisher.artifacts, declaration.name) if name.run_id == run_id]
-    for record in read_records(publisher.artifacts, names[-1:], grain, warn):
-        accuracy["compared"] = {"made_on": record.name.made_at.date().isoformat(), **compared(record, actual)}
-    return accuracy
-
-
-def compared(record: Record, actual: pa.Table) -> Mapping[str, Sequence[Any]]:
-    """Return a forecast beside what came in those of its periods that have passed."""
-    y = dict(zip(actual["ds"].to_pylist(), actual["y"].to_pylist(), strict=True))
-    rows = [row for row in record.rows.to_pylist() if y.get(row["ds"]) is not None]
-    return {
-        "ds": [row["ds"].isoformat() for row in rows],
-        "actual": [y[row["ds"]] for row in rows],
-        "yhat": [row["yhat"] for row in rows],
-        "lower_80": [row["yhat_lower_80"] for row in rows],
-        "upper_80": [row["yhat_upper_80"] for row in rows],
-    }
-
-
-def vintage_to_draw(scored: Sequence[Mapping[str, Any]], grain: Grain = DAY) -> str | None:
-    """Return the run id of the vintage with enough scored periods that is nearest to the main window.
-
-    None if none has as many as the shortest window.
-    """
-    fewest, main, _ = grain.windows
-    enough = [row for row in scored if row["periods"] >= fewest]
-    nearest = min(enough, key=lambda row: abs(row["periods"] - main), default=None)
-    return nearest["vintage"] if nearest else None

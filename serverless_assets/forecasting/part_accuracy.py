@@ -158,21 +158,3 @@ def worst_parts(parts: Parts, scores: pa.Table, grain: Grain) -> tuple[list[Mapp
     rows = scores.filter(pc.equal(scores["horizon"], all_of(grain)))
     worst = rows.sort_by([("mase", "descending"), (parts.name, "ascending")]).slice(0, WORST_PARTS)
     return worst.to_pylist(), rows.num_rows
-
-
-def reported_part_accuracy(
-    declaration: ForecastDeclaration, publisher: Publisher
-) -> Mapping[str, Any] | None:
-    """Return the accuracy of the parts as the track record in ReportInput has it; None if none is scored."""
-    parts, warehouse = declaration.parts, publisher.warehouse
-    if parts is None or declaration.part_accuracy not in warehouse.tables():
-        return None
-    grain = declaration.time_grain
-    worst, scored = worst_parts(parts, warehouse.read_rows(declaration.part_accuracy), grain)
-    if not worst:
-        return None
-    rows = [
-        {"name": row[parts.name], "periods": row[grain.plural], **{name: row[name] for name in SCORES}}
-        for row in worst
-    ]
-    return {"scored": scored, "worst": rows}

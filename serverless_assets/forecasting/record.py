@@ -38,17 +38,9 @@ FACTS, REQUEST, DETAILS = b"forecast", b"forecast_request", b"forecast_details"
 HORIZON_FACTS = tuple(f"horizon_{grain.plural}" for grain in GRAINS.values())
 # The facts without which a forecast cannot be computed again.
 REQUIRED_FACTS = (
-    MADE_AT,
-    FORECAST_HASH,
-    FORECAST_KEY,
-    "run_id",
-    "forecast_code",
-    "history_hash",
-    "data_as_of",
-    "compute",
-    "cpu",
-    "memory_mib",
-)
+    MADE_AT, FORECAST_HASH, FORECAST_KEY, "run_id", "forecast_code", "history_hash", "data_as_of",
+    "compute", "cpu", "memory_mib",
+)  # fmt: skip
 TIME_FORMAT, DAY_FORMAT = "%Y%m%dT%H%M%SZ", "%Y%m%d"
 NAME_PATTERN = re.compile(
     rf"(?P<forecast>\w+)(?P<parts>-parts)?{RECORD_INFIX}"

@@ -1,23 +1,25 @@
-"""The asset of the report on a forecast: whether to render the page, and what the UI shows of it."""
+"""The asset of the report on a forecast: whether to render the page, and its record of earlier forecasts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
+from modal_forecast.grain import DAY, Grain
 from modal_forecast.report.page import headline, render
 from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
 from serverless_assets.dagster_internals import DATA_VERSION_TAG
 from serverless_assets.failures import as_failure
-from serverless_assets.forecasting.accuracy import reported_accuracy
+from serverless_assets.forecasting.accuracy import Warn, all_of, read_records
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_run import log_skipped
 from serverless_assets.forecasting.history import History, Today, read_history
-from serverless_assets.forecasting.part_accuracy import reported_part_accuracy
+from serverless_assets.forecasting.part_accuracy import worst_parts
 from serverless_assets.forecasting.part_report import reported_parts
-from serverless_assets.forecasting.record import read_details
+from serverless_assets.forecasting.record import Record, list_records, read_details
 from serverless_assets.forecasting.report import (
     UNCHANGED,
     keep_with_run,
@@ -26,9 +28,13 @@ from serverless_assets.forecasting.report import (
     reason_to_report,
     report_input,
 )
+from serverless_assets.forecasting.tables import SCORES
 from serverless_assets.forecasting.total import read_forecast
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
+
+# Of earlier forecasts, the newest ones are listed.
+REPORTED_VINTAGES = 12
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def decide_report(
     run: RunForecast,
     history: History,
     rebuild_all: bool,
-    warn: Callable[[str], None],
+    warn: Warn,
 ) -> ReportDecision:
     """Decide whether to render the report in the style of the run on the forecast in the warehouse.
 
@@ -128,9 +134,7 @@ def decide_report(
         facts,
         style,
         read_details(publisher.artifacts, facts),
-        reported_accuracy(
-            declaration, publisher, history.table, reported_part_accuracy(declaration, publisher), warn
-        ),
+        reported_accuracy(declaration, publisher, history.table, warn),
         reported_parts(declaration, warehouse, forecast),
         [*history.warnings, *history.notes],
         read_sections(declaration, warehouse),
@@ -145,3 +149,79 @@ def _last_preview(context: dg.AssetExecutionContext, version: str) -> dict[str, 
     if last is None or (last.tags or {}).get(DATA_VERSION_TAG) != version:
         return {}
     return {"preview": last.metadata["preview"]} if "preview" in last.metadata else {}
+
+
+def reported_accuracy(
+    declaration: ForecastDeclaration, publisher: Publisher, actual: pa.Table, warn: Warn
+) -> Mapping[str, Any] | None:
+    """Return the accuracy of earlier forecasts as ReportInput has it; None if none is scored yet."""
+    warehouse, grain = publisher.warehouse, declaration.time_grain
+    if declaration.accuracy not in warehouse.tables():
+        return None
+    scores = warehouse.read_rows(declaration.accuracy).sort_by("made_at").to_pylist()
+    rows = [
+        {**row, "periods": row[grain.plural]}
+        for row in scores
+        # Until it is scored anew, the table may be of another grain.
+        if row["horizon"] == all_of(grain) and grain.plural in row
+    ]
+    if not rows:
+        return None
+    accuracy: dict[str, Any] = {
+        "vintages": [
+            {
+                "made_on": row["made_at"].date().isoformat(),
+                **{name: row[name] for name in ("periods", *SCORES)},
+            }
+            for row in rows[-REPORTED_VINTAGES:]
+        ],
+    }
+    if parts := reported_part_accuracy(declaration, publisher):
+        accuracy["parts"] = parts
+    run_id = vintage_to_draw(rows, grain)
+    names = [name for name in list_records(publisher.artifacts, declaration.name) if name.run_id == run_id]
+    for record in read_records(publisher.artifacts, names[-1:], grain, warn):
+        accuracy["compared"] = {"made_on": record.name.made_at.date().isoformat(), **compared(record, actual)}
+    return accuracy
+
+
+def compared(record: Record, actual: pa.Table) -> Mapping[str, Sequence[Any]]:
+    """Return a forecast beside what came in those of its periods that have passed."""
+    y = dict(zip(actual["ds"].to_pylist(), actual["y"].to_pylist(), strict=True))
+    rows = [row for row in record.rows.to_pylist() if y.get(row["ds"]) is not None]
+    return {
+        "ds": [row["ds"].isoformat() for row in rows],
+        "actual": [y[row["ds"]] for row in rows],
+        "yhat": [row["yhat"] for row in rows],
+        "lower_80": [row["yhat_lower_80"] for row in rows],
+        "upper_80": [row["yhat_upper_80"] for row in rows],
+    }
+
+
+def vintage_to_draw(scored: Sequence[Mapping[str, Any]], grain: Grain = DAY) -> str | None:
+    """Return the run id of the vintage with enough scored periods that is nearest to the main window.
+
+    None if none has as many as the shortest window.
+    """
+    fewest, main, _ = grain.windows
+    enough = [row for row in scored if row["periods"] >= fewest]
+    nearest = min(enough, key=lambda row: abs(row["periods"] - main), default=None)
+    return nearest["vintage"] if nearest else None
+
+
+def reported_part_accuracy(
+    declaration: ForecastDeclaration, publisher: Publisher
+) -> Mapping[str, Any] | None:
+    """Return the accuracy of the parts as the track record in ReportInput has it; None if none is scored."""
+    parts, warehouse = declaration.parts, publisher.warehouse
+    if parts is None or declaration.part_accuracy not in warehouse.tables():
+        return None
+    grain = declaration.time_grain
+    worst, scored = worst_parts(parts, warehouse.read_rows(declaration.part_accuracy), grain)
+    if not worst:
+        return None
+    rows = [
+        {"name": row[parts.name], "periods": row[grain.plural], **{name: row[name] for name in SCORES}}
+        for row in worst
+    ]
+    return {"scored": scored, "worst": rows}

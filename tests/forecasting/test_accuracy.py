@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.grain import DAY, MONTH
-from serverless_assets.forecasting.accuracy import all_of, compared, score
+from serverless_assets.forecasting.accuracy import all_of, score
 from serverless_assets.forecasting.record import Record
+from serverless_assets.forecasting.report_asset import compared
 
 ALL = all_of(DAY)
 FIRST = date(2026, 1, 1)

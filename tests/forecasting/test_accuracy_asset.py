@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.grain import DAY
-from serverless_assets.forecasting.accuracy import UNCHANGED, all_of, vintage_to_draw
+from serverless_assets.forecasting.accuracy import UNCHANGED, all_of
 from serverless_assets.forecasting.part_accuracy import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.record import Record, list_records, part_record, write_record
+from serverless_assets.forecasting.report_asset import vintage_to_draw
 from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
