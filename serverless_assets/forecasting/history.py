@@ -1,6 +1,6 @@
 """The history to forecast from, read from a relation, and warnings about what of it does not count."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -15,7 +15,7 @@ from modal_forecast.messages import ForecastRequest
 from modal_forecast.report.formats import counted, plural
 from modal_forecast.validation import check_history
 from serverless_assets.errors import UserError
-from serverless_assets.forecasting.declaration import ForecastDeclaration
+from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.periods import (
     GAP_DAYS,
     ONE_DAY,
@@ -115,22 +115,19 @@ def read_history(declaration: ForecastDeclaration, warehouse: Warehouse, today: 
 
 
 def query_history(
-    declaration: ForecastDeclaration, warehouse: Warehouse, group_by: Mapping[str, str] | None = None
+    declaration: ForecastDeclaration, warehouse: Warehouse, parts: Parts | None = None
 ) -> pa.Table:
     """Return the relation's sums by day: ds, y, and `events`, how many of what is counted they are of.
 
     In any order: to sort ten million rows takes longer than to sum them.
 
-    group_by: column of the answer -> column of the relation, to sum each of its values by itself; as text.
+    parts: each of which to sum by itself, with its `id` and `name` as text.
     """
     # A column may have the name of a keyword, which is only a name after a dot.
-    day = f"cast(history.{declaration.date} as date)"
-    groups = {
-        "ds": day,
-        **{name: f"cast(history.{column} as string)" for name, column in (group_by or {}).items()},
-    }
-    columns = ", ".join(f"{expression} as {name}" for name, expression in groups.items())
-    numbers = ", ".join(str(number + 1) for number in range(len(groups)))
+    columns = f"cast(history.{declaration.date} as date) as ds"
+    if parts:
+        columns += f", cast(history.{parts.id} as string) as id, cast(history.{parts.name} as string) as name"
+    numbers = "1, 2, 3" if parts else "1"
     events = f"sum(history.{declaration.count.column})" if declaration.count else "count(*)"
     # The total, its parts, their accuracy and the report are all made from the same sums.
     state = warehouse.read_state(declaration.relation)
@@ -210,7 +207,8 @@ def history_of(declaration: ForecastDeclaration, totals: pa.Table, today: Today)
         *left_out(days[partly], events[partly], "are known in part", "is known in part"),
         *left_out(days[running], events[running], "are not over yet", "is not over yet"),
     ]
-    table = every_period(days[used], np.array(totals["y"].to_pylist(), float)[used], grain)
+    calendar, y = every_period(days[used], np.array(totals["y"].to_pylist(), float)[used], grain)
+    table = pa.table({"ds": pa.array(calendar, pa.date32()), "y": y})
     if table.num_rows:
         last = grain.last_day(table["ds"][-1].as_py())
         late = (today.last_complete - last).days

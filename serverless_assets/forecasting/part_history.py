@@ -25,7 +25,7 @@ class PartHistories:
     """The values of all parts in the periods of the total, by the names of the parts.
 
     days: the first ones of the periods, datetime64[D], without a gap.
-    values: (parts, days), NaN before the first period of a part.
+    values: (parts, days), NaN before the first value of a part.
     """
 
     ids: list[str]
@@ -34,7 +34,7 @@ class PartHistories:
     values: np.ndarray
 
     def history(self, number: int) -> pa.Table:
-        """Return the history of one part: ds date32 and y float64, from its first period on."""
+        """Return the history of one part: ds date32 and y float64, from its first value on."""
         y = self.values[number]
         first = int(np.argmax(~np.isnan(y)))
         return pa.table({"ds": pa.array(self.days[first:], pa.date32()), "y": y[first:]})
@@ -49,7 +49,7 @@ def read_part_histories(
     declaration: ForecastDeclaration, parts: Parts, warehouse: Warehouse, total: pa.Table
 ) -> PartHistories:
     """Return the parts in the relation of the forecast. total: the history of all of them, ds and y."""
-    rows = query_history(declaration, warehouse, {"id": parts.id, "name": parts.name})
+    rows = query_history(declaration, warehouse, parts)
     return parts_in(rows, total, declaration.time_grain)
 
 
@@ -80,7 +80,7 @@ def parts_in(rows: pa.Table, total: pa.Table, grain: Grain = DAY) -> PartHistori
         part_days, part_values = days[start:end][used], values[start:end][used]
         if part_days[-1] < last:
             part_days, part_values = np.append(part_days, last), np.append(part_values, 0.0)
-        parts.append((name or id, id, every_period(part_days, part_values, grain)["y"].to_numpy()))
+        parts.append((name or id, id, every_period(part_days, part_values, grain)[1]))
     parts.sort(key=lambda part: part[:2])
     matrix = np.full((len(parts), len(calendar)), np.nan)
     for row, (_, _, y) in zip(matrix, parts, strict=True):

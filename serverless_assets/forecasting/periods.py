@@ -75,8 +75,8 @@ def isolated(days: np.ndarray, events: np.ndarray, grain: Grain) -> np.ndarray:
     return is_isolated
 
 
-def every_period(days: np.ndarray, values: np.ndarray, grain: Grain) -> pa.Table:
-    """Return ds date32 and y float64, a row for each period from the first to the last; 0 without a value.
+def every_period(days: np.ndarray, values: np.ndarray, grain: Grain) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first day and the value of each period from the first to the last; 0 without a value.
 
     days: the first ones of periods, datetime64[D], sorted. values: one for each; those of a period that is
         there twice are added, NaN as zero unless there is no other.
@@ -87,4 +87,4 @@ def every_period(days: np.ndarray, values: np.ndarray, grain: Grain) -> pa.Table
         index, known = grain.numbers(days) - grain.numbers(days[:1]), ~np.isnan(values)
         filled = np.bincount(index, np.where(known, values, 0.0), len(calendar))
         filled[np.setdiff1d(index, index[known])] = np.nan
-    return pa.table({"ds": pa.array(calendar, pa.date32()), "y": pa.array(filled, pa.float64())})
+    return calendar, filled
