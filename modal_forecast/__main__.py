@@ -102,26 +102,22 @@ def write_outputs(options: argparse.Namespace, request: "ForecastRequest", answe
 
     contents = {options.out: forecast_csv(answer.forecast)}
     if options.html:
-        contents[options.html] = report_html(options.history.stem, request, answer)
+        from modal_forecast.report.page import render
+        from modal_forecast.report.report_input import ReportInput
+
+        report = ReportInput(
+            request.history,
+            answer.forecast,
+            title=f"Forecast of {options.history.stem}",
+            facts=facts(answer.diagnostics),
+            diagnostics=answer.diagnostics,
+            grain=GRAINS[request.grain],
+        )
+        contents[options.html] = render(report)
     try:
         write_together(contents)
     except OSError as error:
         raise OutputError(f"{error.filename} cannot be written: {error.strerror}.") from error
-
-
-def report_html(name: str, request: "ForecastRequest", answer: "ForecastAnswer") -> str:
-    from modal_forecast.report.page import render
-    from modal_forecast.report.report_input import ReportInput
-
-    report = ReportInput(
-        request.history,
-        answer.forecast,
-        title=f"Forecast of {name}",
-        facts=facts(answer.diagnostics),
-        diagnostics=answer.diagnostics,
-        grain=GRAINS[request.grain],
-    )
-    return render(report)
 
 
 def facts(diagnostics: Mapping[str, Any]) -> dict[str, str]:

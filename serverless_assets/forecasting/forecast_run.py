@@ -29,7 +29,7 @@ from serverless_assets.forecasting.compute import (
 )
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import Record, write_record
-from serverless_assets.forecasting.tables import tables_of
+from serverless_assets.forecasting.tables import SCORES, tables_of
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunForecast
@@ -39,8 +39,6 @@ from serverless_assets.warehouse import Warehouse
 CALLS_RECORD = "calls_in_flight"
 # A worker's lines on each method, and on how far it is with many series.
 DETAIL = re.compile(r"  |[\d,]+ of [\d,]+ series")
-# The scores of the back-test that are metadata of their own, to be plotted from run to run.
-SCORES = ("mase", "wape", "bias", "coverage_80", "coverage_95", "origins")
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,8 @@ def forecast_facts(
         "data_as_of": str(grain.last_day(request.history["ds"][-1].as_py())),
         f"history_{grain.plural}": request.history.num_rows,
         **{name: value for name, value in diagnostics.items() if not isinstance(value, (dict, list))},
-        **{f"backtest_{name}": scores[name] for name in SCORES if name in scores},
+        # Each is metadata of its own, to be plotted from run to run.
+        **{f"backtest_{name}": scores[name] for name in (*SCORES, "origins") if name in scores},
         "versions": diagnostics.get("versions"),
         **answered.facts,
         "seconds": round(answered.seconds, 3),

@@ -150,6 +150,7 @@ def make_forecast(
     because of a part, the total is forecast by itself. Raises as forecast_total().
     """
     request, declaration, publisher = decision.request, run.declaration, run.publisher
+    # A part may have any id.
     part_histories, total = parts.histories if parts else {}, "total"
     while total in part_histories:
         total += "_"
