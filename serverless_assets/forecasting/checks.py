@@ -148,11 +148,13 @@ def value_faults(rows: pa.Table, part: str = "") -> tuple[str, str, str]:
     """
     values = {name: rows[name].to_numpy() for name in VALUES}
     finite = {name: np.isfinite(column) for name, column in values.items()}
-    # Values that are not numbers fail the first check alone.
-    values = {name: np.where(finite[name], column, np.nan) for name, column in values.items()}
     no_number = {f"{name} is no number": ~finite[name] for name in VALUES}
-    negative = {f"{name} is {{{name}:,.2f}}": values[name] < 0 for name in VALUES}
-    out_of_order = {f"{low} is above {high}": values[low] > values[high] for low, high in pairwise(VALUES)}
+    # Values that are not numbers fail the first check alone.
+    negative = {f"{name} is {{{name}:,.2f}}": finite[name] & (values[name] < 0) for name in VALUES}
+    out_of_order = {
+        f"{low} is above {high}": finite[low] & finite[high] & (values[low] > values[high])
+        for low, high in pairwise(VALUES)
+    }
     return (
         first_fault(rows, no_number, part),
         first_fault(rows, negative, part),
