@@ -81,7 +81,7 @@ class AssetRecords:
                         )
                     )
                     continue
-                # As Dagster does for an output: the UI compares these with what is there now.
+                # As Dagster tags an output: the UI compares these with what there is now.
                 tags = {
                     CODE_VERSION_TAG: str(assets.get(key).code_version),
                     DATA_VERSION_TAG: decision.state.version,
@@ -96,7 +96,7 @@ class AssetRecords:
         yield from awaited
 
     def record_months(self, decision: BuildDecision) -> None:
-        """Show as materialized each month of a model built by month that was built, or was not on record.
+        """Record each month that was built, or that Dagster has no record of, of a model built by month.
 
         Dagster does so itself for the months that the run is for, of a model that is built.
         """
@@ -133,7 +133,7 @@ class AssetRecords:
         }
 
     def reused_checks(self, decisions: Iterable[BuildDecision]) -> None:
-        """Log what the tests of reused models said when they last ran; but for those that have to run."""
+        """Log the last results of the tests of reused models, except of those that ran now."""
         tested = {
             dg.AssetCheckKey(self.key(decision), test.name): decision
             for decision in decisions

@@ -24,11 +24,10 @@ from serverless_assets.transformation.project import Project
 
 
 class Translator(DagsterDbtTranslator):
-    """The group is that of `meta: {dagster: {group}}` or dbt's own, else the folder below models/.
+    """The keys, groups, partitions and checks of the models' assets.
 
-    A raw table has the key that ingestion gives it.
-
-    Models that are built month by month have the partitions of `months`.
+    The group is that of `meta: {dagster: {group}}` or dbt's own, else the folder below models/. The models
+    `by_month` have the partitions `months`.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ def transformation_assets(
         absent: the raw tables that the source lacks as it stands in for another.
     """
     manifest_path = project.manifest()
-    # Given as a path, dagster-dbt would go on with the first one that this process has read.
+    # dagster-dbt keeps a manifest that it is given by its path for as long as the process lives.
     content = manifest_path.read_bytes()
     manifest = parsed_manifest(content)
     months = partitions_by_month(first_month)
@@ -155,7 +154,7 @@ def transformation_assets(
             build = DbtBuild(context, project, manifest, translator, publisher, months, window)
             yield from build.carry_out(plan)
             refuse_left_out(loads, plan.left_out)
-            # Not if another process has parsed a project that was edited meanwhile: that was not built.
+            # Another process may have parsed an edited project meanwhile, which this run did not build.
             if plan.is_whole and manifest_path.read_bytes() == content:
                 settle_deleted(
                     manifest,
@@ -174,7 +173,7 @@ def transformation_assets(
 def _skipped_with(
     left_out: Mapping[dg.AssetKey, LeftOut], context: dg.AssetExecutionContext
 ) -> Mapping[dg.AssetKey, LeftOut]:
-    """Return the assets of later steps that Dagster skips as what they read is left out, such as a forecast.
+    """Return the assets of later steps that Dagster skips, because they read a model that is left out.
 
     Where a run fails without the models, these steps are not reached.
     """

@@ -25,7 +25,7 @@ from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, in_turns, settled_state
 from serverless_assets.transformation.relation_states import State, rows_in, write_states
 
-# Metadata of dagster-dbt that says again what `seconds`, the definition and the run's logs say.
+# Metadata of dagster-dbt that repeats `seconds`, the definition and the run's logs.
 REPETITIONS = {"Execution Duration", "unique_id", "invocation_id"}
 
 
@@ -63,7 +63,7 @@ class DbtBuild:
         self._context.log.addFilter(lambda record: "did not yield or return" not in record.getMessage())
         self._context.log.info(str(plan))
         decisions, source_tests = plan.decisions, plan.source_tests
-        # Dagster takes a model after its parents only: what hangs on one that is built comes last.
+        # Dagster takes a model only after its parents: reused models below one that is built come last.
         first, building, last = in_turns(decisions)
         results = Results(self._manifest)
         tests = {test.id for decision in decisions for test in decision.tests if test.is_due}
@@ -99,7 +99,7 @@ class DbtBuild:
         """Build the models and run their tests; return dbt's error if it failed."""
         by_id = {decision.node.id: decision for decision in building}
         settled: dict[str, State] = {}
-        # Rows are replaced in place: until all is done, the relation is not what its state says.
+        # Their rows are replaced in place: until that is done, no state describes them.
         in_place = [
             d.node for d in building if d.months is not None or d.node.kind == Materialization.STATEFUL
         ]
@@ -121,7 +121,7 @@ class DbtBuild:
         finished, failure = False, None
         try:
             for event in dbt_events.with_results(events):
-                # dbt writes without the run's warehouse, which would notice.
+                # dbt writes by a connection of its own, which does not notice that another run took over.
                 self._publisher.check_turn()
                 results.see(event)
                 dbt_events.log_event(event, self._context.log)
@@ -138,15 +138,15 @@ class DbtBuild:
                     yield self._with_outcome(result, event, by_id)
             finished = True
         except dbt_runner.DbtError as error:
-            finished, failure = True, error.words
+            finished, failure = True, error.failure
         finally:
-            # However it ended: what was built and found sound need not be built again.
+            # However the build ended: a model that was built and passed its tests is not built again.
             events.close()
             states = results.states([by_id.get(d.node.id, d) for d in decisions], finished)
             write_states(
                 self._warehouse, [(d.node, states[d.node.name]) for d in decisions if d.node.name in states]
             )
-            # Dagster has these as built: a run that goes on with what is unfinished would leave them out.
+            # Dagster has recorded these as built: a retry of the failed steps would leave them out.
             for decision in building if not finished else ():
                 if (state := states.get(decision.node.name)) and state.dirty_reason:
                     self._context.log_event(
@@ -160,7 +160,7 @@ class DbtBuild:
         """Add what became of a model, and what that or a test took, to an event of Dagster."""
         spent = metadata.job_metadata(dbt_events.job_stats(event), self._warehouse)
         if isinstance(result, dg.AssetCheckResult):
-            # Tests read, too, and that is charged for.
+            # The queries of tests are charged for, too.
             return result.with_metadata({**(result.metadata or {}), **spent})
         if not isinstance(result, dg.Output):
             return result

@@ -122,7 +122,7 @@ def decide_tests(
 
 
 def keep_passed_tests(warehouse: Warehouse, tests: Iterable[DataTest]) -> None:
-    """Keep with raw tables the tests of them that passed, beside what ingestion keeps until the next load."""
+    """Add tests that passed to the states of raw tables, where they stay until the next load."""
     passed: dict[str, list[str]] = defaultdict(list)
     for test in tests:
         if key := test.key({}):
@@ -134,9 +134,9 @@ def keep_passed_tests(warehouse: Warehouse, tests: Iterable[DataTest]) -> None:
 
 
 def _with_tests(decision: BuildDecision, tests: Sequence[DataTest], built: Set[str]) -> BuildDecision:
-    """Add its tests to a decision; to its reason those that run though what they read is not built."""
+    """Add its tests to a decision, and to its reason those that run without a build of what they read."""
     if not decision.build and decision.state.dirty_reason and not any(test.is_due for test in tests):
-        # The test that failed is gone.
+        # The test that failed was removed.
         decision = replace(decision, state=replace(decision.state, dirty_reason=""), is_renewed=True)
     due = sorted(test.name for test in tests if test.is_due and not built & test.versions.keys())
     if not due or decision.build:

@@ -33,8 +33,8 @@ finally:
 __all__ = ["DagsterDbtTranslator", "DagsterEvent", "DbtMessage", "dbt_assets"]
 
 RESULTS = (*MODEL_RESULTS, "LogTestResult")
-# What dbt says again at its end: of nodes that failed or warned, whose own events have said it, and of an
-# error that ended the command, which is its result. dbt.log has the traceback.
+# Events at the end of a command that repeat those of nodes that failed or warned, or the error that is the
+# result of the command. dbt.log has the traceback.
 REPETITIONS = (
     "RunResultError", "RunResultErrorNoMessage", "RunResultFailure", "RunResultWarning",
     "RunResultWarningMessage", "CheckNodeTestFailure", "SQLCompiledPath",
@@ -83,7 +83,7 @@ def log_event(event: Event, log: dg.DagsterLogManager) -> None:
 def with_results(events: Iterable[Event]) -> Iterator[Event]:
     """The events, with each node's full result in the event that tells people of it.
 
-    dbt tells of a result first, and says what it took in an event of its own right after.
+    dbt sends the result first, and what it took in another event right after.
     """
     waiting: dict[str, Event] = {}
     for event in events:
@@ -104,6 +104,6 @@ def job_stats(event: Event) -> JobStats:
     response = event["data"].get("run_result", {}).get("adapter_response", {})
     if not response.get("job_id"):
         return JobStats()
-    # Numbers come as floats: an event passes through JSON's kind of number.
+    # Numbers come as floats, as protobuf's JSON has no other.
     figures = (int(response.get(name) or 0) for name in ("bytes_processed", "bytes_billed", "slot_ms"))
     return JobStats((str(response["job_id"]),), *figures)

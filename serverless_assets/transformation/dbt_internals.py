@@ -12,7 +12,7 @@ from typing import Any
 def engine_variables() -> Iterator[str]:
     """Import dbt, and return the variables of a shell that set its flags: DBT_TARGET, ...
 
-    A list of them in its documentation's terms, or a runner that does not read them, would replace this.
+    A public list of them, or a runner that does not read them, would replace this.
     """
     # The two import each other, which works in this order alone.
     import dbt.cli.main  # noqa: F401
@@ -41,10 +41,10 @@ def select_by_unique_id() -> None:
 def close_duckdb() -> None:
     """Close the file of a DuckDB warehouse, if this process used one.
 
-    dbt-duckdb keeps it open until its process ends, which here is not the end of dbt. What its own function
-    does closes the file when nothing refers to the environment any more, such as a thread that is about to
-    end: the parent would open the file meanwhile, beside a log that belongs to an older state. A runner that
-    closes its connections would replace this.
+    dbt-duckdb keeps it open until its process ends, and this process outlives the command. Its own function
+    closes the file only when nothing refers to the environment any more, such as a thread that is about to
+    end: the parent would open the file meanwhile, beside a log of an older state. A runner that closes its
+    connections would replace this.
     """
     duckdb_adapter = sys.modules.get("dbt.adapters.duckdb.connections")
     if duckdb_adapter:

@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    # dbt prints the traceback of an interrupt, and the parent says in words that it was stopped.
+    # dbt prints the traceback of an interrupt, and the parent says that it was stopped.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -112,7 +112,7 @@ def _run(command: Command, connection: Connection) -> None:
     from dbt.cli.main import dbtRunner
     from google.protobuf.json_format import MessageToDict
 
-    # dbt's threads tell of their events at the same time.
+    # dbt's threads send events at the same time.
     sending = Lock()
 
     def send(message: Any) -> None:
@@ -144,7 +144,7 @@ def _manifest(command: Command) -> Any:
     """
     from dbt.cli.main import dbtRunner
 
-    # dbt's types say less than its documentation: a parse gives a manifest.
+    # The result of a parse is a manifest, which dbt's types do not say.
     manifest: Any = dbtRunner().invoke(["parse", *command.options]).result
     if manifest is None:
         return None
@@ -162,7 +162,7 @@ def without_flags(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _set_environment(environ: Mapping[str, str]) -> None:
-    """Take over the variables, but for those by which a shell sets dbt's flags: DBT_TARGET, ...
+    """Set the variables of this process, except those by which a shell sets dbt's flags: DBT_TARGET, ...
 
     Other variables that begin with DBT_ are for the project's own `env_var()`.
     """
@@ -186,7 +186,7 @@ def _add_row_count(event: Event, count_rows: CountRows | None) -> None:
         relation = node["node_relation"]
         event["data"]["rows"] = count_rows(relation["database"], relation["schema"], relation["alias"])
     except Exception as error:
-        # The model is built all the same.
+        # A count that fails does not fail the model.
         event["data"]["rows_error"] = str(error)
 
 
@@ -204,7 +204,7 @@ def _failure(result: Any) -> str | None:
 
 
 def in_a_line(message: str) -> str:
-    """dbt's kind of error and the warehouse's first words on it; the log has the rest."""
+    """Return dbt's kind of error, the first line of the warehouse's, and where it is; the log has all."""
     lines = [line.strip() for line in message.strip().splitlines()]
     # Where it is, as DuckDB says it in a line of its own.
     return " ".join(lines[:2] + [line for line in lines[2:] if line.startswith("LINE ")])

@@ -27,16 +27,16 @@ SECONDS_TO_CANCEL = 4.0
 # Variables that only this project sets for dbt, one invocation at a time.
 INTERNAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID", "SERVERLESS_SOURCE_SCHEMA"})
 RUN_COMMANDS = "from serverless_assets.transformation.dbt_process import main; main()"
-# dbt's process never ends by itself, and what keeps account of its semaphores calls that a leak.
+# dbt's process is killed, and multiprocessing's tracker then warns of leaked semaphores.
 NO_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 class DbtError(UserError):
     """dbt could not do what it was asked to; the message is dbt's."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(f"dbt: {words}")
-        self.words = words
+    def __init__(self, failure: str) -> None:
+        super().__init__(f"dbt: {failure}")
+        self.failure = failure
 
 
 def invoke(
@@ -60,7 +60,7 @@ def invoke(
                 if on_event:
                     on_event(event)
     except DbtError as error:
-        return error.words
+        return error.failure
     return None
 
 
@@ -130,7 +130,7 @@ def start_process() -> None:
 
 
 def end_idle_processes() -> None:
-    """End the processes that wait for another dbt command: before this process becomes another program."""
+    """End the processes that wait for a command, before this process is replaced by another program."""
     with _idle_lock:
         while _idle:
             _idle.pop().end()
@@ -170,7 +170,7 @@ class _Process:
         """Have dbt cancel its queries as it does on Ctrl-C, and wait a little until it has."""
         self._process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + SECONDS_TO_CANCEL
-        # What it tells meanwhile is read, or it would wait for that.
+        # Its messages are read meanwhile, as it waits while the pipe is full.
         with suppress(EOFError, OSError):
             while self._connection.poll(max(0.0, deadline - time.monotonic())):
                 if isinstance(self._connection.recv(), Result):
@@ -210,7 +210,7 @@ def _run(command: Command) -> Generator[Event | Result, None, None]:
             with _idle_lock:
                 _idle.append(process)
         else:
-            # Another interrupt, while dbt takes notice of the first, does not keep it alive.
+            # A second interrupt, while dbt handles the first, does not keep it alive.
             try:
                 process.interrupt()
             finally:

@@ -120,12 +120,12 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
         project.partial_parse,
     )
     if failed:
-        # The build will say so, of each model.
+        # The build reports it for each model.
         log.info(
             f"The models that changed are built with all that read them, as dbt cannot compile: {failed}"
         )
         return lambda node, columns: {}
-    # It brings dagster-dbt and sqlglot, which take long to import; most decisions read no query.
+    # Imported here, as sqlglot takes long to import and most decisions read no query.
     from serverless_assets.transformation.lineage import CompiledQueries
 
     queries = CompiledQueries(manifest, project.schema, target / "compiled")
@@ -150,7 +150,7 @@ def _with_sources(
     """Add the states of tables that models read and others write, where the warehouse tells versions."""
     operations = (node["tags"] for node in manifest["nodes"].values() if node["resource_type"] == "operation")
     if any("on-run-start" in tags for tags in operations):
-        # What runs before all models may write them, and would not run if nothing is to be built.
+        # A hook before all models may write them, and does not run if nothing is to be built.
         return states
     known = {model.name for model in models} | {name for name, state in states.items() if state.version}
     read = {name for model in models for name in model.reads} - known

@@ -17,7 +17,7 @@ BUILT_IN_PACKAGES = ("dbt", "dbt_duckdb", "dbt_bigquery")
 # Begins the name of the part of a model that is the code of an ephemeral model.
 EPHEMERAL = "ephemeral "
 
-# Which months to build, and who asks: not what is built.
+# They say what a run is for, not what a model is.
 IMMATERIAL_VARIABLES = frozenset({"SERVERLESS_MONTHS", "SERVERLESS_RUN_ID", TARGET_NAME})
 
 _VARIABLE = re.compile(r"""\bvar\(\s*(?:(['"])(?P<name>[^'"]+)\1)?""")
@@ -50,7 +50,7 @@ class Materialization(StrEnum):
     """How a model is built, as far as that decides what has to be built."""
 
     VIEW = "view"
-    # Part of the query of whatever selects from it.
+    # Part of the query of each model that selects from it.
     EPHEMERAL = "ephemeral"
     # Tables, seeds, and incremental models that are rebuilt from all rows.
     WHOLE = "whole"
@@ -215,7 +215,7 @@ class ProjectCode:
         ):
             return ""
         builders = {f"macro {_macro_name(id)}" for id in self._building_macros(config)}
-        # What the macros read that run the query is not told apart from what those read that are in it.
+        # Variables of the macros that run the query are not told apart from those of macros in the query.
         in_query = ("SQL", "contract", "macro ", *(() if builders else ("var", "any var", "meta")))
         return json_digest(
             {

@@ -19,7 +19,7 @@ from serverless_assets.warehouse import Warehouse, WarehouseError
 
 MANIFEST, RUN_RESULTS = "dbt-manifest.json", "dbt-run_results.json"
 HISTORY_PREFIX, HISTORY_KEPT = "dbt-manifest-", 10
-# The models that green builds had and the project has no more there, until their tables are gone.
+# The deleted models whose tables are still there.
 DELETED_MODELS_FILE = "dbt-deleted.json"
 
 # What differs between two manifests of one and the same project: when and where it was read.
@@ -133,7 +133,7 @@ class DeletedModel:
 def find_deleted(
     manifest: Mapping[str, Any], artifacts: Artifacts, warehouse: Warehouse
 ) -> Sequence[DeletedModel]:
-    """Return the models that green builds had, that the project has no more there, and whose relations are.
+    """Return the models of green builds that the project no longer has there, and whose relations still are.
 
     A relation is left out if it is another node's now, or if it does not carry the state of a model: then
     it is not the one that this project built.
@@ -157,7 +157,7 @@ def find_deleted(
 
 
 def _place(node: Mapping[str, Any] | None) -> Sequence[Any]:
-    """Where a model is, as the project says: not as the environment does, which may be another by now."""
+    """Return the alias, schema and database that the project sets; the environment's may be others by now."""
     config = node["config"] if node else {}
     return [node and node["alias"], config.get("schema"), config.get("database")]
 

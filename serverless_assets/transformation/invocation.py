@@ -19,8 +19,8 @@ def build_arguments(building: Sequence[BuildDecision], tests: Iterable[str], now
     """The arguments of a dbt build of these models and of the tests with these unique ids.
 
     Incremental models are built from all rows: dbt's own way follows new rows, not corrected ones. Those that
-    are built by months, and those whose rows cannot be computed again, say so in their config; microbatch
-    models are told by `batches_of`.
+    are built by months, and those whose rows cannot be computed again, say so in their config;
+    `batches_of` names the microbatch models.
 
     Unit tests are about the code, and run in its own tests: without their ids, none is selected.
     """
@@ -33,7 +33,7 @@ def build_arguments(building: Sequence[BuildDecision], tests: Iterable[str], now
 
 
 def selection(ids: Iterable[str]) -> Sequence[str]:
-    """What selects just the nodes with these unique ids."""
+    """Return the arguments that select the nodes with these unique ids."""
     return ["--select", *(f"fqn:{id}" for id in ids)]
 
 
@@ -71,7 +71,7 @@ STOPPED = "last build was stopped before its tests"
 
 @dataclass
 class Results:
-    """The status, dbt's message and the rows of each node that dbt came to the end of."""
+    """The status, the message and the rows of each node that dbt has finished."""
 
     manifest: Mapping[str, Any]
     statuses: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Results:
     rows: dict[str, int] = field(default_factory=dict)
 
     def see(self, event: Event) -> None:
-        """Note what an event tells."""
+        """Record what an event says of a node."""
         if "rows" in event["data"]:
             self.rows[event["data"]["node_info"]["unique_id"]] = event["data"]["rows"]
         if event["info"]["name"] == "NodeFinished":
@@ -93,9 +93,9 @@ class Results:
         return "skipped" if is_skipped and not self.reason_of_tests(decision) else "failed"
 
     def reason(self, decision: BuildDecision) -> str | None:
-        """Why a model is not what was planned; None if it is, or if dbt never came to it.
+        """Return why a model was not built as planned; None if it was, or if dbt did not reach it.
 
-        The checks of an asset say themselves that they failed.
+        A failed check of an asset is no reason, as it is shown itself.
         """
         id, status = decision.node.id, self.statuses.get(decision.node.id)
         if status == "success":
@@ -163,7 +163,7 @@ class Results:
         return tests
 
     def _causes(self, id: str) -> list[str]:
-        """What failed among all that a model is made from."""
+        """Return what failed among the ancestors of a model."""
         causes: dict[str, None] = {}
         for parent in self.manifest["nodes"].get(id, {"depends_on": {}})["depends_on"].get("nodes", ()):
             status = self.statuses.get(parent)

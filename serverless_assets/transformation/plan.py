@@ -162,7 +162,7 @@ def refuse_left_out(loads: Iterable[AssetOutcome], left_out: Mapping[str, LeftOu
         raise LeftOutError(failure_sentence(failed))
     required = {id: model.causes for id, model in left_out.items() if not model.is_optional}
     if required:
-        # Models lack some of the same tables.
+        # Several models may lack the same table.
         causes = dict.fromkeys(cause for causes in required.values() for cause in causes)
         names = [id.split(".", 2)[2] for id in required]
         raise LeftOutError(

@@ -89,7 +89,7 @@ def decide_builds(
         current_month: the month that it is now, as in 2026-01.
         read_query: reads the query of a model of which it is not known.
     """
-    # What each relation will hold when its turn has passed, and months of it that are written anew.
+    # What each relation will hold after the run, and the months of it that are written anew.
     expected: dict[str, State] = {}
     rewritten: dict[str, Collection[str]] = {}
     decisions: list[BuildDecision] = []
@@ -103,7 +103,7 @@ def decide_builds(
             query = read_query(node, columns_of(inputs))
         state = expected_state(node, inputs, query, run_id, previous)
         if node.kind == Materialization.EPHEMERAL:
-            # It has no relation: it is what its code and its parents say.
+            # It has no relation: its state follows from its code and its parents.
             expected[node.name] = state
             continue
         if selected is not None and node.name not in selected:

@@ -10,7 +10,7 @@ from serverless_assets.dagster_internals import RESERVED_NAMES
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
-from serverless_assets.transformation.manifest import dbt_asset_key, is_model, relation_key
+from serverless_assets.transformation.manifest import dbt_asset_key, has_relation, relation_key, tested_nodes
 
 
 class ProjectRefused(UserError):
@@ -46,7 +46,7 @@ def _described(node: Mapping[str, Any]) -> str:
 def _models(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The models that are assets, in the order of their files."""
     for node in sorted(manifest["nodes"].values(), key=lambda node: str(node["original_file_path"])):
-        if is_model(node) and node["config"].get("materialized") != "ephemeral":
+        if has_relation(node):
             yield node
 
 
@@ -83,7 +83,7 @@ def _checks(manifest: Mapping[str, Any]) -> Iterator[str]:
         if node["resource_type"] != "test":
             continue
         # A test of several models is not a check.
-        parents = [node["attached_node"]] if node.get("attached_node") else node["depends_on"]["nodes"]
+        parents = tested_nodes(node)
         if len(parents) == 1 and models.issuperset(parents):
             other = by_name.setdefault((parents[0], node["name"]), node)
             if other is not node:

@@ -140,7 +140,7 @@ def expected_state(
     versions = {name: inputs[name].version for name in node.parents}
     parents = {name: inputs[name].version for name in node.reads}
     if not all(versions.values()):
-        # Never the same as anything: what a parent holds is not known.
+        # What a parent holds is not known: by the id of the run, the version equals no other.
         return State(f"unknown {run_id}", None, node.data_hashes, parents, run_id)
     read: Mapping[str, str] = {}
     code = node.fingerprint
@@ -171,12 +171,12 @@ def expected_state(
     version = json_digest([code, versions])
     state = State(version, months, node.data_hashes, parents, run_id)
     if node.kind == Materialization.STATEFUL:
-        # Its rows follow from all its runs: none gives what another gave.
+        # Its rows depend on all earlier runs: each run gives another version.
         return replace(state, version=json_digest([version, run_id]), inputs=version)
     if not query:
         return state
     if previous and (previous.version, previous.data_hashes) == (version, node.data_hashes):
-        # The same code has read the same. With a thousand models, to hash each column takes half a second.
+        # The same code has read the same. To hash each column takes half a second for a thousand models.
         columns = previous.columns
     else:
         columns = {

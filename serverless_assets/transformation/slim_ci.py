@@ -20,7 +20,7 @@ from serverless_assets.transformation.green_build import last_green
 from serverless_assets.transformation.manifest import is_model
 from serverless_assets.transformation.project import Project
 
-# What dbt calls a success. A node that it skips was not reached: the reason is with the one that failed.
+# By status of dbt; any other is a failure. A node is skipped below one that failed.
 OUTCOMES = {"success": "passed", "pass": "passed", "warn": "passed", "skipped": "skipped"}
 
 
@@ -51,7 +51,7 @@ class Checked:
         return self.failure is None
 
     def see(self, event: Event) -> None:
-        """Note what an event of dbt tells."""
+        """Record what an event of dbt says of a node."""
         if event["info"]["name"] != "NodeFinished":
             return
         node, result = event["data"]["node_info"], event["data"]["run_result"]
