@@ -34,7 +34,7 @@ __all__ = ["DagsterDbtTranslator", "DagsterEvent", "DbtMessage", "dbt_assets"]
 
 RESULTS = (*MODEL_RESULTS, "LogTestResult")
 # Events at the end of a command that repeat those of nodes that failed or warned, or the error that is the
-# result of the command. dbt.log has the traceback.
+# result of the command.
 REPETITIONS = (
     "RunResultError", "RunResultErrorNoMessage", "RunResultFailure", "RunResultWarning",
     "RunResultWarningMessage", "CheckNodeTestFailure", "SQLCompiledPath",

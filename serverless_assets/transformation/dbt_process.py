@@ -116,8 +116,8 @@ def _run(command: Command, connection: Connection) -> None:
     sending = Lock()
 
     def send(message: Any) -> None:
-        # Nine of ten events are details that dbt.log has, such as each query. One of these says what a node
-        # took, and is needed.
+        # Nine of ten events are details that nothing reads, such as each query. Of these, one is needed: what
+        # a node took.
         if message.info.level == "debug" and message.info.name != "NodeFinished":
             return
         event = MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=False)
