@@ -92,19 +92,19 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
     names = [forecast.name for forecast in declared]
     if twice := {name for name in names if names.count(name) > 1}:
         raise SettingsError(f"Several forecasts are named {', '.join(twice)}: give each a name of its own.")
-    present = [forecast for forecast in declared if forecast.upstream(manifest)]
+    forecasts = []
     for forecast in declared:
-        if forecast not in present and forecast.name != BUNDLED_FORECAST:
+        is_bundled = forecast.name == BUNDLED_FORECAST
+        if forecast.upstream(manifest):
+            forecasts.append(forecast.model_copy(update={"table": first_table}) if is_bundled else forecast)
+        elif not is_bundled:
             near = get_close_matches(forecast.relation, relations(manifest), 1)
             raise SettingsError(
                 f"The forecast {forecast.name!r} reads {forecast.relation!r}, but the dbt project has no "
                 f"model or source of that name.{''.join(f' Did you mean {name!r}?' for name in near)} "
                 "Correct `relation` in its defs.yaml, or delete its folder."
             )
-    return tuple(
-        forecast.model_copy(update={"table": first_table}) if forecast.name == BUNDLED_FORECAST else forecast
-        for forecast in present
-    )
+    return tuple(forecasts)
 
 
 def build_defs_folder(build: Build) -> dg.Definitions:
