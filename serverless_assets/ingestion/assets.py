@@ -19,9 +19,8 @@ from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import row_loss_warning
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
-from serverless_assets.ingestion.content import NO_ROWS, parts_in
 from serverless_assets.ingestion.fetch import fetch_tables
-from serverless_assets.ingestion.fetch_result import Failed, Missing, Unchanged, ends_run, failure_sentence
+from serverless_assets.ingestion.fetch_result import Failed, Missing, ends_run, failure_sentence
 from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_table, loads_text
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source, source_of_run
@@ -35,6 +34,8 @@ from serverless_assets.run_inputs import Reuse, RunInputs
 
 GROUP = "ingestion"
 KEPT_AS_IT_IS = "kept as it is (ingestion: reuse)"
+# The data version of a month that has none.
+NO_ROWS = "no rows"
 
 
 def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -> dg.AssetsDefinition:
@@ -71,7 +72,9 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
         checks = CheckRunner(context, warehouse, first_month.replace(day=1))
         with as_failure(), warehouse.connected():
             if selected:
-                step = _Step(context, selected, checks, months, warehouse.read_states())
+                stored = warehouse.read_states().items()
+                states = {name: TableState.from_json(state) for name, state in stored}
+                step = _Step(context, selected, checks, months, states)
                 if isinstance(run_inputs.ingestion, Reuse):
                     yield from step.reuse(source)
                 else:
@@ -87,33 +90,32 @@ def ingestion_assets(tables: Sequence[RawTable], first_month: date, pool: str) -
 class _Step:
     """One run of the step over the tables that it selected.
 
-    stored_states: those of the warehouse's tables before anything was fetched.
+    states: what each table held before anything was fetched.
     """
 
     context: dg.AssetExecutionContext
     tables: Sequence[RawTable]
     checks: CheckRunner
     months: dg.TimeWindowPartitionsDefinition
-    stored_states: Mapping[str, Mapping[str, Any]]
+    states: Mapping[str, TableState]
 
     def reload(
         self, source: AbstractContextManager[HttpSource], scratch: Path, force: bool
     ) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
         """Load what changed at the source since it was last loaded; everything by `force`."""
-        context, warehouse, window = self.context, self.checks.warehouse, window_of_run(self.context)
+        context, warehouse, states = self.context, self.checks.warehouse, self.states
+        window, log = window_of_run(context), context.log.info
         failed, results = list[Failed](), list[LoadResult]()
-        states = {name: TableState.from_json(stored) for name, stored in self.stored_states.items()}
         with (
             source as opened,
             # An interrupted step ends its downloads before the folder is removed that they write to.
             closing(
-                fetch_tables(self.tables, opened, warehouse, window, scratch, context.log.info, states, force)
+                fetch_tables(self.tables, opened, warehouse, window, scratch, log, states, force)
             ) as fetched_tables,
         ):
             for fetched in fetched_tables:
-                table = fetched.table
-                stored_state = self.stored_states.get(table.name)
-                loaded = load_table(warehouse, fetched, stored_state, context.run.run_id, force)
+                table, state = fetched.table, states.get(fetched.table.name)
+                loaded = load_table(warehouse, fetched, state, context.run.run_id, force)
                 if isinstance(loaded, Failed):
                     if not loaded.is_optional:
                         failed.append(loaded)
@@ -125,9 +127,9 @@ class _Step:
                 if table.has_months:
                     # One by one, the months of ten years take longer than their rows.
                     with one_batch(context.instance):
-                        self._record_months(loaded, states.get(table.name), window)
+                        self._record_months(loaded, state, window)
                 yield self._loaded(loaded, observation, opened)
-        context.log.info(loads_text(results))
+        log(loads_text(results))
         if not window:
             self._log_first_month([loaded for loaded in results if loaded.fetched.table.name not in states])
         is_last = not context.job_def.has_node_named(TRANSFORMATION)
@@ -137,9 +139,7 @@ class _Step:
 
     def reuse(self, source: Source) -> Iterator[dg.MaterializeResult | dg.Output[None]]:
         """Leave the tables as they are, with the data versions that they have."""
-        absent = {
-            failed.table.name: failed for failed in decide_reuse(self.tables, self.stored_states, source)
-        }
+        absent = {failed.table.name: failed for failed in decide_reuse(self.tables, self.states, source)}
         if required := [name for name, failed in absent.items() if not failed.is_optional]:
             raise dg.Failure(
                 f"There is nothing to reuse yet for {', '.join(required)}: choose reload for ingestion.",
@@ -156,7 +156,7 @@ class _Step:
         name, key = failed.table.name, asset_key(failed.table.name)
         if failed.is_optional:
             self.context.log.warning(f"{name} is left out: {failed.reason}")
-            if name in self.stored_states:
+            if name in self.states:
                 yield self._kept(failed.table, failed.reason)
                 return
         status: Literal["failed", "skipped"] = "skipped" if failed.is_optional else "failed"
@@ -200,7 +200,8 @@ class _Step:
         parts = loaded.months
         reason = f"loaded with {loaded.fetched.window or 'the whole history'}"
         if not loaded.decision.load:
-            parts, status, reason = {} if window else parts_in(before), "reused", loaded.decision.reason
+            status, reason = "reused", loaded.decision.reason
+            parts = before.months or {} if before and not window else {}
         elif loaded.audited and loaded.audited.since:
             reason = f"loaded with the changes since {loaded.audited.since}"
         recorded = context.instance.get_materialized_partitions(key)
@@ -208,15 +209,15 @@ class _Step:
         partitions = set(self.months.get_partition_keys())
         for month in sorted(new.union(loaded.decision.months)):
             if month.isoformat() in partitions and not (window and month in window):
-                part = parts.get(month, NO_ROWS)
+                part = parts.get(month)
                 month_metadata = metadata.outcome(status, reason, rows=loaded.rows)
-                month_metadata[metadata.PARTITION_ROWS] = part.rows
+                month_metadata[metadata.PARTITION_ROWS] = part.rows if part else 0
                 context.log_event(
                     dg.AssetMaterialization(
                         key,
                         partition=month.isoformat(),
                         metadata=month_metadata,
-                        tags={DATA_VERSION_TAG: part.hash},
+                        tags={DATA_VERSION_TAG: part.hash if part else NO_ROWS},
                     )
                 )
 
@@ -234,20 +235,19 @@ class _Step:
     def _loaded(
         self, loaded: LoadResult, observation: SourceObservation, source: HttpSource
     ) -> dg.MaterializeResult:
-        decision, fetched = loaded.decision, loaded.fetched
-        answer = fetched.response if isinstance(fetched, Unchanged) else fetched.download
+        decision, fetched, download = loaded.decision, loaded.fetched, loaded.fetched.download
         outcome = metadata.outcome(
             "built" if decision.load else "reused",
             decision.reason,
             rows=loaded.rows,
-            size=answer.bytes,
-            seconds=answer.seconds,
+            size=download.bytes,
+            seconds=download.seconds,
         )
         more = {
             **metadata.job_metadata(loaded.work, self.checks.warehouse),
             metadata.BUILT_BY: loaded.built_by,
             "content_hash": decision.version,
-            **({"url": dg.MetadataValue.url(answer.url)} if source.keeps_address(answer.url) else {}),
+            **({"url": dg.MetadataValue.url(download.url)} if source.keeps_address(download.url) else {}),
         }
         return self._materialized(fetched.table, decision.version, outcome, observation, more)
 
@@ -255,7 +255,7 @@ class _Step:
         last = metadata.latest_materialization(self.context.instance, asset_key(table.name))
         version = (last.tags or {}).get(DATA_VERSION_TAG) if last else None
         outcome = metadata.outcome("reused", reason, rows=self.checks.warehouse.row_count(table.name))
-        built_by = TableState.from_json(self.stored_states[table.name]).built_by
+        built_by = self.states[table.name].built_by
         observation = self.checks.last_observation(table)
         return self._materialized(table, version, outcome, observation, {metadata.BUILT_BY: built_by})
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from statistics import median
 
-from serverless_assets.ingestion.content import parts_in
 from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, FRESH, RawTable
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.months import next_month
@@ -181,8 +180,10 @@ def months_of(table: RawTable, warehouse: Warehouse, now: datetime) -> list[Mont
     The state is not sure if somebody changed the rows, or if some are dated later than a day from now.
     """
     state = TableState.from_json(warehouse.read_state(table.name))
-    parts = parts_in(state)
-    months = [Month(datetime.combine(day, time()), parts[day].rows, None, None) for day in sorted(parts)]
+    months = [
+        Month(datetime.combine(day, time()), part.rows, None, None)
+        for day, part in sorted((state.months or {}).items())
+    ]
     if state.months is None or sum(month.rows for month in months) != warehouse.row_count(table.name):
         return count_months(table, warehouse, now)
     if months:

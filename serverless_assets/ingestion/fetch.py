@@ -35,7 +35,7 @@ from serverless_assets.ingestion.state import (
     CachedResponse,
     TableState,
     cached_response,
-    must_load,
+    reason_to_load,
     updated_since,
     window_to_load,
 )
@@ -227,7 +227,7 @@ class _Fetch:
             download = self.download(table, window)
         assert isinstance(download, Download)
         # A table that may turn out to be unchanged is not written to the warehouse for that.
-        is_loaded = window is None and must_load(table, scope.known)
+        is_loaded = window is None and bool(reason_to_load(table, scope.known))
         rows = self.area.rows(_name(table, window), for_warehouse=is_loaded)
         served = stage(rows, table, download.path, parent.rows if parent else None)
         download.path.unlink()

@@ -63,7 +63,7 @@ class Unchanged:
     """A table that holds what the source would answer over `window`, by the source's own word."""
 
     table: RawTable
-    response: NotModified
+    download: NotModified
     source: str
     window: Window | None = None
 

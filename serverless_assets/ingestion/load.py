@@ -3,19 +3,19 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 from modal_forecast.report.formats import counted
 from serverless_assets.ingestion.audit import within
-from serverless_assets.ingestion.content import Part
 from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import Source
 from serverless_assets.ingestion.state import (
     HASHED_BY,
+    Part,
     TableState,
     definition_of,
-    must_load,
+    reason_to_load,
     responses_to_keep,
 )
 from serverless_assets.months import Window, name_months
@@ -78,17 +78,16 @@ class LoadResult:
 def load_table(
     warehouse: Warehouse,
     fetched: FetchResult,
-    stored_state: Mapping[str, Any] | None,
+    state: TableState | None,
     run_id: str,
     force: bool = False,
 ) -> LoadResult | Failed:
     """Load the table if its rows changed, and keep the state that it is then in.
 
-    stored_state: the state that was kept before anything was fetched; None if there was no table.
+    state: the one that was kept before anything was fetched; None if there was no table.
     """
     if isinstance(fetched, Failed):
         return fetched
-    state = None if stored_state is None else TableState.from_json(stored_state)
     decision = decide_load(fetched, state, run_id, force)
     table, window = fetched.table, fetched.window
     work, rows_before = JobStats(), None
@@ -96,9 +95,10 @@ def load_table(
     replaced = decision.replaced
     keeps_rows = decision.write != "replace" or replaced is not None
     try:
-        # Rows that stay, such as those of other months, are those of `stored_state` unless somebody has
-        # replaced them in the meantime.
-        if kept and keeps_rows and warehouse.read_state(table.name) != (stored_state or {}):
+        before = state or TableState()
+        if kept and keeps_rows and TableState.from_json(warehouse.read_state(table.name)) != before:
+            # Somebody has replaced the rows in the meantime, and those that stay are not those of `state`:
+            # all are replaced if all were fetched, else it is unknown what the table holds.
             if replaced and window is None:
                 replaced = None
             else:
@@ -152,10 +152,9 @@ def decide_load(
             None, "unchanged at the source: not downloaded", before.within(table, window), kept
         )
     content, key, response = fetched.content, fetched.key, fetched.response
-    months = {day.isoformat(): part.hash for day, part in content.months.items()}
     loaded = TableState(
         content.hash,
-        months if table.event_time else None,
+        content.months if table.event_time else None,
         run_id,
         definition_of(table),
         responses_to_keep({key: response}),
@@ -179,24 +178,15 @@ def decide_load(
         return LoadDecision(None, "unchanged content: not loaded", content.hash, kept)
     months_before = before.months or {}
     changed = [
-        date.fromisoformat(day)
-        for day in sorted(months_before.keys() | months.keys())
-        if months_before.get(day) != months.get(day) and (window is None or day in window)
+        month
+        for month in sorted(months_before.keys() | content.months.keys())
+        if months_before.get(month) != content.months.get(month) and (window is None or month in window)
     ]
-    if state is None:
-        cause = "first load"
-    elif not state.version:
-        cause = "it was not known what the table held"
-    elif before.hashed_by != HASHED_BY:
-        cause = f"its rows were hashed by {before.hashed_by}, and are now by {HASHED_BY}"
-    elif not as_defined:
-        cause = "its definition changed"
-    else:
-        cause = name_months(changed) or "new content"
-    reason = FORCED if force else f"loaded from the source: {cause}"
+    cause = reason_to_load(table, state, window)
+    reason = FORCED if force else f"loaded from the source: {cause or name_months(changed) or 'new content'}"
     kept = state.with_months(table, window, loaded) if state and window else loaded
     replaced, is_whole = window, window is None and not fetched.since
-    if is_whole and changed and table.has_months and not (force or must_load(table, state)):
+    if is_whole and changed and table.has_months and not (force or cause):
         # Of a file of all months, such as one that grew by a day, those are loaded that differ. It is cheaper
         # to replace all rows than most of them.
         differing = Window.of_months(changed[0], changed[-1])

@@ -1,7 +1,9 @@
 """What the warehouse holds of a raw table, as the state that is kept beside it says. Pure."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from importlib.metadata import version
 from typing import Any
 
@@ -16,9 +18,42 @@ from serverless_assets.months import Window
 RESPONSES_KEPT = 8
 # Another version of DuckDB may hash the same rows in another way.
 HASHED_BY = f"DuckDB {version('duckdb')}, in sums"
+# Hashes of rows are numbers of 64 bits.
+MODULUS = 1 << 64
 # The fields of a state that are stored as they are.
 STORED_TEXTS = ("version", "built_by", "definition", "source", "hashed_by", "cursor", "first", "last")
-STORED_IF_KNOWN = ("source", "cursor", "first", "last")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one month, or of a whole table: how many, and the sum of their hashes.
+
+    It is a sum so that the one after some rows were added or removed is found by the difference.
+    """
+
+    rows: int = 0
+    total: int = 0
+
+    def __add__(self, other: "Part") -> "Part":
+        return Part(self.rows + other.rows, (self.total + other.total) % MODULUS)
+
+    def __sub__(self, other: "Part") -> "Part":
+        return Part(self.rows - other.rows, (self.total - other.total) % MODULUS)
+
+    @property
+    def hash(self) -> str:
+        digits = base64.urlsafe_b64encode(self.total.to_bytes(8)).decode().rstrip("=")
+        return f"{self.rows:x}.{digits}"
+
+    @classmethod
+    def read(cls, hash: str) -> "Part":
+        """Return the part with this hash, which may have more after a second dot.
+
+        Raises:
+            ValueError: it is none.
+        """
+        rows, digits, *_ = hash.split(".")
+        return cls(int(rows, 16), int.from_bytes(base64.urlsafe_b64decode(digits + "=")))
 
 
 @dataclass(frozen=True)
@@ -37,7 +72,7 @@ class CachedResponse:
 class TableState:
     """What a table holds; `version` is empty if that is unknown.
 
-    months: the version of each month's rows by its first day, for a fact.
+    months: the rows of each month by its first day, for a fact.
     built_by: the run that last changed it.
     definition: that of the table when it was last loaded whole, by `definition_of`.
     responses: the responses that its rows came from, by the key of the request.
@@ -48,7 +83,7 @@ class TableState:
     """
 
     version: str = ""
-    months: Mapping[str, str] | None = None
+    months: Mapping[date, Part] | None = None
     built_by: str = ""
     definition: str = ""
     responses: Mapping[str, CachedResponse] = field(default_factory=dict)
@@ -72,7 +107,9 @@ class TableState:
                 for key, kept in stored.get("validators", {}).items()
             }
             texts = {name: str(stored[name]) for name in STORED_TEXTS if name in stored}
-            months = None if stored.get("months") is None else dict(stored["months"])
+            months = stored.get("months")
+            if months is not None:
+                months = {date.fromisoformat(day): Part.read(hash) for day, hash in months.items()}
             return cls(**{"hashed_by": "an earlier version", **texts}, months=months, responses=responses)
         except (AttributeError, TypeError, ValueError):
             return cls()
@@ -81,28 +118,23 @@ class TableState:
         """Return what to store with the table: empty if it is unknown what that holds."""
         if not self.version:
             return {}
-        texts = {name: getattr(self, name) for name in STORED_TEXTS}
+        stored: dict[str, Any] = {name: text for name in STORED_TEXTS if (text := getattr(self, name))}
+        if self.months is not None:
+            stored["months"] = {day.isoformat(): part.hash for day, part in self.months.items()}
         responses = {
             key: {**asdict(response.validators), "dated_by": response.dated_by}
             for key, response in self.responses.items()
         }
-        return {
-            **{name: text for name, text in texts.items() if text or name not in STORED_IF_KNOWN},
-            **({} if self.months is None else {"months": dict(self.months)}),
-            "validators": {key: {k: v for k, v in kept.items() if v} for key, kept in responses.items()},
-        }
+        stored["validators"] = {key: {k: v for k, v in kept.items() if v} for key, kept in responses.items()}
+        return stored
 
     def within(self, table: RawTable, window: Window | None) -> str:
         """Return the version of the rows in the window, or of all without one; empty if unknown."""
         if window is None or not table.event_time or not self.version:
             return self.version
-        months = {day: version for day, version in (self.months or {}).items() if day in window}
-        return "" if self.months is None else version_of(table.schema, months)
-
-    def is_of(self, source: str) -> bool:
-        """Whether all of its rows are known to be this source's."""
-        is_known = bool(self.version) and self.months is not None and self.hashed_by == HASHED_BY
-        return is_known and self.source == source
+        if self.months is None:
+            return ""
+        return version_of(table.schema, {day: part for day, part in self.months.items() if day in window})
 
     def with_response(self, key: str, response: CachedResponse) -> "TableState":
         """Return the state of the same rows, known to be this response too."""
@@ -117,13 +149,10 @@ class TableState:
         """
         if not self.version or self.months is None:
             return TableState()
-        months = {day: version for day, version in self.months.items() if day not in window}
+        months = {day: part for day, part in self.months.items() if day not in window}
         months = dict(sorted({**months, **(loaded.months or {})}.items()))
         # The month of the first row is the oldest of all, and that of the last row the newest.
-        first, last = (
-            next((time for time in times if time[:7] == edge(months, default="")[:7]), "")
-            for edge, times in ((min, (loaded.first, self.first)), (max, (loaded.last, self.last)))
-        )
+        oldest, newest = (f"{edge(months):%Y-%m}" if months else "none" for edge in (min, max))
         # A load of some months leaves the table laid out as it was.
         return replace(
             loaded,
@@ -131,25 +160,34 @@ class TableState:
             months=months,
             definition=self.definition,
             cursor=self.cursor,
-            first=first,
-            last=last,
+            first=next((time for time in (loaded.first, self.first) if time.startswith(oldest)), ""),
+            last=next((time for time in (loaded.last, self.last) if time.startswith(newest)), ""),
         )
+
+
+def reason_to_load(table: RawTable, state: TableState | None, window: Window | None = None) -> str:
+    """Return why to load a table whatever its rows are; empty if that depends on them.
+
+    A load of some months leaves the table laid out as it is, whatever the catalogue now says of it.
+    """
+    if state is None:
+        return "first load"
+    if not state.version:
+        return "it was not known what the table held"
+    if state.hashed_by != HASHED_BY:
+        return f"its rows were hashed by {state.hashed_by}, and are now by {HASHED_BY}"
+    if window is None and state.definition != definition_of(table):
+        return "its definition changed"
+    return ""
 
 
 def cached_response(table: RawTable, state: TableState | None, key: str) -> CachedResponse | None:
     """Return the response to a request that the table was loaded from, if it may be made conditionally."""
-    if state is None or must_load(table, state):
+    if state is None or reason_to_load(table, state):
         return None
     response = state.responses.get(key)
     # Rows that a parent dates are known only with that parent's.
     return response if response and (response.dated_by or not table.dated_by) else None
-
-
-def must_load(table: RawTable, state: TableState | None) -> bool:
-    """Whether the table is loaded whatever its rows are, unless only some months are requested."""
-    if state is None or not state.version or state.hashed_by != HASHED_BY:
-        return True
-    return state.definition != definition_of(table)
 
 
 def window_to_load(
@@ -160,9 +198,12 @@ def window_to_load(
     Some months may replace only those of a table that holds this source's rows. Beside the rows of another
     source, or of an unknown one, they would make a table that no source has.
     """
-    if window is None or not table.has_months or state is None:
-        return window if table.has_months else None
-    return window if state.is_of(source) else None
+    if window is None or not table.has_months:
+        return None
+    if state is None:
+        return window
+    is_known = bool(state.version) and state.months is not None and state.hashed_by == HASHED_BY
+    return window if is_known and state.source == source else None
 
 
 def updated_since(table: RawTable, state: TableState | None, source: str) -> str:
@@ -170,7 +211,7 @@ def updated_since(table: RawTable, state: TableState | None, source: str) -> str
 
     Changes are added to rows that are known to be this source's alone.
     """
-    if not table.updated_at or state is None or must_load(table, state) or state.source != source:
+    if not table.updated_at or state is None or reason_to_load(table, state) or state.source != source:
         return ""
     return "" if table.event_time and state.months is None else state.cursor
 
@@ -181,9 +222,10 @@ def responses_to_keep(responses: Mapping[str, CachedResponse]) -> Mapping[str, C
     return dict(usable[-RESPONSES_KEPT:])
 
 
-def version_of(schema: pa.Schema, months: Mapping[str, str]) -> str:
-    """Return the version of a fact's rows, whose months have these versions."""
-    return digest(f"{schema.names} {schema.types} {sorted(months.items())}")
+def version_of(schema: pa.Schema, months: Mapping[date, Part]) -> str:
+    """Return the version of a fact's rows, given those of each month."""
+    hashes = sorted((month.isoformat(), part.hash) for month, part in months.items())
+    return digest(f"{schema.names} {schema.types} {hashes}")
 
 
 def definition_of(table: RawTable) -> str:

@@ -75,12 +75,11 @@ ANSWERS: dict[str, Answer] = {
 def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> LoadResult | Failed:
     """Load one table as a run does."""
     source = HttpSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
-    notes = warehouse.read_states()
-    states = {name: TableState.from_json(note) for name, note in notes.items()}
+    states = {name: TableState.from_json(state) for name, state in warehouse.read_states().items()}
     tables = fetch_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states)
     # What is staged is gone at the end.
     with closing(tables):
-        return load_table(warehouse, next(tables), notes.get(RAW_STORES.name), "run")
+        return load_table(warehouse, next(tables), states.get(RAW_STORES.name), "run")
 
 
 def rows_of(warehouse: DuckDBWarehouse) -> str:

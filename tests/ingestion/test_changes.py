@@ -99,11 +99,10 @@ def load(
     window: Window | None = None,
     force: bool = False,
 ) -> LoadResult:
-    notes = warehouse.read_states()
-    states = {name: TableState.from_json(note) for name, note in notes.items()}
+    states = {name: TableState.from_json(state) for name, state in warehouse.read_states().items()}
     source, folder = HttpSource(visits.url), warehouse.path.parent
     (loaded,) = [
-        load_table(warehouse, fetched, notes.get(table.name), "a run", force)
+        load_table(warehouse, fetched, states.get(table.name), "a run", force)
         for fetched in fetch_tables([table], source, warehouse, window, folder, print, states, force)
     ]
     assert isinstance(loaded, LoadResult), loaded

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serverless_assets.ingestion.content import Content, Part
+from serverless_assets.ingestion.content import Content
 from serverless_assets.ingestion.fetch_result import AuditedTable, Download, NotModified, Unchanged, ends_run
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load, decide_reuse
@@ -20,6 +20,7 @@ from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import (
     HASHED_BY,
     CachedResponse,
+    Part,
     TableState,
     cached_response,
     definition_of,
@@ -38,22 +39,26 @@ UNKNOWN = TableState()
 
 
 def content(months: dict[date, str], table: RawTable = RAW_ORDERS) -> Content:
-    parts = {month: Part(1, version) for month, version in months.items()}
-    named = {month.isoformat(): version for month, version in months.items()}
-    return Content(len(parts), version_of(table.schema, named), parts, *first_and_last(named))
+    parts = parts_of(months)
+    return Content(len(parts), version_of(table.schema, parts), parts, *first_and_last(parts))
 
 
-def first_and_last(months: Collection[str]) -> tuple[str, str]:
+def parts_of(months: dict[date, str]) -> dict[date, Part]:
+    """A row in each of the months, which a letter or two stand for."""
+    return {month: Part(1, int.from_bytes(letters.encode())) for month, letters in months.items()}
+
+
+def first_and_last(months: Collection[date]) -> tuple[str, str]:
     """The times of rows at noon of the first day of each of these months."""
     return tuple(f"{edge(months)}T12:00:00" if months else "" for edge in (min, max))
 
 
 def state_of(months: dict[date, str], table: RawTable = RAW_ORDERS, key: str = "whole") -> TableState:
-    named = {month.isoformat(): version for month, version in months.items()}
-    version = version_of(table.schema, named)
-    first, last = first_and_last(named)
+    parts = parts_of(months)
+    version = version_of(table.schema, parts)
+    first, last = first_and_last(parts)
     return TableState(
-        version, named, "first run", definition_of(table), {key: KNOWN}, SHOP, first=first, last=last
+        version, parts, "first run", definition_of(table), {key: KNOWN}, SHOP, first=first, last=last
     )
 
 
@@ -112,6 +117,7 @@ DECADE = {date(2016 + n // 12, n % 12 + 1, 1): "x" for n in range(25)}
         (LOADED, {}, None, True, "loaded from the source: 2026-09, 2026-10"),
         (OTHER_DEFINITION, BEFORE, None, True, "loaded from the source: its definition changed"),
         (OTHER_DEFINITION, {OCTOBER: "o"}, OF_OCTOBER, False, "unchanged content: not loaded"),
+        (OTHER_DEFINITION, {OCTOBER: "o2"}, OF_OCTOBER, True, "loaded from the source: 2026-10"),
         (
             OTHER_HASHES,
             {SEPTEMBER: "s3", OCTOBER: "o3"},

@@ -84,8 +84,8 @@ class Loads:
         window: Window | None = None,
         **options: Any,
     ) -> LoadResult | Failed:
-        notes = self.warehouse.read_states()
-        states = {name: TableState.from_json(note) for name, note in notes.items()}
+        stored = self.warehouse.read_states().items()
+        states = {name: TableState.from_json(state) for name, state in stored}
         with (source or self.source).open() as opened:
             fetched = fetch_tables(
                 tables or [self.table(**options)],
@@ -96,7 +96,9 @@ class Loads:
                 self.lines.append,
                 states,
             )
-            (result,) = [load_table(self.warehouse, one, notes.get(one.table.name), "run") for one in fetched]
+            (result,) = [
+                load_table(self.warehouse, one, states.get(one.table.name), "run") for one in fetched
+            ]
         if isinstance(result, LoadResult):
             self.before = ()
         return result
