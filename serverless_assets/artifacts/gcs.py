@@ -29,7 +29,7 @@ SERVICE = google_errors.Service(
     "storage.googleapis.com",
     "roles/storage.objectUser on the bucket, which SERVERLESS_BUCKET names",
 )
-# Names are shared by everybody, so a bucket that one may not look at may well be a stranger's.
+# Bucket names are global: one that this account may not see may be somebody else's.
 CREATION = replace(
     SERVICE,
     roles="roles/storage.admin on the project, or SERVERLESS_BUCKET another name if it is not your bucket",
@@ -38,7 +38,7 @@ CREATION = replace(
 
 
 def _is_tried_again(error: BaseException) -> bool:
-    # A download goes on after the bytes that it has, and those are wrong ones.
+    # A download that is tried again continues after the bytes that it has, which are damaged.
     return google_errors.transient(error) and not isinstance(error, DataCorruption)
 
 

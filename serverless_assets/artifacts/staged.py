@@ -31,7 +31,7 @@ class StagedArtifacts:
 
     @property
     def bookkeeping(self) -> Artifacts:
-        """Files of the runs themselves, which are never published. Part of no file name of `staged`."""
+        """Files of the runs themselves, which are never published."""
         return self.staged.in_folder("_work")
 
     @property

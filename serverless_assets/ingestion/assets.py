@@ -122,7 +122,7 @@ class _Step:
                     yield from self._not_loaded(loaded)
                     continue
                 results.append(loaded)
-                # Before the months are recorded, which say nothing of it.
+                # Read before the months are recorded, whose materializations carry no observation.
                 observation = self._observe(loaded)
                 if table.has_months:
                     # One by one, the months of ten years take longer than their rows.

@@ -101,7 +101,7 @@ def event_times(months: Sequence[Month], first_month: date, now: datetime) -> Ch
 def volume(months: Sequence[Month]) -> CheckOutcome:
     """Check the rows per day of the latest month against the months before it.
 
-    That a source has gone silent is for the freshness to tell: no time counts after the last row.
+    Freshness reports a source that has gone silent: time after the last row does not count here.
     """
     rates = rows_per_day([month for month in months if month.rows])
     before = [rate for _, rate in rates[-MOST_MONTHS - 1 : -1]]
@@ -190,7 +190,7 @@ def months_of(table: RawTable, warehouse: Warehouse, now: datetime) -> list[Mont
         if not (state.first and state.last) or datetime.fromisoformat(state.last) >= now + AHEAD:
             return count_months(table, warehouse, now)
         months[0] = replace(months[0], first=datetime.fromisoformat(state.first))
-        # Which is the same one if there is just one.
+        # A single month is both the first and the last.
         months[-1] = replace(months[-1], last=datetime.fromisoformat(state.last))
     return months
 

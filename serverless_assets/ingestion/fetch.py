@@ -33,11 +33,11 @@ from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.stage import stage
 from serverless_assets.ingestion.state import (
     CachedResponse,
+    Scope,
     TableState,
     cached_response,
     reason_to_load,
-    updated_since,
-    window_to_load,
+    scope_of,
 )
 from serverless_assets.months import Window, name_months
 from serverless_assets.stopping import start_thread
@@ -75,18 +75,19 @@ def fetch_tables(
         to_load: what is staged may be loaded until the next result is asked for.
     """
     with warehouse.staging(scratch, source.limits.memory_mib, to_load) as area:
-        needed = {table.name: table for table in tables}
-        needed |= {table.dated_by.parent.name: table.dated_by.parent for table in tables if table.dated_by}
         scopes = {
-            name: _scope(table, source, window, (states or {}).get(name), force)
-            for name, table in needed.items()
+            needed.name: scope_of(
+                needed, (states or {}).get(needed.name), source.key_of(needed), window, force
+            )
+            for table in tables
+            for needed in table.with_parent
         }
         fetch = _Fetch(tables, source, warehouse, scratch, log, scopes, force, area, deque(tables))
         try:
             for _ in range(TABLES_AT_ONCE):
                 fetch.start_next()
             for table in tables:
-                # A parent is not taken away from the area before its children are dated.
+                # A load takes a table out of the area: those that it dates come first.
                 for child in fetch.children(table):
                     fetch.result(child)
                 yield fetch.result(table)
@@ -100,37 +101,6 @@ def fetch_tables(
 
 
 @dataclass(frozen=True)
-class _Scope:
-    """What of a table is requested.
-
-    state: what the warehouse holds of it; None if there is no such table.
-    known: the same, or None if all of it is loaded whatever that is.
-    source: identifies where its rows come from.
-    since: the `updated_at` since which its changes are requested; empty if its rows are.
-    window: the months to load; None is all of the table, or its changes, which are of any month.
-    """
-
-    state: TableState | None
-    known: TableState | None
-    source: str
-    since: str
-    window: Window | None
-
-
-def _scope(
-    table: RawTable, source: HttpSource, window: Window | None, state: TableState | None, force: bool
-) -> _Scope:
-    """Return what to request of a table; `window` is that of the run."""
-    known, source_key = None if force else state, source.key_of(table)
-    since = updated_since(table, known, source_key)
-    if since:
-        window = None
-    elif window:
-        window = window_to_load(table, state, source_key, window.with_lookback(table.lookback))
-    return _Scope(state, known, source_key, since, window)
-
-
-@dataclass(frozen=True)
 class _Fetch:
     """One fetch of `tables`. Each is requested, staged and audited once for each window, in a thread."""
 
@@ -139,7 +109,7 @@ class _Fetch:
     warehouse: Warehouse
     scratch: Path
     log: Log
-    scopes: Mapping[str, _Scope]
+    scopes: Mapping[str, Scope]
     force: bool
     area: StagingArea
     waiting: deque[RawTable]
@@ -151,7 +121,7 @@ class _Fetch:
         with self.lock:
             while self.waiting and not self.source.cancelled.is_set():
                 table = self.waiting.popleft()
-                for needed in (table, *([table.dated_by.parent] if table.dated_by else [])):
+                for needed in table.with_parent:
                     self.start(self.request, needed, self.scopes[needed.name].window)
                 result = self.start(self.find_result, table)
                 if not result.done():
@@ -227,7 +197,7 @@ class _Fetch:
             download = self.download(table, window)
         assert isinstance(download, Download)
         # A table that may turn out to be unchanged is not written to the warehouse for that.
-        is_loaded = window is None and bool(reason_to_load(table, scope.known))
+        is_loaded = window is None and bool(self.force or reason_to_load(table, scope.state))
         rows = self.area.rows(_name(table, window), for_warehouse=is_loaded)
         served = stage(rows, table, download.path, parent.rows if parent else None)
         download.path.unlink()
@@ -283,7 +253,8 @@ class _Fetch:
 
     def cached(self, table: RawTable, window: Window | None) -> CachedResponse | None:
         scope = self.scopes[table.name]
-        return cached_response(table, scope.known, self.source.request_key(table, window, scope.since))
+        key = self.source.request_key(table, window, scope.since)
+        return None if self.force else cached_response(table, scope.state, key)
 
     def is_current(self, table: RawTable, window: Window | None) -> bool:
         """Whether the table holds what the source would answer, dated by what its parent would."""

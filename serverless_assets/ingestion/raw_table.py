@@ -84,6 +84,11 @@ class RawTable:
         return self.event_time is not None and self.grain != "none"
 
     @property
+    def with_parent(self) -> "Sequence[RawTable]":
+        """The table, and the one that dates it: a load of it needs the rows of both."""
+        return (self, self.dated_by.parent) if self.dated_by else (self,)
+
+    @property
     def format(self) -> str:
         """What the source serves."""
         return self.rest.format if self.rest else FORMATS[0]

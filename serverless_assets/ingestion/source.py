@@ -41,7 +41,7 @@ class Source(Protocol):
     """A source that a run opens while it loads."""
 
     def open(self) -> AbstractContextManager["HttpSource"]:
-        """Open the source, reachable until the context ends."""
+        """Open the source until the context ends. Whatever it is, it is read over HTTP."""
 
     @property
     def limits(self) -> DownloadLimits:

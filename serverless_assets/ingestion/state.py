@@ -190,6 +190,34 @@ def cached_response(table: RawTable, state: TableState | None, key: str) -> Cach
     return response if response and (response.dated_by or not table.dated_by) else None
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What of a table is requested.
+
+    state: what the warehouse holds of it; None if there is no such table.
+    source: identifies where its rows come from.
+    since: the `updated_at` since which its changes are requested; empty if its rows are.
+    window: the months to load; None is all of the table, or its changes, which are of any month.
+    """
+
+    state: TableState | None
+    source: str
+    since: str
+    window: Window | None
+
+
+def scope_of(
+    table: RawTable, state: TableState | None, source: str, window: Window | None, force: bool = False
+) -> Scope:
+    """Return what to request of a table in a run over `window`."""
+    since = "" if force else updated_since(table, state, source)
+    if since:
+        window = None
+    elif window:
+        window = window_to_load(table, state, source, window.with_lookback(table.lookback))
+    return Scope(state, source, since, window)
+
+
 def window_to_load(
     table: RawTable, state: TableState | None, source: str, window: Window | None
 ) -> Window | None:

@@ -49,7 +49,7 @@ class SampleShop:
         match name:
             case "raw_orders" | "raw_items":
                 batches = [sales(self.seed, day)[name] for day in self._days(start, end)]
-                # Of a window without a day, that of any day.
+                # A window without a day has the schema of any other.
                 return pa.Table.from_batches(batches, sales(self.seed, self.end)[name].schema)
             case "raw_customers":
                 count = customers_by(self.end)
