@@ -110,46 +110,15 @@ def _run(
     stopping: Stopping,
     started: float,
 ) -> bool:
-    job, tags = launch.job, month_tags(*launch.months) if launch.months else {}
-    # Dagster also warns outside of the run's log.
-    logging.getLogger(STEP_LOGGER).addFilter(
-        lambda record: not SKIPPED_STEP_WARNING.match(record.getMessage())
-    )
-    with open_instance() as instance, registered(settings.home, run_id):
-        for sentence in end_dead_runs(settings.home, instance):
-            echo(f"{sentence}\n")
-        echo(
-            f"Running {job.name} ({run_id[:8]}) in the environment {settings.environment!r}, "
-            f"with its state in {settings.home}.\n"
-        )
-        # A job such as `plan` writes no asset, and leaves no summary.
-        writes_assets = bool(job.asset_layer.selected_asset_keys)
-        progress = Progress(
-            settings.home,
-            started=started,
-            first_month=tags.get(ASSET_PARTITION_RANGE_START_TAG),
-            in_full=not writes_assets,
-        )
-        instance.add_event_listener(run_id, progress)
-        if isinstance(instance.compute_log_manager, ComputeLogs):
-            instance.compute_log_manager.is_capturing = False
-        show_in_code_location(instance, build.__module__, job.name)
-        stopping.on_stop = partial(_report_canceling, instance, run_id, progress)
-        try:
-            with moving_line() as (progress.echo, progress.move):
-                result = job.execute_in_process(
-                    run_config={**launch.run_config, "loggers": QUIET_CONSOLE},
-                    instance=instance,
-                    tags=tags,
-                    asset_selection=assets,
-                    raise_on_error=False,
-                    run_id=run_id,
-                )
-        except dg.DagsterInvalidConfigError as error:
-            mistakes = [line for problem in error.errors for line in config_mistakes(problem.message)]
-            raise RunRefused("\n".join(["The run config cannot be used:", *mistakes])) from None
-    succeeded, seconds = result.success and not progress.failed, time.monotonic() - started
-    document = _summary_of(settings.home, run_id)
+    """Execute the run and print its summary. Returns whether it succeeded."""
+    job, months = launch.job, launch.months
+    # A job such as `plan` writes no asset, and leaves no summary.
+    writes_assets = bool(job.asset_layer.selected_asset_keys)
+    tags = month_tags(*months) if months else {}
+    first_month = tags.get(ASSET_PARTITION_RANGE_START_TAG)
+    progress = Progress(settings.home, first_month=first_month, in_full=not writes_assets, started=started)
+    succeeded = _execute(launch, tags, assets, settings, run_id, stopping, progress)
+    document, seconds = _summary_of(settings.home, run_id), time.monotonic() - started
     if document is None:
         succeeded = succeeded and not writes_assets
         if progress.refusal:
@@ -163,6 +132,52 @@ def _run(
     raw_tables, forecasts = (_tagged(job, tag) for tag in (RAW_TABLE_TAG, GRAIN_TAG))
     echo("\n" + summary_text({**document, "seconds": seconds}, raw_tables, forecasts))
     return succeeded and bool(document["published"])
+
+
+def _execute(
+    launch: Launch,
+    tags: Mapping[str, str],
+    assets: Sequence[dg.AssetKey] | None,
+    settings: Settings,
+    run_id: str,
+    stopping: Stopping,
+    progress: Progress,
+) -> bool:
+    """Execute the run and print its progress. Returns whether nothing failed.
+
+    Raises:
+        RunRefused: the run config cannot be used.
+    """
+    # Dagster also warns outside of the run's log.
+    logging.getLogger(STEP_LOGGER).addFilter(
+        lambda record: not SKIPPED_STEP_WARNING.match(record.getMessage())
+    )
+    with open_instance() as instance, registered(settings.home, run_id):
+        for sentence in end_dead_runs(settings.home, instance):
+            echo(f"{sentence}\n")
+        echo(
+            f"Running {launch.job.name} ({run_id[:8]}) in the environment {settings.environment!r}, "
+            f"with its state in {settings.home}.\n"
+        )
+        instance.add_event_listener(run_id, progress)
+        if isinstance(instance.compute_log_manager, ComputeLogs):
+            instance.compute_log_manager.is_capturing = False
+        show_in_code_location(instance, build.__module__, launch.job.name)
+        stopping.on_stop = partial(_report_canceling, instance, run_id, progress)
+        try:
+            with moving_line() as (progress.echo, progress.move):
+                result = launch.job.execute_in_process(
+                    run_config={**launch.run_config, "loggers": QUIET_CONSOLE},
+                    instance=instance,
+                    tags=dict(tags),
+                    asset_selection=assets,
+                    raise_on_error=False,
+                    run_id=run_id,
+                )
+        except dg.DagsterInvalidConfigError as error:
+            mistakes = [line for problem in error.errors for line in config_mistakes(problem.message)]
+            raise RunRefused("\n".join(["The run config cannot be used:", *mistakes])) from None
+    return result.success and not progress.failed
 
 
 def _tagged(job: dg.JobDefinition, tag: str) -> Mapping[str, str]:
