@@ -84,18 +84,18 @@ def _in_order(
         yield Planned(declaration.asset, "forecast", forecast.reason + cost, rows)
         if parts:
             # If the new rows are the same, the parts stay.
-            then = "forecast anew if its rows differ"
-            yield Planned(parts.asset, "depends", upstream_rebuilt([declaration.asset], then))
+            reason = upstream_rebuilt([declaration.asset], "forecast anew if its rows differ")
+            yield Planned(parts.asset, "depends", reason)
         yield Planned(declaration.report, "write", upstream_rebuilt([declaration.asset]))
         return
     yield Planned(declaration.asset, "reuse", FORECAST_UNCHANGED, rows)
-    made = []
+    planned_parts = []
     if parts:
         part_reason = decide_parts(declaration, parts, warehouse, force).reason
         unchanged = PARTS_UNCHANGED.format(plural(parts.noun))
-        made.append(unless_reused(parts.asset, "forecast", part_reason, unchanged))
-        yield from made
-    if rebuilt := [planned.asset for planned in [*made, *scores] if planned.verdict != "reuse"]:
+        planned_parts.append(unless_reused(parts.asset, "forecast", part_reason, unchanged))
+        yield from planned_parts
+    if rebuilt := [planned.asset for planned in [*planned_parts, *scores] if planned.verdict != "reuse"]:
         reason = upstream_rebuilt(rebuilt, "written anew if rows differ")
         yield Planned(declaration.report, "depends", reason)
         return
