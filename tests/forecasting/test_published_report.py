@@ -119,7 +119,8 @@ def test_headline_and_cards_are_sums_of_the_forecast_beside_those_of_last_year(p
         assert shows(last_year, total / before - 1, before)
         if days == 30:
             answer = published.sentence("The forecast is about").replace("Sun 1 Nov 2026", "")
-            assert shows(answer, total, 30, lower, upper, abs(total / before - 1))
+            bias = abs(published.details["backtest"]["bias"])
+            assert shows(answer, total, 30, lower, upper, abs(total / before - 1), bias)
     last = max(published.came)
     assert shows(published.page.card(f"Last actual day {named(last)}")[0], published.came[last])
 
@@ -247,7 +248,7 @@ def test_accuracy_is_that_of_the_back_test_on_days_of_the_warehouse(published):
     assert shows(page.card("Error of a naive forecast")[0], naive["wape"])
     month, skill = tested["sums"]["30"]["error"], 1 - tested["mase"] / naive["mase"]
     assert shows(
-        published.sentence("In the back-test, it was"),
+        published.sentence("In the back-test, the forecast was"),
         abs(tested["bias"]), tested["wape"], month, 30, skill, tested["origins"], tested["horizon"],
     )  # fmt: skip
     together, *methods = page.tables["Methods that were tried"]
