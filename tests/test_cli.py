@@ -226,6 +226,7 @@ def test_why_compares_what_raw_tables_and_forecasts_were_made_from(pipeline, ser
     assert differing("order_forecast") == [["horizon", "was 30, is 180"]]
     said = serverless(pipeline, "why", "order_forecast").stdout
     assert "order_forecast: would be built: horizon changed (30 to 180 days)" in said
+    assert f"Last built by run {pipeline.summary['run_id']}." in said
     report = serverless(pipeline, "why", "forecast_report").stdout
     assert report == "forecast_report: would be written: upstream rebuilt (order_forecast)\n"
 

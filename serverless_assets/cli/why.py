@@ -163,7 +163,7 @@ def _forecast(environment: Environment, declaration: ForecastDeclaration, asset:
     def parts(of: Mapping[str, Any]) -> Mapping[str, str]:
         return {name: str(of[fact]) for name, fact in facts.items() if fact in of}
 
-    verdict, built_by = _verdict(decision.reason, UNCHANGED), str(state.get("forecast_run", ""))
+    verdict, built_by = _verdict(decision.reason, UNCHANGED), str(state.get("run_id", ""))
     return Explanation(verdict, built_by, parts(state), parts(decision.fingerprint))
 
 
