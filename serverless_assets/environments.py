@@ -94,7 +94,7 @@ class Environment:
     @cached_property
     def raw_tables(self) -> tuple[RawTable, ...]:
         """The raw tables that the dbt project declares."""
-        return read_catalogue(self.manifest, self.project.schema)
+        return read_catalogue(self.manifest, self.project.target_schema.schema)
 
     @property
     def absent_tables(self) -> Collection[str]:

@@ -68,6 +68,8 @@ BLOCKS = {
     "docs/dbt-project.md": {
         "export SERVERLESS_DBT_PROJECT": JAFFLE_SHOP,
         "serverless run --drop-deleted": JAFFLE_SHOP,
+        "import duckdb": "transformation/test_databases.py::"
+        "test_models_in_two_databases_are_built_reused_published_and_taken_back_together",
     },
     "docs/dbt.md": {"make slim-ci": CI},
     "docs/declare-forecasts.md": {

@@ -25,13 +25,13 @@ from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_history import (
     carry_out_or_fail,
-    changes_to_restore,
     forget,
     is_recorded,
     keep,
     read_releases,
     record_release,
     shorten_record,
+    steps_to_restore,
 )
 from serverless_assets.warehouse.bigquery_layout import find_layout_changes
 from serverless_assets.warehouse.bigquery_release import (
@@ -123,14 +123,15 @@ class BigQueryPublisher(Publisher):
         if self._lease:
             # It is gone, too, if somebody deleted the dataset: then there is nothing to compare.
             self._lease.check()
-        built = {there: there.relations() for there in self.warehouse.with_custom_schemas()}
+        built = {there: there.relations() for there in self.warehouse.in_all_schemas()}
+        live = {there: there.published().relations() for there in built}
         # A rollback takes off, too, what people read and the release did not have.
-        steps = find_changes(self.warehouse, built, () if rollback else self.writable_tables)
+        steps = find_changes(self.warehouse, built, live, frozenset() if rollback else self.writable_tables)
         changes = [change for step in steps for change in step]
         files = self.artifacts.changed()
         named = [(change, change.name.rpartition(".")[2]) for change in changes if not change.is_bookkeeping]
         changed = [dropped(name) if change.is_drop else name for change, name in named] + [*files]
-        if not changed and not rollback and is_recorded(read):
+        if not changed and not rollback and is_recorded(live.values()):
             log.info(NOTHING_CHANGED)
             return
         for change in changes:
@@ -139,7 +140,10 @@ class BigQueryPublisher(Publisher):
         releases = read_releases(read)
         before = releases[0]["contents"] if releases else {}
         # Before people read anything of it, so that what they read can be returned to.
-        contents = {"relations": keep(built), "files": self.artifacts.keep(before.get("files", {}))}
+        contents = {
+            "relations": keep(self.warehouse, built),
+            "files": self.artifacts.keep(before.get("files", {})),
+        }
         if not changed and not rollback and contents == before:
             # Somebody changed more than rows of what people read, such as a label.
             log.info(NOTHING_CHANGED)
@@ -186,7 +190,7 @@ class BigQueryPublisher(Publisher):
         """Delete the copies of releases beyond those to keep; one that was returned to counts once."""
         runs = list(dict.fromkeys(release["run_id"] for release in releases))[: self._keep]
         contents = [release["contents"] for release in releases if release["run_id"] in runs]
-        forget(built, [content.get("relations", {}) for content in contents])
+        forget(self.warehouse, built, [content.get("relations", {}) for content in contents])
         self.artifacts.forget({key for content in contents for key in content.get("files", {}).values()})
 
     def look_ahead(self) -> str | None:
@@ -211,13 +215,12 @@ class BigQueryPublisher(Publisher):
     def restore(self, release: Release, log: logging.Logger) -> None:
         releases = {row["published_at"].isoformat(): row for row in read_releases(self.warehouse.published())}
         contents, now = (releases[name]["contents"] for name in (release.name, max(releases)))
-        built = {there: there.relations() for there in self.warehouse.with_custom_schemas()}
-        changes = changes_to_restore(built, contents["relations"])
+        built = {there: there.relations() for there in self.warehouse.in_all_schemas()}
+        steps = steps_to_restore(self.warehouse, built, contents["relations"])
         self.artifacts.refuse_missing(contents["files"])
         # Until it is done, a run that finds this does it first.
         self.warehouse.write_record(ROLLBACK, {"release": release.name})
-        for there in built:
-            carry_out_or_fail(there, changes[there])
+        carry_out_or_fail(self.warehouse, steps)
         self.artifacts.restore(contents["files"], now.get("files", {}))
         self.pending_assets.replace(())
         self.publish(release.run_id, log, rollback=True)
@@ -229,8 +232,9 @@ class BigQueryPublisher(Publisher):
             return super().scratch_places
 
         def drop() -> None:
-            for schema in self.warehouse.with_custom_schemas():
-                schema.drop()
-                schema.published().drop()
+            # The first has the record of the others.
+            for there in reversed(self.warehouse.in_all_schemas()):
+                there.published().drop()
+                there.drop()
 
         return {self.warehouse.name: drop, **super().scratch_places}

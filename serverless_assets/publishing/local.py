@@ -42,6 +42,7 @@ from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
     Base,
     artifact_files,
+    database_files,
     forget_changes,
     is_outdated,
     open_working_copy,
@@ -49,8 +50,8 @@ from serverless_assets.publishing.working_copy import (
     stamps,
     write_base,
 )
-from serverless_assets.warehouse import content_of
-from serverless_assets.warehouse.duckdb import DuckDBWarehouse, state_in
+from serverless_assets.warehouse import TableName, content_of
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse, databases_beside, state_in
 
 # A release is named by the time of its publish; a dot before it marks one that is being written or removed.
 RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
@@ -99,8 +100,8 @@ class LocalPublisher(Publisher):
         warehouse, artifacts = self.layout.published()
         with scratch_folder(self.layout.home, "slim-ci-warehouse") as folder:
             copy = DuckDBWarehouse(folder / WAREHOUSE, f"{self._dbt_schema}_ci_{uuid4().hex[:8]}")
-            if warehouse.exists():
-                copy_atomically(warehouse, copy.path)
+            for file in filter(Path.exists, (warehouse, *databases_beside(warehouse))):
+                copy_atomically(file, folder / file.relative_to(warehouse.parent))
             published = self._store or LocalArtifacts(artifacts, self.layout.artifacts)
             yield Storage(copy, published)
 
@@ -174,15 +175,17 @@ def publish(
 
     `files` are those of a store of its own, by name, each with what its copy is found by.
     """
-    if layout.working_warehouse.with_suffix(".duckdb.wal").exists():
-        # A killed run left committed rows in the log beside the file, or dbt still holds it open.
-        DuckDBWarehouse(layout.working_warehouse, schema="main").flush()
+    databases = database_files(layout.work)
+    for file in databases.values():
+        if file.with_suffix(".duckdb.wal").exists():
+            # A killed run left committed rows in the log beside the file, or dbt still holds it open.
+            DuckDBWarehouse(file, schema="main").flush()
     base, files, before = read_base(layout), files or {}, _files_of(layout.release)
     is_current = files == before and _is_current(layout, base)
     if not is_current:
         folder = _begin_release(layout, run_id)
-        if layout.working_warehouse.exists():
-            copy_atomically(layout.working_warehouse, folder / WAREHOUSE)
+        for name, file in databases.items():
+            copy_atomically(file, folder / name)
         changed = _changed_relations(layout.release, folder)
         for file in artifact_files(layout.working_artifacts):
             if not _put_artifact(layout, base, file, folder / "artifacts" / file.name):
@@ -205,10 +208,10 @@ def restore(layout: Layout, name: str) -> None:
     """
     repair(layout)
     earlier = layout.releases / name
-    files = [earlier / WAREHOUSE, *artifact_files(earlier / "artifacts")]
+    files = [*database_files(earlier).values(), *artifact_files(earlier / "artifacts")]
     run_id = str(_about(earlier).get("run_id", "unknown"))
     folder = _begin_release(layout, run_id)
-    for file in filter(Path.exists, files):
+    for file in files:
         share_atomically(file, folder / file.relative_to(earlier))
     changed = _changed_relations(layout.release, folder)
     _make_current(layout, folder, run_id, changed=changed, files=_files_of(earlier), returns_to=name)
@@ -305,7 +308,11 @@ def _is_current(layout: Layout, base: Base | None) -> bool:
     release, working = layout.release, stamps(layout.work)
     if release is None or base is None or (base.release, base.published) != (release.name, stamps(release)):
         return False
-    if {**base.working, WAREHOUSE: None} != {**working, WAREHOUSE: None}:
+    before, now = (
+        {name: stamp for name, stamp in files.items() if name.startswith("artifacts/")}
+        for files in (base.working, working)
+    )
+    if before != now:
         return False
     if base.working == working:
         return True
@@ -318,28 +325,28 @@ def _is_current(layout: Layout, base: Base | None) -> bool:
 
 
 def _changed_relations(before: Path | None, now: Path) -> list[str]:
-    """The relations whose rows differ between two folders' warehouses by their states, or that one of them
+    """The relations whose rows differ between two folders' databases by their states, or that one of them
     alone has."""
     new, old = (
         {relation: state.get("version") or state for relation, state in _states(folder).items()}
         for folder in (now, before)
     )
-    changed = {name for (name, schema), version in new.items() if version != old.get((name, schema))}
-    return sorted(changed | {dropped(name) for name, _ in old.keys() - new.keys()})
+    changed = {relation[-1] for relation, version in new.items() if version != old.get(relation)}
+    return sorted(changed | {dropped(relation[-1]) for relation in old.keys() - new.keys()})
 
 
-def _states(folder: Path | None) -> Mapping[tuple[str, str], Mapping[str, object]]:
-    """The state of each relation of a folder's warehouse by name and schema; none if that cannot be read."""
-    if folder is None or not (folder / WAREHOUSE).is_file():
-        return {}
+def _states(folder: Path | None) -> Mapping[TableName, Mapping[str, object]]:
+    """The state of each relation in a folder's databases; none if one of them cannot be read."""
+    files = database_files(folder) if folder else {}
     with closing(duckdb.connect()) as connection, suppress(duckdb.Error):
-        connection.execute(f"attach {sql.literal(str(folder / WAREHOUSE))} as file (read_only)")
+        for file in files.values():
+            connection.execute(f"attach {sql.literal(str(file))} as {sql.identifier(file.stem)} (read_only)")
         rows = connection.execute(
-            "select table_name, schema_name, comment from duckdb_tables() where database_name = 'file'"
-            " union all select view_name, schema_name, comment from duckdb_views()"
-            " where database_name = 'file' and not internal"
+            "select database_name, schema_name, table_name, comment from duckdb_tables()"
+            " union all select database_name, schema_name, view_name, comment from duckdb_views()"
+            " where not internal"
         ).fetchall()
-        return {(name, schema): state_in(comment) for name, schema, comment in rows}
+        return {(database, schema, name): state_in(comment) for database, schema, name, comment in rows}
     return {}
 
 

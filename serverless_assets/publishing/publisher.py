@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Publisher(ABC):
         self.warehouse = warehouse
         self.artifacts = artifacts
         # The tables that runs can write, which are named by the last part of an asset's name.
-        self.writable_tables: Collection[str] = ()
+        self.writable_tables: Set[str] = frozenset()
         self._lock: RunLock | None = None
         self._events: RunEvents | None = None
 

@@ -14,10 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serverless_assets.artifacts.local import read_change
-from serverless_assets.files import copy_atomically, copy_file, move_aside, scratch_folder, write_atomically
+from serverless_assets.files import (
+    copy_atomically,
+    copy_file,
+    make_folder,
+    move_aside,
+    scratch_folder,
+    write_atomically,
+)
 from serverless_assets.publishing.layout import HomeError, Layout, is_replaced, stamp
 from serverless_assets.publishing.outcome import PendingAssets
-from serverless_assets.warehouse.duckdb import damage_of, verify
+from serverless_assets.warehouse.duckdb import DATABASES, damage_of, databases_beside, verify
 
 Stamps = Mapping[str, object]
 WAREHOUSE = "warehouse.duckdb"
@@ -51,9 +58,16 @@ def write_base(layout: Layout) -> None:
 
 
 def stamps(folder: Path) -> dict[str, object]:
-    """The stamps of the warehouse and the artifacts in a folder: the working copy's, or a release's."""
+    """The stamps of the databases and the artifacts in a folder: the working copy's, or a release's."""
+    databases = {name: stamp(file) for name, file in database_files(folder).items()}
     files = {f"artifacts/{file.name}": stamp(file) for file in artifact_files(folder / "artifacts")}
-    return {WAREHOUSE: stamp(folder / WAREHOUSE), **files}
+    return {WAREHOUSE: None, **databases, **files}
+
+
+def database_files(folder: Path) -> dict[str, Path]:
+    """The DuckDB files in a folder by their paths there: the warehouse's, and those beside it."""
+    files = [folder / WAREHOUSE, *databases_beside(folder / WAREHOUSE)]
+    return {str(file.relative_to(folder)): file for file in files if file.is_file()}
 
 
 def reason_to_replace(layout: Layout) -> str | None:
@@ -62,15 +76,16 @@ def reason_to_replace(layout: Layout) -> str | None:
     It can if the working copy was made from what is published, opens, and if it is known which of its
     assets are unfinished. Without a release it is all there is.
     """
-    published, base, working = _published_warehouse(layout), read_base(layout), layout.working_warehouse
-    if not os.path.lexists(working):
-        return f"there is no {working}" if published else None
+    published, base, working = _published_databases(layout), read_base(layout), layout.working_warehouse
+    for missing in (layout.work / name for name in (WAREHOUSE, *published)):
+        if not os.path.lexists(missing):
+            return f"there is no {missing}" if published else None
     is_unchanged = base is not None and base.working == stamps(layout.work)
-    # What was written since by a run that was killed, or by hand, is read in full.
-    damage = damage_of(working) if is_unchanged else verify(working)
-    if damage:
-        return f"{working} cannot be read ({damage})"
-    if published is not None and not _is_made_from(base, layout, published):
+    for file in {working, *database_files(layout.work).values()}:
+        # What was written since by a run that was killed, or by hand, is read in full.
+        if damage := damage_of(file) if is_unchanged else verify(file):
+            return f"{file} cannot be read ({damage})"
+    if published and not _is_made_from(base, layout, published):
         return f"{working} was not made from it"
     if not is_unchanged and not PendingAssets(layout.home).is_readable():
         return (
@@ -81,8 +96,8 @@ def reason_to_replace(layout: Layout) -> str | None:
 
 def is_outdated(layout: Layout) -> bool:
     """Whether something is published that the working copy was not made from, such as after a rollback."""
-    published = _published_warehouse(layout)
-    return published is not None and not (
+    published = _published_databases(layout)
+    return bool(published) and not (
         layout.working_warehouse.exists() and _is_made_from(read_base(layout), layout, published)
     )
 
@@ -101,21 +116,26 @@ def open_working_copy(layout: Layout) -> str | None:
     if reason is None:
         _restore_artifacts(layout, read_base(layout))
         return None
-    published = _published_warehouse(layout)
-    if published is None:
+    published, working = _published_databases(layout), layout.working_warehouse
+    if not published:
         _discard(layout.base)
-        aside = move_aside(layout.working_warehouse)
-        move_aside(_log_of(layout.working_warehouse))
+        aside = move_aside(working)
+        for path in (_log_of(working), layout.work / DATABASES):
+            move_aside(path)
         _settle(layout)
         return f"Starting from an empty warehouse: {reason}. It was moved to {aside}."
     with scratch_folder(layout.work, "adopt") as scratch:
-        copy = _verified_copy(published, scratch, layout.working_warehouse)
+        for name, file in published.items():
+            _copy_verified(file, scratch / name, layout.work / name)
         _discard(layout.base)
-        for path in (layout.working_warehouse, _log_of(layout.working_warehouse)):
+        for path in (working, _log_of(working)):
             _discard(path)
-        copy.replace(layout.working_warehouse)
+        shutil.rmtree(layout.work / DATABASES, ignore_errors=True)
+        for name in published:
+            make_folder((layout.work / name).parent)
+            (scratch / name).replace(layout.work / name)
     _settle(layout)
-    return f"Starting from the published {published}: {reason}."
+    return f"Starting from the published {published[WAREHOUSE]}: {reason}."
 
 
 def forget_changes(layout: Layout) -> None:
@@ -140,24 +160,25 @@ def _settle(layout: Layout) -> None:
     write_base(layout)
 
 
-def _is_made_from(base: Base | None, layout: Layout, published: Path) -> bool:
+def _is_made_from(base: Base | None, layout: Layout, published: Mapping[str, Path]) -> bool:
     if base is None:
         return False
     release = layout.release.name if layout.release else None
     if base.release == release:
-        return base.published.get(WAREHOUSE) == stamp(published)
+        return all(base.published.get(name) == stamp(file) for name, file in published.items())
     # The release was deleted by hand, and `current` repaired: the working copy is the newest there is.
     is_lost = base.release is not None and not (layout.releases / base.release).is_dir()
     return is_lost and not is_replaced(layout.warehouse)
 
 
-def _published_warehouse(layout: Layout) -> Path | None:
+def _published_databases(layout: Layout) -> Mapping[str, Path]:
+    """The published DuckDB files by their paths in a release; none without a warehouse."""
     path, _ = layout.published()
-    return path if path.is_file() else None
+    return {**database_files(layout.release or layout.current), WAREHOUSE: path} if path.is_file() else {}
 
 
-def _verified_copy(published: Path, scratch: Path, working: Path) -> Path:
-    copy = scratch / WAREHOUSE
+def _copy_verified(published: Path, copy: Path, working: Path) -> None:
+    copy.parent.mkdir(exist_ok=True)
     copy_file(published, copy)
     if _log_of(published).is_file():
         # Rows that somebody committed by hand and that are not in the file yet.
@@ -173,7 +194,6 @@ def _verified_copy(published: Path, scratch: Path, working: Path) -> Path:
         )
     with copy.open("rb") as file:
         os.fsync(file.fileno())
-    return copy
 
 
 def _restore_artifacts(layout: Layout, base: Base | None) -> None:

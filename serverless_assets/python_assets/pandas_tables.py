@@ -63,7 +63,8 @@ def read_frame(
         dagster_type=dagster_type,
         resource_config=config,
     )
-    with context:
+    # Its connection shares the databases that this one has attached.
+    with context, warehouse.connected():
         return manager.load_input(context)
 
 

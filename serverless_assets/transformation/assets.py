@@ -18,7 +18,12 @@ from serverless_assets.transformation.build import DbtBuild
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
 from serverless_assets.transformation.fingerprints import Materialization, ProjectCode
 from serverless_assets.transformation.green_build import keep_manifest, settle_deleted
-from serverless_assets.transformation.manifest import dbt_asset_key, is_model, parsed_manifest
+from serverless_assets.transformation.manifest import (
+    dbt_asset_key,
+    is_model,
+    parsed_manifest,
+    schemas_of_models,
+)
 from serverless_assets.transformation.plan import LeftOut, plan_models, refuse_left_out
 from serverless_assets.transformation.project import Project
 
@@ -136,6 +141,7 @@ def transformation_assets(
             window = window_of_run(context)
             keys = {id: dbt_asset_key(node) for id, node in manifest["nodes"].items() if is_model(node)}
             loads = [outcome for outcome in publisher.outcomes() if outcome.asset in raw_tables]
+            publisher.warehouse.prepare_schemas(schemas_of_models(manifest))
             plan = plan_models(
                 project,
                 manifest,

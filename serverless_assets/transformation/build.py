@@ -49,7 +49,7 @@ class DbtBuild:
     ) -> None:
         self._context, self._project, self._manifest = context, project, manifest
         self._translator, self._publisher, self._warehouse = translator, publisher, publisher.warehouse
-        self._queries = CompiledQueries(manifest, project.schema, project.runs / "compiled")
+        self._queries = CompiledQueries(manifest, project.target_schema, project.runs / "compiled")
         self._lineage = ColumnLineage(self._queries, project.runs / "column_lineage.json")
         self._records = AssetRecords(context, manifest, self._warehouse, self._lineage, partitions, window)
 

@@ -9,7 +9,7 @@ from serverless_assets.hashing import json_digest
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, ProjectCode
-from serverless_assets.transformation.manifest import is_model, relation_name
+from serverless_assets.transformation.manifest import TargetSchema, is_model, relation_name
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
@@ -22,7 +22,7 @@ def with_tests(
     states: Mapping[str, State],
     manifest: Mapping[str, Any],
     hashes: Mapping[str, str],
-    schema: str,
+    target: TargetSchema,
 ) -> Sequence[BuildDecision]:
     """Return the decisions with the data tests of each model, and which of these have to run.
 
@@ -34,7 +34,7 @@ def with_tests(
         models: all models, each after its parents.
         states: the state of every relation that there is, raw tables among them.
         hashes: a hash of the code of each test, by its unique id.
-        schema: that of the target.
+        target: the schema of dbt's target.
     """
     nodes = {node.id: node for node in models}
     built = {decision.node.name for decision in decisions if decision.build}
@@ -60,7 +60,7 @@ def with_tests(
                 read.append(node.name)
                 own.append(node.name)
             elif parent in manifest["sources"]:
-                name = relation_name(manifest["sources"][parent], schema)
+                name = relation_name(manifest["sources"][parent], target)
                 read.append(name)
                 of_parents += readers[name]
         if not unknown.isdisjoint(read):
@@ -112,7 +112,7 @@ def decide_tests(
     states = {name: State.from_json(stored_state) for name, stored_state in stored_states.items()}
     tests = []
     for id, of in of_sources.items():
-        tables = {relation_name(sources[source], project.schema): sources[source] for source in of}
+        tables = {relation_name(sources[source], project.target_schema): sources[source] for source in of}
         if any(is_raw_table(source) and name not in states for name, source in tables.items()):
             continue
         first, *_ = versions = {name: states.get(name, State()).version for name in tables}

@@ -91,7 +91,7 @@ def stream(
     Raises:
         DbtError: dbt failed; after the last event.
     """
-    profile, target_name = write_profile(project_dir, target, variables["SERVERLESS_ENV"])
+    profile, target_name = write_profile(project_dir, target, variables)
     command = Command(
         arguments,
         options=[

@@ -19,7 +19,7 @@ from serverless_assets.transformation.data_tests import with_tests
 from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, ProjectCode
 from serverless_assets.transformation.green_build import known_models
 from serverless_assets.transformation.invocation import months_variable, selection
-from serverless_assets.transformation.manifest import relation_name
+from serverless_assets.transformation.manifest import TargetSchema, relation_name
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds
 from serverless_assets.transformation.relation_states import QueryColumns, State, read_states
@@ -60,7 +60,7 @@ def decide_models(
     code = ProjectCode(manifest, project.vars(), project.environ, _large_seeds(manifest))
     models = code.nodes()
     states = _with_sources(
-        read_states(warehouse, models, stored_states), models, manifest, warehouse, project.schema
+        read_states(warehouse, models, stored_states), models, manifest, warehouse, project.target_schema
     )
     is_missing = any(m.name not in states for m in models if m.kind != Materialization.EPHEMERAL)
     known_ids = known_models(artifacts) if is_missing and artifacts else ()
@@ -80,10 +80,10 @@ def decide_models(
     if to_compile:
         decide = partial(decide, read_query=_compile(project, manifest, to_compile))
         decisions = decide()
-    restated = _months_to_restate(decisions, models, states, manifest, warehouse, project.schema)
+    restated = _months_to_restate(decisions, models, states, manifest, warehouse, project.target_schema)
     if restated:
         decisions = decide(months_to_restate=restated)
-    return with_tests(decisions, models, states, manifest, code.test_hashes(), project.schema)
+    return with_tests(decisions, models, states, manifest, code.test_hashes(), project.target_schema)
 
 
 def models_to_compile(
@@ -128,7 +128,7 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
     # Imported here, as sqlglot takes long to import and most decisions read no query.
     from serverless_assets.transformation.lineage import CompiledQueries
 
-    queries = CompiledQueries(manifest, project.schema, target / "compiled")
+    queries = CompiledQueries(manifest, project.target_schema, target / "compiled")
     queries_read: dict[str, QueryColumns] = {}
 
     def read_query(node: Node, columns: Mapping[str, Sequence[str]]) -> QueryColumns:
@@ -145,7 +145,7 @@ def _with_sources(
     models: Sequence[Node],
     manifest: Mapping[str, Any],
     warehouse: Warehouse,
-    schema: str,
+    target: TargetSchema,
 ) -> Mapping[str, State]:
     """Add the states of tables that models read and others write, where the warehouse tells versions."""
     operations = (node["tags"] for node in manifest["nodes"].values() if node["resource_type"] == "operation")
@@ -157,7 +157,7 @@ def _with_sources(
     tables = {
         (str(source["database"] or ""), str(source["schema"]), str(source["identifier"])): name
         for source in manifest["sources"].values()
-        if (name := relation_name(source, schema)) in read and not is_raw_table(source)
+        if (name := relation_name(source, target)) in read and not is_raw_table(source)
     }
     versions = warehouse.content_versions(tables) if tables else {}
     return {**states, **{tables[table]: State(version) for table, version in versions.items()}}
@@ -180,7 +180,7 @@ def _months_to_restate(
     states: Mapping[str, State],
     manifest: Mapping[str, Any],
     warehouse: Warehouse,
-    schema: str,
+    target: TargetSchema,
 ) -> Mapping[str, Collection[str] | None]:
     """Months that a model built by months has to build too, by its own query (meta: restated_months).
 
@@ -210,7 +210,7 @@ def _months_to_restate(
             entry = entries[field]
             there = warehouse.in_schema(entry["database"] or "", entry["schema"])
             quoted[field] = there.quoted_name(entry.get("alias") or entry["identifier"])
-            relations.add(relation_name(entry, schema))
+            relations.add(relation_name(entry, target))
         if relations & stale - {name}:
             months[name] = None
             continue

@@ -8,7 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from serverless_assets.hashing import json_digest, normalised_sql
-from serverless_assets.transformation.manifest import has_relation, is_model, relation_name, selected_from
+from serverless_assets.transformation.manifest import (
+    TargetSchema,
+    has_relation,
+    is_model,
+    relation_name,
+    selected_from,
+)
 from serverless_assets.transformation.profiles import DECIDED, TARGET_NAME
 from serverless_assets.warehouse import published_schema
 
@@ -113,9 +119,9 @@ class ProjectCode:
         self._manifest, self._variables, self._environ = manifest, variables, environ
         self._large_seeds = large_seeds or {}
         entries = [*filter(is_model, manifest["nodes"].values()), *manifest["sources"].values()]
-        schema = environ.get("DBT_SCHEMA", "")
+        target = TargetSchema.of(environ)
         # The names of relations, by unique id.
-        self._names = {entry["unique_id"]: relation_name(entry, schema) for entry in entries}
+        self._names = {entry["unique_id"]: relation_name(entry, target) for entry in entries}
         # By materialization and incremental strategy: the macros that build a model.
         self._builders: dict[tuple[Any, Any], set[str]] = {}
         # By id: a hash of the macro's code. Most models use the same ones.

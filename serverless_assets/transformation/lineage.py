@@ -23,7 +23,12 @@ from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import COLUMN_LINEAGE
 from serverless_assets.transformation.fingerprints import Node
-from serverless_assets.transformation.manifest import dbt_asset_key, relation_name, selected_from
+from serverless_assets.transformation.manifest import (
+    TargetSchema,
+    dbt_asset_key,
+    relation_name,
+    selected_from,
+)
 from serverless_assets.transformation.query_columns import ROWS, QueryColumns, query_columns
 
 Properties = Mapping[str, Any]
@@ -60,10 +65,10 @@ def column_sources(sql: str, parents: Iterable[Properties], dialect: str) -> Sou
 
 @dataclass(frozen=True)
 class CompiledQueries:
-    """The queries of models as dbt compiled them into a folder. `schema` is the target's."""
+    """The queries of models as dbt compiled them into a folder."""
 
     manifest: Mapping[str, Any]
-    schema: str
+    target: TargetSchema
     compiled: Path
 
     def read(self, node: Node, columns: Mapping[str, Sequence[str]]) -> QueryColumns:
@@ -77,7 +82,7 @@ class CompiledQueries:
             return {}
         relations, columns = {}, {**columns}
         for parent in self._relations(properties):
-            name = relations[parent["relation_name"]] = relation_name(parent, self.schema)
+            name = relations[parent["relation_name"]] = relation_name(parent, self.target)
             if parent["resource_type"] == "source" and is_raw_table(parent):
                 columns[name] = [*parent["columns"]]
         query = query_columns(path.read_text(), relations, columns, self.manifest["metadata"]["adapter_type"])

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -55,11 +55,36 @@ def relation_key(properties: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(part or "").lower() for part in parts)
 
 
-def relation_name(properties: Mapping[str, Any], schema: str) -> str:
-    """The name of a model's or a source's relation: with its schema, unless that is the target's `schema`."""
+class TargetSchema(NamedTuple):
+    """The database and the schema of dbt's target, in which models without any of their own are built."""
+
+    database: str
+    schema: str
+
+    @classmethod
+    def of(cls, variables: Mapping[str, str]) -> "TargetSchema":
+        """Return that of the variables that dbt is run with."""
+        return cls(variables.get("SERVERLESS_DATABASE", ""), variables.get("DBT_SCHEMA", ""))
+
+
+def relation_name(properties: Mapping[str, Any], target: TargetSchema) -> str:
+    """The name of a model's or a source's relation: with its schema and its database as far as these are not
+    the target's."""
     name = str(properties.get("alias") or properties.get("identifier"))
-    own = str(properties.get("schema") or schema)
-    return name if own.lower() == schema.lower() else f"{published_schema(own)}.{name}"
+    database = str(properties.get("database") or target.database)
+    schema = str(properties.get("schema") or target.schema)
+    if database.lower() != target.database.lower() != "":
+        return f"{database}.{published_schema(schema)}.{name}"
+    return name if schema.lower() == target.schema.lower() else f"{published_schema(schema)}.{name}"
+
+
+def schemas_of_models(manifest: Mapping[str, Any]) -> Collection[tuple[str, str]]:
+    """The database and the schema of each model that has a relation."""
+    return {
+        (str(node["database"] or ""), str(node["schema"]))
+        for node in manifest["nodes"].values()
+        if has_relation(node)
+    }
 
 
 # A command asks for it a few times, and a manifest of 1,000 models takes half a second.

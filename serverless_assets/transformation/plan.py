@@ -13,7 +13,7 @@ from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation.data_tests import decide_tests
 from serverless_assets.transformation.decide_models import decide_models
-from serverless_assets.transformation.manifest import has_relation, is_model, relation_name
+from serverless_assets.transformation.manifest import TargetSchema, has_relation, is_model, relation_name
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 
@@ -92,7 +92,7 @@ def plan_models(
         PlanningError: a query `restated_months` reads something that there is not.
         WarehouseError: the warehouse cannot be asked.
     """
-    missing = _models_left_out(manifest, project.schema, stored_states, loads, absent)
+    missing = _models_left_out(manifest, project.target_schema, stored_states, loads, absent)
     left_out = {id: model for id, model in missing.items() if id in selected}
     decisions = decide_models(
         project,
@@ -115,7 +115,7 @@ def plan_models(
 
 def _models_left_out(
     manifest: Mapping[str, Any],
-    schema: str,
+    target: TargetSchema,
     relations: Collection[str],
     loads: Iterable[AssetOutcome],
     absent: Collection[str],
@@ -123,7 +123,7 @@ def _models_left_out(
     """Return the models that read a raw table that is missing, directly or not, by dbt's unique id.
 
     Args:
-        schema: that of the target, in which raw tables are loaded. Those of other schemas are not judged.
+        target: the schema in which raw tables are loaded. Those of other schemas are not judged.
         relations: the names of the relations that the target's schema has.
         loads: what one holds that failed is out of date; one that was left out as optional is so for its
             models, too.
@@ -135,7 +135,7 @@ def _models_left_out(
     missing: dict[str, str] = {}
     required = set[str]()
     for id, source in manifest["sources"].items():
-        name = relation_name(source, schema)
+        name = relation_name(source, target)
         if is_raw_table(source) and (name in failed or (name not in relations and "." not in name)):
             missing[id] = f"upstream {name} failed" if name in failed else f"{name} is not in the warehouse"
             if name in failed or not (name in optional or source["config"]["meta"].get("optional")):

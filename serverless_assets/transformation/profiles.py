@@ -10,6 +10,7 @@ from jinja2 import Template, TemplateError
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
+from serverless_assets.warehouse.duckdb import databases_beside
 
 # What the environment decides, by target. An output of the project's profiles.yml keeps its other keys.
 DECIDED: Mapping[str, Mapping[str, Any]] = {
@@ -54,13 +55,14 @@ class ProfileError(UserError):
     """The profiles.yml of the dbt project cannot be used; the message says why."""
 
 
-def write_profile(project_dir: Path, folder: Path, target: str) -> tuple[str, str]:
+def write_profile(project_dir: Path, folder: Path, variables: Mapping[str, str]) -> tuple[str, str]:
     """Write the profiles.yml for dbt's commands into a folder.
 
     Args:
         project_dir: the dbt project. Of its own profiles.yml, the output of this target is taken, or else
             the default one, or any other, if it is for the same warehouse.
-        target: `local` or `gcp`.
+        variables: those that dbt is run with: the target, which is `local` or `gcp`, and the warehouse. Of
+            DuckDB, the databases beside its file are attached.
 
     Returns:
         the names of the profile and of its target.
@@ -68,11 +70,17 @@ def write_profile(project_dir: Path, folder: Path, target: str) -> tuple[str, st
     Raises:
         ProfileError: the project's profiles.yml is not YAML.
     """
+    target = variables["SERVERLESS_ENV"]
     name, target_name, own = _own_output(project_dir, target)
     output = {**DEFAULTS[target], **own}
     output = {key: value for key, value in output.items() if key not in SYNONYMS} | dict(DECIDED[target])
     if target == "local":
         output["config_options"] = {**(output.get("config_options") or {}), **CONFIG_OPTIONS}
+        built = databases_beside(Path(variables["SERVERLESS_DUCKDB_PATH"]))
+        names = {file.stem.lower() for file in built}
+        attached = [one for one in own.get("attach") or () if _database_of(one).lower() not in names]
+        if built:
+            output["attach"] = [*attached, *({"path": str(file)} for file in built)]
     path, content = folder / "profiles.yml", {name: {"target": target_name, "outputs": {target_name: output}}}
     text = yaml.safe_dump(content, sort_keys=True).encode()
     if not path.exists() or path.read_bytes() != text:
@@ -117,10 +125,34 @@ def _own_output(project_dir: Path, target: str) -> tuple[str, str, Mapping[str, 
     return name, target, {}
 
 
+def attached_types(project_dir: Path, target: str) -> Mapping[str, str]:
+    """Return the type of each database that the project's own output attaches, by name in lower case.
+
+    Raises:
+        ProfileError: the project's profiles.yml is not YAML.
+    """
+    _, _, own = _own_output(project_dir, target)
+    return {
+        _database_of(one).lower(): str(one.get("type") or "duckdb")
+        for one in own.get("attach") or ()
+        if isinstance(one, dict)
+    }
+
+
+def _database_of(attached: object) -> str:
+    """Return the name of a database that an output attaches: as dbt-duckdb, that of the file by default."""
+    if not isinstance(attached, dict):
+        # dbt says what it should be.
+        return ""
+    return _rendered(attached.get("alias")) or Path(_rendered(attached.get("path"))).name.partition(".")[0]
+
+
 def _rendered(text: object) -> str:
     """Return a value of profiles.yml with the environment variables that it names."""
     try:
-        return Template(str(text)).render(env_var=lambda name, default="": os.environ.get(name, default))
+        return Template(str(text or "")).render(
+            env_var=lambda name, default="": os.environ.get(name, default)
+        )
     except TemplateError:
         # dbt would say so, of an output that it is given.
         return ""

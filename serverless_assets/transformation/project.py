@@ -16,9 +16,10 @@ from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.hashing import file_digest
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.manifest import parsed_manifest
-from serverless_assets.transformation.profiles import TARGET_NAME, read_yaml, target_name
+from serverless_assets.transformation.manifest import TargetSchema, parsed_manifest
+from serverless_assets.transformation.profiles import TARGET_NAME, attached_types, read_yaml, target_name
 from serverless_assets.transformation.refusals import refuse_project
+from serverless_assets.warehouse.duckdb import databases_beside
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,8 @@ class Project:
     variables: Mapping[str, str]
 
     @property
-    def schema(self) -> str:
-        """The schema of the target, in which models without one of their own are built."""
-        return self.variables["DBT_SCHEMA"]
+    def target_schema(self) -> TargetSchema:
+        return TargetSchema.of(self.variables)
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -77,7 +77,8 @@ class Project:
                 failed = dbt_runner.invoke(["parse"], self.directory, self.target, self.variables)
                 if failed:
                     raise ManifestError(f"The dbt project cannot be parsed: {failed}")
-                refuse_project(parsed_manifest(path.read_bytes()), self.variables)
+                attached = attached_types(self.directory, self.variables["SERVERLESS_ENV"])
+                refuse_project(parsed_manifest(path.read_bytes()), self.variables, attached)
                 write_atomically(state, f"{state_hash} {file_digest(path)}".encode())
         return path
 
@@ -184,6 +185,9 @@ def project_state(directory: Path, variables: Mapping[str, str]) -> str:
     environ = {**{name: os.environ.get(name) for name in names}, **variables}
     digest.update(repr(sorted(environ.items())).encode())
     digest.update(repr([version(package) for package in PARSERS]).encode())
+    if warehouse := variables.get("SERVERLESS_DUCKDB_PATH"):
+        # They are attached, and dbt parses all anew for another connection.
+        digest.update(repr([file.name for file in databases_beside(Path(warehouse))]).encode())
     return digest.hexdigest()
 
 

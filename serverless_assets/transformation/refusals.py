@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from serverless_assets.asset_keys import asset_name
@@ -12,17 +11,23 @@ from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.transformation.manifest import dbt_asset_key, has_relation, relation_key, tested_nodes
 
+# DuckDB's own, and that of staged rows.
+RESERVED_DATABASES = ("main", "memory", "system", "temp", "_staging")
+
 
 class ProjectRefused(UserError):
     """The dbt project declares what cannot be built; the message names each file."""
 
 
-def refuse_project(manifest: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+def refuse_project(
+    manifest: Mapping[str, Any], variables: Mapping[str, str], attached: Mapping[str, str]
+) -> None:
     """Refuse a project that dbt parses, and that runs could not build.
 
     Args:
         manifest: that of the project.
         variables: those that dbt is run with, which say where its warehouse is.
+        attached: the type of each database that the project's own profile attaches, by name in lower case.
 
     Raises:
         ProjectRefused: with a sentence for each mistake.
@@ -33,7 +38,8 @@ def refuse_project(manifest: Mapping[str, Any], variables: Mapping[str, str]) ->
         *_raw_tables(manifest),
         *_functions(manifest),
         *_materialized_views(manifest),
-        *_databases(manifest, variables),
+        *_raw_tables_elsewhere(manifest, variables["SERVERLESS_DATABASE"]),
+        *(_databases(manifest, attached) if "SERVERLESS_DUCKDB_PATH" in variables else ()),
     ]
     if mistakes:
         raise ProjectRefused(name_some(mistakes, NAMES_IN_A_LINE, "\n"))
@@ -136,34 +142,42 @@ def _materialized_views(manifest: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _databases(manifest: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[str]:
-    """Models and raw tables outside of the one database that runs write to, and sources that look like these.
-
-    Relations are told apart by schema and name alone.
-    """
-    file = variables.get("SERVERLESS_DUCKDB_PATH")
-    database = Path(file).stem if file else variables["GOOGLE_CLOUD_PROJECT"]
-    kind = "the DuckDB file is one database" if file else "runs write to one Google Cloud project"
-
-    def is_elsewhere(node: Mapping[str, Any]) -> bool:
-        return str(node["database"] or database).lower() != database.lower()
-
-    for node in filter(is_elsewhere, _models(manifest)):
-        yield (
-            f"{_described(node)} has the database {node['database']!r}, and {kind}, {database!r}. "
-            "Use `+schema` instead of `+database`."
-        )
-    models = {relation_key(node)[1:]: node for node in _models(manifest)}
-    for source in filter(is_elsewhere, manifest["sources"].values()):
-        described = f"{source['original_file_path']}: the source {source['source_name']}.{source['name']}"
-        if is_raw_table(source):
+def _raw_tables_elsewhere(manifest: Mapping[str, Any], database: str) -> Iterator[str]:
+    """Raw tables outside of the one database that runs load them into."""
+    for source in filter(is_raw_table, manifest["sources"].values()):
+        if str(source["database"] or database).lower() != database.lower():
             yield (
-                f"{described} has the database {source['database']!r}, and {kind}, {database!r}. Remove its "
-                "`database`, or its `key` if another tool loads it."
+                f"{_described_source(source)} has the database {source['database']!r}, and raw tables are "
+                f"loaded into {database!r}. Remove its `database`, or its `key` if another tool loads it."
             )
-        elif model := models.get(relation_key(source)[1:]):
+
+
+def _databases(manifest: Mapping[str, Any], attached: Mapping[str, str]) -> Iterator[str]:
+    """Models in databases that cannot be DuckDB files of the environment, and sources in those that are."""
+    models = {relation_key(node): node for node in _models(manifest)}
+    by_database: dict[str, Mapping[str, Any]] = {}
+    for (database, _, _), node in models.items():
+        if not re.fullmatch(r"[\w-]*", database, re.ASCII) or database in RESERVED_DATABASES:
             yield (
-                f"{described} of the database {source['database']!r} has the schema and the name of the "
-                f"{model['resource_type']} {model['name']} ({model['original_file_path']}). Give the latter "
-                "another `alias` or `+schema`."
+                f"{_described(node)} has the database {node['database']!r}, which cannot be the name of a "
+                "DuckDB file. Give it another: letters of ASCII, digits, `_` and `-`, and not "
+                f"{', '.join(RESERVED_DATABASES)}."
             )
+        elif (kind := attached.get(database, "duckdb").lower()) != "duckdb":
+            yield (
+                f"{_described(node)} has the database {node['database']!r}, which profiles.yml attaches as "
+                f"{kind}, and runs write to DuckDB files alone. Give it another database."
+            )
+        by_database.setdefault(database, node)
+    for source in manifest["sources"].values():
+        database = relation_key(source)[0]
+        if database in attached and database in by_database and relation_key(source) not in models:
+            yield (
+                f"{_described_source(source)} is in the database {database!r}, which profiles.yml attaches "
+                f"and in which the model {by_database[database]['name']} is built: runs have a file of their "
+                "own for it. Give the model another database, or the attached one another `alias`."
+            )
+
+
+def _described_source(source: Mapping[str, Any]) -> str:
+    return f"{source['original_file_path']}: the source {source['source_name']}.{source['name']}"

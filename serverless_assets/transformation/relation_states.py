@@ -85,17 +85,17 @@ class State:
 def read_states(
     warehouse: Warehouse, nodes: Iterable[Node], stored_states: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Mapping[str, State]:
-    """The state of every relation in the target's schema and in those of the models, by its name there.
+    """The state of every relation in the target's schema and in those of the models, by `Node.name`.
 
     `stored_states` are those of the target's schema, if they are not to be read from the warehouse.
     """
     by_name = dict(warehouse.read_states() if stored_states is None else stored_states)
-    elsewhere: dict[str, list[Node]] = {}
+    elsewhere: dict[tuple[str, str], list[Node]] = {}
     for node in nodes:
         if node.kind != Materialization.EPHEMERAL and node.name != node.identifier:
-            elsewhere.setdefault(node.schema, []).append(node)
-    for models in elsewhere.values():
-        there = warehouse_of(warehouse, models[0]).read_states()
+            elsewhere.setdefault((node.database, node.schema), []).append(node)
+    for place, models in elsewhere.items():
+        there = warehouse.in_schema(*place).read_states()
         by_name |= {node.name: there[node.identifier] for node in models if node.identifier in there}
     return {name: State.from_json(stored) for name, stored in by_name.items()}
 
@@ -111,13 +111,11 @@ def refuse_unfinished(warehouse: Warehouse, relation: str) -> None:
 
 def write_states(warehouse: Warehouse, states: Iterable[tuple[Node, State]]) -> None:
     """Keep a state with the relation of each model that there is, in the place of the one it has."""
-    stored_states: dict[str, dict[str, dict[str, Any]]] = {}
-    schemas: dict[str, Warehouse] = {}
+    stored_states: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for node, state in states:
-        stored_states.setdefault(node.schema, {})[node.identifier] = state.as_json()
-        schemas[node.schema] = warehouse_of(warehouse, node)
-    for schema, there in schemas.items():
-        there.write_states(stored_states[schema])
+        stored_states.setdefault((node.database, node.schema), {})[node.identifier] = state.as_json()
+    for place, stored in stored_states.items():
+        warehouse.in_schema(*place).write_states(stored)
 
 
 def warehouse_of(warehouse: Warehouse, node: Node) -> Warehouse:

@@ -17,7 +17,7 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.dbt_process import Event
 from serverless_assets.transformation.green_build import last_green
-from serverless_assets.transformation.manifest import is_model
+from serverless_assets.transformation.manifest import is_model, schemas_of_models
 from serverless_assets.transformation.project import Project
 
 # By status of dbt; any other is a failure. A node is skipped below one that failed.
@@ -97,21 +97,29 @@ def slim_ci(project: Project, publisher: Publisher) -> Checked:
         state.mkdir()
         # The manifest is of the schema that runs write to; production is what people read.
         read = publisher.published.warehouse.dbt_variables()["DBT_SCHEMA"]
-        (state / "manifest.json").write_text(json.dumps(production).replace(project.schema, read))
-        variables = scratch.warehouse.dbt_variables()
-        checked = Checked(variables["DBT_SCHEMA"])
-        checked.failure = dbt_runner.invoke(
-            [
-                *("build", "--select", "state:modified+"),
-                *("--state", str(state), "--defer", "--favor-state"),
-            ],
-            project.directory,
-            target,
-            {**project.variables, **variables, "SERVERLESS_SOURCE_SCHEMA": read},
-            on_event=checked.see,
+        (state / "manifest.json").write_text(
+            json.dumps(production).replace(project.target_schema.schema, read)
         )
-        if (target / "manifest.json").exists():
+        variables = {
+            **project.variables,
+            **scratch.warehouse.dbt_variables(),
+            "SERVERLESS_SOURCE_SCHEMA": read,
+        }
+        checked = Checked(variables["DBT_SCHEMA"])
+        checked.failure = dbt_runner.invoke(["parse"], project.directory, target, variables)
+        if checked.failure is None:
             now = json.loads((target / "manifest.json").read_text())
+            scratch.warehouse.prepare_schemas(schemas_of_models(now))
+            checked.failure = dbt_runner.invoke(
+                [
+                    *("build", "--select", "state:modified+"),
+                    *("--state", str(state), "--defer", "--favor-state"),
+                ],
+                project.directory,
+                target,
+                variables,
+                on_event=checked.see,
+            )
             checked.deferred = deferred(checked.built + checked.not_built, now)
             before, after = (
                 {node["name"] for node in manifest["nodes"].values() if is_model(node)}

@@ -128,10 +128,14 @@ class Warehouse(Protocol):
         """The product, as Dagster's graph names it on an asset."""
 
     def in_schema(self, database: str, schema: str) -> "Warehouse":
-        """The same warehouse as of another schema (dataset): what it says of tables is said of those there.
+        """The same warehouse as of another schema (dataset), and another database (project) unless that is
+        empty: what it says of tables is said of those there."""
+
+    def prepare_schemas(self, schemas: Collection[tuple[str, str]]) -> None:
+        """Make ready the databases and schemas in which models are to be built.
 
         Raises:
-            WarehouseError: the database is another one.
+            WarehouseError: one cannot be created, or is not for the runs of this environment.
         """
 
     def replace_rows(

@@ -1,4 +1,4 @@
-"""A warehouse in one BigQuery dataset.
+"""A warehouse in BigQuery datasets, of one project or several.
 
 dagster-gcp-pandas' IO manager reads small frames, but does not write them: it truncates the table, or deletes
 its rows, before it loads the new ones, writes nothing for an empty frame, upper-cases the column names and
@@ -48,6 +48,8 @@ UNITS = {"TiB": 1 << 40, "slot-hour": 3_600_000}
 KEPT_PREFIX = f"{RECORD_PREFIX}kept_"
 # The record that the lock of runs is.
 LOCK = "lock"
+# The record of the other projects in which models are built.
+PROJECTS = "projects"
 # Begins the names of tables that are not of the project, whichever of its models there are.
 OWN = (STAGING_PREFIX, KEPT_PREFIX, f"{RECORD_PREFIX}{LOCK}")
 STAGING_LIFETIME = timedelta(hours=1)
@@ -105,16 +107,25 @@ class BigQueryWarehouse:
         return f"BigQuery, {self.project}.{published_schema(self.dataset)} in {self.location}"
 
     def in_schema(self, database: str, schema: str) -> "BigQueryWarehouse":
-        if database and database != self.project:
-            raise WarehouseError(
-                f"The dbt project builds or reads relations in the project {database}; this warehouse is "
-                f"{self.project} alone. Use another schema (dataset) instead of another database."
-            )
-        if schema in ("", self.dataset):
+        project, dataset = database or self.project, schema or self.dataset
+        if (project, dataset) == (self.project, self.dataset):
             return self
-        beside = replace(self, dataset=schema)
+        beside = replace(self, project=project, dataset=dataset, execution_project=self.jobs_project)
         beside._kept.extend(self._kept)
         return beside
+
+    def prepare_schemas(self, schemas: Collection[tuple[str, str]]) -> None:
+        # A dataset of another name is written to where people read, outside of what runs publish.
+        beside = [there for there in (self.in_schema(*place) for place in schemas) if self.has(there.dataset)]
+        projects = {there.project for there in beside} - {self.project}
+        known = set(self._projects()) if projects else set()
+        for project in sorted(projects - known):
+            self.in_schema(project, "")._refuse_lock()
+        if projects - known:
+            self.write_record(PROJECTS, {"names": sorted(projects | known)})
+        for there in beside:
+            if there is not self:
+                there.prepare()
 
     @property
     def jobs_project(self) -> str:
@@ -156,12 +167,24 @@ class BigQueryWarehouse:
         self._refuse_expiration(existing)
         return existing
 
-    def with_custom_schemas(self) -> "Sequence[BigQueryWarehouse]":
-        """This dataset, and those of models with a schema of their own, whose names dbt begins with its."""
-        with self._jobs(self._dataset) as jobs:
-            names = {item.dataset_id for item in jobs.client.list_datasets(self.project, **jobs.call)}
-        custom = sorted(name for name in names if name.startswith(f"{self.dataset}_"))
-        return [self, *(replace(self, dataset=name) for name in custom)]
+    def in_all_schemas(self) -> "Sequence[BigQueryWarehouse]":
+        """This warehouse as of its own dataset, then as of those of models with a schema or a project of
+        their own: dbt begins the names of these with that of the dataset."""
+        places = []
+        for project in (self.project, *self._projects()):
+            with self._jobs(project) as jobs:
+                items = jobs.client.list_datasets(project, **jobs.call)
+                places += sorted((project, item.dataset_id) for item in items if self.has(item.dataset_id))
+        others = (self.in_schema(*place) for place in places)
+        return [self, *(there for there in others if there is not self)]
+
+    def has(self, dataset: str) -> bool:
+        """Whether a dataset is this one, or by its name that of a model with a schema of its own."""
+        return f"{dataset}_".startswith(f"{self.dataset}_")
+
+    def _projects(self) -> Sequence[str]:
+        """The other projects in which models are built, or were."""
+        return list(self.read_record(PROJECTS).get("names", ()))
 
     @contextmanager
     def jobs(self) -> Iterator[Jobs]:
@@ -179,7 +202,9 @@ class BigQueryWarehouse:
                 jobs.client.create_dataset(beside._wanted(), exists_ok=True, **jobs.call)
             yield beside
         finally:
-            beside.drop()
+            # The first has the record of the others.
+            for there in reversed(beside.in_all_schemas()):
+                there.drop()
 
     def drop(self) -> None:
         """Delete the dataset with all that is in it, if there is one; never one that is to last.
@@ -468,6 +493,7 @@ class BigQueryWarehouse:
         return {
             "GOOGLE_CLOUD_PROJECT": self.project,
             "SERVERLESS_EXECUTION_PROJECT": self.jobs_project,
+            "SERVERLESS_DATABASE": self.project,
             "DBT_SCHEMA": self.dataset,
             "SERVERLESS_LOCATION": self.location,
             "SERVERLESS_MAX_BYTES_BILLED": str(self.maximum_bytes_billed),
@@ -484,6 +510,15 @@ class BigQueryWarehouse:
                 f"{self.location}. A dataset cannot be moved: set SERVERLESS_LOCATION to "
                 f"{existing.location}, or DBT_SCHEMA to another dataset."
             )
+
+    def _refuse_lock(self) -> None:
+        """Refuse a dataset in which runs of another environment build."""
+        with self._jobs(self._dataset) as jobs:
+            if jobs.table(self.reference(f"{RECORD_PREFIX}{LOCK}")):
+                raise WarehouseError(
+                    f"Models are to be built in {self._dataset}, which another environment has for its own "
+                    "runs: it would publish them. Set DBT_SCHEMA to another dataset in one of the two."
+                )
 
     def _refuse_expiration(self, existing: bigquery.Dataset) -> None:
         """Refuse a dataset whose tables or partitions expire: rows would go that are never loaded again."""

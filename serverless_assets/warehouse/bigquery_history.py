@@ -32,7 +32,7 @@ from serverless_assets.warehouse.bigquery_release import (
     parents_first,
 )
 
-# By work dataset, the name of the copy of each relation.
+# By work dataset, with its project if that is another one, the name of the copy of each relation.
 Kept = Mapping[str, Mapping[str, str]]
 # A year's, if one is published every few hours; a publish reads some 4 kB of each.
 RELEASES_RECORDED = 1_000
@@ -92,21 +92,26 @@ def shorten_record(read: BigQueryWarehouse, releases: Sequence[Mapping[str, Any]
             jobs.run(f"delete from {read.quoted_name(RELEASES)} where published_at < {sql.timestamp(oldest)}")
 
 
-def is_recorded(read: BigQueryWarehouse) -> bool:
-    """Whether the last release is on record: no relation of a run was replaced after that was written."""
-    relations = dict(read.relations())
-    record = relations.pop(RELEASES, None)
-    replaced = [table.modified for table in relations.values() if sql.note_in(table.description)]
-    return not replaced or (record is not None and max(replaced) <= record.modified)
+def is_recorded(live: Iterable[Mapping[str, bigquery.Table]]) -> bool:
+    """Whether the last release is on record: no relation of a run was replaced after that was written.
+
+    live: what people read, by name in each dataset.
+    """
+    relations = [(name, relation) for in_dataset in live for name, relation in in_dataset.items()]
+    recorded = [relation.modified for name, relation in relations if name == RELEASES]
+    replaced = [relation.modified for _, relation in relations if sql.note_in(relation.description)]
+    return not replaced or (bool(recorded) and max(replaced) <= max(recorded))
 
 
-def keep(built_relations: Built) -> Kept:
+def keep(work: BigQueryWarehouse, built_relations: Built) -> Kept:
     """Copy each built relation that has no copy yet, and return the copies of all.
 
     Raises:
         WarehouseError: one cannot be copied.
     """
-    kept = {}
+    kept: dict[str, Mapping[str, str]] = {}
+    new: dict[str, tuple[BigQueryWarehouse, str]] = {}
+    changes = []
     for there, built in built_relations.items():
         notes = {name: sql.note_in(relation.description) for name, relation in built.items()}
         copies = {
@@ -115,22 +120,32 @@ def keep(built_relations: Built) -> Kept:
             if note
         }
         existing = there.kept_names()
-        new = [_copy(there, built[name], copy) for name, copy in copies.items() if copy not in existing]
-        carry_out_or_fail(there, [new], drop_failed=True)
-        kept[there.dataset] = copies
+        for name, copy in copies.items():
+            if copy not in existing:
+                change = _copy(work, there, built[name], copy)
+                changes.append(change)
+                new[change.name] = there, copy
+        kept[_name(work, there)] = copies
+    errors = carry_out(work, [changes])
+    for there, copy in map(new.__getitem__, errors):
+        # What was not made as a whole is not what its name says.
+        with suppress(WarehouseError):
+            there.drop_relation(copy)
+    _refuse(errors)
     return kept
 
 
-def changes_to_restore(built_relations: Built, kept: Kept) -> Mapping[BigQueryWarehouse, Steps]:
+def steps_to_restore(work: BigQueryWarehouse, built_relations: Built, kept: Kept) -> Steps:
     """What puts the copies in the place of what runs have built since, and drops what has none.
 
     Raises:
         WarehouseError: a copy is not there.
     """
-    plan = {}
+    tables: list[Change] = []
+    views: dict[str, Change] = {}
+    dropped: list[Change] = []
     for there, built in built_relations.items():
-        copies = _read(there, kept.get(there.dataset, {}))
-        tables, views = [], {}
+        copies = _read(there, kept.get(_name(work, there), {}))
         for name, copy in copies.items():
             before = built.get(name)
             if before is not None and sql.note_in(before.description) == sql.note_in(copy.description):
@@ -139,27 +154,26 @@ def changes_to_restore(built_relations: Built, kept: Kept) -> Mapping[BigQueryWa
                 copy.table_type == "VIEW",
                 layout_of(copy),
             )
-            change = _copy(there, copy, name)
+            change = _copy(work, there, copy, name)
             drop = [] if is_replaced or before is None else [drop_statement(before, there)]
             change = replace(change, statements=[*drop, *change.statements])
             if copy.table_type == "VIEW":
                 views[there.quoted_name(name)] = change
             else:
                 tables.append(change)
-        dropped = [
-            Change(name, [drop_statement(relation, there)])
+        dropped += [
+            Change(f"{_name(work, there)}.{name}", [drop_statement(relation, there)])
             for name, relation in built.items()
             if sql.note_in(relation.description) and name not in copies
         ]
-        plan[there] = [tables, *parents_first(views), dropped]
-    return plan
+    return [tables, *parents_first(views), dropped]
 
 
-def forget(work: Iterable[BigQueryWarehouse], kept: Iterable[Kept]) -> None:
-    """Delete the copies that none of these releases has."""
+def forget(work: BigQueryWarehouse, built: Iterable[BigQueryWarehouse], kept: Iterable[Kept]) -> None:
+    """Delete the copies in the built datasets that none of these releases has."""
     releases = list(kept)
-    for there in work:
-        needed = {copy for release in releases for copy in release.get(there.dataset, {}).values()}
+    for there in built:
+        needed = {copy for release in releases for copy in release.get(_name(work, there), {}).values()}
         for name in there.kept_names() - needed:
             there.drop_relation(name)
 
@@ -178,29 +192,32 @@ def _read(there: BigQueryWarehouse, copies: Mapping[str, str]) -> Mapping[str, b
     return {name: relation for name, relation in relations.items() if relation}
 
 
-def _copy(there: BigQueryWarehouse, relation: bigquery.Table, name: str) -> Change:
+def _name(work: BigQueryWarehouse, there: BigQueryWarehouse) -> str:
+    """The name of a work dataset in the record: with its project if that is not the warehouse's."""
+    return there.dataset if there.project == work.project else f"{there.project}.{there.dataset}"
+
+
+def _copy(work: BigQueryWarehouse, there: BigQueryWarehouse, relation: bigquery.Table, name: str) -> Change:
     """The statement that makes a relation of that name which is the same, with its note."""
+    full_name = f"{_name(work, there)}.{name}"
     note, words = sql.note_in(relation.description), sql.words_in(relation.description)
     target, options = there.quoted_name(name), options_clause(words, note, {}, relation)
     if relation.table_type == "VIEW":
         statement = f"create or replace view {target}\n{options}\nas {relation.view_query}"
-        return Change(name, [statement])
+        return Change(full_name, [statement])
     statement = clone_statement(target, there.quoted_name(relation.table_id), options)
-    return Change(name, [statement], table=there.reference(name), rows=relation.num_rows or 0)
+    return Change(full_name, [statement], table=there.reference(name), rows=relation.num_rows or 0)
 
 
-def carry_out_or_fail(there: BigQueryWarehouse, steps: Steps, drop_failed: bool = False) -> None:
-    """Make the changes in a work dataset.
-
-    Args:
-        drop_failed: whether what was not made as a whole is dropped, as its name says that it is.
+def carry_out_or_fail(work: BigQueryWarehouse, steps: Steps) -> None:
+    """Make changes in the work datasets.
 
     Raises:
         WarehouseError: some of them were not made.
     """
-    errors = carry_out(there, steps)
-    for name in errors if drop_failed else ():
-        with suppress(WarehouseError):
-            there.drop_relation(name)
+    _refuse(carry_out(work, steps))
+
+
+def _refuse(errors: Mapping[str, str]) -> None:
     if errors:
-        raise WarehouseError(" ".join(f"{there.dataset}.{name}: {text}" for name, text in errors.items()))
+        raise WarehouseError(" ".join(f"{name}: {text}" for name, text in errors.items()))

@@ -1,7 +1,6 @@
 """How tables are partitioned and clustered, and which of those that people read a run lays out otherwise."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from google.cloud import bigquery
@@ -19,17 +18,18 @@ def find_layout_changes(
         models: their entries in the manifest, whichever schemas they are in.
     """
     # By work dataset and name, the layout that the project says; None of a view.
-    wanted: dict[str, dict[str, tuple[object, ...] | None]] = {
-        work.dataset: {table.name: _layout_of_shape(table) for table in raw_tables}
+    wanted: dict[BigQueryWarehouse, dict[str, tuple[object, ...] | None]] = {
+        work: {table.name: _layout_of_shape(table) for table in raw_tables}
     }
     for model in models:
-        if model["schema"] == work.dataset or model["schema"].startswith(f"{work.dataset}_"):
+        there = work.in_schema(model["database"] or "", model["schema"])
+        if work.has(there.dataset):
             is_view = model["config"].get("materialized") == "view"
             layout = None if is_view else _configured_layout(model["config"])
-            wanted.setdefault(model["schema"], {})[model["alias"]] = layout
+            wanted.setdefault(there, {})[model["alias"]] = layout
     changes = {}
-    for dataset, layouts in wanted.items():
-        for name, relation in replace(work, dataset=dataset).published().relations().items():
+    for there, layouts in wanted.items():
+        for name, relation in there.published().relations().items():
             now, then = None if relation.table_type == "VIEW" else layout_of(relation), layouts.get(name)
             if name not in layouts or now == then:
                 continue

@@ -5,7 +5,7 @@ atomic statement that reads no rows and is not charged for. docs/cloud.md says w
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -60,15 +60,18 @@ class Change:
 Steps = Sequence[Sequence[Change]]
 
 
-def find_changes(work: BigQueryWarehouse, built_relations: Built, existing: Collection[str]) -> Steps:
+def find_changes(
+    work: BigQueryWarehouse, built_relations: Built, live_relations: Built, existing: Set[str]
+) -> Steps:
     """What to run so that people read what is in the work datasets: tables first, then views, then drops.
 
     A relation that has the same note in both is the same in both. One without a note is not of a run.
 
     Args:
         built_relations: what is in each of the work datasets.
-        existing: the names of all that runs can build. What people read of a model that is no longer there
-            is dropped once its built relation was.
+        live_relations: what people read that runs have built there.
+        existing: the names of all that runs can build. What people read of a model that is no longer there,
+            or now is in another dataset, is dropped once its built relation was.
 
     Raises:
         WarehouseError: a relation is unfinished, or cannot be replaced without taking off what guards it.
@@ -78,8 +81,7 @@ def find_changes(work: BigQueryWarehouse, built_relations: Built, existing: Coll
     dropped: list[Change] = []
     record: bigquery.Table | None = None
     for there, built in built_relations.items():
-        read = there.published()
-        live = read.relations()
+        read, live = there.published(), live_relations[there]
         # It lies in the first of them.
         record = record or live.get(RELEASES)
         with read.jobs() as jobs:
@@ -104,8 +106,9 @@ def find_changes(work: BigQueryWarehouse, built_relations: Built, existing: Coll
                     views[read.quoted_name(name)] = change
                 else:
                     tables.append(change)
-        for name, relation in live.items():
-            if sql.note_in(relation.description) and name not in built and name not in existing:
+        moved = {name for other, names in built_relations.items() if other is not there for name in names}
+        for name in live.keys() - built.keys() - (existing - moved):
+            if sql.note_in((relation := live[name]).description):
                 dropped.append(
                     Change(read.qualified_name(name), [drop_statement(relation, read)], is_drop=True)
                 )
@@ -115,7 +118,7 @@ def find_changes(work: BigQueryWarehouse, built_relations: Built, existing: Coll
 def find_irreplaceable(work: BigQueryWarehouse) -> Mapping[str, str]:
     """Return a sentence on each published relation that a run does not replace, by name."""
     sentences = {}
-    for there in work.with_custom_schemas():
+    for there in work.in_all_schemas():
         read = there.published()
         with read.jobs() as jobs, suppress(NotFound):
             for item in jobs.client.list_tables(f"{read.project}.{read.dataset}", **jobs.call):

@@ -1,4 +1,4 @@
-"""A warehouse in one DuckDB file, and whether such a file can be read."""
+"""A warehouse in a DuckDB file, with further databases beside it."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from serverless_assets import sql
-from serverless_assets.files import is_writable
+from serverless_assets.files import is_writable, make_folder
 from serverless_assets.warehouse import (
     RECORD_PREFIX,
     JobStats,
@@ -33,6 +33,8 @@ SECONDS_BETWEEN_ATTEMPTS = 0.25
 SECONDS_BETWEEN_MESSAGES = 15.0
 # Connections of one process to one file must agree on their configuration: dbt's profile has the same.
 CONFIGURATION = {"custom_user_agent": "dagster"}
+# The folder of the further databases in which models are built, beside the warehouse's file.
+DATABASES = "databases"
 LOCKED = "Could not set lock on file"
 LOCKED_BY = re.compile(r"Conflicting lock is held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 
@@ -46,12 +48,14 @@ class DuckDBWarehouse:
 
     To open the file takes DuckDB 30 ms; while it is open in this process, another connection takes 0.1 ms.
 
-    `read_only` ones keep out those alone who write to the file.
+    `read_only` ones keep out those alone who write to the file. The databases beside the file are attached,
+    as relations of one may read those of another. This is about the one named `beside`, or else the file's.
     """
 
     path: Path
     schema: str
     read_only: bool = False
+    beside: str = ""
 
     @property
     def kind(self) -> str:
@@ -63,16 +67,19 @@ class DuckDBWarehouse:
 
     @property
     def database(self) -> str:
-        """The catalog, which DuckDB names after the file."""
-        return self.path.stem
+        """The catalog, which DuckDB names after its file."""
+        return self.beside or self.path.stem
 
     def in_schema(self, database: str, schema: str) -> "DuckDBWarehouse":
-        if database and database.lower() != self.database.lower():
-            raise WarehouseError(
-                f"The dbt project builds or reads relations in the database {database!r}; this warehouse is "
-                f"{self.database!r} alone. Use another schema instead of another database."
-            )
-        return replace(self, schema=schema or self.schema)
+        is_own = database.lower() in ("", self.path.stem.lower())
+        return replace(self, schema=schema or self.schema, beside="" if is_own else database)
+
+    def prepare_schemas(self, schemas: Collection[tuple[str, str]]) -> None:
+        there = {self.path.stem.lower(), *(file.stem.lower() for file in databases_beside(self.path))}
+        for database in sorted({database for database, _ in schemas if database.lower() not in there}):
+            file = self.path.parent / DATABASES / f"{database}.duckdb"
+            make_folder(file.parent)
+            duckdb.connect(str(file), config={**CONFIGURATION}).close()
 
     def replace_rows(
         self,
@@ -188,7 +195,7 @@ class DuckDBWarehouse:
 
         config: dict[str, Any] = {
             "database": str(self.path),
-            "schema": self.schema,
+            "schema": sql.identifier(self.beside, self.schema) if self.beside else self.schema,
             "connection_config": CONFIGURATION,
         }
         return DuckDBPandasIOManager(**config).create_io_manager(None), config
@@ -246,11 +253,11 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             rows = connection.execute(
                 "select table_name, 'table', comment from duckdb_tables()"
-                " where database_name = $database and lower(schema_name) = lower($schema)"
+                " where lower(database_name) = lower($database) and lower(schema_name) = lower($schema)"
                 " and not starts_with(table_name, $staging)"
                 " union all"
                 " select view_name, 'view', comment from duckdb_views()"
-                " where database_name = $database and lower(schema_name) = lower($schema)",
+                " where lower(database_name) = lower($database) and lower(schema_name) = lower($schema)",
                 {"database": self.database, "schema": self.schema, "staging": STAGING_PREFIX},
             ).fetchall()
         return [(name, kind, state_in(comment)) for name, kind, comment in rows]
@@ -274,7 +281,11 @@ class DuckDBWarehouse:
         return f"a file of {self.path.stat().st_size:,} bytes" if self.path.exists() else "no file yet"
 
     def dbt_variables(self) -> Mapping[str, str]:
-        return {"SERVERLESS_DUCKDB_PATH": str(self.path), "DBT_SCHEMA": self.schema}
+        return {
+            "SERVERLESS_DUCKDB_PATH": str(self.path),
+            "SERVERLESS_DATABASE": self.database,
+            "DBT_SCHEMA": self.schema,
+        }
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -300,7 +311,7 @@ class DuckDBWarehouse:
         next_message = 0.0
         while True:
             try:
-                return duckdb.connect(str(self.path), self.read_only, config={**CONFIGURATION})
+                return self._open()
             except duckdb.IOException as error:
                 holder = _lock_holder(error)
                 if holder is None:
@@ -318,6 +329,23 @@ class DuckDBWarehouse:
                 )
                 next_message = time.monotonic() + SECONDS_BETWEEN_MESSAGES
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(str(self.path), self.read_only, config={**CONFIGURATION})
+        try:
+            for file in databases_beside(self.path):
+                connection.execute(
+                    f"attach if not exists {sql.literal(str(file))} as {sql.identifier(file.stem)}"
+                )
+        except duckdb.Error:
+            connection.close()
+            raise
+        return connection
+
+
+def databases_beside(path: Path) -> Sequence[Path]:
+    """Return the files of the databases beside a warehouse's file, each named after its database."""
+    return sorted((path.parent / DATABASES).glob("*.duckdb"))
 
 
 def _lock_holder(error: duckdb.Error) -> str | None:

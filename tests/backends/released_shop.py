@@ -35,12 +35,12 @@ class Shop:
         finally:
             self.publisher.close()
 
-    def write(self, number: int) -> None:
-        """What a run writes before it is published."""
+    def write(self, number: int, elsewhere: BigQueryWarehouse | None = None) -> None:
+        """What a run writes before it is published; one of the tables where else it is to be."""
         warehouse = self.publisher.warehouse
-        for name in ("raw_orders", "raw_items"):
+        for name, there in (("raw_orders", warehouse), ("raw_items", elsewhere or warehouse)):
             rows = orders(*[(id, at, number) for id, at, _ in STOCK])
-            warehouse.replace_rows(replace(ORDERS, name=name), rows, {"version": f"{name} {number}"})
+            there.replace_rows(replace(ORDERS, name=name), rows, {"version": f"{name} {number}"})
         base, view = warehouse.quoted_name("raw_orders"), warehouse.quoted_name("some_orders")
         # Another view each time, with all rows of any release.
         warehouse.query(f"create or replace view {view} as select * from {base} where amount > -{number}")

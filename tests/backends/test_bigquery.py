@@ -420,6 +420,7 @@ def test_dbt_is_pointed_at_the_same_dataset() -> None:
     assert warehouse.dbt_variables() == {
         "GOOGLE_CLOUD_PROJECT": "project-1",
         "SERVERLESS_EXECUTION_PROJECT": "project-1",
+        "SERVERLESS_DATABASE": "project-1",
         "DBT_SCHEMA": "dwh",
         "SERVERLESS_LOCATION": "EU",
         "SERVERLESS_MAX_BYTES_BILLED": "10",
@@ -428,7 +429,7 @@ def test_dbt_is_pointed_at_the_same_dataset() -> None:
 
 @pytest.mark.parametrize("project", [PROJECT_ROOT / "dbt_project", Path("/without/profiles")])
 def test_dbts_jobs_are_tried_again_and_end_as_all_others(project: Path, tmp_path: Path) -> None:
-    name, target = write_profile(project, tmp_path, "gcp")
+    name, target = write_profile(project, tmp_path, {"SERVERLESS_ENV": "gcp"})
     output = yaml.safe_load((tmp_path / "profiles.yml").read_text())[name]["outputs"][target]
     assert output["job_retry_deadline_seconds"] == google_errors.PATIENCE
     # So that not their number ends the attempts, of which dbt makes one in up to 3 s.

@@ -582,7 +582,7 @@ def test_what_changes_its_layout_is_named_in_whichever_schema_it_is(shop: Shop) 
         "new": {"materialized": "table"},
     }
     models = [
-        {"alias": name, "schema": f"{work.dataset}_marts", "config": config}
+        {"alias": name, "database": work.project, "schema": f"{work.dataset}_marts", "config": config}
         for name, config in configs.items()
     ]
     elsewhere = {**models[2], "schema": "a_schema_of_yours"}

@@ -30,12 +30,15 @@ ASSET = "numbers"
 
 
 def a_run(home: Path, number: int, first: bool = False) -> None:
-    """What a run does with its files: it adopts, cleans up, writes `number`, and publishes."""
+    """What a run does with its files: it adopts, cleans up, writes `number` to two databases, publishes."""
     release, layout = LocalPublisher(home, "dwh"), Layout(home)
     try:
         release.begin(f"run-{number}", [ASSET], [ASSET], LOG)
+        release.warehouse.prepare_schemas([("other", "dwh")])
+        for path in databases(layout.work):
+            with duckdb.connect(str(path)) as connection:
+                connection.execute(f"create or replace table numbers as select {number} as n")
         with duckdb.connect(str(layout.working_warehouse)) as connection:
-            connection.execute(f"create or replace table numbers as select {number} as n")
             if first:
                 connection.execute("create table if not exists kept as select 'of the first run' as value")
         layout.working_artifacts.mkdir(exist_ok=True)
@@ -157,10 +160,14 @@ def check_readers(home: Path, numbers: set[int], tried: Attempt) -> None:
     current = home / "current"
     if not current.exists():
         return
-    number, _ = content(current / "warehouse.duckdb")
+    read = [content(path)[0] for path in databases(current)]
     report = (current / "artifacts" / "forecast.html").read_text()
-    if number not in numbers or report != str(number):
-        tried.loss(f"readers see a warehouse of run {number} and a report of run {report}")
+    if read[0] not in numbers or {report} != {*map(str, read)}:
+        tried.loss(f"readers see databases of runs {read} and a report of run {report}")
+
+
+def databases(folder: Path) -> list[Path]:
+    return [folder / "warehouse.duckdb", folder / "databases" / "other.duckdb"]
 
 
 def content(path: Path) -> tuple[int, set[str]]:

@@ -18,6 +18,7 @@ from tests.publishing.damage import NOISE, copied, dangling, empty, file, folder
 
 LOG = dg.get_dagster_logger()
 RECORD = "forecast-record-1.parquet"
+OTHER = "databases/other.duckdb"
 
 
 def run(home: Path, number: int) -> None:
@@ -25,10 +26,12 @@ def run(home: Path, number: int) -> None:
     release = LocalPublisher(home=home, dbt_schema="main")
     try:
         release.begin(f"run-{number}", ["numbers"], ["numbers"], LOG)
-        with duckdb.connect(str(release.warehouse.path)) as connection:
-            connection.execute("create table if not exists numbers (n integer)")
-            if connection.execute("select n from numbers").fetchall() != [(number,)]:
-                connection.execute(f"create or replace table numbers as select {number} as n")
+        release.warehouse.prepare_schemas([("other", "main")])
+        for path in (release.warehouse.path, release.layout.work / OTHER):
+            with duckdb.connect(str(path)) as connection:
+                connection.execute("create table if not exists numbers (n integer)")
+                if connection.execute("select n from numbers").fetchall() != [(number,)]:
+                    connection.execute(f"create or replace table numbers as select {number} as n")
         if release.artifacts.read("forecast.html") != str(number).encode():
             release.artifacts.write("forecast.html", str(number).encode())
         assert release.end(f"run-{number}", [AssetOutcome("numbers", "built", "")], LOG)
@@ -75,6 +78,7 @@ HEALED: list[tuple[str, Callable[[Path], None]]] = [
     ("current", file),
     ("current", copied),
     ("current/warehouse.duckdb", remove),
+    (f"current/{OTHER}", remove),
     ("current/artifacts", remove),
     ("current/artifacts/forecast.html", noise),
     ("current/artifacts/forecast.html", remove),
@@ -91,6 +95,11 @@ HEALED: list[tuple[str, Callable[[Path], None]]] = [
     ("work/warehouse.duckdb", half),
     ("work/warehouse.duckdb", folder),
     ("work/warehouse.duckdb.wal", noise),
+    (f"work/{OTHER}", remove),
+    (f"work/{OTHER}", noise),
+    (f"work/{OTHER}.wal", noise),
+    ("work/databases", remove),
+    ("work/databases", file),
     ("work/artifacts", remove),
     ("work/artifacts", file),
     (f"work/artifacts/{RECORD}", remove),
@@ -112,7 +121,7 @@ def test_damage_that_can_be_healed_is_healed_by_the_next_run(layout, damaged, da
     damage(layout.home / damaged)
     run(layout.home, 2)
     warehouse, artifacts = layout.published()
-    assert number_in(warehouse) == number_in(layout.warehouse) == 2
+    assert number_in(warehouse) == number_in(layout.warehouse) == number_in(layout.current / OTHER) == 2
     assert (layout.artifacts / "forecast.html").read_text() == "2"
     assert (layout.artifacts / RECORD).read_bytes() == b"a record"
     assert artifacts == layout.artifacts.resolve()

@@ -25,15 +25,16 @@ def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
         "models/größe.sql": TABLE,
         "models/my-model.sql": TABLE,
         "models/my_model.sql": TABLE,
-        "models/elsewhere.sql": "{{ config(database='other') }} select 1 as id",
+        "models/elsewhere.sql": "{{ config(database='temp') }} select 1 as id",
         "models/summed.sql": "{{ config(materialized='materialized_view') }} select 1 as id",
         "models/raw.yml": BASE["models/raw.yml"].replace("meta: {", "meta: {key: [id], "),
         "models/RAW.sql": "{{ config(alias='RAW_orders', materialized='table') }} select 1 as id",
     }
     lines = refusal(team, files).splitlines()
     assert sorted(lines) == [
-        "models/elsewhere.sql: the model elsewhere has the database 'other', and the DuckDB file is one "
-        "database, 'warehouse'. Use `+schema` instead of `+database`.",
+        "models/elsewhere.sql: the model elsewhere has the database 'temp', which cannot be the name of a "
+        "DuckDB file. Give it another: letters of ASCII, digits, `_` and `-`, and not main, memory, system, "
+        "temp, _staging.",
         "models/größe.sql: the model größe has the asset key 'größe', and Dagster takes letters of "
         "ASCII, digits, `_`, `-` and `.`. Rename it; `alias` keeps the name of its table.",
         "models/my_model.sql: the model my_model and the model my-model are both 'my_model' to Dagster. "
@@ -46,6 +47,10 @@ def test_what_cannot_be_built_is_refused_at_the_model_that_says_it(team: Team):
     for name in ("größe.sql", "my-model.sql", "elsewhere.sql", "RAW.sql", "summed.sql"):
         (team.directory / "models" / name).unlink()
     assert team.project.manifest().exists()
+
+
+BIGQUERY = {"SERVERLESS_DATABASE": "shop"}
+DUCKDB = {"SERVERLESS_DATABASE": "warehouse", "SERVERLESS_DUCKDB_PATH": "warehouse.duckdb"}
 
 
 def entry(kind: str, name: str, database: str, **config: object) -> dict[str, object]:
@@ -68,7 +73,7 @@ def test_names_that_dagster_reserves_or_does_not_tell_apart_are_refused_with_a_w
         "sources": {"input": entry("source", "input", "shop", meta={"key": ["id"]})},
     }
     with pytest.raises(ProjectRefused) as refused:
-        refuse_project(manifest, {"GOOGLE_CLOUD_PROJECT": "shop"})
+        refuse_project(manifest, BIGQUERY, {})
     assert str(refused.value).splitlines() == [
         "models/type.sql: the model type has the asset key 'type', a word that Dagster or Python reserves. "
         "Give it another, such as `config: {meta: {dagster: {asset_key: [model, type]}}}`.",
@@ -80,7 +85,7 @@ def test_names_that_dagster_reserves_or_does_not_tell_apart_are_refused_with_a_w
     ]
 
 
-def test_what_runs_write_is_in_one_google_cloud_project_and_sources_may_be_in_another():
+def test_raw_tables_are_in_one_database_and_models_and_sources_may_be_in_others():
     manifest = {
         "nodes": {"here": entry("model", "here", "shop"), "there": entry("model", "there", "other")},
         "sources": {
@@ -90,14 +95,32 @@ def test_what_runs_write_is_in_one_google_cloud_project_and_sources_may_be_in_an
         },
     }
     with pytest.raises(ProjectRefused) as refused:
-        refuse_project(manifest, {"GOOGLE_CLOUD_PROJECT": "shop"})
+        refuse_project(manifest, BIGQUERY, {})
+    assert str(refused.value) == (
+        "models/items.sql: the source far.items has the database 'other', and raw tables are loaded into "
+        "'shop'. Remove its `database`, or its `key` if another tool loads it."
+    )
+
+
+def test_models_on_duckdb_are_in_files_of_the_environment_and_sources_in_those_that_the_profile_attaches():
+    manifest = {
+        "nodes": {
+            name: entry("model", name, name.title()) for name in ("warehouse", "other", "postgres", "far")
+        },
+        "sources": {
+            "visits": entry("source", "visits", "far"),
+            "far": entry("source", "far", "FAR"),
+            "guests": entry("source", "guests", "theirs"),
+        },
+    }
+    with pytest.raises(ProjectRefused) as refused:
+        refuse_project(manifest, DUCKDB, {"postgres": "postgres", "far": "duckdb", "theirs": "sqlite"})
     assert str(refused.value).splitlines() == [
-        "models/there.sql: the model there has the database 'other', and runs write to one Google Cloud "
-        "project, 'shop'. Use `+schema` instead of `+database`.",
-        "models/here.sql: the source far.here of the database 'other' has the schema and the name of the "
-        "model here (models/here.sql). Give the latter another `alias` or `+schema`.",
-        "models/items.sql: the source far.items has the database 'other', and runs write to one Google Cloud "
-        "project, 'shop'. Remove its `database`, or its `key` if another tool loads it.",
+        "models/postgres.sql: the model postgres has the database 'Postgres', which profiles.yml attaches as "
+        "postgres, and runs write to DuckDB files alone. Give it another database.",
+        "models/visits.sql: the source far.visits is in the database 'far', which profiles.yml attaches and "
+        "in which the model far is built: runs have a file of their own for it. Give the model another "
+        "database, or the attached one another `alias`.",
     ]
 
 

@@ -53,8 +53,10 @@ FILES = {
     "select id, total from {{ ref('hooked') }}",
     "models/placed.sql": "{{ config(materialized='table', schema='mart_1') }} "
     "select id, total from {{ ref('hooked') }}",
-    "models/both.sql": TABLE + "select sum(a.total + b.total) as total from {{ ref('aliased') }} as a "
-    "join {{ ref('placed') }} as b using (id)",
+    "models/far.sql": "{{ config(materialized='table', database='far_1') }} "
+    "select id, total from {{ ref('hooked') }}",
+    "models/both.sql": TABLE + "select sum(a.total + b.total + c.total) as total from {{ ref('aliased') }} a "
+    "join {{ ref('placed') }} as b using (id) join {{ ref('far') }} as c using (id)",
     "tests/few.sql": "{{ config(severity='warn') }} "
     "select * from {{ ref('narrow') }}, {{ ref('hooked') }} where last_id > 1",
     "models/narrow.yml": "models: [{name: narrow, columns: [{name: last_id, data_tests: [{accepted_values: "
@@ -83,6 +85,7 @@ EDITED = [
     ("models/hooked.sql", "1 * total"),
     ("models/aliased.sql", "alias_1"),
     ("models/placed.sql", "mart_1"),
+    ("models/far.sql", "far_1"),
     ("tests/few.sql", "id > 1"),
     ("models/narrow.yml", "[1]"),
 ]

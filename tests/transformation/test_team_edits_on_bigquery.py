@@ -62,8 +62,11 @@ sources:
     "select id, total from {{ ref('hooked') }}",
     "models/placed.sql": "{{ config(materialized='table', schema='mart_1') }} "
     "select id, total from {{ ref('hooked') }}",
-    "models/both.sql": "select a.id, a.total + b.total as total from {{ ref('aliased') }} as a "
-    "join {{ ref('placed') }} as b on a.id = b.id",
+    # A project, whose name has no underscore; on DuckDB a file.
+    "models/far.sql": "{{ config(materialized='table', database='far-1') }} "
+    "select id, total from {{ ref('hooked') }}",
+    "models/both.sql": "select a.id, a.total + b.total + c.total as total from {{ ref('aliased') }} as a "
+    "join {{ ref('placed') }} as b on a.id = b.id join {{ ref('far') }} as c on a.id = c.id",
     "seeds/kept.csv": "id,n\n1,1\n",
     "snapshots/history.yml": """
 snapshots:
@@ -81,6 +84,7 @@ EDITED = [
     ("models/hooked.sql", "1 * total"),
     ("models/aliased.sql", "alias_1"),
     ("models/placed.sql", "mart_1"),
+    ("models/far.sql", "far-1"),
     ("seeds/kept.csv", "1,1"),
     ("tests/few.sql", "> 1"),
 ]

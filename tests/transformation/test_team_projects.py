@@ -272,7 +272,7 @@ def test_a_source_in_a_database_that_the_profile_attaches_is_read(team: Team, mo
 
     for version in ("1", "2"):
         write_by_others(version)
-        assert team.run()["guests"]["reason"] == "new data (main.visits)"
+        assert team.run()["guests"]["reason"] == "new data (far.main.visits)"
         assert team.run()["guests"]["reason"] == "unchanged"
     settings = BASE["dbt_project.yml"] + "on-run-start: 'select 1'\n"
     team.write({"dbt_project.yml": settings}).run()

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import duckdb
+import pandas as pd
+import pyarrow as pa
 import pytest
 
-from serverless_assets.warehouse import WarehouseError
+from serverless_assets.python_assets.pandas_tables import read_frame
+from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse import duckdb as module
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -112,3 +116,18 @@ def test_what_is_not_a_warehouse_is_refused_without_waiting(tmp_path, monkeypatc
     path.write_bytes(b"x" * 10_000)
     with pytest.raises(WarehouseError, match="not a valid DuckDB database file"):
         DuckDBWarehouse(path, "dwh").tables()
+
+
+def test_relations_of_two_databases_are_read_as_frames_and_as_each_others_views(warehouse, tmp_path):
+    warehouse.prepare_schemas([("warehouse", "dwh"), ("Other", "mart")])
+    there = warehouse.in_schema("other", "mart")
+    shape = TableShape("days", pa.schema({"day": pa.int64()}))
+    there.replace_rows(shape, pa.table({"day": [2]}), {"version": "1"})
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute(f"attach '{tmp_path}/databases/Other.duckdb'")
+        connection.execute("create view dwh.both_days as from dwh.days union all from other.mart.days")
+    assert (there.tables(), warehouse.tables()) == ({"days"}, {"days", "both_days"})
+    assert there.read_states() == {"days": {"version": "1"}}
+    anything = dg.DagsterType(lambda context, value: True, typing_type=pd.DataFrame, name="frame")
+    for place, table, days in ((there, "days", [2]), (warehouse, "both_days", [1, 2])):
+        assert sorted(read_frame(place, table, {}, anything)["day"]) == days
