@@ -15,8 +15,8 @@ from serverless_assets.forecasting.compute import MEMORY_SIZES, SMALLEST_CPU, Co
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.decide_models import bytes_to_read, decide_models
-from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.manifest import asset_names
+from serverless_assets.transformation.nodes import Materialization
 from serverless_assets.transformation.project import Project
 from serverless_assets.warehouse import Warehouse
 

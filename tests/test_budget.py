@@ -13,7 +13,7 @@ from serverless_assets.budget import BudgetGuard, OverBudget
 from serverless_assets.forecasting.compute import Size, Usage
 from serverless_assets.publishing.outcome import PendingAssets, failure_sentence_of
 from serverless_assets.run_inputs import CustomisedStyle, Reuse, RunForecast, RunInputs, SkipForecast
-from serverless_assets.transformation.fingerprints import Materialization
+from serverless_assets.transformation.nodes import Materialization
 from tests.automation.test_what_if import content
 from tests.conftest import SHOP, Pipeline
 from tests.publishing.test_run_metrics import records

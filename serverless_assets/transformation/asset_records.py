@@ -16,9 +16,9 @@ from serverless_assets.dagster_internals import (
 from serverless_assets.instance import one_batch
 from serverless_assets.months import Window
 from serverless_assets.names import TABLE_NAME
-from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.lineage import ColumnLineage
 from serverless_assets.transformation.manifest import dbt_asset_key
+from serverless_assets.transformation.nodes import Materialization
 from serverless_assets.transformation.rebuild_rules import BuildDecision
 from serverless_assets.transformation.relation_states import warehouse_of
 from serverless_assets.warehouse import Warehouse

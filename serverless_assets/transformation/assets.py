@@ -16,7 +16,7 @@ from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.transformation.build import DbtBuild
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, dbt_assets
-from serverless_assets.transformation.fingerprints import Materialization, ProjectCode
+from serverless_assets.transformation.fingerprints import ProjectCode
 from serverless_assets.transformation.green_build import keep_manifest, settle_deleted
 from serverless_assets.transformation.manifest import (
     dbt_asset_key,
@@ -24,6 +24,7 @@ from serverless_assets.transformation.manifest import (
     parsed_manifest,
     schemas_of_models,
 )
+from serverless_assets.transformation.nodes import Materialization
 from serverless_assets.transformation.plan import LeftOut, plan_models, refuse_left_out
 from serverless_assets.transformation.project import Project
 

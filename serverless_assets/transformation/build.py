@@ -16,10 +16,10 @@ from serverless_assets.transformation.asset_records import AssetRecords
 from serverless_assets.transformation.data_tests import keep_passed_tests
 from serverless_assets.transformation.dbt_events import DagsterDbtTranslator, DagsterEvent, DbtMessage
 from serverless_assets.transformation.dbt_process import MODEL_RESULTS, Event
-from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.invocation import Results, batches_of, build_arguments, months_variable
 from serverless_assets.transformation.lineage import ColumnLineage, CompiledQueries
 from serverless_assets.transformation.manifest import seeds_of_sources
+from serverless_assets.transformation.nodes import Materialization
 from serverless_assets.transformation.plan import ModelPlan
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, in_turns, settled_state

@@ -8,8 +8,9 @@ from typing import Any
 from serverless_assets.hashing import json_digest
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
-from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, ProjectCode
+from serverless_assets.transformation.fingerprints import ProjectCode
 from serverless_assets.transformation.manifest import TargetSchema, is_model, relation_name
+from serverless_assets.transformation.nodes import EPHEMERAL, Materialization, Node
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State

@@ -16,10 +16,11 @@ from serverless_assets.hashing import file_digest, json_digest
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.data_tests import with_tests
-from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node, ProjectCode
+from serverless_assets.transformation.fingerprints import ProjectCode
 from serverless_assets.transformation.green_build import known_models
 from serverless_assets.transformation.invocation import months_variable, selection
 from serverless_assets.transformation.manifest import TargetSchema, relation_name
+from serverless_assets.transformation.nodes import EPHEMERAL, Materialization, Node
 from serverless_assets.transformation.project import Project
 from serverless_assets.transformation.rebuild_rules import BuildDecision, ReadQuery, decide_builds
 from serverless_assets.transformation.relation_states import QueryColumns, State, read_states

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from modal_forecast.report.formats import counted
 from serverless_assets.transformation.dbt_process import FAILED, NO_JSON, Event, in_a_line
-from serverless_assets.transformation.fingerprints import Materialization
 from serverless_assets.transformation.manifest import has_relation, is_model, tested_nodes
+from serverless_assets.transformation.nodes import Materialization
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
 

@@ -22,13 +22,13 @@ from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.names import COLUMN_LINEAGE
-from serverless_assets.transformation.fingerprints import Node
 from serverless_assets.transformation.manifest import (
     TargetSchema,
     dbt_asset_key,
     relation_name,
     selected_from,
 )
+from serverless_assets.transformation.nodes import Node
 from serverless_assets.transformation.query_columns import ROWS, QueryColumns, query_columns
 
 Properties = Mapping[str, Any]

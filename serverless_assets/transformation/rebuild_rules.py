@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from serverless_assets.hashing import json_digest
 from serverless_assets.months import name_months
 from serverless_assets.names import FORCED
-from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.nodes import Materialization, Node
 from serverless_assets.transformation.relation_states import (
     QueryColumns,
     State,

@@ -16,7 +16,7 @@ from typing import Any
 from serverless_assets.errors import UserError
 from serverless_assets.hashing import json_digest
 from serverless_assets.names import FORECAST_KEYS
-from serverless_assets.transformation.fingerprints import EPHEMERAL, Materialization, Node
+from serverless_assets.transformation.nodes import EPHEMERAL, Materialization, Node
 from serverless_assets.warehouse import Warehouse
 
 # By column, in order: a hash of its code, with a mark if that is not sure, and the columns that it reads of

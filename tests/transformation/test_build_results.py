@@ -3,7 +3,6 @@ from datetime import datetime
 
 import pytest
 
-from serverless_assets.transformation.fingerprints import Materialization, Node
 from serverless_assets.transformation.invocation import (
     STOPPED,
     Results,
@@ -11,6 +10,7 @@ from serverless_assets.transformation.invocation import (
     build_arguments,
     months_variable,
 )
+from serverless_assets.transformation.nodes import Materialization, Node
 from serverless_assets.transformation.rebuild_rules import BuildDecision, DataTest
 from serverless_assets.transformation.relation_states import State
 

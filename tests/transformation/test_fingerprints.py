@@ -9,7 +9,8 @@ import pytest
 from serverless_assets.hashing import normalised_sql
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation import dbt_runner
-from serverless_assets.transformation.fingerprints import Node, ProjectCode
+from serverless_assets.transformation.fingerprints import ProjectCode
+from serverless_assets.transformation.nodes import Node
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 VARIABLES = {"SERVERLESS_ENV": "local", "SERVERLESS_DUCKDB_PATH": "warehouse.duckdb", "DBT_SCHEMA": "dwh"}

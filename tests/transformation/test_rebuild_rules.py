@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from serverless_assets.transformation.fingerprints import Materialization, Node
+from serverless_assets.transformation.nodes import Materialization, Node
 from serverless_assets.transformation.rebuild_rules import (
     BuildDecision,
     decide_builds,
