@@ -129,13 +129,15 @@ def test_a_model_that_is_deleted_or_moves_leaves_neither_project_with_its_table(
     (team.folder / "models" / "shown.sql").unlink()
     moved = PROJECT["models/totals.sql"].replace(f"{THERE}, ", "").replace("schema='mart', ", "")
     top = PROJECT["models/top.sql"].replace("shown", "totals")
-    team.write({"models/totals.sql": moved, "models/top.sql": top}).run()
-    assert (there.tables(), work.tables()) == ({"shown"}, {"shown"})
+    one = f"{{{{ config({THERE}, materialized='table') }}}} select 1 as one"
+    team.write({"models/totals.sql": moved, "models/top.sql": top, "models/one.sql": one}).run()
+    assert (there.tables(), work.tables()) == ({"one", "shown"}, {"one", "shown"})
     team.run(deleted="drop")
-    assert (there.tables(), work.tables()) == (set(), set())
+    assert (there.tables(), work.tables()) == ({"one"}, {"one"})
     mart = main.in_schema(OTHER, f"{main.dataset}_mart")
     assert mart.tables() == set()
-    assert "sums" in main.tables()
+    assert main.tables() >= {"sums", "top"}
+    assert "one" not in main.tables()
     assert team.run() == {}
 
 
