@@ -37,9 +37,9 @@ def start_report_server(folder: Path) -> str:
         the address below which they are.
     """
     with socket.create_server((HOST, 0)) as listener:
-        alive, held = os.pipe()
+        alive, open_until_end = os.pipe()
         # Closed by the end of the process alone, which is how the server notices it.
-        os.set_inheritable(held, True)
+        os.set_inheritable(open_until_end, True)
         subprocess.Popen(
             [sys.executable, "-m", __name__, str(folder), str(listener.fileno())],
             stdin=alive,

@@ -110,7 +110,7 @@ def _explain(environment: Environment, asset: str) -> Explanation:
     choices = sorted({*tables, *models, *frames, *of_forecasts})
     names = difflib.get_close_matches(asset, choices, 3) or choices
     raise UserError(
-        f"The project has no asset {asset!r} that has a relation. It has {name_some(names, NAMES_IN_A_LINE)}."
+        f"No asset {asset!r} with a table or view. There are {name_some(names, NAMES_IN_A_LINE)}."
     )
 
 

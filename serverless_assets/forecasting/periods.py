@@ -84,7 +84,7 @@ def every_period(days: np.ndarray, values: np.ndarray, grain: Grain) -> tuple[np
     calendar = grain.calendar(days[0], days[-1]) if len(days) else days
     filled: np.ndarray = np.zeros(len(calendar))
     if len(days):
-        index, known = grain.numbers(days) - grain.numbers(days[:1]), ~np.isnan(values)
-        filled = np.bincount(index, np.where(known, values, 0.0), len(calendar))
-        filled[np.setdiff1d(index, index[known])] = np.nan
+        index, has_value = grain.numbers(days) - grain.numbers(days[:1]), ~np.isnan(values)
+        filled = np.bincount(index, np.where(has_value, values, 0.0), len(calendar))
+        filled[np.setdiff1d(index, index[has_value])] = np.nan
     return calendar, filled

@@ -175,5 +175,5 @@ def listed(artifacts: Artifacts) -> Iterator[str]:
             continue
         horizon = grain_in(facts).counted(horizon_in(facts))
         data_as_of, code = facts["data_as_of"], facts["forecast_code"]
-        made = f"{name.made_at:%Y-%m-%d %H:%M}"
-        yield f"{made:<18}{name.run_id:<38}{horizon:>9}  {data_as_of:<12}{code:<14}{name.key}"
+        made_at = f"{name.made_at:%Y-%m-%d %H:%M}"
+        yield f"{made_at:<18}{name.run_id:<38}{horizon:>9}  {data_as_of:<12}{code:<14}{name.key}"

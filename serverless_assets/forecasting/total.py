@@ -120,9 +120,9 @@ def forecast_total(
     history_check = CheckResult(declaration.asset, HISTORY, " ".join(history.warnings))
     try:
         if decision.state is not None and decision.reason is None:
-            made, checks = reuse_forecast(run, decision.state, decision.request), decision.checks
+            facts, checks = reuse_forecast(run, decision.state, decision.request), decision.checks
         else:
-            made, checks = make_forecast(run, decision, part_batch, part_state)
+            facts, checks = make_forecast(run, decision, part_batch, part_state)
     except ForecastUnsound as error:
         raise ForecastUnsound([*error.results, history_check]) from None
     sentences = [*history.warnings, *history.notes]
@@ -130,7 +130,7 @@ def forecast_total(
         asset_key=asset_key(declaration.asset),
         data_version=dg.DataVersion(decision.fingerprint[FORECAST_KEY]),
         metadata={
-            **made,
+            **facts,
             f"{plural(declaration.counted)}_left_out": history.left_out,
             **({"history": " ".join(sentences)} if sentences else {}),
         },

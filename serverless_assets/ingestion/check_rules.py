@@ -169,7 +169,7 @@ def freshness(newest: datetime | None, now: datetime, what: str, allowed: timede
     return CheckOutcome(
         age <= allowed,
         f"{what}: {newest:%Y-%m-%d %H:%M} UTC, {_format_age(age)} ago; {_format_age(allowed)} are allowed "
-        "(`freshness` of the source).",
+        "(`freshness: warn_after:` of the source sets it).",
         {"age_hours": round(age / timedelta(hours=1), 2), "allowed_hours": allowed / timedelta(hours=1)},
     )
 

@@ -127,17 +127,17 @@ def frame_assets(
     frames = {frame.name: frame for frame in declared}
     keys = [key for definition in definitions for key in definition.keys]
     keys += [asset.key for asset in assets if isinstance(asset, dg.AssetSpec)]
-    known = {*there, *map(asset_name, keys)} - frames.keys()
+    readable = {*there, *map(asset_name, keys)} - frames.keys()
     present = []
     for name in TopologicalSorter({name: frame.inputs for name, frame in frames.items()}).static_order():
         if name not in frames:
             continue
-        missing = [input for input in frames[name].inputs if input not in known]
+        missing = [input for input in frames[name].inputs if input not in readable]
         if not missing:
-            known.add(name)
+            readable.add(name)
             present.append(frames[name])
         elif not frames[name].optional:
-            close = get_close_matches(missing[0], known, 1)
+            close = get_close_matches(missing[0], readable, 1)
             raise SettingsError(
                 f"The Python asset {name} reads {missing[0]!r}, which no asset of the project is called"
                 f'{f": did you mean {close[0]}?" if close else "."} With metadata={{"optional": True}} it is '

@@ -123,8 +123,8 @@ class Results:
         outcomes = Counter(status for id, status in self.statuses.items() if id in tests)
         failed = sum(outcomes[status] for status in FAILED)
         counts = {"passed": outcomes["pass"], "warned": outcomes["warn"], "failed": failed}
-        said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        return f"{counted(built, 'model')} built" + (f"; of their tests {said}" if said else "") + "."
+        of_tests = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        return f"{counted(built, 'model')} built" + (f"; of their tests {of_tests}" if of_tests else "") + "."
 
     def summary(self) -> str:
         """What failed, by name; empty if dbt failed without coming to the end of a node."""

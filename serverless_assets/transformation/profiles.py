@@ -78,7 +78,9 @@ def write_profile(project_dir: Path, folder: Path, variables: Mapping[str, str])
         output["config_options"] = {**(output.get("config_options") or {}), **CONFIG_OPTIONS}
         built = databases_beside(Path(variables["SERVERLESS_DUCKDB_PATH"]))
         names = {file.stem.lower() for file in built}
-        attached = [one for one in own.get("attach") or () if _database_of(one).lower() not in names]
+        attached = [
+            database for database in own.get("attach") or () if _database_of(database).lower() not in names
+        ]
         if built:
             output["attach"] = [*attached, *({"path": str(file)} for file in built)]
     path, content = folder / "profiles.yml", {name: {"target": target_name, "outputs": {target_name: output}}}
@@ -133,9 +135,9 @@ def attached_types(project_dir: Path, target: str) -> Mapping[str, str]:
     """
     _, _, own = _own_output(project_dir, target)
     return {
-        _database_of(one).lower(): str(one.get("type") or "duckdb")
-        for one in own.get("attach") or ()
-        if isinstance(one, dict)
+        _database_of(database).lower(): str(database.get("type") or "duckdb")
+        for database in own.get("attach") or ()
+        if isinstance(database, dict)
     }
 
 

@@ -182,7 +182,8 @@ def test_rows_of_three_days_ago_are_fresh_and_older_ones_warn_with_their_age():
     found = freshness(NOW - timedelta(days=4), NOW, "Newest row")
     assert not found.passed
     sentence = (
-        "Newest row: 2026-10-28 09:00 UTC, 4.0 days ago; 3.0 days are allowed (`freshness` of the source)."
+        "Newest row: 2026-10-28 09:00 UTC, 4.0 days ago; 3.0 days are allowed "
+        "(`freshness: warn_after:` of the source sets it)."
     )
     assert found.text == sentence
     assert found.numbers == {"age_hours": 96.0, "allowed_hours": 72.0}
