@@ -234,7 +234,7 @@ def test_why_compares_what_raw_tables_and_forecasts_were_made_from(pipeline, ser
 def test_why_of_an_unknown_asset_names_those_that_are_like_it(empty, serverless):
     refused = serverless(empty, "why", "stg_order")
     assert refused.exit_code == 1
-    assert "It has stg_orders, " in refused.stderr
+    assert "Did you mean stg_orders?" in refused.stderr
     early = serverless(empty, "why", "order_forecast")
     assert "There is no daily_revenue yet" in early.stderr
 

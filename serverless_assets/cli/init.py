@@ -39,10 +39,15 @@ def start_project(folder: Path) -> Iterator[str]:
     """
     name = folder.name
     package = name.replace("-", "_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", package) or find_spec(package):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", package):
         raise InitError(
-            f"{name!r} cannot be the name of a project: choose a folder named in small letters, digits and "
-            "dashes, such as guest-forecast, that no installed Python package is named like."
+            f"{name!r} cannot be the name of a project, as a Python package is named like it. Use lowercase "
+            "letters, digits and dashes, at most 41, and begin with a letter: for example guest-forecast."
+        )
+    if find_spec(package):
+        raise InitError(
+            f"{name!r} cannot be the name of a project, as a Python package {package} is installed. Choose "
+            "another name."
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InitError(f"{folder} is not empty: choose a folder that is, or one that is not there yet.")

@@ -40,7 +40,7 @@ def summary_text(
         if horizon:
             of_asset = f" ({asset})" if len(horizons) > 1 else ""
             lines.append(f"  Forecast  {counted(horizon, forecasts[asset])} ahead{of_asset}")
-    warnings = [name for outcome in assets.values() for name in outcome["warnings"]]
+    warnings = [f"{asset}: {warning}" for asset, outcome in assets.items() for warning in outcome["warnings"]]
     lines += [f"  Warning   {warning}" for warning in warnings[:NAMES_IN_A_LINE]]
     if len(warnings) > NAMES_IN_A_LINE:
         lines.append(f"            and {len(warnings) - NAMES_IN_A_LINE} more: `serverless ui` shows each")

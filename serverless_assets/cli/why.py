@@ -108,10 +108,9 @@ def _explain(environment: Environment, asset: str) -> Explanation:
         return _of_states(verdict, previous, decision.state)
     of_forecasts = (name for forecast in environment.forecasts for name in forecast.assets)
     choices = sorted({*tables, *models, *frames, *of_forecasts})
-    names = difflib.get_close_matches(asset, choices, 3) or choices
-    raise UserError(
-        f"No asset {asset!r} with a table or view. There are {name_some(names, NAMES_IN_A_LINE)}."
-    )
+    near = difflib.get_close_matches(asset, choices, 1)
+    names = f"Did you mean {near[0]}?" if near else f"Assets: {name_some(choices, NAMES_IN_A_LINE)}."
+    raise UserError(f"There is no asset {asset!r} with a table or view. {names}")
 
 
 def _verdict(reason: str | None, unchanged: str) -> str:

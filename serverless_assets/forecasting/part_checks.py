@@ -59,7 +59,9 @@ def check_parts(
     return [CheckResult(parts.asset, name, fault) for name, fault in faults.items()]
 
 
-def weak_parts(histories: PartHistories, answers: Mapping[str, ForecastAnswer]) -> Mapping[str, Any]:
+def weak_parts(
+    parts: Parts, histories: PartHistories, answers: Mapping[str, ForecastAnswer]
+) -> Mapping[str, Any]:
     """Return which parts err no less in the back-test than a naive forecast, to be kept as WEAK.
 
     A part whose history is too short to tell is not among them, nor one that the naive forecast always got
@@ -80,7 +82,9 @@ def weak_parts(histories: PartHistories, answers: Mapping[str, ForecastAnswer]) 
             expected = float(answer.forecast["yhat"].to_numpy().sum())
             naive = NAIVE_MEANING[answer.diagnostics["best_naive"]]
             than = f"errs {-skill:.0%} more than {naive}" if skill < 0 else f"as {naive}"
-            weak.append((skill, -expected, f"{name[:LONGEST_NAME]} ({than})"))
+            # An id alone, such as 2, says little.
+            part = name if name != id else f"{parts.noun} {id}"
+            weak.append((skill, -expected, f"{part[:LONGEST_NAME]} ({than})"))
     worst = [phrase for _, _, phrase in sorted(weak)[:NAMED]]
     return {"count": len(weak), "tested": tested, "worst": worst}
 

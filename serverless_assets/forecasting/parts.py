@@ -112,7 +112,7 @@ def forecast_parts(
         "grain": grain.name,
         "data_as_of": data_as_of(decision.total).isoformat(),
         COUNT: len(histories.ids),
-        WEAK: weak_parts(histories, reconciled),
+        WEAK: weak_parts(parts, histories, reconciled),
         **memory_facts(run.requested, reply.used),
     }
     checks = check_parts(run.declaration, parts, rows, decision.total, state)

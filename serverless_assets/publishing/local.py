@@ -4,6 +4,7 @@ A run writes to the working copy (`working_copy`); a run that succeeds as a whol
 Readers hold on to the release that they opened, so they neither block a run nor are blocked.
 """
 
+import filecmp
 import json
 import logging
 import re
@@ -213,7 +214,10 @@ def restore(layout: Layout, name: str) -> None:
     folder = _begin_release(layout, run_id)
     for file in files:
         share_atomically(file, folder / file.relative_to(earlier))
-    changed = _changed_relations(layout.release, folder)
+    changed = [
+        *_changed_relations(layout.release, folder),
+        *_changed_files(layout.release or earlier, earlier),
+    ]
     _make_current(layout, folder, run_id, changed=changed, files=_files_of(earlier), returns_to=name)
     link_published(layout, adopted=None)
 
@@ -273,6 +277,15 @@ def _history(layout: Layout) -> Sequence[Path]:
 def _files_of(release: Path | None) -> dict[str, str]:
     """The files in a store of its own that belong to a release, with what their copies are found by."""
     return dict(_about(release).get("files", {})) if release else {}
+
+
+def _changed_files(before: Path, now: Path) -> list[str]:
+    """The files that two releases do not share, in their folders and in a store of its own."""
+    folders = before / "artifacts", now / "artifacts"
+    names = {file.name for folder in folders for file in artifact_files(folder)}
+    _, different, absent = filecmp.cmpfiles(*folders, names, shallow=False)
+    elsewhere = {name for name, _ in _files_of(before).items() ^ _files_of(now).items()}
+    return sorted({*different, *absent, *elsewhere})
 
 
 def _about(release: Path) -> Mapping[str, Any]:

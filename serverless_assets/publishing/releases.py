@@ -96,9 +96,9 @@ def as_lines(releases: Sequence[Release]) -> Iterator[str]:
     yield f"{'published (UTC)':<21}{'run':<10}{'':<10}what changed"
     for at, release in enumerate(releases):
         state = "read now" if at == 0 else "" if release.is_kept else "not kept"
-        changed = name_some(release.read_by_people, NAMES_LISTED) or ("" if release.is_rollback else RECORDS)
+        changed = name_some(release.read_by_people, NAMES_LISTED) or RECORDS
         if release.is_rollback:
-            changed = f"a rollback to it{f', which changed {changed} back' if changed else ''}"
+            changed = f"rollback: {changed}"
         yield (
             f"{release.published_at:%Y-%m-%d %H:%M:%S}  {release.run_id[:8]:<10}{state:<10}{changed}"
         ).rstrip()

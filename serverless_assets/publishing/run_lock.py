@@ -150,8 +150,10 @@ class AtWork(UserError):
     """A run is at work, and what was asked for does not wait for it."""
 
     def __init__(self, holder: "RunProcess | None") -> None:
-        who = str(holder or "another run")
-        super().__init__(f"{who[0].upper()}{who[1:]} is at work. Wait until it has ended, or stop it.")
+        who = f": {holder}" if holder else ""
+        super().__init__(
+            f"Another run is writing to the warehouse{who}. Wait until it has ended, or stop it."
+        )
 
 
 class RunLock:

@@ -71,7 +71,9 @@ def test_a_rollback_does_not_wait_for_a_run_of_another_machine(shop: Shop, other
     assert shop.run(2)
     shop.publisher.begin("run-3", (), ASSETS, LOG)
     with dg.DagsterInstance.ephemeral() as instance:
-        with pytest.raises(AtWork, match=r"^Run run-3, process \d+ on .* is at work"):
+        with pytest.raises(
+            AtWork, match=r"^Another run is writing to the warehouse: run run-3, process \d+ on "
+        ):
             other.publisher.rollback(None, instance, LOG)
         shop.publisher.close()
         other.publisher.rollback(None, instance, LOG)

@@ -48,12 +48,12 @@ def test_the_rows_of_raw_tables_are_listed_whatever_their_names():
     assert "  Tables    visits 1,200\n" in summary_text(document_of_run, raw_tables={"visits"})
 
 
-def test_checks_that_warned_are_named_and_no_line_speaks_of_none():
+def test_checks_that_warned_are_named_with_their_asset_and_no_line_speaks_of_none():
     document_of_run = document(orders=("built", "new"), customers=("reused", "unchanged"))
     assert "Warning" not in summary_text(document_of_run)
     document_of_run["assets"]["customers"]["warnings"] = [f"check_{number}: late." for number in range(8)]
     text = summary_text(document_of_run)
-    assert "  Warning   check_0: late.\n  Warning   check_1: late.\n" in text
+    assert "  Warning   customers: check_0: late.\n  Warning   customers: check_1: late.\n" in text
     assert "and 2 more: `serverless ui` shows each" in text
 
 

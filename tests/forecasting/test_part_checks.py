@@ -119,7 +119,7 @@ def test_stores_that_do_not_beat_repeating_the_past_are_a_warning_with_the_worst
         "id of closed": tested(0.0, 0.0, wape=0.0),
     }
     names = [id.removeprefix("id of ") for id in answers]
-    weak = weak_parts(histories(*names), answers)
+    weak = weak_parts(SHOP.parts, histories(*names), answers)
     checks = check_parts(SHOP, SHOP.parts, ROWS, TOTAL, {**SOUND, "weak_parts": weak})
     [warning] = [check for check in checks if check.fault]
     assert warning.fault == (
@@ -128,3 +128,7 @@ def test_stores_that_do_not_beat_repeating_the_past_are_a_warning_with_the_worst
         "small (as last week's same days)."
     )
     assert warning.result.severity.value == "WARN" and failures(checks) is None
+    unnamed = PartHistories(["2"], ["2"], np.array([FIRST]), np.array([]))
+    assert weak_parts(SHOP.parts, unnamed, {"2": tested(1.0, 0.0)})["worst"] == [
+        "store 2 (as last week's same days)"
+    ]

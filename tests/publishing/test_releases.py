@@ -97,6 +97,7 @@ def test_a_rollback_lets_people_read_all_of_the_release_before_and_is_on_record(
     assert [(r.run_id, r.is_rollback) for r in publisher.releases()] == [
         ("run-1", True), ("run-2", False), ("run-1", False),
     ]  # fmt: skip
+    assert publisher.releases()[0].changed == ["orders", "forecast.html"]
     (event,) = instance.fetch_observations(dg.AssetKey("pipeline_runs"), limit=1).records
     description = event.event_log_entry.asset_observation.description
     assert description.startswith("Rolled back from the release of run run-2, published ")
@@ -153,6 +154,7 @@ def test_files_in_a_store_of_their_own_come_back_with_the_tables(tmp_path, insta
     assert len(publisher.artifacts.kept.names("")) == 2
     publisher.rollback(None, instance, LOG)
     assert (number_read(publisher), store.read("forecast.html")) == (2, b"2")
+    assert publisher.releases()[0].changed == ["orders", "forecast.html"]
     publisher.begin("run-4", (), ASSETS, LOG)
     assert publisher.artifacts.changed() == []
     publisher.close()
@@ -173,7 +175,10 @@ def test_no_rollback_while_a_run_is_at_work(publisher, instance):
     run(publisher, 1)
     run(publisher, 2)
     lock = RunLock(publisher.layout.work, "run-3", LOG)
-    with pytest.raises(AtWork, match=r"^Run run-3, process \d+ on .* is at work. Wait until it has ended"):
+    refusal = (
+        r"^Another run is writing to the warehouse: run run-3, process \d+ on .*\. Wait until it has ended"
+    )
+    with pytest.raises(AtWork, match=refusal):
         publisher.rollback(None, instance, LOG)
     lock.release()
     assert read(publisher) == (2, "2")
@@ -198,7 +203,7 @@ def test_the_list_of_releases_names_a_few_that_people_read_and_says_what_was_a_r
     ]
     back = replace(A, changed=["c"], is_rollback=True)
     assert [line[21:] for line in as_lines([back, replace(B, changed=changed)])][1:] == [
-        "aaaa1     read now  a rollback to it, which changed c back",
+        "aaaa1     read now  rollback: c",
         "bbbb1               c, d, e, raw_a and 1 more",
     ]
 
