@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from serverless_assets.cli import main
+from serverless_assets.cli.production import UI_ADDRESS
 from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.dbt_process import Event
@@ -239,14 +240,36 @@ def test_why_of_an_unknown_asset_names_those_that_are_like_it(empty, serverless)
     assert "There is no daily_revenue yet" in early.stderr
 
 
-def test_the_published_report_is_opened(green, empty, serverless, monkeypatch):
-    opened = []
-    # No browser of a person is opened by a test: what click does with the address stays unproven.
-    monkeypatch.setattr("click.launch", opened.append)
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The addresses that a command has opened. No browser of a person is opened by a test."""
+    addresses: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: addresses.append(address) or True)
+    return addresses
+
+
+def test_the_published_report_is_opened(green, empty, serverless, opened, monkeypatch):
     assert serverless(green, "open").exit_code == 0
     assert [Path(address).name for address in opened] == ["forecast.html"]
     assert "No report was published yet" in serverless(empty, "open").stderr
-    assert serverless(empty, "open", "ui").output == "http://127.0.0.1:3000\n" == f"{opened[-1]}\n"
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+    without_browser = serverless(green, "open")
+    assert without_browser.exit_code == 1
+    assert without_browser.stdout.endswith("forecast.html\n")
+    assert "No browser could be opened here" in without_browser.stderr
+
+
+def test_the_ui_that_was_started_is_opened_and_one_that_does_not_answer_is_refused(empty, serverless, opened):
+    with socket.create_server(("127.0.0.1", 0)) as ui:
+        address = f"http://127.0.0.1:{ui.getsockname()[1]}"
+        (empty.home / UI_ADDRESS).write_text(address)
+        assert serverless(empty, "open", "ui").output == f"{address}\n"
+    refused = serverless(empty, "open", "ui")
+    assert refused.exit_code == 1
+    assert refused.stderr == f"Error: No UI is served at {address}: `serverless ui` starts one.\n"
+    elsewhere = replace(empty, variables={**empty.variables, "SERVERLESS_UI_URL": "https://dagster.test"})
+    assert serverless(elsewhere, "open", "ui").exit_code == 0
+    assert opened == [address, "https://dagster.test"]
 
 
 def test_the_doctor_checks_every_part_also_after_one_that_is_not_well(green, serverless, monkeypatch):

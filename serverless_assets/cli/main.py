@@ -128,6 +128,7 @@ def ui(port: int) -> None:
     if settings.reports_url is None and isinstance(artifacts, LocalArtifacts):
         # The code location links to it, see annotations.py.
         os.environ["SERVERLESS_REPORTS_URL"] = start_report_server(artifacts.published)
+    (settings.home / production.UI_ADDRESS).write_text(url)
     click.echo(f"Dagster UI: {url} (Ctrl-C ends it)")
     dg = Path(sys.executable).with_name("dg")
     workspace = str(PROJECT_ROOT / "workspace.yaml")

@@ -1,12 +1,18 @@
 """The commands about what is published: its report, its releases, its forecasts, its CI and its worker."""
 
 import logging
+import socket
 import sys
+import webbrowser
+from urllib.parse import urlsplit
 
 import click
 
 from serverless_assets.instance import open_instance, prepare_dagster_home
 from serverless_assets.settings import Settings
+
+# In the home: the address of the UI that `serverless ui` started last.
+UI_ADDRESS = "ui_address"
 
 
 @click.command("slim-ci")
@@ -53,12 +59,12 @@ def replay(which: str | None, list_all: bool) -> None:
 def open_in_browser(what: str) -> None:
     """Open the published report in a browser, or the UI.
 
-    The UI is that of SERVERLESS_UI_URL; `serverless ui` starts one.
+    The UI is that of SERVERLESS_UI_URL; without it, the one that `serverless ui` started. The exit code is 1
+    if no browser could be opened.
     """
     settings = Settings.from_environ()
     if what == "ui":
-        click.echo(settings.ui_url)
-        click.launch(settings.ui_url)
+        _open(_ui_address(settings))
         return
     from serverless_assets.environments import environment
 
@@ -67,8 +73,34 @@ def open_in_browser(what: str) -> None:
     if not reports:
         raise click.ClickException("No report was published yet: `serverless run` writes one.")
     for report in map(artifacts.place, reports):
-        click.echo(report.address)
-        click.launch(report.link or report.address)
+        _open(report.link or report.address, report.address)
+
+
+def _open(link: str, address: str = "") -> None:
+    """Print the address, by default the link, and open the link in a browser."""
+    click.echo(address or link)
+    # click.launch reports success also where there is no browser.
+    if not webbrowser.open(link):
+        raise click.ClickException("No browser could be opened here. Open the address above in one.")
+
+
+def _ui_address(settings: Settings) -> str:
+    """Return the address of the UI.
+
+    Raises:
+        click.ClickException: it is on this machine, and nothing answers there.
+    """
+    default = Settings.model_fields["ui_url"].default
+    if settings.ui_url != default:
+        return settings.ui_url
+    file = settings.home / UI_ADDRESS
+    address = file.read_text() if file.is_file() else str(default)
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname, parts.port or 80), timeout=5).close()
+    except OSError:
+        raise click.ClickException(f"No UI is served at {address}: `serverless ui` starts one.") from None
+    return address
 
 
 @click.command()
