@@ -8,6 +8,10 @@ PIPELINE_RUNS = "pipeline_runs"
 # The job that runs all assets, and its step that builds the models.
 MAIN_JOB, TRANSFORMATION = "serverless_pipeline", "transformation"
 
+# Before the name of a forecast's step where its asset has that of its job, as Dagster refuses a job and a
+# step of one name. What a run prints leaves it out.
+STEP_PREFIX = "compute_"
+
 # Run tags: the change at the source that a run loads, why it was launched, and that a choice in its run
 # config was refused.
 SOURCE_CHANGE_TAG, REASON_TAG = "serverless/source_change", "serverless/reason"

@@ -22,7 +22,7 @@ from serverless_assets.asset_keys import asset_name
 from serverless_assets.cli.failures import keep_traceback
 from serverless_assets.dagster_internals import SerializableErrorInfo
 from serverless_assets.failures import RunFailure
-from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, name_some
+from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, STEP_PREFIX, name_some
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, failure_sentence_of, run_failure_sentence
 
 # Dagster's messages about steps that were skipped. The summary has each skipped asset with its reason.
@@ -93,6 +93,8 @@ class Progress:
     failed: bool = False
     refusal: str = ""
     is_stopped: bool = False
+    # The names of those that the run is for.
+    assets: set[str] = field(default_factory=set)
     # Assets with the same outcome and no rows, which share a line; and those that failed.
     alike: list[str] = field(default_factory=list)
     outcome: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +107,8 @@ class Progress:
             self._message(entry)
             return
         match event.event_type:
+            case Type.ASSET_MATERIALIZATION_PLANNED if event.asset_key:
+                self.assets.add(asset_name(event.asset_key))
             case Type.ASSET_MATERIALIZATION if event.asset_key:
                 # An event for each month of a range is one for the asset.
                 if event.partition is None or event.partition == self.first_month:
@@ -115,15 +119,17 @@ class Progress:
                 if observed.get(metadata.STATUS) == "failed":
                     self.failed_assets.append(asset_name(event.asset_key))
             case Type.STEP_START:
+                begun = f"{self._step_name(str(event.step_key))} ..."
                 if self.move:
-                    self.move(f"{event.step_key} ...")
+                    self.move(begun)
                 else:
-                    self._print(f"{event.step_key} ...")
+                    self._print(begun)
             case Type.STEP_SUCCESS:
                 self._print_alike()
             case Type.STEP_UP_FOR_RETRY:
                 pause = event.step_retry_data.seconds_to_wait or 0
-                self._print(f"{event.step_key} in {pause:.0f} s again: {failure_sentence_of(event)}")
+                step = self._step_name(str(event.step_key))
+                self._print(f"{step} in {pause:.0f} s again: {failure_sentence_of(event)}")
             case Type.STEP_FAILURE:
                 self._step_failure(event)
             case Type.RUN_FAILURE if event.job_failure_data.first_step_failure_event is None:
@@ -135,13 +141,11 @@ class Progress:
     def _message(self, entry: dg.EventLogEntry) -> None:
         text = entry.user_message
         if how_far := HOW_FAR.match(text):
+            attempt, step = how_far["attempt"], self._step_name(entry.step_key or "")
             if self.move:
-                attempt = how_far["attempt"]
-                self.move(
-                    f"{entry.step_key}: " + (f"attempt {attempt} failed" if attempt else how_far["done"])
-                )
+                self.move(f"{step}: " + (f"attempt {attempt} failed" if attempt else how_far["done"]))
             elif time.monotonic() - self.last_printed > PAUSE_SECONDS:
-                self._print(f"    {text}")
+                self._print(f"    {text}" if attempt else f"    {step}: {how_far['done']}")
             return
         # Indented lines of the forecast's worker, such as the weight of each method, are for the UI.
         is_for_ui = int(entry.level) < logging.INFO or text.startswith("  ") or FOR_THE_UI.match(text)
@@ -150,6 +154,11 @@ class Progress:
         # The lines below the first, such as the decision on each model, are for the UI.
         in_full = self.in_full or int(entry.level) > logging.INFO
         self._print("    " + (text if in_full else text.partition("\n")[0]))
+
+    def _step_name(self, step_key: str) -> str:
+        """Return the name of a step for people: without the prefix of a forecast named like its job."""
+        asset = step_key.removeprefix(STEP_PREFIX)
+        return asset if asset in self.assets else step_key
 
     def _print(self, line: str) -> None:
         if self.is_stopped:
@@ -179,18 +188,19 @@ class Progress:
 
     def _step_failure(self, event: dg.DagsterEvent) -> None:
         sentence, data = failure_sentence_of(event), event.step_failure_data
+        step = self._step_name(str(event.step_key))
         if sentence == STOPPED_BY_HAND:
             self.is_stopped = True
         elif self.failed_assets:
             # The summary has the reason of each.
             names, self.failed_assets = name_some(self.failed_assets, NAMES_OF_FAILED), []
-            self._print(f"{event.step_key} failed: {names}, see below.")
+            self._print(f"{step} failed: {names}, see below.")
         elif data.user_failure_data or data.error is None or self.is_stopped:
-            self._print(f"{event.step_key} failed: {sentence}")
+            self._print(f"{step} failed: {sentence}")
         else:
             # The code that failed had no sentence of its own.
             kept = keep_traceback(data.error.to_string(), self.home)
-            self._print(f"{event.step_key} failed: {sentence}\n{kept}")
+            self._print(f"{step} failed: {sentence}\n{kept}")
 
     def _failure_outside_of_steps(self, error: SerializableErrorInfo | None) -> None:
         if error is None:

@@ -23,7 +23,7 @@ from serverless_assets.forecasting.parts import forecast_parts, stored_part_chec
 from serverless_assets.forecasting.report_asset import report_asset
 from serverless_assets.forecasting.tables import tables_of
 from serverless_assets.forecasting.total import forecast_total, stored_checks
-from serverless_assets.names import FORECAST_TAG, GRAIN_TAG
+from serverless_assets.names import FORECAST_TAG, GRAIN_TAG, STEP_PREFIX
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.run_inputs import RunInputs, SkipForecast
 
@@ -92,8 +92,7 @@ def forecast_assets(
         )
 
     @dg.multi_asset(
-        # Dagster wants other names for steps than for jobs, and the job has that of the forecast.
-        name=declaration.asset if declaration.asset != declaration.name else f"compute_{declaration.name}",
+        name=declaration.asset if declaration.asset != declaration.name else STEP_PREFIX + declaration.name,
         specs=specs,
         check_specs=check_specs(declaration),
         can_subset=True,

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import dagster as dg
 
+from modal_forecast.report.formats import counted
 from serverless_assets.transformation.dbt_process import MODEL_RESULTS, Event
 from serverless_assets.warehouse import JobStats
 
@@ -33,12 +34,12 @@ finally:
 __all__ = ["DagsterDbtTranslator", "DagsterEvent", "DbtMessage", "dbt_assets"]
 
 RESULTS = (*MODEL_RESULTS, "LogTestResult")
-# Events at the end of a command that repeat those of nodes that failed or warned, or the error that is the
-# result of the command.
+# Events at the end of a command that repeat those of nodes that failed or warned, each deprecation, or the
+# error that is the result of the command.
 REPETITIONS = (
     "RunResultError", "RunResultErrorNoMessage", "RunResultFailure", "RunResultWarning",
     "RunResultWarningMessage", "CheckNodeTestFailure", "SQLCompiledPath",
-    "MainEncounteredError", "MainStackTrace",
+    "MainEncounteredError", "MainStackTrace", "DeprecationsSummary",
 )  # fmt: skip
 
 DagsterEvent = (
@@ -65,14 +66,18 @@ class DbtMessage(DbtCliEventMessage):
 
 def log_event(event: Event, log: dg.DagsterLogManager) -> None:
     """Log what an event tells people: warnings and errors, models that were built, rows not counted."""
-    info = event["info"]
+    info, data = event["info"], event["data"]
     if info["name"] in REPETITIONS:
         return
-    if info["name"] in RESULTS and info["level"] in ("warn", "error"):
+    if info["name"] == "LogTestResult" and data.get("status") in ("fail", "warn"):
+        verb = "failed" if data["status"] == "fail" else "warns"
+        log.warning(f"The test {data['name']} {verb}: {counted(int(data['num_failures']), 'row')}.")
+    elif info["name"] in RESULTS and info["level"] in ("warn", "error"):
         message = event["data"].get("run_result", {}).get("message") or ""
         log.warning(f"{info['msg']}\n{message}".strip())
     elif info["level"] in ("warn", "error"):
-        log.warning(info["msg"])
+        # dbt wraps its sentences at 80 characters.
+        log.warning(" ".join(info["msg"].split()))
     elif info["name"] in MODEL_RESULTS:
         log.debug(info["msg"])
     if "rows_error" in event["data"]:

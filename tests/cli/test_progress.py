@@ -1,5 +1,6 @@
 """What a run prints while it is at work."""
 
+import math
 import os
 import pty
 import re
@@ -90,3 +91,21 @@ def test_without_a_terminal_nothing_moves(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "stdout", file)
         with moving_line() as (_, move):
             assert move is None
+
+
+def test_the_step_of_a_forecast_has_the_name_of_its_asset_and_tells_how_far_it_is_in_one_form(tmp_path):
+    @dg.multi_asset(name="compute_guests", specs=[dg.AssetSpec("guests")])
+    def guests(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        context.log.info("3 of 7 series")
+        return dg.MaterializeResult(asset_key="guests")
+
+    lines = list[str]()
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize([guests], instance=instance).success
+        (run,) = instance.get_runs()
+        progress = Progress(tmp_path, lines.append)
+        for entry in instance.all_logs(run.run_id):
+            # As if the last line had been printed long ago.
+            progress.last_printed = -math.inf
+            progress(entry)
+    assert [line.partition("s  ")[2].strip() for line in lines] == ["guests ...", "guests: 3 of 7", "guests"]

@@ -7,7 +7,7 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
 
 from serverless_assets.settings import PROJECT_ROOT
-from serverless_assets.transformation.dbt_events import DbtMessage
+from serverless_assets.transformation.dbt_events import DbtMessage, log_event
 from serverless_assets.transformation.manifest import dbt_asset_key
 
 CONFIG = {"materialized": "table", "meta": {}, "tags": [], "severity": "error"}
@@ -100,3 +100,21 @@ def test_no_file_imports_private_modules_of_dagster_dbt():
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster_dbt.")
     ]
     assert private == []
+
+
+def test_a_warning_of_dbt_is_one_line_and_none_repeats_another_or_names_options_of_dbt(caplog):
+    deprecation = "[WARNING][CustomKeyInConfigDeprecation]: Custom key\n`owner` found in `config`"
+    failed = {"name": "unique_orders_id", "status": "fail", "num_failures": 1}
+    for name, level, message, data in (
+        ("CustomKeyInConfigDeprecation", "warn", deprecation, {}),
+        ("DeprecationsSummary", "warn", "run command again with the `--show-all-deprecations` flag", {}),
+        ("LogTestResult", "error", "7 of 9 FAIL 1 unique_orders_id ..... [FAIL 1 in 0.02s]", failed),
+        ("LogTestResult", "warn", "8 of 9 WARN 12", failed | {"status": "warn", "num_failures": 12}),
+    ):
+        event = {"info": {"name": name, "level": level, "msg": message}, "data": data}
+        log_event(event, dg.get_dagster_logger())
+    assert caplog.messages == [
+        "[WARNING][CustomKeyInConfigDeprecation]: Custom key `owner` found in `config`",
+        "The test unique_orders_id failed: 1 row.",
+        "The test unique_orders_id warns: 12 rows.",
+    ]

@@ -193,7 +193,7 @@ def test_each_model_has_its_own_error_and_a_skipped_one_names_what_failed(team: 
     assert told["later"] == ("skipped", "skipped: tests of upstream untested failed")
     (run,) = team.instance.get_runs()
     said = [entry.user_message for entry in team.instance.all_logs(run.run_id) if not entry.is_dagster_event]
-    for words, name in (("syntax error at", "broken"), ("configured to fail", "unique_untested_one")):
+    for words, name in (("syntax error at", "broken"), ("failed: 1 row", "unique_untested_one")):
         (sentence,) = [one for one in said if words in one]
         assert name in sentence
 
