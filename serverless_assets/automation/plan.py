@@ -17,9 +17,10 @@ from serverless_assets.automation.planned import (
     Planned,
     Selection,
     Verdict,
+    depends_on,
     plan_lines,
+    plan_summary,
     unless_reused,
-    upstream_rebuilt,
 )
 from serverless_assets.environments import Environment
 from serverless_assets.failures import as_failure
@@ -92,7 +93,7 @@ def _plan_assets(environment: Environment, inputs: RunInputs, selection: Selecti
         report = plan.pop(forecast.report)
         new = sorted(name for name in sections if plan[name].verdict not in ("reuse", "skip"))
         if new and plan[forecast.asset].verdict == "reuse":
-            report = Planned(report.asset, "depends", upstream_rebuilt(new, "written anew if rows differ"))
+            report = depends_on(report.asset, new)
         plan[report.asset] = report
     return plan
 
@@ -255,7 +256,7 @@ def _python_asset(
         if before.verdict in ("skip", "fail"):
             return Planned(frame.name, "skip", before.reason)
     if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
-        return Planned(frame.name, "depends", upstream_rebuilt(changing, "computed anew if its rows differ"))
+        return depends_on(frame.name, changing)
     _, reason = decide_frame(frame, warehouse, force)
     rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
     return unless_reused(frame.name, "compute", reason, FRAME_UNCHANGED, rows)
@@ -268,7 +269,7 @@ def plan_job(environment: Environment) -> dg.JobDefinition:
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
             planned = dry_run(environment, run_inputs.checked())
-        context.log.info("\n".join(plan_lines(planned)))
+        context.log.info("\n".join([*plan_lines(planned), "", plan_summary(planned)]))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.text, "rows": p.rows or 0, "reason": p.reason})
             for p in planned

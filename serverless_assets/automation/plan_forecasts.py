@@ -5,7 +5,7 @@ from typing import Any
 
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.report.formats import plural
-from serverless_assets.automation.planned import Planned, Verdict, unless_reused, upstream_rebuilt
+from serverless_assets.automation.planned import Planned, depends_on, unless_reused, upstream_rebuilt
 from serverless_assets.environments import Environment
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
@@ -59,11 +59,10 @@ def _in_order(
     skipped = [*declaration.forecasts, declaration.report] if isinstance(run, SkipForecast) else []
     is_rebuilt = any(decision.build and decision.node.name == relation for decision in decisions)
     if is_rebuilt or relation not in warehouse.tables():
-        verdict: Verdict = "depends" if is_rebuilt else "fail"
         reason = f"{relation}, which it reads, is not in the warehouse"
-        if is_rebuilt:
-            reason = upstream_rebuilt([relation], "made anew if its rows differ")
-        yield from (Planned(name, verdict, reason) for name in declaration.assets if name not in skipped)
+        for name in declaration.assets:
+            if name not in skipped:
+                yield depends_on(name, [relation]) if is_rebuilt else Planned(name, "fail", reason)
         yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in skipped)
         return
     history = read_history(declaration, warehouse, Today.of(environment.settings.timezone))
@@ -84,8 +83,7 @@ def _in_order(
         yield Planned(declaration.asset, "forecast", forecast.reason + cost, rows)
         if parts:
             # If the new rows are the same, the parts stay.
-            reason = upstream_rebuilt([declaration.asset], "forecast anew if its rows differ")
-            yield Planned(parts.asset, "depends", reason)
+            yield depends_on(parts.asset, [declaration.asset])
         yield Planned(declaration.report, "write", upstream_rebuilt([declaration.asset]))
         return
     yield Planned(declaration.asset, "reuse", FORECAST_UNCHANGED, rows)
@@ -96,8 +94,7 @@ def _in_order(
         planned_parts.append(unless_reused(parts.asset, "forecast", part_reason, unchanged))
         yield from planned_parts
     if rebuilt := [planned.asset for planned in [*planned_parts, *scores] if planned.verdict != "reuse"]:
-        reason = upstream_rebuilt(rebuilt, "written anew if rows differ")
-        yield Planned(declaration.report, "depends", reason)
+        yield depends_on(declaration.report, rebuilt)
         return
     report_reason = decide_report(publisher, run, history, force, lambda line: None).reason
     yield unless_reused(declaration.report, "write", report_reason, REPORT_UNCHANGED)

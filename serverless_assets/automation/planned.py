@@ -1,6 +1,7 @@
 """What a plan says of an asset, what it is limited to, and the plan as text."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,11 +9,22 @@ from modal_forecast.report.formats import counted
 from serverless_assets.months import Window
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 
-# `depends`: made anew if the rows that it reads change in the run. `admit` and `refuse`: by the budget.
+# `depends`: built again if the rows that it reads change in the run. `admit` and `refuse`: by the budget.
 Verdict = Literal[
     "load", "build", "test", "compute", "forecast", "score", "write", "depends", "reuse", "keep", "drop",
     "skip", "fail", "admit", "refuse",
 ]  # fmt: skip
+
+# What the summary of a plan counts.
+SUMMARY: Mapping[Verdict, str] = {
+    **dict.fromkeys(("load", "build", "compute", "forecast", "score", "write"), "to build"),
+    **dict.fromkeys(("reuse", "keep"), "to reuse"),
+    "depends": "to build if rows differ",
+    "test": "to test",
+    "drop": "to drop",
+    "skip": "to skip",
+    "fail": "would fail",
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,22 @@ def unless_reused(
     return Planned(asset, verdict if reason else "reuse", reason or unchanged, rows)
 
 
-def upstream_rebuilt(assets: Iterable[str], then: str = "") -> str:
-    """Return the reason of an asset that reads these, which a run makes anew, and what follows for it."""
-    return f"upstream rebuilt ({', '.join(assets)})" + (f": {then}" if then else "")
+def upstream_rebuilt(assets: Iterable[str]) -> str:
+    """Return the reason of an asset that reads these, which a run makes anew."""
+    return f"upstream rebuilt ({', '.join(assets)})"
+
+
+def depends_on(asset: str, upstream: Iterable[str]) -> Planned:
+    """Return what would become of an asset that reads these, which a run builds before it."""
+    return Planned(
+        asset, "depends", f"its upstream {', '.join(upstream)} will be built; built again if rows differ"
+    )
+
+
+def plan_summary(plan: Sequence[Planned]) -> str:
+    """Return in a line how many assets would be built, reused and so on; those of the budget are left out."""
+    counts = Counter(SUMMARY[planned.verdict] for planned in plan if planned.verdict in SUMMARY)
+    return ", ".join(f"{counts[text]} {text}" for text in dict.fromkeys(SUMMARY.values()) if counts[text])
 
 
 def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:

@@ -146,7 +146,7 @@ def plan(job: str, months: str | None, **choices: bool) -> None:
     """
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run
-    from serverless_assets.automation.planned import EVERYTHING, plan_lines
+    from serverless_assets.automation.planned import EVERYTHING, plan_lines, plan_summary
     from serverless_assets.environments import environment
     from serverless_assets.run_inputs import NOTHING_TO_RUN, run_inputs
 
@@ -162,7 +162,7 @@ def plan(job: str, months: str | None, **choices: bool) -> None:
     planned = [*dry_run(parts, inputs, selection)]
     if not planned:
         raise click.ClickException(NOTHING_TO_RUN)
-    for line in plan_lines(planned):
+    for line in [*plan_lines(planned), "", plan_summary(planned)]:
         click.echo(line)
     if {"fail", "refuse"} & {asset.verdict for asset in planned}:
         sys.exit(1)

@@ -29,7 +29,7 @@ VERDICTS = {
     "forecast": "would be forecast",
     "score": "would be scored",
     "write": "would be written",
-    "depends": "would follow",
+    "depends": "depends",
     "skip": "would be skipped",
     "fail": "would fail",
 }
