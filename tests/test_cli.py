@@ -14,10 +14,12 @@ from click.testing import CliRunner
 
 from serverless_assets.cli import main
 from serverless_assets.cli.production import UI_ADDRESS
+from serverless_assets.cli.progress import Progress
 from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.dbt_process import Event
 from serverless_assets.transformation.invocation import Results
+from serverless_assets.transformation.relation_states import State
 
 SERVERLESS = str(Path(sys.executable).with_name("serverless"))
 
@@ -76,25 +78,48 @@ def test_a_run_ends_with_a_summary_and_a_failed_one_is_gone_on_with(empty, serve
     assert "nothing to resume" in serverless(empty, "run", "--resume").stderr
 
 
-def test_a_model_that_was_built_before_a_stop_and_not_tested_is_resumed(pipeline, serverless, monkeypatch):
-    def unfinished() -> set[str]:
-        return {name for name, state in pipeline.warehouse.read_states().items() if "dirty_reason" in state}
-
+def stop_at_the_first_test(monkeypatch):
     see = Results.see
 
-    def stop_at_the_first_test(results: Results, event: Event) -> None:
+    def stopped(results: Results, event: Event) -> None:
         if event["data"].get("node_info", {}).get("resource_type") == "test":
             # What a signal makes of the step.
             raise dg.DagsterExecutionInterruptedError
         see(results, event)
 
+    monkeypatch.setattr(Results, "see", stopped)
+
+
+def stop_as_dagster_stores_a_model(monkeypatch):
+    call = Progress.__call__
+
+    def stopped(progress: Progress, entry: dg.EventLogEntry) -> None:
+        call(progress, entry)
+        event = entry.dagster_event
+        if event and event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            raise dg.DagsterExecutionInterruptedError
+
+    monkeypatch.setattr(Progress, "__call__", stopped)
+
+
+@pytest.mark.parametrize(
+    "stop", [pytest.param(stop_at_the_first_test, marks=pytest.mark.slow), stop_as_dagster_stores_a_model]
+)
+def test_a_model_that_was_built_before_a_stop_and_not_tested_is_resumed(
+    pipeline, serverless, monkeypatch, stop
+):
+    def unfinished() -> set[str]:
+        states = pipeline.warehouse.read_states().items()
+        return {name for name, state in states if not State.from_json(state).version}
+
     with monkeypatch.context() as stopped:
-        stopped.setattr(Results, "see", stop_at_the_first_test)
+        stop(stopped)
         assert serverless(pipeline, "run", "transform", "--rebuild").exit_code == 1
     assert unfinished() and unfinished() <= PendingAssets(pipeline.home).read()
     resumed = serverless(pipeline, "run", "transform", "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert unfinished() == set()
+    assert "s: 0 built, " in serverless(pipeline, "run", "transform").output
 
 
 @pytest.mark.parametrize("command", ["ui", "sample-api"])

@@ -54,6 +54,10 @@ def around_run(
                 stack,
             )
             yield publisher
+            try:
+                publisher.close_steps()
+            except Exception as error:
+                log.error(f"A step that was interrupted did not end its work: {error_sentence(error)}")
             outcomes = publisher.outcomes()
             try:
                 published = publisher.end(run.run_id, outcomes, log)

@@ -159,7 +159,9 @@ def transformation_assets(
             for key, model in {**_skipped_with(left_out, context), **left_out}.items():
                 context.log_event(metadata.not_built(key, "skipped", model.reason, model.is_optional))
             build = DbtBuild(context, project, manifest, translator, publisher, months, window)
-            yield from build.carry_out(plan)
+            events = build.carry_out(plan)
+            publisher.close_at_end(events)
+            yield from events
             refuse_left_out(loads, plan.left_out)
             # Another process may have parsed an edited project meanwhile, which this run did not build.
             if plan.is_whole and manifest_path.read_bytes() == content:

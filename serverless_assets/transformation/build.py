@@ -1,6 +1,6 @@
 """One run of the transformation: reuse what is the same, build and test the rest, and keep account of it."""
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from serverless_assets.transformation.relation_states import State, rows_in, wri
 
 # Metadata of dagster-dbt that repeats `seconds`, the definition and the run's logs.
 REPETITIONS = {"Execution Duration", "unique_id", "invocation_id"}
+STATE_LOST = "built, but what it was built from could not be stored"
 
 
 class DbtBuild:
@@ -53,8 +54,10 @@ class DbtBuild:
         self._lineage = ColumnLineage(self._queries, project.runs / "column_lineage.json")
         self._records = AssetRecords(context, manifest, self._warehouse, self._lineage, partitions, window)
 
-    def carry_out(self, plan: ModelPlan) -> Iterator[Any]:
+    def carry_out(self, plan: ModelPlan) -> Generator[Any, None, None]:
         """Do what was decided, and yield what became of each model and test.
+
+        Closing the generator ends dbt, and keeps the states of what it has built.
 
         Raises:
             DbtError: models or tests failed; after what became of all.
@@ -140,19 +143,34 @@ class DbtBuild:
         except dbt_runner.DbtError as error:
             finished, failure = True, error.failure
         finally:
-            # However the build ended: a model that was built and passed its tests is not built again.
+            self._end(events, [by_id.get(d.node.id, d) for d in decisions], results, finished)
+        return failure
+
+    def _end(
+        self,
+        events: Generator[Event, None, None],
+        decisions: Sequence[BuildDecision],
+        results: Results,
+        finished: bool,
+    ) -> None:
+        """End dbt, however far it came: a model that was built and passed its tests is not built again."""
+        kept: Mapping[str, State] = {}
+        try:
             events.close()
-            states = results.states([by_id.get(d.node.id, d) for d in decisions], finished)
+            states = results.states(decisions, finished)
             write_states(
                 self._warehouse, [(d.node, states[d.node.name]) for d in decisions if d.node.name in states]
             )
+            kept = states
+        finally:
             # Dagster has recorded these as built: a retry of the failed steps would leave them out.
-            for decision in building if not finished else ():
-                if (state := states.get(decision.node.name)) and state.dirty_reason:
-                    self._context.log_event(
-                        metadata.not_built(self._records.key(decision), "failed", state.dirty_reason)
-                    )
-        return failure
+            for decision in decisions if not (finished and kept) else ():
+                if decision.build and results.statuses.get(decision.node.id) == "success":
+                    state = kept.get(decision.node.name, State(dirty_reason=STATE_LOST))
+                    if state.dirty_reason:
+                        self._context.log_event(
+                            metadata.not_built(self._records.key(decision), "failed", state.dirty_reason)
+                        )
 
     def _with_outcome(
         self, result: DagsterEvent, event: Event, decisions: Mapping[str, BuildDecision]
