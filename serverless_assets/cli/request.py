@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -80,7 +80,7 @@ class Request:
         definitions = build(settings)
         names = [job.name for job in definitions.jobs or []]
         if self.job not in names:
-            raise RunRefused(f"There is no job {self.job!r}. Jobs: {', '.join(names)}.")
+            raise RunRefused(_no_such_job(self.job, names, definitions))
         job = definitions.resolve_job_def(self.job)
         if self.job in JOBS and not job.asset_layer.selected_asset_keys:
             raise RunRefused(NOTHING_TO_RUN)
@@ -88,6 +88,22 @@ class Request:
             config = fill_in(job, self.inputs.choices)
         months = read_months(self.months, self.job, months_of(job)) if self.months else None
         return Launch(job, config, months)
+
+
+def _no_such_job(word: str, names: Sequence[str], definitions: dg.Definitions) -> str:
+    """Return why a word is not a job: it may be an asset, or be misspelt."""
+    assets = {
+        name: {asset_name(key) for key in definitions.resolve_job_def(name).asset_layer.selected_asset_keys}
+        for name in names
+    }
+    if building := [name for name in names if word in assets[name]]:
+        smallest = min(building, key=lambda name: len(assets[name]))
+        return (
+            f"{word!r} is an asset, not a job. `serverless run {smallest}` builds it with others, and "
+            f"`serverless why {word}` says what the next run does with it. To build it alone, use the UI."
+        )
+    near = difflib.get_close_matches(word, names, 1)
+    return f"There is no job {word!r}. {f'Did you mean {near[0]}? ' if near else ''}Jobs: {', '.join(names)}."
 
 
 def fill_in(job: dg.JobDefinition, choices: Mapping[str, Any]) -> Mapping[str, Any]:
