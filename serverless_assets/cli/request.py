@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,7 +18,7 @@ from serverless_assets.automation.planned import Selection
 from serverless_assets.definitions import build
 from serverless_assets.errors import UserError
 from serverless_assets.months import Window
-from serverless_assets.names import FORECAST_TAG, RAW_TABLE_TAG
+from serverless_assets.names import FORECAST_TAG, MAIN_JOB, RAW_TABLE_TAG
 from serverless_assets.partitions import months_of
 from serverless_assets.run_inputs import NOTHING_TO_RUN, RunInputs
 from serverless_assets.settings import Settings
@@ -60,6 +61,20 @@ class Request:
     inputs: RunInputs
     months: str | None
     config_file: Path | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that asks for this, to be typed again."""
+        options = {
+            "--rebuild": self.inputs.rebuild_all,
+            "--drop-deleted": self.inputs.drop_deleted,
+            **{option: name in self.inputs.choices for name, option in OPTIONS.items()},
+        }
+        words = ["serverless", "run", *([self.job] if self.job != MAIN_JOB else [])]
+        words += [option for option, is_chosen in options.items() if is_chosen]
+        words += ["--months", self.months] if self.months else []
+        words += ["--config", str(self.config_file)] if self.config_file else []
+        return shlex.join(words)
 
     def launch(self, settings: Settings) -> Launch:
         """Return the run. It loads the code location, which takes a second.

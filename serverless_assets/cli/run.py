@@ -12,9 +12,10 @@ from typing import Any
 import dagster as dg
 import psutil
 
-from serverless_assets.asset_keys import asset_key, asset_name
+from serverless_assets.asset_keys import asset_name
 from serverless_assets.cli.progress import SKIPPED_STEP_WARNING, Progress, echo, moving_line
 from serverless_assets.cli.request import Launch, Request, RunRefused, config_mistakes
+from serverless_assets.cli.resume import assets_to_resume
 from serverless_assets.cli.summary import stopped_text, summary_text
 from serverless_assets.compute_logs import ComputeLogs
 from serverless_assets.dagster_internals import (
@@ -23,7 +24,6 @@ from serverless_assets.dagster_internals import (
     show_in_code_location,
 )
 from serverless_assets.definitions import build
-from serverless_assets.environments import environment
 from serverless_assets.instance import open_instance
 from serverless_assets.names import GRAIN_TAG, RAW_TABLE_TAG
 from serverless_assets.partitions import month_tags
@@ -63,14 +63,14 @@ def run_job(request: Request, settings: Settings, resume: bool) -> bool:
             if document:
                 outcomes = document["assets"].items()
                 finished = [asset for asset, outcome in outcomes if outcome["status"] == "built"]
-            echo("\n" + stopped_text(reason, seconds, has_begun, has_pending, finished))
+            echo("\n" + stopped_text(reason, seconds, has_begun, has_pending, finished, request.command))
             is_told.set()
 
     with Stopping(settings.run_deadline_seconds, tell_end) as stopping:
         try:
             launch = request.launch(settings)
-            assets = _pending(settings, launch.job) if resume else None
-            succeeded = _run(launch, assets, settings, run_id, stopping, started)
+            assets = assets_to_resume(settings, launch.job) if resume else None
+            succeeded = _run(launch, request.command, assets, settings, run_id, stopping, started)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             stopping.wait_for_reason()
             succeeded = False
@@ -85,25 +85,9 @@ def run_job(request: Request, settings: Settings, resume: bool) -> bool:
         stopping.end_process()
 
 
-def _pending(settings: Settings, job: dg.JobDefinition) -> list[dg.AssetKey]:
-    """Return the assets of the job that earlier runs did not finish.
-
-    Raises:
-        RunRefused: there are none.
-    """
-    # On BigQuery they may be from a run of another machine.
-    pending_assets = environment(settings).publisher.pending_assets.read()
-    pending = sorted(job.asset_layer.selected_asset_keys & {*map(asset_key, pending_assets)})
-    if not pending:
-        raise RunRefused(
-            f"There is nothing to resume: earlier runs finished all assets of {job.name!r}, or skipped "
-            "them as they were asked to."
-        )
-    return pending
-
-
 def _run(
     launch: Launch,
+    command: str,
     assets: Sequence[dg.AssetKey] | None,
     settings: Settings,
     run_id: str,
@@ -130,7 +114,7 @@ def _run(
         return False
     # The seconds are those of the command, of which the run is a part.
     raw_tables, forecasts = (_tagged(job, tag) for tag in (RAW_TABLE_TAG, GRAIN_TAG))
-    echo("\n" + summary_text({**document, "seconds": seconds}, raw_tables, forecasts))
+    echo("\n" + summary_text({**document, "seconds": seconds}, raw_tables, forecasts, command))
     return succeeded and bool(document["published"])
 
 

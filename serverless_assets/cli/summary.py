@@ -13,12 +13,14 @@ def summary_text(
     document: Mapping[str, Any],
     raw_tables: Collection[str] = (),
     forecasts: Mapping[str, str] = MappingProxyType({}),
+    command: str = "serverless run",
 ) -> str:
     """Return the summary of `runs/latest.json` as text: what there is now, and what to do next.
 
     Args:
         raw_tables: the assets that were loaded from the source.
         forecasts: the assets whose rows are days, weeks or months ahead, and which of these.
+        command: what was typed to run it, without --resume.
     """
     assets, totals = document["assets"], document["totals"]
     counts = ", ".join(f"{totals[status]} {status}" for status in ("built", "reused", "failed", "skipped"))
@@ -47,12 +49,17 @@ def summary_text(
     lines += [f"  Report    {outcome['path']}" for outcome in assets.values() if outcome["path"]]
     if document["warehouse"]:
         lines.append(f"  Warehouse {document['warehouse']}")
-    lines += ["", f"Next: {_next_step(document, refusal)}"]
+    lines += ["", f"Next: {_next_step(document, refusal, command)}"]
     return "\n".join(lines)
 
 
 def stopped_text(
-    reason: str, seconds: float, has_begun: bool, has_pending: bool, finished: Sequence[str] | None
+    reason: str,
+    seconds: float,
+    has_begun: bool,
+    has_pending: bool,
+    finished: Sequence[str] | None,
+    command: str = "serverless run",
 ) -> str:
     """Return the last lines of a run that was stopped: why, what became of its work, and what to do next.
 
@@ -60,15 +67,16 @@ def stopped_text(
         has_begun: whether Dagster has a record of it.
         has_pending: whether assets are left to do, of this run or of an earlier one.
         finished: the assets that it built; None if that is not known.
+        command: what was typed to run it, without --resume.
     """
     if not has_begun:
         return f"Stopped {reason} before the run began."
     stopped, unpublished = f"Stopped {reason} after {seconds:.1f} s.", f"Nothing was published. {AS_BEFORE}"
     if finished == []:
-        return f"{stopped} {unpublished}\nIt had finished nothing: `serverless run` begins again."
+        return f"{stopped} {unpublished}\nIt had finished nothing: `{command}` begins again."
     names = f" ({name_some(finished, NAMES_IN_A_LINE)})" if finished else ""
     if has_pending:
-        kept = f"What it finished is kept{names}: `serverless run --resume` goes on from there."
+        kept = f"What it finished is kept{names}: `{command} --resume` goes on from there."
         return f"{stopped} {unpublished}\n{kept}"
     # It was stopped before its first step, or while it was being published.
     return f"{stopped} `serverless run` goes on from what is finished and published."
@@ -93,13 +101,13 @@ def _refusal(assets: Mapping[str, Any]) -> str:
     return reason if status == "failed" else ""
 
 
-def _next_step(document: Mapping[str, Any], refusal: str) -> str:
+def _next_step(document: Mapping[str, Any], refusal: str, command: str) -> str:
     if refusal:
         return "no step was started. Correct what the message names, then run again."
     if not document["success"]:
         return (
-            "fix what failed, then run `serverless run`, which goes on from there, or `serverless run "
-            "--resume` for only what was not finished. `make ui` shows more."
+            f"fix what failed, then run `serverless run`, which goes on from there, or `{command} --resume` "
+            "for only what was not finished. `make ui` shows more."
         )
     if not document["published"]:
         return (

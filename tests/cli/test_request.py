@@ -1,12 +1,25 @@
 """What a run is asked for on the command line: its months and its run config."""
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
-from serverless_assets.cli.request import RunRefused, config_mistakes, read_months
+from serverless_assets.cli.request import Request, RunRefused, config_mistakes, read_months
 from serverless_assets.partitions import month_tags, months_of
+from serverless_assets.run_inputs import RunInputs, run_inputs
 
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2023-09-01", end_date="2025-01-01")
+
+
+def test_the_command_of_a_request_repeats_all_that_was_asked_for():
+    assert Request("serverless_pipeline", RunInputs(), None).command == "serverless run"
+    chosen = run_inputs(reuse=True, skip_forecast=True, rebuild=True, drop_deleted=True)
+    assert Request("transform", chosen, "2026-01..2026-02").command == (
+        "serverless run transform --rebuild --drop-deleted --reuse --skip-forecast --months 2026-01..2026-02"
+    )
+    with_config = Request("transform", RunInputs(), None, Path("my config.yaml"))
+    assert with_config.command == "serverless run transform --config 'my config.yaml'"
 
 
 def test_months_that_there_are_become_the_tags_of_a_range():

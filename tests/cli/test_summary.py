@@ -92,6 +92,8 @@ def test_a_run_that_was_stopped_claims_no_more_than_is_so():
     assert told(False, None, has_begun=False) == "Stopped by Ctrl-C before the run began."
     assert "What it finished is kept (orders): `serverless run --resume`" in told(True, ["orders"])
     assert "What it finished is kept: `serverless run --resume`" in told(True, None)
+    again = stopped_text("by Ctrl-C", 1.0, True, True, None, "serverless run --rebuild")
+    assert "`serverless run --rebuild --resume` goes on from there" in again
     assert "Nothing was published." in told(True, []) and "It had finished nothing" in told(True, [])
     # Stopped as it was being published: part of it may be read.
     assert "Nothing was published" not in told(False, None)
