@@ -89,7 +89,7 @@ class Environment:
 
     @cached_property
     def _forecasts(self) -> Sequence[ForecastDeclaration]:
-        return read_forecasts(self.manifest, self.settings.forecast_table)
+        return read_forecasts(self.manifest, self.project.target_schema, self.settings.forecast_table)
 
     @cached_property
     def raw_tables(self) -> tuple[RawTable, ...]:

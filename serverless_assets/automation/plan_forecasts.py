@@ -57,8 +57,8 @@ def _in_order(
     publisher, relation, parts = environment.publisher, declaration.relation, declaration.parts
     warehouse, force, run = publisher.warehouse, inputs.rebuild_all, inputs.forecast
     skipped = [*declaration.forecasts, declaration.report] if isinstance(run, SkipForecast) else []
-    is_rebuilt = any(decision.build and decision.node.name == relation for decision in decisions)
-    if is_rebuilt or relation not in warehouse.tables():
+    is_rebuilt = any(decision.build and decision.node.identifier == relation for decision in decisions)
+    if is_rebuilt or relation not in declaration.beside_relation(warehouse).tables():
         reason = f"{relation}, which it reads, is not in the warehouse"
         for name in declaration.assets:
             if name not in skipped:

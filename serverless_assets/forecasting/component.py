@@ -18,6 +18,7 @@ from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, Forecas
 from serverless_assets.forecasting.record import RecordName
 from serverless_assets.run_inputs import ChoiceError, RunForecast, RunInputs
 from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
+from serverless_assets.transformation.manifest import TargetSchema
 from serverless_assets.warehouse import Warehouse
 
 # Dagster loads the Python files of the defs folder by it.
@@ -78,9 +79,12 @@ def defs_folder() -> dg.ComponentTree:
     return dg.ComponentTree.from_module(import_module(f"{ROOT_MODULE}.defs"), PROJECT_ROOT)
 
 
-def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[ForecastDeclaration, ...]:
+def read_forecasts(
+    manifest: Mapping[str, Any], target: TargetSchema, first_table: str
+) -> tuple[ForecastDeclaration, ...]:
     """Return the forecasts of the defs folder; the bundled one only if the dbt project has its relation.
 
+    target: where dbt builds models that name no schema.
     first_table: the table of the bundled forecast, which is named BUNDLED_FORECAST.
 
     Raises:
@@ -96,7 +100,8 @@ def read_forecasts(manifest: Mapping[str, Any], first_table: str) -> tuple[Forec
     for forecast in declared:
         is_bundled = forecast.name == BUNDLED_FORECAST
         if forecast.upstream(manifest):
-            forecasts.append(forecast.model_copy(update={"table": first_table}) if is_bundled else forecast)
+            forecast = forecast.model_copy(update={"table": first_table}) if is_bundled else forecast
+            forecasts.append(forecast.located(manifest, target))
         elif not is_bundled:
             near = get_close_matches(forecast.relation, relations(manifest), 1)
             raise SettingsError(

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from modal_forecast.candidates import MODELS
 from modal_forecast.grain import GRAINS, Grain
 from modal_forecast.messages import AUTOMATIC
 from serverless_assets.forecasting.tables import forecast_schema, part_score_schema
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
-from serverless_assets.transformation.manifest import dbt_asset_key, is_model
+from serverless_assets.transformation.manifest import TargetSchema, dbt_asset_key, is_model
+from serverless_assets.warehouse import Warehouse
 
 NAME, FILE = r"[a-z_][a-z0-9_]{0,62}", r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,120}"
 COLUMN, OPTIONAL_COLUMN = r"^[A-Za-z_][A-Za-z0-9_]*$", r"^([A-Za-z_][A-Za-z0-9_]*)?$"
@@ -149,6 +150,8 @@ class ForecastDeclaration(dg.Model):
         Field(pattern=PARQUET_FILE, description="The total as a file. Default: name.parquet."),
     ] = ""
     page: Annotated[str, Field(pattern=HTML_FILE, description="The report's file. Default: name.html.")] = ""
+    # Those of the relation; empty for those of dbt's target. Not declared, as dbt knows them.
+    _schema: TargetSchema = PrivateAttr(TargetSchema("", ""))
 
     @model_validator(mode="after")
     def _fill_in(self) -> "ForecastDeclaration":
@@ -240,6 +243,19 @@ class ForecastDeclaration(dg.Model):
     def of_run(self, run: RunForecast) -> "ForecastDeclaration":
         """Return the forecast with the table of the total that a run chose."""
         return self.model_copy(update={"table": self.style_of(run).forecast_table})
+
+    def located(self, manifest: Mapping[str, Any], target: TargetSchema) -> "ForecastDeclaration":
+        """Return the forecast with the database and the schema in which dbt has its relation."""
+        node = relations(manifest)[self.relation]
+        schema = TargetSchema(str(node["database"] or ""), str(node["schema"]))
+        copy = self.model_copy()
+        if [name.lower() for name in schema] != [name.lower() for name in target]:
+            copy._schema = schema
+        return copy
+
+    def beside_relation(self, warehouse: Warehouse) -> Warehouse:
+        """Return the warehouse as of the database and the schema of the relation."""
+        return warehouse.in_schema(*self._schema)
 
     def upstream(self, manifest: Mapping[str, Any]) -> dg.AssetKey | None:
         """Return the key of the asset of the relation, a model or a source; None if there is no such."""

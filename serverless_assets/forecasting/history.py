@@ -104,13 +104,14 @@ def read_history(declaration: ForecastDeclaration, warehouse: Warehouse, today: 
         dg.Failure: there is no such relation.
         UnfinishedError: its tests failed, or did not all run.
     """
-    if declaration.relation not in warehouse.tables():
+    beside = declaration.beside_relation(warehouse)
+    if declaration.relation not in beside.tables():
         raise dg.Failure(
             f"There is no {declaration.relation} yet: run the job `transform` first, on the command line by "
             "`serverless run transform`.",
             allow_retries=False,
         )
-    refuse_unfinished(warehouse, declaration.relation)
+    refuse_unfinished(beside, declaration.relation)
     return history_of(declaration, query_history(declaration, warehouse), today)
 
 
@@ -130,6 +131,7 @@ def query_history(
     numbers = "1, 2, 3" if parts else "1"
     events = f"sum(history.{declaration.count.column})" if declaration.count else "count(*)"
     # The total, its parts, their accuracy and the report are all made from the same sums.
+    warehouse = declaration.beside_relation(warehouse)
     state = warehouse.read_state(declaration.relation)
     try:
         return warehouse.query(

@@ -22,9 +22,11 @@ from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.history import HistoryError, Today, history_of
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
 from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
+from serverless_assets.transformation.manifest import TargetSchema
 from tests.conftest import SHOP
 from tests.forecasting.test_history import LAST, TODAY, revenue
 
+TARGET = TargetSchema("warehouse", "dwh")
 GUESTS = {
     "name": "guests",
     "title": "Daily guests",
@@ -91,16 +93,16 @@ def test_a_forecast_of_a_relation_that_there_is_not_is_refused_unless_it_is_the_
     )
     empty = {"nodes": {}, "sources": {}}
     declared = [SHOP]
-    assert component.read_forecasts(empty, "order_forecast") == ()
+    assert component.read_forecasts(empty, TARGET, "order_forecast") == ()
     declared = [SHOP, ForecastDeclaration(**GUESTS)]
     with pytest.raises(
         SettingsError, match="'guests' reads 'daily_guests', but the dbt project has no model"
     ):
-        component.read_forecasts(empty, "order_forecast")
+        component.read_forecasts(empty, TARGET, "order_forecast")
     model = {"resource_type": "model", "name": "daily_guest", "config": {}}
     with pytest.raises(SettingsError, match=r"of that name\. Did you mean 'daily_guest'\?"):
         component.read_forecasts(
-            {"nodes": {"model.team.daily_guest": model}, "sources": {}}, "order_forecast"
+            {"nodes": {"model.team.daily_guest": model}, "sources": {}}, TARGET, "order_forecast"
         )
 
 
@@ -154,7 +156,7 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
     def refused(attributes: object, kind: str = "serverless_assets.Forecast") -> list[str]:
         file.write_text(yaml.safe_dump({"type": kind, "attributes": attributes}))
         with pytest.raises(SettingsError) as error:
-            component.read_forecasts({"nodes": {}, "sources": {}}, "order_forecast")
+            component.read_forecasts({"nodes": {}, "sources": {}}, TARGET, "order_forecast")
         return str(error.value).splitlines()
 
     wrong = {**GUESTS, "country": "Germany", "horizon": [2], "sing": "any"}

@@ -12,6 +12,7 @@ from serverless_assets.forecasting.history import History, HistoryError, Today, 
 from serverless_assets.forecasting.part_history import parts_in
 from serverless_assets.forecasting.report import read_sections
 from serverless_assets.forecasting.total import UNCHANGED
+from serverless_assets.transformation.manifest import TargetSchema
 from serverless_assets.transformation.relation_states import UnfinishedError
 from serverless_assets.warehouse import TableShape
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -225,6 +226,17 @@ def test_no_forecast_is_made_from_a_mart_whose_tests_failed(tmp_path):
         read_history(SHOP, warehouse, TODAY)
     warehouse.replace_rows(shape, rows, {"version": "sound"})
     assert read_history(SHOP, warehouse, TODAY).table.num_rows == 1
+
+
+def test_the_relation_of_a_forecast_may_be_in_a_schema_and_a_database_of_its_own(tmp_path):
+    rows = pa.table({"ds": pa.array([LAST], pa.date32()), "revenue_usd": [1.0], "nr_orders": [1]})
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", "dwh")
+    warehouse.prepare_schemas([("finance", "marts")])
+    warehouse.in_schema("finance", "marts").replace_rows(TableShape("daily_revenue", rows.schema), rows, {})
+    model = {"name": "daily_revenue", "resource_type": "model", "config": {"materialized": "table"}}
+    nodes = {"model.shop.daily_revenue": {**model, "database": "finance", "schema": "marts"}}
+    shop = SHOP.located({"nodes": nodes, "sources": {}}, TargetSchema("warehouse", "dwh"))
+    assert read_history(shop, warehouse, TODAY).table.num_rows == 1
 
 
 def test_no_section_of_the_report_is_of_a_table_whose_tests_failed(tmp_path):
