@@ -96,7 +96,7 @@ def test_a_run_that_is_stopped_in_a_step_is_canceled(home):
     assert re.sub(r"[\d.]+ s", "n s", output).splitlines()[-3:] == [
         "",
         "Stopped by Ctrl-C after n s. Nothing was published. What was published before stays as it is.",
-        "It had finished nothing: `serverless run` begins again.",
+        "It had finished nothing: `serverless run ingest` begins again.",
     ]
     assert "failed" not in output
     with the_run(home) as (_, run):
