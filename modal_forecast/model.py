@@ -235,10 +235,11 @@ def _clip(values: Values, series: Series, log: Log) -> tuple[Values, Mapping[str
         return values, {"clipped_days": 0, "clipped_yhat_days": 0}
     lowest = np.minimum.reduce(list(values.values()))
     clipped, clipped_yhat = int((lowest < 0).sum()), int((values["yhat"] < 0).sum())
-    log(
-        f"clipped at zero: {clipped} of {grain.counted(len(lowest))}, "
-        f"the forecast itself {grain.preposition} {clipped_yhat}"
-    )
+    if clipped:
+        log(
+            f"raised to zero: a bound or the forecast of {clipped} of {grain.counted(len(lowest))}, "
+            f"the forecast itself {grain.preposition} {clipped_yhat}"
+        )
     return (
         {name: np.maximum(column, 0.0) for name, column in values.items()},
         {"clipped_days": clipped, "clipped_yhat_days": clipped_yhat},

@@ -81,8 +81,8 @@ def headline(report: ReportInput) -> str:
     windows = window_totals(data.history, data.columns, measured_widths(report.diagnostics))
     opening = outlook(data.history, windows, amounts, report.made_on)
     backtest = accuracy(report.diagnostics, amounts, report.grain)
-    of_backtest = (backtest.bias, backtest.warning) if backtest else ()
-    sentences = opening.answer, opening.warning, *of_backtest
+    bias, weak = (backtest.bias, backtest.warning) if backtest else ("", "")
+    sentences = opening.answer, bias, opening.warning, weak
     return " ".join(filter(None, sentences))
 
 

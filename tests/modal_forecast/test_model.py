@@ -117,7 +117,8 @@ def test_revenue_is_never_forecast_below_zero():
     answer = predict(falling(to=0), horizon=30, log=logged.append)
     assert columns(answer, BOUNDS).min() == 0.0
     assert answer.diagnostics["clipped_days"] > 20
-    assert f"clipped at zero: {answer.diagnostics['clipped_days']} of 30 days" in logged[-1]
+    clipped = answer.diagnostics["clipped_days"]
+    assert f"raised to zero: a bound or the forecast of {clipped} of 30 days" in logged[-1]
     assert min(answer.diagnostics["last_origin"]["lower_80"]) == 0
 
 
@@ -254,7 +255,7 @@ def test_the_log_tells_what_happened(answer_and_log):
         r"  Prophet [\d.]+ (takes part|was too far off to take part), [\d.]+ s",
         r"  combined: \w+ \d+%(, \w+ \d+%)*",
         r"  From 6 earlier days of the history, 60 days ahead, the forecast's error was \d+% smaller .*",
-        r"  clipped at zero: \d+ of 60 days, the forecast itself on 0",
+        r"  raised to zero: a bound or the forecast of \d+ of 60 days, the forecast itself on 0",
     ]
     assert len(logged) == len(expected)
     assert [

@@ -107,7 +107,7 @@ def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts, grain: Grain = DA
 
 
 def _bias_sentence(backtest: Mapping[str, Any]) -> str:
-    """In the back-test, the forecast was 11% too low on the whole.; empty if the bias is small"""
+    """Return a sentence such as "the forecast was 11% too low on the whole"; empty if the bias is small."""
     bias = number_in(backtest, "bias")
     if bias is None or abs(bias) < LARGE_BIAS:
         return ""
