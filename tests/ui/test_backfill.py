@@ -19,6 +19,7 @@ query ($id: String!) {
 }
 """
 BACKFILLS = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id } } } }"
+pytestmark = pytest.mark.usefixtures("nothing_pending")
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 

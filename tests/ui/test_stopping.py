@@ -23,6 +23,7 @@ HOOKS = """
     "select count(*) from range(3000000) as a(m), range(3000000) as b(n) where sin(m) * n = 2",
 ]) }}
 """
+pytestmark = pytest.mark.usefixtures("nothing_pending")
 REBUILD = {"rebuild": "all", "ingestion": {"reuse": {}}}
 
 
