@@ -269,7 +269,8 @@ def plan_job(environment: Environment) -> dg.JobDefinition:
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
             planned = dry_run(environment, run_inputs.checked())
-        context.log.info("\n".join([*plan_lines(planned), "", plan_summary(planned)]))
+        summary = plan_summary(planned, environment.publisher.pending_assets.read())
+        context.log.info("\n".join([*plan_lines(planned), "", summary]))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.text, "rows": p.rows or 0, "reason": p.reason})
             for p in planned

@@ -84,10 +84,22 @@ def depends_on(asset: str, upstream: Iterable[str]) -> Planned:
     )
 
 
-def plan_summary(plan: Sequence[Planned]) -> str:
-    """Return in a line how many assets would be built, reused and so on; those of the budget are left out."""
+def plan_summary(plan: Sequence[Planned], pending: Collection[str]) -> str:
+    """Return how many assets would be built, reused and so on; the verdict of the budget is left out.
+
+    pending: the assets that earlier runs did not finish, without which no run is published.
+    """
     counts = Counter(SUMMARY[planned.verdict] for planned in plan if planned.verdict in SUMMARY)
-    return ", ".join(f"{counts[text]} {text}" for text in dict.fromkeys(SUMMARY.values()) if counts[text])
+    summary = ", ".join(f"{counts[text]} {text}" for text in dict.fromkeys(SUMMARY.values()) if counts[text])
+    if not pending:
+        return summary
+    left_out = set(pending) - {planned.asset for planned in plan}
+    return f"{summary}\nAn earlier run did not finish {name_some(sorted(pending), NAMES_IN_A_LINE)}. " + (
+        f"This one leaves out {name_some(sorted(left_out), NAMES_IN_A_LINE)}, so that nothing would be "
+        "published: run everything instead."
+        if left_out
+        else "This one goes on from there, and publishes what was finished."
+    )
 
 
 def plan_lines(plan: Sequence[Planned]) -> Iterator[str]:

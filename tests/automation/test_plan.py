@@ -5,7 +5,7 @@ import pytest
 
 from serverless_assets.automation.plan import dry_run
 from serverless_assets.automation.plan_forecasts import plan_forecast
-from serverless_assets.automation.planned import Planned, plan_lines
+from serverless_assets.automation.planned import Planned, plan_lines, plan_summary
 from serverless_assets.environments import environment
 from serverless_assets.names import NAMES_OF_FAILED, name_some
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
@@ -181,6 +181,17 @@ def test_a_plan_of_what_would_fail_names_the_cause_in_the_order_of_a_run_and_end
     assert re.fullmatch(
         rf"skip stg_\w+, .+ and 12 more: not reached: {tables} would fail before it",
         told.stdout.splitlines()[-3],
+    )
+
+
+def test_a_plan_says_whether_the_run_finishes_what_an_earlier_one_left():
+    plan = [Planned("orders", "build", "new"), Planned("customers", "reuse", "unchanged")]
+    assert plan_summary(plan, set()) == "1 to build, 1 to reuse"
+    assert plan_summary(plan, {"orders"}).endswith(
+        "An earlier run did not finish orders. This one goes on from there, and publishes what was finished."
+    )
+    assert "This one leaves out order_forecast, so that nothing would be published" in plan_summary(
+        plan, {"orders", "order_forecast"}
     )
 
 
