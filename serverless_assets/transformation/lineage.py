@@ -5,7 +5,8 @@ Here they are those that the manifest documents, and a model takes some millisec
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ import dagster as dg
 
 # dagster-dbt imports sqlglot too, so that this costs nothing.
 from sqlglot import MappingSchema, exp, to_table
+from sqlglot.lineage import Node as LineageNode
 from sqlglot.lineage import lineage
 
 from serverless_assets.asset_keys import asset_key, asset_name
@@ -30,6 +32,9 @@ from serverless_assets.transformation.manifest import (
 )
 from serverless_assets.transformation.nodes import Node
 from serverless_assets.transformation.query_columns import ROWS, QueryColumns, query_columns
+
+# It warns of columns that it does not know, for which no lineage is shown.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 Properties = Mapping[str, Any]
 # By column: the unique ids of what it is made of, each with the column there.
@@ -56,11 +61,22 @@ def column_sources(sql: str, parents: Iterable[Properties], dialect: str) -> Sou
     for column, origin in lineage(None, sql, schema, dialect=dialect, trim_selects=False).items():
         ends = {
             (ids.get(_name(step.expression)), exp.to_column(step.name).name)
-            for step in origin.walk()
+            for step in _known_steps(origin)
             if not step.downstream and isinstance(step.expression, exp.Table)
         }
         sources[column] = sorted((id, name) for id, name in ends if id and name != "*")
     return sources
+
+
+def _known_steps(origin: LineageNode) -> Iterator[LineageNode]:
+    """Yield the steps from a column to what it is made of, but for those of columns that are not known.
+
+    Of a column that `*` selects and no parent documents, sqlglot goes on with the whole query.
+    """
+    if not isinstance(origin.expression, exp.Select):
+        yield origin
+        for step in origin.downstream:
+            yield from _known_steps(step)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ CUSTOMERS = {
             {"id": ["customers.id"], "name": ["customers.name"], "paid": ["orders.paid"]},
         ),
         ("select count(*) as nr, 1 as one from {orders}", {"nr": [], "one": []}),
+        (
+            "with c as (select * from {customers}) select id, upper(city) as city, name from c",
+            {"id": ["customers.id"], "city": [], "name": ["customers.name"]},
+        ),
     ],
 )
 def test_a_column_is_made_of_the_columns_that_its_value_is_computed_from(sql, sources):
