@@ -201,7 +201,8 @@ def test_a_copy_of_a_home_on_another_machine_waits_for_its_turn(shop: Shop, tmp_
     ) as process:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == "at work\n"
-        with pytest.raises(AtWork, match=rf"^Run run-2, process {process.pid} on another-machine since"):
+        writing = rf"^Another run is writing to the warehouse: run run-2, process {process.pid} on another-"
+        with pytest.raises(AtWork, match=writing):
             Lease(warehouse, shop.publisher.home, "run-3", LOG, wait=False)
         process.stdin.close()
     assert process.returncode == 0

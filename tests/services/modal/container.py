@@ -14,6 +14,7 @@ from typing import Self
 import psutil
 from modal_proto import api_pb2
 
+from serverless_assets.forecasting.local_compute import resident_mib
 from tests.services.modal.harness import CallStatus
 
 MEMORY_INTERVAL = 0.01  # seconds
@@ -192,6 +193,9 @@ class Container:
         limit = self._arguments.function_def.resources.memory_mb_max
         resident = max(_peak(self._process.pid), sum(map(_resident, self._members))) / MIB
         if not limit or resident <= limit:
+            return False
+        # A sum of all counts what children share with their parent again and again.
+        if max(_peak(self._process.pid) / MIB, resident_mib(self._process.pid)) <= limit:
             return False
         message = f"Container was terminated: out of memory (limit {limit} MiB)"
         self._settle(killed(CallStatus.OOM, _Status.GENERIC_STATUS_KERNEL_OOM_KILL, message))
