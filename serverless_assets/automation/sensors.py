@@ -87,7 +87,7 @@ def will_be_retried(run: dg.DagsterRun) -> bool:
 
 
 def is_refused(run: dg.DagsterRun) -> bool:
-    """Return whether a run was refused for its run config, which whoever launched it sees at once."""
+    """Return whether a run was refused for its run config, which is shown where it was launched."""
     return REFUSED_TAG in run.tags
 
 
