@@ -25,7 +25,7 @@ from bqemulator.catalog import ddl_sync
 from bqemulator.catalog.models import Clustering, TimePartitioning
 from bqemulator.domain.errors import ResourceRef, resource_already_exists, resource_not_found
 from bqemulator.jobs import executor
-from bqemulator.storage.engine import DuckDBEngine
+from bqemulator.storage.engine import DuckDBEngine, _annotate_with_duckdb_types
 from bqemulator.storage.sql_identifiers import quoted_table_ref
 from bqemulator.versioning import clone, ddl
 from fastapi import Request
@@ -33,6 +33,7 @@ from fastapi.responses import JSONResponse, Response
 
 OPTIONS = re.compile(r"\boptions\s*\((?P<options>.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 ALTER = re.compile(r"\s*alter table (?P<table>\S+) set options\((?P<options>.*)\)\s*$", re.I | re.DOTALL)
+QUERY = re.compile(r"\s*(?:select|with|describe|pragma)\b", re.I)
 DML = re.compile(r"\b(?:merge(?: into)?|insert into|delete from|update|truncate table)\s+(`\S+`)\s", re.I)
 STRING = r'"(?:[^"\\]|\\.)*"'
 # Options of statements that were parsed and have not run: by project, dataset, table.
@@ -87,19 +88,37 @@ async def create_or_replace(self: Any, *names: str) -> Any:
     return meta
 
 
-execute, fetch_arrow = DuckDBEngine.execute, DuckDBEngine.fetch_arrow
+execute = DuckDBEngine.execute
 # A query executes and then fetches, in a thread of its own.
 connection_lock = threading.RLock()
 
 
-def execute_alone(self: Any, *statement: Any) -> Any:
-    with connection_lock:
-        return execute(self, *statement)
+class Fetched:
+    """The rows of a query, which nothing that runs later on the connection can take from its reader."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+
+    def to_arrow_table(self) -> Any:
+        return self._rows
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return list(zip(*(column.to_pylist() for column in self._rows.columns), strict=True))
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        return next(iter(self.fetchall()), None)
 
 
-def fetch_alone(self: Any, *statement: Any) -> Any:
+def execute_alone(self: Any, statement: str, *parameters: Any) -> Any:
     with connection_lock:
-        return fetch_arrow(self, *statement)
+        running = execute(self, statement, *parameters)
+        return Fetched(running.to_arrow_table()) if QUERY.match(statement) else running
+
+
+def fetch_alone(self: Any, statement: str, *parameters: Any) -> Any:
+    with connection_lock:
+        description = execute(self, statement, *parameters).description
+        return _annotate_with_duckdb_types(self.connection.to_arrow_table(), description)
 
 
 def replace_fields(meta: Any, **fields: Any) -> Any:
