@@ -5,26 +5,18 @@ A sample is a parquet file, or the first answer of a REST API.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from serverless_assets.addresses import is_http_address, without_credentials
-from serverless_assets.ingestion.contract import declared_type
 from serverless_assets.ingestion.http_client import MissingTable
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
-from serverless_assets.ingestion.table_files import AddTableError, Sample, as_yaml, write_files
-
-SAMPLE_ROWS = 10_000
-# A pair of columns is looked for among the first ones alone.
-COLUMNS_OF_A_PAIR = 8
+from serverless_assets.ingestion.table_files import as_yaml, write_files
+from serverless_assets.ingestion.table_sample import AddTableError, read_sample
 
 
 def add_table(
@@ -81,13 +73,18 @@ def add_table(
         from serverless_assets.ingestion.rest_sample import sample_endpoint
 
         rest = dict(sample_endpoint(reader, url, token, path))
-    sample = read_sample(path, table)
+    sample = read_sample(path, table, has_all_rows="paginator" not in rest)
     file, sql, yml = write_files(directory, manifest, table, model, location, sample, rest)
     yield f"Read {sample.rows:,} rows of {without_credentials(url)}."
     yield f"Added {table} to {file}, with {len(sample.columns)} columns."
     yield f"  key: {', '.join(sample.key)}, a guess: no two rows of the sample have the same."
     if sample.event_time:
-        yield f"  event_time: {sample.event_time}, a guess: delete it if no row is an event."
+        yield f"  event_time: {sample.event_time}, a guess: delete it if the rows are no events."
+    if sample.not_event_time:
+        column, doubt = sample.not_event_time
+        yield f"  no event_time: {column} is not like that of events ({doubt}). If it is, uncomment it."
+    for column in sample.decimals if rest else ():
+        yield f"  {column} is text that looks like numbers: `data_type: double` loads it as numbers."
     for column, kind in sample.others.items():
         yield f"  {column} is left out: {kind} cannot be loaded. Have the source serve it as text."
     if "paginator" in rest:
@@ -98,50 +95,6 @@ def add_table(
     if source is None and is_file:
         yield f"Set SERVERLESS_DATASET_URL to {without_credentials(base)}, for runs to load it from there."
     yield "Next: check the guesses and write the descriptions, then `serverless plan` and `serverless run`."
-
-
-def read_sample(path: Path, table: str) -> Sample:
-    """Return what the schema and the first rows of a file say of a table.
-
-    Raises:
-        AddTableError: the file cannot be read, or no columns identify its rows.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            kinds = {field.name: declared_type(field.type) for field in file.schema_arrow}
-            others = {field.name: str(field.type) for field in file.schema_arrow if not kinds[field.name]}
-            columns = {name: kind for name, kind in kinds.items() if kind}
-            batch = next(file.iter_batches(SAMPLE_ROWS, columns=list(columns)), None)
-    except (pa.ArrowException, OSError) as error:
-        raise AddTableError(f"The file of {table} cannot be read as parquet ({error}).") from None
-    if batch is None or not batch.num_rows or not columns:
-        raise AddTableError(f"The file of {table} has no rows or columns to load: give one that has some.")
-    if quoted := [name for name in columns if '"' in name or "`" in name]:
-        raise AddTableError(
-            f"The column {quoted[0]!r} of {table} has a quotation mark in its name, which dbt does not "
-            "quote: have the source serve it under another name."
-        )
-    rows = pa.Table.from_batches([batch])
-    filled = [name for name in columns if not rows[name].null_count]
-    key = _guess_key([name for name in filled if columns[name] in ("string", "bigint")], rows, table)
-    times = [name for name in filled if columns[name] == "timestamp" and name not in key]
-    return Sample(columns, others, key, times[0] if times else None, rows.num_rows)
-
-
-def _guess_key(columns: Sequence[str], rows: pa.Table, table: str) -> Sequence[str]:
-    """Return the column, or else the pair, of which no two rows have the same values."""
-    likely = sorted(
-        columns, key=lambda name: (name.lower() != "id", not re.search(r"_?(id|key)$", name, re.I))
-    )
-    groups: list[tuple[str, ...]] = [(name,) for name in likely]
-    groups += combinations(columns[:COLUMNS_OF_A_PAIR], 2)
-    for group in groups:
-        if rows.group_by(list(group)).aggregate([]).num_rows == rows.num_rows:
-            return group
-    raise AddTableError(
-        f"No column of {table}, nor two of them, identifies its rows. Add the entry by hand, with the `key` "
-        "that does: docs/raw-tables.md shows one."
-    )
 
 
 def _split(url: str, source: HttpSource | None) -> tuple[str, str]:

@@ -2,37 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
+from serverless_assets.ingestion.table_sample import AddTableError, Sample
 
 NEW_SOURCE = """sources:
   - name: raw
     schema: "{{ env_var('SERVERLESS_SOURCE_SCHEMA', target.schema) }}"
     tables:
 """
-
-
-class AddTableError(UserError):
-    """A table that cannot be declared; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a file says of a table. `columns` maps names to data types; those of `others` cannot be loaded."""
-
-    columns: Mapping[str, str]
-    others: Mapping[str, str]
-    key: Sequence[str]
-    event_time: str | None
-    rows: int
 
 
 def write_files(
@@ -73,6 +57,9 @@ def _entry(table: str, location: str, sample: Sample, rest: Mapping[str, Any]) -
     meta = [f"key: [{', '.join(map(as_yaml, sample.key))}]  # a guess, from {sample.rows:,} rows"]
     if sample.event_time:
         meta.append(f"event_time: {as_yaml(sample.event_time)}  # a guess")
+    if sample.not_event_time:
+        column, doubt = sample.not_event_time
+        meta.append(f"# event_time: {as_yaml(column)}  # only if the rows are events: {doubt}")
     if rest:
         meta += yaml.safe_dump(
             {"rest": rest}, sort_keys=False, default_flow_style=None, width=110
@@ -83,7 +70,8 @@ def _entry(table: str, location: str, sample: Sample, rest: Mapping[str, Any]) -
     lines += [f"      {line}" for line in meta]
     lines.append("  columns:")
     for name, kind in sample.columns.items():
-        lines += [f"    - name: {as_yaml(name)}", '      description: ""', f"      data_type: {kind}"]
+        hint = "  # looks like numbers: double loads them as such" if rest and name in sample.decimals else ""
+        lines += [f"    - name: {as_yaml(name)}", '      description: ""', f"      data_type: {kind}{hint}"]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.ingestion.add_table import add_table
 from serverless_assets.ingestion.catalog import read_catalogue
 from serverless_assets.ingestion.source import HttpSource
-from tests.ingestion.json_api import SECRET, Api, json_api
+from tests.ingestion.json_api import SECRET, Api, json_api, visit
 from tests.ingestion.scripted import GOOD, Answer, body, shop, status
 
 RAW = """
@@ -108,6 +109,48 @@ def test_two_columns_are_the_key_where_no_single_one_is(tmp_path):
     assert entry(text, "visits")["config"]["meta"]["key"] == ["visit", "n"]
 
 
+NOW = datetime.now(UTC).replace(tzinfo=None)
+
+
+def days_before(count: int, step: float = 1, last: float = 0) -> list[object]:
+    return [NOW - timedelta(days=last + step * number) for number in range(count)]
+
+
+DAILY = days_before(30)
+# The rows of the first 10,000 end a day before those of the file.
+ENDS_AFTER_THE_SAMPLE = [NOW - timedelta(days=3.5), *days_before(10_000, step=0.001, last=3.5), NOW]
+
+
+@pytest.mark.parametrize(
+    ("columns", "event_time", "comment"),
+    [
+        ({"visited_at": DAILY}, "visited_at", ""),
+        # A row would move to another month with each change.
+        ({"updated_at": DAILY, "visited_at": DAILY}, "visited_at", ""),
+        ({"updated_at": DAILY}, None, ""),
+        ({"born_at": days_before(30, step=300), "visited_at": DAILY}, "visited_at", ""),
+        (
+            {"hired_at": days_before(30, step=20)},
+            None,
+            "hired_at  # only if the rows are events: one row every",
+        ),
+        ({"hired_at": days_before(1)}, None, "hired_at  # only if the rows are events: a single row"),
+        ({"hired_at": days_before(30, last=4)}, None, "hired_at  # only if the rows are events: the newest"),
+        ({"ends_at": days_before(30, last=-2)}, None, "ends_at  # only if the rows are events: the newest"),
+        ({"visited_at": ENDS_AFTER_THE_SAMPLE}, "visited_at", ""),
+    ],
+)
+def test_event_time_is_a_time_of_many_rows_up_to_the_present_and_others_are_a_comment(
+    tmp_path, columns, event_time, comment
+):
+    rows = len(next(iter(columns.values())))
+    text = add(tmp_path, parquet(id=[*range(rows)], **columns))
+    assert entry(text, "visits")["config"]["meta"].get("event_time") == event_time
+    comments = [line.strip() for line in text.splitlines() if line.strip().startswith("#")]
+    assert len(comments) == bool(comment)
+    assert not comment or comments[0].startswith(f"# event_time: {comment}")
+
+
 def test_names_that_yaml_or_sql_would_take_for_something_else_are_quoted(tmp_path):
     text = add(tmp_path, parquet(id=["a"], **{"no": ["x"], "a b: c": [True], "at": [1]}))
     assert [column["name"] for column in entry(text, "visits")["columns"]] == ["id", "no", "a b: c", "at"]
@@ -187,6 +230,10 @@ PAGINATORS = {
 @pytest.mark.parametrize("paging", PAGINATORS)
 def test_the_entry_of_an_api_is_guessed_from_its_first_page_and_can_be_loaded(tmp_path, api, paging):
     api.paging = paging
+    if paging == "none":
+        # The first page may be of long ago, but an answer with all rows has the newest.
+        for row, at in zip(api.rows, days_before(7), strict=True):
+            row["visited_at"] = f"{at:%Y-%m-%dT%H:%M:%SZ}"
     text = add_api(tmp_path, f"{api.url}/visits?status=closed")
     added = entry(text, "raw_visits")
     meta = added["config"]["meta"]
@@ -213,6 +260,14 @@ def test_the_entry_of_an_api_is_guessed_from_its_first_page_and_can_be_loaded(tm
     (table,) = read_catalogue({"sources": {"raw_visits": source}})
     HttpSource("http://127.0.0.1:1").fetch(table, None, tmp_path / "visits.parquet", print)
     assert pq.read_table(tmp_path / "visits.parquet")["id"].to_pylist() == list("1234567")
+
+
+def test_text_of_an_api_that_looks_like_numbers_is_marked_and_ids_are_not(tmp_path, api):
+    api.rows = [visit(1, paid="1000.5", zip="20095"), visit(2, paid="-7", zip="10115"), visit(3, paid=None)]
+    text = add_api(tmp_path, f"{api.url}/visits")
+    [hinted] = [line for line in text.splitlines() if "double loads them as such" in line]
+    assert hinted.strip() == "data_type: string  # looks like numbers: double loads them as such"
+    assert text[: text.index(hinted)].splitlines()[-2].strip() == "- name: paid"
 
 
 def test_the_entry_of_csv_has_its_delimiter_and_the_names_of_its_header(tmp_path, api):

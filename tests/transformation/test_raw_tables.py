@@ -270,6 +270,7 @@ def test_a_table_and_its_model_are_added_by_the_command_and_loaded_by_the_next_r
     assert done.exit_code == 0, done.output
     assert "key: sale_id, a guess" in done.output
     assert "took is left out: duration[us]" in done.output
+    assert "no event_time: sold_at is not like that of events (the newest is of 2026-03-02)." in done.output
     outcomes = world.run()
     assert outcomes["raw_sales"] == ("built", "loaded from the source: first load")
     assert outcomes["stg_sales"] == ("built", "new")
