@@ -60,9 +60,8 @@ def least(url: str, home: str) -> None:
 
 def step(url: str, home: str) -> None:
     """Load the tables as a run's step does: fetch, audit, replace."""
-    from serverless_assets.ingestion.fetch import fetch_tables
     from serverless_assets.ingestion.http_client import DownloadLimits
-    from serverless_assets.ingestion.load import LoadResult, load_table
+    from serverless_assets.ingestion.load import LoadResult, load_tables
     from serverless_assets.ingestion.raw_table import DatedBy, RawTable
     from serverless_assets.ingestion.source import HttpSource
     from serverless_assets.sample_shop.shop import SampleShop
@@ -79,8 +78,8 @@ def step(url: str, home: str) -> None:
     warehouse = DuckDBWarehouse(Path(home, "warehouse.duckdb"), "dwh")
     memory = os.environ.get("SERVERLESS_LOAD_MEMORY")
     source = HttpSource(url, limits=DownloadLimits(memory_mib=int(memory)) if memory else DownloadLimits())
-    for fetched in fetch_tables(list(tables.values()), source, warehouse, None, Path(home), print):
-        loaded = load_table(warehouse, fetched, None, "run")
+    scratch = Path(home)
+    for loaded in load_tables(list(tables.values()), source, warehouse, None, scratch, print, {}, "run"):
         assert isinstance(loaded, LoadResult), loaded.reason
 
 

@@ -19,9 +19,8 @@ from serverless_assets.failures import as_failure
 from serverless_assets.files import scratch_folder
 from serverless_assets.ingestion.audit import row_loss_warning
 from serverless_assets.ingestion.checks import CheckRunner, SourceObservation, check_specs
-from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed, Missing, ends_run, failure_sentence
-from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_table, loads_text
+from serverless_assets.ingestion.load import LoadResult, decide_reuse, load_tables, loads_text
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source, source_of_run
 from serverless_assets.ingestion.state import TableState
@@ -108,27 +107,20 @@ class _Step:
         failed, results = list[Failed](), list[LoadResult]()
         with (
             source as opened,
-            # An interrupted step ends its downloads before the folder is removed that they write to.
             closing(
-                fetch_tables(self.tables, opened, warehouse, window, scratch, log, states, force)
-            ) as fetched_tables,
+                load_tables(
+                    self.tables, opened, warehouse, window, scratch, log, states, context.run.run_id, force
+                )
+            ) as loads,
         ):
-            for fetched in fetched_tables:
-                table, state = fetched.table, states.get(fetched.table.name)
-                loaded = load_table(warehouse, fetched, state, context.run.run_id, force)
-                if isinstance(loaded, Failed):
+            for loaded in loads:
+                if isinstance(loaded, LoadResult):
+                    results.append(loaded)
+                    yield self._loaded(loaded, window, opened)
+                else:
                     if not loaded.is_optional:
                         failed.append(loaded)
                     yield from self._not_loaded(loaded)
-                    continue
-                results.append(loaded)
-                # Read before the months are recorded, whose materializations carry no observation.
-                observation = self._observe(loaded)
-                if table.has_months:
-                    # One by one, the months of ten years take longer than their rows.
-                    with one_batch(context.instance):
-                        self._record_months(loaded, state, window)
-                yield self._loaded(loaded, observation, opened)
         log(loads_text(results))
         if not window:
             self._log_first_month([loaded for loaded in results if loaded.fetched.table.name not in states])
@@ -165,20 +157,7 @@ class _Step:
             not_materialized = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
             yield dg.Output(None, key.to_python_identifier(), metadata=not_materialized)
 
-    def _observe(self, loaded: LoadResult) -> SourceObservation:
-        row_loss = None
-        if loaded.decision.load:
-            emptied = [month for month in loaded.decision.months if month not in loaded.months]
-            row_loss = row_loss_warning(loaded.rows_before, loaded.rows, emptied)
-        table, served = loaded.fetched.table, loaded.audited.served if loaded.audited else None
-        observation = self.checks.last_observation(table).updated(served, self.checks.now, row_loss)
-        if served and (columns := observation.not_loaded(table)):
-            self.context.log.info(
-                f"{table.name}: not loaded, as the catalogue does not have them: {columns}."
-            )
-        return observation
-
-    def _record_months(self, loaded: LoadResult, before: TableState | None, window: Window | None) -> None:
+    def _record_months(self, loaded: LoadResult, window: Window | None) -> None:
         """Show the rows of each month of the run, and as materialized each other month that was loaded.
 
         A run of all months also shows each that the table has: Dagster's history may have begun later.
@@ -201,7 +180,7 @@ class _Step:
         reason = f"loaded with {loaded.fetched.window or 'the whole history'}"
         if not loaded.decision.load:
             status, reason = "reused", loaded.decision.reason
-            parts = before.months or {} if before and not window else {}
+            parts = {} if window else self.states[table.name].months or {}
         elif loaded.audited and loaded.audited.since:
             reason = f"loaded with the changes since {loaded.audited.since}"
         recorded = context.instance.get_materialized_partitions(key)
@@ -232,10 +211,23 @@ class _Step:
                 f"until then as missing: SERVERLESS_FIRST_MONTH={begins} leaves them out."
             )
 
-    def _loaded(
-        self, loaded: LoadResult, observation: SourceObservation, source: HttpSource
-    ) -> dg.MaterializeResult:
+    def _loaded(self, loaded: LoadResult, window: Window | None, source: HttpSource) -> dg.MaterializeResult:
         decision, fetched, download = loaded.decision, loaded.fetched, loaded.fetched.download
+        table, served = fetched.table, loaded.audited.served if loaded.audited else None
+        row_loss = None
+        if decision.load:
+            emptied = [month for month in decision.months if month not in loaded.months]
+            row_loss = row_loss_warning(loaded.rows_before, loaded.rows, emptied)
+        # Read before the months are recorded, whose materializations carry no observation.
+        observation = self.checks.last_observation(table).updated(served, self.checks.now, row_loss)
+        if served and (columns := observation.not_loaded(table)):
+            self.context.log.info(
+                f"{table.name}: not loaded, as the catalogue does not have them: {columns}."
+            )
+        if table.has_months:
+            # One by one, the months of ten years take longer than their rows.
+            with one_batch(self.context.instance):
+                self._record_months(loaded, window)
         outcome = metadata.outcome(
             "built" if decision.load else "reused",
             decision.reason,
@@ -249,7 +241,7 @@ class _Step:
             "content_hash": decision.version,
             **({"url": dg.MetadataValue.url(download.url)} if source.keeps_address(download.url) else {}),
         }
-        return self._materialized(fetched.table, decision.version, outcome, observation, more)
+        return self._materialized(table, decision.version, outcome, observation, more)
 
     def _kept(self, table: RawTable, reason: str) -> dg.MaterializeResult:
         last = metadata.latest_materialization(self.context.instance, asset_key(table.name))

@@ -1,6 +1,6 @@
 """Check staged rows before they replace those of a table: keys, parents, number. Each check is one query."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -61,29 +61,35 @@ def check_keys(rows: StagedRows, table: RawTable) -> None:
                 refuse([Problem(table.name, "+".join(table.key), "unique values", repetition)])
 
 
-def count_orphans(rows: StagedRows, table: RawTable) -> int:
-    """Return how many staged rows have no parent, and so no event time."""
-    time = sql.identifier(str(table.event_time))
-    with rows.area.cursor() as connection:
-        query = f"select count(*) - count({time}) from {rows.relation}"
-        (orphans,) = connection.execute(query).fetchone() or (0,)
-    return int(orphans)
+def check_parents(rows: StagedRows, table: RawTable, every_parent: Callable[[], StagedRows]) -> int:
+    """Return how many staged rows have no event time, as their parents are not among those requested.
 
+    A source may cut the parents to the window and not the children. Whether these rows belong to parents of
+    other months, or to none at all, `every_parent` tells, which is called only if there are such rows.
 
-def check_parents(rows: StagedRows, table: RawTable, every_parent: StagedRows) -> None:
-    """Raise `ContractError` unless the rows without an event time have a parent in `every_parent`."""
+    Raises:
+        ContractError: rows have no parent at all.
+    """
     dated_by = table.dated_by
     assert dated_by is not None
     child_key, parent_key = sql.identifier(dated_by.column), sql.identifier(*dated_by.parent.key)
+    time = sql.identifier(str(table.event_time))
+    with rows.area.cursor() as connection:
+        query = f"select count(*) - count({time}) from {rows.relation}"
+        (undated,) = connection.execute(query).fetchone() or (0,)
+    if not undated:
+        return 0
+    parents = every_parent().relation
     with rows.area.cursor() as connection:
         orphans, example = connection.execute(
             f"select count(*), min(child.{child_key}) from {rows.relation} as child"
-            f" anti join {every_parent.relation} as parent on child.{child_key} = parent.{parent_key}"
-            f" where child.{sql.identifier(str(table.event_time))} is null"
+            f" anti join {parents} as parent on child.{child_key} = parent.{parent_key}"
+            f" where child.{time} is null"
         ).fetchone() or (0, None)
     if orphans:
         others = f"{orphans:,} rows of others, such as {example!r}"
         refuse([Problem(table.name, dated_by.column, f"keys of {dated_by.parent.name}", others)])
+    return int(undated)
 
 
 def within(rows: StagedRows, table: RawTable, window: Window) -> StagedRows:

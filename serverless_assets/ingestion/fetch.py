@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import RLock
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import duckdb
@@ -31,14 +32,7 @@ from serverless_assets.ingestion.http_client import Log, MissingTable, SourceErr
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.stage import stage
-from serverless_assets.ingestion.state import (
-    CachedResponse,
-    Scope,
-    TableState,
-    cached_response,
-    reason_to_load,
-    scope_of,
-)
+from serverless_assets.ingestion.state import HASHED_BY, CachedResponse, TableState, reason_to_load
 from serverless_assets.months import Window, name_months
 from serverless_assets.stopping import start_thread
 from serverless_assets.warehouse import Warehouse, WarehouseError
@@ -52,6 +46,51 @@ SECONDS_TO_STOP = 5.0
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What of a table is requested.
+
+    state: what the warehouse holds of it; None if there is no such table.
+    source: identifies where its rows come from.
+    since: the `updated_at` since which its changes are requested; empty if its rows are.
+    window: the months to load; None is all of the table, or its changes, which are of any month.
+    """
+
+    table: RawTable
+    state: TableState | None
+    source: str
+    since: str
+    window: Window | None
+
+    @classmethod
+    def of(
+        cls, table: RawTable, state: TableState | None, source: str, window: Window | None, force: bool
+    ) -> "Scope":
+        """Return what to request of a table in a run over `window`.
+
+        Changes are added to, and some months replaced in, a table that is known to hold this source's rows
+        alone: beside other rows, they would make a table that no source has.
+        """
+        before = state or TableState()
+        is_sources = bool(before.version) and before.source == source
+        has_parts = before.months is not None or not table.event_time
+        adds_changes = bool(table.updated_at) and not force and not reason_to_load(table, state)
+        if adds_changes and is_sources and has_parts and before.cursor:
+            return cls(table, state, source, before.cursor, None)
+        has_months = is_sources and before.months is not None and before.hashed_by == HASHED_BY
+        if window and table.has_months and (state is None or has_months):
+            return cls(table, state, source, "", window.with_lookback(table.lookback))
+        return cls(table, state, source, "", None)
+
+    def response_from(self, key: str) -> CachedResponse | None:
+        """Return the response to a request that the table was loaded from, if it may be conditional."""
+        if self.state is None or reason_to_load(self.table, self.state):
+            return None
+        response = self.state.responses.get(key)
+        # Rows that a parent dates are known only with that parent's.
+        return response if response and (response.dated_by or not self.table.dated_by) else None
+
+
 def fetch_tables(
     tables: Sequence[RawTable],
     source: HttpSource,
@@ -59,7 +98,7 @@ def fetch_tables(
     window: Window | None,
     scratch: Path,
     log: Log,
-    states: Mapping[str, TableState] | None = None,
+    states: Mapping[str, TableState] = MappingProxyType({}),
     force: bool = False,
     to_load: bool = True,
 ) -> Generator[FetchResult, None, None]:
@@ -76,9 +115,7 @@ def fetch_tables(
     """
     with warehouse.staging(scratch, source.limits.memory_mib, to_load) as area:
         scopes = {
-            needed.name: scope_of(
-                needed, (states or {}).get(needed.name), source.key_of(needed), window, force
-            )
+            needed.name: Scope.of(needed, states.get(needed.name), source.key_of(needed), window, force)
             for table in tables
             for needed in table.with_parent
         }
@@ -203,11 +240,10 @@ class _Fetch:
         download.path.unlink()
         cursor = latest_versions(rows, table, scope.since) if table.updated_at else ""
         audit.check_keys(rows, table)
-        if parent and (orphans := audit.count_orphans(rows, table)):
-            # A source may cut the parents to the window and not the children. Whether these rows belong to
-            # parents of other months, or to none at all, all of the parents tell.
-            audit.check_parents(rows, table, self.audited(parent.table, None).rows)
-            self.log(f"{table.name}: {orphans:,} rows belong to other months than {window}: left out.")
+        if parent:
+            parents = parent.table
+            if undated := audit.check_parents(rows, table, lambda: self.audited(parents, None).rows):
+                self.log(f"{table.name}: {undated:,} rows belong to other months than {window}: left out.")
         if window:
             rows = audit.within(rows, table, window)
         if scope.since and scope.state:
@@ -254,7 +290,7 @@ class _Fetch:
     def cached(self, table: RawTable, window: Window | None) -> CachedResponse | None:
         scope = self.scopes[table.name]
         key = self.source.request_key(table, window, scope.since)
-        return None if self.force else cached_response(table, scope.state, key)
+        return None if self.force else scope.response_from(key)
 
     def is_current(self, table: RawTable, window: Window | None) -> bool:
         """Whether the table holds what the source would answer, dated by what its parent would."""

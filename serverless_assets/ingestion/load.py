@@ -1,15 +1,19 @@
-"""Decide whether a fetched table is loaded or left as it is, and do so."""
+"""Fetch raw tables, decide of each whether it is loaded or left as it is, and do so."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 from typing import Literal
 
 from modal_forecast.report.formats import counted
 from serverless_assets.ingestion.audit import within
-from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, FetchResult, Missing, Unchanged
+from serverless_assets.ingestion.fetch import fetch_tables
+from serverless_assets.ingestion.fetch_result import AuditedTable, Failed, Missing, Unchanged
+from serverless_assets.ingestion.http_client import Log
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.source import Source
+from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.ingestion.state import (
     HASHED_BY,
     Part,
@@ -75,19 +79,41 @@ class LoadResult:
         return self.audited.content.months if self.audited else {}
 
 
-def load_table(
+def load_tables(
+    tables: Sequence[RawTable],
+    source: HttpSource,
     warehouse: Warehouse,
-    fetched: FetchResult,
-    state: TableState | None,
+    window: Window | None,
+    scratch: Path,
+    log: Log,
+    states: Mapping[str, TableState],
     run_id: str,
     force: bool = False,
+) -> Generator[LoadResult | Failed, None, None]:
+    """Load what changed at the source of `tables` since it was last loaded; everything by `force`.
+
+    The arguments are those of `fetch_tables`.
+    """
+    # An interrupted run ends its downloads before the folder is removed that they write to.
+    with closing(fetch_tables(tables, source, warehouse, window, scratch, log, states, force)) as results:
+        for fetched in results:
+            if isinstance(fetched, Failed):
+                yield fetched
+            else:
+                yield _load(warehouse, fetched, states.get(fetched.table.name), run_id, force)
+
+
+def _load(
+    warehouse: Warehouse,
+    fetched: AuditedTable | Unchanged,
+    state: TableState | None,
+    run_id: str,
+    force: bool,
 ) -> LoadResult | Failed:
     """Load the table if its rows changed, and keep the state that it is then in.
 
     state: the one that was kept before anything was fetched; None if there was no table.
     """
-    if isinstance(fetched, Failed):
-        return fetched
     decision = decide_load(fetched, state, run_id, force)
     table, window = fetched.table, fetched.window
     work, rows_before = JobStats(), None

@@ -181,69 +181,6 @@ def reason_to_load(table: RawTable, state: TableState | None, window: Window | N
     return ""
 
 
-def cached_response(table: RawTable, state: TableState | None, key: str) -> CachedResponse | None:
-    """Return the response to a request that the table was loaded from, if it may be made conditionally."""
-    if state is None or reason_to_load(table, state):
-        return None
-    response = state.responses.get(key)
-    # Rows that a parent dates are known only with that parent's.
-    return response if response and (response.dated_by or not table.dated_by) else None
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What of a table is requested.
-
-    state: what the warehouse holds of it; None if there is no such table.
-    source: identifies where its rows come from.
-    since: the `updated_at` since which its changes are requested; empty if its rows are.
-    window: the months to load; None is all of the table, or its changes, which are of any month.
-    """
-
-    state: TableState | None
-    source: str
-    since: str
-    window: Window | None
-
-
-def scope_of(
-    table: RawTable, state: TableState | None, source: str, window: Window | None, force: bool = False
-) -> Scope:
-    """Return what to request of a table in a run over `window`."""
-    since = "" if force else updated_since(table, state, source)
-    if since:
-        window = None
-    elif window:
-        window = window_to_load(table, state, source, window.with_lookback(table.lookback))
-    return Scope(state, source, since, window)
-
-
-def window_to_load(
-    table: RawTable, state: TableState | None, source: str, window: Window | None
-) -> Window | None:
-    """Return what of a table to load if `window` is requested: None is all of it.
-
-    Some months may replace only those of a table that holds this source's rows. Beside the rows of another
-    source, or of an unknown one, they would make a table that no source has.
-    """
-    if window is None or not table.has_months:
-        return None
-    if state is None:
-        return window
-    is_known = bool(state.version) and state.months is not None and state.hashed_by == HASHED_BY
-    return window if is_known and state.source == source else None
-
-
-def updated_since(table: RawTable, state: TableState | None, source: str) -> str:
-    """Return the `updated_at` since which to request a table's changes; empty to request its rows.
-
-    Changes are added to rows that are known to be this source's alone.
-    """
-    if not table.updated_at or state is None or reason_to_load(table, state) or state.source != source:
-        return ""
-    return "" if table.event_time and state.months is None else state.cursor
-
-
 def responses_to_keep(responses: Mapping[str, CachedResponse]) -> Mapping[str, CachedResponse]:
     """Return the most recent responses that carry a validator."""
     usable = [(key, response) for key, response in responses.items() if response.validators]

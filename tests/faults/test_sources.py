@@ -4,7 +4,6 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -12,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed
-from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.load import LoadResult, load_tables
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
@@ -76,10 +74,8 @@ def load(warehouse: DuckDBWarehouse, url: str, scratch: Path) -> LoadResult | Fa
     """Load one table as a run does."""
     source = HttpSource(url, attempts=2, first_pause_seconds=0.0, timeout_seconds=0.3)
     states = {name: TableState.from_json(state) for name, state in warehouse.read_states().items()}
-    tables = fetch_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states)
-    # What is staged is gone at the end.
-    with closing(tables):
-        return load_table(warehouse, next(tables), states.get(RAW_STORES.name), "run")
+    (result,) = load_tables([RAW_STORES], source, warehouse, None, scratch, lambda line: None, states, "run")
+    return result
 
 
 def rows_of(warehouse: DuckDBWarehouse) -> str:

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serverless_assets.ingestion.fetch import fetch_tables
-from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.load import LoadResult, load_tables
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
@@ -101,10 +100,7 @@ def load(
 ) -> LoadResult:
     states = {name: TableState.from_json(state) for name, state in warehouse.read_states().items()}
     source, folder = HttpSource(visits.url), warehouse.path.parent
-    (loaded,) = [
-        load_table(warehouse, fetched, states.get(table.name), "a run", force)
-        for fetched in fetch_tables([table], source, warehouse, window, folder, print, states, force)
-    ]
+    (loaded,) = load_tables([table], source, warehouse, window, folder, print, states, "a run", force)
     assert isinstance(loaded, LoadResult), loaded
     return loaded
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.content import Content
+from serverless_assets.ingestion.fetch import Scope
 from serverless_assets.ingestion.fetch_result import AuditedTable, Download, NotModified, Unchanged, ends_run
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load, decide_reuse
@@ -22,10 +23,8 @@ from serverless_assets.ingestion.state import (
     CachedResponse,
     Part,
     TableState,
-    cached_response,
     definition_of,
     version_of,
-    window_to_load,
 )
 from serverless_assets.months import Window
 from serverless_assets.warehouse.staging import StagedRows
@@ -234,9 +233,9 @@ def test_a_window_load_ends_as_a_whole_load_of_the_same_rows_does(before, after,
     ],
 )
 def test_months_are_loaded_by_themselves_only_beside_rows_of_the_same_source(state, source, window):
-    assert window_to_load(RAW_ORDERS, state, source, OF_OCTOBER) == window
-    assert window_to_load(RAW_ORDERS, state, source, None) is None
-    assert window_to_load(RAW_CUSTOMERS, state, source, OF_OCTOBER) is None
+    assert Scope.of(RAW_ORDERS, state, source, OF_OCTOBER, force=False).window == window
+    assert Scope.of(RAW_ORDERS, state, source, None, force=False).window is None
+    assert Scope.of(RAW_CUSTOMERS, state, source, OF_OCTOBER, force=False).window is None
 
 
 def test_the_same_rows_from_another_source_are_then_that_sources():
@@ -262,14 +261,16 @@ def test_the_same_rows_from_another_source_are_then_that_sources():
     ],
 )
 def test_the_source_is_asked_only_about_an_answer_that_is_held(state, known):
-    assert cached_response(RAW_ORDERS, state, "whole") == known
+    assert Scope(RAW_ORDERS, state, SHOP, "", None).response_from("whole") == known
 
 
 def test_items_of_unknown_orders_are_not_asked_about():
     state = state_of(BEFORE, RAW_ITEMS)
-    assert cached_response(RAW_ITEMS, state, "whole") is None
+    scope = Scope(RAW_ITEMS, state, SHOP, "", None)
+    assert scope.response_from("whole") is None
     dated = CachedResponse(Validators('"1"'), dated_by="orders")
-    assert cached_response(RAW_ITEMS, replace(state, responses={"whole": dated}), "whole") == dated
+    known = replace(scope, state=replace(state, responses={"whole": dated}))
+    assert known.response_from("whole") == dated
 
 
 def test_what_was_not_downloaded_has_the_version_of_what_was_asked_for():

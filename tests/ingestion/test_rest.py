@@ -15,10 +15,9 @@ import pytest
 import yaml
 
 from serverless_assets.ingestion.catalog import read_catalogue
-from serverless_assets.ingestion.fetch import fetch_tables
 from serverless_assets.ingestion.fetch_result import Failed, Missing
 from serverless_assets.ingestion.http_client import SourceError
-from serverless_assets.ingestion.load import LoadResult, load_table
+from serverless_assets.ingestion.load import LoadResult, load_tables
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource
@@ -87,7 +86,7 @@ class Loads:
         stored = self.warehouse.read_states().items()
         states = {name: TableState.from_json(state) for name, state in stored}
         with (source or self.source).open() as opened:
-            fetched = fetch_tables(
+            (result,) = load_tables(
                 tables or [self.table(**options)],
                 opened,
                 self.warehouse,
@@ -95,10 +94,8 @@ class Loads:
                 self.folder,
                 self.lines.append,
                 states,
+                "run",
             )
-            (result,) = [
-                load_table(self.warehouse, one, states.get(one.table.name), "run") for one in fetched
-            ]
         if isinstance(result, LoadResult):
             self.before = ()
         return result
