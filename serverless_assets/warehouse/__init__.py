@@ -129,7 +129,8 @@ class Warehouse(Protocol):
 
     def in_schema(self, database: str, schema: str) -> "Warehouse":
         """The same warehouse as of another schema (dataset), and another database (project) unless that is
-        empty: what it says of tables is said of those there."""
+        empty: what it says of tables is said of those there. Of a schema that runs write to, the warehouse
+        that people read is as of the schema in which they read it."""
 
     def prepare_schemas(self, schemas: Collection[tuple[str, str]]) -> None:
         """Make ready the databases and schemas in which models are to be built.

@@ -93,10 +93,9 @@ class BigQueryWarehouse:
     check_turn: Callable[[], None] | None = field(default=None, repr=False, compare=False)
     # The clients that `connected` keeps.
     _kept: list[bigquery.Client] = field(default_factory=list, init=False, repr=False, compare=False)
-    # Answers by statement and version of what it reads; each run has its own.
-    _answers: dict[tuple[str, str], pa.Table] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    # Answers by statement and version of what it reads. A statement names its datasets, so that the objects
+    # of all datasets share them; each run has its own.
+    _answers: dict[tuple[str, str], pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -108,6 +107,8 @@ class BigQueryWarehouse:
 
     def in_schema(self, database: str, schema: str) -> "BigQueryWarehouse":
         project, dataset = database or self.project, schema or self.dataset
+        if self.working().has(dataset):
+            dataset = published_schema(dataset)
         if (project, dataset) == (self.project, self.dataset):
             return self
         beside = replace(self, project=project, dataset=dataset, execution_project=self.jobs_project)
@@ -136,7 +137,7 @@ class BigQueryWarehouse:
         return self.lifetime is not None
 
     def for_run(self, run_id: str, check_turn: Callable[[], None] | None = None) -> "BigQueryWarehouse":
-        return replace(self, labels={"run": run_id}, check_turn=check_turn)
+        return replace(self, labels={"run": run_id}, check_turn=check_turn, _answers={})
 
     def __getstate__(self) -> Mapping[str, Any]:
         # For dbt's process, which has neither the clients of this one nor its lock.

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from google.cloud import bigquery
 
-from serverless_assets.run_inputs import RunInputs, SkipForecast
+from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from serverless_assets.sample_shop.api import serve
+from serverless_assets.transformation.slim_ci import slim_ci
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from tests.backends.conftest import Google
 from tests.backends.released_shop import ASSETS, Shop
+from tests.backends.watched import statements, watching
 from tests.conftest import Pipeline, code_location
 from tests.faults.crash_points import RequestCrashPoint, every_crash_point
+from tests.services.proxy import Proxy
 from tests.transformation.test_team_edits_on_bigquery import FILES, order
 from tests.transformation.world import Source
 
@@ -37,6 +41,14 @@ PROJECT = {
     "models/top.sql": TABLE + "select max(orders) as orders from {{ ref('shown') }}",
     "models/top.yml": "models: [{name: top, columns: [{name: orders, data_tests: [not_null]}]}]\n",
 }
+REVENUE = {
+    "models/daily_revenue.sql": f"{{{{ config({THERE}, materialized='table', schema='mart') }}}} "
+    "select day as ds, 'b' as location_id, 'Berlin' as location_name, 3 as nr_orders, "
+    "10.0 * extract(dayofweek from day) as revenue_usd "
+    "from unnest(generate_date_array(date '2025-01-01', date '2026-01-01')) as day",
+    "models/daily_revenue.yml": "models: [{name: daily_revenue, columns: "
+    "[{name: ds, data_tests: [not_null]}]}]\n",
+}
 
 
 class Team:
@@ -53,12 +65,16 @@ class Team:
             (self.folder / name).write_text(text)
         return self
 
-    def run(self, deleted: str = "keep") -> dict[str, str]:
+    def run(
+        self, deleted: str = "keep", forecast: RunForecast | SkipForecast | None = None
+    ) -> dict[str, str]:
         """Run all, and return the reasons of what was not reused."""
-        self.pipeline.__dict__.pop("definitions", None)
+        for cached in ("definitions", "parts"):
+            self.pipeline.__dict__.pop(cached, None)
         code_location.cache_clear()
-        inputs = RunInputs(forecast=SkipForecast(), deleted_models=deleted)  # type: ignore[arg-type]
-        self.pipeline.run(inputs)
+        self.pipeline.run(
+            RunInputs(forecast=forecast or SkipForecast(), deleted_models=deleted)  # type: ignore[arg-type]
+        )
         outcomes = self.pipeline.summary["assets"]
         return {name: one["reason"] for name, one in outcomes.items() if one["status"] != "reused"}
 
@@ -141,6 +157,36 @@ def test_a_model_that_is_deleted_or_moves_leaves_neither_project_with_its_table(
     assert team.run() == {}
 
 
+def test_a_pull_request_is_built_beside_both_projects_and_in_a_new_one_and_leaves_nothing(
+    team: Team,
+) -> None:
+    def datasets() -> dict[str, set[str]]:
+        projects = (team.warehouse.project, OTHER, "new-project")
+        with bigquery.Client(team.warehouse.project) as client:
+            return {name: {one.dataset_id for one in client.list_datasets(name)} for name in projects}
+
+    team.run()
+    before = datasets()
+    twice = PROJECT["models/totals.sql"].replace("1 as", "2 as")
+    new = "{{ config(database='new-project') }} select orders from {{ ref('shown') }}"
+    parts = team.write({"models/totals.sql": twice, "models/new.sql": new}).pipeline.parts
+    checked = slim_ci(parts.project, parts.publisher)
+    assert (checked.failure, checked.deferred) == (None, ["one", "orders"])
+    assert sorted(checked.built) == ["new", "shown", "top", "totals"]
+    assert datasets() == before
+    assert team.read() == (20, 20, 20)
+    # It reads what people read, which a run that failed leaves as it is.
+    broken = PROJECT["models/top.sql"].replace("max(orders)", "cast(null as int64)")
+    assert "tests failed" in team.write({"models/totals.sql": twice, "models/top.sql": broken}).run()["top"]
+    same = "select orders from {{ ref('shown') }} where if(orders = 20, true, error('not published'))"
+    top = {"models/totals.sql": PROJECT["models/totals.sql"], "models/top.sql": TABLE + same}
+    (team.folder / "models" / "new.sql").unlink()
+    parts = team.write(top).pipeline.parts
+    checked = slim_ci(parts.project, parts.publisher)
+    assert (checked.failure, checked.built, checked.deferred) == (None, ["top"], ["shown"])
+    assert datasets()[OTHER] == before[OTHER]
+
+
 def test_a_project_in_which_another_environment_builds_is_refused_and_nothing_is_written(shop: Shop) -> None:
     work = shop.publisher.warehouse
     there = work.in_schema(OTHER, "")
@@ -185,3 +231,27 @@ def test_a_publish_in_two_projects_that_is_killed_at_any_request_is_completed_by
         write(number)
     assert amounts() == {number}
     assert number >= 10
+
+
+def test_a_forecast_asks_for_a_history_in_another_project_once_and_a_what_if_for_the_published_one(
+    team: Team, google: Google
+) -> None:
+    def histories(asked: Proxy) -> list[str]:
+        """The statements that sum the history, by day alone."""
+        return [one for one in statements(asked) if "as history" in one and one.endswith("group by 1")]
+
+    with watching(google.bigquery) as watched:
+        assert {"order_forecast", "store_forecast", "forecast_report"} <= team.write(REVENUE).run(
+            forecast=RunForecast()
+        ).keys()
+        # Accuracy, total and report each read it.
+        (history,) = histories(watched)
+        mart = f"{team.warehouse.working().dataset}_mart"
+        assert f"`{OTHER}`.`{mart}`.`daily_revenue`" in history
+    # What a run has built and not published, as a test failed.
+    broken = REVENUE["models/daily_revenue.sql"].replace("day as ds", "nullif(day, '2025-06-01') as ds")
+    team.write({"models/daily_revenue.sql": broken})
+    assert "tests failed" in team.run()["mart/daily_revenue"]
+    with watching(google.bigquery) as watched:
+        assert team.pipeline.run(RunInputs(forecast=RunForecast()), "what_if_forecast").success
+        assert histories(watched) == [history.replace(mart, f"{team.warehouse.dataset}_mart")]

@@ -100,6 +100,9 @@ def test_cleaning_a_branch_removes_its_dataset_and_its_folder_and_nothing_else(
     release = build_environment(Settings.from_environ(variables)).publisher
     release.warehouse.prepare()
     release.warehouse.replace_rows(TableShape("t", ROWS.schema), gcp_backend.file(ROWS), {})
+    mart = f"{release.warehouse.dataset}_mart"
+    release.warehouse.prepare_schemas([("other-project", mart)])
+    release.warehouse.in_schema("other-project", mart).published().prepare()
     release.artifacts.write("forecast.html", b"the branch's")
     release.artifacts.write("manifest.json", b"{}")
     assert release.artifacts.names("") == ["forecast.html", "manifest.json"]
@@ -113,6 +116,8 @@ def test_cleaning_a_branch_removes_its_dataset_and_its_folder_and_nothing_else(
     left = {dataset.dataset_id for dataset in client_library.Client(warehouse.project).list_datasets()}
     assert warehouse.dataset in left
     assert f"{warehouse.dataset}_pr_7" not in left
+    others = client_library.Client(warehouse.project).list_datasets("other-project")
+    assert not [one.dataset_id for one in others if one.dataset_id.startswith(warehouse.dataset)]
     assert release.artifacts.names("") == []
     assert artifacts.read("forecast.html") == b"production's"
     # A second time there is nothing left to delete, and no error.

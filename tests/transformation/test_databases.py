@@ -73,10 +73,16 @@ def test_models_in_two_databases_are_built_reused_published_and_taken_back_toget
     assert reasons(team.run())["mart/totals"] == "SQL changed"
     assert published(team) == (70, 140, 70, 140, 140)
     # A pull request builds in neither, and finds a database that is not there yet.
-    new = {"models/new.sql": "{{ config(database='other') }} select total from {{ ref('totals') }}"}
-    checked = slim_ci(team.write(new).project, team.publisher)
-    assert (checked.failure, checked.built, checked.deferred) == (None, ["new"], ["totals"])
+    edited = {
+        "models/new.sql": "{{ config(database='other') }} select total from {{ ref('totals') }}",
+        "models/shown.sql": FILES["models/shown.sql"].replace("total * factor", "1 + total * factor"),
+    }
+    checked = slim_ci(team.write(edited).project, team.publisher)
+    assert (checked.failure, checked.deferred) == (None, ["totals"])
+    assert sorted(checked.built) == ["new", "shown", "top"]
+    assert published(team) == (70, 140, 70, 140, 140)
     (team.directory / "models" / "new.sql").unlink()
+    team.write({"models/shown.sql": FILES["models/shown.sql"]})
     assert not (team.home / "work" / "databases" / "other.duckdb").exists()
     # A test that fails in one database keeps the other as it was, too.
     broken = FILES["models/top.sql"].replace("max(total)", "cast(null as int)")
