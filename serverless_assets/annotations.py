@@ -15,7 +15,7 @@ from serverless_assets.forecasting.tables import tables_of
 from serverless_assets.ingestion.raw_table import TYPES, RawTable
 from serverless_assets.metadata import REPORT_LINK
 from serverless_assets.names import CODE_REFERENCES, COLUMN_SCHEMA, DBT_UNIQUE_ID, TABLE_NAME
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 
 # The name of a table and its columns.
 Table = tuple[str, dg.TableSchema]

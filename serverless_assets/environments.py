@@ -26,6 +26,7 @@ from serverless_assets.ingestion.http_client import DownloadLimits
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource, Source
 from serverless_assets.names import PIPELINE_RUNS
+from serverless_assets.project_root import CLONE, PROJECT_ROOT
 from serverless_assets.publishing.around_run import around_run
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.publisher import Publisher
@@ -33,7 +34,7 @@ from serverless_assets.python_assets.pandas_tables import pandas_tables
 from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.sample_shop import SampleSource
-from serverless_assets.settings import CLONE, PROJECT_ROOT, Settings, SettingsError, yesterday
+from serverless_assets.settings import Settings, SettingsError, yesterday
 from serverless_assets.transformation.project import Project
 
 # The first month of an unknown source; the public jaffle-shop data begins in 2016.

@@ -4,8 +4,6 @@ import datetime as dt
 import difflib
 import os
 import re
-import sys
-import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from serverless_assets.addresses import is_http_address
 from serverless_assets.errors import UserError
 from serverless_assets.names import WORK
+from serverless_assets.project_root import PROJECT_ROOT
 
-# The clone that this package is in.
-CLONE = Path(__file__).resolve().parent.parent
-CODE_LOCATION = "serverless_assets.definitions"
 GIB = 1 << 30
 PREFIX = "SERVERLESS_"
 # Names that DuckDB or BigQuery keeps for itself.
@@ -30,28 +26,6 @@ SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog", "system", "temp"
 
 class SettingsError(UserError):
     """Variables that cannot be used or are missing; the message names each, its value and what is allowed."""
-
-
-def find_project() -> tuple[Path, str]:
-    """Return the folder of the project, and the module that its pyproject.toml names as the root of it.
-
-    It is the first folder from the current one, then from that of the virtual environment, upwards with a
-    project of dg whose definitions are those of this package; else the clone.
-    """
-    for start in (Path.cwd(), Path(sys.prefix)):
-        for folder in (start, *start.parents):
-            try:
-                project = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["dg"]["project"]
-                root = project["root_module"]
-                if project.get("code_location_target_module", f"{root}.definitions") == CODE_LOCATION:
-                    return folder, root
-            except (OSError, KeyError, TypeError, ValueError):
-                # There is no such file, or it is of another kind of project.
-                continue
-    return CLONE, "serverless_assets"
-
-
-PROJECT_ROOT, ROOT_MODULE = find_project()
 
 
 # Validators raise a ValueError that says what is allowed; `Settings.from_environ` adds variable and value.

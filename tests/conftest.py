@@ -36,11 +36,12 @@ from serverless_assets.event_log import BatchedEvents
 from serverless_assets.forecasting.compute import Answered, Calls, Log, Size
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.local_compute import WORKER, LocalCompute
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs, SkipForecast
 from serverless_assets.sample_shop.api import create_app, serve
 from serverless_assets.sample_shop.shop import SampleShop
-from serverless_assets.settings import PROJECT_ROOT, Settings
+from serverless_assets.settings import Settings
 from serverless_assets.warehouse import Warehouse
 from tests.services.modal.harness import Server, modal_server
 

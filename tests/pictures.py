@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from modal_forecast.report.report_input import FOLDER
 from serverless_assets.automation.jobs import PREFILL
 from serverless_assets.hashing import digest
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.settings import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
 SHOWS = "Shows"

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from serverless_assets.names import CODE_REFERENCES, COLUMN_SCHEMA, TABLE_NAME
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.transformation.assets import describe_test
 from tests.conftest import Pipeline
 

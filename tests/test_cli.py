@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from serverless_assets.cli import main
 from serverless_assets.cli.production import UI_ADDRESS
 from serverless_assets.cli.progress import Progress
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.publishing.outcome import PendingAssets
-from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.dbt_process import Event
 from serverless_assets.transformation.invocation import Results
 from serverless_assets.transformation.relation_states import State

@@ -10,8 +10,8 @@ from alembic.script import ScriptDirectory
 from dagster._core.storage.sql import get_alembic_config
 
 from serverless_assets import dagster_internals, dagster_storage
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.settings import PROJECT_ROOT
 
 
 def test_tags_have_the_documented_names():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 
 # What takes long to import: of no use to a command that looks into no history and builds no model, and to a
 # run without a model to build, on a laptop.

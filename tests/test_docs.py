@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from serverless_assets.cli import main
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
-from serverless_assets.settings import PROJECT_ROOT, Settings
+from serverless_assets.settings import Settings
 
 README = PROJECT_ROOT / "README.md"
 PAGES = [README, PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]

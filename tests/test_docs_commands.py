@@ -19,8 +19,8 @@ import yaml
 
 from serverless_assets.cli.init import start_project
 from serverless_assets.ingestion.catalog import read_catalogue
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.settings import PROJECT_ROOT
 from tests.services.listening import listening
 
 BIN = Path(sys.executable).parent

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.asset_keys import set_key_prefix
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from tests.conftest import Pipeline
 from tests.services.listening import listening
 

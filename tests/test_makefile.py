@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 
 # An interpreter that says that it is of another version: the last word is the program after `-c`.
 OTHER_PYTHON = """\

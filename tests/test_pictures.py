@@ -6,7 +6,7 @@ import re
 import pytest
 
 from serverless_assets.environments import ARTIFACT_STORES, COMPUTES, WAREHOUSES
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from tests.pictures import CONTENTS, DOCS, shown_by
 
 

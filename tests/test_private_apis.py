@@ -17,7 +17,7 @@ from requests import Response
 
 from serverless_assets import dagster_internals, dagster_storage
 from serverless_assets.ingestion import dlt_internals
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 
 # What is private: names of modules, attributes and strings in the code.
 PRIVATE = {

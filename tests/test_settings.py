@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
+from serverless_assets.project_root import PROJECT_ROOT
+from serverless_assets.settings import Settings, SettingsError
 
 NO_TOKEN_FILE = {"MODAL_CONFIG_PATH": "/nowhere/modal.toml"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from serverless_assets.errors import UserError
-from serverless_assets.settings import CLONE
+from serverless_assets.project_root import CLONE
 
 TEMPLATE = CLONE / "project_template"
 # Files that a project takes from the clone as they are.

@@ -15,7 +15,8 @@ from serverless_assets.cli import production
 from serverless_assets.cli.failures import Commands
 from serverless_assets.instance import open_instance, prepare_dagster_home
 from serverless_assets.names import MAIN_JOB
-from serverless_assets.settings import PROJECT_ROOT, Settings
+from serverless_assets.project_root import PROJECT_ROOT
+from serverless_assets.settings import Settings
 
 PORT = click.IntRange(1, 65535)
 

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from serverless_assets.dagster_internals import ComponentTreeException, DagsterUnresolvableSymbolError
 from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, ForecastDeclaration, relations
 from serverless_assets.forecasting.record import RecordName
+from serverless_assets.project_root import PROJECT_ROOT, ROOT_MODULE
 from serverless_assets.run_inputs import ChoiceError, RunForecast, RunInputs
-from serverless_assets.settings import PROJECT_ROOT, ROOT_MODULE, SettingsError
+from serverless_assets.settings import SettingsError
 from serverless_assets.transformation.manifest import TargetSchema
 from serverless_assets.warehouse import Warehouse
 

@@ -22,8 +22,8 @@ from dagster import DagsterType
 from google.cloud import bigquery
 
 from serverless_assets import google_errors
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.python_assets.pandas_tables import read_frame
-from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.transformation.profiles import write_profile
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse

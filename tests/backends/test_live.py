@@ -28,11 +28,11 @@ from uuid import uuid4
 
 import pytest
 
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.publishing.lease import Lease
 from serverless_assets.publishing.run_lock import AtWork
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.sample_shop.api import create_app, serve
-from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.bigquery_release import RELEASES
 from tests.backends.conftest import (
     EXECUTION_PROJECT,

@@ -16,10 +16,10 @@ from google.cloud import bigquery
 
 from serverless_assets.artifacts import gcs
 from serverless_assets.errors import UserError
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.publishing.bigquery import BigQueryPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.publishing.publisher import PartlyPublished
-from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse import WarehouseError, bigquery_history
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_release import RELEASES

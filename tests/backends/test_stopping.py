@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from tests.backends.conftest import Google
 from tests.backends.small_shop import SmallShop, serve_shop
 from tests.backends.watched import is_swap, is_upload

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serverless_assets.cli.init import InitError, dependency_on, start_project
-from serverless_assets.settings import CLONE
+from serverless_assets.project_root import CLONE
 from tests.services.listening import listening
 
 COMMANDS = Path(sys.executable).parent

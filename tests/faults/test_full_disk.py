@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from tests.faults.conftest import ROUNDS
 from tests.faults.tally import Attempt, Tally
 from tests.faults.world import EndState, World, end_state, left_overs

@@ -20,8 +20,9 @@ from serverless_assets.forecasting import component
 from serverless_assets.forecasting.assets import forecasting_assets
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.history import HistoryError, Today, history_of
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast
-from serverless_assets.settings import PROJECT_ROOT, Settings, SettingsError
+from serverless_assets.settings import Settings, SettingsError
 from serverless_assets.transformation.manifest import TargetSchema
 from tests.conftest import SHOP
 from tests.forecasting.test_history import LAST, TODAY, revenue

@@ -22,7 +22,7 @@ from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from serverless_assets.forecasting.compute import Call, ComputeError, OutOfMemory, Size, WorkerFailed
 from serverless_assets.forecasting.modal_compute import ModalCompute
 from serverless_assets.forecasting.modal_errors import Crashed
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from tests.forecasting.calls_in_memory import CallsInMemory
 from tests.services.modal.harness import Server, modal_server
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from serverless_assets.forecasting import modal_errors
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 
 
 def test_config_has_the_address_of_the_server_and_whether_proxies_are_used(monkeypatch):

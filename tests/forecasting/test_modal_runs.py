@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
-from serverless_assets.settings import PROJECT_ROOT
 from tests.backends.conftest import environment
 from tests.conftest import Pipeline
 from tests.services.modal.harness import Server

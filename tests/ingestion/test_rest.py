@@ -23,7 +23,7 @@ from serverless_assets.ingestion.rest_endpoint import read_endpoint
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.months import Window
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.ingestion.json_api import SECRET, Answer, Api, json_api, visit
 

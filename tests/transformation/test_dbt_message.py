@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from dagster_dbt import DagsterDbtTranslator, DbtCliEventMessage
 
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.transformation.dbt_events import DbtMessage, log_event
 from serverless_assets.transformation.manifest import dbt_asset_key
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serverless_assets.hashing import normalised_sql
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.fingerprints import ProjectCode
 from serverless_assets.transformation.nodes import Node

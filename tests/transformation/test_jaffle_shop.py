@@ -16,9 +16,10 @@ from serverless_assets.automation.plan import dry_run
 from serverless_assets.definitions import build
 from serverless_assets.environments import environment
 from serverless_assets.names import MAIN_JOB
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.publishing.summary import read_summary
 from serverless_assets.run_inputs import RunInputs
-from serverless_assets.settings import PROJECT_ROOT, Settings
+from serverless_assets.settings import Settings
 from tests.transformation.jaffle_shop import JAFFLE_SHOP
 from tests.transformation.team import Team
 

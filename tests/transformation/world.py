@@ -21,8 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serverless_assets.ingestion.raw_table import RawTable
+from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.sample_shop.api import serve
-from serverless_assets.settings import PROJECT_ROOT
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import NO_FORECAST, Pipeline, code_location
 from tests.raw_tables import RAW_ITEMS, RAW_ORDERS, TABLES

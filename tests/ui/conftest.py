@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from serverless_assets.settings import PROJECT_ROOT, Settings
+from serverless_assets.project_root import PROJECT_ROOT
+from serverless_assets.settings import Settings
 from tests.chromium import CHROMIUM, chromium
 from tests.conftest import code_location
 from tests.pictures import save

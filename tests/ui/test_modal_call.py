@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serverless_assets.settings import PROJECT_ROOT
+from serverless_assets.project_root import PROJECT_ROOT
 from tests.services.modal.harness import modal_server
 from tests.ui.client import until
 from tests.ui.serve import serve
