@@ -93,7 +93,7 @@ def _plan_assets(environment: Environment, inputs: RunInputs, selection: Selecti
         report = plan.pop(forecast.report)
         new = sorted(name for name in sections if plan[name].verdict not in ("reuse", "skip"))
         if new and plan[forecast.asset].verdict == "reuse":
-            report = depends_on(report.asset, new)
+            report = depends_on(report.asset, new, "write", None)
         plan[report.asset] = report
     return plan
 
@@ -255,9 +255,10 @@ def _python_asset(
     for before in upstream:
         if before.verdict in ("skip", "fail"):
             return Planned(frame.name, "skip", before.reason)
-    if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
-        return depends_on(frame.name, changing)
     _, reason = decide_frame(frame, warehouse, force)
+    if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
+        is_certain = force or frame.table not in warehouse.tables()
+        return depends_on(frame.name, changing, "compute", reason if is_certain else None)
     rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
     return unless_reused(frame.name, "compute", reason, FRAME_UNCHANGED, rows)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.report.formats import plural
-from serverless_assets.automation.planned import Planned, depends_on, unless_reused, upstream_rebuilt
+from serverless_assets.automation.planned import Planned, Verdict, depends_on, unless_reused, upstream_rebuilt
 from serverless_assets.environments import Environment
 from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
@@ -18,8 +18,10 @@ from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
 from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.report_asset import decide_report
+from serverless_assets.forecasting.reuse import FIRST_FORECAST, FIRST_REPORT, FIRST_SCORES
 from serverless_assets.forecasting.total import UNCHANGED as FORECAST_UNCHANGED
 from serverless_assets.forecasting.total import decide_forecast
+from serverless_assets.names import FORCED
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
 from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 from serverless_assets.transformation.rebuild_rules import BuildDecision
@@ -57,12 +59,18 @@ def _in_order(
     publisher, relation, parts = environment.publisher, declaration.relation, declaration.parts
     warehouse, force, run = publisher.warehouse, inputs.rebuild_all, inputs.forecast
     skipped = [*declaration.forecasts, declaration.report] if isinstance(run, SkipForecast) else []
+    unless_depends = _unless_depends(environment, inputs, declaration)
     is_rebuilt = any(decision.build and decision.node.identifier == relation for decision in decisions)
     if is_rebuilt or relation not in declaration.beside_relation(warehouse).tables():
-        reason = f"{relation}, which it reads, is not in the warehouse"
+        absence = f"{relation}, which it reads, is not in the warehouse"
         for name in declaration.assets:
-            if name not in skipped:
-                yield depends_on(name, [relation]) if is_rebuilt else Planned(name, "fail", reason)
+            if name in skipped:
+                continue
+            yield (
+                depends_on(name, [relation], *unless_depends[name])
+                if is_rebuilt
+                else Planned(name, "fail", absence)
+            )
         yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in skipped)
         return
     history = read_history(declaration, warehouse, Today.of(environment.settings.timezone))
@@ -83,7 +91,7 @@ def _in_order(
         yield Planned(declaration.asset, "forecast", forecast.reason + cost, rows)
         if parts:
             # If the new rows are the same, the parts stay.
-            yield depends_on(parts.asset, [declaration.asset])
+            yield depends_on(parts.asset, [declaration.asset], *unless_depends[parts.asset])
         yield Planned(declaration.report, "write", upstream_rebuilt([declaration.asset]))
         return
     yield Planned(declaration.asset, "reuse", FORECAST_UNCHANGED, rows)
@@ -94,10 +102,36 @@ def _in_order(
         planned_parts.append(unless_reused(parts.asset, "forecast", part_reason, unchanged))
         yield from planned_parts
     if rebuilt := [planned.asset for planned in [*planned_parts, *scores] if planned.verdict != "reuse"]:
-        yield depends_on(declaration.report, rebuilt)
+        yield depends_on(declaration.report, rebuilt, *unless_depends[declaration.report])
         return
     report_reason = decide_report(publisher, run, history, force, lambda line: None).reason
     yield unless_reused(declaration.report, "write", report_reason, REPORT_UNCHANGED)
+
+
+def _unless_depends(
+    environment: Environment, inputs: RunInputs, declaration: ForecastDeclaration
+) -> Mapping[str, tuple[Verdict, str | None]]:
+    """Return by name the verdict on an asset whose upstream is built, and the reason to make it anew whatever
+    that holds then; None if it depends on the rows."""
+    first: dict[str, tuple[Verdict, str]] = {
+        declaration.accuracy: ("score", FIRST_SCORES),
+        declaration.asset: ("forecast", FIRST_FORECAST),
+        declaration.report: ("write", FIRST_REPORT),
+    }
+    if parts := declaration.parts:
+        noun = plural(parts.noun)
+        first[parts.asset] = "forecast", f"{FIRST_FORECAST} of {noun}"
+        first[declaration.part_accuracy] = "score", f"{FIRST_SCORES} of {noun}"
+    if inputs.rebuild_all:
+        return {name: (verdict, FORCED) for name, (verdict, _) in first.items()}
+    publisher, run = environment.publisher, inputs.forecast
+    tables = publisher.warehouse.tables()
+    existing = {name for name, table in declaration.tables.items() if table in tables}
+    if isinstance(run, RunForecast) and publisher.artifacts.read(declaration.style_of(run).html_report):
+        existing.add(declaration.report)
+    return {
+        name: (verdict, None if name in existing else reason) for name, (verdict, reason) in first.items()
+    }
 
 
 def _cost_as_last_time(compute: Compute, forecast: RunForecast, state: Mapping[str, Any]) -> str:

@@ -77,8 +77,13 @@ def upstream_rebuilt(assets: Iterable[str]) -> str:
     return f"upstream rebuilt ({', '.join(assets)})"
 
 
-def depends_on(asset: str, upstream: Iterable[str]) -> Planned:
-    """Return what would become of an asset that reads these, which a run builds before it."""
+def depends_on(asset: str, upstream: Iterable[str], verdict: Verdict, reason: str | None) -> Planned:
+    """Return what would become of an asset that reads these, which a run builds before it.
+
+    reason: why it is made anew whatever rows they have then; None if that depends on them.
+    """
+    if reason:
+        return Planned(asset, verdict, reason)
     return Planned(
         asset, "depends", f"its upstream {', '.join(upstream)} will be built; built again if rows differ"
     )

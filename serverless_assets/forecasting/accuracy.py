@@ -29,7 +29,7 @@ from serverless_assets.forecasting.record import (
     list_records,
     read_record,
 )
-from serverless_assets.forecasting.reuse import reason_by_key
+from serverless_assets.forecasting.reuse import FIRST_SCORES, reason_by_key
 from serverless_assets.forecasting.tables import SCORES, score_schema, tables_of
 from serverless_assets.hashing import digest
 from serverless_assets.names import ACCURACY_KEY
@@ -142,7 +142,7 @@ def decide_accuracy(
         rounded = {name: round(mature[-1][name], 4) for name in SCORES if mature[-1].get(name) is not None}
         return table, {"forecasts": len(records), **rounded}
 
-    reason = reason_to_score(publisher.warehouse, declaration.accuracy, key, "first scores", rebuild_all)
+    reason = reason_to_score(publisher.warehouse, declaration.accuracy, key, FIRST_SCORES, rebuild_all)
     return ScoreDecision(key, reason, score_records)
 
 

@@ -33,6 +33,7 @@ from serverless_assets.forecasting.record import (
     list_records,
     read_record,
 )
+from serverless_assets.forecasting.reuse import FIRST_SCORES
 from serverless_assets.forecasting.tables import SCORED_VINTAGES, SCORES, part_score_schema
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.publisher import Publisher
@@ -76,7 +77,7 @@ def decide_part_accuracy(
         tables = {f"worst_{noun}": dg.MetadataValue.table(rows)} if rows else {}
         return table, {"forecasts": len(names), f"{noun}_scored": scored, **tables}
 
-    first = f"first scores of {noun}"
+    first = f"{FIRST_SCORES} of {noun}"
     reason = reason_to_score(warehouse, declaration.part_accuracy, key, first, rebuild_all)
     return ScoreDecision(key, reason, score_records)
 

@@ -33,7 +33,7 @@ from serverless_assets.forecasting.part_history import (
 )
 from serverless_assets.forecasting.part_report import largest_parts, next_days
 from serverless_assets.forecasting.record import FORECAST, MADE_AT, part_record, write_record
-from serverless_assets.forecasting.reuse import reason_by_key
+from serverless_assets.forecasting.reuse import FIRST_FORECAST, reason_by_key
 from serverless_assets.forecasting.tables import forecast_rows, forecast_schema
 from serverless_assets.forecasting.total import read_forecast
 from serverless_assets.hashing import digest
@@ -153,7 +153,7 @@ def decide_parts(
     columns = forecast_schema(parts.columns).to_string().encode()
     key = digest(b"\n".join([code_version().encode(), columns, request, values]))
     noun = plural(parts.noun)
-    first, changed = f"first forecast of {noun}", f"new total, {noun} or code"
+    first, changed = f"{FIRST_FORECAST} of {noun}", f"new total, {noun} or code"
     reason = reason_by_key(state, PARTS_KEY, key, first, changed, rebuild_all)
     rows: pa.Table | None = None
     checks: Sequence[CheckResult] = ()

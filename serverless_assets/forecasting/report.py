@@ -18,6 +18,7 @@ from serverless_assets.dagster_internals import LocalComputeLogManager
 from serverless_assets.files import write_atomically
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.record import MADE_AT
+from serverless_assets.forecasting.reuse import FIRST_REPORT
 from serverless_assets.names import FORCED
 from serverless_assets.run_inputs import CustomisedStyle
 from serverless_assets.transformation.relation_states import refuse_unfinished
@@ -136,7 +137,7 @@ def reason_to_report(stored_key: Mapping[str, str], key: Mapping[str, str], forc
     if force:
         return FORCED
     if not stored_key:
-        return "first report of this name"
+        return FIRST_REPORT
     return "; ".join(CHANGES[part] for part in key if stored_key.get(part) != key[part]) or None
 
 

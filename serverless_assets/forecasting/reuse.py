@@ -16,6 +16,9 @@ from serverless_assets.forecasting.tables import TOTAL_SCHEMA
 from serverless_assets.hashing import digest
 from serverless_assets.names import FORCED, FORECAST_KEY
 
+# The reasons of assets that are not there yet.
+FIRST_FORECAST, FIRST_SCORES, FIRST_REPORT = "first forecast", "first scores", "first report of this name"
+
 
 def fingerprint(request: ForecastRequest, code: str, columns: pa.Schema = TOTAL_SCHEMA) -> Mapping[str, Any]:
     """Return the facts on what a forecast is made from: its history, the parameters, and the code.
@@ -47,7 +50,7 @@ def reason_to_forecast(state: Mapping[str, Any] | None, facts: Mapping[str, Any]
     if force:
         return FORCED
     if state is None:
-        return "first forecast"
+        return FIRST_FORECAST
     if not state.get(FORECAST_KEY):
         return "forecast replaced: it is not known what it was made from"
     if state[FORECAST_KEY] == facts[FORECAST_KEY]:

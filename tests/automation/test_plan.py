@@ -24,7 +24,10 @@ def test_before_the_first_run_everything_is_to_be_done_and_no_warehouse_is_made(
     found = planned(empty)
     assert found["raw_orders"] == ("load", "loaded from the source: first load")
     assert found["orders"] == ("build", "new")
-    assert found["order_forecast"][0] == "depends"
+    assert found["order_forecast"] == ("forecast", "first forecast")
+    assert found["store_forecast"] == ("forecast", "first forecast of stores")
+    assert found["forecast_report"] == ("write", "first report of this name")
+    assert found["supply_plan"] == ("compute", "new")
     assert not (empty.home / "work" / "warehouse.duckdb").exists()
 
 
@@ -81,6 +84,13 @@ def test_a_plan_of_the_forecasts_is_what_the_run_then_does(pipeline, statement, 
         elif verdict != "depends":
             assert outcome["status"] == "built", name
             assert outcome["reason"] == reason or reason.startswith("upstream rebuilt"), name
+
+
+def test_a_rebuild_is_planned_of_all_assets_as_it_makes_all(pipeline):
+    """Whatever rows they read, as the run forecasts from models that it builds itself."""
+    plan = planned(pipeline, RunInputs(rebuild="all"))
+    assert {reason for _, reason in plan.values()} == {"forced: rebuild all"}
+    assert not [name for name, (verdict, _) in plan.items() if verdict == "depends"]
 
 
 def test_a_page_that_is_gone_or_of_other_colours_is_planned_to_be_written(pipeline):
