@@ -153,7 +153,8 @@ def test_weeks_and_months_are_sums_of_their_days_beside_those_of_last_year(publi
         rows = published.page.tables[caption]
         assert len(rows) == len(periods)
         for (label, *cells), days in zip(rows, periods, strict=True):
-            ends = f"{days[0].day} {days[0]:%b} to {days[-1].day} {days[-1]:%b %Y}"
+            month = f" {days[0]:%b}" if days[0].month != days[-1].month else ""
+            ends = f"{days[0].day}{month} to {days[-1].day} {days[-1]:%b %Y}"
             so_far = sum(day < first for day in days)
             past = f", {so_far} of {len(days)} days past" if so_far else ""
             assert label == (ends if caption == "By week" else f"{days[0]:%B %Y}") + past
@@ -162,7 +163,7 @@ def test_weeks_and_months_are_sums_of_their_days_beside_those_of_last_year(publi
                 day - YEAR if caption == "By week" else day.replace(year=day.year - 1) for day in days
             ]
             before = sum(published.came.get(day, 0) for day in a_year_ago)
-            assert shows(cells[0], total) and shows(cells[1], *bounds) and shows(cells[2], total / before - 1)
+            assert shows(cells[0], total, *bounds) and shows(cells[1], total / before - 1)
 
 
 def test_effects_are_those_stored_with_the_forecast_and_of_the_days_in_the_warehouse(published):

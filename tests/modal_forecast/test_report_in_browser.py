@@ -261,6 +261,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page):
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    # Bounds are one line below their amount.
+    heights = page.locator(".bounded td span").evaluate_all("all => all.map((each) => each.clientHeight)")
+    assert heights and max(heights) < 25
     point_at(page, 0)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 

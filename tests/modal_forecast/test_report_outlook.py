@@ -181,7 +181,7 @@ def test_a_month_that_has_begun_counts_what_came_and_one_cut_off_is_left_out():
     # Two days of 50 and 28 of 100, whose bounds are a little more than half as wide as the added ones.
     assert months.rows[0] == ("September 2025, 2 of 30 days past", "$2,900", "$2,750 to $3,050", "+93.3%")
     assert [row[0] for row in months.rows[1:]] == ["October 2025"]
-    assert weeks.rows[0][0] == "1 Sep to 7 Sep 2025, 2 of 7 days past"
+    assert weeks.rows[0][0] == "1 to 7 Sep 2025, 2 of 7 days past"
     assert weeks.rows[0][1] == "$600"
     assert len(weeks.rows) == 8
 
@@ -193,7 +193,7 @@ def test_a_forecast_of_a_few_days_has_no_weeks_or_months():
 def test_a_week_across_new_year_names_both_years():
     coming = {name: PeriodValues(date(2025, 12, 29), (7.0, 7.0), WEEK) for name in BOUNDED}
     [weeks] = by_period(PeriodValues(date(2025, 12, 22), (7.0,), WEEK), coming, {}, DOLLARS)
-    assert [row[0] for row in weeks.rows] == ["29 Dec 2025 to 4 Jan 2026", "5 Jan to 11 Jan 2026"]
+    assert [row[0] for row in weeks.rows] == ["29 Dec 2025 to 4 Jan 2026", "5 to 11 Jan 2026"]
 
 
 def test_months_are_summed_over_quarters_halves_and_years_and_compared_with_last_years():

@@ -64,13 +64,14 @@ def _a_year_before(day: date, grain: Grain, period: Grain) -> date | None:
 
 
 def _label(days: Sequence[date], period: Grain, start: date) -> str:
-    """28 Dec 2026 to 3 Jan 2027, 2 of 7 days past; or November 2026"""
+    """23 to 29 Nov 2026, 2 of 7 days past; 28 Dec 2026 to 3 Jan 2027; or November 2026"""
     first, last = days[0], period.last_day(days[0])
     came = sum(day < start for day in days)
     name = period.label(first)
     if period is WEEK:
+        month = f" {first:%b}" if first.month != last.month else ""
         year = f" {first.year}" if first.year != last.year else ""
-        name = f"{first.day} {first:%b}{year} to {formats.short_date(last)}"
+        name = f"{first.day}{month}{year} to {formats.short_date(last)}"
     return name + (f", {came} of {DAY.counted(len(days))} past" if came else "")
 
 
