@@ -42,7 +42,7 @@ def another_run(home):
 def running(home: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
     environ = {**os.environ, "SERVERLESS_HOME": str(home), "SERVERLESS_DATASET_URL": "http://127.0.0.1:9"}
     with subprocess.Popen(
-        [SERVERLESS, "run", "ingest"],
+        [SERVERLESS, "run", "ingest", "--rebuild"],
         env={**environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -78,7 +78,10 @@ def test_a_run_that_waits_names_the_process_it_waits_for_and_ends_on_sigterm(hom
         process.terminate()
         output, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, output
-    assert "Stopped by SIGTERM after" in output
+    assert re.sub(r"[\d.]+ s", "n s", output).splitlines()[-2:] == [
+        "Stopped by SIGTERM after n s, before the first step. Nothing was changed.",
+        "`serverless run ingest --rebuild` starts it again.",
+    ]
     assert "Traceback" not in output
     with the_run(home) as (_, run):
         assert run.status == dg.DagsterRunStatus.CANCELED
@@ -96,7 +99,7 @@ def test_a_run_that_is_stopped_in_a_step_is_canceled(home):
     assert re.sub(r"[\d.]+ s", "n s", output).splitlines()[-3:] == [
         "",
         "Stopped by Ctrl-C after n s. Nothing was published. What was published before stays as it is.",
-        "It had finished nothing: `serverless run ingest` begins again.",
+        "Nothing of it was finished: `serverless run ingest --rebuild` starts it again.",
     ]
     assert "failed" not in output
     with the_run(home) as (_, run):

@@ -270,7 +270,7 @@ def plan_job(environment: Environment) -> dg.JobDefinition:
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
             planned = dry_run(environment, run_inputs.checked())
-        summary = plan_summary(planned, environment.publisher.pending_assets.read())
+        summary = plan_summary(planned, environment.publisher.pending_before_publish())
         context.log.info("\n".join([*plan_lines(planned), "", summary]))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.text, "rows": p.rows or 0, "reason": p.reason})

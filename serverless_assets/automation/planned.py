@@ -92,18 +92,21 @@ def depends_on(asset: str, upstream: Iterable[str], verdict: Verdict, reason: st
 def plan_summary(plan: Sequence[Planned], pending: Collection[str]) -> str:
     """Return how many assets would be built, reused and so on; the verdict of the budget is left out.
 
-    pending: the assets that earlier runs did not finish, without which no run is published.
+    pending: the assets that earlier runs were to make, and without which no run is published.
     """
     counts = Counter(SUMMARY[planned.verdict] for planned in plan if planned.verdict in SUMMARY)
     summary = ", ".join(f"{counts[text]} {text}" for text in dict.fromkeys(SUMMARY.values()) if counts[text])
     if not pending:
         return summary
     left_out = set(pending) - {planned.asset for planned in plan}
-    return f"{summary}\nAn earlier run did not finish {name_some(sorted(pending), NAMES_IN_A_LINE)}. " + (
-        f"This one leaves out {name_some(sorted(left_out), NAMES_IN_A_LINE)}, so that nothing would be "
-        "published: run everything instead."
-        if left_out
-        else "This one goes on from there, and publishes what was finished."
+    # Of a run that was killed it is not known which of them are finished.
+    unpublished = f"{summary}\nWork of an earlier run is not published yet."
+    if not left_out:
+        return f"{unpublished} This run does the rest, and publishes all of it."
+    names = name_some(sorted(left_out), NAMES_IN_A_LINE)
+    return (
+        f"{unpublished} This run leaves out {names}, so nothing would be published. "
+        "`serverless run --resume` does what is left, and publishes all of it."
     )
 
 

@@ -63,7 +63,9 @@ def run_job(request: Request, settings: Settings, resume: bool) -> bool:
             if document:
                 outcomes = document["assets"].items()
                 finished = [asset for asset, outcome in outcomes if outcome["status"] == "built"]
-            echo("\n" + stopped_text(reason, seconds, has_begun, has_pending, finished, request.command))
+            command = request.command
+            text = stopped_text(reason, seconds, has_begun, has_pending, finished, command, resume)
+            echo(f"\n{text}")
             is_told.set()
 
     with Stopping(settings.run_deadline_seconds, tell_end) as stopping:
@@ -177,17 +179,18 @@ def _summary_of(home: Path, run_id: str) -> Mapping[str, Any] | None:
 
 
 def _record_end(run_id: str, reason: str) -> bool:
-    """Record in Dagster's history why a run was stopped. Returns whether it had begun."""
+    """Record in Dagster's history why a run was stopped. Returns whether its first step had begun."""
     with open_instance() as instance:
         run = instance.get_run_by_id(run_id)
         if run is None:
             return False
+        has_begun = bool(instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START))
         sentence = f"The run was stopped {reason}."
         if run.is_finished:
             instance.report_engine_event(sentence, run)
         else:
             instance.report_run_canceled(run, sentence)
-    return True
+    return has_begun
 
 
 def _report_canceling(instance: dg.DagsterInstance, run_id: str, progress: Progress, reason: str) -> None:

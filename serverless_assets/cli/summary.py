@@ -60,26 +60,32 @@ def stopped_text(
     has_pending: bool,
     finished: Sequence[str] | None,
     command: str = "serverless run",
+    resumes: bool = False,
 ) -> str:
     """Return the last lines of a run that was stopped: why, what became of its work, and what to do next.
 
     Args:
-        has_begun: whether Dagster has a record of it.
+        has_begun: whether its first step has begun.
         has_pending: whether assets are left to do, of this run or of an earlier one.
         finished: the assets that it built; None if that is not known.
         command: what was typed to run it, without --resume.
+        resumes: whether --resume was typed as well.
     """
+    again = f"`{command}{' --resume' if resumes else ''}`"
     if not has_begun:
-        return f"Stopped {reason} before the run began."
+        return (
+            f"Stopped {reason} after {seconds:.1f} s, before the first step. Nothing was changed.\n"
+            f"{again} starts it again."
+        )
     stopped, unpublished = f"Stopped {reason} after {seconds:.1f} s.", f"Nothing was published. {AS_BEFORE}"
     if finished == []:
-        return f"{stopped} {unpublished}\nIt had finished nothing: `{command}` begins again."
+        return f"{stopped} {unpublished}\nNothing of it was finished: {again} starts it again."
     names = f" ({name_some(finished, NAMES_IN_A_LINE)})" if finished else ""
     if has_pending:
-        kept = f"What it finished is kept{names}: `{command} --resume` goes on from there."
+        kept = f"What it finished is kept{names}: `{command} --resume` continues from there."
         return f"{stopped} {unpublished}\n{kept}"
-    # It was stopped before its first step, or while it was being published.
-    return f"{stopped} `serverless run` goes on from what is finished and published."
+    # It was stopped while it was being published, or it is of a job that makes no assets.
+    return f"{stopped} {again} does what is left to do."
 
 
 def _not_done(assets: Mapping[str, Any]) -> list[str]:
@@ -106,13 +112,14 @@ def _next_step(document: Mapping[str, Any], refusal: str, command: str) -> str:
         return "no step was started. Correct what the message names, then run again."
     if not document["success"]:
         return (
-            f"fix what failed, then run `serverless run`, which goes on from there, or `{command} --resume` "
-            "for only what was not finished. `make ui` shows more."
+            f"fix what failed, then run `{command} --resume`, which does only what was not finished. "
+            "`make ui` shows more."
         )
     if not document["published"]:
         return (
-            "see above why it was not published. `serverless run` finishes what is left, and publishes all."
+            "see above why it was not published. `serverless run --resume` does what is left, and publishes "
+            "all of it."
         )
     if not document["report"]:
-        return "type `make ui` for the graph, the launchpad and the schedules."
-    return "open the report in a browser, or type `make ui` for the graph, the launchpad and the schedules."
+        return "`make ui` shows the graph, the launchpad and the schedules."
+    return "open the report in a browser. `make ui` shows the graph, the launchpad and the schedules."

@@ -7,6 +7,7 @@ the burst, people may read tables of two releases. Each table by itself is alway
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from serverless_assets.names import name_some
 from serverless_assets.publishing.lease import Lease
 from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.publishing.publisher import PartlyPublished, Publisher, Storage
-from serverless_assets.publishing.releases import RELEASES_KEPT, Release, dropped
+from serverless_assets.publishing.releases import RECORDS, RELEASES_KEPT, Release, dropped, names_to_keep
 from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_history import (
@@ -129,9 +130,8 @@ class BigQueryPublisher(Publisher):
         steps = find_changes(self.warehouse, built, live, frozenset() if rollback else self.writable_tables)
         changes = [change for step in steps for change in step]
         files = self.artifacts.changed()
-        named = [(change, change.name.rpartition(".")[2]) for change in changes if not change.is_bookkeeping]
-        changed = [dropped(name) if change.is_drop else name for change, name in named] + [*files]
-        if not changed and not rollback and is_recorded(live.values()):
+        has_changed = bool(files) or not all(change.is_bookkeeping for change in changes)
+        if not has_changed and not rollback and is_recorded(live.values()):
             log.info(NOTHING_CHANGED)
             return
         for change in changes:
@@ -144,7 +144,7 @@ class BigQueryPublisher(Publisher):
             "relations": keep(self.warehouse, built),
             "files": self.artifacts.keep(before.get("files", {})),
         }
-        if not changed and not rollback and contents == before:
+        if not has_changed and not rollback and contents == before:
             # Somebody changed more than rows of what people read, such as a label.
             log.info(NOTHING_CHANGED)
             return
@@ -152,6 +152,8 @@ class BigQueryPublisher(Publisher):
             there.published().prepare()
         if self._lease:
             self._lease.check_lately()
+        named = [(change, change.name.rpartition(".")[2]) for change in changes if not change.has_same_rows]
+        changed = [dropped(name) if change.is_drop else name for change, name in named] + [*files]
         burst_began = datetime.now(UTC)
         errors = carry_out(read, steps)
         if errors:
@@ -172,13 +174,17 @@ class BigQueryPublisher(Publisher):
             ) from error
         ended = datetime.now(UTC)
         seconds, in_burst = ((ended - start).total_seconds() for start in (began, burst_began))
+        published = {"run_id": run_id, "published_at": ended, "changed": changed, "contents": contents}
+        releases = [published, *releases]
+        text = "" if self._as_releases(releases)[0].counts else f": {RECORDS}"
         log.info(
             f"Published {len(changes)} relations to {self.address} and {len(files)} files to "
-            f"{self.artifacts.name} in {seconds:.1f} s. People could read two releases for {in_burst:.1f} s."
+            f"{self.artifacts.name} in {seconds:.1f} s{text}. People could read two releases for "
+            f"{in_burst:.1f} s."
         )
         try:
             self.artifacts.settle()
-            self._forget([{"run_id": run_id, "contents": contents}, *releases], built)
+            self._forget(releases, built)
             shorten_record(read, releases)
         except Exception as error:
             log.warning(
@@ -187,29 +193,47 @@ class BigQueryPublisher(Publisher):
             )
 
     def _forget(self, releases: Sequence[Mapping[str, Any]], built: Built) -> None:
-        """Delete the copies of releases beyond those to keep; one that was returned to counts once."""
-        runs = list(dict.fromkeys(release["run_id"] for release in releases))[: self._keep]
-        contents = [release["contents"] for release in releases if release["run_id"] in runs]
+        """Delete the copies of releases beyond those to keep."""
+        kept = [release.is_kept for release in self._as_releases(releases)]
+        contents = [row["contents"] for row, is_kept in zip(releases, kept, strict=True) if is_kept]
         forget(self.warehouse, built, [content.get("relations", {}) for content in contents])
         self.artifacts.forget({key for content in contents for key in content.get("files", {}).values()})
+
+    def has_unpublished(self) -> bool:
+        if self.artifacts.changed():
+            return True
+        built = {there: there.relations() for there in self.warehouse.in_all_schemas()}
+        live = {there: there.published().relations() for there in built}
+        try:
+            steps = find_changes(self.warehouse, built, live, self.writable_tables)
+        except WarehouseError:
+            # A relation is unfinished.
+            return True
+        return not all(change.is_bookkeeping for step in steps for change in step)
 
     def look_ahead(self) -> str | None:
         sentence = self.warehouse.adoption()
         return f"{sentence} It loads and builds less than is listed here." if sentence else None
 
     def releases(self) -> Sequence[Release]:
-        rows = read_releases(self.warehouse.published())
-        runs = list(dict.fromkeys(row["run_id"] for row in rows))[: self._keep]
-        return [
+        return self._as_releases(read_releases(self.warehouse.published()))
+
+    def _as_releases(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Release]:
+        """Return the rows of the record of releases, the newest first, with which of them are kept."""
+        releases = [
             Release(
                 row["published_at"].isoformat(),
                 row["run_id"],
                 row["published_at"],
                 row["changed"],
                 bool(row.get("is_rollback")),
-                is_kept=row["run_id"] in runs and "relations" in row["contents"],
             )
             for row in rows
+        ]
+        kept = names_to_keep(releases, self._keep)
+        return [
+            replace(release, is_kept=release.name in kept and "relations" in row["contents"])
+            for release, row in zip(releases, rows, strict=True)
         ]
 
     def restore(self, release: Release, log: logging.Logger) -> None:

@@ -38,7 +38,7 @@ from serverless_assets.publishing.layout import (
     stamp,
 )
 from serverless_assets.publishing.publisher import PartlyPublished, Publisher, Storage
-from serverless_assets.publishing.releases import RECORDS, RELEASES_KEPT, Release, dropped
+from serverless_assets.publishing.releases import RECORDS, RELEASES_KEPT, Release, dropped, names_to_keep
 from serverless_assets.publishing.working_copy import (
     WAREHOUSE,
     Base,
@@ -51,7 +51,7 @@ from serverless_assets.publishing.working_copy import (
     stamps,
     write_base,
 )
-from serverless_assets.warehouse import TableName, content_of
+from serverless_assets.warehouse import TableName, content_of, version_of
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse, databases_beside, state_in
 
 # A release is named by the time of its publish; a dot before it marks one that is being written or removed.
@@ -125,8 +125,8 @@ class LocalPublisher(Publisher):
         else:
             is_new = publish(self.layout, run_id, self._keep)
         if is_new:
-            is_read = bool(self.releases()[0].read_by_people)
-            log.info(f"Published {self.layout.warehouse}{'' if is_read else f': {RECORDS}'}.")
+            counts = self.releases()[0].counts
+            log.info(f"Published {self.layout.warehouse}{'' if counts else f': {RECORDS}'}.")
         else:
             log.info("Nothing changed, so nothing was published.")
 
@@ -144,6 +144,17 @@ class LocalPublisher(Publisher):
         except ArtifactError as error:
             raise PartlyPublished(f"{self.layout.warehouse} is, but not all files. {error}") from error
         return is_new
+
+    def has_unpublished(self) -> bool:
+        layout = self.layout
+        if is_outdated(layout):
+            # The next run starts from what is published.
+            return False
+        # Where a killed run left a log beside a file, rows may be in there alone.
+        has_log = any(map(_has_log, database_files(layout.work).values()))
+        artifacts = self.artifacts
+        has_files = isinstance(artifacts, StagedArtifacts) and bool(artifacts.changed())
+        return has_log or has_files or not _is_current(layout, read_base(layout))
 
     def look_ahead(self) -> str | None:
         if not is_outdated(self.layout):
@@ -178,7 +189,7 @@ def publish(
     """
     databases = database_files(layout.work)
     for file in databases.values():
-        if file.with_suffix(".duckdb.wal").exists():
+        if _has_log(file):
             # A killed run left committed rows in the log beside the file, or dbt still holds it open.
             DuckDBWarehouse(file, schema="main").flush()
     base, files, before = read_base(layout), files or {}, _files_of(layout.release)
@@ -229,7 +240,8 @@ def read_releases(layout: Layout) -> Sequence[Release]:
             path.name,
             str(about.get("run_id", "unknown")),
             datetime.fromisoformat(str(about.get("published_at", "1970-01-01T00:00:00+00:00"))),
-            about.get("changed", ()),
+            # What is not known may be something that people read.
+            about.get("changed", ("unknown",)),
             is_rollback="returns_to" in about,
         )
         for path in _history(layout)
@@ -238,19 +250,12 @@ def read_releases(layout: Layout) -> Sequence[Release]:
 
 
 def remove_old_releases(layout: Layout, keep: int = RELEASES_KEPT) -> None:
-    """Remove the releases beyond those to keep, and what killed runs left of others.
-
-    One that was returned to shares its files with the earlier one, and both count as one.
-    """
-    kept: dict[str, list[Path]] = {}
-    for path in _history(layout):
-        kept.setdefault(str(_about(path).get("run_id", path.name)), []).append(path)
-    if not kept:
+    """Remove the releases beyond those to keep, and what killed runs left of others."""
+    stay = names_to_keep(read_releases(layout), keep)
+    if not stay:
         return
-    stay = {path for paths in list(kept.values())[:keep] for path in paths}
-    # Resolved, as `current` is: the home may be reached by a link.
-    for path in layout.releases.resolve().iterdir():
-        if path in stay or not RELEASE_NAME.fullmatch(path.name) or not path.is_dir():
+    for path in layout.releases.iterdir():
+        if path.name in stay or not RELEASE_NAME.fullmatch(path.name) or not path.is_dir():
             continue
         # Renamed first: a folder that is half removed is not taken for a release.
         hidden = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}"))
@@ -258,19 +263,22 @@ def remove_old_releases(layout: Layout, keep: int = RELEASES_KEPT) -> None:
 
 
 def _history(layout: Layout) -> Sequence[Path]:
-    """The current release and those before it, each as named by the one after; the newest other one where
-    that does not say."""
+    """The current release and those before it, each as named by the one after.
+
+    Where that does not say, it is the newest other one; where the one that it names was removed, the newest
+    one before that.
+    """
     history: list[Path] = []
     release = layout.release
-    while release is not None and release.is_dir() and release not in history:
+    while release is not None and release not in history:
         history.append(release)
-        about = _about(release)
-        if "previous" in about:
-            release = release.with_name(about["previous"]) if about["previous"] else None
-        else:
-            others = [path for path in release.parent.iterdir() if RELEASE_NAME.fullmatch(path.name)]
-            older = [path for path in others if path not in history and not path.name.startswith(".")]
-            release = max(older, default=None)
+        previous = _about(release).get("previous", "")
+        if previous is None:
+            break
+        others = [path.name for path in release.parent.iterdir() if path.is_dir() and path not in history]
+        names = [name for name in others if RELEASE_NAME.fullmatch(name) and not name.startswith(".")]
+        older = [name for name in names if not previous or name <= previous]
+        release = release.with_name(max(older)) if older else None
     return history
 
 
@@ -337,11 +345,16 @@ def _is_current(layout: Layout, base: Base | None) -> bool:
     return bool(contents) and all(contents.values()) and contents == published
 
 
+def _has_log(database: Path) -> bool:
+    """Whether DuckDB's write-ahead log is beside the file."""
+    return database.with_suffix(".duckdb.wal").exists()
+
+
 def _changed_relations(before: Path | None, now: Path) -> list[str]:
     """The relations whose rows differ between two folders' databases by their states, or that one of them
     alone has."""
     new, old = (
-        {relation: state.get("version") or state for relation, state in _states(folder).items()}
+        {relation: version_of(state) for relation, state in _states(folder).items()}
         for folder in (now, before)
     )
     changed = {relation[-1] for relation, version in new.items() if version != old.get(relation)}

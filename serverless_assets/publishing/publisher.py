@@ -47,6 +47,8 @@ class Publisher(ABC):
         self.artifacts = artifacts
         # The tables that runs can write, which are named by the last part of an asset's name.
         self.writable_tables: Set[str] = frozenset()
+        # Whether earlier runs left something unpublished in the place that runs write to.
+        self._has_unpublished = True
         self._lock: RunLock | None = None
         self._events: RunEvents | None = None
         self._steps = ExitStack()
@@ -111,6 +113,16 @@ class Publisher(ABC):
 
         Nothing is changed, and nothing is to be written afterwards.
         """
+
+    @abstractmethod
+    def has_unpublished(self) -> bool:
+        """Whether people would read something else if what earlier runs have written was published; True if
+        that is not known. Nothing is changed."""
+
+    def pending_before_publish(self) -> set[str]:
+        """The assets without which the next run is not published; none where earlier runs left nothing."""
+        pending = self.pending_assets.read()
+        return pending if pending and self.has_unpublished() else set()
 
     @abstractmethod
     def releases(self) -> Sequence[Release]:
@@ -197,36 +209,41 @@ class Publisher(ABC):
         self.writable_tables = {asset.rpartition("/")[2] for asset in writable_assets}
         self.open(run_id, log)
         remove_leftovers(self.home)
-        self.pending_assets.replace((self.pending_assets.read() & set(writable_assets)) | set(planned))
+        pending = self.pending_assets.read() & set(writable_assets)
+        self._has_unpublished = bool(pending - set(planned)) and self.has_unpublished()
+        self.pending_assets.replace(pending | set(planned))
 
     def end(self, run_id: str, outcomes: Sequence[AssetOutcome], log: dg.DagsterLogManager) -> bool:
-        """Publish what runs wrote if all of it is sound, and say whether it is what people now read."""
-        pending = self.pending_assets.read() - {outcome.asset for outcome in outcomes if outcome.is_settled}
-        self.pending_assets.replace(pending)
-        if pending:
+        """Publish what runs wrote if all of it is sound, and say whether it is what people now read.
+
+        What an earlier run did not finish keeps this one from being published if that left something: then it
+        would be half of a run that people read.
+        """
+        settled = {outcome.asset for outcome in outcomes if outcome.is_settled}
+        self.pending_assets.replace(self.pending_assets.read() - settled)
+        if self._blocking(outcomes):
             log.warning(self.pending_sentence(outcomes))
             return False
         self.publish(run_id, log)
         return True
 
+    def _blocking(self, outcomes: Sequence[AssetOutcome]) -> set[str]:
+        """Return the pending assets that keep a run with these outcomes from being published."""
+        pending = self.pending_assets.read()
+        return pending if self._has_unpublished else pending & {outcome.asset for outcome in outcomes}
+
     def pending_sentence(self, outcomes: Sequence[AssetOutcome]) -> str:
-        """Say which pending assets keep a run with these outcomes from being published."""
+        """Say which pending assets keep a run with these outcomes from being published, and what to do."""
+        pending = self._blocking(outcomes)
+        resume = "`serverless run --resume` does what is left, and publishes all of it."
+        own = [outcome for outcome in outcomes if outcome.asset in pending]
+        if not own:
+            names = name_some(sorted(pending), NAMES_IN_A_LINE)
+            return f"Not published: an earlier run did not finish {names}. {AS_BEFORE} {resume}"
+        named = sorted(outcome.asset for outcome in own if outcome.status == "failed") or sorted(pending)
+        others = len(pending) - len(named)
+        more = f", and {counted(others, 'more asset')} {'is' if others == 1 else 'are'} not finished"
         return (
-            f"Not published: {_pending_text(self.pending_assets.read(), outcomes)}. {AS_BEFORE} "
-            "The next run continues from what this one finished."
+            f"Not published: {name_some(named, NAMES_OF_FAILED)} did not succeed{more if others else ''}. "
+            f"{AS_BEFORE} What this run finished is kept: once the cause is corrected, {resume}"
         )
-
-
-def _pending_text(pending: Collection[str], outcomes: Sequence[AssetOutcome]) -> str:
-    """Say which assets keep a run from being published: those that failed in it, those that it did not reach,
-    or those that an earlier run left unfinished."""
-    own = [outcome for outcome in outcomes if outcome.asset in pending]
-    if not own:
-        return f"an earlier run did not finish {name_some(sorted(pending), NAMES_IN_A_LINE)}"
-    named = sorted(outcome.asset for outcome in own if outcome.status == "failed") or sorted(pending)
-    others = len(pending) - len(named)
-    return f"{name_some(named, NAMES_OF_FAILED)} did not succeed" + (
-        f", and {counted(others, 'more asset')} {'is' if others == 1 else 'are'} not finished"
-        if others
-        else ""
-    )

@@ -1,6 +1,6 @@
 """Releases: what each run has published, and the way back to one that is kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,6 +45,11 @@ class Release:
             name for name in self.changed if not name.startswith("dbt-") and RECORD_INFIX not in name
         )
 
+    @property
+    def counts(self) -> bool:
+        """Whether people read something else since it than before, so that it is one to return to."""
+        return bool(self.read_by_people)
+
     def __str__(self) -> str:
         return f"the release of run {self.run_id[:8]}, published {self.published_at:%Y-%m-%d %H:%M:%S} UTC"
 
@@ -54,23 +59,35 @@ def dropped(relation: str) -> str:
     return f"{relation} (dropped)"
 
 
+def names_to_keep(releases: Sequence[Release], keep: int) -> Set[str]:
+    """The names of the releases that stay, of all that there are, the newest first.
+
+    These are the newest `keep` of those that count, and the newest `keep` of all, as readers may have one of
+    them open. One that was returned to and the release that it returns to are one.
+    """
+    kept: set[str] = set()
+    for candidates in (releases, [release for release in releases if release.counts]):
+        kept |= {*list(dict.fromkeys(release.run_id for release in candidates))[:keep]}
+    return {release.name for release in releases if release.run_id in kept}
+
+
 def find_release(releases: Sequence[Release], run: str | None) -> Release:
     """The release to return to.
 
     Args:
         releases: the newest first, which is the one that people read now.
-        run: the id of its run, or the beginning of that. By default it is the one before what people read
-            now; where that was itself returned to, the one before its first publish.
+        run: the id of its run, or the beginning of that. By default it is the newest one that counts of those
+            in which people read something else than now; where what they read now was itself returned to, of
+            those before its first publish.
 
     Raises:
         ReleaseError: there is none, or it is kept no longer.
     """
     if not releases:
         raise ReleaseError("Nothing was published yet, so there is no release to return to.")
-    now, *others = releases
+    now = releases[0]
     if run is None:
-        first = max(at for at, release in enumerate(releases) if release.run_id == now.run_id)
-        others = list(releases[first + 1 :])
+        others = [release for release in releases[_since(releases) + 1 :] if release.counts]
     else:
         others = [release for release in releases if release.run_id.startswith(run)]
         if len({release.run_id for release in others}) > 1:
@@ -89,6 +106,17 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
     if others:
         raise ReleaseError(f"The release of run {others[0].run_id[:8]} is kept no longer. {ways_back}")
     raise ReleaseError(f"No release of a run {run!r} is kept. {ways_back}")
+
+
+def _since(releases: Sequence[Release]) -> int:
+    """The place of the release since which people read what they read now, at its first publish."""
+
+    def counting(start: int) -> int:
+        places = range(start, len(releases))
+        return next((place for place in places if releases[place].counts), len(releases) - 1)
+
+    run_id = releases[counting(0)].run_id
+    return counting(max(place for place, release in enumerate(releases) if release.run_id == run_id))
 
 
 def as_lines(releases: Sequence[Release]) -> Iterator[str]:

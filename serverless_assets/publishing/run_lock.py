@@ -105,18 +105,12 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
         return None
-    finished = sorted(
-        {
-            asset_name(key)
-            for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-            if (event := entry.dagster_event) and (key := event.asset_key)
-        }
-    )
+    finished = _made_by_finished_steps(instance, run_id)
     kept = (
-        f"What it finished is kept ({name_some(finished, NAMES_IN_A_LINE)}): the next run goes on from "
-        "there, and publishes it."
+        f"What its finished steps made is kept ({name_some(finished, NAMES_IN_A_LINE)}): the next "
+        "`serverless run` does the rest, and publishes all of it."
         if finished
-        else "It had finished nothing: the next run begins again."
+        else "None of its steps was finished: the next `serverless run` does what is left to do."
     )
     config: Any = run.run_config
     inputs = config.get("resources", {}).get("run_inputs", {}).get("config", {})
@@ -136,6 +130,17 @@ def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess
     else:
         instance.report_run_failed(run, sentence)
     return sentence
+
+
+def _made_by_finished_steps(instance: dg.DagsterInstance, run_id: str) -> Sequence[str]:
+    """Return the assets of the steps that succeeded. Of a step that was cut off, Dagster may have assets on
+    record that the next run makes again, such as models whose tests did not all run."""
+    of_type = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.STEP_SUCCESS}
+    entries = instance.all_logs(run_id, of_type=of_type)
+    events = [entry.dagster_event for entry in entries if entry.dagster_event]
+    finished = {event.step_key for event in events if event.is_step_success}
+    made = {event.asset_key for event in events if event.asset_key and event.step_key in finished}
+    return sorted(map(asset_name, made))
 
 
 def _folder(home: Path) -> Path:

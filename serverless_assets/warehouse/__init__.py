@@ -116,6 +116,11 @@ def content_of(state: Mapping[str, object]) -> Mapping[str, object]:
     return {name: value for name, value in state.items() if name not in BOOKKEEPING}
 
 
+def version_of(state: Mapping[str, object]) -> object:
+    """What of a relation's state changes with its rows: the version, or all of it where there is none."""
+    return state.get("version") or state
+
+
 class Warehouse(Protocol):
     """One dataset of tables, each replaced in one step: a reader sees the old rows or the new."""
 

@@ -16,7 +16,7 @@ from google.cloud import bigquery
 from serverless_assets import google_errors
 from serverless_assets.errors import error_sentence
 from serverless_assets.hashing import json_digest
-from serverless_assets.warehouse import WarehouseError, content_of
+from serverless_assets.warehouse import WarehouseError, content_of, version_of
 from serverless_assets.warehouse import bigquery_sql as sql
 from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, SERVICE, BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_jobs import Jobs
@@ -44,7 +44,8 @@ class Change:
     """What becomes of a relation that people read: statements, to be run one after the other.
 
     `by_hand` is what somebody did to it since it was published. With `is_bookkeeping`, people would read the
-    same of it (`content_of`). A `table` then holds so many `rows`.
+    same of it (`content_of`), and `has_same_rows` says so of its rows (`version_of`). A `table` then holds so
+    many `rows`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Change:
     is_drop: bool = False
     by_hand: str = ""
     is_bookkeeping: bool = False
+    has_same_rows: bool = False
     table: bigquery.TableReference | None = None
     rows: int = 0
 
@@ -101,6 +103,7 @@ def find_changes(
                     else _table(jobs, relation, before, there, read),
                     by_hand=_by_hand(relation, before, record),
                     is_bookkeeping=before is not None and _is_same(relation, before, content_of),
+                    has_same_rows=before is not None and _is_same(relation, before, version_of),
                 )
                 if is_view:
                     views[read.quoted_name(name)] = change
@@ -210,7 +213,7 @@ def _refuse_lost_rows(jobs: Jobs, built: bigquery.Table, note: Mapping[str, obje
 def _is_same(
     built: bigquery.Table,
     live: bigquery.Table,
-    part: Callable[[Mapping[str, object]], Mapping[str, object]] = dict,
+    part: Callable[[Mapping[str, object]], object] = dict,
 ) -> bool:
     """Whether both are of one kind and have the same note, or the same `part` of it."""
     note = {key: value for key, value in sql.note_in(live.description).items() if key != WORDS}

@@ -198,10 +198,11 @@ def test_a_plan_says_whether_the_run_finishes_what_an_earlier_one_left():
     plan = [Planned("orders", "build", "new"), Planned("customers", "reuse", "unchanged")]
     assert plan_summary(plan, set()) == "1 to build, 1 to reuse"
     assert plan_summary(plan, {"orders"}).endswith(
-        "An earlier run did not finish orders. This one goes on from there, and publishes what was finished."
+        "Work of an earlier run is not published yet. This run does the rest, and publishes all of it."
     )
-    assert "This one leaves out order_forecast, so that nothing would be published" in plan_summary(
-        plan, {"orders", "order_forecast"}
+    assert plan_summary(plan, {"orders", "order_forecast"}).endswith(
+        "This run leaves out order_forecast, so nothing would be published. `serverless run --resume` does "
+        "what is left, and publishes all of it."
     )
 
 

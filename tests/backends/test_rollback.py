@@ -105,6 +105,31 @@ def test_copies_of_releases_beyond_those_to_keep_are_deleted(
 
 
 @everywhere
+def test_releases_in_which_no_rows_changed_push_none_out_and_are_not_returned_to(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    assert shop.run(1)
+    assert shop.run(2)
+    for number in range(3, 7):
+        # A rebuild that was asked for, of the same rows.
+        shop.publisher.begin(f"run-{number}", (), ASSETS, LOG)
+        state = {"version": "raw_orders 2", "built_by": f"run-{number}"}
+        shop.publisher.warehouse.write_states({"raw_orders": state})
+        assert shop.publisher.end(f"run-{number}", [], LOG)
+        shop.publisher.close()
+    newest = shop.publisher.releases()
+    assert newest[0].changed == []
+    assert [release.run_id for release in newest if release.is_kept] == [
+        "run-6", "run-5", "run-4", "run-2", "run-1",
+    ]  # fmt: skip
+    shop.publisher.rollback(None, instance, LOG)
+    assert shop.read() == release_of(1)
+    shop.publisher.rollback("run-5", instance, LOG)
+    assert shop.read() == release_of(2)
+    assert shop.publisher.published.warehouse.read_states()["raw_orders"]["built_by"] == "run-5"
+
+
+@everywhere
 def test_a_copy_that_somebody_dropped_is_named_and_nothing_changes(
     shop: Shop, instance: dg.DagsterInstance
 ) -> None:

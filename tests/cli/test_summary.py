@@ -78,7 +78,7 @@ def test_a_run_that_is_not_published_is_not_said_to_have_succeeded():
     text = summary_text({**document(raw_orders=("reused", "unchanged")), "published": False})
     assert "Succeeded" not in text
     assert text.startswith("Finished, but not published, in 1.0 s: 0 built, 1 reused")
-    assert "Next: see above why it was not published. `serverless run` finishes what is left" in text
+    assert "Next: see above why it was not published. `serverless run --resume` does what is left" in text
 
 
 def test_a_warehouse_that_is_not_there_yet_is_not_named():
@@ -86,15 +86,22 @@ def test_a_warehouse_that_is_not_there_yet_is_not_named():
 
 
 def test_a_run_that_was_stopped_claims_no_more_than_is_so():
-    def told(has_pending: bool, finished: list[str] | None, has_begun: bool = True) -> str:
-        return stopped_text("by Ctrl-C", 1.0, has_begun, has_pending, finished)
+    def told(has_pending: bool, finished: list[str] | None, has_begun: bool = True, *options: str) -> str:
+        command = " ".join(["serverless run", *options])
+        return stopped_text("by Ctrl-C", 1.0, has_begun, has_pending, finished, command)
 
-    assert told(False, None, has_begun=False) == "Stopped by Ctrl-C before the run began."
+    for has_pending in (True, False):
+        # Of what an earlier run left, nothing is claimed.
+        assert told(has_pending, [], False, "--rebuild") == (
+            "Stopped by Ctrl-C after 1.0 s, before the first step. Nothing was changed.\n"
+            "`serverless run --rebuild` starts it again."
+        )
     assert "What it finished is kept (orders): `serverless run --resume`" in told(True, ["orders"])
     assert "What it finished is kept: `serverless run --resume`" in told(True, None)
-    again = stopped_text("by Ctrl-C", 1.0, True, True, None, "serverless run --rebuild")
-    assert "`serverless run --rebuild --resume` goes on from there" in again
-    assert "Nothing was published." in told(True, []) and "It had finished nothing" in told(True, [])
+    assert "`serverless run --rebuild --resume` continues from" in told(True, None, True, "--rebuild")
+    assert "Nothing was published." in told(True, []) and "Nothing of it was finished" in told(True, [])
+    resumed = stopped_text("by Ctrl-C", 1.0, False, True, None, "serverless run transform", resumes=True)
+    assert resumed.endswith("`serverless run transform --resume` starts it again.")
     # Stopped as it was being published: part of it may be read.
     assert "Nothing was published" not in told(False, None)
-    assert "`serverless run` goes on from what is finished" in told(False, None)
+    assert told(False, None, True, "--reuse").endswith("`serverless run --reuse` does what is left to do.")

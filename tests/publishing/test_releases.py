@@ -168,7 +168,36 @@ def test_a_release_that_was_returned_to_counts_once_among_those_to_keep(publishe
     publisher.rollback("run-1", instance, LOG)
     run(publisher, 4)
     run(publisher, 5)
-    assert [release.run_id for release in publisher.releases()] == ["run-5", "run-4", "run-1"]
+    assert [release.run_id for release in publisher.releases()] == ["run-5", "run-4", "run-1", "run-1"]
+
+
+def test_releases_in_which_no_rows_changed_push_none_out_and_are_not_returned_to(publisher, instance):
+    def confirm(number: int) -> None:
+        """A run that changes nothing but the record of what the tables were built from."""
+        publisher.begin(f"run-{number}", ASSETS, ASSETS, LOG)
+        publisher.artifacts.write("dbt-manifest.json", str(number).encode())
+        publisher.end(f"run-{number}", [AssetOutcome(asset, "reused", "") for asset in ASSETS], LOG)
+        publisher.close()
+
+    def manifest() -> bytes | None:
+        return publisher.published.artifacts.read("dbt-manifest.json")
+
+    run(publisher, 1)
+    confirm(2)
+    run(publisher, 3)
+    for number in range(4, 10):
+        confirm(number)
+    # The newest three stay in any case, for readers that have one of them open.
+    runs = [release.run_id for release in publisher.releases()]
+    assert runs == ["run-9", "run-8", "run-7", "run-3", "run-1"]
+    assert (read(publisher), manifest()) == ((3, "3"), b"9")
+    publisher.rollback(None, instance, LOG)
+    # All of it is of one release: the tables, and the record of what they were built from.
+    assert (read(publisher), manifest()) == ((1, "1"), None)
+    publisher.rollback("run-8", instance, LOG)
+    assert (read(publisher), manifest()) == ((3, "3"), b"8")
+    publisher.rollback(None, instance, LOG)
+    assert read(publisher) == (1, "1")
 
 
 def test_no_rollback_while_a_run_is_at_work(publisher, instance):
@@ -184,11 +213,14 @@ def test_no_rollback_while_a_run_is_at_work(publisher, instance):
     assert read(publisher) == (2, "2")
 
 
-def release(run_id: str, is_kept: bool = True) -> Release:
-    return Release(run_id, run_id, datetime(2026, 1, 1, tzinfo=UTC), is_kept=is_kept)
+def release(run_id: str, *changed: str, is_kept: bool = True) -> Release:
+    return Release(run_id, run_id, datetime(2026, 1, 1, tzinfo=UTC), changed, is_kept=is_kept)
 
 
-A, B, C, Z = release("aaaa1"), release("bbbb1"), release("cccc1"), release("aaaz1", is_kept=False)
+A, B, C = release("aaaa1", "orders"), release("bbbb1", "orders"), release("cccc1", "orders")
+Z = release("aaaz1", "orders", is_kept=False)
+# No rows changed in it.
+N = release("nnnn1", "dbt-manifest.json")
 
 
 def test_the_list_of_releases_names_a_few_that_people_read_and_says_what_was_a_rollback():
@@ -210,8 +242,22 @@ def test_the_list_of_releases_names_a_few_that_people_read_and_says_what_was_a_r
 
 @pytest.mark.parametrize(
     ("releases", "wanted", "found"),
-    [([C, B, A], None, B), ([C, B, A], "aa", A), ([A, C, B, A], "bbbb1", B), ([B, C, B, A], None, A)],
-    ids=["the one before", "a beginning", "forward again", "the one before that one's own publish"],
+    [
+        ([C, B, A], None, B),
+        ([C, B, A], "aa", A),
+        ([A, C, B, A], "bbbb1", B),
+        ([B, C, B, A], None, A),
+        ([N, C, N, B], None, B),
+        ([replace(N, changed=["orders"]), C, N, B, A], None, A),
+    ],
+    ids=[
+        "the one before",
+        "a beginning",
+        "forward again",
+        "the one before that one's own publish",
+        "the one before in which rows changed",
+        "returned to one in which none had changed",
+    ],
 )
 def test_the_release_to_return_to(releases, wanted, found):
     assert find_release(releases, wanted) == found

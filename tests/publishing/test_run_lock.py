@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 from dagster._core.events import StepMaterializationData
+from dagster._core.execution.plan.objects import StepSuccessData
 
 from serverless_assets.publishing.run_lock import RunProcess, end_dead_runs, registered
 
@@ -40,20 +41,30 @@ def test_a_run_whose_process_died_fails_with_a_sentence_that_names_the_process(i
     die(tmp_path)
     [sentence] = end_dead_runs(tmp_path, instance)
     assert "Run 0a1b2c3d of ingest, begun yesterday, has died: its process 1 on host" in sentence
+    assert sentence.endswith(
+        "None of its steps was finished: the next `serverless run` does what is left to do."
+    )
     assert status(instance) == DagsterRunStatus.FAILURE
     assert list((tmp_path / "running").iterdir()) == []
 
 
-def test_a_rebuild_that_died_names_what_it_finished_and_how_to_start_it_again(instance, tmp_path):
+def test_a_rebuild_that_died_names_what_its_finished_steps_made_and_how_to_start_it_again(instance, tmp_path):
     begin(instance, rebuild="all")
-    made = StepMaterializationData(dg.AssetMaterialization("raw_stores"))
-    instance.report_dagster_event(
-        dg.DagsterEvent("ASSET_MATERIALIZATION", "ingest", event_specific_data=made), RUN
-    )
+
+    def report(event: str, step: str, data: object) -> None:
+        instance.report_dagster_event(
+            dg.DagsterEvent(event, "ingest", step_key=step, event_specific_data=data), RUN
+        )
+
+    for step, asset in (("ingestion", "raw_stores"), ("transformation", "orders")):
+        report("ASSET_MATERIALIZATION", step, StepMaterializationData(dg.AssetMaterialization(asset)))
     die(tmp_path)
+    # dbt may have built a model and not tested it.
+    report("STEP_SUCCESS", "ingestion", StepSuccessData(1.0))
     [sentence] = end_dead_runs(tmp_path, instance)
     assert sentence.endswith(
-        "What it finished is kept (raw_stores): the next run goes on from there, and publishes it. "
+        "What its finished steps made is kept (raw_stores): the next `serverless run` does the rest, and "
+        "publishes all of it. "
         "Its rebuild is not complete: `serverless run --rebuild` builds everything again."
     )
 
