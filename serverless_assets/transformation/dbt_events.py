@@ -67,6 +67,8 @@ class DbtMessage(DbtCliEventMessage):
 def log_event(event: Event, log: dg.DagsterLogManager) -> None:
     """Log what an event tells people: warnings and errors, models that were built, rows not counted."""
     info, data = event["info"], event["data"]
+    if info["name"] == "SQLCompiledPath" and data["node_info"]["resource_type"] == "test":
+        log.info(f"The query of the test {data['node_info']['node_name']}: {data['path']}")
     if info["name"] in REPETITIONS:
         return
     if info["name"] == "LogTestResult" and data.get("status") in ("fail", "warn"):

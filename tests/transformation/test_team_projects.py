@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import closing
+from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -196,6 +197,8 @@ def test_each_model_has_its_own_error_and_a_skipped_one_names_what_failed(team: 
     for words, name in (("syntax error at", "broken"), ("failed: 1 row", "unique_untested_one")):
         (sentence,) = [one for one in said if words in one]
         assert name in sentence
+    (query,) = [one.partition(": ")[2] for one in said if one.startswith("The query of the test unique_")]
+    assert "group by one" in Path(query).read_text()
 
 
 def test_the_target_has_the_name_of_the_projects_own_output_and_what_reads_it_is_built_for_another(
