@@ -45,7 +45,7 @@ def get(address: str, path: str, host: str | None = None) -> tuple[HTTPResponse,
 @pytest.fixture
 def reports(tmp_path: Path) -> Path:
     """A link to a release with a report, beside a file that nobody is to read."""
-    (tmp_path / "secret.html").write_text("secret")
+    (tmp_path / "secret.html").write_text("for nobody")
     for number in (1, 2):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "forecast.html").write_text(f"release {number}")
@@ -67,12 +67,22 @@ def test_the_published_reports_are_served_as_long_as_the_ui_lives(reports: Path)
     assert not server.is_running()
 
 
+def test_before_the_first_report_every_page_says_how_to_make_one(tmp_path: Path):
+    with served(tmp_path / "artifacts") as (address, _):
+        for path, status in (("/", 200), ("/forecast.html", 404)):
+            answer, text = get(address, path)
+            assert answer.status == status
+            assert "No report was published yet" in text and "<code>make run</code>" in text
+
+
 def test_nothing_else_is_served_and_to_nobody_else(reports: Path):
     with served(reports) as (address, _):
         paths = "/../secret.html", "/..%2Fsecret.html", f"/{reports.parent}/secret.html", "/forecast.parquet"
         for path in (*paths, "/none.html", "//1/forecast.html"):
             answer, text = get(address, path)
-            assert (answer.status, "secret" in text) == (404, False), path
+            assert (answer.status, "for nobody" in text) == (404, False), path
+        answer, text = get(address, "/<b>.html")
+        assert "There is no report &lt;b&gt;.html" in text and 'href="forecast.html"' in text
         port = urlsplit(address).port
         assert get(address, "/forecast.html", f"localhost:{port}")[0].status == 200
         assert get(address, "/forecast.html", f"shop.example:{port}")[0].status == 421

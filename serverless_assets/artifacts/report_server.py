@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from serverless_assets.names import MAIN_JOB
+
 HOST = "127.0.0.1"
 # A name without a folder in it, so that a request leads to no other file.
 REPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*\.html")
@@ -28,6 +30,19 @@ HEADERS = {
     # The next release has the same address.
     "Cache-Control": "no-store",
 }
+
+
+PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+    "<style>body {{ font: 1rem/1.5 system-ui; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}</style>"
+    "<title>{title}</title><h1>{title}</h1>{body}"
+)
+NOTHING_PUBLISHED = PAGE.format(
+    title="No report was published yet",
+    body="<p>The first run that succeeds publishes one. Type <code>make run</code> in the folder of the "
+    f"project, or launch the job <code>{MAIN_JOB}</code> in Dagster, then reload this page.</p>",
+)
 
 
 def start_report_server(folder: Path) -> str:
@@ -50,7 +65,7 @@ def start_report_server(folder: Path) -> str:
 
 
 class ReportHandler(BaseHTTPRequestHandler):
-    """Answers GET with a report, or at `/` with links to all of them."""
+    """Answers GET with a report; at `/`, and where there is no such report, with links to all of them."""
 
     protocol_version = "HTTP/1.1"
     timeout = 30
@@ -74,20 +89,17 @@ class ReportHandler(BaseHTTPRequestHandler):
 
     def _page(self) -> tuple[HTTPStatus, bytes]:
         name = unquote(self.path.partition("?")[0].removeprefix("/"))
-        if not name:
-            names = sorted(path.name for path in self.folder.glob("*.html"))
-            links = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>' for name in names)
-            title = "Reports" if names else "No report was published yet"
-            return (
-                HTTPStatus.OK,
-                f"<!doctype html><title>{title}</title><h1>{title}</h1><ul>{links}</ul>".encode(),
-            )
         try:
             if REPORT.fullmatch(name):
                 return HTTPStatus.OK, (self.folder / name).read_bytes()
         except OSError:
             pass
-        return HTTPStatus.NOT_FOUND, b"<!doctype html><title>No such report</title><h1>No such report</h1>"
+        names = sorted(path.name for path in self.folder.glob("*.html"))
+        links = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>' for name in names)
+        title = f"There is no report {html.escape(name)}" if name else "Reports"
+        text = PAGE.format(title=title, body=f"<p>Published reports:</p><ul>{links}</ul>")
+        status = HTTPStatus.NOT_FOUND if name else HTTPStatus.OK
+        return status, (text if names else NOTHING_PUBLISHED).encode()
 
 
 def _serve(folder: Path, listener: socket.socket) -> None:

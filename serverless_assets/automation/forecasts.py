@@ -17,8 +17,8 @@ from serverless_assets.forecasting.declaration import ForecastDeclaration
 
 SECONDS_BETWEEN_LOOKS_AT_FORECAST = 300
 MATERIALIZATIONS_A_PAGE = 25
-# The cursor: whether an alert was sent that the forecast is stale. Dagster does not take an empty one.
-ALERTED, NOT_ALERTED = "told", "not told"
+# The cursor, which the page of the sensor shows. Dagster does not take an empty one.
+ALERTED, NOT_ALERTED = "alert sent: stale", "no open alert"
 
 
 def forecast_definitions(declared: ForecastDeclaration, environment: Environment) -> dg.Definitions:

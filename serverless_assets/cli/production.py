@@ -71,7 +71,9 @@ def open_in_browser(what: str) -> None:
     artifacts = environment(settings).publisher.published.artifacts
     reports = [name for name in artifacts.names("") if name.endswith(".html")]
     if not reports:
-        raise click.ClickException("No report was published yet: `serverless run` writes one.")
+        raise click.ClickException(
+            "No report was published yet. The first run that succeeds publishes one: `serverless run`."
+        )
     for report in map(artifacts.place, reports):
         _open(report.link or report.address, report.address)
 
@@ -115,7 +117,9 @@ def releases() -> None:
 
     published = environment(settings).publisher.releases()
     if not published:
-        raise click.ClickException("Nothing was published yet: `serverless run` does.")
+        raise click.ClickException(
+            "Nothing was published yet. The first run that succeeds makes a release: `serverless run`."
+        )
     for line in as_lines(published):
         click.echo(line)
 

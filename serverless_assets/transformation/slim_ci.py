@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from textwrap import indent
 from typing import Any
 
+from modal_forecast.report.formats import counted
 from serverless_assets.errors import UserError
 from serverless_assets.files import scratch_folder
 from serverless_assets.publishing.publisher import Publisher
@@ -60,7 +61,13 @@ class Checked:
             (self.built if outcome == "passed" else self.not_built).append(node["node_name"])
         else:
             self.tests[outcome] += 1
-        if outcome == "failed":
+        if outcome == "failed" and result["status"] == "fail" and node["resource_type"] == "test":
+            # dbt says how the test is configured.
+            rows = int(result.get("num_failures") or 0)
+            self.failed[node["node_name"]] = (
+                f"{counted(rows, 'row')} {'fails' if rows == 1 else 'fail'} this test"
+            )
+        elif outcome == "failed":
             self.failed[node["node_name"]] = str(result.get("message") or result["status"]).strip()
 
     def __str__(self) -> str:
@@ -76,6 +83,10 @@ class Checked:
         lines += [f"FAILED {name}: {indent(message, '  ').strip()}" for name, message in self.failed.items()]
         if self.failure and not self.failed:
             lines.append(f"FAILED {self.failure}")
+        lines += [
+            "",
+            "Passed." if self.is_green else "Failed: correct what is named above, then check again.",
+        ]
         return "\n".join(lines)
 
 

@@ -105,6 +105,7 @@ def test_an_edited_model_and_what_reads_it_are_built_beside_production_from_its_
     # Tests of what was built, unit tests among them.
     assert checked.tests["passed"] > 10
     assert f"in {checked.schema}, which is gone again" in str(checked)
+    assert str(checked).endswith("\n\nPassed.")
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
     assert request_.left_behind == []
 
@@ -113,7 +114,9 @@ def test_a_failed_test_is_named_and_nothing_is_left(request_):
     request_.edit("models/marts/customers.sql", without_some)
     checked = request_.check()
     assert not checked.is_green
-    assert "FAILED customers_keep_every_order: Got 1 result" in str(checked)
+    lines = str(checked).splitlines()
+    assert "FAILED customers_keep_every_order: 1 row fails this test" in lines
+    assert lines[-1] == "Failed: correct what is named above, then check again."
     # What reads an unsound model is not built from it.
     assert (checked.built, checked.not_built) == (["customers"], ["avg_order_value"])
     assert request_.seen == [(checked.schema, "customers")]
