@@ -36,25 +36,20 @@ def build(settings: Settings) -> dg.Definitions:
         transformation_assets(environment.project, first_month, settings.pool, environment.absent_tables),
         *declared_assets,
     ]
+    asset_names = {asset_name(key) for asset in assets for key in asset.keys}
     written = {asset_name(key) for asset in declared_assets for key in asset.keys}
     refuse_owned_tables(forecasts, manifest, written.difference(*(forecast.assets for forecast in forecasts)))
+    annotated = annotate_assets(assets, environment)
+    # Specifications of assets that other systems write.
+    external = [asset for asset in with_prefix if not isinstance(asset, dg.AssetsDefinition)]
     return dg.Definitions(
-        assets=[
-            *reuse_frames(annotate_assets(assets, environment), frames, settings.pool),
-            # Specifications of assets that other systems write.
-            *(asset for asset in with_prefix if not isinstance(asset, dg.AssetsDefinition)),
-            pipeline_runs(settings.owner),
-        ],
+        assets=[*reuse_frames(annotated, frames, settings.pool), *external, pipeline_runs(settings.owner)],
         asset_checks=with_key_prefix(declared.asset_checks or (), of_others),
         jobs=[*define_jobs(JOBS), plan_job(environment), *(declared.jobs or ())],
         schedules=[*schedules(environment), *(declared.schedules or ())],
         sensors=[*sensors(environment), *(declared.sensors or ())],
-        resources={
-            **environment.resources({asset_name(key) for asset in assets for key in asset.keys}),
-            **(declared.resources or {}),
-        },
-        # One process a run: steps share the warehouse file, which admits one writing process, and a
-        # process each would cost seconds a step.
+        resources={**environment.resources(asset_names), **(declared.resources or {})},
+        # One process a run: the warehouse's file admits one that writes, and each would cost seconds a step.
         executor=dg.in_process_executor,
     )
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from modal_forecast.report import formats
 from modal_forecast.report.chart_data import FORECAST, LAYERS, ChartData, chart_views
 from modal_forecast.report.report_input import FOLDER, ReportInput, check_color, report_key
-from modal_forecast.report.sections.accuracy import accuracy, track_record
+from modal_forecast.report.sections.accuracy import accuracy
 from modal_forecast.report.sections.data_quality import data_quality
 from modal_forecast.report.sections.more import more_sections
 from modal_forecast.report.sections.outlook import main_window, measured_widths, outlook, window_totals
 from modal_forecast.report.sections.parts import SPARK_HEIGHT, by_part
 from modal_forecast.report.sections.periods import by_period
 from modal_forecast.report.sections.reasons import reasons
+from modal_forecast.report.sections.track_record import track_record
 
 if TYPE_CHECKING:
     import jinja2

@@ -1,4 +1,4 @@
-"""What the source answered for a raw table, and what became of it: audited rows, no change, or a failure."""
+"""What is requested of a raw table, and what became of it: audited rows, no change, or a failure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,54 @@ from pathlib import Path
 from serverless_assets.ingestion.content import Content
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
 from serverless_assets.ingestion.raw_table import RawTable
-from serverless_assets.ingestion.state import CachedResponse
+from serverless_assets.ingestion.state import HASHED_BY, CachedResponse, TableState, reason_to_load
 from serverless_assets.months import Window
 from serverless_assets.warehouse.staging import StagedRows
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What of a table is requested.
+
+    state: what the warehouse holds of it; None if there is no such table.
+    source: identifies where its rows come from.
+    since: the `updated_at` since which its changes are requested; empty if its rows are.
+    window: the months to load; None is all of the table, or its changes, which are of any month.
+    """
+
+    table: RawTable
+    state: TableState | None
+    source: str
+    since: str
+    window: Window | None
+
+    @classmethod
+    def of(
+        cls, table: RawTable, state: TableState | None, source: str, window: Window | None, force: bool
+    ) -> "Scope":
+        """Return what to request of a table in a run over `window`.
+
+        Changes are added to, and some months replaced in, a table that is known to hold this source's rows
+        alone: beside other rows, they would make a table that no source has.
+        """
+        before = state or TableState()
+        is_sources = bool(before.version) and before.source == source
+        has_parts = before.months is not None or not table.event_time
+        adds_changes = bool(table.updated_at) and not force and not reason_to_load(table, state)
+        if adds_changes and is_sources and has_parts and before.cursor:
+            return cls(table, state, source, before.cursor, None)
+        has_months = is_sources and before.months is not None and before.hashed_by == HASHED_BY
+        if window and table.has_months and (state is None or has_months):
+            return cls(table, state, source, "", window.with_lookback(table.lookback))
+        return cls(table, state, source, "", None)
+
+    def response_from(self, key: str) -> CachedResponse | None:
+        """Return the response to a request that the table was loaded from, if it may be conditional."""
+        if self.state is None or reason_to_load(self.table, self.state):
+            return None
+        response = self.state.responses.get(key)
+        # Rows that a parent dates are known only with that parent's.
+        return response if response and (response.dated_by or not self.table.dated_by) else None
 
 
 @dataclass(frozen=True)

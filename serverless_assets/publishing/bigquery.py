@@ -25,23 +25,22 @@ from serverless_assets.publishing.releases import RECORDS, RELEASES_KEPT, Releas
 from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery import BigQueryWarehouse
 from serverless_assets.warehouse.bigquery_history import (
-    carry_out_or_fail,
+    adopt,
     forget,
     is_recorded,
     keep,
     read_releases,
     record_release,
+    refuse_failed,
     shorten_record,
     steps_to_restore,
 )
 from serverless_assets.warehouse.bigquery_layout import find_layout_changes
 from serverless_assets.warehouse.bigquery_release import (
     Built,
-    adopt,
     carry_out,
     find_changes,
     find_irreplaceable,
-    prepare_datasets,
 )
 
 NOTHING_CHANGED = "Nothing changed, so nothing was published."
@@ -83,7 +82,8 @@ class BigQueryPublisher(Publisher):
 
     def take_lock(self, run_id: str, log: logging.Logger, wait: bool = True) -> None:
         super().take_lock(run_id, log, wait)
-        prepare_datasets(self.warehouse)
+        # The dataset that people read, and the one that runs write to.
+        self.warehouse.prepare(self.warehouse.published().prepare())
         self._lease = Lease(self.warehouse, self.home, run_id, log, wait)
 
     def irreplaceable(self) -> Mapping[str, str]:
@@ -244,7 +244,7 @@ class BigQueryPublisher(Publisher):
         self.artifacts.refuse_missing(contents["files"])
         # Until it is done, a run that finds this does it first.
         self.warehouse.write_record(ROLLBACK, {"release": release.name})
-        carry_out_or_fail(self.warehouse, steps)
+        refuse_failed(carry_out(self.warehouse, steps))
         self.artifacts.restore(contents["files"], now.get("files", {}))
         self.pending_assets.replace(())
         self.publish(release.run_id, log, rollback=True)

@@ -26,7 +26,8 @@ from serverless_assets.files import write_atomically
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.run_lock import SECONDS_BETWEEN_MESSAGES, AtWork, RunProcess
 from serverless_assets.warehouse import RECORD_PREFIX
-from serverless_assets.warehouse.bigquery import LOCK, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_dataset import LOCK
 
 SECONDS_BETWEEN_BEATS = 30.0
 # After so long without a sign of life, the holder is taken for dead.

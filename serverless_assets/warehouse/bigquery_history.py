@@ -1,7 +1,7 @@
 """The releases of BigQuery: the record of each, and copies by which people can return to it.
 
 A copy of a table is a clone, which stores nothing but what the table lost since; a copy of a view is a view.
-Copies lie in the work datasets and are named by the note of the relation, so that a relation that did not
+Copies lie in the work datasets and are named by the state of the relation, so that a relation that did not
 change has one copy for all releases.
 """
 
@@ -18,7 +18,8 @@ from google.cloud import bigquery
 from serverless_assets.hashing import json_digest
 from serverless_assets.warehouse import WarehouseError
 from serverless_assets.warehouse import bigquery_sql as sql
-from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, KEPT_PREFIX, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_dataset import CALLS_AT_ONCE, KEPT_PREFIX
 from serverless_assets.warehouse.bigquery_layout import layout_of
 from serverless_assets.warehouse.bigquery_release import (
     RELEASES,
@@ -34,6 +35,8 @@ from serverless_assets.warehouse.bigquery_release import (
 
 # By work dataset, with its project if that is another one, the name of the copy of each relation.
 Kept = Mapping[str, Mapping[str, str]]
+# Set once a work dataset has what an earlier version of this project kept beside what people read.
+COMPLETE = "Where runs build and test. A run that succeeded publishes from here: read the other dataset."
 # A year's, if one is published every few hours; a publish reads some 4 kB of each.
 RELEASES_RECORDED = 1_000
 SCHEMA = (
@@ -44,6 +47,33 @@ SCHEMA = (
     bigquery.SchemaField("changed", "STRING", description="As JSON: the relations and files it changed."),
     bigquery.SchemaField("contents", "STRING", description="As JSON: the copies of all that it holds."),
 )
+
+
+def adopt(work: BigQueryWarehouse) -> Sequence[str]:
+    """Continue from what an earlier version of this project built in what is now read by people.
+
+    Its tables, with their states, are cloned into the work dataset; their names are returned. Views are built
+    anew.
+
+    Raises:
+        WarehouseError: a table cannot be cloned.
+    """
+    read, dataset = work.published(), work.prepare()
+    if dataset.description == COMPLETE:
+        return []
+    adopted = []
+    built = work.relations()
+    with work.jobs() as jobs:
+        for name, table in read.relations().items():
+            if table.table_type != "VIEW" and sql.state_in(table.description) and name not in built:
+                options = options_clause(
+                    sql.words_in(table.description), sql.state_in(table.description), {}, table
+                )
+                jobs.run(clone_statement(work.quoted_name(name), read.quoted_name(name), options))
+                adopted.append(name)
+        dataset.description = COMPLETE
+        jobs.client.update_dataset(dataset, ["description"], **jobs.call)
+    return adopted
 
 
 def record_release(
@@ -99,7 +129,7 @@ def is_recorded(live: Iterable[Mapping[str, bigquery.Table]]) -> bool:
     """
     relations = [(name, relation) for in_dataset in live for name, relation in in_dataset.items()]
     recorded = [relation.modified for name, relation in relations if name == RELEASES]
-    replaced = [relation.modified for _, relation in relations if sql.note_in(relation.description)]
+    replaced = [relation.modified for _, relation in relations if sql.state_in(relation.description)]
     return not replaced or (bool(recorded) and max(replaced) <= max(recorded))
 
 
@@ -113,11 +143,11 @@ def keep(work: BigQueryWarehouse, built_relations: Built) -> Kept:
     new: dict[str, tuple[BigQueryWarehouse, str]] = {}
     changes = []
     for there, built in built_relations.items():
-        notes = {name: sql.note_in(relation.description) for name, relation in built.items()}
+        states = {name: sql.state_in(relation.description) for name, relation in built.items()}
         copies = {
-            name: f"{KEPT_PREFIX}{name}_{json_digest([built[name].table_type == 'VIEW', note])}"
-            for name, note in notes.items()
-            if note
+            name: f"{KEPT_PREFIX}{name}_{json_digest([built[name].table_type == 'VIEW', state])}"
+            for name, state in states.items()
+            if state
         }
         existing = there.kept_names()
         for name, copy in copies.items():
@@ -131,7 +161,7 @@ def keep(work: BigQueryWarehouse, built_relations: Built) -> Kept:
         # What was not made as a whole is not what its name says.
         with suppress(WarehouseError):
             there.drop_relation(copy)
-    _refuse(errors)
+    refuse_failed(errors)
     return kept
 
 
@@ -148,7 +178,7 @@ def steps_to_restore(work: BigQueryWarehouse, built_relations: Built, kept: Kept
         copies = _read(there, kept.get(_name(work, there), {}))
         for name, copy in copies.items():
             before = built.get(name)
-            if before is not None and sql.note_in(before.description) == sql.note_in(copy.description):
+            if before is not None and sql.state_in(before.description) == sql.state_in(copy.description):
                 continue
             is_replaced = before is None or (before.table_type == "VIEW", layout_of(before)) == (
                 copy.table_type == "VIEW",
@@ -164,7 +194,7 @@ def steps_to_restore(work: BigQueryWarehouse, built_relations: Built, kept: Kept
         dropped += [
             Change(f"{_name(work, there)}.{name}", [drop_statement(relation, there)])
             for name, relation in built.items()
-            if sql.note_in(relation.description) and name not in copies
+            if sql.state_in(relation.description) and name not in copies
         ]
     return [tables, *parents_first(views), dropped]
 
@@ -198,10 +228,10 @@ def _name(work: BigQueryWarehouse, there: BigQueryWarehouse) -> str:
 
 
 def _copy(work: BigQueryWarehouse, there: BigQueryWarehouse, relation: bigquery.Table, name: str) -> Change:
-    """The statement that makes a relation of that name which is the same, with its note."""
+    """The statement that makes a relation of that name which is the same, with its state."""
     full_name = f"{_name(work, there)}.{name}"
-    note, words = sql.note_in(relation.description), sql.words_in(relation.description)
-    target, options = there.quoted_name(name), options_clause(words, note, {}, relation)
+    state, words = sql.state_in(relation.description), sql.words_in(relation.description)
+    target, options = there.quoted_name(name), options_clause(words, state, {}, relation)
     if relation.table_type == "VIEW":
         statement = f"create or replace view {target}\n{options}\nas {relation.view_query}"
         return Change(full_name, [statement])
@@ -209,15 +239,7 @@ def _copy(work: BigQueryWarehouse, there: BigQueryWarehouse, relation: bigquery.
     return Change(full_name, [statement], table=there.reference(name), rows=relation.num_rows or 0)
 
 
-def carry_out_or_fail(work: BigQueryWarehouse, steps: Steps) -> None:
-    """Make changes in the work datasets.
-
-    Raises:
-        WarehouseError: some of them were not made.
-    """
-    _refuse(carry_out(work, steps))
-
-
-def _refuse(errors: Mapping[str, str]) -> None:
+def refuse_failed(errors: Mapping[str, str]) -> None:
+    """Raise `WarehouseError` if changes of `carry_out` were not made."""
     if errors:
         raise WarehouseError(" ".join(f"{name}: {text}" for name, text in errors.items()))

@@ -116,7 +116,7 @@ class Jobs:
             return
         reason = f"{rows:,} rows were written to it, and it holds {held:,}"
         state = {"dirty_reason": reason}
-        self.describe(table, sql.description_with_note(sql.words_in(table.description), state))
+        self.describe(table, sql.description_with_state(sql.words_in(table.description), state))
         raise WarehouseError(
             f"{self.subject}: {reason}. See whether its rows or partitions expire; the next run writes it "
             "again."

@@ -18,7 +18,8 @@ from serverless_assets.errors import error_sentence
 from serverless_assets.hashing import json_digest
 from serverless_assets.warehouse import WarehouseError, content_of, version_of
 from serverless_assets.warehouse import bigquery_sql as sql
-from serverless_assets.warehouse.bigquery import CALLS_AT_ONCE, SERVICE, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_dataset import CALLS_AT_ONCE, SERVICE
 from serverless_assets.warehouse.bigquery_jobs import Jobs
 from serverless_assets.warehouse.bigquery_layout import layout_of
 
@@ -26,7 +27,7 @@ from serverless_assets.warehouse.bigquery_layout import layout_of
 RELEASES = "serverless_releases"
 # What BigQuery knows of the relations in each work dataset, by name.
 Built = Mapping[BigQueryWarehouse, Mapping[str, bigquery.Table]]
-# In the note of a published relation: a hash of the description that it was published with, which tells
+# In the state of a published relation: a hash of the description that it was published with, which tells
 # whether somebody wrote another one.
 WORDS = "words"
 # What a run does not replace, as somebody made it for more than its rows: what it is, by BigQuery's type.
@@ -35,8 +36,6 @@ IRREPLACEABLE = {
     "EXTERNAL": "external table",
     "SNAPSHOT": "snapshot table",
 }
-# Set once a work dataset has what an earlier version of this project kept beside what people read.
-COMPLETE = "Where runs build and test. A run that succeeded publishes from here: read the other dataset."
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def find_changes(
 ) -> Steps:
     """What to run so that people read what is in the work datasets: tables first, then views, then drops.
 
-    A relation that has the same note in both is the same in both. One without a note is not of a run.
+    A relation that has the same state in both is the same in both. One without a state is not of a run.
 
     Args:
         built_relations: what is in each of the work datasets.
@@ -88,14 +87,14 @@ def find_changes(
         record = record or live.get(RELEASES)
         with read.jobs() as jobs:
             for name, relation in built.items():
-                note, before = sql.note_in(relation.description), live.get(name)
-                if note.get("dirty_reason") and name in existing:
+                state, before = sql.state_in(relation.description), live.get(name)
+                if state.get("dirty_reason") and name in existing:
                     raise WarehouseError(
-                        f"{read.qualified_name(name)} is unfinished: {note['dirty_reason']}."
+                        f"{read.qualified_name(name)} is unfinished: {state['dirty_reason']}."
                     )
-                if not note or note.get("dirty_reason") or (before and _is_same(relation, before)):
+                if not state or state.get("dirty_reason") or (before and _is_same(relation, before)):
                     continue
-                _refuse_lost_rows(jobs, relation, note)
+                _refuse_lost_rows(jobs, relation, state)
                 is_view = relation.table_type == "VIEW"
                 change = replace(
                     _view(relation, before, work, read)
@@ -111,7 +110,7 @@ def find_changes(
                     tables.append(change)
         moved = {name for other, names in built_relations.items() if other is not there for name in names}
         for name in live.keys() - built.keys() - (existing - moved):
-            if sql.note_in((relation := live[name]).description):
+            if sql.state_in((relation := live[name]).description):
                 dropped.append(
                     Change(read.qualified_name(name), [drop_statement(relation, read)], is_drop=True)
                 )
@@ -163,48 +162,12 @@ def carry_out(read: BigQueryWarehouse, steps: Steps) -> Mapping[str, str]:
     return errors
 
 
-def prepare_datasets(work: BigQueryWarehouse) -> None:
-    """Create the dataset that people read and the one that runs write to.
-
-    Raises:
-        WarehouseError: a dataset cannot be created or lies elsewhere.
-    """
-    work.prepare(work.published().prepare())
-
-
-def adopt(work: BigQueryWarehouse) -> Sequence[str]:
-    """Continue from what an earlier version of this project built in what is now read by people.
-
-    Its tables, with their notes, are cloned into the work dataset; their names are returned. Views are built
-    anew.
-
-    Raises:
-        WarehouseError: a table cannot be cloned.
-    """
-    read, dataset = work.published(), work.prepare()
-    if dataset.description == COMPLETE:
-        return []
-    adopted = []
-    built = work.relations()
-    with work.jobs() as jobs:
-        for name, table in read.relations().items():
-            if table.table_type != "VIEW" and sql.note_in(table.description) and name not in built:
-                options = options_clause(
-                    sql.words_in(table.description), sql.note_in(table.description), {}, table
-                )
-                jobs.run(clone_statement(work.quoted_name(name), read.quoted_name(name), options))
-                adopted.append(name)
-        dataset.description = COMPLETE
-        jobs.client.update_dataset(dataset, ["description"], **jobs.call)
-    return adopted
-
-
-def _refuse_lost_rows(jobs: Jobs, built: bigquery.Table, note: Mapping[str, object]) -> None:
+def _refuse_lost_rows(jobs: Jobs, built: bigquery.Table, state: Mapping[str, object]) -> None:
     """Raise `WarehouseError` if a table holds other rows than were counted when it was built.
 
     One whose config says that its rows expire is not compared.
     """
-    counted = note.get("rows")
+    counted = state.get("rows")
     expires = built.time_partitioning is not None and built.time_partitioning.expiration_ms
     if built.table_type != "VIEW" and not expires and counted not in (None, built.num_rows or 0):
         replace(jobs, subject=str(built.reference)).refuse_other_count(built.reference, int(str(counted)))
@@ -215,16 +178,16 @@ def _is_same(
     live: bigquery.Table,
     part: Callable[[Mapping[str, object]], object] = dict,
 ) -> bool:
-    """Whether both are of one kind and have the same note, or the same `part` of it."""
-    note = {key: value for key, value in sql.note_in(live.description).items() if key != WORDS}
+    """Whether both are of one kind and have the same state, or the same `part` of it."""
+    state = {key: value for key, value in sql.state_in(live.description).items() if key != WORDS}
     same_kind = (built.table_type == "VIEW") == (live.table_type == "VIEW")
-    return same_kind and part(note) == part(sql.note_in(built.description))
+    return same_kind and part(state) == part(sql.state_in(built.description))
 
 
 def _by_hand(built: bigquery.Table, live: bigquery.Table | None, record: bigquery.Table | None) -> str:
     """Say what somebody did to the published relation; empty if no more than a run changed it."""
     if live is not None:
-        return "" if sql.note_in(live.description) else "was replaced by something that no run published"
+        return "" if sql.state_in(live.description) else "was replaced by something that no run published"
     # All that was built before the last release was recorded was part of it.
     return "was dropped since it was published" if record and built.modified <= record.modified else ""
 
@@ -290,17 +253,17 @@ def drop_statement(relation: bigquery.Table, read: BigQueryWarehouse) -> str:
 
 def _published_options(built: bigquery.Table, live: bigquery.Table | None) -> str:
     words = sql.words_in(built.description)
-    note = {**sql.note_in(built.description), WORDS: json_digest(words)}
-    if live is not None and sql.note_in(live.description).get(WORDS, note[WORDS]) != json_digest(
+    state = {**sql.state_in(built.description), WORDS: json_digest(words)}
+    if live is not None and sql.state_in(live.description).get(WORDS, state[WORDS]) != json_digest(
         sql.words_in(live.description)
     ):
         words = sql.words_in(live.description)
-    return options_clause(words, note, live.labels if live is not None else {}, built, live)
+    return options_clause(words, state, live.labels if live is not None else {}, built, live)
 
 
 def options_clause(
     words: str,
-    note: Mapping[str, object],
+    state: Mapping[str, object],
     labels: Mapping[str, str],
     built: bigquery.Table,
     live: bigquery.Table | None = None,
@@ -309,7 +272,7 @@ def options_clause(
     pairs = ", ".join(
         f"({sql.literal(key)}, {sql.literal(value)})" for key, value in {**labels, **built.labels}.items()
     )
-    options = [f"description={sql.literal(sql.description_with_note(words, note))}", f"labels=[{pairs}]"]
+    options = [f"description={sql.literal(sql.description_with_state(words, state))}", f"labels=[{pairs}]"]
     if live is not None and live.friendly_name:
         options.append(f"friendly_name={sql.literal(live.friendly_name)}")
     if live is not None and live.require_partition_filter and built.table_type != "VIEW":

@@ -16,7 +16,7 @@ from serverless_assets.months import next_month
 from serverless_assets.warehouse import TableShape, WarehouseError, is_deleted
 
 DESCRIPTION_LIMIT = 16_384
-NOTE_LINE = "serverless-assets: "
+STATE_LINE = "serverless-assets: "
 
 _TYPES: Mapping[pa.DataType, str] = {
     pa.string(): "STRING",
@@ -116,14 +116,14 @@ def staging_schema(schema: pa.Schema) -> list[SchemaField]:
     return [SchemaField(name, "DATETIME" if type_ == "TIMESTAMP" else type_) for name, type_ in types]
 
 
-def description_with_note(description: str, note: Mapping[str, object]) -> str:
-    """A table's description with a note in its last line, as JSON.
+def description_with_state(description: str, state: Mapping[str, object]) -> str:
+    """A table's description with its state in the last line, as JSON.
 
     Raises:
         WarehouseError: it is longer than BigQuery keeps.
     """
     text = f"{description}\n\n" if description else ""
-    text += NOTE_LINE + json.dumps(dict(note))
+    text += STATE_LINE + json.dumps(dict(state))
     if len(text) > DESCRIPTION_LIMIT:
         raise WarehouseError(
             f"the note to keep with the table makes its description {len(text):,} characters long; "
@@ -132,23 +132,23 @@ def description_with_note(description: str, note: Mapping[str, object]) -> str:
     return text
 
 
-def note_in(description: str | None) -> Mapping[str, object]:
-    """The note in a description; empty if there is none, or if somebody wrote something else there."""
+def state_in(description: str | None) -> Mapping[str, object]:
+    """The state in a description; empty if there is none, or if somebody wrote something else there."""
     for line in reversed((description or "").split("\n")):
-        if line.startswith(NOTE_LINE):
+        if line.startswith(STATE_LINE):
             try:
-                note = json.loads(line.removeprefix(NOTE_LINE))
+                state = json.loads(line.removeprefix(STATE_LINE))
             except ValueError:
                 return {}
-            return note if isinstance(note, dict) else {}
+            return state if isinstance(state, dict) else {}
     return {}
 
 
 def words_in(description: str | None) -> str:
-    """What people wrote in a description: all of it but the note."""
+    """What people wrote in a description: all of it but the state."""
     lines = (description or "").split("\n")
     for at in reversed(range(len(lines))):
-        if lines[at].startswith(NOTE_LINE):
+        if lines[at].startswith(STATE_LINE):
             before = "\n".join(lines[:at]).removesuffix("\n")
             return "\n".join([before, *lines[at + 1 :]])
     return description or ""

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from serverless_assets.warehouse import TableShape, WarehouseError
-from serverless_assets.warehouse.bigquery import STAGING_PREFIX
+from serverless_assets.warehouse.staging import STAGING_PREFIX
 from tests.backends.conftest import Google
 from tests.backends.stock import FEBRUARY, MARCH, ORDERS, kept_orders, nothing
 from tests.backends.watched import (

@@ -18,7 +18,8 @@ from serverless_assets.publishing.lease import Lease, LeaseLost
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.publishing.run_lock import AtWork
 from serverless_assets.python_assets.pandas_tables import pandas_tables
-from serverless_assets.warehouse.bigquery import LOCK, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_dataset import LOCK
 from tests.backends.released_shop import ASSETS, LOG, Shop, release_of
 
 pytestmark = pytest.mark.gcp

@@ -14,7 +14,8 @@ from serverless_assets.cli.main import main
 from serverless_assets.environments import environment as build_environment
 from serverless_assets.settings import Settings
 from serverless_assets.warehouse import TableShape, WarehouseError
-from serverless_assets.warehouse.bigquery import SCRATCH_LIFETIME, BigQueryWarehouse
+from serverless_assets.warehouse.bigquery import BigQueryWarehouse
+from serverless_assets.warehouse.bigquery_dataset import SCRATCH_LIFETIME
 from tests.backends.conftest import Backend, Google
 from tests.backends.watched import Watched
 from tests.services.proxy import Answer, Asked

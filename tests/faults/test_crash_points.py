@@ -16,7 +16,8 @@ import dagster as dg
 import duckdb
 import pytest
 
-from serverless_assets.publishing.local import Layout, LocalPublisher
+from serverless_assets.publishing.layout import Layout
+from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
 from tests.faults.crash_points import CrashPoint, Fault, every_crash_point, restore
 from tests.faults.tally import Attempt, Tally

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import duckdb
 
-from serverless_assets.publishing.local import Layout, publish
+from serverless_assets.publishing.layout import Layout
+from serverless_assets.publishing.local_releases import publish
 from tests.faults.conftest import ROUNDS
 from tests.faults.reader import Readers
 from tests.faults.tally import Tally

@@ -12,8 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverless_assets.ingestion.content import Content
-from serverless_assets.ingestion.fetch import Scope
-from serverless_assets.ingestion.fetch_result import AuditedTable, Download, NotModified, Unchanged, ends_run
+from serverless_assets.ingestion.fetch_result import (
+    AuditedTable,
+    Download,
+    NotModified,
+    Scope,
+    Unchanged,
+    ends_run,
+)
 from serverless_assets.ingestion.http import Validators
 from serverless_assets.ingestion.load import LoadDecision, decide_load, decide_reuse
 from serverless_assets.ingestion.raw_table import RawTable

@@ -245,6 +245,26 @@ def test_seven_series_on_two_processes_take_less_than_256_mib(tmp_path):
     assert seen - 15 < answer.diagnostics["peak_memory_mib"] < 256
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory is told apart on Linux alone")
+def test_a_process_that_collects_garbage_still_shares_what_was_loaded_before_it():
+    script = """
+import gc
+import psutil
+from modal_forecast.batch import _warm_up, work_on
+
+def grown(name, log):
+    before = psutil.Process().memory_full_info().uss
+    gc.collect()
+    return (psutil.Process().memory_full_info().uss - before) / 1024**2
+
+_warm_up(None)
+print(max(mib for _, mib in work_on(["one", "two"], grown, 2, print)))
+"""
+    grown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(grown.stdout) < 5
+
+
 def held(process):
     """MiB of a process, and what its children do not share with it."""
     total = 0.0

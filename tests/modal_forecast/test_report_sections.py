@@ -11,18 +11,17 @@ from modal_forecast.calendars import MONTHS, WEEKDAYS
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.page import headline, render
 from modal_forecast.report.sections.accuracy import (
-    NO_TRACK_RECORD,
     accuracy,
     bias_text,
     compare,
     judge_coverage,
-    track_record,
 )
 from modal_forecast.report.sections.data_quality import data_quality
 from modal_forecast.report.sections.more import more_sections
 from modal_forecast.report.sections.outlook import window_total
 from modal_forecast.report.sections.parts import by_part
 from modal_forecast.report.sections.reasons import reasons, trend_text
+from modal_forecast.report.sections.track_record import NO_TRACK_RECORD, track_record
 from modal_forecast.report.values import PeriodValues, read_values
 from tests.modal_forecast.test_report import LAST_ACTUAL, forecast, history, report
 

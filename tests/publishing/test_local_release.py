@@ -13,7 +13,8 @@ import pytest
 
 from serverless_assets.files import share_atomically
 from serverless_assets.publishing.layout import Layout
-from serverless_assets.publishing.local import LocalPublisher, publish
+from serverless_assets.publishing.local import LocalPublisher
+from serverless_assets.publishing.local_releases import publish
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED, AssetOutcome, PendingAssets
 from serverless_assets.publishing.working_copy import open_working_copy
 from serverless_assets.warehouse import WarehouseError

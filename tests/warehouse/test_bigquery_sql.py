@@ -10,14 +10,14 @@ from serverless_assets.warehouse import TableShape, WarehouseError
 from serverless_assets.warehouse.bigquery_sql import (
     DESCRIPTION_LIMIT,
     create_statement,
-    description_with_note,
+    description_with_state,
     identifier,
     label,
     literal,
     months_with_keys_statement,
-    note_in,
     replace_statement,
     staging_schema,
+    state_in,
     window_statement,
     words_in,
 )
@@ -114,9 +114,9 @@ json_values = st.recursive(
 
 
 @given(st.text(), st.dictionaries(st.text(), json_values, max_size=4))
-def test_any_note_comes_back_from_any_description(description: str, note: dict[str, object]) -> None:
-    text = description_with_note(description, note)
-    assert note_in(text) == note
+def test_any_state_comes_back_from_any_description(description: str, state: dict[str, object]) -> None:
+    text = description_with_state(description, state)
+    assert state_in(text) == state
     assert text.startswith(description)
     assert words_in(text) == description
 
@@ -132,21 +132,21 @@ def test_any_note_comes_back_from_any_description(description: str, note: dict[s
         "a serverless-assets: {}",
     ],
 )
-def test_what_is_no_note_is_no_note(description: str | None) -> None:
-    assert note_in(description) == {}
+def test_what_is_no_state_is_no_state(description: str | None) -> None:
+    assert state_in(description) == {}
 
 
-def test_a_note_survives_what_a_person_adds_below_it_and_so_do_their_words() -> None:
-    text = description_with_note("Orders.", {"content": "1"}) + "\n\nAsk Ada."
-    assert note_in(text) == {"content": "1"}
+def test_a_state_survives_what_a_person_adds_below_it_and_so_do_their_words() -> None:
+    text = description_with_state("Orders.", {"content": "1"}) + "\n\nAsk Ada."
+    assert state_in(text) == {"content": "1"}
     assert words_in(text) == "Orders.\n\nAsk Ada."
 
 
 def test_a_description_that_is_too_long_is_refused() -> None:
-    fits = "x" * (DESCRIPTION_LIMIT - len(description_with_note("x", {})) + 1)
-    assert len(description_with_note(fits, {})) == DESCRIPTION_LIMIT
+    fits = "x" * (DESCRIPTION_LIMIT - len(description_with_state("x", {})) + 1)
+    assert len(description_with_state(fits, {})) == DESCRIPTION_LIMIT
     with pytest.raises(WarehouseError, match="16,384"):
-        description_with_note(fits + "x", {})
+        description_with_state(fits + "x", {})
 
 
 @given(st.text())
