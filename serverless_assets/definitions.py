@@ -11,7 +11,7 @@ from serverless_assets.automation.sensors import sensors
 from serverless_assets.dagster_internals import adapt_dagster
 from serverless_assets.dagster_storage import adapt_storages
 from serverless_assets.environments import environment as build_environment
-from serverless_assets.forecasting.component import build_defs_folder, refuse_owned_tables
+from serverless_assets.forecasting.component import build_defs_folder
 from serverless_assets.ingestion.assets import ingestion_assets
 from serverless_assets.publishing.summary import pipeline_runs
 from serverless_assets.python_assets.reuse import reuse_frames, without_left_out
@@ -26,7 +26,7 @@ def build(settings: Settings) -> dg.Definitions:
     adapt_storages()
     environment = build_environment(settings)
     manifest, first_month = environment.manifest, environment.first_month
-    forecasts, frames = environment.forecasts, environment.python_assets
+    frames = environment.python_assets
     declared = build_defs_folder(lambda forecast: forecast_definitions(forecast, environment))
     of_others = {*keys_of_others(declared.assets or ()), *source_keys_of_others(manifest)}
     with_prefix = with_key_prefix(declared.assets or (), of_others)
@@ -37,8 +37,6 @@ def build(settings: Settings) -> dg.Definitions:
         *declared_assets,
     ]
     asset_names = {asset_name(key) for asset in assets for key in asset.keys}
-    written = {asset_name(key) for asset in declared_assets for key in asset.keys}
-    refuse_owned_tables(forecasts, manifest, written.difference(*(forecast.assets for forecast in forecasts)))
     annotated = annotate_assets(assets, environment)
     # Specifications of assets that other systems write.
     external = [asset for asset in with_prefix if not isinstance(asset, dg.AssetsDefinition)]

@@ -4,7 +4,7 @@ Nothing else in the code asks which environment it is in. Another implementation
 the protocol of its kind, and an entry here.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -15,9 +15,14 @@ import dagster as dg
 from modal_forecast.code_version import versioned_app
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.artifacts.local import LocalArtifacts
-from serverless_assets.asset_keys import set_key_prefix
+from serverless_assets.asset_keys import asset_name, set_key_prefix
 from serverless_assets.budget import BudgetGuard
-from serverless_assets.forecasting.component import build_defs_folder, read_forecasts, refuse_choices
+from serverless_assets.forecasting.component import (
+    build_defs_folder,
+    read_forecasts,
+    refuse_choices,
+    refuse_owned_tables,
+)
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.local_compute import LocalCompute
@@ -74,6 +79,7 @@ class Environment:
         Raises:
             SettingsError: a forecast or a Python asset cannot be as it is declared.
         """
+        refuse_owned_tables(self._forecasts, self.manifest, self._other_assets)
         present = {frame.name for frame in self.python_assets}
         return [
             forecast.model_copy(
@@ -85,8 +91,18 @@ class Environment:
     @cached_property
     def python_assets(self) -> Sequence[FrameAsset]:
         """The Python assets whose frames the IO manager `pandas` stores, in the order of a run."""
-        declared = build_defs_folder(lambda forecast: dg.Definitions())
-        return frame_assets(declared.assets or (), self.manifest, self._forecasts)
+        return frame_assets(self._declared_assets, self.manifest, self._forecasts)
+
+    @cached_property
+    def _declared_assets(self) -> Iterable[object]:
+        """What the folder of definitions declares besides forecasts."""
+        return build_defs_folder(lambda forecast: dg.Definitions()).assets or ()
+
+    @property
+    def _other_assets(self) -> Collection[str]:
+        """The assets besides those of forecasts whose tables have their names."""
+        written = (asset for asset in self._declared_assets if isinstance(asset, dg.AssetsDefinition))
+        return {PIPELINE_RUNS, *(asset_name(key) for asset in written for key in asset.keys)}
 
     @cached_property
     def _forecasts(self) -> Sequence[ForecastDeclaration]:
@@ -115,7 +131,7 @@ class Environment:
             planned,
             inputs,
             self.manifest,
-            [PIPELINE_RUNS, *(frame.name for frame in self.python_assets)],
+            self._other_assets,
             self.publisher.published.warehouse,
         )
         self.budget_guard(planned, inputs, log)

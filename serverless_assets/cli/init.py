@@ -35,7 +35,7 @@ def start_project(folder: Path) -> Iterator[str]:
     """Write the files of a new project to `folder`. Yields what was done and what to do next, in sentences.
 
     Raises:
-        InitError: the folder is not empty, or its name is not one of a project.
+        InitError: the folder is not empty or cannot be made, or its name is not one of a project.
     """
     name = folder.name
     package = name.replace("-", "_")
@@ -44,6 +44,8 @@ def start_project(folder: Path) -> Iterator[str]:
             f"{name!r} cannot be the name of a project, as a Python package is named like it. Use lowercase "
             "letters, digits and dashes, at most 41, and begin with a letter: for example guest-forecast."
         )
+    if package in {path.name for path in TEMPLATE.glob("*")}:
+        raise InitError(f"{name!r} cannot be the name of a project, which has a folder {package} itself.")
     if find_spec(package):
         raise InitError(
             f"{name!r} cannot be the name of a project, as a Python package {package} is installed. Choose "
@@ -56,6 +58,12 @@ def start_project(folder: Path) -> Iterator[str]:
             "serverless init needs a clone of serverless-assets, and this is an installed package. Clone it, "
             "`make run` there, then run its .venv/bin/serverless init."
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InitError(
+            f"The folder {folder} cannot be made: {error.strerror}. Choose one that you can write to."
+        ) from None
     for path in SHARED:
         source, target = CLONE / path, folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
             those before its first publish.
 
     Raises:
-        ReleaseError: there is none, or it is kept no longer.
+        ReleaseError: there is none, it is kept no longer, or it is what people read now.
     """
     if not releases:
         raise ReleaseError("Nothing was published yet, so there is no release to return to.")
@@ -93,7 +93,7 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
         if len({release.run_id for release in others}) > 1:
             raise ReleaseError(f"{run!r} begins the ids of several runs. Give more of it.")
     kept = [release for release in others if release.is_kept]
-    if kept:
+    if kept and kept[0].run_id != now.run_id:
         return kept[0]
     ways = sorted({release.run_id[:8] for release in releases if release.is_kept} - {now.run_id[:8]})
     ways_back = (
@@ -102,7 +102,9 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
         else "The release that people read now is the only one."
     )
     if run is None:
-        raise ReleaseError(f"There is no earlier release to return to. {ways_back}")
+        raise ReleaseError(f"No release that is kept is older than what people read now. {ways_back}")
+    if kept:
+        raise ReleaseError(f"The release of run {now.run_id[:8]} is what people read now. {ways_back}")
     if others:
         raise ReleaseError(f"The release of run {others[0].run_id[:8]} is kept no longer. {ways_back}")
     raise ReleaseError(f"No release of a run {run!r} is kept. {ways_back}")

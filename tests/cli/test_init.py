@@ -75,11 +75,14 @@ def test_a_folder_that_cannot_become_a_project_is_refused_and_left_as_it_is(tmp_
     for name, reason in {
         "My Shop": "cannot be the name",
         "pandas": "installed",
-        "tests": "installed",
+        "tests": "which has a folder tests itself",
+        "dbt-project": "which has a folder dbt_project itself",
     }.items():
         with pytest.raises(InitError, match=reason):
             list(start_project(tmp_path / name))
         assert not (tmp_path / name).exists()
+    with pytest.raises(InitError, match=r"The folder /proc/visits cannot be made: .+\. Choose one"):
+        list(start_project(Path("/proc/visits")))
     (tmp_path / "visits").mkdir()
     (tmp_path / "visits" / "mine.txt").touch()
     with pytest.raises(InitError, match="visits is not empty"):

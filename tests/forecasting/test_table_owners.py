@@ -7,7 +7,9 @@ from typing import Any
 import duckdb
 import pytest
 
+from serverless_assets.automation.plan import dry_run
 from serverless_assets.definitions import build
+from serverless_assets.environments import environment
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.component import refuse_choices, refuse_owned_tables, table_owners
 from serverless_assets.forecasting.declaration import ForecastDeclaration
@@ -64,13 +66,15 @@ def test_any_other_name_is_taken(table):
     refuse_owned_tables([SHOP.model_copy(update={"table": table})], MANIFEST)
 
 
-def test_the_default_has_no_owner_in_the_project_and_the_definitions_do_not_load_with_an_owned_name(green):
+def test_the_default_has_no_owner_in_the_project_and_nothing_is_planned_with_an_owned_name(green):
     manifest = green.parts.project.read_manifest()
     assert {"orders", "daily_revenue", "stg_orders", "raw_items"} <= set(table_owners(manifest))
     variables = {**green.variables, "SERVERLESS_HOME": str(green.home)}
     settings = Settings.from_environ({**variables, "SERVERLESS_FORECAST_TABLE": "Daily_Revenue"})
     with pytest.raises(SettingsError, match="the table of the model daily_revenue"):
         build(settings)
+    with pytest.raises(SettingsError, match="the table of the model daily_revenue"):
+        dry_run(environment(settings), RunInputs().checked())
 
 
 GUESTS = ForecastDeclaration(name="guests", title="Guests", relation="days", date="day", value="guests")

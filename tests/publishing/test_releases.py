@@ -270,7 +270,13 @@ def test_the_release_to_return_to(releases, wanted, found):
         (
             [A],
             None,
-            "There is no earlier release to return to. The release that people read now is the only one.",
+            "No release that is kept is older than what people read now. The release that people read now is "
+            "the only one.",
+        ),
+        (
+            [C, B, Z],
+            C.run_id,
+            f"The release of run {C.run_id} is what people read now. You can return to that of run bbbb1.",
         ),
         ([C, B, Z], "dddd", "No release of a run 'dddd' is kept. You can return to that of run bbbb1."),
         (
