@@ -24,7 +24,7 @@ from serverless_assets.ingestion.contract import (
     value_type,
 )
 from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, LARGEST_INTEGER, RawTable
-from serverless_assets.warehouse.staging import StagedRows
+from serverless_assets.warehouse.staging import MIB, StagedRows
 
 # What an error that a query raises itself begins with: the rest is a sentence.
 REFUSAL = "refused: "
@@ -49,10 +49,13 @@ def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | No
             beyond the contract's bounds.
     """
     try:
-        served = pq.read_schema(path)
+        metadata = pq.read_metadata(path)
+        served = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
         raise ContractError(f"{table.name}: the file cannot be read as parquet ({error}).") from None
     refuse(schema_problems(table, served))
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    rows.area.expect(sum(group.total_byte_size for group in groups))
     columns = _columns(table.schema if parent else table.source_schema, table.key)
     with rows.area.cursor() as connection:
         try:
@@ -63,7 +66,14 @@ def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | No
             if parent:
                 query = _dated(table, query, parent)
             connection.execute(f"create table {rows.relation} ({columns})")
-            (staged,) = connection.execute(f"insert into {rows.relation} {query}").fetchone() or (0,)
+            insert = f"insert into {rows.relation} {query}"
+            try:
+                inserted = connection.execute(insert)
+            except duckdb.OutOfMemoryException:
+                # A file may hold much more than its size says, such as a long text many times.
+                rows.area.expect(rows.area.memory_mib * MIB)
+                inserted = connection.execute(insert)
+            (staged,) = inserted.fetchone() or (0,)
         except duckdb.OutOfMemoryException:
             longest = max(table.longest_values.values(), default=0)
             raise ContractError(
@@ -72,7 +82,7 @@ def stage(rows: StagedRows, table: RawTable, path: Path, parent: StagedRows | No
             ) from None
         except duckdb.Error as error:
             raise ContractError(_explain(connection, table, path, served, error)) from None
-    if staged != (promised := pq.read_metadata(path).num_rows):
+    if staged != (promised := metadata.num_rows):
         raise ContractError(f"{table.name}: the file promises {promised:,} rows and holds {staged:,}.")
     return served
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 import duckdb
 import pyarrow as pa
@@ -15,12 +15,17 @@ STAGING_PREFIX = "_staging_"
 # An attached database in memory: it spills into the scratch folder, and leaves nothing behind.
 IN_MEMORY = "_staging"
 QUERIES_AT_ONCE = 2
+# What a thread of DuckDB takes for the rows that it reads, sorts into groups and writes.
+MIB_PER_THREAD = 96
+MIB = 1 << 20
 
 
 @dataclass
 class StagingArea:
     """A DuckDB database to stage rows in, with a limit on its memory whatever their number.
 
+    memory_mib: the most that it takes; less for fewer rows, as DuckDB keeps all that it wrote in memory until
+        it reaches its limit.
     schema: the quoted schema of the warehouse, if that is the database itself: a table that is staged there
         becomes one of the warehouse without being written again.
     """
@@ -33,10 +38,12 @@ class StagingArea:
     # A query uses all cores: more of them at once would only share the memory.
     _turns: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(QUERIES_AT_ONCE))
     _is_stopped: bool = False
+    _bytes: int = 0
+    _sizing: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
+        self.expect(0)
         for setting, value in {
-            "memory_limit": f"{self.memory_mib}MiB",
             "temp_directory": str(self.scratch),
             # Keeping the order of rows would hold them in memory, and tables have no order.
             "preserve_insertion_order": "false",
@@ -52,6 +59,14 @@ class StagingArea:
             self.connection.execute(f"set {setting} = {sql.literal(value)}")
         self.connection.execute(f"attach if not exists ':memory:' as {IN_MEMORY}")
         drop_staged(self.connection)
+
+    def expect(self, size: int) -> None:
+        """Raise the limit on memory for rows of so many bytes more."""
+        with self._sizing, self.connection.cursor() as cursor:
+            self._bytes += size
+            (threads,) = cursor.execute("select current_setting('threads')").fetchone() or (1,)
+            limit = min(self.memory_mib, max(MIB_PER_THREAD * threads, self._bytes // MIB))
+            cursor.execute(f"set memory_limit = '{limit}MiB'")
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from serverless_assets.ingestion.contract import ContractError
 from serverless_assets.ingestion.raw_table import LARGEST_INTEGER, LONGEST_TEXT_BYTES, TIMESTAMP, RawTable
 from serverless_assets.ingestion.stage import stage
+from serverless_assets.warehouse import staging
 from serverless_assets.warehouse.staging import StagingArea
 from tests.raw_tables import RAW_PRODUCTS, RAW_STORES, RAW_SUPPLIES, TABLES
 
@@ -259,6 +261,15 @@ def test_a_text_larger_than_the_memory_to_read_it_in_is_refused(arrive):
         ContractError, match=r"^things: expected texts of at most 4,096 bytes, .* 20 MiB of memory"
     ):
         arrive({**GOOD, "name": pa.array(["x" * 40_000_000, "y"])}, memory_mib=20, use_dictionary=False)
+
+
+def test_a_file_that_is_much_smaller_than_its_rows_gets_all_the_memory_that_there_may_be(arrive, monkeypatch):
+    # So that a few rows are enough.
+    monkeypatch.setattr(staging, "MIB_PER_THREAD", 4)
+    table = replace(THING, longest_text={"name": 100_000})
+    served = {name: pa.array([values[0].as_py()] * 300, values.type) for name, values in GOOD.items()}
+    served = {**served, "name": pa.array(["x" * 100_000] * 300)}
+    assert arrive(served, table).num_rows == 300
 
 
 def test_an_error_is_short_whatever_the_source_calls_its_columns(arrive):
