@@ -180,7 +180,10 @@ def why(asset: str) -> None:
     from serverless_assets.cli.why import explain
     from serverless_assets.environments import environment
 
-    for line in explain(environment(settings), asset):
+    parts = environment(settings)
+    if start := parts.publisher.look_ahead():
+        click.echo(f"{start}\n")
+    for line in explain(parts, asset):
         click.echo(line)
 
 

@@ -118,10 +118,12 @@ def _verdict(reason: str | None, unchanged: str) -> str:
 
 
 def _of_states(verdict: str, previous: State, state: State) -> Explanation:
+    # `read` has the content of the columns that it reads, if those are known: not of code that was edited.
+    by_column = bool(previous.read and state.read)
+
     def parts(of: State) -> Mapping[str, str]:
-        # `read` has the content of the columns that it reads, if those are known.
-        content = {f"content of {parent}": hash for parent, hash in (of.read or of.parents).items()}
-        return {**of.data_hashes, **content}
+        contents = of.read if by_column else of.parents
+        return {**of.data_hashes, **{f"content of {parent}": hash for parent, hash in contents.items()}}
 
     return Explanation(verdict, previous.built_by, parts(previous), parts(state))
 
