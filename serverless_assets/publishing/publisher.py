@@ -17,7 +17,7 @@ from serverless_assets.errors import UserError
 from serverless_assets.files import remove_leftovers, remove_scratch_folders
 from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, PIPELINE_RUNS, name_some
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
-from serverless_assets.publishing.outcome import AssetOutcome, PendingAssets, RunEvents
+from serverless_assets.publishing.outcome import STOPPED_BY_HAND, AssetOutcome, PendingAssets, RunEvents
 from serverless_assets.publishing.releases import Release, find_release
 from serverless_assets.publishing.run_lock import RunLock
 from serverless_assets.warehouse import TableShape, Warehouse
@@ -240,6 +240,8 @@ class Publisher(ABC):
         if not own:
             names = name_some(sorted(pending), NAMES_IN_A_LINE)
             return f"Not published: an earlier run did not finish {names}. {AS_BEFORE} {resume}"
+        if any(outcome.reason == STOPPED_BY_HAND for outcome in own):
+            return f"The run was stopped, and nothing was published. {AS_BEFORE} {resume}"
         named = sorted(outcome.asset for outcome in own if outcome.status == "failed") or sorted(pending)
         others = len(pending) - len(named)
         more = f", and {counted(others, 'more asset')} {'is' if others == 1 else 'are'} not finished"

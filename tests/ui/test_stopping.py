@@ -36,6 +36,7 @@ def stop(ui):
         """Stop a run and wait until nothing of it is left."""
         assert ui.ask(TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
         assert ui.status_at_the_end(run_id) == "CANCELED"
+        assert "The run was stopped, and nothing was published." in ui.said(run_id)
         until(lambda: ui.children().keys() <= quiet.keys(), "no process of the run is left", 90)
         assert published(ui.home) == before
 
