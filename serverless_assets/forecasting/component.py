@@ -1,5 +1,6 @@
 """The component `serverless_assets.Forecast`, its instances in the defs folder, and which are refused."""
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -135,24 +137,31 @@ def _as_settings_error() -> Iterator[None]:
     except ComponentTreeException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ValidationError):
-            # `loc` has the attribute, the file and the line. That text is none, either, is no news: Dagster
-            # takes text in place of any value.
+            # Error while loading component guests[0]:
+            folder = re.search(r"component (\S+)\[\d+\]", str(error))
+            file = defs_folder().defs_module_path / (folder[1] if folder else "") / "defs.yaml"
+            # That text is none, either, is no news: Dagster takes text in place of any value.
             mistakes = [
-                f"{_place(mistake)}: {_mistake_sentence(mistake)}"
+                f"{_place(mistake, file)}: {_mistake_sentence(mistake)}"
                 for mistake in cause.errors()
-                if ".str at " not in _place(mistake)
+                if ".str at " not in _place(mistake, file)
             ]
             raise SettingsError("\n".join(mistakes)) from None
         # Of a Python file: its traceback says where.
         raise cause from None
 
 
-def _place(mistake: Mapping[str, Any]) -> str:
-    """The attribute, its file and line; of attributes that do not go together, the forecast."""
-    if mistake["loc"]:
-        return str(mistake["loc"][0])
-    name = mistake["input"].get("name") if isinstance(mistake["input"], dict) else None
-    return f"The forecast {name}" if name else "A forecast"
+def _place(mistake: Mapping[str, Any], file: Path) -> str:
+    """The attribute, its file and line; of attributes that do not go together, the file."""
+    if not mistake["loc"]:
+        return str(file)
+    # Dagster names the file and the line, and its class of a nested attribute, unless it read all of them.
+    attribute = re.sub(r"\.[A-Z]\w*Model\b", "", str(mistake["loc"][0]))
+    if " at " in attribute:
+        return attribute
+    lines = file.read_text().splitlines() if file.is_file() else []
+    numbers = (n for n, line in enumerate(lines, 1) if re.match(rf"\s*{re.escape(attribute)}\s*:", line))
+    return f"attributes.{attribute} at {file}:{next(numbers, 1)}"
 
 
 def _mistake_sentence(mistake: Mapping[str, Any]) -> str:

@@ -169,7 +169,11 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
     assert "valid integer; it is [2]." in horizon
     assert re.match(rf"attributes\.sing at {file}:\d+: there is no such attribute\.$", sing)
     [together] = refused({**GUESTS, "grain": "month", "country": "DE"})
-    assert together == "The forecast guests: a month has no holidays of its own: leave out country."
+    assert together == f"{file}: a month has no holidays of its own: leave out country."
+    [grain] = refused({**GUESTS, "grain": "hour"})
+    assert re.match(rf"attributes\.grain at {file}:\d+: .+ it is 'hour'\.$", grain)
+    [noun] = refused({**GUESTS, "parts": {"id": "region_id"}})
+    assert re.match(rf"attributes\.parts\.noun at {file}:\d+: it is missing\.$", noun)
     [unknown] = refused({}, "serverless_assets.Forecst")
     assert unknown.startswith("A `type` or file in team/defs cannot be read: ")
     assert "no attribute `Forecst`" in unknown
