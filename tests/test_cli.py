@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
+from serverless_assets.artifacts.local import LocalArtifacts
 from serverless_assets.cli import main
 from serverless_assets.cli.production import UI_ADDRESS
 from serverless_assets.cli.progress import Progress
@@ -278,7 +279,9 @@ def test_the_published_report_is_opened(green, empty, serverless, opened, monkey
     assert [Path(address).name for address in opened] == ["forecast.html"]
     assert "No report was published yet" in serverless(empty, "open").stderr
     monkeypatch.setattr("webbrowser.open", lambda address: False)
+    monkeypatch.setattr(LocalArtifacts, "names", lambda *_: ["weekly.html", "forecast.html"])
     without_browser = serverless(green, "open")
+    assert "weekly.html\n" in without_browser.stdout
     assert without_browser.exit_code == 1
     assert without_browser.stdout.endswith("forecast.html\n")
     assert "No browser could be opened here" in without_browser.stderr

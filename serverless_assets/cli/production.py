@@ -4,6 +4,7 @@ import logging
 import socket
 import sys
 import webbrowser
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import click
@@ -57,14 +58,15 @@ def replay(which: str | None, list_all: bool) -> None:
 @click.command("open")
 @click.argument("what", type=click.Choice(["report", "ui"]), default="report")
 def open_in_browser(what: str) -> None:
-    """Open the published report in a browser, or the UI.
+    """Open the published reports in a browser, or the UI.
 
     The UI is that of SERVERLESS_UI_URL; without it, the one that `serverless ui` started. The exit code is 1
     if no browser could be opened.
     """
     settings = Settings.from_environ()
     if what == "ui":
-        _open(_ui_address(settings))
+        address = _ui_address(settings)
+        _open({address: address})
         return
     from serverless_assets.environments import environment
 
@@ -74,16 +76,17 @@ def open_in_browser(what: str) -> None:
         raise click.ClickException(
             "No report was published yet. The first run that succeeds publishes one: `serverless run`."
         )
-    for report in map(artifacts.place, reports):
-        _open(report.link or report.address, report.address)
+    places = list(map(artifacts.place, reports))
+    _open({place.address: place.link or place.address for place in places})
 
 
-def _open(link: str, address: str = "") -> None:
-    """Print the address, by default the link, and open the link in a browser."""
-    click.echo(address or link)
+def _open(links: Mapping[str, str]) -> None:
+    """Print each address, and open its link in a browser."""
+    for address in links:
+        click.echo(address)
     # click.launch reports success also where there is no browser.
-    if not webbrowser.open(link):
-        raise click.ClickException("No browser could be opened here. Open the address above in one.")
+    if not all([webbrowser.open(link) for link in links.values()]):
+        raise click.ClickException("No browser could be opened here. Open the addresses above in one.")
 
 
 def _ui_address(settings: Settings) -> str:

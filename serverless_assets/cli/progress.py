@@ -221,7 +221,7 @@ def outcome_line(asset: str, outcome: Mapping[str, Any]) -> str:
         outcome.get,
         (metadata.ROWS, metadata.BYTES, metadata.SECONDS, metadata.STATUS, metadata.REASON),
     )
-    parts = [f"{asset:<24}"]
+    parts = [f"{asset:<28}"]
     parts.append(f"{rows:>10,} rows" if rows is not None else " " * 15)
     parts.append(f"{size_text(size):>9}" if size is not None else " " * 9)
     parts.append(f"{seconds:6.2f} s" if seconds is not None else " " * 8)

@@ -95,7 +95,8 @@ def _not_done(assets: Mapping[str, Any]) -> list[str]:
         if outcome["status"] in ("failed", "skipped"):
             by_reason.setdefault((outcome["status"], outcome["reason"]), []).append(asset)
     return [
-        f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: {reason.removeprefix(f'{status}: ')}"
+        f"  {status:<8}{name_some(names, NAMES_IN_A_LINE)}: "
+        + reason.removeprefix(f"{status}: ").removeprefix(f"{names[0]}: ")
         for (status, reason), names in sorted(by_reason.items(), key=lambda group: group[0][0])
     ]
 

@@ -7,6 +7,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 
+from modal_forecast.report.formats import counted
 from serverless_assets import sql
 from serverless_assets.ingestion.contract import ContractError, Problem, refuse
 from serverless_assets.ingestion.fetch_result import AuditedTable
@@ -34,7 +35,7 @@ def check_keys(rows: StagedRows, table: RawTable) -> None:
         total, *nulls = connection.execute(f"select count(*), {counts} from {rows.relation}").fetchone() or ()
         refuse(
             [
-                Problem(table.name, name, "no nulls", f"{count:,} rows without a value")
+                Problem(table.name, name, "no nulls", f"{counted(count, 'row')} without a value")
                 for name, count in zip(required, nulls, strict=True)
                 if count
             ]
@@ -112,8 +113,8 @@ def refuse_row_loss(audited: AuditedTable, warehouse: Warehouse, state: TableSta
     else:
         start, end = (f"timestamp '{day} 00:00:00'" for day in (window.start, window.end))
         within = f"{table.event_time} >= {start} and {table.event_time} < {end}"
-        counted = f"select count(*) as nr from {warehouse.quoted_name(table.name)} where {within}"
-        before = int(warehouse.query(counted)["nr"][0].as_py())
+        query = f"select count(*) as nr from {warehouse.quoted_name(table.name)} where {within}"
+        before = int(warehouse.query(query)["nr"][0].as_py())
     emptied = before > 0 and content.rows == 0 and window is None
     same_source = state.source in ("", audited.source)
     if emptied or (same_source and before >= FEW_ROWS and content.rows < before * LEAST_KEPT):

@@ -5,6 +5,7 @@ its rows, before it loads the new ones, writes nothing for an empty frame, upper
 infers the types. So the forecast's rows, and frames, come this way too.
 """
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -194,6 +195,9 @@ class BigQueryWarehouse(BigQueryDataset):
     def pandas_io_manager(self) -> tuple[Any, Mapping[str, Any]]:
         # Pandas takes a second to import.
         from dagster_gcp_pandas import BigQueryPandasIOManager, BigQueryPandasTypeHandler
+
+        # Frames are small, and the API for large ones asks for one more package and permission.
+        warnings.filterwarnings("ignore", "BigQuery Storage module not found", UserWarning)
 
         class Frames(BigQueryPandasTypeHandler):
             def load_input(self, context: Any, table_slice: Any, connection: bigquery.Client) -> Any:

@@ -26,9 +26,11 @@ def test_a_reason_that_several_assets_share_is_printed_once():
             orders=("failed", "the test not_null_orders_id failed"),
             daily_revenue=("skipped", "a model before it failed"),
             raw_orders=("built", "new"),
+            raw_items=("failed", "raw_items: the source serves 3 rows"),
         )
     )
     assert text.count("a model before it failed") == 1
+    assert "  failed  raw_items: the source serves 3 rows" in text
     assert "  skipped customers, daily_revenue: a model before it failed" in text
     assert "  failed  orders: the test not_null_orders_id failed" in text
     assert text.index("  failed ") < text.index("  skipped ")

@@ -85,12 +85,12 @@ def test_a_key_of_two_columns_is_unique_as_a_pair(staged):
 @pytest.mark.parametrize(
     ("rows", "column", "count"),
     [
-        ([order("1"), order(None), order(None)], "id", 2),
-        ([order("1"), order("2", at=None)], "ordered_at", 1),
+        ([order("1"), order(None), order(None)], "id", "2 rows"),
+        ([order("1"), order("2", at=None)], "ordered_at", "1 row"),
     ],
 )
 def test_a_row_without_key_or_time_is_refused(staged, rows, column, count):
-    found = rf"raw_orders\.{column}: expected no nulls, found {count} rows without a value"
+    found = rf"raw_orders\.{column}: expected no nulls, found {count} without a value"
     with pytest.raises(ContractError, match=found):
         audit.check_keys(staged(RAW_ORDERS, rows), RAW_ORDERS)
 

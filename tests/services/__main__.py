@@ -47,7 +47,9 @@ def main(command: Sequence[str]) -> int:
             flush=True,
         )
         deployed = subprocess.run([Path(sys.executable).with_name("serverless"), "deploy-modal"], env=environ)
-        return deployed.returncode or subprocess.run(command, env=environ).returncode
+        code = deployed.returncode or subprocess.run(command, env=environ).returncode
+        print("\nThe servers end here, and with them the tables and the report that were made.")
+        return code
 
 
 if __name__ == "__main__":
