@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from serverless_assets.errors import UserError
 from serverless_assets.ingestion.check_rules import AHEAD
 from serverless_assets.ingestion.contract import declared_type
-from serverless_assets.ingestion.raw_table import FRESH, TIMESTAMP
+from serverless_assets.ingestion.raw_table import EARLIEST, END_OF_TIME, FRESH, TIMESTAMP
 
 SAMPLE_ROWS = 10_000
 # A pair of columns is looked for among the first ones alone.
@@ -109,20 +109,31 @@ def _unlike_events(path: Path, name: str, times: pa.ChunkedArray, has_all_rows: 
 
     Events come often and up to the present: the check of freshness would warn of others forever.
     """
-    bounds = pc.min_max(times.cast(TIMESTAMP, safe=False)).as_py()
-    gap = (bounds["max"] - bounds["min"]) / max(len(times) - 1, 1)
-    if len(times) < 2 or gap > FRESH:
-        return f"one row every {gap / timedelta(days=1):,.0f} days" if len(times) > 1 else "a single row"
-    newest = bounds["max"]
+    bounds = [_bounds(times)]
     if len(times) == SAMPLE_ROWS:
         with pq.ParquetFile(path) as file:
-            newest = max(
-                pc.max(batch.column(0).cast(TIMESTAMP, safe=False)).as_py() or newest
-                for batch in file.iter_batches(columns=[name])
-            )
+            bounds += [_bounds(batch.column(0)) for batch in file.iter_batches(columns=[name])]
+    known = [of_batch for of_batch in bounds if of_batch]
+    if len(known) < len(bounds):
+        return f"some are missing, before {EARLIEST:%Y} or after {END_OF_TIME:%Y}, which cannot be loaded"
+    oldest, newest = known[0]
+    gap = (newest - oldest) / max(len(times) - 1, 1)
+    if len(times) < 2 or gap > FRESH:
+        return f"one row every {gap / timedelta(days=1):,.0f} days" if len(times) > 1 else "a single row"
+    newest = max(last for _, last in known)
     if newest > now + AHEAD or (has_all_rows and newest < now - FRESH):
         return f"the newest is of {newest:%Y-%m-%d}"
     return ""
+
+
+def _bounds(times: pa.Array | pa.ChunkedArray) -> tuple[datetime, datetime] | None:
+    """Return the first and the last of some times, in UTC; None if one cannot be that of an event."""
+    numbers = pc.min_max(times.cast(TIMESTAMP, safe=False).cast(pa.int64())).as_py()
+    epoch, step = datetime(1970, 1, 1), timedelta(microseconds=1)
+    first, last = numbers["min"], numbers["max"]
+    if times.null_count or first < (EARLIEST - epoch) // step or last >= (END_OF_TIME - epoch) // step:
+        return None
+    return epoch + first * step, epoch + last * step
 
 
 def _has_decimals(values: pa.ChunkedArray) -> bool:

@@ -138,6 +138,12 @@ ENDS_AFTER_THE_SAMPLE = [NOW - timedelta(days=3.5), *days_before(10_000, step=0.
         ({"hired_at": days_before(30, last=4)}, None, "hired_at  # only if the rows are events: the newest"),
         ({"ends_at": days_before(30, last=-2)}, None, "ends_at  # only if the rows are events: the newest"),
         ({"visited_at": ENDS_AFTER_THE_SAMPLE}, "visited_at", ""),
+        # A timestamp that Python has not.
+        (
+            {"visited_at": pa.array([0, 2**62], pa.timestamp("us"))},
+            None,
+            "visited_at  # only if the rows are events: some are missing, before 1900 or after 2200",
+        ),
     ],
 )
 def test_event_time_is_a_time_of_many_rows_up_to_the_present_and_others_are_a_comment(
