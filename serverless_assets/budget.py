@@ -86,12 +86,12 @@ class CostEstimate:
         if self.unknown_price:
             sentences.append(f"Not counted: {self.unknown_price}.")
         if self.usd <= budget:
-            sentences.append(f"The budget of {dollars(budget)} ({VARIABLE}) has room for that.")
+            sentences.append(f"Within the budget of {dollars(budget)} ({VARIABLE}).")
         else:
             cheaper = ", ".join(choice for charge in paid for choice in charge.cheaper)
             sentences.append(
-                f"The budget is {dollars(budget)} ({VARIABLE}): {dollars(sum(amounts) - budget)} too much. "
-                f"Choose {cheaper}, or raise the budget."
+                f"That is {dollars(sum(amounts) - budget)} over the budget of {dollars(budget)} "
+                f"({VARIABLE}). Choose {cheaper}, or raise the budget."
             )
         return " ".join(sentences)
 

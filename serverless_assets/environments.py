@@ -253,7 +253,7 @@ def environment(settings: Settings) -> Environment:
     build_compute = _named("SERVERLESS_COMPUTE", compute, COMPUTES)
     needs = {name: text for part in (warehouse, store, compute) for name, text in NEEDS.get(part, {}).items()}
     if missing := [text for name, text in needs.items() if not getattr(settings, name)]:
-        heading = f"The environment {settings.environment!r} needs, and does not have:"
+        heading = f"The environment {settings.environment!r} lacks these settings:"
         raise SettingsError("\n".join([heading, *missing]))
     publisher = build_publisher(settings, build_store(settings))
     variables = {"SERVERLESS_ENV": DBT_TARGETS[warehouse], **publisher.warehouse.dbt_variables()}

@@ -133,9 +133,9 @@ def explain(error: BaseException, service: Service) -> str:
             "Check the network and its proxy, then run again."
         )
     if isinstance(error, GoogleAuthError) and _has_token_server_failed(error):
-        return f"Google's token server, which lets accounts in, is out of order. {WAIT}"
+        return f"Google's token server is out of order. {WAIT}"
     if isinstance(error, DataCorruption):
-        return f"a file arrived otherwise than it was sent. {WAIT}"
+        return f"a file was damaged on its way. {WAIT}"
     if isinstance(error, GoogleAuthError) and IMPERSONATION_FAILED in str(error):
         return (
             "the service account of these credentials may not be impersonated. Whoever is logged in needs "

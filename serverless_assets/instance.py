@@ -112,7 +112,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
         instance.all_instigator_state()
     except Exception as error:
         if any(isinstance(cause, sqlite3.Error) for cause in causes(error)):
-            advice = f"DAGSTER_HOME is {dagster_home}; no table or file that people read depends on it."
+            advice = f"DAGSTER_HOME is {dagster_home}. It holds no published table or file."
             raise InstanceError(f"{error_sentence(error)}\n{advice}") from error
         raise InstanceError(
             f"{dagster_home / 'dagster.yaml'} cannot be used: {error_sentence(error)}\n"

@@ -200,8 +200,8 @@ def _style_problems(style: CustomisedStyle) -> list[str]:
             )
         elif RECORD_INFIX in name.lower():
             problems.append(
-                f"{field} is {name!r}; choose another: a name with {RECORD_INFIX} is that of the record of "
-                "an earlier forecast."
+                f"{field} is {name!r}; choose a name without {RECORD_INFIX}, which marks the records of "
+                "earlier forecasts."
             )
     return problems
 
@@ -214,7 +214,7 @@ def _url_problems(url: str) -> list[str]:
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         return [
-            "dataset_url carries credentials, and a run's config is kept in clear: "
-            "set SERVERLESS_DATASET_URL instead."
+            "dataset_url contains credentials, and Dagster stores run configs in clear text: set "
+            "SERVERLESS_DATASET_URL instead."
         ]
     return []

@@ -100,7 +100,7 @@ def test_what_is_free_is_not_asked_about(green, monkeypatch):
     local = BudgetGuard(0.0, green.parts.compute, green.parts.project, green.warehouse, [SHOP])
     said: list[str] = []
     local(["order_forecast", *MODELS], RunInputs(forecast=LARGE).checked(), said.append)
-    assert said == ["This run costs nothing. The budget of $0.00 (SERVERLESS_BUDGET_USD) has room for that."]
+    assert said == ["This run costs nothing. Within the budget of $0.00 (SERVERLESS_BUDGET_USD)."]
 
 
 def test_a_run_over_the_budget_is_refused_and_one_within_it_is_told_the_sum(green, monkeypatch):
@@ -138,7 +138,7 @@ def with_budget(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline
 
 SAID = (
     "This run may cost up to $0.89 for the forecast (32 cores and 32 GiB for up to 30 min on Modal). "
-    "The budget is $0.10 (SERVERLESS_BUDGET_USD): $0.79 too much. Choose less cpu or memory, a shorter "
+    "That is $0.79 over the budget of $0.10 (SERVERLESS_BUDGET_USD). Choose less cpu or memory, a shorter "
     "SERVERLESS_FORECAST_DEADLINE, or raise the budget."
 )
 

@@ -59,7 +59,7 @@ def models(usd: float, number: str = "12 models") -> Charge:
 )
 def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, is_refused):
     estimate = CostEstimate(charges)
-    assert (estimate.usd > budget) == is_refused == ("too much" in estimate.sentence(budget))
+    assert (estimate.usd > budget) == is_refused == ("over the budget" in estimate.sentence(budget))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
             CostEstimate([forecast(1.4), models(0.02)]),
             0.5,
             "This run may cost up to $1.42: $1.40 for the forecast (32 cores and 32 GiB for up to 30 min on "
-            f"Modal), $0.02 for {MODELS}. The budget is $0.50 (SERVERLESS_BUDGET_USD): $0.92 too much. "
+            f"Modal), $0.02 for {MODELS}. That is $0.92 over the budget of $0.50 (SERVERLESS_BUDGET_USD). "
             "Choose less cpu or memory, a shorter SERVERLESS_FORECAST_DEADLINE, fewer models, or raise the "
             "budget.",
         ),
@@ -78,15 +78,15 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
             CostEstimate([forecast(0.0246, "0.25", 1.0, "256")]),
             0.0015,
             "This run may cost up to $0.0246 for the forecast (0.25 cores, or 1 if there is one free, and "
-            "256 MiB for up to 30 min on Modal). The budget is $0.0015 (SERVERLESS_BUDGET_USD): $0.0231 too "
-            "much. Choose a shorter SERVERLESS_FORECAST_DEADLINE, or raise the budget.",
+            "256 MiB for up to 30 min on Modal). That is $0.0231 over the budget of $0.0015 "
+            "(SERVERLESS_BUDGET_USD). Choose a shorter SERVERLESS_FORECAST_DEADLINE, or raise the budget.",
         ),
         # What costs nothing cannot be made cheaper.
         (
             CostEstimate([forecast(1.4), models(0.0)]),
             0.5,
             "This run may cost up to $1.40: $1.40 for the forecast (32 cores and 32 GiB for up to 30 min on "
-            f"Modal), $0.00 for {MODELS}. The budget is $0.50 (SERVERLESS_BUDGET_USD): $0.90 too much. "
+            f"Modal), $0.00 for {MODELS}. That is $0.90 over the budget of $0.50 (SERVERLESS_BUDGET_USD). "
             "Choose less cpu or memory, a shorter SERVERLESS_FORECAST_DEADLINE, or raise the budget.",
         ),
         # Rounded up, each part as well as the sum.
@@ -94,7 +94,7 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
             CostEstimate([forecast(0.501), models(0.501)]),
             1.0,
             "This run may cost up to $1.02: $0.51 for the forecast (32 cores and 32 GiB for up to 30 min on "
-            f"Modal), $0.51 for {MODELS}. The budget is $1.00 (SERVERLESS_BUDGET_USD): $0.02 too much. "
+            f"Modal), $0.51 for {MODELS}. That is $0.02 over the budget of $1.00 (SERVERLESS_BUDGET_USD). "
             "Choose less cpu or memory, a shorter SERVERLESS_FORECAST_DEADLINE, fewer models, or raise the "
             "budget.",
         ),
@@ -102,8 +102,8 @@ def test_a_run_is_refused_if_it_may_cost_more_than_the_budget(charges, budget, i
             CostEstimate([models(0.25, "1 model")], ["orders", "customers"]),
             0.0,
             "This run may cost up to $0.25 for the warehouse (1 model in BigQuery, shop.dwh in EU). Not "
-            "counted, as they read what is not there yet: orders, customers. The budget is $0.00 "
-            "(SERVERLESS_BUDGET_USD): $0.25 too much. Choose fewer models, or raise the budget.",
+            "counted, as they read what is not there yet: orders, customers. That is $0.25 over the budget "
+            "of $0.00 (SERVERLESS_BUDGET_USD). Choose fewer models, or raise the budget.",
         ),
     ],
 )
@@ -117,13 +117,13 @@ def test_a_refusal_has_the_sum_its_parts_and_what_to_do(most, budget, said):
         (
             CostEstimate(),
             0.0,
-            "This run costs nothing. The budget of $0.00 (SERVERLESS_BUDGET_USD) has room for that.",
+            "This run costs nothing. Within the budget of $0.00 (SERVERLESS_BUDGET_USD).",
         ),
         (
             CostEstimate([models(0.0)], ["orders"]),
             0.1,
             f"This run may cost up to $0.00 for {MODELS}. Not counted, as they read what is not there yet: "
-            "orders. The budget of $0.10 (SERVERLESS_BUDGET_USD) has room for that.",
+            "orders. Within the budget of $0.10 (SERVERLESS_BUDGET_USD).",
         ),
     ],
 )
@@ -134,6 +134,6 @@ def test_what_is_admitted_is_told_with_the_sum_too(most, budget, said):
 def test_what_has_an_unknown_price_is_named_and_not_said_to_cost_nothing():
     unknown = CostEstimate(unknown_price="BigQuery, as its price is not known")
     assert unknown.sentence(1.0) == (
-        "Not counted: BigQuery, as its price is not known. The budget of $1.00 (SERVERLESS_BUDGET_USD) has "
-        "room for that."
+        "Not counted: BigQuery, as its price is not known. Within the budget of $1.00 "
+        "(SERVERLESS_BUDGET_USD)."
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import dagster as dg
 import pytest
 from click.testing import CliRunner
@@ -160,7 +161,7 @@ def test_a_run_of_months_names_each_table_once(pipeline, serverless):
 def test_months_that_are_refused_leave_no_run_and_publish_nothing(empty, serverless):
     refused = serverless(empty, "run", "ingest", "--months", "2031-01")
     assert refused.exit_code == 1
-    assert "--months is '2031-01'; choose from " in refused.stderr
+    assert "--months is '2031-01': expected months from " in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not list(empty.home.glob("runs/*"))
     assert not (empty.home / "warehouse.duckdb").exists()
@@ -211,6 +212,14 @@ def test_the_help_lists_every_command_with_a_whole_sentence():
     lines = CliRunner().invoke(main, ["--help"]).stdout.partition("Commands:")[2].strip().splitlines()
     assert len(lines) == len(main.commands)
     assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_the_help_of_a_command_has_an_example_and_says_what_each_option_does(name):
+    text = CliRunner().invoke(main, [name, "-h"]).stdout
+    assert re.search(rf"\n  Examples?:\n    (\w+=\w+ )?serverless {name}\b", text)
+    options = [option for option in main.commands[name].params if isinstance(option, click.Option)]
+    assert all(option.help and option.help.endswith((".", "]")) for option in options)
 
 
 def test_the_words_of_a_command_are_completed():

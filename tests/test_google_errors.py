@@ -77,15 +77,15 @@ def unreachable(url: str) -> requests.ConnectionError:
         ),
         (
             RefreshError("server_error: secret", {"error": "server_error"}, retryable=True),
-            "Google's token server, which lets accounts in, is out of order. Wait a moment and run again.",
+            "Google's token server is out of order. Wait a moment and run again.",
         ),
         (
             RefreshError(IMPERSONATION_FAILED, '{"error": {"code": 503, "message": "secret"}}'),
-            "Google's token server, which lets accounts in, is out of order. Wait a moment and run again.",
+            "Google's token server is out of order. Wait a moment and run again.",
         ),
         (
             DataCorruption(None, "Checksum mismatch while downloading:\n\n  https://host/o?token=secret"),
-            "a file arrived otherwise than it was sent. Wait a moment and run again.",
+            "a file was damaged on its way. Wait a moment and run again.",
         ),
         (
             refused(exceptions.Unauthorized, "Invalid Credentials", "authError"),

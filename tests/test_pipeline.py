@@ -233,7 +233,7 @@ def test_reuse_with_nothing_loaded_yet_says_to_reload(pipeline):
     change_work(pipeline, "drop table dwh.raw_stores")
     assert not pipeline.run(RunInputs(ingestion=Reuse()), job="ingest").success
     assert "raw_stores" in pipeline.reason("raw_stores")
-    assert "choose reload" in pipeline.reason("raw_stores")
+    assert "choose `reload`" in pipeline.reason("raw_stores")
 
 
 @pytest.mark.parametrize(

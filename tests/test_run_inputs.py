@@ -131,7 +131,7 @@ def test_a_path_or_an_odd_name_is_refused_by_its_field(field, name):
 
 def test_the_name_of_a_record_is_refused():
     message = refused(customised(forecast_file="Forecast-Record-20260105T093000Z-x.parquet"))
-    assert "a name with -record- is that of the record of an earlier forecast" in message
+    assert "choose a name without -record-, which marks the records of earlier forecasts" in message
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_horizon_out_of_range_is_refused(days):
 )
 def test_an_address_with_a_secret_is_refused_without_repeating_it(url):
     message = refused(RunInputs(ingestion=Reload(dataset_url=url)))
-    assert "dataset_url carries credentials" in message
+    assert "dataset_url contains credentials" in message
     assert "SERVERLESS_DATASET_URL" in message
     assert "hunter2" not in message
 

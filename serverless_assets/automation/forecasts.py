@@ -54,11 +54,11 @@ def judge(
     since = f"{made:%Y-%m-%d %H:%M} UTC, {format_duration(age.total_seconds())} ago"
     if age > timedelta(hours=hours):
         sentence = (
-            f"The forecast is of {since}; it should not be older than {hours} h. "
-            "Run serverless_pipeline, and see in the last runs why it was not made."
+            f"The forecast was last made {since}; {hours} h are allowed (SERVERLESS_FORECAST_FRESH_HOURS). "
+            "Launch serverless_pipeline; the latest runs show why it was not made."
         )
         return None if is_alerted else "forecast_stale", sentence
-    return "forecast_fresh" if is_alerted else None, f"The forecast is fresh: of {since}."
+    return "forecast_fresh" if is_alerted else None, f"The forecast is fresh: made {since}."
 
 
 def forecast_stale(forecast: ForecastDeclaration, alerts: Alerts, hours: int) -> dg.SensorDefinition:

@@ -70,8 +70,8 @@ JOBS: Mapping[str, Job] = {
     ),
     FULL_REBUILD: Job(
         EVERYTHING,
-        "Load, build and forecast everything again, changed or not: after rows were changed by hand, or when "
-        "in doubt about what there is.",
+        "Load, build and forecast everything again, changed or not, for example after rows were edited by "
+        "hand.",
         prefill(rebuild="all"),
     ),
 }
@@ -84,14 +84,14 @@ def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
     )
     declared = (
         f"{forecast.title}: {forecast.time_grain.counted(forecast.horizon)} ahead in the table "
-        f"{forecast.table}, {forecast.file} and {forecast.page}, unless its form says otherwise."
+        f"{forecast.table}, {forecast.file} and {forecast.page}, unless the run config says otherwise."
     )
     return {
         forecast.name: Job(assets, f"Forecast and report from the models as they are. {declared}", PREFILL),
         f"{forecast.name}_on_a_bigger_machine": Job(
             assets,
-            "Forecast and report with 4 cores and 4 GiB: after a forecast ran out of memory or time, or for "
-            "a horizon of years. A forecast that there is already is not made again.",
+            "Forecast and report with 4 cores and 4 GiB, for a horizon of years or after a forecast ran out "
+            "of memory or time. An unchanged forecast is not made again.",
             prefill(cpu="4.0", memory="4096"),
         ),
     }
@@ -138,7 +138,9 @@ def schedules(environment: Environment) -> list[dg.ScheduleDefinition]:
         months = months_to_load(context.scheduled_execution_time, loaded, environment.first_month)
         if months is None:
             return _request(
-                context, PREFILL, {REASON_TAG: "The nightly refresh: nothing is loaded yet, so all."}
+                context,
+                PREFILL,
+                {REASON_TAG: "The nightly refresh: nothing is loaded yet, so everything is."},
             )
         reason = f"The nightly refresh of {months[0]:%Y-%m} to {months[1]:%Y-%m}."
         return _request(context, PREFILL, {REASON_TAG: reason, **month_tags(*months)})

@@ -139,4 +139,4 @@ def _cost_as_last_time(compute: Compute, forecast: RunForecast, state: Mapping[s
     seconds = float(state.get("seconds") or 0.0)
     used = Usage(seconds, float(state.get("cpu_seconds") or 0.0))
     price = compute.price(Size.of(forecast), used)
-    return "" if price is None else f"; about ${price:.6f} for {seconds:.0f} s as last time"
+    return "" if price is None else f"; about ${price:.6f} if it takes {seconds:.0f} s again"

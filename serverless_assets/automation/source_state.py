@@ -131,15 +131,17 @@ def decide(
     `is_loaded` by earlier runs, that is taken for what the source has.
     """
     if state.launched is not None and outcome:
-        run = f"un {outcome.run_id[:8]} is"
+        run = outcome.run_id[:8]
         if outcome.status == "running":
-            again = " The source has changed again since: that comes next." if etags != state.latest else ""
-            return Decision(state, f"R{run} still loading the last change.{again}")
+            again = (
+                " The source has changed again since: that is loaded next." if etags != state.latest else ""
+            )
+            return Decision(state, f"Run {run} is still loading the last change.{again}")
         if etags == state.latest:
             return Decision(
                 state,
-                f"The last change was not loaded: r{run} not successful. Re-execute it; else "
-                "the next change at the source takes it along.",
+                f"The last change was not loaded, as run {run} did not succeed. Re-execute it; otherwise the "
+                "change is loaded with the next one.",
             )
     if not etags:
         return Decision(state, "The source cannot be watched.")
@@ -157,7 +159,7 @@ def decide(
         replace(state, launched=etags, run_key=run_key),
         f"Changed at the source: {_describe(changes)}."
         if state.loaded
-        else "First look at this source: all.",
+        else "First look at this source: everything is loaded.",
         list(changes),
         _month_range(changes, tables),
     )

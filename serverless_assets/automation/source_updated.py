@@ -189,9 +189,7 @@ def _alert_down(state: SourceState, name: str, error: str, alerts: Alerts) -> tu
         return state, "An alert was sent before."
     if state.down_since is None:
         state = replace(state, down_since=alerts.now().timestamp())
-    sentence = (
-        f"{name} cannot be asked for what changed. {error} No change is lost: it is asked every minute."
-    )
+    sentence = f"{name} cannot be checked for changes. {error} No change is lost: it is checked every minute."
     is_alerted, outcome = alerts.try_to_tell("source_down", "The source does not answer", sentence)
     return replace(state, is_alerted=is_alerted), outcome
 

@@ -28,8 +28,8 @@ from serverless_assets.run_inputs import RunForecast, RunInputs, SkipForecast
 
 REPORTS_KEPT = 10
 WHAT_IS_COMPARED = (
-    "A what-if forecasts from the tables as they are published, and publishes nothing: rebuild, ingestion "
-    "and the names of files do nothing here. Size, days and colours are as chosen."
+    "A what-if forecasts from the published tables and publishes nothing. It uses the chosen size, days and "
+    "colours, and ignores rebuild, ingestion and the names of files."
 )
 
 
@@ -48,7 +48,7 @@ def what_if_job(environment: Environment, declaration: ForecastDeclaration) -> d
             inputs = run_inputs.checked()
         forecast = inputs.forecast
         if isinstance(forecast, SkipForecast):
-            raise dg.Failure("A what-if is a forecast: choose forecast: run.", allow_retries=False)
+            raise dg.Failure("A what-if makes a forecast: choose `run` under forecast.", allow_retries=False)
         context.log.info(WHAT_IS_COMPARED)
         with as_failure(ForecastRefused, MessageError):
             environment.budget_guard([declaration.asset], inputs, context.log.info)

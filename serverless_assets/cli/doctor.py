@@ -59,9 +59,13 @@ def _models(parts: Environment) -> str:
         raise WarehouseError(" ".join(refused))
     sentences = ["the project is sound"]
     if replaced := [f"{name} (a {kind})" for name, kind in sorted(by_hand.items()) if name in names]:
-        sentences.append(f"The next run that succeeds replaces what no run has made: {', '.join(replaced)}")
+        sentences.append(
+            f"The next successful run replaces relations that no run has made: {', '.join(replaced)}"
+        )
     if changed := [f"{name} {clause}" for name, clause in sorted(changes.items()) if name not in by_hand]:
-        sentences.append(f"It replaces what is laid out otherwise: {', '.join(changed)}")
+        sentences.append(
+            f"The next successful run replaces relations whose layout changed: {', '.join(changed)}"
+        )
     return ". ".join(sentences)
 
 

@@ -41,22 +41,22 @@ def start_project(folder: Path) -> Iterator[str]:
     package = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", package):
         raise InitError(
-            f"{name!r} cannot be the name of a project, as a Python package is named like it. Use lowercase "
-            "letters, digits and dashes, at most 41, and begin with a letter: for example guest-forecast."
+            f"{name!r} cannot be the name of a project, as its Python package gets the same name. Use up to "
+            "41 lowercase letters, digits and dashes, and begin with a letter, as in guest-forecast."
         )
     if package in {path.name for path in TEMPLATE.glob("*")}:
         raise InitError(f"{name!r} cannot be the name of a project, which has a folder {package} itself.")
     if find_spec(package):
         raise InitError(
-            f"{name!r} cannot be the name of a project, as a Python package {package} is installed. Choose "
-            "another name."
+            f"{name!r} cannot be the name of a project, as another Python package {package} is installed. "
+            "Choose another name."
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InitError(f"{folder} is not empty: choose a folder that is, or one that is not there yet.")
+        raise InitError(f"{folder} is not empty. Choose an empty folder or a new one.")
     if not TEMPLATE.is_dir():
         raise InitError(
-            "serverless init needs a clone of serverless-assets, and this is an installed package. Clone it, "
-            "`make run` there, then run its .venv/bin/serverless init."
+            "`serverless init` works in a clone of serverless-assets, and this is an installed package. "
+            "Clone the repository, then type `make run` and `.venv/bin/serverless init FOLDER` there."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,29 @@ from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.settings import Settings
 
 PORT = click.IntRange(1, 65535)
+# Columns of a help text in a terminal that has as many.
+HELP_WIDTH = 100
 
 
-@click.group(cls=Commands)
+@click.group(
+    cls=Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH, "show_default": True,
+    },
+)  # fmt: skip
 @click.version_option(package_name="serverless-assets", prog_name="serverless")
 def main() -> None:
-    """Run the serverless pipeline, or open its UI."""
+    """Load raw tables, build dbt models, forecast, and publish the result.
+
+    Settings are environment variables that begin with SERVERLESS_, or lines of the file .env.
+
+    \b
+    Examples:
+      serverless run       load, build, forecast and publish what changed
+      serverless plan      say what a run would do
+      serverless ui        open the Dagster UI
+      serverless run -h    list the options of a command
+    """
     # SIGTERM, such as at the time limit of a CI, ends every command as Ctrl-C does, which cleans up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("serverless_assets")
@@ -55,15 +72,17 @@ def takes_a_run(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument and the options that say what a run is to do."""
     for parameter in (
         click.option(
-            "--months", metavar="FIRST..LAST", help="Load only these months, such as 2026-01..2026-03."
+            "--months", metavar="FIRST[..LAST]", help="Load only these months, such as 2026-01..2026-03."
         ),
         click.option(
-            "--drop-deleted", is_flag=True, help="Drop the tables of models deleted from the dbt project."
+            "--drop-deleted",
+            is_flag=True,
+            help="Drop the tables of models that were deleted from the dbt project.",
         ),
-        click.option("--rebuild", is_flag=True, help="Also load, build and forecast what did not change."),
-        click.option("--skip-forecast", is_flag=True, help="Run no forecast."),
-        click.option("--reuse", is_flag=True, help="Keep the raw tables as they are."),
-        click.argument("job", default=MAIN_JOB),
+        click.option("--rebuild", is_flag=True, help="Load, build and forecast all of JOB, changed or not."),
+        click.option("--skip-forecast", is_flag=True, help="Leave the forecasts as they are."),
+        click.option("--reuse", is_flag=True, help="Leave the raw tables as they are."),
+        click.argument("job", default=MAIN_JOB, metavar="[JOB]"),
     ):
         command = parameter(command)
     return command
@@ -74,14 +93,22 @@ def takes_a_run(command: Callable[..., None]) -> Callable[..., None]:
     "--config",
     "config_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Run config as YAML, as the launchpad shows it.",
+    help="Read the run config from a YAML file, in the form of Dagster's launchpad.",
 )
 @takes_a_run
-@click.option("--resume", is_flag=True, help="Continue the last run of the job from where it failed.")
+@click.option("--resume", is_flag=True, help="Run only the assets of JOB that earlier runs did not finish.")
 def run(job: str, months: str | None, config_file: Path | None, resume: bool, **choices: bool) -> None:
-    """Run JOB in this process.
+    """Run JOB in this process, and publish the result.
 
-    JOB is serverless_pipeline (the default), ingest, transform, forecast or another one.
+    JOB is serverless_pipeline by default, which runs everything. Parts of it are ingest, transform and
+    forecast. The exit code is 1 if the run failed or was not published.
+
+    \b
+    Examples:
+      serverless run
+      serverless run transform --rebuild
+      serverless run ingest --months 2026-01..2026-03
+      serverless run --rebuild --resume
     """
     settings = Settings.from_environ()
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
@@ -100,9 +127,14 @@ def run(job: str, months: str | None, config_file: Path | None, resume: bool, **
 
 
 @main.command()
-@click.option("--port", type=PORT, default=3000, show_default=True)
+@click.option("--port", type=PORT, default=3000, metavar="PORT", help="The port of the UI.")
 def ui(port: int) -> None:
-    """Open the Dagster UI on 127.0.0.1 until Ctrl-C."""
+    """Serve the Dagster UI on 127.0.0.1 until Ctrl-C.
+
+    \b
+    Example:
+      serverless ui --port 3001
+    """
     settings = Settings.from_environ()
     _refuse_unusable_port(port)
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
@@ -143,7 +175,12 @@ def ui(port: int) -> None:
 def plan(job: str, months: str | None, **choices: bool) -> None:
     """Say what a run of JOB would do and why, and change nothing.
 
-    The exit code is 1 if it finds that the run would fail or be refused.
+    JOB is serverless_pipeline by default. The exit code is 1 if the run would fail or be refused.
+
+    \b
+    Examples:
+      serverless plan
+      serverless plan transform --rebuild
     """
     settings = Settings.from_environ()
     from serverless_assets.automation.plan import dry_run
@@ -174,7 +211,11 @@ def plan(job: str, months: str | None, **choices: bool) -> None:
 def why(asset: str) -> None:
     """Say why ASSET would be loaded, built, forecast or reused.
 
-    Names the parts of its fingerprint that changed since it was built.
+    Lists the parts of its fingerprint (code, configuration, inputs) that changed since it was built.
+
+    \b
+    Example:
+      serverless why orders
     """
     settings = Settings.from_environ()
     from serverless_assets.cli.why import explain
@@ -190,7 +231,14 @@ def why(asset: str) -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Start a project of your own in FOLDER, without the shop."""
+    """Start a project of your own in FOLDER.
+
+    FOLDER must be empty or new, and the project gets its name. Nothing of the sample shop is in it.
+
+    \b
+    Example:
+      serverless init ../guest-visits
+    """
     from serverless_assets.cli.init import start_project
 
     for sentence in start_project(folder.expanduser().resolve()):
@@ -199,13 +247,18 @@ def init(folder: Path) -> None:
 
 @main.command("add-table")
 @click.argument("url")
-@click.option("--name", help="The name of the table; by default that of the file.")
-@click.option("--token", metavar="VARIABLE", help="The variable that has the bearer token of an API.")
+@click.option("--name", help="The name of the table.  [default: the name of the file]")
+@click.option("--token", metavar="VARIABLE", help="The environment variable with the bearer token of an API.")
 def add_table(url: str, name: str | None, token: str | None) -> None:
     """Declare the raw table that is at URL.
 
-    That is a parquet file, or rows that an API serves as JSON or CSV.
-    Also writes a staging model that reads it.
+    URL leads to a parquet file, or to rows that an API serves as JSON or CSV. A staging model that reads the
+    table is written as well.
+
+    \b
+    Examples:
+      serverless add-table https://example.com/data/raw_visits.parquet
+      serverless add-table https://api.example.com/v1/visits --token API_TOKEN
     """
     settings = Settings.from_environ()
     from serverless_assets.environments import environment
@@ -225,7 +278,14 @@ def add_table(url: str, name: str | None, token: str | None) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Check each part of the environment."""
+    """Check the source, warehouse, models, compute and artifacts.
+
+    Changes nothing. The exit code is 1 if one of them cannot be used.
+
+    \b
+    Example:
+      SERVERLESS_ENV=gcp serverless doctor
+    """
     settings = Settings.from_environ()
     from serverless_assets.cli.doctor import examine, versions
     from serverless_assets.environments import environment
@@ -241,9 +301,14 @@ def doctor() -> None:
 
 
 @main.command("sample-api")
-@click.option("--port", type=PORT, default=8080, show_default=True)
+@click.option("--port", type=PORT, default=8080, metavar="PORT", help="The port of the API.")
 def sample_api(port: int) -> None:
-    """Serve the sample shop's API until Ctrl-C."""
+    """Serve the API of the sample shop on 127.0.0.1 until Ctrl-C.
+
+    \b
+    Example:
+      serverless sample-api --port 8081
+    """
     settings = Settings.from_environ()
     _refuse_unusable_port(port)
     import uvicorn
@@ -260,9 +325,13 @@ def sample_api(port: int) -> None:
 @main.command()
 @click.option("--yes", is_flag=True, help="Delete without asking for confirmation.")
 def clean(yes: bool) -> None:
-    """Delete all state on this machine.
+    """Delete SERVERLESS_HOME: the warehouse, artifacts and runs.
 
-    That is the warehouse, artifacts and runs; of a branch, its dataset and folder in the cloud too.
+    With SERVERLESS_BRANCH, also the datasets and the folder of the branch in the cloud.
+
+    \b
+    Example:
+      serverless clean --yes
     """
     settings = Settings.from_environ()
     home, scratch = settings.home, dict[str, Callable[[], None]]()
@@ -272,10 +341,13 @@ def clean(yes: bool) -> None:
         scratch = {**environment(settings).publisher.scratch_places}
     places = [*([str(home)] if home.exists() else []), *scratch]
     if not places:
-        click.echo(f"There is nothing at {home}.")
+        click.echo(f"There is nothing to delete: {home} does not exist.")
         return
     if home.exists() and not (home / "dagster" / "dagster.yaml").exists():
-        raise click.ClickException(f"{home} was not made by this program, so it is left alone.")
+        raise click.ClickException(
+            f"Nothing was deleted: {home} has no dagster/dagster.yaml, so it may not be a home of this "
+            "project. Check SERVERLESS_HOME, or delete the folder by hand."
+        )
     if not yes:
         click.confirm(f"Delete everything in {' and '.join(places)}?", abort=True)
     for remove in scratch.values():

@@ -20,7 +20,12 @@ UI_ADDRESS = "ui_address"
 def slim_ci() -> None:
     """Build and test the models that differ from production.
 
-    They are built in a scratch schema, which is removed at the end.
+    They are built in a scratch schema, which is removed at the end. The exit code is 1 if a model or a test
+    failed.
+
+    \b
+    Example:
+      SERVERLESS_ENV=gcp serverless slim-ci
     """
     settings = Settings.from_environ()
     from serverless_assets.environments import environment
@@ -33,12 +38,18 @@ def slim_ci() -> None:
 
 
 @click.command()
-@click.argument("which", required=False)
-@click.option("--list", "list_all", is_flag=True, help="List the forecasts that there are, the newest first.")
-def replay(which: str | None, list_all: bool) -> None:
-    """Compute a published forecast again, and compare.
+@click.argument("forecast", required=False)
+@click.option("--list", "list_all", is_flag=True, help="List the published forecasts, the newest first.")
+def replay(forecast: str | None, list_all: bool) -> None:
+    """Compute a published forecast again, and compare the two.
 
-    WHICH: a run's id or its beginning, a forecast's key, or the day it was made; the newest by default.
+    FORECAST is the newest one by default; or a run id or its beginning, a forecast's key, or the day on which
+    it was made. The exit code is 1 if they differ.
+
+    \b
+    Examples:
+      serverless replay --list
+      serverless replay 2026-11-28
     """
     settings = Settings.from_environ()
     from serverless_assets.environments import environment
@@ -50,7 +61,7 @@ def replay(which: str | None, list_all: bool) -> None:
         for line in listed(artifacts):
             click.echo(line)
         return
-    verdict = replayed(artifacts, parts.compute, which, click.echo)
+    verdict = replayed(artifacts, parts.compute, forecast, click.echo)
     click.echo(verdict.text)
     sys.exit(0 if verdict.reproduced else 1)
 
@@ -58,10 +69,15 @@ def replay(which: str | None, list_all: bool) -> None:
 @click.command("open")
 @click.argument("what", type=click.Choice(["report", "ui"]), default="report")
 def open_in_browser(what: str) -> None:
-    """Open the published reports in a browser, or the UI.
+    """Open the published reports, or the UI, in a browser.
 
-    The UI is that of SERVERLESS_UI_URL; without it, the one that `serverless ui` started. The exit code is 1
-    if no browser could be opened.
+    The UI is that of SERVERLESS_UI_URL, or else the one that `serverless ui` started. The exit code is 1 if
+    no browser could be opened.
+
+    \b
+    Examples:
+      serverless open
+      serverless open ui
     """
     settings = Settings.from_environ()
     if what == "ui":
@@ -110,9 +126,13 @@ def _ui_address(settings: Settings) -> str:
 
 @click.command()
 def releases() -> None:
-    """List the releases, with the one that is read now.
+    """List the releases, the newest first.
 
-    Each with the run that made it, since when it was read, and what it changed.
+    Each with the time of its publish, the run that made it, and what it changed.
+
+    \b
+    Example:
+      serverless releases
     """
     settings = Settings.from_environ()
     from serverless_assets.environments import environment
@@ -130,10 +150,15 @@ def releases() -> None:
 @click.command()
 @click.argument("run", required=False)
 def rollback(run: str | None) -> None:
-    """Let people read an earlier release again.
+    """Publish an earlier release again.
 
-    RUN: the id of the run that made it, or the beginning of that; by default the release before. The next run
-    continues from it, and publishes what it finds changed.
+    RUN is the id of the run that made the release, or its beginning; by default, that of the release before
+    what people read now. The next run continues from there, and publishes what it finds changed.
+
+    \b
+    Examples:
+      serverless rollback
+      serverless rollback 1a2b
     """
     settings = Settings.from_environ()
     prepare_dagster_home(settings.home, settings.run_deadline_seconds)
@@ -146,9 +171,13 @@ def rollback(run: str | None) -> None:
 
 @click.command("deploy-modal")
 def deploy_modal() -> None:
-    """Deploy the worker of the forecast to Modal.
+    """Deploy the worker of the forecasts to Modal.
 
-    Workers of other versions of its code stay as they are.
+    Workers with other versions of its code stay as they are.
+
+    \b
+    Example:
+      SERVERLESS_ENV=gcp serverless deploy-modal
     """
     settings = Settings.from_environ()
     from modal_forecast.code_version import versioned_app
@@ -156,4 +185,4 @@ def deploy_modal() -> None:
 
     app = versioned_app(settings.modal_app)
     deploy(app, settings.modal_environment)
-    click.echo(f"Deployed the worker as Modal app {app!r}. Runs of this version of its code call it.")
+    click.echo(f"Deployed the worker as Modal app {app!r}. Runs with this version of the code call it.")

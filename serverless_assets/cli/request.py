@@ -86,7 +86,8 @@ class Request:
         if self.config_file:
             if self.inputs.choices:
                 raise RunRefused(
-                    "--config says it all: leave out --reuse, --skip-forecast, --rebuild and --drop-deleted."
+                    "--config is a whole run config: leave out --reuse, --skip-forecast, --rebuild and "
+                    "--drop-deleted, or write them into the file."
                 )
             try:
                 config = yaml.safe_load(self.config_file.read_text()) or {}
@@ -163,16 +164,17 @@ def read_months(months: str, job: str, partitions: dg.PartitionsDefinition | Non
         start, end = (date.fromisoformat(f"{month.strip()}-01") for month in (first, last or first))
     except ValueError:
         raise RunRefused(
-            f"--months is {months!r}; write a month or a range, such as 2026-01..2026-03."
+            f"--months is {months!r}: expected a month or a range, such as 2026-01..2026-03."
         ) from None
     if start > end:
-        raise RunRefused(f"--months is {months!r}: it ends before it begins.")
+        raise RunRefused(f"--months is {months!r}: the first month is after the last.")
     if partitions is None:
-        raise RunRefused(f"--months is for jobs that load months: {job!r} has none, so leave it out.")
+        raise RunRefused(f"--months does not apply to the job {job!r}, which has no months: leave it out.")
     keys = partitions.get_partition_keys()
     if not {start.isoformat(), end.isoformat()} <= set(keys):
         raise RunRefused(
-            f"--months is {months!r}; choose from {keys[0][:7]} (SERVERLESS_FIRST_MONTH) to {keys[-1][:7]}."
+            f"--months is {months!r}: expected months from {keys[0][:7]} (SERVERLESS_FIRST_MONTH) to "
+            f"{keys[-1][:7]}."
         )
     return start, end
 
@@ -183,9 +185,7 @@ def config_mistakes(message: str) -> list[str]:
         r"Value at path root:(\S+) for enum type Literal\[(.+)\] must be a string$", message
     ):
         place, choices = unquoted.groups()
-        return [
-            f"{place.replace(':', '.')} is not in quotes: choose from {choices.replace(chr(39), chr(34))}."
-        ]
+        return [f"{place.replace(':', '.')} needs quotes: choose from {choices.replace(chr(39), chr(34))}."]
     if choice := re.match(r"Value at path root:(\S+) not in enum type Literal\[(.+)\] got (.*)$", message):
         place, choices, value = choice.groups()
         return [f"{place.replace(':', '.')} is {value!r}: choose from {choices.replace(chr(39), '')}."]

@@ -22,8 +22,8 @@ def assets_to_resume(settings: Settings, job: dg.JobDefinition) -> list[dg.Asset
     pending = selected & {*map(asset_key, pending_assets)}
     if not pending:
         raise RunRefused(
-            f"There is nothing to resume: earlier runs finished all assets of {job.name!r}, or skipped "
-            "them as they were asked to."
+            f"There is nothing to resume: no earlier run left an asset of the job {job.name!r} unfinished. "
+            "Run it without --resume."
         )
     nodes = {key: job.asset_layer.get(key) for key in selected}
     parents = {key: node.parent_keys & selected for key, node in nodes.items()}

@@ -113,8 +113,8 @@ def _next_step(document: Mapping[str, Any], refusal: str, command: str) -> str:
         return "no step was started. Correct what the message names, then run again."
     if not document["success"]:
         return (
-            f"fix what failed, then run `{command} --resume`, which does only what was not finished. "
-            "`make ui` shows more."
+            f"fix what failed, then run `{command} --resume` for only what was not finished, or "
+            "`serverless run` for all that changed. `make ui` shows more."
         )
     if not document["published"]:
         return (

@@ -107,8 +107,8 @@ def read_history(declaration: ForecastDeclaration, warehouse: Warehouse, today: 
     beside = declaration.beside_relation(warehouse)
     if declaration.relation not in beside.tables():
         raise dg.Failure(
-            f"There is no {declaration.relation} yet: run the job `transform` first, on the command line by "
-            "`serverless run transform`.",
+            f"There is no {declaration.relation} yet. First run `serverless run transform`, or launch the "
+            "job `transform`.",
             allow_retries=False,
         )
     refuse_unfinished(beside, declaration.relation)

@@ -84,7 +84,7 @@ def translate_errors(app: str, environment: str | None) -> Iterator[None]:
             f"Deploy it with {DEPLOY}."
         ) from None
     except exception.ResourceExhaustedError as error:
-        raise Busy(f"Modal has a limit in the way ({_text(error)}). Try again later.") from None
+        raise Busy(f"A limit of Modal was reached ({_text(error)}). Run again later.") from None
     except Exception as error:
         # To connect may time out, too.
         if _is_of_transport(error) or isinstance(error, TimeoutError):
@@ -105,7 +105,7 @@ def translate_call_errors(call_id: str, size: Size, deadline_seconds: float) -> 
     except exception.FunctionTimeoutError:
         raise deadline_passed(deadline_seconds) from None
     except exception.OutputExpiredError:
-        raise ComputeError(f"Modal has no answer of call {call_id} any more. Run again.") from None
+        raise ComputeError(f"Modal no longer has the answer to call {call_id}. Run again.") from None
     except exception.InternalFailure as error:
         raise Crashed(
             f"The worker's container crashed before there was an answer ({_text(error)}). Run again; if it "

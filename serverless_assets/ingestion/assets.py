@@ -134,7 +134,8 @@ class _Step:
         absent = {failed.table.name: failed for failed in decide_reuse(self.tables, self.states, source)}
         if required := [name for name, failed in absent.items() if not failed.is_optional]:
             raise dg.Failure(
-                f"There is nothing to reuse yet for {', '.join(required)}: choose reload for ingestion.",
+                f"There is nothing to reuse yet for {', '.join(required)}: choose `reload` under ingestion, "
+                "on the command line by leaving out --reuse.",
                 allow_retries=False,
             )
         for table in self.tables:
@@ -222,7 +223,7 @@ class _Step:
         observation = self.checks.last_observation(table).updated(served, self.checks.now, row_loss)
         if served and (columns := observation.not_loaded(table)):
             self.context.log.info(
-                f"{table.name}: not loaded, as the catalogue does not have them: {columns}."
+                f"{table.name}: columns that its entry does not declare are not loaded: {columns}."
             )
         if table.has_months:
             # One by one, the months of ten years take longer than their rows.

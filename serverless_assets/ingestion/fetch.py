@@ -236,7 +236,7 @@ class _Fetch:
             if not months:
                 break
             windows += 1
-            self.log(f"{table.name}: rows have moved here from {name_months(months)}: loaded too.")
+            self.log(f"{table.name}: rows have moved here from {name_months(months)}, so that is loaded too.")
             wider = Window.of_months(min(*months, window.start), max(*months, *window.months()))
             # Should still other months turn out to be concerned, all are loaded.
             audited = self.audited(table, wider if windows == 1 else None)

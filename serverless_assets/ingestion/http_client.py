@@ -199,8 +199,8 @@ class HttpClient:
             raise SourceError(f"{subject} was cancelled.")
         if time.monotonic() >= deadline:
             raise SourceError(
-                f"{subject} was not made within {self.limits.deadline_seconds:,g} s, as the source wants to "
-                "be asked less often. SERVERLESS_DOWNLOAD_DEADLINE allows more time."
+                f"{subject} was not made within {self.limits.deadline_seconds:,g} s, as the source limits "
+                "how often it is asked. SERVERLESS_DOWNLOAD_DEADLINE allows more time."
             )
         future = start_thread(exchange_messages)
         try:

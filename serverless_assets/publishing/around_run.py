@@ -41,7 +41,7 @@ def around_run(
         run_inputs = context.resources.run_inputs
         events = RunEvents(instance, run.run_id)
         publisher.watch(events)
-        forced = "The run was stopped, and its process ended: it waited for something that did not answer."
+        forced = "The run was stopped. Its process was ended, as it waited for something that did not answer."
         with bounded_stop(lambda _: instance.report_run_canceled(run, forced)), ExitStack() as stack:
             stack.callback(publisher.close)
             _begin_or_refuse(
@@ -57,7 +57,7 @@ def around_run(
             try:
                 publisher.close_steps()
             except Exception as error:
-                log.error(f"A step that was interrupted did not end its work: {error_sentence(error)}")
+                log.error(f"The interrupted step could not clean up: {error_sentence(error)}")
             outcomes = publisher.outcomes()
             try:
                 published = publisher.end(run.run_id, outcomes, log)

@@ -170,7 +170,8 @@ class BigQueryPublisher(Publisher):
             record_release(read, run_id, burst_began, changed, contents, rollback)
         except Exception as error:
             raise PartlyPublished(
-                f"All tables are in {self.address}, but not the rest. {error_sentence(error)}"
+                f"All tables in {self.address} were replaced, but not all files and records were written. "
+                f"{error_sentence(error)}"
             ) from error
         ended = datetime.now(UTC)
         seconds, in_burst = ((ended - start).total_seconds() for start in (began, burst_began))

@@ -70,7 +70,8 @@ def prepare_work_folder(layout: Layout) -> None:
     """
     if not is_writable(layout.home):
         raise HomeError(
-            f"{layout.home} is not a folder that can be written to: set SERVERLESS_HOME to one that can."
+            f"SERVERLESS_HOME is {layout.home}, which is not a folder that can be written to. Make it "
+            "writable for this user, or choose another folder."
         )
     make_folder(layout.work)
 

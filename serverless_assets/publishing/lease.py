@@ -77,8 +77,8 @@ class Lease:
             self._beat()
             if self._taken_by is not None:
                 raise LeaseLost(
-                    f"This run showed no sign of life for {SECONDS_TO_LIVE:.0f} s, and {self._taken_by} has "
-                    "taken its turn. Run again once that has ended."
+                    f"This run did not renew its lock for {SECONDS_TO_LIVE:.0f} s, and {self._taken_by} took "
+                    "over. Run again once that has ended."
                 )
 
     def check_lately(self) -> None:

@@ -127,7 +127,9 @@ class LocalPublisher(Publisher):
             if is_new:
                 artifacts.forget({key for path in history_of(self.layout) for key in files_of(path).values()})
         except ArtifactError as error:
-            raise PartlyPublished(f"{self.layout.warehouse} is, but not all files. {error}") from error
+            raise PartlyPublished(
+                f"{self.layout.warehouse} was published, but not all files were. {error}"
+            ) from error
         return is_new
 
     def has_unpublished(self) -> bool:
@@ -148,8 +150,7 @@ class LocalPublisher(Publisher):
         self.warehouse = DuckDBWarehouse(path, self._dbt_schema, read_only=True)
         self.artifacts = self.published.artifacts
         return (
-            f"The next run starts from the published {path}: what runs built last was made from another "
-            "release."
+            f"The next run starts from the published {path}: the working copy was made from another release."
         )
 
     def releases(self) -> Sequence[Release]:

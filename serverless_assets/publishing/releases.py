@@ -91,7 +91,7 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
     else:
         others = [release for release in releases if release.run_id.startswith(run)]
         if len({release.run_id for release in others}) > 1:
-            raise ReleaseError(f"{run!r} begins the ids of several runs. Give more of it.")
+            raise ReleaseError(f"The ids of several runs begin with {run!r}. Give more of the id.")
     kept = [release for release in others if release.is_kept]
     if kept and kept[0].run_id != now.run_id:
         return kept[0]
@@ -106,7 +106,7 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
     if kept:
         raise ReleaseError(f"The release of run {now.run_id[:8]} is what people read now. {ways_back}")
     if others:
-        raise ReleaseError(f"The release of run {others[0].run_id[:8]} is kept no longer. {ways_back}")
+        raise ReleaseError(f"The release of run {others[0].run_id[:8]} is no longer kept. {ways_back}")
     raise ReleaseError(f"No release of a run {run!r} is kept. {ways_back}")
 
 

@@ -86,7 +86,7 @@ def reason_to_replace(layout: Layout) -> str | None:
         if damage := damage_of(file) if is_unchanged else verify(file):
             return f"{file} cannot be read ({damage})"
     if published and not _is_made_from(base, layout, published):
-        return f"{working} was not made from it"
+        return f"{working} was made from another release"
     if not is_unchanged and not PendingAssets(layout.home).is_readable():
         return (
             f"it is not known what is unfinished in {working}: {PendingAssets(layout.home).path} is damaged"

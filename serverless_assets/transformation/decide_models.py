@@ -122,9 +122,7 @@ def _compile(project: Project, manifest: Mapping[str, Any], decisions: Sequence[
     )
     if failed:
         # The build reports it for each model.
-        log.info(
-            f"The models that changed are built with all that read them, as dbt cannot compile: {failed}"
-        )
+        log.info(f"Changed models are built with all models that read them, as dbt cannot compile: {failed}")
         return lambda node, columns: {}
     # Imported here, as sqlglot takes long to import and most decisions read no query.
     from serverless_assets.transformation.lineage import CompiledQueries

@@ -104,8 +104,8 @@ def refuse_unfinished(warehouse: Warehouse, relation: str) -> None:
     """Raise `UnfinishedError` if the tests of a relation failed or did not all run: nothing is to read it."""
     if reason := warehouse.read_state(relation).get("dirty_reason"):
         raise UnfinishedError(
-            f"{relation} cannot be relied on: {reason}. Run the job `transform` first, on the command line "
-            "by `serverless run transform`."
+            f"{relation} cannot be relied on: {reason}. First run `serverless run transform`, or launch the "
+            "job `transform`."
         )
 
 

@@ -101,8 +101,8 @@ def slim_ci(project: Project, publisher: Publisher) -> Checked:
         production = last_green(scratch.artifacts)
         if production is None:
             raise NothingToCompareWith(
-                "There is no manifest of a green build in production to compare with: "
-                "run the pipeline there first (serverless run)."
+                "There is no successful build in production to compare with. First run the pipeline there: "
+                "`serverless run`."
             )
         state, target = folder / "state", folder / "target"
         state.mkdir()

@@ -170,7 +170,7 @@ def test_a_plan_of_a_job_leaves_out_all_others_and_fetches_only_what_that_run_wo
     assert "raw_orders" not in forecast.stdout
     for words, refusal in (
         (["plan"], "The job 'plan' changes no asset"),
-        (["forecast", "--months", "2024-11"], "'forecast' has none"),
+        (["forecast", "--months", "2024-11"], "'forecast', which has no months"),
         (["nope"], "There is no job 'nope'. Jobs: "),
         (["forcast"], "There is no job 'forcast'. Did you mean forecast? Jobs: "),
         (["stg_orders"], "'stg_orders' is an asset, not a job. `serverless run transform` builds it"),

@@ -102,7 +102,7 @@ def test_the_daily_forecast_waits_for_something_to_forecast_from(instance, facts
 def test_the_first_nightly_refresh_loads_everything_and_the_next_the_months_that_need_it(instance, facts):
     first = tick(instance, "nightly_refresh", NIGHT)
     assert not [tag for tag in first.tags if tag.startswith(RANGE)]
-    assert first.tags["serverless/reason"] == "The nightly refresh: nothing is loaded yet, so all."
+    assert first.tags["serverless/reason"] == "The nightly refresh: nothing is loaded yet, so everything is."
     dg.materialize([facts], instance=instance, partition_key="2026-10-01")
     dg.materialize([facts], instance=instance, partition_key="2026-11-01", selection=["raw_orders"])
     request = tick(instance, "nightly_refresh", NIGHT)

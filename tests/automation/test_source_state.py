@@ -54,7 +54,7 @@ def load_of(decision: Decision) -> tuple[list[str], tuple[int, int] | None]:
 def test_first_look_loads_everything_once():
     first = decision_on(BEFORE, SourceState("source"))
     assert load_of(first) == ([table.name for table in TABLES], None)
-    assert first.message.startswith("First look at this source: all.")
+    assert first.message.startswith("First look at this source: everything is loaded.")
     assert not decision_on(BEFORE, first.state, RUNNING).tables
     assert not decision_on(BEFORE, first.state, SUCCEEDED).tables
 
@@ -151,8 +151,8 @@ def test_change_that_failed_waits_for_a_person_and_says_so():
     after = decision_on(now, decision_on(now).state, FAILED)
     assert not after.tables
     assert after.message == (
-        "The last change was not loaded: run aaaaaaaa is not successful. Re-execute it; else "
-        "the next change at the source takes it along."
+        "The last change was not loaded, as run aaaaaaaa did not succeed. Re-execute it; otherwise the "
+        "change is loaded with the next one."
     )
 
 
@@ -174,7 +174,7 @@ def test_change_during_a_run_is_launched_after_it():
     first, more = decision_on(etags("raw_stores")), etags("raw_stores", "raw_products")
     during = decision_on(more, first.state, RUNNING)
     assert not during.tables and during.message.endswith(
-        "The source has changed again since: that comes next."
+        "The source has changed again since: that is loaded next."
     )
     assert load_of(decision_on(more, during.state, SUCCEEDED)) == (["raw_products"], None)
 

@@ -96,7 +96,7 @@ def test_the_first_tick_launches_everything_and_the_next_ones_nothing(world):
     first = world.tick()
     (request,) = first.run_requests
     assert request.asset_selection is None and months(request) == (None, None)
-    assert request.tags["serverless/reason"] == "First look at this source: all."
+    assert request.tags["serverless/reason"] == "First look at this source: everything is loaded."
     assert world.run(request).success
     world.shop.forget()
     ticks = [world.tick() for _ in range(3)]
@@ -195,7 +195,7 @@ def test_a_run_that_failed_is_not_launched_again_and_counts_once_it_was_re_execu
     failed = world.run(request)
     assert not failed.success
     for _ in range(2):
-        assert f"run {failed.run_id[:8]} is not successful" in str(world.tick().skip_message)
+        assert f"run {failed.run_id[:8]} did not succeed" in str(world.tick().skip_message)
     # A re-execution need not have the tags of the first.
     world.record(dg.RunRequest(tags={ROOT_RUN_ID_TAG: failed.run_id}), SUCCESS)
     assert world.tick().skip_message == NOTHING
@@ -221,7 +221,7 @@ def test_a_run_that_waits_is_waited_for_and_one_that_was_cancelled_is_not_launch
     run_id = world.record(request, STARTED)
     assert world.tick().skip_message == f"Run {run_id[:8]} is still loading the last change."
     world.pipeline.instance.report_run_canceled(world.pipeline.instance.get_run_by_id(run_id))
-    assert f"run {run_id[:8]} is not successful" in str(world.tick().skip_message)
+    assert f"run {run_id[:8]} did not succeed" in str(world.tick().skip_message)
 
 
 def test_a_run_whose_record_was_deleted_is_launched_again(world):

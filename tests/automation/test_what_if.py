@@ -98,7 +98,7 @@ def refused(result: dg.ExecuteInProcessResult) -> str:
 
 
 def test_a_what_if_without_a_forecast_is_refused_in_words(green):
-    assert refused(what_if(green, NO_FORECAST)) == "A what-if is a forecast: choose forecast: run."
+    assert refused(what_if(green, NO_FORECAST)) == "A what-if makes a forecast: choose `run` under forecast."
 
 
 def test_before_anything_is_published_there_is_nothing_to_forecast_from(tmp_path, sample_variables):

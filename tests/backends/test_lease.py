@@ -90,7 +90,7 @@ def test_a_holder_without_a_sign_of_life_is_taken_over_from_and_publishes_nothin
     monkeypatch.setattr(lease, "SECONDS_TO_LIVE", 0.0)
     assert other.run(3)
     assert "Taking over from run run-2, process " in caplog.text
-    with pytest.raises(LeaseLost, match="and another run has taken its turn"):
+    with pytest.raises(LeaseLost, match="and another run took over"):
         shop.publisher.end("run-2", [], LOG)
     shop.publisher.close()
     assert shop.read() == release_of(3)
@@ -133,7 +133,7 @@ def test_no_step_writes_after_another_run_has_taken_over_whoever_wrote_the_step(
                 raise_on_error=False,
             )
             (failure,) = (event for event in result.all_events if event.is_step_failure)
-            assert "and another run has taken its turn" in str(failure.event_specific_data), asset.key
+            assert "and another run took over" in str(failure.event_specific_data), asset.key
     shop.publisher.close()
     assert not {"visits", "monthly_visits"} & other.publisher.warehouse.tables()
     assert other.publisher.artifacts.names("visits") == []

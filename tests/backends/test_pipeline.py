@@ -210,7 +210,7 @@ def test_a_first_run_over_the_budget_makes_no_dataset_and_says_what_nobody_can_t
     with dg.DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(tmp_path / "home", instance, variables)
         assert not pipeline.run().success
-        assert "$0.02 too much" in pipeline.reason("orders")
+        assert "$0.02 over the budget" in pipeline.reason("orders")
         assert re.search(r"what is not there yet: .*\borders\b", pipeline.reason("orders"))
         assert pipeline.warehouse.check().endswith("; no dataset yet: the first run creates it")
 
@@ -344,7 +344,7 @@ def test_the_doctor_and_the_plan_name_what_a_run_replaces_that_no_run_has_made(c
         published.query(f"create table {published.quoted_name('stg_orders')} as select 1 as order_id")
         published.query(f"create table {published.quoted_name('a_table_of_yours')} as select 1 as order_id")
         (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")
-        assert models.result.endswith("replaces what no run has made: stg_orders (a table)")
+        assert models.result.endswith("replaces relations that no run has made: stg_orders (a table)")
         planned = {one.asset: one.reason for one in dry_run(pipeline.parts, RunInputs())}
         assert planned["stg_orders"].endswith("; replaces a table that no run has made")
         assert "no run has made" not in planned["stg_customers"]
@@ -356,9 +356,9 @@ def test_the_doctor_and_the_plan_name_what_a_run_replaces_that_no_run_has_made(c
             published.write_states({name: {"version": "1"}})
         (models,) = (finding for finding in examine(pipeline.parts) if finding.part == "models")
         assert models.result.endswith(
-            "It replaces what is laid out otherwise: daily_revenue is partitioned or clustered otherwise, "
-            "orders is a view, becomes a table, raw_items is a view, becomes a table, "
-            "raw_orders is partitioned or clustered otherwise"
+            "The next successful run replaces relations whose layout changed: daily_revenue is partitioned "
+            "or clustered otherwise, orders is a view, becomes a table, raw_items is a view, becomes a "
+            "table, raw_orders is partitioned or clustered otherwise"
         )
         planned = {one.asset: one.reason for one in dry_run(pipeline.parts, RunInputs())}
         assert planned["orders"].endswith("; is a view, becomes a table: replaced")
@@ -420,4 +420,4 @@ def test_every_step_of_a_run_that_has_lost_its_turn_fails_before_it_writes(on_gc
     steps = [step for step in on_gcp.definitions.assets if isinstance(step, dg.AssetsDefinition)]
     for asset in (min(step.keys).to_user_string() for step in steps):
         assert not on_gcp.run(assets=[asset]).success
-        assert "another run has taken its turn" in on_gcp.reason(asset)
+        assert "another run took over" in on_gcp.reason(asset)

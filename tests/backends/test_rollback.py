@@ -98,7 +98,7 @@ def test_copies_of_releases_beyond_those_to_keep_are_deleted(
     ]  # fmt: skip
     assert len(shop.publisher.warehouse.kept_names()) == 3 * len(ASSETS)
     assert len(shop.publisher.artifacts.kept.names("")) == 3 * len(FILES)
-    with pytest.raises(ReleaseError, match="The release of run run-1 is kept no longer"):
+    with pytest.raises(ReleaseError, match="The release of run run-1 is no longer kept"):
         shop.publisher.rollback("run-1", instance, LOG)
     shop.publisher.rollback("run-2", instance, LOG)
     assert shop.read() == release_of(2)

@@ -35,7 +35,7 @@ def test_months_outside_of_the_partitions_are_refused(months):
     with pytest.raises(RunRefused) as refused:
         read_months(months, "ingest", MONTHS)
     assert str(refused.value) == (
-        f"--months is {months!r}; choose from 2023-09 (SERVERLESS_FIRST_MONTH) to 2024-12."
+        f"--months is {months!r}: expected months from 2023-09 (SERVERLESS_FIRST_MONTH) to 2024-12."
     )
 
 
@@ -47,7 +47,7 @@ def test_what_is_no_month_is_refused(months):
 
 @pytest.mark.parametrize("job", ["forecast", "plan", "what_if_forecast"])
 def test_months_for_a_job_without_months_are_refused(green, job):
-    with pytest.raises(RunRefused, match=f"--months is for jobs that load months: '{job}' has none"):
+    with pytest.raises(RunRefused, match=f"--months does not apply to the job '{job}', which has no"):
         read_months("2026-01", job, months_of(green.definitions.resolve_job_def(job)))
 
 
@@ -68,7 +68,7 @@ def test_each_mistake_in_a_run_config_is_a_line_with_its_place_and_the_names_all
     )
     memory = ["256", "512", "1024", "2048", "4096", "8192", "16384", "32768"]
     assert sorted(lines) == [
-        f"{form}.forecast.run.memory is not in quotes: choose from "
+        f"{form}.forecast.run.memory needs quotes: choose from "
         + ", ".join(f'"{mib}"' for mib in memory)
         + ".",
         f"{form}.forecast.run.style.customised has no 'html_reprt'. Did you mean html_report? {style}",

@@ -227,7 +227,7 @@ def test_columns_beyond_the_catalogue_are_named_whenever_the_source_serves_them(
         found = ingestion.run(inputs=inputs)
         assert found["raw_customers"]["columns_not_loaded"] == "loyalty (int64)"
         assert "columns_not_loaded" not in found["raw_orders"]
-    logged = "raw_customers: not loaded, as the catalogue does not have them: loyalty (int64)."
+    logged = "raw_customers: columns that its entry does not declare are not loaded: loyalty (int64)."
     assert capfd.readouterr().err.count(logged) == 2
 
 

@@ -282,9 +282,9 @@ def test_the_release_to_return_to(releases, wanted, found):
         (
             [C, B, Z],
             "aaaz",
-            "The release of run aaaz1 is kept no longer. You can return to that of run bbbb1.",
+            "The release of run aaaz1 is no longer kept. You can return to that of run bbbb1.",
         ),
-        ([C, A, Z], "aaa", "'aaa' begins the ids of several runs. Give more of it."),
+        ([C, A, Z], "aaa", "The ids of several runs begin with 'aaa'. Give more of the id."),
     ],
 )
 def test_a_release_that_cannot_be_returned_to_is_refused_in_words(releases, wanted, sentence):
