@@ -137,10 +137,12 @@ def summary(options: argparse.Namespace, answer: "ForecastAnswer") -> str:
     days, of = answer.forecast["ds"], answer.diagnostics
     grain = GRAINS[of["grain"]]
     files = ", ".join(map(str, outputs_of(options)))
+    mean = answer.forecast["yhat"].to_numpy().mean()
+    average = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
     return (
         f"{grain.counted(of['horizon'])} forecast, {days[0]} to {days[-1]}, from "
         f"{grain.counted(of['n_history'])} of history ({of['n_missing']:,} missing): "
-        f"{answer.forecast['yhat'].to_numpy().mean():,.6g} a {grain.name} on average. "
+        f"{average} a {grain.name} on average. "
         f"{of['seconds']:.1f} s, {of['peak_memory_mib']:.0f} MiB. Wrote {files}."
     )
 
