@@ -129,7 +129,7 @@ def _link(reference: CodeReference, code_url: str | None) -> CodeReference:
     """
     if isinstance(reference, dg.UrlCodeReference):
         return reference
-    label, path = reference.label or "its code", Path(reference.file_path)
+    label, path = reference.label or "its Python code", Path(reference.file_path)
     installed = path.is_relative_to(sys.prefix)
     if code_url is None or installed or not path.is_relative_to(PROJECT_ROOT):
         return _file(path, reference.line_number or 1, label)
