@@ -25,8 +25,8 @@ class RunFailure(DagsterUserCodeProcessError):
         caused_by = (
             SerializableErrorInfo.from_traceback(TracebackException.from_exception(cause)) if cause else None
         )
-        shown = SerializableErrorInfo(sentence, [], RunFailure.__name__, caused_by)
-        super().__init__(sentence, user_code_process_error_infos=[shown])
+        sentence_alone = SerializableErrorInfo(sentence, [], RunFailure.__name__, caused_by)
+        super().__init__(sentence, user_code_process_error_infos=[sentence_alone])
 
 
 @contextmanager

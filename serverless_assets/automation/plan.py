@@ -34,8 +34,7 @@ from serverless_assets.ingestion.source import source_of_run
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import NAMES_OF_FAILED, name_some
 from serverless_assets.publishing.outcome import AssetOutcome
-from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
-from serverless_assets.python_assets.reuse import FrameAsset, decide_frame
+from serverless_assets.python_assets.reuse import SAME_FRAME, FrameAsset, decide_frame
 from serverless_assets.run_inputs import Reuse, RunInputs
 from serverless_assets.transformation.decide_models import bytes_to_read
 from serverless_assets.transformation.green_build import find_deleted
@@ -235,7 +234,7 @@ def plan_raw_tables(
             if isinstance(fetched, Failed):
                 yield _not_loaded(fetched, stored_state), stored_state, fetched
                 continue
-            decision = decide_load(fetched, states.get(name), "", force)
+            decision = decide_load(fetched, "", force)
             rows = fetched.content.rows if isinstance(fetched, AuditedTable) else warehouse.row_count(name)
             verdict: Verdict = "load" if decision.load else "reuse"
             after = decision.state.as_json() if decision.load and decision.state else stored_state
@@ -260,7 +259,7 @@ def _python_asset(
         is_certain = force or frame.table not in warehouse.tables()
         return depends_on(frame.name, changing, "compute", reason if is_certain else None)
     rows = warehouse.row_count(frame.table) if frame.table in warehouse.tables() else None
-    return unless_reused(frame.name, "compute", reason, FRAME_UNCHANGED, rows)
+    return unless_reused(frame.name, "compute", reason, SAME_FRAME, rows)
 
 
 def plan_job(environment: Environment) -> dg.JobDefinition:

@@ -5,21 +5,23 @@ from typing import Any
 
 from modal_forecast.messages import ForecastRefused
 from modal_forecast.report.formats import plural
-from serverless_assets.automation.planned import Planned, Verdict, depends_on, unless_reused, upstream_rebuilt
+from serverless_assets.automation.planned import Planned, Verdict, depends_on, unless_reused
 from serverless_assets.environments import Environment
-from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy
 from serverless_assets.forecasting.compute import Compute, Size, Usage
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.history import HistoryError, Today, read_history
-from serverless_assets.forecasting.part_accuracy import UNCHANGED as PART_ACCURACY_UNCHANGED
 from serverless_assets.forecasting.part_accuracy import decide_part_accuracy
-from serverless_assets.forecasting.parts import UNCHANGED as PARTS_UNCHANGED
 from serverless_assets.forecasting.parts import decide_parts
-from serverless_assets.forecasting.report import UNCHANGED as REPORT_UNCHANGED
 from serverless_assets.forecasting.report_asset import decide_report
-from serverless_assets.forecasting.reuse import FIRST_FORECAST, FIRST_REPORT, FIRST_SCORES
-from serverless_assets.forecasting.total import UNCHANGED as FORECAST_UNCHANGED
+from serverless_assets.forecasting.reuse import (
+    FIRST_FORECAST,
+    FIRST_REPORT,
+    FIRST_SCORES,
+    SAME_FORECAST,
+    SAME_PARTS,
+    SAME_REPORT,
+)
 from serverless_assets.forecasting.total import decide_forecast
 from serverless_assets.names import FORCED
 from serverless_assets.publishing.outcome import SKIPPED_AS_ASKED
@@ -74,12 +76,11 @@ def _in_order(
         yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in skipped)
         return
     history = read_history(declaration, warehouse, Today.of(environment.settings.timezone))
-    score_reason = decide_accuracy(declaration, publisher, history.table, force).reason
-    scores = [unless_reused(declaration.accuracy, "score", score_reason, ACCURACY_UNCHANGED)]
+    decision = decide_accuracy(declaration, publisher, history.table, force)
+    scores = [unless_reused(declaration.accuracy, "score", decision.reason, decision.unchanged)]
     if parts:
-        score_reason = decide_part_accuracy(declaration, parts, publisher, history.table, force).reason
-        unchanged = PART_ACCURACY_UNCHANGED.format(plural(parts.noun))
-        scores.append(unless_reused(declaration.part_accuracy, "score", score_reason, unchanged))
+        decision = decide_part_accuracy(declaration, parts, publisher, history.table, force)
+        scores.append(unless_reused(declaration.part_accuracy, "score", decision.reason, decision.unchanged))
     yield from scores
     if isinstance(run, SkipForecast):
         yield from (Planned(name, "skip", SKIPPED_AS_ASKED) for name in skipped)
@@ -92,20 +93,21 @@ def _in_order(
         if parts:
             # If the new rows are the same, the parts stay.
             yield depends_on(parts.asset, [declaration.asset], *unless_depends[parts.asset])
-        yield Planned(declaration.report, "write", upstream_rebuilt([declaration.asset]))
+        yield Planned(declaration.report, "write", f"upstream rebuilt ({declaration.asset})")
         return
-    yield Planned(declaration.asset, "reuse", FORECAST_UNCHANGED, rows)
+    yield Planned(declaration.asset, "reuse", SAME_FORECAST, rows)
     planned_parts = []
     if parts:
         part_reason = decide_parts(declaration, parts, warehouse, force).reason
-        unchanged = PARTS_UNCHANGED.format(plural(parts.noun))
-        planned_parts.append(unless_reused(parts.asset, "forecast", part_reason, unchanged))
+        planned_parts.append(
+            unless_reused(parts.asset, "forecast", part_reason, SAME_PARTS.format(plural(parts.noun)))
+        )
         yield from planned_parts
     if rebuilt := [planned.asset for planned in [*planned_parts, *scores] if planned.verdict != "reuse"]:
         yield depends_on(declaration.report, rebuilt, *unless_depends[declaration.report])
         return
     report_reason = decide_report(publisher, run, history, force, lambda line: None).reason
-    yield unless_reused(declaration.report, "write", report_reason, REPORT_UNCHANGED)
+    yield unless_reused(declaration.report, "write", report_reason, SAME_REPORT)
 
 
 def _unless_depends(

@@ -72,11 +72,6 @@ def unless_reused(
     return Planned(asset, verdict if reason else "reuse", reason or unchanged, rows)
 
 
-def upstream_rebuilt(assets: Iterable[str]) -> str:
-    """Return the reason of an asset that reads these, which a run makes anew."""
-    return f"upstream rebuilt ({', '.join(assets)})"
-
-
 def depends_on(asset: str, upstream: Iterable[str], verdict: Verdict, reason: str | None) -> Planned:
     """Return what would become of an asset that reads these, which a run builds before it.
 

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from modal_forecast.grain import DAY, Grain
+from modal_forecast.grain import Grain
 from modal_forecast.messages import ForecastAnswer, ForecastRefused
 from modal_forecast.report.page import render
 from modal_forecast.wire import MessageError
@@ -141,7 +141,7 @@ class WindowComparison:
         return f"{self.window:<28}{self.what_if:>16,.0f}{published:>16}{change:>12}"
 
 
-def compare(what_if: pa.Table, published: pa.Table | None, grain: Grain = DAY) -> list[WindowComparison]:
+def compare(what_if: pa.Table, published: pa.Table | None, grain: Grain) -> list[WindowComparison]:
     """Compare the windows of the grain, the whole horizon, and the periods of both if those are fewer.
 
     The tables have the columns ds and yhat; `published` is None if there is no forecast yet.

@@ -12,12 +12,12 @@ from serverless_assets.environments import Environment
 from serverless_assets.errors import UserError
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.history import Today, read_history
-from serverless_assets.forecasting.total import UNCHANGED, decide_forecast
+from serverless_assets.forecasting.reuse import SAME_FORECAST
+from serverless_assets.forecasting.total import decide_forecast
 from serverless_assets.ingestion.state import TableState
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
 from serverless_assets.python_assets.pandas_tables import read_state
-from serverless_assets.python_assets.reuse import UNCHANGED as FRAME_UNCHANGED
-from serverless_assets.python_assets.reuse import decide_frame
+from serverless_assets.python_assets.reuse import SAME_FRAME, decide_frame
 from serverless_assets.run_inputs import RunForecast, RunInputs
 from serverless_assets.transformation.decide_models import decide_models
 from serverless_assets.transformation.relation_states import State, read_states
@@ -98,7 +98,7 @@ def _explain(environment: Environment, asset: str) -> Explanation:
     if asset in frames:
         previous = read_state(warehouse, frames[asset].table) or State()
         state, reason = decide_frame(frames[asset], warehouse, force=False)
-        return _of_states(_verdict(reason, FRAME_UNCHANGED), previous, state)
+        return _of_states(_verdict(reason, SAME_FRAME), previous, state)
     decisions = decide_models(environment.project, environment.manifest, warehouse, artifacts)
     models = {decision.node.name: decision for decision in decisions}
     if asset in models:
@@ -164,7 +164,7 @@ def _forecast(environment: Environment, declaration: ForecastDeclaration, asset:
     def parts(of: Mapping[str, Any]) -> Mapping[str, str]:
         return {name: str(of[fact]) for name, fact in facts.items() if fact in of}
 
-    verdict, built_by = _verdict(decision.reason, UNCHANGED), str(state.get("run_id", ""))
+    verdict, built_by = _verdict(decision.reason, SAME_FORECAST), str(state.get("run_id", ""))
     return Explanation(verdict, built_by, parts(state), parts(decision.fingerprint))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from modal_forecast import metrics
-from modal_forecast.grain import DAY, Grain
+from modal_forecast.grain import Grain
 from serverless_assets import metadata
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.failures import as_failure
@@ -29,7 +29,7 @@ from serverless_assets.forecasting.record import (
     list_records,
     read_record,
 )
-from serverless_assets.forecasting.reuse import FIRST_SCORES, reason_by_key
+from serverless_assets.forecasting.reuse import FIRST_SCORES, SAME_SCORES, reason_by_key
 from serverless_assets.forecasting.tables import SCORES, score_schema, tables_of
 from serverless_assets.hashing import digest
 from serverless_assets.names import ACCURACY_KEY
@@ -38,7 +38,6 @@ from serverless_assets.run_inputs import RunInputs
 from serverless_assets.warehouse import Warehouse
 
 NO_LIMIT = 10_000
-UNCHANGED = "unchanged: same forecasts and history"
 PARALLEL_READS = 8
 Warn = Callable[[str], None]
 
@@ -62,19 +61,20 @@ class ScoreDecision:
     """Whether to score forecasts again: `reason` says why; None reuses the table.
 
     key: a hash of the records to score and of what came.
+    unchanged: the reason of a table that is reused.
     score: returns the table and its metadata; it calls what it gets with a warning for each record that
         cannot be read.
     """
 
     key: str
     reason: str | None
+    unchanged: str
     score: Callable[[Warn], tuple[pa.Table, Mapping[str, Any]]]
 
 
 def scores_asset(
     declaration: ForecastDeclaration,
     name: str,
-    unchanged: str,
     decide: Callable[[Publisher, pa.Table, bool], ScoreDecision],
     pool: str,
     timezone: str,
@@ -82,7 +82,6 @@ def scores_asset(
     """Return an asset of scores, of days that are over both in UTC and in `timezone`.
 
     Args:
-        unchanged: says that the table is reused.
         decide: gets the history, ds and y, and whether to rebuild all.
     """
     shape, _ = tables_of(declaration)[name]
@@ -105,7 +104,7 @@ def scores_asset(
                 decision = decide(publisher, history, run_inputs.rebuild_all)
                 version = dg.DataVersion(decision.key)
                 if decision.reason is None:
-                    reused = metadata.outcome("reused", unchanged, rows=warehouse.row_count(name))
+                    reused = metadata.outcome("reused", decision.unchanged, rows=warehouse.row_count(name))
                     return dg.MaterializeResult(data_version=version, metadata=reused)
             table, facts = decision.score(context.log.warning)
             work = warehouse.replace_rows(shape, table, {ACCURACY_KEY: decision.key})
@@ -143,7 +142,7 @@ def decide_accuracy(
         return table, {"forecasts": len(records), **rounded}
 
     reason = reason_to_score(publisher.warehouse, declaration.accuracy, key, FIRST_SCORES, rebuild_all)
-    return ScoreDecision(key, reason, score_records)
+    return ScoreDecision(key, reason, SAME_SCORES, score_records)
 
 
 def reason_to_score(warehouse: Warehouse, table: str, key: str, first: str, force: bool) -> str | None:
@@ -169,7 +168,7 @@ def read_records(artifacts: Artifacts, names: Sequence[RecordName], grain: Grain
         return [record for record in pool.map(read, names) if record and grain_in(record.facts) is grain]
 
 
-def score(records: Iterable[Record], actual: pa.Table, grain: Grain = DAY) -> pa.Table:
+def score(records: Iterable[Record], actual: pa.Table, grain: Grain) -> pa.Table:
     """Return the scores of each vintage.
 
     Args:

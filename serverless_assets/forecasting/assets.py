@@ -7,17 +7,14 @@ from functools import partial
 import dagster as dg
 
 from modal_forecast.messages import ForecastRefused
-from modal_forecast.report.formats import plural
 from modal_forecast.wire import MessageError
 from serverless_assets.asset_keys import asset_key, asset_name
 from serverless_assets.failures import as_failure
-from serverless_assets.forecasting.accuracy import UNCHANGED as ACCURACY_UNCHANGED
 from serverless_assets.forecasting.accuracy import decide_accuracy, scores_asset
 from serverless_assets.forecasting.checks import CheckResult, ForecastUnsound, check_specs
 from serverless_assets.forecasting.compute import Compute
 from serverless_assets.forecasting.declaration import ForecastDeclaration
 from serverless_assets.forecasting.forecast_run import ForecastRun, log_skipped
-from serverless_assets.forecasting.part_accuracy import UNCHANGED as PART_ACCURACY_UNCHANGED
 from serverless_assets.forecasting.part_accuracy import decide_part_accuracy
 from serverless_assets.forecasting.parts import forecast_parts, stored_part_checks
 from serverless_assets.forecasting.report_asset import report_asset
@@ -41,7 +38,6 @@ def forecasting_assets(
         scores_asset(
             declaration,
             declaration.accuracy,
-            ACCURACY_UNCHANGED,
             partial(decide_accuracy, declaration),
             pool,
             timezone,
@@ -52,7 +48,6 @@ def forecasting_assets(
             scores_asset(
                 declaration,
                 declaration.part_accuracy,
-                PART_ACCURACY_UNCHANGED.format(plural(parts.noun)),
                 partial(decide_part_accuracy, declaration, parts),
                 pool,
                 timezone,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modal_forecast import metrics
-from modal_forecast.grain import DAY, Grain
+from modal_forecast.grain import Grain
 from modal_forecast.report.formats import plural
 from serverless_assets.artifacts import Artifacts
 from serverless_assets.forecasting.accuracy import (
@@ -33,12 +33,11 @@ from serverless_assets.forecasting.record import (
     list_records,
     read_record,
 )
-from serverless_assets.forecasting.reuse import FIRST_SCORES
+from serverless_assets.forecasting.reuse import FIRST_SCORES, SAME_SCORES
 from serverless_assets.forecasting.tables import SCORED_VINTAGES, SCORES, part_score_schema
 from serverless_assets.hashing import digest
 from serverless_assets.publishing.publisher import Publisher
 
-UNCHANGED = "unchanged: same forecasts and history of {}"
 # Each holds a vintage in memory.
 PARALLEL_READS = 2
 # Of the worst parts, on the asset page and in the report.
@@ -72,14 +71,14 @@ def decide_part_accuracy(
         for name in superseded(list_records(artifacts, declaration.name, of_parts=True), names):
             artifacts.delete(str(name))
         worst, scored = worst_parts(parts, table, grain)
-        shown = (parts.name, grain.plural, *SCORES)
-        rows = [dg.TableRecord({column: row[column] for column in shown}) for row in worst]
+        columns_shown = (parts.name, grain.plural, *SCORES)
+        rows = [dg.TableRecord({column: row[column] for column in columns_shown}) for row in worst]
         tables = {f"worst_{noun}": dg.MetadataValue.table(rows)} if rows else {}
         return table, {"forecasts": len(names), f"{noun}_scored": scored, **tables}
 
     first = f"{FIRST_SCORES} of {noun}"
     reason = reason_to_score(warehouse, declaration.part_accuracy, key, first, rebuild_all)
-    return ScoreDecision(key, reason, score_records)
+    return ScoreDecision(key, reason, f"{SAME_SCORES} of {noun}", score_records)
 
 
 def vintages_to_score(names: Sequence[RecordName]) -> Sequence[RecordName]:
@@ -108,7 +107,7 @@ def score_parts(
     names: Sequence[RecordName],
     artifacts: Artifacts,
     warn: Warn,
-    grain: Grain = DAY,
+    grain: Grain,
 ) -> pa.Table:
     """Return rows of part_score_schema(): for each part one for each of horizons().
 

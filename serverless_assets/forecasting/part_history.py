@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modal_forecast.grain import DAY, Grain
+from modal_forecast.grain import Grain
 from modal_forecast.messages import ForecastBatch
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.history import query_history
@@ -53,7 +53,7 @@ def read_part_histories(
     return parts_in(rows, total, declaration.time_grain)
 
 
-def parts_in(rows: pa.Table, total: pa.Table, grain: Grain = DAY) -> PartHistories:
+def parts_in(rows: pa.Table, total: pa.Table, grain: Grain) -> PartHistories:
     """Return the parts in rows of ds, id, name, y and events.
 
     A period without a row is one in which nothing happened in the part; it has its most recent name. Periods

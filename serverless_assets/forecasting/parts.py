@@ -33,14 +33,12 @@ from serverless_assets.forecasting.part_history import (
 )
 from serverless_assets.forecasting.part_report import largest_parts, next_days
 from serverless_assets.forecasting.record import FORECAST, MADE_AT, part_record, write_record
-from serverless_assets.forecasting.reuse import FIRST_FORECAST, reason_by_key
+from serverless_assets.forecasting.reuse import FIRST_FORECAST, SAME_PARTS, reason_by_key
 from serverless_assets.forecasting.tables import forecast_rows, forecast_schema
 from serverless_assets.forecasting.total import read_forecast
 from serverless_assets.hashing import digest
 from serverless_assets.names import PARTS_KEY
 from serverless_assets.warehouse import Warehouse
-
-UNCHANGED = "unchanged: same total, {} and code"
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def forecast_parts(
     if decision.rows is not None and decision.reason is None:
         # It may be missing after a run that was killed.
         write_record(run.publisher.artifacts, part_record(parts, decision.rows, decision.state))
-        reused = metadata.outcome("reused", UNCHANGED.format(noun), rows=decision.rows.num_rows)
+        reused = metadata.outcome("reused", SAME_PARTS.format(noun), rows=decision.rows.num_rows)
         return dg.MaterializeResult(
             asset_key=asset_key(parts.asset), data_version=version, metadata=reused
         ), decision.checks

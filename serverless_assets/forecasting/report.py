@@ -10,7 +10,7 @@ from urllib.parse import quote
 import dagster as dg
 import pyarrow as pa
 
-from modal_forecast.grain import DAY, Grain
+from modal_forecast.grain import Grain
 from modal_forecast.messages import FORECAST_SCHEMA
 from modal_forecast.report.preview import preview_svg
 from modal_forecast.report.report_input import DIAGNOSTICS, ReportInput
@@ -23,8 +23,6 @@ from serverless_assets.names import FORCED
 from serverless_assets.run_inputs import CustomisedStyle
 from serverless_assets.transformation.relation_states import refuse_unfinished
 from serverless_assets.warehouse import Warehouse
-
-UNCHANGED = "unchanged: same forecast, history, style and code"
 
 # What "How it was made" lists: label -> the fact that is stored with the forecast, of the grain's plural.
 FACTS = {
@@ -142,7 +140,7 @@ def reason_to_report(stored_key: Mapping[str, str], key: Mapping[str, str], forc
 
 
 def backtest_picture(
-    history: pa.Table, details: Mapping[str, Any], grain: Grain = DAY
+    history: pa.Table, details: Mapping[str, Any], grain: Grain
 ) -> dg.MarkdownMetadataValue | None:
     """Return an image of the last back-test, the actuals and the forecast; None if there was no back-test."""
     origin = details.get("last_origin")

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from modal_forecast.grain import DAY, Grain
+from modal_forecast.grain import Grain
 from modal_forecast.report.page import headline, render
 from modal_forecast.report.report_input import ReportInput, key_in, report_key
 from serverless_assets import metadata
@@ -21,13 +21,13 @@ from serverless_assets.forecasting.part_accuracy import worst_parts
 from serverless_assets.forecasting.part_report import reported_parts
 from serverless_assets.forecasting.record import Record, list_records, read_details
 from serverless_assets.forecasting.report import (
-    UNCHANGED,
     keep_with_run,
     preview,
     read_sections,
     reason_to_report,
     report_input,
 )
+from serverless_assets.forecasting.reuse import SAME_REPORT
 from serverless_assets.forecasting.tables import SCORES
 from serverless_assets.forecasting.total import read_forecast
 from serverless_assets.publishing.publisher import Publisher
@@ -95,7 +95,7 @@ def report_asset(declaration: ForecastDeclaration, pool: str, timezone: str) -> 
             metadata={
                 **metadata.outcome(
                     "built" if decision.reason else "reused",
-                    decision.reason or UNCHANGED,
+                    decision.reason or SAME_REPORT,
                     rows=decision.report.forecast.num_rows,
                     size=len(page),
                 ),
@@ -198,7 +198,7 @@ def compared(record: Record, actual: pa.Table) -> Mapping[str, Sequence[Any]]:
     }
 
 
-def vintage_to_draw(scored: Sequence[Mapping[str, Any]], grain: Grain = DAY) -> str | None:
+def vintage_to_draw(scored: Sequence[Mapping[str, Any]], grain: Grain) -> str | None:
     """Return the run id of the vintage with enough scored periods that is nearest to the main window.
 
     None if none has as many as the shortest window.

@@ -18,6 +18,11 @@ from serverless_assets.names import FORCED, FORECAST_KEY
 
 # The reasons of assets that are not there yet.
 FIRST_FORECAST, FIRST_SCORES, FIRST_REPORT = "first forecast", "first scores", "first report of this name"
+# The reasons of assets that stay as they are; of the parts, such as stores, with their plural.
+SAME_FORECAST = "unchanged: same history, parameters and code"
+SAME_PARTS = "unchanged: same total, {} and code"
+SAME_SCORES = "unchanged: same forecasts and history"
+SAME_REPORT = "unchanged: same forecast, history, style and code"
 
 
 def fingerprint(request: ForecastRequest, code: str, columns: pa.Schema = TOTAL_SCHEMA) -> Mapping[str, Any]:

@@ -38,14 +38,13 @@ from serverless_assets.forecasting.record import (
     record_facts,
 )
 from serverless_assets.forecasting.report import backtest_picture
-from serverless_assets.forecasting.reuse import fingerprint, reason_to_forecast
+from serverless_assets.forecasting.reuse import SAME_FORECAST, fingerprint, reason_to_forecast
 from serverless_assets.forecasting.tables import TOTAL_SCHEMA, forecast_rows
 from serverless_assets.hashing import digest
 from serverless_assets.names import FORECAST_KEY, TABLE_NAME
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.warehouse import Warehouse
 
-UNCHANGED = "unchanged: same history, parameters and code"
 # The facts that people look for or have plotted from run to run; all others are one value, DETAILS.
 SHOWN = (
     *HORIZON_FACTS, "data_as_of", "backtest_wape", "peak_memory_mib", "modal_dashboard",
@@ -223,7 +222,7 @@ def reuse_forecast(run: ForecastRun, facts: Mapping[str, Any], request: Forecast
         record = Record(query_forecast(warehouse, table).cast(TOTAL_SCHEMA), facts, request.to_bytes())
         artifacts.write(name, record.to_bytes())
         written.append("its record")
-    reason = "; ".join([UNCHANGED, *(f"{target} was written" for target in written)])
+    reason = "; ".join([SAME_FORECAST, *(f"{target} was written" for target in written)])
     # Seconds and cost are those of the run that made the forecast.
     spent = (metadata.SECONDS, metadata.COST_USD)
     lasting = {fact: value for fact, value in facts.items() if fact not in spent}
@@ -261,8 +260,8 @@ def read_forecast(declaration: ForecastDeclaration, warehouse: Warehouse) -> pa.
 def _location_metadata(
     publisher: Publisher, table: str, file: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    shown = {name: facts[name] for name in SHOWN if facts.get(name) is not None}
-    details = {name: value for name, value in facts.items() if name not in shown}
+    main_facts = {name: facts[name] for name in SHOWN if facts.get(name) is not None}
+    details = {name: value for name, value in facts.items() if name not in main_facts}
     location: dict[str, Any] = {
         TABLE_NAME: publisher.warehouse.qualified_name(table),
         **metadata.file_metadata("file", publisher.artifacts.place(file)),
@@ -270,4 +269,4 @@ def _location_metadata(
     if name := RecordName.of(facts):
         location |= metadata.file_metadata("record", publisher.artifacts.place(str(name)))
         details["replay"] = f"serverless replay {name.run_id}"
-    return {**metadata.with_links(shown), **location, DETAILS: dg.MetadataValue.json(details)}
+    return {**metadata.with_links(main_facts), **location, DETAILS: dg.MetadataValue.json(details)}

@@ -178,12 +178,12 @@ class _Step:
                 log(f"{table.name}: the source has no rows of {name_months(empty)}.")
         status: Literal["built", "reused"] = "built"
         parts = loaded.months
-        reason = f"loaded with {loaded.fetched.window or 'the whole history'}"
+        reason = f"loaded with {loaded.fetched.scope.window or 'the whole history'}"
         if not loaded.decision.load:
             status, reason = "reused", loaded.decision.reason
             parts = {} if window else self.states[table.name].months or {}
-        elif loaded.audited and loaded.audited.since:
-            reason = f"loaded with the changes since {loaded.audited.since}"
+        elif loaded.fetched.scope.since:
+            reason = f"loaded with the changes since {loaded.fetched.scope.since}"
         recorded = context.instance.get_materialized_partitions(key)
         new = {month for month in parts if month.isoformat() not in recorded}
         partitions = set(self.months.get_partition_keys())

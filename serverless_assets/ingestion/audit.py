@@ -100,12 +100,12 @@ def within(rows: StagedRows, table: RawTable, window: Window) -> StagedRows:
     return replace(rows, condition=condition)
 
 
-def refuse_row_loss(audited: AuditedTable, warehouse: Warehouse, state: TableState) -> None:
+def refuse_row_loss(audited: AuditedTable, state: TableState, warehouse: Warehouse) -> None:
     """Raise `ContractError` if the rows are none, or far fewer than the ones that they are to replace.
 
     The rows of another source are not compared with, unless there are none instead of them.
     """
-    table, window, content = audited.table, audited.window, audited.content
+    table, window, content = audited.table, audited.scope.window, audited.content
     if state.within(table, window) == content.hash:
         return
     if window is None:
@@ -116,7 +116,7 @@ def refuse_row_loss(audited: AuditedTable, warehouse: Warehouse, state: TableSta
         query = f"select count(*) as nr from {warehouse.quoted_name(table.name)} where {within}"
         before = int(warehouse.query(query)["nr"][0].as_py())
     emptied = before > 0 and content.rows == 0 and window is None
-    same_source = state.source in ("", audited.source)
+    same_source = state.source in ("", audited.scope.source)
     if emptied or (same_source and before >= FEW_ROWS and content.rows < before * LEAST_KEPT):
         months = f" of {window}" if window else ""
         raise ContractError(

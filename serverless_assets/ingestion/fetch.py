@@ -157,10 +157,10 @@ class _Fetch:
                     if self.scopes[child.name].window == scope.window and self.is_needed(child, scope.window)
                 )
                 if not any(needed_by):
-                    return Unchanged(table, response, scope.source, scope.window)
+                    return Unchanged(scope, response)
             audited = self.without_repeated_keys(self.audited(table, scope.window))
             if scope.state is not None and not self.force:
-                audit.refuse_row_loss(audited, self.warehouse, scope.state)
+                audit.refuse_row_loss(audited, scope.state, self.warehouse)
             return audited
         except MissingTable as error:
             return Missing(table, str(error), table.optional or error.is_sample)
@@ -207,17 +207,14 @@ class _Fetch:
         else:
             content = content_of(rows, table)
         return AuditedTable(
-            table,
+            replace(scope, window=window),
             rows,
             content,
             download,
             key=self.source.request_key(table, window, scope.since),
             # The child's rows follow from the parent's, too.
             response=CachedResponse(download.validators, parent.content.hash if parent else ""),
-            source=scope.source,
-            window=window,
             served={column.name: str(column.type) for column in served},
-            since=scope.since,
             cursor=cursor,
         )
 
@@ -227,7 +224,7 @@ class _Fetch:
         A row that the source has moved to a month of the window is still in the month that it was in: that
         month is loaded too, with those in between.
         """
-        table, window, state = audited.table, audited.window, self.scopes[audited.table.name].state
+        table, window, state = audited.table, audited.scope.window, audited.scope.state
         windows = 0
         while state and window and state.within(table, window) != audited.content.hash:
             months = self.warehouse.months_with_keys(
@@ -240,7 +237,7 @@ class _Fetch:
             wider = Window.of_months(min(*months, window.start), max(*months, *window.months()))
             # Should still other months turn out to be concerned, all are loaded.
             audited = self.audited(table, wider if windows == 1 else None)
-            window = audited.window
+            window = audited.scope.window
         return audited
 
     def cached(self, table: RawTable, window: Window | None) -> CachedResponse | None:

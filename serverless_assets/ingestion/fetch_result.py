@@ -78,39 +78,41 @@ class NotModified:
 
 
 @dataclass(frozen=True)
-class AuditedTable:
+class FetchedTable:
+    """A table of which what its scope says was requested."""
+
+    scope: Scope
+
+    @property
+    def table(self) -> RawTable:
+        return self.scope.table
+
+
+@dataclass(frozen=True)
+class AuditedTable(FetchedTable):
     """A table's rows, staged in the warehouse's columns and types, and checked.
 
+    rows: those to insert, replace and delete, if changes were requested; `content` is that of the whole table
+        afterwards.
     key: identifies the request, and `response` what to keep to make it conditional the next time.
-    source: identifies the source.
-    window: what of a fact was fetched; None is its whole history.
     served: the columns and types of the source's own file.
-    since: the `updated_at` since which changes were fetched, if not all rows: `rows` are those to insert,
-        replace and delete, and `content` is that of the whole table afterwards.
     cursor: the greatest `updated_at` so far.
     """
 
-    table: RawTable
     rows: StagedRows
     content: Content
     download: Download
     key: str
     response: CachedResponse
-    source: str
-    window: Window | None = None
     served: Mapping[str, str] = field(default_factory=dict)
-    since: str = ""
     cursor: str = ""
 
 
 @dataclass(frozen=True)
-class Unchanged:
-    """A table that holds what the source would answer over `window`, by the source's own word."""
+class Unchanged(FetchedTable):
+    """A table that holds what the source would answer, by the source's own word."""
 
-    table: RawTable
     download: NotModified
-    source: str
-    window: Window | None = None
 
 
 @dataclass(frozen=True)

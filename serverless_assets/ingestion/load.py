@@ -100,22 +100,15 @@ def load_tables(
             if isinstance(fetched, Failed):
                 yield fetched
             else:
-                yield _load(warehouse, fetched, states.get(fetched.table.name), run_id, force)
+                yield _load(warehouse, fetched, run_id, force)
 
 
 def _load(
-    warehouse: Warehouse,
-    fetched: AuditedTable | Unchanged,
-    state: TableState | None,
-    run_id: str,
-    force: bool,
+    warehouse: Warehouse, fetched: AuditedTable | Unchanged, run_id: str, force: bool
 ) -> LoadResult | Failed:
-    """Load the table if its rows changed, and keep the state that it is then in.
-
-    state: the one that was kept before anything was fetched; None if there was no table.
-    """
-    decision = decide_load(fetched, state, run_id, force)
-    table, window = fetched.table, fetched.window
+    """Load the table if its rows changed, and keep the state that it is then in."""
+    decision = decide_load(fetched, run_id, force)
+    table, window, state = fetched.table, fetched.scope.window, fetched.scope.state
     work, rows_before = JobStats(), None
     kept = decision.state.as_json() if decision.state else {}
     replaced = decision.replaced
@@ -165,12 +158,10 @@ def decide_reuse(tables: Sequence[RawTable], loaded: Collection[str], source: So
     ]
 
 
-def decide_load(
-    fetched: AuditedTable | Unchanged, state: TableState | None, run_id: str, force: bool = False
-) -> LoadDecision:
-    """Return what to do with a fetched table; `state` is None if the warehouse has no such table."""
-    table, source = fetched.table, fetched.source
-    window = fetched.window if table.event_time else None
+def decide_load(fetched: AuditedTable | Unchanged, run_id: str, force: bool = False) -> LoadDecision:
+    """Return what to do with a fetched table."""
+    table, source, state = fetched.table, fetched.scope.source, fetched.scope.state
+    window = fetched.scope.window if table.event_time else None
     before = state or TableState()
     if isinstance(fetched, Unchanged):
         kept = None if before.source == source else replace(before, source=source)
@@ -211,14 +202,14 @@ def decide_load(
     cause = reason_to_load(table, state, window)
     reason = FORCED if force else f"loaded from the source: {cause or name_months(changed) or 'new content'}"
     kept = state.with_months(table, window, loaded) if state and window else loaded
-    replaced, is_whole = window, window is None and not fetched.since
+    replaced, is_whole = window, window is None and not fetched.scope.since
     if is_whole and changed and table.has_months and not (force or cause):
         # Of a file of all months, such as one that grew by a day, those are loaded that differ. It is cheaper
         # to replace all rows than most of them.
         differing = Window.of_months(changed[0], changed[-1])
         rows = sum(part.rows for month, part in content.months.items() if month in differing)
         replaced = differing if rows * 2 <= content.rows else None
-    write: Write = "upsert" if fetched.since else "replace"
+    write: Write = "upsert" if fetched.scope.since else "replace"
     return LoadDecision(write, reason, content.hash, kept, changed, replaced)
 
 

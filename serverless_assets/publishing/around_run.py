@@ -55,7 +55,7 @@ def around_run(
             )
             yield publisher
             try:
-                publisher.close_steps()
+                publisher.interrupted_steps.close()
             except Exception as error:
                 log.error(f"The interrupted step could not clean up: {error_sentence(error)}")
             outcomes = publisher.outcomes()

@@ -253,7 +253,7 @@ class BigQueryPublisher(Publisher):
 
     @property
     def scratch_places(self) -> Mapping[str, Callable[[], None]]:
-        if not self.warehouse.is_scratch:
+        if self.warehouse.lifetime is None:
             return super().scratch_places
 
         def drop() -> None:

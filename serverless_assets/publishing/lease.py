@@ -101,11 +101,11 @@ class Lease:
             self._turn.release()
 
     def _acquire(self, log: logging.Logger, wait: bool) -> str:
-        seen, seen_at, next_message = "", 0.0, 0.0
+        version_before, seen_at, next_message = "", 0.0, 0.0
         while True:
             holder, version = self._read()
-            if version != seen:
-                seen, seen_at = version, time.monotonic()
+            if version != version_before:
+                version_before, seen_at = version, time.monotonic()
             has_died = holder.get("home") == self._holder["home"]
             if not holder or has_died or time.monotonic() - seen_at > SECONDS_TO_LIVE:
                 if holder and not has_died:

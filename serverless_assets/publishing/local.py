@@ -42,7 +42,8 @@ from serverless_assets.publishing.working_copy import (
     open_working_copy,
     read_base,
 )
-from serverless_assets.warehouse.duckdb import DuckDBWarehouse, databases_beside
+from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from serverless_assets.warehouse.duckdb_file import databases_beside
 
 
 class LocalPublisher(Publisher):

@@ -38,7 +38,8 @@ from serverless_assets.publishing.working_copy import (
     write_base,
 )
 from serverless_assets.warehouse import TableName, content_of, version_of
-from serverless_assets.warehouse.duckdb import DuckDBWarehouse, state_in
+from serverless_assets.warehouse.duckdb import state_in
+from serverless_assets.warehouse.duckdb_file import flush
 
 # A release is named by the time of its publish; a dot before it marks one that is being written or removed.
 RELEASE_NAME = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
@@ -57,7 +58,7 @@ def publish(
     for file in databases.values():
         if has_log(file):
             # A killed run left committed rows in the log beside the file, or dbt still holds it open.
-            DuckDBWarehouse(file, schema="main").flush()
+            flush(file)
     base, files, before = read_base(layout), files or {}, files_of(layout.release)
     is_new = files != before or not is_current(layout, base)
     if is_new:

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,9 @@ class Publisher(ABC):
         self._has_unpublished = True
         self._lock: RunLock | None = None
         self._events: RunEvents | None = None
-        self._steps = ExitStack()
+        # What steps yield their events from: Dagster does not close the generator of a step that it
+        # interrupts between two events.
+        self.interrupted_steps = ExitStack()
 
     def watch(self, events: RunEvents) -> None:
         """Tell `outcomes` from the events of the run that this wraps."""
@@ -60,17 +62,6 @@ class Publisher(ABC):
     def outcomes(self) -> Sequence[AssetOutcome]:
         """What has become by now of each asset of the run that this wraps."""
         return self._events.outcomes() if self._events else ()
-
-    def close_at_end(self, events: Generator[Any, None, None]) -> None:
-        """Have `close_steps` close what a step yields its events from.
-
-        Dagster does not close the generator of a step that it interrupts between two events.
-        """
-        self._steps.callback(events.close)
-
-    def close_steps(self) -> None:
-        """Let the steps of the run that this wraps end their work, if they were interrupted."""
-        self._steps.close()
 
     @property
     @abstractmethod

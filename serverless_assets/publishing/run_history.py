@@ -67,17 +67,14 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
     storage.delete_events(run_id)
     if isinstance(storage, SqliteEventLogStorage):
         index = Path(storage.path_for_shard("index"))
-        _execute(index, "delete from asset_check_executions where run_id = ?", run_id)
-        _execute(index.parent.parent / "runs.db", "delete from run_tags where run_id = ?", run_id)
+        tables = {index: "asset_check_executions", index.parent.parent / "runs.db": "run_tags"}
+        for path, table in tables.items():
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(f"delete from {table} where run_id = ?", (run_id,))
         events = Path(storage.path_for_shard(run_id))
         for name in (events.name, f"{events.name}-wal", f"{events.name}-shm"):
             events.with_name(name).unlink(missing_ok=True)
     instance.run_storage.delete_run(run_id)
-
-
-def _execute(path: Path, statement: str, run_id: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(statement, (run_id,))
 
 
 def _shrink(path: Path) -> None:

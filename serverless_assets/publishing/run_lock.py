@@ -139,8 +139,8 @@ def _made_by_finished_steps(instance: dg.DagsterInstance, run_id: str) -> Sequen
     entries = instance.all_logs(run_id, of_type=of_type)
     events = [entry.dagster_event for entry in entries if entry.dagster_event]
     finished = {event.step_key for event in events if event.is_step_success}
-    made = {event.asset_key for event in events if event.asset_key and event.step_key in finished}
-    return sorted(map(asset_name, made))
+    assets = {event.asset_key for event in events if event.asset_key and event.step_key in finished}
+    return sorted(map(asset_name, assets))
 
 
 def _folder(home: Path) -> Path:

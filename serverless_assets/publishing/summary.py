@@ -18,6 +18,9 @@ from serverless_assets.metadata import COST_UNKNOWN, SPENT, Status
 from serverless_assets.names import PIPELINE_RUNS
 from serverless_assets.publishing.outcome import AssetOutcome, total
 
+# The summary of the last run, below SERVERLESS_HOME.
+LATEST = Path("runs", "latest.json")
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -60,11 +63,6 @@ class RunSummary:
         }
 
 
-def summary_path(home: Path) -> Path:
-    """Where the last run's summary is kept."""
-    return home / "runs" / "latest.json"
-
-
 def summarise(
     instance: dg.DagsterInstance,
     run_id: str,
@@ -93,12 +91,12 @@ def summarise(
 def write_summary(home: Path, summary: RunSummary) -> None:
     """Replace `runs/latest.json`."""
     content = json.dumps(summary.as_json(), indent=2) + "\n"
-    write_atomically(summary_path(home), content.encode())
+    write_atomically(home / LATEST, content.encode())
 
 
 def read_summary(home: Path) -> dict[str, Any] | None:
     """The document in `runs/latest.json`; None before the first run."""
-    path = summary_path(home)
+    path = home / LATEST
     return json.loads(path.read_text()) if path.exists() else None
 
 

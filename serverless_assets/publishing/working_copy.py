@@ -24,7 +24,7 @@ from serverless_assets.files import (
 )
 from serverless_assets.publishing.layout import HomeError, Layout, is_replaced, stamp
 from serverless_assets.publishing.outcome import PendingAssets
-from serverless_assets.warehouse.duckdb import DATABASES, damage_of, databases_beside, verify
+from serverless_assets.warehouse.duckdb_file import DATABASES, damage_of, databases_beside, verify
 
 Stamps = Mapping[str, object]
 WAREHOUSE = "warehouse.duckdb"

@@ -31,7 +31,7 @@ from serverless_assets.transformation.relation_states import State
 from serverless_assets.warehouse import TableName, Warehouse
 
 PANDAS = "pandas"
-UNCHANGED = "unchanged: same code and inputs"
+SAME_FRAME = "unchanged: same code and inputs"
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def reuse_unchanged(definition: dg.AssetsDefinition, frame: FrameAsset, pool: st
             state, reason = decide_frame(frame, warehouse, force, context.run.run_id)
             last = read_state(warehouse, frame.table) or State()
         if reason is None:
-            reused = metadata.outcome("reused", UNCHANGED, rows=last.rows)
+            reused = metadata.outcome("reused", SAME_FRAME, rows=last.rows)
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(last.version),
                 metadata={**reused, metadata.BUILT_BY: last.built_by},

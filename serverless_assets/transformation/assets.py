@@ -160,7 +160,7 @@ def transformation_assets(
                 context.log_event(metadata.not_built(key, "skipped", model.reason, model.is_optional))
             build = DbtBuild(context, project, manifest, translator, publisher, months, window)
             events = build.carry_out(plan)
-            publisher.close_at_end(events)
+            publisher.interrupted_steps.callback(events.close)
             yield from events
             refuse_left_out(loads, plan.left_out)
             # Another process may have parsed an edited project meanwhile, which this run did not build.

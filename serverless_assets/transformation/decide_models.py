@@ -151,8 +151,8 @@ def _with_sources(
     if any("on-run-start" in tags for tags in operations):
         # A hook before all models may write them, and does not run if nothing is to be built.
         return states
-    known = {model.name for model in models} | {name for name, state in states.items() if state.version}
-    read = {name for model in models for name in model.reads} - known
+    with_state = {model.name for model in models} | {name for name, state in states.items() if state.version}
+    read = {name for model in models for name in model.reads} - with_state
     tables = {
         (str(source["database"] or ""), str(source["schema"]), str(source["identifier"])): name
         for source in manifest["sources"].values()

@@ -10,7 +10,7 @@ from jinja2 import Template, TemplateError
 
 from serverless_assets.errors import UserError
 from serverless_assets.files import write_atomically
-from serverless_assets.warehouse.duckdb import databases_beside
+from serverless_assets.warehouse.duckdb_file import CONFIGURATION, databases_beside
 
 # What the environment decides, by target. An output of the project's profiles.yml keeps its other keys.
 DECIDED: Mapping[str, Mapping[str, Any]] = {
@@ -46,9 +46,6 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 SYNONYMS = ("database", "dbname", "schema", "dataset", "project")
 # The key of dbt's `target.name` beside the environment variables that code reads.
 TARGET_NAME = "target.name"
-# Connections of one process to one file must agree on their configuration: this lets dbt's process count a
-# model's rows while dbt is at work (serverless_assets/warehouse/duckdb.py).
-CONFIG_OPTIONS = {"custom_user_agent": "dagster"}
 
 
 class ProfileError(UserError):
@@ -75,7 +72,7 @@ def write_profile(project_dir: Path, folder: Path, variables: Mapping[str, str])
     output = {**DEFAULTS[target], **own}
     output = {key: value for key, value in output.items() if key not in SYNONYMS} | dict(DECIDED[target])
     if target == "local":
-        output["config_options"] = {**(output.get("config_options") or {}), **CONFIG_OPTIONS}
+        output["config_options"] = {**(output.get("config_options") or {}), **CONFIGURATION}
         built = databases_beside(Path(variables["SERVERLESS_DUCKDB_PATH"]))
         names = {file.stem.lower() for file in built}
         attached = [

@@ -19,7 +19,7 @@ from serverless_assets.transformation import dbt_runner
 from serverless_assets.transformation.manifest import TargetSchema, parsed_manifest
 from serverless_assets.transformation.profiles import TARGET_NAME, attached_types, read_yaml, target_name
 from serverless_assets.transformation.refusals import refuse_project
-from serverless_assets.warehouse.duckdb import databases_beside
+from serverless_assets.warehouse.duckdb_file import databases_beside
 
 log = logging.getLogger(__name__)
 

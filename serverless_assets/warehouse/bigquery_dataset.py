@@ -71,10 +71,6 @@ class BigQueryDataset:
     def jobs_project(self) -> str:
         return self.execution_project or self.project
 
-    @property
-    def is_scratch(self) -> bool:
-        return self.lifetime is not None
-
     def in_schema(self, database: str, schema: str) -> Self:
         project, dataset = database or self.project, schema or self.dataset
         if self.working().has(dataset):
@@ -101,8 +97,7 @@ class BigQueryDataset:
             with self.jobs(project) as jobs:
                 items = jobs.client.list_datasets(project, **jobs.call)
                 places += sorted((project, item.dataset_id) for item in items if self.has(item.dataset_id))
-        others = (self.in_schema(*place) for place in places)
-        return [self, *(there for there in others if there is not self)]
+        return [self, *(there for place in places if (there := self.in_schema(*place)) is not self)]
 
     def has(self, dataset: str) -> bool:
         """Whether a dataset is this one, or by its name that of a model with a schema of its own."""
@@ -116,8 +111,8 @@ class BigQueryDataset:
         # A dataset of another name is written to where people read, outside of what runs publish.
         beside = [there for there in (self.in_schema(*place) for place in schemas) if self.has(there.dataset)]
         projects = {there.project for there in beside} - {self.project}
-        known = set(self._projects()) if projects else set()
-        for project in sorted(projects - known):
+        recorded = set(self._projects()) if projects else set()
+        for project in sorted(projects - recorded):
             there = self.in_schema(project, "")
             with there.jobs() as jobs:
                 if jobs.table(there.reference(f"{RECORD_PREFIX}{LOCK}")):
@@ -126,8 +121,8 @@ class BigQueryDataset:
                         "own runs: it would publish them. Set DBT_SCHEMA to another dataset in one of the "
                         "two."
                     )
-        if projects - known:
-            self.write_record(PROJECTS, {"names": sorted(projects | known)})
+        if projects - recorded:
+            self.write_record(PROJECTS, {"names": sorted(projects | recorded)})
         for there in beside:
             if there is not self:
                 there.prepare()

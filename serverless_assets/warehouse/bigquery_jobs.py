@@ -69,15 +69,15 @@ class Jobs:
         Only a table with a primary key takes a stream of changes, which is applied as it is read.
         """
         with suppress(Forbidden):
-            known = self.table(table)
+            entry = self.table(table)
             if (
-                known
-                and known.table_type == "TABLE"
-                and known.streaming_buffer is None
-                and not (known.time_partitioning and known.time_partitioning.expiration_ms)
-                and not (known.table_constraints and known.table_constraints.primary_key)
+                entry
+                and entry.table_type == "TABLE"
+                and entry.streaming_buffer is None
+                and not (entry.time_partitioning and entry.time_partitioning.expiration_ms)
+                and not (entry.table_constraints and entry.table_constraints.primary_key)
             ):
-                return json_digest([str(known.created), str(known.modified), known.num_rows, known.num_bytes])
+                return json_digest([str(entry.created), str(entry.modified), entry.num_rows, entry.num_bytes])
         return ""
 
     def describe(self, table: bigquery.Table, description: str) -> None:
@@ -111,10 +111,10 @@ class Jobs:
         table = self.client.get_table(reference, **self.call)
         if table.num_rows in (None, rows):
             return
-        held = self._count_rows(table)
-        if held == rows:
+        counted = self._count_rows(table)
+        if counted == rows:
             return
-        reason = f"{rows:,} rows were written to it, and it holds {held:,}"
+        reason = f"{rows:,} rows were written to it, and it holds {counted:,}"
         state = {"dirty_reason": reason}
         self.describe(table, sql.description_with_state(sql.words_in(table.description), state))
         raise WarehouseError(

@@ -18,7 +18,7 @@ def find_layout_changes(
         models: their entries in the manifest, whichever schemas they are in.
     """
     # By work dataset and name, the layout that the project says; None of a view.
-    wanted: dict[BigQueryWarehouse, dict[str, tuple[object, ...] | None]] = {
+    declared: dict[BigQueryWarehouse, dict[str, tuple[object, ...] | None]] = {
         work: {table.name: _layout_of_shape(table) for table in raw_tables}
     }
     for model in models:
@@ -26,15 +26,15 @@ def find_layout_changes(
         if work.has(there.dataset):
             is_view = model["config"].get("materialized") == "view"
             layout = None if is_view else _configured_layout(model["config"])
-            wanted.setdefault(there, {})[model["alias"]] = layout
+            declared.setdefault(there, {})[model["alias"]] = layout
     changes = {}
-    for there, layouts in wanted.items():
+    for there, layouts in declared.items():
         for name, relation in there.published().relations().items():
-            now, then = None if relation.table_type == "VIEW" else layout_of(relation), layouts.get(name)
-            if name not in layouts or now == then:
+            before, after = None if relation.table_type == "VIEW" else layout_of(relation), layouts.get(name)
+            if name not in layouts or before == after:
                 continue
-            if now is None or then is None:
-                kinds = ("view", "table") if now is None else ("table", "view")
+            if before is None or after is None:
+                kinds = ("view", "table") if before is None else ("table", "view")
                 changes[name] = "is a {}, becomes a {}".format(*kinds)
             else:
                 changes[name] = "is partitioned or clustered otherwise"

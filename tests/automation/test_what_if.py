@@ -10,6 +10,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from modal_forecast.grain import DAY
 from serverless_assets.automation.what_if import REPORTS_KEPT, compare, keep_report, what_if_job
 from serverless_assets.publishing.outcome import failure_sentence_of
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
@@ -129,7 +130,7 @@ FIRST = date(2026, 11, 1)
 
 
 def test_the_next_days_and_the_whole_horizon_are_compared_with_the_same_days_of_what_is_published():
-    found = compare(forecast(FIRST, [110.0] * 40), forecast(FIRST, [100.0] * 40))
+    found = compare(forecast(FIRST, [110.0] * 40), forecast(FIRST, [100.0] * 40), DAY)
     assert [(one.window, one.rows, one.what_if, one.published) for one in found] == [
         ("next 7 days", 7, 770.0, 700.0),
         ("next 30 days", 30, 3300.0, 3000.0),
@@ -140,7 +141,7 @@ def test_the_next_days_and_the_whole_horizon_are_compared_with_the_same_days_of_
 
 def test_days_that_the_published_forecast_does_not_have_are_not_compared():
     # Made a day ago, and for fewer days.
-    found = compare(forecast(FIRST, [1.0] * 10), forecast(FIRST - timedelta(days=1), [2.0] * 9))
+    found = compare(forecast(FIRST, [1.0] * 10), forecast(FIRST - timedelta(days=1), [2.0] * 9), DAY)
     assert [(one.window, one.what_if, one.published) for one in found] == [
         ("next 7 days", 7.0, 14.0),
         ("the 8 days of both", 8.0, 16.0),
@@ -149,11 +150,11 @@ def test_days_that_the_published_forecast_does_not_have_are_not_compared():
 
 
 def test_without_a_published_forecast_there_is_nothing_beside_it():
-    (found,) = compare(forecast(FIRST, [1.0, 2.0]), None)
+    (found,) = compare(forecast(FIRST, [1.0, 2.0]), None, DAY)
     assert (found.what_if, found.published, found.change_percent) == (3.0, None, None)
     assert "none" in str(found)
 
 
 def test_a_change_from_nothing_has_no_percentage():
-    (found,) = compare(forecast(FIRST, [1.0]), forecast(FIRST, [0.0]))
+    (found,) = compare(forecast(FIRST, [1.0]), forecast(FIRST, [0.0]), DAY)
     assert found.change_percent is None

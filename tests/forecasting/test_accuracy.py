@@ -43,7 +43,9 @@ HISTORY = [100.0 + 4 * (n // 7) for n in range(28)]
 def test_days_that_have_come_are_scored_by_hand():
     [row] = [
         row
-        for row in score([vintage([100.0, 110.0, 135.0])], series(*HISTORY, 100.0, 120.0, 120.0)).to_pylist()
+        for row in score(
+            [vintage([100.0, 110.0, 135.0])], series(*HISTORY, 100.0, 120.0, 120.0), DAY
+        ).to_pylist()
         if row["horizon"] == ALL
     ]
     assert row["days"] == 3
@@ -56,14 +58,14 @@ def test_days_that_have_come_are_scored_by_hand():
 
 
 def test_a_day_that_has_not_come_is_not_scored():
-    found = score([vintage([100.0] * 30)], series(*HISTORY, *[100.0] * 10)).to_pylist()
+    found = score([vintage([100.0] * 30)], series(*HISTORY, *[100.0] * 10), DAY).to_pylist()
     assert {row["horizon"]: row["days"] for row in found} == {ALL: 10, "1 to 7 days": 7, "8 to 30 days": 3}
-    assert score([vintage([100.0] * 30)], series(*HISTORY)).num_rows == 0
+    assert score([vintage([100.0] * 30)], series(*HISTORY), DAY).num_rows == 0
 
 
 def test_each_vintage_is_scored_by_itself_the_oldest_first():
     later, sooner = vintage([100.0], made=2, run_id="b"), vintage([90.0], made=1, run_id="a")
-    found = score([later, sooner], series(*HISTORY, 100.0)).to_pylist()
+    found = score([later, sooner], series(*HISTORY, 100.0), DAY).to_pylist()
     assert [(row["vintage"], row["bias"]) for row in found if row["horizon"] == ALL] == [
         ("a", pytest.approx(-0.1)),
         ("b", 0.0),
@@ -71,14 +73,14 @@ def test_each_vintage_is_scored_by_itself_the_oldest_first():
 
 
 def test_the_scale_is_that_of_the_history_that_the_forecast_knew():
-    calm = score([vintage([110.0])], series(*HISTORY, 100.0)).to_pylist()[0]["mase"]
+    calm = score([vintage([110.0])], series(*HISTORY, 100.0), DAY).to_pylist()[0]["mase"]
     # What came after is wild, and says nothing of how hard it was to foresee.
-    wild = score([vintage([110.0])], series(*HISTORY, 100.0, 9_000.0, 1.0)).to_pylist()[0]["mase"]
+    wild = score([vintage([110.0])], series(*HISTORY, 100.0, 9_000.0, 1.0), DAY).to_pylist()[0]["mase"]
     assert calm == wild == pytest.approx(10 / 4)
 
 
 def test_what_cannot_be_divided_by_is_said_to_be_unknown():
-    [row, _] = score([vintage([1.0])], series(*[0.0] * 28, 0.0)).to_pylist()
+    [row, _] = score([vintage([1.0])], series(*[0.0] * 28, 0.0), DAY).to_pylist()
     assert (row["mase"], row["wape"], row["bias"]) == (None, None, None)
 
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.grain import DAY
-from serverless_assets.forecasting.accuracy import UNCHANGED, all_of
-from serverless_assets.forecasting.part_accuracy import UNCHANGED as PARTS_UNCHANGED
+from serverless_assets.forecasting.accuracy import all_of
 from serverless_assets.forecasting.record import Record, list_records, part_record, write_record
 from serverless_assets.forecasting.report_asset import vintage_to_draw
+from serverless_assets.forecasting.reuse import SAME_SCORES
 from tests.conftest import SHOP, Pipeline
 from tests.forecasting.report_page import ReportPage, number
 
@@ -102,8 +102,8 @@ def test_the_stores_of_a_forecast_are_scored_one_by_one_and_reported_the_worst_f
 def test_nothing_new_is_nothing_to_score_again(pipeline):
     assert pipeline.run(job="forecast").success
     assert pipeline.run(job="forecast").success
-    assert pipeline.reason("forecast_accuracy") == UNCHANGED
-    assert pipeline.reason("forecast_accuracy_by_store") == PARTS_UNCHANGED.format("stores")
+    assert pipeline.reason("forecast_accuracy") == SAME_SCORES
+    assert pipeline.reason("forecast_accuracy_by_store") == f"{SAME_SCORES} of stores"
 
 
 def test_a_record_that_cannot_be_read_is_left_out_and_told_of_and_one_that_is_not_scored_is_deleted(pipeline):
@@ -135,4 +135,4 @@ def test_days_that_a_late_source_brings_are_scored_whenever_the_forecast_was_mad
     ("days", "drawn"), [([], None), ([3], None), ([7, 2], "7"), ([60, 33, 12], "33"), ([200], "200")]
 )
 def test_the_forecast_that_is_drawn_is_about_a_month_old(days, drawn):
-    assert vintage_to_draw([{"vintage": str(number), "periods": number} for number in days]) == drawn
+    assert vintage_to_draw([{"vintage": str(number), "periods": number} for number in days], DAY) == drawn

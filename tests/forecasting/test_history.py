@@ -6,12 +6,13 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
+from modal_forecast.grain import DAY
 from modal_forecast.messages import ForecastRefused
 from serverless_assets.forecasting.checks import HISTORY
 from serverless_assets.forecasting.history import History, HistoryError, Today, history_of, read_history
 from serverless_assets.forecasting.part_history import parts_in
 from serverless_assets.forecasting.report import read_sections
-from serverless_assets.forecasting.total import UNCHANGED
+from serverless_assets.forecasting.reuse import SAME_FORECAST
 from serverless_assets.transformation.manifest import TargetSchema
 from serverless_assets.transformation.relation_states import UnfinishedError
 from serverless_assets.warehouse import TableShape
@@ -169,7 +170,7 @@ def test_days_that_the_total_leaves_out_are_left_out_of_the_stores():
         for day in days
     ]
     rows[500]["events"] = 1
-    stores = parts_in(pa.Table.from_pylist(rows), history({}).table)
+    stores = parts_in(pa.Table.from_pylist(rows), history({}).table, DAY)
     a, b = map(stores.history, range(2))
     assert a["ds"].to_pylist() == days_until(LAST, 500)
     assert b["ds"].to_pylist() == days_until(LAST, 100)
@@ -191,7 +192,7 @@ def test_orders_of_today_and_of_next_year_change_neither_the_forecast_nor_its_sc
     assert result.success, pipeline.summary
     for asset in ("order_forecast", "store_forecast", "forecast_accuracy"):
         assert pipeline.summary["assets"][asset]["status"] == "reused", pipeline.reason(asset)
-    assert pipeline.reason("order_forecast") == UNCHANGED
+    assert pipeline.reason("order_forecast") == SAME_FORECAST
     [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == HISTORY]
     warned = f"2 orders dated {far} to 2199-12-31 are left out: these days have not come yet."
     assert not check.passed

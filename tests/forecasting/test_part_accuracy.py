@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast import metrics
-from modal_forecast.grain import GRAINS, MONTH
+from modal_forecast.grain import DAY, GRAINS, MONTH
 from modal_forecast.messages import FORECAST_SCHEMA
 from serverless_assets.forecasting.part_accuracy import score_parts, superseded, vintages_to_score
 from serverless_assets.forecasting.part_history import PartHistories
@@ -86,7 +86,7 @@ def test_each_store_is_scored_over_all_forecasts_and_by_how_far_ahead_they_saw()
     names = list_records(files, "forecast", of_parts=True)
     scores = {
         (row["location_id"], row["horizon"]): row
-        for row in score_parts(SHOP.parts, actual, names, files, pytest.fail).to_pylist()
+        for row in score_parts(SHOP.parts, actual, names, files, pytest.fail, DAY).to_pylist()
     }
     assert {id for id, _ in scores} == {"a", "b"}
 
@@ -143,7 +143,7 @@ def test_stores_forecast_by_month_are_scored_by_month_and_a_young_one_by_the_mon
     ):
         scale = metrics.seasonal_error(past, MONTH.season)
         assert row["mase"] == pytest.approx(np.abs(y - 20).mean() / scale)
-    assert score_parts(SHOP.parts, actual, names, files, pytest.fail).num_rows == 0, "of another grain"
+    assert score_parts(SHOP.parts, actual, names, files, pytest.fail, DAY).num_rows == 0, "of another grain"
 
 
 def test_a_score_without_a_denominator_is_null():
@@ -151,7 +151,9 @@ def test_a_score_without_a_denominator_is_null():
     actual = matrix(a=np.zeros(80))
     files = Files()
     write(files, AS_OF, a=[1.0] * 20)
-    rows = score_parts(SHOP.parts, actual, list_records(files, "forecast", of_parts=True), files, pytest.fail)
+    rows = score_parts(
+        SHOP.parts, actual, list_records(files, "forecast", of_parts=True), files, pytest.fail, DAY
+    )
     assert {(row["mase"], row["wape"], row["bias"]) for row in rows.to_pylist()} == {(None, None, None)}
 
 
@@ -185,7 +187,7 @@ def test_a_record_that_cannot_be_read_is_left_out_with_a_warning():
     write(files, AS_OF + timedelta(days=7), run_id="broken", a=[1.0] * 20)
     names = list_records(files, "forecast", of_parts=True)
     files.write(str(names[-1]), b"no parquet")
-    rows = score_parts(SHOP.parts, actual, names, files, warnings.append)
+    rows = score_parts(SHOP.parts, actual, names, files, warnings.append, DAY)
     assert rows["forecasts"].to_pylist() == [1] * rows.num_rows and rows.num_rows
     [warning] = warnings
     assert "broken" in warning and "cannot be read" in warning

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from modal_forecast.batch import forecast_batch
+from modal_forecast.grain import DAY
 from modal_forecast.messages import ForecastBatch
 from serverless_assets.forecasting.checks import PART_DESCRIPTIONS
 from serverless_assets.forecasting.compute import Answered, WorkerFailed
@@ -45,7 +46,7 @@ def calendar(days: int) -> pa.Table:
 
 
 def test_a_day_without_a_row_is_one_on_which_the_store_sold_nothing():
-    stores = parts_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]), calendar(4))
+    stores = parts_in(revenue(a=[1.0, None, 3.0, None], b=[None, 5.0, 5.0, 5.0]), calendar(4), DAY)
     assert (stores.ids, stores.names) == (["a", "b"], ["A", "B"])
     a, b = map(stores.history, range(2))
     assert a["y"].to_pylist() == [1.0, 0.0, 3.0, 0.0]
@@ -63,6 +64,7 @@ def test_stores_add_up_to_the_published_total_which_stays_as_it_is():
             new=[None] * (days - 5) + [8.0] * 5,
         ),
         calendar(days),
+        DAY,
     )
     ahead = pa.array([FIRST + timedelta(days=days + n) for n in range(14)], pa.date32())
     bounds = {f"yhat_{side}_{level}": [250.0] * 14 for level in (80, 95) for side in ("lower", "upper")}

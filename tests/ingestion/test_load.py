@@ -89,13 +89,13 @@ def decided_of(
 ) -> LoadDecision:
     download, key = Download(Path(), "http://shop", 0, 0.0), "window" if window else "whole"
     staged: StagedRows = None  # type: ignore[assignment]
-    audited = AuditedTable(table, staged, rows, download, key, response, source, window)
-    return decide_load(audited, state, "this run", force)
+    scope = Scope(table, state, source, "", window)
+    return decide_load(AuditedTable(scope, staged, rows, download, key, response), "this run", force)
 
 
 def decided_unchanged(state: TableState, window: Window | None, source: str) -> LoadDecision:
-    unchanged = Unchanged(RAW_ORDERS, NotModified("http://shop", 0.0), source, window)
-    return decide_load(unchanged, state, "this run")
+    scope = Scope(RAW_ORDERS, state, source, "", window)
+    return decide_load(Unchanged(scope, NotModified("http://shop", 0.0)), "this run")
 
 
 BEFORE = {SEPTEMBER: "s", OCTOBER: "o"}

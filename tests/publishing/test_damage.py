@@ -13,7 +13,7 @@ import pytest
 from serverless_assets.publishing.layout import HomeError, Layout
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
-from serverless_assets.warehouse.duckdb import verify
+from serverless_assets.warehouse.duckdb_file import verify
 from tests.publishing.damage import NOISE, copied, dangling, empty, file, folder, half, noise, remove
 
 LOG = dg.get_dagster_logger()

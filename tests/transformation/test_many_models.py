@@ -12,7 +12,7 @@ import pytest
 from serverless_assets.dagster_storage import SqliteEventLogStorage
 from serverless_assets.instance import open_instance, prepare_dagster_home
 from serverless_assets.warehouse import TableShape
-from serverless_assets.warehouse.duckdb import DuckDBWarehouse
+from serverless_assets.warehouse import duckdb as duckdb_warehouse
 from tests.generated_project import LAYERS, write_project
 from tests.transformation.team import Team
 
@@ -48,8 +48,8 @@ def statements(monkeypatch) -> list[str]:
         def __getattr__(self, name: str) -> object:
             return getattr(self._connection, name)
 
-    connect = DuckDBWarehouse._connect
-    monkeypatch.setattr(DuckDBWarehouse, "_connect", lambda warehouse: Connection(connect(warehouse)))
+    open_file = duckdb_warehouse.open_file
+    monkeypatch.setattr(duckdb_warehouse, "open_file", lambda *arguments: Connection(open_file(*arguments)))
     return sent
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from serverless_assets.python_assets.pandas_tables import read_frame
 from serverless_assets.warehouse import TableShape, WarehouseError
-from serverless_assets.warehouse import duckdb as module
+from serverless_assets.warehouse import duckdb_file as module
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 
 OPEN = "import duckdb, sys; duckdb.connect(sys.argv[1]).close()"

@@ -117,11 +117,11 @@ def sum_width(count: int, widths: Mapping[int, float]) -> float | None:
         return 1.0
     if not widths:
         return None
-    known = [(1, 1.0), *sorted(widths.items())]
-    for (fewer, of_fewer), (more, of_more) in pairwise(known):
+    measured = [(1, 1.0), *sorted(widths.items())]
+    for (fewer, of_fewer), (more, of_more) in pairwise(measured):
         if count <= more:
             return of_fewer + (of_more - of_fewer) * (count - fewer) / (more - fewer)
-    return known[-1][1]
+    return measured[-1][1]
 
 
 def measured_widths(diagnostics: Mapping[str, Any]) -> dict[int, float]:
@@ -199,8 +199,8 @@ def _card(window: WindowTotal, amounts: Amounts, is_old: bool) -> Card:
     elif not window.known_last_year:
         last_year = "no last year to compare with"
     else:
-        known = f"{window.known_last_year} of {grain.counted(window.count)}"
-        last_year = f"last year known {grain.preposition} {known}"
+        periods = f"{window.known_last_year} of {grain.counted(window.count)}"
+        last_year = f"last year known {grain.preposition} {periods}"
     return Card(
         label=_periods(window, is_old).replace("next", "Next"),
         value=amounts(window.total),

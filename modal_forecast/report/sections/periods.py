@@ -32,10 +32,10 @@ def by_period(
             if total.total is not None:
                 totals[_label(days, period, forecast["yhat"].start)] = total
         if totals:
-            shown = amounts.of_one_precision(
+            precise = amounts.of_one_precision(
                 value for total in totals.values() for value in (total.total, total.lower, total.upper)
             )
-            rows = [_row(name, total, shown) for name, total in totals.items()]
+            rows = [_row(name, total, precise) for name, total in totals.items()]
             headings = (period.name.capitalize(), *HEADINGS)
             tables.append(Table(f"By {period.name}", headings, tuple(rows)))
     return tuple(tables)

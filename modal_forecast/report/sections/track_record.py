@@ -72,9 +72,9 @@ def _worst_parts(parts: Mapping[str, Any] | None, noun: str, grain: Grain) -> Ta
     """Return the parts that were forecast worst, in the order that they come in; None without any."""
     if not parts or not parts["worst"]:
         return None
-    shown, scored = len(parts["worst"]), parts["scored"]
+    count, scored = len(parts["worst"]), parts["scored"]
     before = "the week" if grain is DAY else grain.counted(grain.season)
-    of_all = f"The {shown} worst of {formats.counted(scored, noun)}" if shown < scored else "The worst first"
+    of_all = f"The {count} worst of {formats.counted(scored, noun)}" if count < scored else "The worst first"
     return Table(
         f"Each {noun}: {of_all[0].lower()}{of_all[1:]}",
         (noun.capitalize(), f"Error (1 = repeating {before} before)", *SCORE_HEADINGS),
