@@ -129,15 +129,17 @@ class Publisher(ABC):
         Raises:
             UserError: there is no such release, or a run is at work.
         """
-        find_release(self.releases(), run)
+        find_release(self.releases(), run, has_unpublished=True)
         try:
             self.take_lock("rollback", log, wait=False)
             releases = self.releases()
-            release = find_release(releases, run)
+            release = find_release(releases, run, self.has_unpublished())
             self.restore(release, log)
         finally:
             self.close()
         description = f"Rolled back from {releases[0]}, to {release}."
+        if release.run_id == releases[0].run_id:
+            description = f"Discarded what was not published. People read {release}."
         instance.report_runless_asset_event(
             dg.AssetObservation(
                 asset_key(PIPELINE_RUNS), description=description, metadata={"run": release.run_id}

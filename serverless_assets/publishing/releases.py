@@ -71,7 +71,7 @@ def names_to_keep(releases: Sequence[Release], keep: int) -> Set[str]:
     return {release.name for release in releases if release.run_id in kept}
 
 
-def find_release(releases: Sequence[Release], run: str | None) -> Release:
+def find_release(releases: Sequence[Release], run: str | None, has_unpublished: bool = False) -> Release:
     """The release to return to.
 
     Args:
@@ -79,9 +79,11 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
         run: the id of its run, or the beginning of that. By default it is the newest one that counts of those
             in which people read something else than now; where what they read now was itself returned to, of
             those before its first publish.
+        has_unpublished: whether runs have written what is not published, which a return to what people read
+            now discards.
 
     Raises:
-        ReleaseError: there is none, it is kept no longer, or it is what people read now.
+        ReleaseError: there is none, it is kept no longer, or there is nothing to return from.
     """
     if not releases:
         raise ReleaseError("Nothing was published yet, so there is no release to return to.")
@@ -93,7 +95,7 @@ def find_release(releases: Sequence[Release], run: str | None) -> Release:
         if len({release.run_id for release in others}) > 1:
             raise ReleaseError(f"The ids of several runs begin with {run!r}. Give more of the id.")
     kept = [release for release in others if release.is_kept]
-    if kept and kept[0].run_id != now.run_id:
+    if kept and (has_unpublished or kept[0].run_id != now.run_id):
         return kept[0]
     ways = sorted({release.run_id[:8] for release in releases if release.is_kept} - {now.run_id[:8]})
     ways_back = (

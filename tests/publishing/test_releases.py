@@ -162,6 +162,20 @@ def test_files_in_a_store_of_their_own_come_back_with_the_tables(tmp_path, insta
     assert (number_read(publisher), store.read("forecast.html")) == (3, b"3")
 
 
+def test_a_return_to_what_people_read_discards_what_a_failed_run_has_left_and_is_refused_without_that(
+    publisher, instance
+):
+    run(publisher, 1)
+    run(publisher, 2, status="failed")
+    publisher.rollback("run-1", instance, LOG)
+    publisher.begin("run-3", (), ASSETS, LOG)
+    assert publisher.pending_assets.read() == set()
+    assert publisher.artifacts.read("forecast.html") == b"1"
+    publisher.close()
+    with pytest.raises(ReleaseError, match="The release of run run-1 is what people read now"):
+        publisher.rollback("run-1", instance, LOG)
+
+
 def test_a_release_that_was_returned_to_counts_once_among_those_to_keep(publisher, instance):
     for number in (1, 2, 3):
         run(publisher, number)
