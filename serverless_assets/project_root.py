@@ -2,6 +2,7 @@
 
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 CLONE = Path(__file__).resolve().parent.parent
@@ -14,7 +15,11 @@ def find_project() -> tuple[Path, str]:
     It is the first folder from the current one, then from that of the virtual environment, upwards with a
     project of dg whose definitions are those of this package; else the clone.
     """
-    for start in (Path.cwd(), Path(sys.prefix)):
+    starts = [Path(sys.prefix)]
+    # Where the current folder was deleted, a command says so (cli/main.py).
+    with suppress(FileNotFoundError):
+        starts.insert(0, Path.cwd())
+    for start in starts:
         for folder in (start, *start.parents):
             try:
                 project = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["dg"]["project"]

@@ -228,6 +228,14 @@ def test_the_words_of_a_command_are_completed():
     assert completed.stdout == "plain,slim-ci\n"
 
 
+def test_a_command_in_a_folder_that_was_deleted_says_so(tmp_path):
+    command = 'cd "$0" && rmdir "$0" && exec "$1" plan'
+    words = ["sh", "-c", command, str(tmp_path), SERVERLESS]
+    completed = subprocess.run(words, capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr == "Error: The current folder was deleted. Change to another one first.\n"
+
+
 def test_why_compares_what_a_model_was_built_from_with_what_it_is(pipeline, serverless):
     unchanged = serverless(pipeline, "why", "orders").stdout
     assert "orders: is reused: unchanged" in unchanged

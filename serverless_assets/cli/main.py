@@ -42,6 +42,10 @@ def main() -> None:
       serverless ui        open the Dagster UI
       serverless run -h    list the options of a command
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise click.ClickException("The current folder was deleted. Change to another one first.") from None
     # SIGTERM, such as at the time limit of a CI, ends every command as Ctrl-C does, which cleans up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("serverless_assets")
