@@ -29,7 +29,7 @@ VERDICTS = {
     "forecast": "would be forecast",
     "score": "would be scored",
     "write": "would be written",
-    "depends": "depends",
+    "depends": "may be built",
     "skip": "would be skipped",
     "fail": "would fail",
 }
@@ -70,7 +70,7 @@ def explain(environment: Environment, asset: str) -> Iterator[str]:
         UserError: there is no such asset.
     """
     explanation = _explain(environment, asset)
-    yield f"{asset}: {explanation.verdict}"
+    yield f"{asset} {explanation.verdict}"
     if explanation.built_by:
         yield f"Last built by run {explanation.built_by}."
     if not explanation.before:
