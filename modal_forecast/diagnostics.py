@@ -1,7 +1,6 @@
-"""The diagnostics of an answer: the history, the back-test, the components, and the fallbacks."""
+"""The diagnostics of an answer: the history, the back-test, and the fallbacks."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +8,13 @@ import pyarrow as pa
 
 from modal_forecast import metrics
 from modal_forecast.backtest import NAIVE_MEANING, Origin, rounded, score, skill_of
-from modal_forecast.calendars import MONTHS, WEEKDAYS, CalendarColumns
-from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR, HarmonicFit
+from modal_forecast.calendars import WEEKDAYS
+from modal_forecast.candidates.harmonic import YEARS_FOR_YEAR
 from modal_forecast.candidates.prophet import MIN_DAYS as PROPHET_DAYS
 from modal_forecast.candidates.protocol import Fit, Inputs
 from modal_forecast.grain import Grain
 from modal_forecast.intervals import about_sums
 from modal_forecast.series import Series
-
-OWN_GROUPS = ("week", "year", "week in year", "turn of year")
 
 
 def about_history(history: pa.Table, grain: Grain) -> dict[str, Any]:
@@ -89,83 +86,6 @@ def last_origin(
     }
 
 
-def about_components(
-    inputs: Inputs, fits: Mapping[str, Fit], weight: Mapping[str, float]
-) -> dict[str, Any] | None:
-    """The parts of the harmonic candidate that weighs most, as JSON values; None if there is none.
-
-    What has an order is a list of [label, value], as a message does not keep the order of a mapping's keys.
-
-    scale: "factor" if the effects multiply the trend (1.1 is a tenth more), "difference" if they are added to
-        it, in the unit of the history.
-    trend: [[first day of a month, level on average in it], ...], in the unit, forecast included.
-    weekly: [[weekday, effect], ...], Monday first; null on a closed weekday, which has no effect to estimate.
-        Empty for a series by week or month.
-    yearly: [[month, effect], ...], January first; null for a month that the last year has no day of.
-    holidays: name, effect on the day or week itself, of days also on those before and after; only those that
-        the history has had.
-    """
-    harmonic = {name: fit for name, fit in fits.items() if isinstance(fit, HarmonicFit)}
-    if not harmonic:
-        return None
-    name = max(harmonic, key=lambda name: weight.get(name, 0.0))
-    fit, calendar = harmonic[name], inputs.calendar
-    factor = name.startswith("log_")
-    end = len(fit.level)
-    days = calendar.days[:end]
-    table = calendar.table[:end]
-
-    def in_unit(effect: float) -> float:
-        return float(f"{np.exp(effect) if factor else effect:.4g}")
-
-    def contribution(group: str) -> np.ndarray:
-        part = calendar.groups[group]
-        effect: np.ndarray = table[:, part] @ fit.effects[part]
-        return effect
-
-    week = fit.effects[calendar.groups["week"]]
-    weekly = [
-        [label, None if day in inputs.closed.weekdays else in_unit(float(week[day]))]
-        for day, label in enumerate(WEEKDAYS)
-        if len(week)
-    ]
-    year = contribution("year") + contribution("turn of year")
-    months = days.astype("datetime64[M]")
-    last_year = slice(max(0, end - math.ceil(calendar.grain.periods_of_a_year)), end)
-    month_of = months.astype(int) % 12
-    yearly: list[list[Any]] = []
-    for month, month_name in enumerate(MONTHS):
-        in_month = month_of[last_year] == month
-        effect = in_unit(float(year[last_year][in_month].mean())) if in_month.any() else None
-        yearly.append([month_name, effect])
-    level = np.exp(fit.level) if factor else fit.level
-    starts = np.unique(months)
-    trend = [[f"{start}-01", float(f"{level[months == start].mean():.6g}")] for start in starts]
-    return {
-        "model": name,
-        "scale": "factor" if factor else "difference",
-        "trend": trend,
-        "weekly": weekly,
-        "yearly": yearly,
-        "holidays": _holidays(fit, calendar, inputs.series.values, in_unit),
-    }
-
-
-def _holidays(
-    fit: HarmonicFit, calendar: CalendarColumns, values: np.ndarray, in_unit: Callable[[float], float]
-) -> list[dict[str, Any]]:
-    observed = ~np.isnan(values)
-    effects = []
-    for name, part in calendar.groups.items():
-        if name in OWN_GROUPS or not calendar.table[: len(values), part.start][observed].any():
-            continue
-        around = (in_unit(float(effect)) for effect in fit.effects[part])
-        effects.append(
-            {"holiday": name, **dict(zip(("day", "day_before", "day_after"), around, strict=False))}
-        )
-    return effects
-
-
 def fallbacks(
     inputs: Inputs, fits: Mapping[str, Fit], origins: Sequence[Origin], naive: str, share: float
 ) -> list[str]:
@@ -193,11 +113,11 @@ def fallbacks(
             "sales, and the forecast is never below zero."
         )
     if closed.weekdays:
-        notes.append(f"Closed on {_listed([WEEKDAYS[day] for day in closed.weekdays])}: forecast as zero.")
+        notes.append(f"Closed on {listed([WEEKDAYS[day] for day in closed.weekdays])}: forecast as zero.")
     if closed.holidays or closed.dates:
         dates = [f"{date % 100:02d}/{date // 100:02d}" for date in closed.dates]
         when = " (day/month)" if dates else ""
-        notes.append(f"Closed on {_listed([*closed.holidays, *dates])}{when}: forecast as zero.")
+        notes.append(f"Closed on {listed([*closed.holidays, *dates])}{when}: forecast as zero.")
     if not origins:
         notes.append(
             "No back-test was possible: every candidate weighs the same, and the bounds are a guess."
@@ -215,5 +135,6 @@ def fallbacks(
     return notes
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

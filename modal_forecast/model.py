@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from modal_forecast.backtest import Origin, inputs_at, mix, naive_share, run_backtest
 from modal_forecast.calendars import calendar_columns, holiday_periods
-from modal_forecast.candidates import BASELINES, CANDIDATES, fit_candidate, fit_candidates
+from modal_forecast.candidates import BASELINES, CANDIDATES, METHODS, fit_candidate, fit_candidates
 from modal_forecast.candidates.protocol import Candidate, CandidateFailed, Fit, Inputs, prepare_inputs
 from modal_forecast.combine import combine, held_out_forecasts, weights
+from modal_forecast.components import about_components
 from modal_forecast.diagnostics import (
     about_backtest,
-    about_components,
     about_history,
     fallbacks,
     last_origin,
@@ -143,7 +143,7 @@ def _combine(
         combined = mix(combined, forecasts[naive], share)
     yhat = np.where(inputs.closed_ahead, 0.0, combined)
     weight = {name: (1 - share) * weight.get(name, 0.0) + share * (name == naive) for name in forecasts}
-    log("combined: " + ", ".join(f"{name} {share:.0%}" for name, share in _largest_first(weight)))
+    log("combined: " + "; ".join(f"{share:.0%} {METHODS[name]}" for name, share in _largest_first(weight)))
 
     calibration = calibrate_or_default(origins, held_out, horizon, series)
     ahead = np.arange(1.0, horizon + 1)

@@ -47,3 +47,25 @@ def fit_candidate(candidate: Candidate, inputs: Inputs) -> Mapping[str, Fit]:
         else replace(fit, forecast=np.maximum(np.where(inputs.closed_ahead, 0.0, fit.forecast), lowest))
         for name, fit in candidate.fit(inputs).items()
     }
+
+
+# What people read instead of the name of a fit: in the report, in the log and in a replay.
+METHODS = {
+    "prophet": "Prophet",
+    "linear_straight": "Week, year and holidays, straight trend",
+    "linear_bending": "Week, year and holidays, bending trend",
+    "linear_flat": "Week, year and holidays, no trend",
+    "log_straight": "Week, year and holidays in percent, straight trend",
+    "log_bending": "Week, year and holidays in percent, bending trend",
+    "log_flat": "Week, year and holidays in percent, no trend",
+    "recent_8_weeks": "The last 8 weeks on average",
+    "recent_26_weeks": "The last 26 weeks on average",
+    "last_years": "Earlier years at today's level",
+    "last_years_half_way": "Earlier years half way to today's level",
+    "seasonal_naive_7": "Repeating last week",
+    "seasonal_naive_364": "Repeating last year",
+    "naive_1_week": "Repeating the last week",
+    "seasonal_naive_52_weeks": "Repeating last year",
+    "naive_1_month": "Repeating the last month",
+    "seasonal_naive_12_months": "Repeating last year",
+}

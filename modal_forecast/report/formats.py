@@ -1,5 +1,6 @@
 """Numbers and days as people read them; assets/ticks.js writes them the same way."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -42,6 +43,18 @@ class Amounts:
         """How values that are read together are written: without decimals if one is too large for them."""
         large = any(value is not None and abs(value) >= 100 for value in values)
         return replace(self, decimals=0) if large else self
+
+    def of_effects(self, values: Iterable[float | None]) -> "Amounts":
+        """How differences that are read together are written: with two digits of the largest, or more.
+
+        Those of counts have decimals, as of 22 guests a day a weekday brings a part of one more. Money has
+        cents or none.
+        """
+        largest = max((abs(value) for value in values if value is not None), default=0.0)
+        decimals = 0 if largest >= 10 or largest == 0 else 1 - math.floor(math.log10(largest))
+        if decimals and self.unit in SYMBOLS:
+            decimals = max(decimals, 2)
+        return replace(self, decimals=decimals)
 
     def signed(self, value: float | None) -> str:
         """+$310 or -$310; no sign before a zero"""

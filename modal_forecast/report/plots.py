@@ -6,7 +6,7 @@ browser, because its axes and paths depend on the days in view.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -47,7 +47,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Bar:
-    """A rectangle from the zero line up or down; `label_y` is where its value is written."""
+    """A rectangle from the zero line up or down; `label_y` is where its value is written.
+
+    is_faint: drawn without colour, as its value says nothing.
+    """
 
     x: float
     width: float
@@ -55,6 +58,7 @@ class Bar:
     height: float
     text: str
     label_y: float
+    is_faint: bool
 
 
 @dataclass(frozen=True)
@@ -95,15 +99,23 @@ def line_plot(
     )
 
 
-def bar_plot(values: Sequence[float], names: Sequence[str], height: int = HEIGHT) -> Plot:
-    """Return a plot with a bar for each value, from zero, and room for the value above or below its bar."""
+def bar_plot(
+    values: Sequence[float],
+    names: Sequence[str],
+    texts: Sequence[str],
+    faint: Collection[str] = (),
+    height: int = HEIGHT,
+) -> Plot:
+    """Return a plot with a bar for each value, from zero, and room for its text above or below it.
+
+    faint: names of bars that are drawn without colour.
+    """
     room = 16
     low, high = min(0.0, *values), max(0.0, *values)
     scale = (height - 2 * room) / ((high - low) or 1)
     zero, step = room + high * scale, 100 / len(values)
     bars = []
-    digits = 2 - math.floor(math.log10(max(high, -low) or 1))
-    for index, value in enumerate(round(value, digits) for value in values):
+    for index, (value, name, text) in enumerate(zip(values, names, texts, strict=True)):
         top, size = zero - max(value, 0) * scale, abs(value) * scale
         bars.append(
             Bar(
@@ -111,11 +123,12 @@ def bar_plot(values: Sequence[float], names: Sequence[str], height: int = HEIGHT
                 width=round(0.7 * step, 2),
                 y=round(top, 1),
                 height=round(size, 1),
-                text=("+" if value > 0 else "") + compact(value),
+                text=text,
                 label_y=round(top - 5 if value >= 0 else top + size + 12, 1),
+                is_faint=name in faint,
             )
         )
-    labels = [Label(round((index + 0.5) * step, 2), name) for index, name in enumerate(names)]
+    labels = [Label(round((index + 0.5) * step, 2), name[:3]) for index, name in enumerate(names)]
     return Plot(height, tuple(labels), bars=tuple(bars), zero=round(zero, 1))
 
 

@@ -108,8 +108,9 @@ class ReportInput:
     facts: label to value, shown under "How it was made" in this order.
     diagnostics: of the forecast, as model.forecast() returns them; the page reads those named in DIAGNOSTICS.
     decimals: of values in tables; None for as many as the values need.
-    parts: of the series, each {name, history, forecast}, with tables as above. One with a `count` stands for
-        so many other parts together. part_noun: what one is.
+    parts: of the series, each {name, history, forecast}, with tables as above, and perhaps `widths`: those of
+        its sums, number of periods -> width, as intervals.about_sums() measures them. One with a `count`
+        stands for so many other parts together. part_noun: what one is.
     track_record: how earlier forecasts did; None if there was none.
         vintages: [{made_on, periods, wape, bias, mase, coverage_80, coverage_95}], where `periods` counts
             the days, weeks or months that were scored.
@@ -161,7 +162,7 @@ def report_key(report: ReportInput) -> Mapping[str, str]:
         value = getattr(report, report_field.name)
         if report_field.name == "parts":
             parts["data"].append([[part["name"], part["history"], part.get("count")] for part in value])
-            value = [part["forecast"] for part in value]
+            value = [[part["forecast"], part.get("widths")] for part in value]
         elif report_field.name == "diagnostics":
             value = {name: value[name] for name in DIAGNOSTICS if name in value}
         elif report_field.name == "grain":

@@ -66,7 +66,7 @@ def forecast_assets(
         dg.AssetSpec(
             declaration.asset,
             group_name=declaration.group,
-            kinds={"prophet"},
+            kinds={"forecast"},
             deps=[declaration.relation],
             skippable=True,
             tags={FORECAST_TAG: declaration.name, GRAIN_TAG: declaration.grain},
@@ -79,7 +79,7 @@ def forecast_assets(
             dg.AssetSpec(
                 parts.asset,
                 group_name=declaration.group,
-                kinds={"prophet"},
+                kinds={"forecast"},
                 deps=[declaration.asset, declaration.relation],
                 skippable=True,
                 description=tables[parts.asset][0].description,

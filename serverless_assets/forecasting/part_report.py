@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modal_forecast.messages import FORECAST_SCHEMA
+from modal_forecast.messages import FORECAST_SCHEMA, ForecastAnswer
 from modal_forecast.report.formats import plural
 from serverless_assets.forecasting.declaration import ForecastDeclaration, Parts
 from serverless_assets.forecasting.history import HistoryError, read_history_until
@@ -16,6 +16,8 @@ from serverless_assets.forecasting.part_history import PartHistories, data_as_of
 from serverless_assets.warehouse import Warehouse
 
 LARGEST_PARTS = 20
+# In the state of the table of parts.
+SUM_WIDTHS = "sum_widths"
 
 
 def reported_parts(
@@ -30,25 +32,50 @@ def reported_parts(
     except HistoryError:
         return []
     histories = read_part_histories(declaration, parts, warehouse, history)
-    return largest_parts(parts, histories, warehouse.read_rows(parts.asset), total)
+    widths: Any = warehouse.read_state(parts.asset).get(SUM_WIDTHS) or {}
+    return largest_parts(parts, histories, warehouse.read_rows(parts.asset), total, widths)
+
+
+def sum_widths(answers: Mapping[str, ForecastAnswer]) -> dict[str, dict[str, float]]:
+    """Return how wide the bounds of sums are of each of the largest parts, to be kept as SUM_WIDTHS.
+
+    By id, as intervals.about_sums() measured it: the number of periods -> width; none for a part whose
+    back-test has too few sums.
+    """
+    expected = {id: float(answer.forecast["yhat"].to_numpy().sum()) for id, answer in answers.items()}
+    widths = {}
+    for id in ranked_ids(expected)[: LARGEST_PARTS + 1]:
+        sums = (answers[id].diagnostics.get("backtest") or {}).get("sums") or {}
+        widths[id] = {count: measured["width"] for count, measured in sums.items()}
+    return widths
+
+
+def ranked_ids(expected: Mapping[str, float | None]) -> list[str]:
+    """Return the ids of parts by what is expected of them, the largest first."""
+    return sorted(expected, key=lambda id: (-(expected[id] or 0.0), id))
 
 
 def largest_parts(
-    parts: Parts, histories: PartHistories, rows: pa.Table, total: pa.Table
+    parts: Parts,
+    histories: PartHistories,
+    rows: pa.Table,
+    total: pa.Table,
+    widths: Mapping[str, Mapping[str, float]],
 ) -> list[Mapping[str, Any]]:
-    """Return name, history and forecast of the largest parts, and of all others together.
+    """Return name, history, forecast and widths of the largest parts, and of all others together.
 
     By name, the others last, with their `count`; none if rows are not of these parts and of the days of the
     total.
 
-    rows: those of the table of parts, in any order.
+    rows: those of the table of parts, in any order. widths: as sum_widths() returns them.
     """
     sums = rows.group_by(parts.id).aggregate([("yhat", "sum"), ("ds", "count")])
     expected = dict(zip(sums[parts.id].to_pylist(), sums["yhat_sum"].to_pylist(), strict=True))
     ids = histories.ids
     if set(expected) != set(ids):
         return []
-    ranked = sorted(range(len(ids)), key=lambda part: (-(expected[ids[part]] or 0.0), ids[part]))
+    numbers = {id: part for part, id in enumerate(ids)}
+    ranked = [numbers[id] for id in ranked_ids(expected)]
     largest = ranked[:LARGEST_PARTS] if len(ranked) > LARGEST_PARTS + 1 else ranked
     is_largest = pc.is_in(rows[parts.id], pa.array([ids[part] for part in largest], pa.string()))
     forecasts, days = rows.filter(is_largest).sort_by("ds"), total["ds"].to_pylist()
@@ -58,7 +85,9 @@ def largest_parts(
         if forecast["ds"].to_pylist() != days:
             return []
         name, history = histories.names[part], histories.history(part)
-        reported.append({"name": name, "history": history, "forecast": forecast})
+        reported.append(
+            {"name": name, "history": history, "forecast": forecast, "widths": widths.get(ids[part], {})}
+        )
     if others := ranked[len(largest) :]:
         y = np.nansum(histories.values[others], axis=0)
         by_day = rows.filter(pc.invert(is_largest)).group_by("ds").aggregate([("yhat", "sum")]).sort_by("ds")

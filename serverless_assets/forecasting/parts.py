@@ -31,7 +31,7 @@ from serverless_assets.forecasting.part_history import (
     data_as_of,
     read_part_histories,
 )
-from serverless_assets.forecasting.part_report import largest_parts, next_days
+from serverless_assets.forecasting.part_report import SUM_WIDTHS, largest_parts, next_days, sum_widths
 from serverless_assets.forecasting.record import FORECAST, MADE_AT, part_record, write_record
 from serverless_assets.forecasting.reuse import FIRST_FORECAST, SAME_PARTS, reason_by_key
 from serverless_assets.forecasting.tables import forecast_rows, forecast_schema
@@ -102,6 +102,7 @@ def forecast_parts(
         made_at.date(),
         {parts.id: histories.ids, parts.name: histories.names},
     )
+    widths = sum_widths(reconciled)
     state = {
         PARTS_KEY: decision.key,
         FORECAST: run.declaration.name,
@@ -111,11 +112,12 @@ def forecast_parts(
         "data_as_of": data_as_of(decision.total).isoformat(),
         COUNT: len(histories.ids),
         WEAK: weak_parts(parts, histories, reconciled),
+        SUM_WIDTHS: widths,
         **memory_facts(run.requested, reply.used),
     }
     checks = check_parts(run.declaration, parts, rows, decision.total, state)
     loaded = run.store(parts.asset, part_record(parts, rows, state), rows, checks, reply)
-    largest = largest_parts(parts, histories, rows, decision.total)
+    largest = largest_parts(parts, histories, rows, decision.total, widths)
     result: dg.MaterializeResult = dg.MaterializeResult(
         asset_key=asset_key(parts.asset),
         data_version=version,

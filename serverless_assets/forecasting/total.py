@@ -45,10 +45,12 @@ from serverless_assets.names import FORECAST_KEY, TABLE_NAME
 from serverless_assets.publishing.publisher import Publisher
 from serverless_assets.warehouse import Warehouse
 
-# The facts that people look for or have plotted from run to run; all others are one value, DETAILS.
-SHOWN = (
-    *HORIZON_FACTS, "data_as_of", "backtest_wape", "peak_memory_mib", "modal_dashboard",
-)  # fmt: skip
+# The facts that people look for or have plotted from run to run, and their names where the report has
+# others; all others are one value, DETAILS.
+SHOWN = {
+    **{name: name for name in (*HORIZON_FACTS, "data_as_of", "peak_memory_mib", "modal_dashboard")},
+    "backtest_wape": "typical_error",
+}
 DETAILS = "details"
 
 
@@ -260,8 +262,8 @@ def read_forecast(declaration: ForecastDeclaration, warehouse: Warehouse) -> pa.
 def _location_metadata(
     publisher: Publisher, table: str, file: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    main_facts = {name: facts[name] for name in SHOWN if facts.get(name) is not None}
-    details = {name: value for name, value in facts.items() if name not in main_facts}
+    main_facts = {shown: facts[name] for name, shown in SHOWN.items() if facts.get(name) is not None}
+    details = {name: value for name, value in facts.items() if SHOWN.get(name) not in main_facts}
     location: dict[str, Any] = {
         TABLE_NAME: publisher.warehouse.qualified_name(table),
         **metadata.file_metadata("file", publisher.artifacts.place(file)),

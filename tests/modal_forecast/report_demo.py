@@ -99,6 +99,7 @@ def demo(**changes: Any) -> ReportInput:
                 "name": name,
                 "history": _trimmed(start, by_store[name]),
                 "forecast": table(tomorrow, forecasts[name]),
+                "widths": {"7": 0.5, "30": 0.3, "90": 0.25},
             }
             for name in by_store
         ],

@@ -253,7 +253,7 @@ def test_the_log_tells_what_happened(answer_and_log):
         r"  history: 800 days with a value, 2022-01-01 to 2024-03-10, 0 missing, \d+ zero, 0 negative",
         r"  back-test: \d+ forecasts from 6 earlier days, the holidays of US, [\d.]+ s",
         r"  Prophet [\d.]+ (takes part|was too far off to take part), [\d.]+ s",
-        r"  combined: \w+ \d+%(, \w+ \d+%)*",
+        r"  combined: \d+% [A-Z][\w ',]+(; \d+% [A-Z][\w ',]+)*",
         r"  From 6 earlier days of the history, 60 days ahead, the forecast's error was \d+% smaller .*",
         r"  raised to zero: a bound or the forecast of \d+ of 60 days, the forecast itself on 0",
     ]

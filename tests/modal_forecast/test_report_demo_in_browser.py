@@ -107,7 +107,7 @@ def test_why_shows_trend_week_year_and_holidays(page, report):
     why, weekly = section(page, "Why does it say so?"), report.diagnostics["components"]["weekly"]
     assert why.get_by_role("heading", level=3).all_text_contents() == ["Trend", "Week", "Year", "Holidays"]
     best, effect = max(weekly, key=lambda labelled: labelled[1])
-    expect(why).to_contain_text(f"{best} is the best day (+{dollars(effect)} on a usual day)")
+    expect(why).to_contain_text(f"{best} is the best day (+{dollars(effect)} against the average)")
     expect(why.locator(".plot rect")).to_have_count(7)
     expect(why).to_contain_text("Next: Thanksgiving Day on Thu 26 Nov 2026")
 

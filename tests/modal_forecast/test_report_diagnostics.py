@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from modal_forecast.candidates import METHODS
 from modal_forecast.messages import ForecastAnswer, ForecastRequest
 from modal_forecast.model import forecast
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.page import render
 from modal_forecast.report.report_input import ReportInput
-from modal_forecast.report.sections.accuracy import MODELS, accuracy
+from modal_forecast.report.sections.accuracy import accuracy
 from modal_forecast.report.sections.data_quality import data_quality
 from modal_forecast.report.sections.reasons import Reason, reasons
 from modal_forecast.report.values import read_values
@@ -75,9 +76,9 @@ def test_the_last_back_test_has_bounds_around_its_forecast(answer):
 
 
 def test_every_candidate_has_a_name_for_people(answer):
-    assert set(answer.diagnostics["candidates"]) <= set(MODELS)
+    assert set(answer.diagnostics["candidates"]) <= set(METHODS)
     view = accuracy(answer.diagnostics, DOLLARS)
-    assert view and {row[0] for row in view.models.rows[1:]} <= set(MODELS.values())
+    assert view and {row[0] for row in view.models.rows[1:]} <= set(METHODS.values())
 
 
 def test_without_diagnostics_a_section_has_nothing_to_say(answer):

@@ -195,6 +195,8 @@ def test_weeks_and_months_are_whole_sums_of_the_days_in_the_same_range(page):
     button(page, "Weeks").click()
     expect(button(page, "Forecast only")).to_have_attribute("aria-pressed", "true")
     expect(button(page, "95% bounds")).to_be_hidden()
+    # Not from Monday, of whose week three days have come.
+    expect(page.locator("#chart")).to_contain_text("Forecast from 15 May 2025")
     chart = page.get_by_role("slider", name="Week to read out of the chart")
     chart.focus()
     # From Monday 12 May to Wednesday what came, days 497 to 499, and the forecast from Thursday on.

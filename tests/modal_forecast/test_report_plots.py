@@ -71,7 +71,7 @@ def test_no_two_marks_of_an_axis_have_one_label():
 
 
 def test_bars_stand_on_zero_or_hang_from_it_in_proportion():
-    up, down, none = bar_plot([300.0, -100.0, 0.0], ["a", "b", "c"], height=132).bars
+    up, down, none = bar_plot([300.0, -100.0, 0.0], ["a", "b", "c"], ["+300", "-100", "0"], height=132).bars
     assert up.y + up.height == down.y == none.y
     assert up.height == 3 * down.height and none.height == 0
     assert (up.text, down.text, none.text) == ("+300", "-100", "0")

@@ -89,7 +89,7 @@ def test_a_large_bias_is_said_before_anything_else_and_beside_the_headline():
     diagnostics = DIAGNOSTICS | {"backtest": DIAGNOSTICS["backtest"] | {"bias": -0.11}}
     view = accuracy(diagnostics, DOLLARS)
     assert view is not None
-    sentence = "In the back-test, the forecast was 11% too low on the whole."
+    sentence = "Over all 6 back-tests, the forecast was 11% too low on the whole."
     assert view.answer.startswith(f"{sentence} It is off by 8.6%")
     assert sentence in headline(report(diagnostics=diagnostics))
     assert render(report(diagnostics=diagnostics)).count(sentence) == 2
@@ -237,6 +237,8 @@ def test_a_trend_that_goes_on_into_the_forecast_is_judged_by_its_past():
     assert "now brings $2,000" in text
 
 
+# Of a count, which has no decimals itself.
+GUESTS = Amounts("guests", 0, 0)
 NO_COMPONENTS: dict[str, Any] = {
     "scale": "difference",
     "trend": [],
@@ -258,8 +260,47 @@ def reasons_of(**components: Any) -> list[tuple[str, str]]:
 
 def test_the_best_and_the_weakest_day_of_the_week_are_named():
     assert reasons_of(weekly=labelled([-120.0, 0.0, 0.0, 0.0, 0.0, 310.0, 0.0], WEEKDAYS)) == [
-        ("Week", "Saturday is the best day (+$310 on a usual day), Monday the weakest (-$120).")
+        ("Week", "Saturday is the best day (+$310 against the average), Monday the weakest (-$120).")
     ]
+
+
+def test_what_chance_explains_is_not_called_best_or_weakest_and_is_drawn_pale():
+    effects = labelled([-0.268, 0.0, 0.0, 0.0, 0.0, 0.196, 0.07], WEEKDAYS)
+    nothing = {"weekly": [], "yearly": []}
+    (week,) = reasons(NO_COMPONENTS | {"weekly": effects, "stands_out": nothing}, AHEAD, "US", GUESTS)
+    assert (week.answer, week.plot, week.table) == ("No weekday stands out.", None, None)
+    (week,) = reasons(
+        NO_COMPONENTS | {"weekly": effects, "stands_out": {"weekly": ["Monday"], "yearly": []}},
+        AHEAD, "US", GUESTS,
+    )  # fmt: skip
+    assert week.answer.startswith("Monday is the weakest day (-0.27 guests against the average). Pale:")
+    assert [bar.is_faint for bar in week.plot.bars] == [False, *[True] * 6]
+    yearly = labelled([*[0.0] * 11, 5.0], MONTHS)
+    for months, answer in (
+        ([], "No time of the year stands out."),
+        (None, "Not known yet: less than two years"),
+    ):
+        ((_, said),) = reasons_of(yearly=yearly, stands_out={"weekly": [], "yearly": months})
+        assert said.startswith(answer)
+
+
+def test_small_effects_have_the_same_decimals_in_sentence_bars_and_table():
+    effects = labelled([-0.268, 0.0, 0.0, 0.0, 0.0, 0.196, 0.07], WEEKDAYS)
+    (week,) = reasons(NO_COMPONENTS | {"weekly": effects}, AHEAD, "US", GUESTS)
+    assert "(+0.20 guests against" in week.answer and "(-0.27 guests)" in week.answer
+    assert [bar.text for bar in week.plot.bars] == ["-0.27", *["0.00"] * 4, "+0.20", "+0.07"]
+    assert [row[1].removesuffix(" guests") for row in week.table.rows] == [bar.text for bar in week.plot.bars]
+
+
+def test_only_holidays_whose_effect_chance_does_not_explain_are_shown():
+    holidays = [
+        {"holiday": "Christmas Day", "day": -10.0, "supported": False},
+        {"holiday": "Thanksgiving Day", "day": -5.0, "supported": True},
+    ]
+    (holiday,) = reasons(NO_COMPONENTS | {"holidays": holidays}, AHEAD, "US", DOLLARS)
+    assert [row[0] for row in holiday.table.rows] == ["Thanksgiving Day"]
+    (holiday,) = reasons(NO_COMPONENTS | {"holidays": holidays[:1]}, AHEAD, "US", DOLLARS)
+    assert (holiday.answer, holiday.table) == ("No holiday ahead stands out.", None)
 
 
 def test_the_best_month_of_the_year_is_named():
@@ -305,7 +346,17 @@ def test_stores_that_add_up_to_the_total_are_said_to_and_come_largest_first():
         ("Small", "$60", "$90", "$81 to $99", "+50.0%"),
     ]
     assert view.total.expected == "$360"
-    assert view.note.startswith("The bounds of each store are the sum of its 80% bounds of each day.")
+    assert "The bounds of each store add up the 80% bounds of each day" in view.note
+
+
+def test_the_bounds_of_a_store_are_as_wide_as_its_own_back_test_measured():
+    large = {"name": "Large", "history": history([8.0] * 400), "forecast": forecast([9.0] * 30)}
+    small = {"name": "Small", "history": history([2.0] * 400), "forecast": forecast([3.0] * 30)}
+    view = by_store([{**large, "widths": {"7": 0.8, "30": 0.5}}, small], 12.0)
+    assert [row.between for row in view.rows] == ["$256 to $284", "$81 to $99"]
+    assert "The bounds of Small add up the 80% bounds of each day" in view.note
+    view = by_store([{**large, "widths": {"30": 0.5}}, {**small, "widths": {"30": 1.1}}], 12.0)
+    assert "add up the" not in view.note and "wider than those of all together" in view.note
 
 
 def test_of_many_stores_the_others_come_last_together_and_without_bounds():

@@ -91,7 +91,7 @@ def test_the_graph_of_a_group_shows_what_is_checked_and_what_it_is_made_of(ui, p
     page.get_by_text(re.compile(r"[56] / 6 Passed")).nth(1).wait_for()
     page.locator("svg").get_by_text("Materialized", exact=True).first.wait_for()
     said = body.inner_text()
-    for kind in ("prophet", "DuckDB", "html"):
+    for kind in ("forecast", "DuckDB", "html"):
         assert kind in said
 
 
@@ -154,7 +154,7 @@ def test_the_page_of_the_forecast_says_how_good_it_is_and_what_it_took(ui, page,
     page.get_by_text("Daily order revenue for the coming days").first.wait_for()
     page.get_by_text("peak_memory_mib").first.wait_for()
     said = body.inner_text()
-    for name in ("status", "reason", "seconds", "backtest_wape", "details", "yhat_lower_95"):
+    for name in ("status", "reason", "seconds", "typical_error", "details", "yhat_lower_95"):
         assert name in said
 
 

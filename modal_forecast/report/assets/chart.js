@@ -22,6 +22,8 @@ class Chart {
     this.symbol = data.symbol;
     this.hidden = new Set();
     this.use(data.views[0]);
+    // Of weeks and months, the first of the forecast may have begun before it.
+    this.forecastFrom = this.grain.beginning(this.dateOn(this.forecastStart));
   }
 
   // Takes the values of another view: of days, weeks or months. Nothing is drawn until show().
@@ -210,10 +212,9 @@ class Chart {
     if (this.forecastStart < first || this.forecastStart > last) return [];
     const x = this.left + this.x(this.forecastStart - 0.5);
     const side = this.width - x > 180 ? { x: x + 6, "text-anchor": "start" } : { x: x - 6, "text-anchor": "end" };
-    const date = this.grain.beginning(this.dateOn(this.forecastStart));
     return [
       this.node("line", { class: "forecast-start", x1: x, x2: x, y1: TOP - 14, y2: TOP + this.plotHeight }),
-      this.node("text", { class: "forecast-start", y: TOP - 6, ...side }, `Forecast from ${date}`),
+      this.node("text", { class: "forecast-start", y: TOP - 6, ...side }, `Forecast from ${this.forecastFrom}`),
     ];
   }
 

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from modal_forecast.backtest import NAIVE_MEANING
+from modal_forecast.candidates import METHODS
 from modal_forecast.grain import DAY, Grain
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
@@ -19,25 +20,6 @@ COVERAGE_TOLERANCE = 1 / 3
 # A bias above this share of the actuals is said first: it does not cancel out over days.
 LARGE_BIAS = 0.05
 AS_PROMISED = "about as many as promised"
-MODELS = {
-    "prophet": "Prophet",
-    "linear_straight": "Week, year and holidays, straight trend",
-    "linear_bending": "Week, year and holidays, bending trend",
-    "linear_flat": "Week, year and holidays, no trend",
-    "log_straight": "Week, year and holidays in percent, straight trend",
-    "log_bending": "Week, year and holidays in percent, bending trend",
-    "log_flat": "Week, year and holidays in percent, no trend",
-    "recent_8_weeks": "The last 8 weeks on average",
-    "recent_26_weeks": "The last 26 weeks on average",
-    "last_years": "Earlier years at today's level",
-    "last_years_half_way": "Earlier years half way to today's level",
-    "seasonal_naive_7": "Repeating last week",
-    "seasonal_naive_364": "Repeating last year",
-    "naive_1_week": "Repeating the last week",
-    "seasonal_naive_52_weeks": "Repeating last year",
-    "naive_1_month": "Repeating the last month",
-    "seasonal_naive_12_months": "Repeating last year",
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +66,9 @@ def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts, grain: Grain = DA
         comparison = compare(
             [grain.start(first, index) for index in range(len(forecast))],
             [origin["actual"], forecast, origin.get("lower_80", forecast), origin.get("upper_80", forecast)],
-            "The last back-test: forecast against what came",
+            "The back-test: forecast against what came"
+            if backtest["origins"] == 1
+            else f"The last of {backtest['origins']} back-tests: forecast against what came",
             f"The last back-test, {grain.name} by {grain.name}",
             amounts,
             grain,
@@ -95,11 +79,13 @@ def accuracy(diagnostics: Mapping[str, Any], amounts: Amounts, grain: Grain = DA
 
 
 def _bias_sentence(backtest: Mapping[str, Any]) -> str:
-    """Return a sentence such as "the forecast was 11% too low on the whole"; empty if the bias is small."""
+    """Over all 6 back-tests, the forecast was 11% too low on the whole.; empty if the bias is small"""
     bias = number_in(backtest, "bias")
     if bias is None or abs(bias) < LARGE_BIAS:
         return ""
-    return f"In the back-test, the forecast was {bias_text(bias)}."
+    count = backtest["origins"]
+    tests = "In the back-test" if count == 1 else f"Over all {count} back-tests"
+    return f"{tests}, the forecast was {bias_text(bias)}."
 
 
 def _errors_sentence(backtest: Mapping[str, Any], grain: Grain) -> str:
@@ -182,7 +168,7 @@ def _models(diagnostics: Mapping[str, Any]) -> Table:
     ranked = sorted(candidates.items(), key=lambda item: (-(item[1].get("weight") or 0), item[0]))
     rows = [
         (
-            MODELS.get(name) or name.replace("_", " ").capitalize(),
+            METHODS.get(name) or name.replace("_", " ").capitalize(),
             formats.share(number_in(scores, "weight")),
             error(scores),
         )
@@ -218,7 +204,8 @@ def compare(
     summary = f"None of its {grain.plural} has come yet."
     if complete:
         inside = sum(low <= value <= high for value, _, low, high in complete)
-        came, forecast_sum = (amounts(total(row[column] for row in complete)) for column in (0, 1))
+        sums = [total(row[column] for row in complete) for column in (0, 1)]
+        came, forecast_sum = map(amounts.of_one_precision(sums), sums)
         summary = (
             f"Over {grain.counted(len(complete))}, {came} came and {forecast_sum} was forecast; "
             f"{inside} of {len(complete)} fell inside the 80% bounds."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modal_forecast.diagnostics import listed
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
 from modal_forecast.report.plots import Shape, line_path
@@ -78,7 +79,12 @@ def by_part(
         )
         for part in parts
     ]
-    windows = [window_total(past, ahead, main.count, {}) for _, past, ahead in series]
+    windows = [
+        window_total(
+            past, ahead, main.count, {int(n): width for n, width in (part.get("widths") or {}).items()}
+        )
+        for part, (_, past, ahead) in zip(parts, series, strict=True)
+    ]
     amounts = amounts.of_one_precision(window.total for window in [*windows, main])
     rows = [
         _row(name, past, ahead["yhat"], window, amounts)
@@ -95,11 +101,28 @@ def by_part(
         spark_title=_spark_title(forecast["yhat"]),
         rows=tuple(rows[index] for index in ranked),
         total=_row(f"All {formats.plural(noun)}", history, forecast["yhat"], main, amounts),
-        note=""
-        if main.count == 1
-        else f"The bounds of each {noun} are the sum of its 80% bounds of each {grain.name}. Good and bad "
-        f"{grain.plural} partly cancel out, so they are wider than needed.",
+        note=_note(noun, [name for name, *_ in series], windows, main),
     )
+
+
+def _note(noun: str, names: Sequence[str], windows: Sequence[WindowTotal], main: WindowTotal) -> str:
+    """Say why the bounds of one part are wider than those of all, and of which parts they are too wide."""
+    bounded = [(name, of) for name, of in zip(names, windows, strict=True) if of.lower is not None]
+    if not bounded:
+        return ""
+    grain, sentences = main.grain, []
+    if len(bounded) > 1:
+        sentences.append(
+            f"The bounds of one {noun} are in proportion wider than those of all together, which balance out."
+        )
+    added = [name for name, of in bounded if of.adds_bounds]
+    if added:
+        whose = f"each {noun}" if len(added) == len(bounded) else listed(added)
+        sentences.append(
+            f"The bounds of {whose} add up the 80% bounds of each {grain.name}, as the back-test has too few "
+            f"sums to tell how far good and bad {grain.plural} cancel out: less is likely."
+        )
+    return " ".join(sentences)
 
 
 def _spark_title(forecast: PeriodValues) -> str:

@@ -1,13 +1,14 @@
 """Why the forecast says what it says: its trend, week, year and holidays, each as a chart and a sentence."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 import numpy as np
 
 from modal_forecast.calendars import MONTHS, WEEKDAYS, holiday_periods
+from modal_forecast.diagnostics import listed
 from modal_forecast.grain import DAY, Grain
 from modal_forecast.report import formats
 from modal_forecast.report.formats import Amounts
@@ -22,19 +23,22 @@ MONTHS_LABELLED = {0: "start", 3: "middle", 6: "middle", 9: "middle", 11: "end"}
 
 @dataclass(frozen=True)
 class Reason:
-    """plot: None where the table says it all, with a bar of `sizes` (-1..1) beside each of its rows."""
+    """plot: None where the table says it all, with a bar of `sizes` (-1..1) beside each of its rows.
+
+    Without a table there is nothing but chance to show.
+    """
 
     title: str
     answer: str
-    plot: Plot | None
-    table: Table
+    plot: Plot | None = None
+    table: Table | None = None
     sizes: tuple[float, ...] = ()
 
 
 class UnitEffects:
     """Converts the effects of components, which may be factors, to the unit of the series.
 
-    components: as modal_forecast.diagnostics.about_components() returns them.
+    components: as modal_forecast.components.about_components() returns them.
     """
 
     def __init__(self, components: Mapping[str, Any]) -> None:
@@ -67,10 +71,12 @@ def reasons(
         for effect in _in_order(components["weekly"], WEEKDAYS)
     ]
     yearly = [effects.effect(effect, first) for effect in _in_order(components["yearly"], MONTHS)]
+    # Records of earlier versions do not say it: everything may.
+    stands_out = components.get("stands_out") or {"weekly": WEEKDAYS, "yearly": MONTHS}
     every = [
         _trend(effects.trend, first, amounts, grain),
-        _week(weekly, amounts),
-        _year(yearly, amounts, grain),
+        _week(weekly, stands_out["weekly"], amounts),
+        _year(yearly, stands_out["yearly"], amounts, grain),
         _holidays(components["holidays"], effects, forecast, country, amounts),
     ]
     return [reason for reason in every if reason]
@@ -109,29 +115,43 @@ def trend_text(trend: Sequence[tuple[date, float]], first: date, amounts: Amount
     return f"{direction} {speed}{usual}{difference if before > 0 else ''}."
 
 
-def _week(effects: Sequence[float | None], amounts: Amounts) -> Reason | None:
+def _week(effects: Sequence[float | None], stands_out: Collection[str], amounts: Amounts) -> Reason | None:
     by_day = _varying(effects)
     if not by_day:
         return None
+    if not stands_out:
+        return Reason("Week", "No weekday stands out.")
+    amounts = amounts.of_effects(by_day)
+    chance = [day for day in WEEKDAYS if day not in stands_out]
+    pale = f" Pale: no more than chance explains ({listed(chance)})." if chance else ""
     return Reason(
         "Week",
-        _extremes(by_day, WEEKDAYS, "day", amounts, DAY),
-        bar_plot(by_day, [name[:3] for name in WEEKDAYS]),
+        _extremes(by_day, WEEKDAYS, stands_out, "day", amounts) + pale,
+        bar_plot(by_day, WEEKDAYS, [_bar_text(effect, amounts) for effect in by_day], chance),
         _effects_table("Effect of the weekday", "Weekday", WEEKDAYS, by_day, amounts, DAY),
     )
 
 
-def _year(effects: Sequence[float | None], amounts: Amounts, grain: Grain) -> Reason | None:
+def _year(
+    effects: Sequence[float | None], stands_out: Collection[str] | None, amounts: Amounts, grain: Grain
+) -> Reason | None:
+    """stands_out: None if the history is too short to tell."""
     by_month = _varying(effects)
     if not by_month:
         return None
+    if stands_out is None:
+        answer = "Not known yet: less than two years of history do not tell the time of year from the trend."
+        return Reason("Year", answer)
+    if not stands_out:
+        return Reason("Year", "No time of the year stands out.")
     labels = [
         Label(round(month / 11 * 100, 1), MONTHS[month][:3], anchor)
         for month, anchor in MONTHS_LABELLED.items()
     ]
+    amounts = amounts.of_effects(by_month)
     return Reason(
         "Year",
-        _extremes(by_month, MONTHS, "time", amounts, grain),
+        _extremes(by_month, MONTHS, stands_out, "time", amounts),
         line_plot([("part", by_month)], labels),
         _effects_table("Effect of the time of year", "Time", MONTHS, by_month, amounts, grain),
     )
@@ -144,16 +164,21 @@ def _holidays(
     country: str | None,
     amounts: Amounts,
 ) -> Reason | None:
-    """The holidays among the periods of the forecast whose effect the history tells."""
+    """The holidays among the periods of the forecast whose effect the history tells from chance."""
     grain = forecast.grain
     dates = holiday_periods(country, np.array(forecast.days(), "datetime64[D]"), grain)
-    ahead = sorted(
-        (day.astype(object), holiday["holiday"], float(holiday["day"]))
+    known = sorted(
+        (day.astype(object), holiday["holiday"], float(holiday["day"]), holiday.get("supported", True))
         for holiday in holidays
         for day in dates.get(holiday["holiday"], ())
     )
-    if not ahead:
+    if not known:
         return None
+    ahead = [
+        (day, name, effect) for day, name, effect, supported in known if supported or forecast.at(day) == 0
+    ]
+    if not ahead:
+        return Reason("Holidays", "No holiday ahead stands out.")
     rows = [
         # On a day that is closed, everything that a day brings is lost.
         (name, day, -effects.level(day) if forecast.at(day) == 0 else effects.effect(effect, day) or 0.0)
@@ -161,7 +186,7 @@ def _holidays(
     ]
     more = len(ahead) - HOLIDAYS_SHOWN
     largest = max(abs(effect) for *_, effect in rows) or 1
-    amounts = amounts.of_one_precision(effect for *_, effect in rows)
+    amounts = amounts.of_effects(effect for *_, effect in rows)
     name, day, effect = rows[0]
     when = f"{'on' if grain is DAY else 'in the'} {grain.label(day)}"
     answer = f"Next: {name} {when}, {amounts.signed(effect)} {grain.preposition} that {grain.name}."
@@ -195,14 +220,30 @@ def _varying(effects: Sequence[float | None]) -> list[float]:
 
 
 def _extremes(
-    effects: Sequence[float], names: Sequence[str], kind: str, amounts: Amounts, grain: Grain
+    effects: Sequence[float],
+    names: Sequence[str],
+    stands_out: Collection[str],
+    kind: str,
+    amounts: Amounts,
 ) -> str:
+    """Saturday is the best day (+$310 against the average), Monday the weakest (-$120)."""
     best, worst = max(effects), min(effects)
     high, low = names[effects.index(best)], names[effects.index(worst)]
-    return (
-        f"{high} is the best {kind} ({amounts.signed(best)} {grain.preposition} a usual {grain.name}), "
-        f"{low} the weakest ({amounts.signed(worst)})."
-    )
+    is_best, is_worst = high in stands_out, low in stands_out
+    best_text = f"{high} is the best {kind} ({amounts.signed(best)} against the average)"
+    worst_text = f"({amounts.signed(worst)}{'' if is_best else ' against the average'})"
+    if is_best and is_worst:
+        return f"{best_text}, {low} the weakest {worst_text}."
+    if is_best:
+        return f"{best_text}."
+    return f"{low} is the weakest {kind} {worst_text}."
+
+
+def _bar_text(effect: float, amounts: Amounts) -> str:
+    """+310 or -2.4: as in the sentence, without the unit; +12k where that is too long for a bar"""
+    if abs(effect) >= 10_000:
+        return ("+" if effect > 0 else "") + formats.compact(effect)
+    return replace(amounts, unit="").signed(effect)
 
 
 def _effects_table(
@@ -213,6 +254,5 @@ def _effects_table(
     amounts: Amounts,
     grain: Grain,
 ) -> Table:
-    amounts = amounts.of_one_precision(effects)
     rows = tuple((name, amounts.signed(effect)) for name, effect in zip(names, effects, strict=True))
     return Table(caption, (heading, f"Effect on a {grain.name}"), rows)
