@@ -288,6 +288,7 @@ def test_stores_are_those_of_the_warehouse_and_add_up_to_the_total(published, gr
         came.setdefault(row["location_name"], {})[row["ds"]] = float(row["revenue_usd"])
     *stores, total = published.page.tables["Stores"]
     assert {store[0] for store in stores} == set(came)
+    assert any("30" in widths for widths in published.store_widths.values())
     for name, last, expected, change, _ in stores:
         window = [row for row in made if row["location_name"] == name and row["ds"] in ahead]
         yhat, *bounds = (sum(row[column] for row in window) for column in BOUNDED)
