@@ -20,6 +20,8 @@ from dagster._core.definitions.data_version import (
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
     INPUT_DATA_VERSION_TAG_PREFIX,
+    INPUT_EVENT_POINTER_TAG_PREFIX,
+    NULL_EVENT_POINTER,
 )
 
 # An output with this key in its metadata lets later steps begin, and is no materialization of its asset: an
@@ -74,6 +76,8 @@ __all__ = [
     "DATA_VERSION_IS_USER_PROVIDED_TAG",
     "DATA_VERSION_TAG",
     "INPUT_DATA_VERSION_TAG_PREFIX",
+    "INPUT_EVENT_POINTER_TAG_PREFIX",
+    "NULL_EVENT_POINTER",
     "RESERVED_NAMES",
     "ROOT_RUN_ID_TAG",
     "STEP_LOGGER",

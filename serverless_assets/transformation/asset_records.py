@@ -12,6 +12,8 @@ from serverless_assets.dagster_internals import (
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
     INPUT_DATA_VERSION_TAG_PREFIX,
+    INPUT_EVENT_POINTER_TAG_PREFIX,
+    NULL_EVENT_POINTER,
 )
 from serverless_assets.instance import one_batch
 from serverless_assets.months import Window
@@ -81,15 +83,20 @@ class AssetRecords:
                         )
                     )
                     continue
-                # As Dagster tags an output: the UI compares these with what there is now.
+                known = [parent for parent in parents[key] if versions.get(parent)]
+                # As Dagster tags an output: the UI compares these with what there is now, and takes a parent
+                # without a pointer for a new one.
                 tags = {
                     CODE_VERSION_TAG: str(assets.get(key).code_version),
                     DATA_VERSION_TAG: decision.state.version,
                     DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
                     **{
-                        f"{INPUT_DATA_VERSION_TAG_PREFIX}/{parent.to_user_string()}": version
-                        for parent in parents[key]
-                        if (version := versions.get(parent))
+                        f"{INPUT_DATA_VERSION_TAG_PREFIX}/{parent.to_user_string()}": str(versions[parent])
+                        for parent in known
+                    },
+                    **{
+                        f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{parent.to_user_string()}": NULL_EVENT_POINTER
+                        for parent in known
                     },
                 }
                 self.context.log_event(dg.AssetMaterialization(key, metadata=facts, tags=tags))

@@ -247,7 +247,7 @@ def test_no_section_of_the_report_is_of_a_table_whose_tests_failed(tmp_path):
     shape = TableShape(section.asset, rows.schema)
     warehouse.replace_rows(shape, rows, {"dirty_reason": "last tests failed: unique"})
     with pytest.raises(
-        UnfinishedError, match=f"{section.asset} cannot be relied on: last tests failed: unique. Run the job"
+        UnfinishedError, match=f"{section.asset} cannot be relied on: last tests failed: unique. First run `"
     ):
         read_sections(SHOP, warehouse)
     warehouse.replace_rows(shape, rows, {"version": "sound"})

@@ -139,7 +139,7 @@ def test_an_input_whose_tests_failed_is_not_read(team, reused):
     note = {"dirty_reason": "last tests failed: unique_sales"}
     team.publisher.warehouse.replace_rows(TableShape("daily_sales", rows.schema), rows, note)
     with pytest.raises(
-        dg.Failure, match=r"daily_sales cannot be relied on: last tests failed: unique_sales\. Run the job"
+        dg.Failure, match=r"daily_sales cannot be relied on: last tests failed: unique_sales\. First run `"
     ):
         team.run(team.asset())
     assert team.computed == int(reused)

@@ -181,3 +181,11 @@ def test_a_column_of_a_model_is_traced_to_the_columns_that_it_comes_from(ui):
     }
     assert comes_from["customer_id"] == {("stg_orders", "customer_id")}
     assert comes_from["count_food_items"] == {("stg_products", "is_food_item")}
+
+
+def test_no_asset_is_unsynced_after_a_run_that_reused_all(ui):
+    run_id = ui.launch(run_inputs={"ingestion": {"reuse": {}}})
+    assert ui.status_at_the_end(run_id) == "SUCCESS"
+    nodes = ui.ask("{ assetNodes { assetKey { path } staleStatus staleCauses { reason } } }")["assetNodes"]
+    unsynced = {node["assetKey"]["path"][-1]: node for node in nodes if node["staleStatus"] == "STALE"}
+    assert unsynced == {}
