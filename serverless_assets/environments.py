@@ -40,6 +40,7 @@ from serverless_assets.python_assets.reuse import FrameAsset, frame_assets
 from serverless_assets.run_inputs import RunInputs
 from serverless_assets.sample_shop import SampleSource
 from serverless_assets.settings import Settings, SettingsError, yesterday
+from serverless_assets.transformation.manifest import asset_names
 from serverless_assets.transformation.project import Project
 
 # The first month of an unknown source; the public jaffle-shop data begins in 2016.
@@ -112,6 +113,13 @@ class Environment:
     def raw_tables(self) -> tuple[RawTable, ...]:
         """The raw tables that the dbt project declares."""
         return read_catalogue(self.manifest, self.project.target_schema.schema)
+
+    def pending_assets(self) -> set[str]:
+        """The assets without which the next run is not published, except those that the
+        project no longer has."""
+        existing = {table.name for table in self.raw_tables} | {*asset_names(self.manifest).values()}
+        existing |= {name for forecast in self.forecasts for name in forecast.assets} | {*self._other_assets}
+        return self.publisher.pending_before_publish() & existing
 
     @property
     def absent_tables(self) -> Collection[str]:

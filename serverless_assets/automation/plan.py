@@ -80,11 +80,16 @@ def _plan_assets(environment: Environment, inputs: RunInputs, selection: Selecti
     sections of it."""
     forecasts = [forecast for forecast in environment.forecasts if forecast.report in selection]
     plan = {planned.asset: planned for planned in _declared_assets(environment, inputs, selection, forecasts)}
-    warehouse = environment.publisher.warehouse
+    warehouse, models = environment.publisher.warehouse, {*asset_names(environment.manifest).values()}
+    before_frames = models | {table.name for table in environment.raw_tables}
+    failing = [name for name in plan if name in before_frames and plan[name].verdict == "fail"]
     with warehouse.connected():
         for frame in environment.python_assets:
             if frame.name in selection:
-                plan[frame.name] = _python_asset(frame, plan, warehouse, inputs.rebuild_all)
+                waits = failing and not models.isdisjoint(frame.inputs)
+                plan[frame.name] = _python_asset(
+                    frame, plan, warehouse, inputs.rebuild_all, _not_reached(failing) if waits else ""
+                )
     for forecast in forecasts:
         sections = {section.asset for section in forecast.sections}
         if not sections:
@@ -119,8 +124,8 @@ def _declared_assets(
     required = [table for table in failed if not table.is_optional]
     if required and ends_run(required, environment.raw_tables):
         skipped = [*models.values(), *(name for forecast in forecasts for name in forecast.assets)]
-        tables = name_some([table.table.name for table in required], NAMES_OF_FAILED)
-        yield from (Planned(name, "skip", f"not reached: {tables} would fail before it") for name in skipped)
+        reason = _not_reached([table.table.name for table in required])
+        yield from (Planned(name, "skip", reason) for name in skipped)
         return
     loads = [
         AssetOutcome(
@@ -142,9 +147,17 @@ def _declared_assets(
         force=inputs.rebuild_all,
         forced_months=selection.months,
     )
-    yield from (Planned(models[id], "skip", plan.left_out[id].reason) for id in models if id in plan.left_out)
+    failing = [table.table.name for table in required] if models else []
+    if not failing:
+        # Without a failed load, these models themselves fail the run.
+        failing = [models[id] for id, model in plan.left_out.items() if not model.is_optional]
+    for id in models:
+        if id in plan.left_out:
+            verdict: Verdict = "fail" if models[id] in failing else "skip"
+            yield Planned(models[id], verdict, plan.left_out[id].reason)
     yield from _models(environment, plan.decisions, models, stored_states)
     yield from _tests_and_deleted(environment, inputs, plan)
+    keys_of_models = {dbt_asset_key(manifest["nodes"][id]) for id in names}
     for forecast in forecasts:
         upstream = forecast.upstream(manifest)
         reasons = [
@@ -152,6 +165,8 @@ def _declared_assets(
             for id, model in plan.left_out.items()
             if dbt_asset_key(manifest["nodes"][id]) == upstream
         ]
+        if not reasons and failing and upstream in keys_of_models:
+            reasons = [_not_reached(failing)]
         if reasons:
             yield from (Planned(name, "skip", reasons[0]) for name in forecast.assets)
             continue
@@ -246,14 +261,24 @@ def _not_loaded(failed: Failed, stored_state: Mapping[str, Any] | None) -> Plann
     return Planned(failed.table.name, verdict if failed.is_optional else "fail", failed.reason)
 
 
+def _not_reached(failing: Sequence[str]) -> str:
+    """Return the reason of what a step comes before that these assets fail."""
+    return f"not reached: {name_some(failing, NAMES_OF_FAILED)} would fail before it"
+
+
 def _python_asset(
-    frame: FrameAsset, plan: Mapping[str, Planned], warehouse: Warehouse, force: bool
+    frame: FrameAsset, plan: Mapping[str, Planned], warehouse: Warehouse, force: bool, not_reached: str
 ) -> Planned:
-    """Return what would become of a Python asset, given that of the assets before it."""
+    """Return what would become of a Python asset, given that of the assets before it.
+
+    not_reached: why no step after the models is reached; empty if they are.
+    """
     upstream = [plan[name] for name in frame.inputs if name in plan]
     for before in upstream:
         if before.verdict in ("skip", "fail"):
             return Planned(frame.name, "skip", before.reason)
+    if not_reached:
+        return Planned(frame.name, "skip", not_reached)
     _, reason = decide_frame(frame, warehouse, force)
     if changing := [before.asset for before in upstream if before.verdict not in ("reuse", "keep")]:
         is_certain = force or frame.table not in warehouse.tables()
@@ -269,7 +294,7 @@ def plan_job(environment: Environment) -> dg.JobDefinition:
     def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
             planned = dry_run(environment, run_inputs.checked())
-        summary = plan_summary(planned, environment.publisher.pending_before_publish())
+        summary = plan_summary(planned, environment.pending_assets())
         context.log.info("\n".join([*plan_lines(planned), "", summary]))
         records = [
             dg.TableRecord({"asset": p.asset, "verdict": p.text, "rows": p.rows or 0, "reason": p.reason})

@@ -204,7 +204,7 @@ def plan(job: str, months: str | None, **choices: bool) -> None:
     planned = [*dry_run(parts, inputs, selection)]
     if not planned:
         raise click.ClickException(NOTHING_TO_RUN)
-    for line in [*plan_lines(planned), "", plan_summary(planned, parts.publisher.pending_before_publish())]:
+    for line in [*plan_lines(planned), "", plan_summary(planned, parts.pending_assets())]:
         click.echo(line)
     if {"fail", "refuse"} & {asset.verdict for asset in planned}:
         sys.exit(1)

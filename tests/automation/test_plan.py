@@ -8,6 +8,7 @@ from serverless_assets.automation.plan_forecasts import plan_forecast
 from serverless_assets.automation.planned import Planned, plan_lines, plan_summary
 from serverless_assets.environments import environment
 from serverless_assets.names import NAMES_OF_FAILED, name_some
+from serverless_assets.publishing.outcome import PendingAssets
 from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
 from serverless_assets.settings import Settings
 from tests.conftest import NO_FORECAST, SHOP, Pipeline
@@ -204,6 +205,12 @@ def test_a_plan_says_whether_the_run_finishes_what_an_earlier_one_left():
         "This run leaves out order_forecast, so nothing would be published. `serverless run --resume` does "
         "what is left, and publishes all of it."
     )
+
+
+def test_what_the_project_no_longer_has_is_not_waited_for(pipeline):
+    pipeline.warehouse.write_states({"orders": {}})
+    PendingAssets(pipeline.home).replace(["orders", "order_forecast", "raw_deleted"])
+    assert pipeline.parts.pending_assets() == {"orders", "order_forecast"}
 
 
 def test_the_column_of_names_is_as_wide_as_the_longest_of_them():

@@ -177,7 +177,7 @@ def test_a_file_that_arrives_cut_is_read_to_its_end_and_a_damaged_one_is_refused
     assert watched.artifacts.read("a.parquet") == content
     assert cut
     watched.proxy.damage = lambda request, body: b"x" + body[1:] if "alt=media" in request.path else body
-    with pytest.raises(ArtifactError, match=r"a\.parquet: a file arrived otherwise than it was") as told:
+    with pytest.raises(ArtifactError, match=r"a\.parquet: a file was damaged on its way") as told:
         watched.artifacts.read("a.parquet")
     assert told.value.transient
 

@@ -333,7 +333,8 @@ def test_a_file_that_somebody_writes_during_the_publish_stays_until_the_next_run
     with watching(google.gcs) as bucket:
         bucket.instead = write_another
         with pytest.raises(
-            PartlyPublished, match=r"not the rest\. gs://.*forecast\.html: somebody else wrote"
+            PartlyPublished,
+            match=r"not all files and records were written\. gs://.*forecast\.html: somebody else wrote",
         ):
             shop.run(2)
     assert shop.read() == {**release_of(2), "forecast.html": b"by hand"}

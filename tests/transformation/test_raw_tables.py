@@ -210,6 +210,19 @@ def test_a_forecast_of_what_an_optional_table_lacks_says_so(world: World):
     assert world.result.success and world.summary["published"]
 
 
+def test_a_forecast_of_models_that_are_built_is_not_reached_after_a_missing_table_and_a_plan_says_so(
+    world: World,
+):
+    world.team.write({"models/daily_revenue.sql": "select id from {{ ref('all_shops') }}"})
+    world.serve("shops")
+    plan = {one.asset: one for one in dry_run(environment(world.settings), RunInputs())}
+    outcomes = world.run()
+    assert outcomes["daily_revenue"] == ("built", "new")
+    for name in ("order_forecast", "forecast_accuracy", "forecast_report"):
+        assert (plan[name].verdict, plan[name].reason) == ("skip", "not reached: visits would fail before it")
+        assert outcomes[name] == ("skipped", "not reached: visits failed before it")
+
+
 def test_the_sample_shop_does_without_tables_that_another_source_has(world: World):
     world.handler.is_sample = True
     world.serve("shops")
