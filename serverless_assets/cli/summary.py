@@ -17,6 +17,8 @@ def summary_text(
 ) -> str:
     """Return the summary of `runs/latest.json` as text: what there is now, and what to do next.
 
+    Of a run that is not published it says only what failed, as people read none of it.
+
     Args:
         raw_tables: the assets that were loaded from the source.
         forecasts: the assets whose rows are days, weeks or months ahead, and which of these.
@@ -27,9 +29,24 @@ def summary_text(
     verdict = "Failed"
     if document["success"]:
         verdict = "Succeeded" if document["published"] else "Finished, but not published,"
-    lines = [f"{verdict} in {document['seconds']:.1f} s: {counts}.", ""]
     refusal = _refusal(assets)
-    lines += [f"  failed  all {len(assets)} assets: {refusal}"] if refusal else _not_done(assets)
+    lines = [f"  failed  all {len(assets)} assets: {refusal}"] if refusal else _not_done(assets)
+    warnings = [f"{asset}: {warning}" for asset, outcome in assets.items() for warning in outcome["warnings"]]
+    lines += [f"  Warning   {warning}" for warning in warnings[:NAMES_IN_A_LINE]]
+    if len(warnings) > NAMES_IN_A_LINE:
+        lines.append(f"            and {len(warnings) - NAMES_IN_A_LINE} more: `serverless ui` shows each")
+    if document["published"]:
+        lines += _published(document, raw_tables, forecasts)
+    happened = f"{verdict} in {document['seconds']:.1f} s: {counts}."
+    parts = [happened, "\n".join(lines), f"Next: {_next_step(document, refusal, command)}"]
+    return "\n\n".join(filter(None, parts))
+
+
+def _published(
+    document: Mapping[str, Any], raw_tables: Collection[str], forecasts: Mapping[str, str]
+) -> list[str]:
+    """Return what people read now: the rows of tables, how far forecasts look, and where all that is."""
+    assets, lines = document["assets"], list[str]()
     loaded = [
         f"{asset} {outcome['rows']:,}"
         for asset, outcome in assets.items()
@@ -42,15 +59,10 @@ def summary_text(
         if horizon:
             of_asset = f" ({asset})" if len(horizons) > 1 else ""
             lines.append(f"  Forecast  {counted(horizon, forecasts[asset])} ahead{of_asset}")
-    warnings = [f"{asset}: {warning}" for asset, outcome in assets.items() for warning in outcome["warnings"]]
-    lines += [f"  Warning   {warning}" for warning in warnings[:NAMES_IN_A_LINE]]
-    if len(warnings) > NAMES_IN_A_LINE:
-        lines.append(f"            and {len(warnings) - NAMES_IN_A_LINE} more: `serverless ui` shows each")
     lines += [f"  Report    {outcome['path']}" for outcome in assets.values() if outcome["path"]]
     if document["warehouse"]:
         lines.append(f"  Warehouse {document['warehouse']}")
-    lines += ["", f"Next: {_next_step(document, refusal, command)}"]
-    return "\n".join(lines)
+    return lines
 
 
 def stopped_text(

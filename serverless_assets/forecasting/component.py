@@ -2,6 +2,7 @@
 
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from serverless_assets.dagster_internals import ComponentTreeException, DagsterUnresolvableSymbolError
+from serverless_assets.errors import UserError, error_sentence
 from serverless_assets.forecasting.declaration import PATTERNS_IN_WORDS, ForecastDeclaration, relations
 from serverless_assets.forecasting.record import RecordName
 from serverless_assets.project_root import PROJECT_ROOT, ROOT_MODULE
@@ -134,8 +136,10 @@ def _as_settings_error() -> Iterator[None]:
         yield
     except (DagsterUnresolvableSymbolError, yaml.YAMLError) as error:
         raise SettingsError(f"A `type` or file in {ROOT_MODULE}/defs cannot be read: {error}") from None
-    except ComponentTreeException as error:
-        cause = error.__cause__ or error
+    except UserError:
+        raise
+    except Exception as error:
+        cause = (error.__cause__ if isinstance(error, ComponentTreeException) else None) or error
         if isinstance(cause, ValidationError):
             # Error while loading component guests[0]:
             folder = re.search(r"component (\S+)\[\d+\]", str(error))
@@ -147,8 +151,17 @@ def _as_settings_error() -> Iterator[None]:
                 if ".str at " not in _place(mistake, file)
             ]
             raise SettingsError("\n".join(mistakes)) from None
-        # Of a Python file: its traceback says where.
+        if place := _place_of_error(cause):
+            raise SettingsError(f"{place}: {error_sentence(cause)}") from cause
         raise cause from None
+
+
+def _place_of_error(error: BaseException) -> str | None:
+    """The file and the line of the defs folder at which an error was raised; None if it was elsewhere."""
+    folder = str(defs_folder().defs_module_path)
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename.startswith(folder)]
+    return places[-1] if places else None
 
 
 def _place(mistake: Mapping[str, Any], file: Path) -> str:
@@ -166,7 +179,9 @@ def _place(mistake: Mapping[str, Any], file: Path) -> str:
 
 def _mistake_sentence(mistake: Mapping[str, Any]) -> str:
     if mistake["type"] == "extra_forbidden":
-        return "there is no such attribute."
+        attribute = str(mistake["loc"][0]).split(" at ")[0].rpartition(".")[2]
+        near = get_close_matches(attribute, ForecastDeclaration.model_fields, 1)
+        return f"there is no such attribute.{''.join(f' Did you mean {name}?' for name in near)}"
     if mistake["type"] == "missing":
         return "it is missing."
     if expected := PATTERNS_IN_WORDS.get(mistake.get("ctx", {}).get("pattern")):

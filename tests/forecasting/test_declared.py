@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import dagster as dg
 import duckdb
 import pytest
 import yaml
@@ -167,7 +168,7 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
         country,
     )
     assert "valid integer; it is [2]." in horizon
-    assert re.match(rf"attributes\.sing at {file}:\d+: there is no such attribute\.$", sing)
+    assert re.match(rf"attributes\.sing at {file}:\d+: there is no such attribute\. Did you mean sign", sing)
     [together] = refused({**GUESTS, "grain": "month", "country": "DE"})
     assert together == f"{file}: a month has no holidays of its own: leave out country."
     [grain] = refused({**GUESTS, "grain": "hour"})
@@ -177,6 +178,12 @@ def test_each_mistake_in_a_file_of_the_defs_folder_is_a_line_with_its_place(tmp_
     [unknown] = refused({}, "serverless_assets.Forecst")
     assert unknown.startswith("A `type` or file in team/defs cannot be read: ")
     assert "no attribute `Forecst`" in unknown
+    file.unlink()
+    python = file.with_name("plan.py")
+    python.write_text("plan = 1 / 0\n")
+    with pytest.raises(SettingsError) as error:
+        component.build_defs_folder(lambda forecast: dg.Definitions())
+    assert str(error.value) == f"{python}:1: ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize(
