@@ -29,7 +29,7 @@ from serverless_assets.ingestion.fetch_result import (
     Unchanged,
 )
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators
-from serverless_assets.ingestion.http_client import Log, MissingTable, SourceError
+from serverless_assets.ingestion.http_client import Log, MissingPage, MissingTable, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.source import HttpSource
 from serverless_assets.ingestion.stage import stage
@@ -164,6 +164,9 @@ class _Fetch:
             return audited
         except MissingTable as error:
             return Missing(table, str(error), table.optional or error.is_sample)
+        except MissingPage as error:
+            # The source has the table, so it is not one that a run may do without.
+            return Missing(table, str(error))
         except (SourceError, ContractError, WarehouseError) as error:
             return Failed(table, str(error))
         except duckdb.Error as error:

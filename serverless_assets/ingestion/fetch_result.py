@@ -126,7 +126,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Missing(Failed):
-    """A table that the source does not have, or whose parent it does not have."""
+    """A table that the source does not have, or a page of it; or whose parent it does not have."""
 
 
 def ends_run(failed: Sequence[Failed], tables: Sequence[RawTable]) -> bool:

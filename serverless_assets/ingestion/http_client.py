@@ -62,6 +62,10 @@ class MissingTable(SourceError):
         self.is_sample = is_sample
 
 
+class MissingPage(SourceError):
+    """The source has the table, but not a further page of its rows."""
+
+
 class Unauthorized(SourceError):
     """The source does not accept the credentials."""
 

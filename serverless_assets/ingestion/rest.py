@@ -22,7 +22,7 @@ from serverless_assets.addresses import without_credentials
 from serverless_assets.ingestion.dlt_internals import RuntimeConfiguration, detect_paginator
 from serverless_assets.ingestion.fetch_result import Download, NotModified
 from serverless_assets.ingestion.http import NO_VALIDATORS, Validators, printable
-from serverless_assets.ingestion.http_client import HttpClient, Log, SourceError
+from serverless_assets.ingestion.http_client import HttpClient, Log, MissingPage, MissingTable, SourceError
 from serverless_assets.ingestion.raw_table import RawTable
 from serverless_assets.ingestion.rest_session import NotModifiedAnswer, Page, PageSession
 
@@ -81,7 +81,8 @@ def fetch_rows(
     except SourceError as error:
         if page == 1:
             raise
-        raise SourceError(f"Page {page} of {table.name}: {error}") from None
+        kind = MissingPage if isinstance(error, MissingTable) else SourceError
+        raise kind(f"Page {page} of {table.name}: {error}") from None
     except (ValueError, TypeError) as error:
         # dlt's own, such as a total that is no number. Its message repeats the answer.
         raise SourceError(

@@ -218,5 +218,10 @@ class PageSession(requests.Session):
         where = (
             "the `url` of `rest`" if self.endpoint.url else "SERVERLESS_DATASET_URL and the table's `path`"
         )
-        missing = f"The API has no such address: check {where}. With `optional: true`, a run does without it."
+        missing = (
+            f"The API has no such address: check {where}. With `optional: true`, a run does without it."
+            if len(self.requested) == 1
+            else "The API has no such page: check the `paginator`. If it answers so after the last page, "
+            "a `total_path`, `has_more_path` or `json_link` says which is the last."
+        )
         return {401: refused, 403: refused, 404: missing, 410: missing}

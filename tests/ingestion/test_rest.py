@@ -304,12 +304,6 @@ FAULTS = {
         at_second(status=500),
         "Page 2 of raw_visits: GET API/visits answered 500 No. Gave up after 2 attempts.",
     ),
-    "a page that is not there": (
-        "page_number",
-        at_second(status=404),
-        "Page 2 of raw_visits: GET API/visits answered 404 No. The API has no such address: check the `url` "
-        "of `rest`. With `optional: true`, a run does without it.",
-    ),
     "a total that is none": (
         "offset",
         at_second(body={**items(FIVE), "total": "many"}),
@@ -337,6 +331,19 @@ def test_an_api_that_is_not_there_is_a_missing_table(loads):
     loads.api.spoil = lambda number, answer: setattr(answer, "status", 404)
     missing = loads.load()
     assert isinstance(missing, Missing) and "check the `url` of `rest`" in missing.reason
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_further_page_that_is_not_there_fails_this_table_alone_even_if_optional(loaded, status):
+    loaded.api.paging, loaded.api.spoil = "page_number", at_second(status=status)
+    failed = loaded.load(replace(loaded.table(), optional=True))
+    assert isinstance(failed, Missing) and not failed.is_optional
+    assert failed.reason == (
+        f"Page 2 of raw_visits: GET {loaded.api.url}/visits answered {status} No. The API has no such page: "
+        "check the `paginator`. If it answers so after the last page, a `total_path`, `has_more_path` or "
+        "`json_link` says which is the last."
+    )
+    assert loaded.rows() == loaded.before
 
 
 @pytest.mark.parametrize("paging", ["json_link", "header_link"])
