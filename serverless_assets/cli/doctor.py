@@ -36,7 +36,7 @@ def examine(parts: Environment) -> Iterator[Finding]:
     """Check part after part; one that cannot be used does not stop the others."""
     warehouse, artifacts = parts.publisher.warehouse, parts.publisher.artifacts
     yield _finding("source", parts.source.name, lambda: parts.source.check(parts.raw_tables))
-    yield _finding("warehouse", warehouse.name, warehouse.check)
+    yield _finding("warehouse", warehouse.name, parts.publisher.check)
     yield _finding("models", f"dbt, {parts.project.directory}", lambda: _models(parts))
     yield _finding("compute", parts.compute.name, parts.compute.check)
     yield _finding("artifacts", artifacts.name, artifacts.check)

@@ -41,6 +41,7 @@ from serverless_assets.publishing.working_copy import (
     is_outdated,
     open_working_copy,
     read_base,
+    refuse_damaged,
 )
 from serverless_assets.warehouse.duckdb import DuckDBWarehouse
 from serverless_assets.warehouse.duckdb_file import databases_beside
@@ -91,6 +92,10 @@ class LocalPublisher(Publisher):
                 copy_atomically(file, folder / file.relative_to(warehouse.parent))
             published = self._store or LocalArtifacts(artifacts, self.layout.artifacts)
             yield Storage(copy, published)
+
+    def check(self) -> str:
+        refuse_damaged(self.layout)
+        return super().check()
 
     def check_turn(self) -> None:
         # A file's lock is held until the process ends.
@@ -147,6 +152,7 @@ class LocalPublisher(Publisher):
     def look_ahead(self) -> str | None:
         if not is_outdated(self.layout):
             return None
+        refuse_damaged(self.layout)
         path, _ = self.layout.published()
         self.warehouse = DuckDBWarehouse(path, self._dbt_schema, read_only=True)
         self.artifacts = self.published.artifacts

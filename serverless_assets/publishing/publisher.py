@@ -19,7 +19,7 @@ from serverless_assets.names import NAMES_IN_A_LINE, NAMES_OF_FAILED, PIPELINE_R
 from serverless_assets.publishing.layout import Layout, prepare_work_folder
 from serverless_assets.publishing.outcome import STOPPED_BY_HAND, AssetOutcome, PendingAssets, RunEvents
 from serverless_assets.publishing.releases import Release, find_release
-from serverless_assets.publishing.run_lock import RunLock
+from serverless_assets.publishing.run_lock import RunLock, end_dead_runs
 from serverless_assets.warehouse import TableShape, Warehouse
 
 AS_BEFORE = "What was published before stays as it is."
@@ -72,6 +72,10 @@ class Publisher(ABC):
     @abstractmethod
     def address(self) -> str | None:
         """Where people read the tables; None before there is anything to read."""
+
+    def check(self) -> str:
+        """Say what there is of the warehouse, or raise a `UserError` that says why it cannot be used."""
+        return self.warehouse.check()
 
     @property
     def pending_assets(self) -> PendingAssets:
@@ -133,11 +137,15 @@ class Publisher(ABC):
         try:
             self.take_lock("rollback", log, wait=False)
             releases = self.releases()
-            release = find_release(releases, run, self.has_unpublished())
+            has_unpublished = self.has_unpublished()
+            release = find_release(releases, run, has_unpublished)
             self.restore(release, log)
+            dead_runs = end_dead_runs(self.home, instance, is_dropped=True)
         finally:
             self.close()
         description = f"Rolled back from {releases[0]}, to {release}."
+        if has_unpublished and not dead_runs:
+            description += " What was not published is dropped."
         if release.run_id == releases[0].run_id:
             description = f"Discarded what was not published. People read {release}."
         instance.report_runless_asset_event(
@@ -145,7 +153,8 @@ class Publisher(ABC):
                 asset_key(PIPELINE_RUNS), description=description, metadata={"run": release.run_id}
             )
         )
-        log.info(description)
+        for sentence in [description, *dead_runs]:
+            log.info(sentence)
         return release
 
     def open(self, run_id: str, log: dg.DagsterLogManager) -> None:

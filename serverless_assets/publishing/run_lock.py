@@ -26,6 +26,8 @@ from serverless_assets.asset_keys import asset_name
 from serverless_assets.errors import UserError
 from serverless_assets.files import claimed_file
 from serverless_assets.names import NAMES_IN_A_LINE, name_some
+from serverless_assets.publishing.layout import Layout
+from serverless_assets.publishing.working_copy import is_outdated
 
 # The runs of this process: a command registers its run before Dagster begins it.
 _registered: set[str] = set()
@@ -84,16 +86,20 @@ def registered(home: Path, run_id: str) -> Iterator[None]:
         os.close(handle)
 
 
-def end_dead_runs(home: Path, instance: dg.DagsterInstance) -> Sequence[str]:
-    """Mark as failed each run whose process has ended without a word, and return a sentence on each."""
+def end_dead_runs(home: Path, instance: dg.DagsterInstance, is_dropped: bool = False) -> Sequence[str]:
+    """Mark as failed each run whose process has ended without a word, and return a sentence on each.
+
+    is_dropped: whether no run continues from their work, which is so as well if the working copy is outdated.
+    """
     sentences = []
+    is_dropped = is_dropped or is_outdated(Layout(home))
     folder = _folder(home)
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                sentence = _end_dead_run(instance, path.stem, RunProcess.read(handle))
+                sentence = _end_dead_run(instance, path.stem, RunProcess.read(handle), is_dropped)
                 sentences += [sentence] if sentence else []
                 path.unlink()
             finally:
@@ -101,17 +107,25 @@ def end_dead_runs(home: Path, instance: dg.DagsterInstance) -> Sequence[str]:
     return sentences
 
 
-def _end_dead_run(instance: dg.DagsterInstance, run_id: str, process: RunProcess | None) -> str | None:
+def _end_dead_run(
+    instance: dg.DagsterInstance, run_id: str, process: RunProcess | None, is_dropped: bool
+) -> str | None:
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
         return None
-    finished = _made_by_finished_steps(instance, run_id)
-    kept = (
-        f"What its finished steps made is kept ({name_some(finished, NAMES_IN_A_LINE)}): the next "
-        "`serverless run` does the rest, and publishes all of it."
-        if finished
-        else "None of its steps was finished: the next `serverless run` does what is left to do."
-    )
+    finished = name_some(_made_by_finished_steps(instance, run_id), NAMES_IN_A_LINE)
+    if is_dropped:
+        made = f" ({finished})" if finished else ""
+        kept = (
+            f"Its unfinished work{made} is dropped: the next `serverless run` starts from what is published."
+        )
+    elif finished:
+        kept = (
+            f"What its finished steps made is kept ({finished}): the next `serverless run` does the rest, "
+            "and publishes all of it."
+        )
+    else:
+        kept = "None of its steps was finished: the next `serverless run` does what is left to do."
     config: Any = run.run_config
     inputs = config.get("resources", {}).get("run_inputs", {}).get("config", {})
     again = (

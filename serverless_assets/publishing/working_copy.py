@@ -102,6 +102,13 @@ def is_outdated(layout: Layout) -> bool:
     )
 
 
+def refuse_damaged(layout: Layout) -> None:
+    """Raise `HomeError` if what is published cannot be opened, before anything is read from it."""
+    for name, published in _published_databases(layout).items():
+        if damage := damage_of(published):
+            raise _damaged(published, layout.work / name, damage)
+
+
 def open_working_copy(layout: Layout) -> str | None:
     """Make the working copy ready for a run.
 
@@ -183,17 +190,21 @@ def _copy_verified(published: Path, copy: Path, working: Path) -> None:
     if _log_of(published).is_file():
         # Rows that somebody committed by hand and that are not in the file yet.
         copy_file(_log_of(published), _log_of(copy))
-    damage = verify(copy)
-    if damage:
-        way_on = (
-            "loads everything again" if damage_of(working) else f"continues from {working} and publishes that"
-        )
-        raise HomeError(
-            f"{published} cannot be read as a DuckDB database ({damage}). Nothing was changed. Put a good "
-            f"copy of it in its place, or delete it: the next run then {way_on}."
-        )
+    if damage := verify(copy):
+        raise _damaged(published, working, damage)
     with copy.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _damaged(published: Path, working: Path, damage: str) -> HomeError:
+    """Return what is wrong with a published file, and the way on from there."""
+    way_on = (
+        "loads everything again" if damage_of(working) else f"continues from {working} and publishes that"
+    )
+    return HomeError(
+        f"{published} cannot be read as a DuckDB database ({damage}). Nothing was changed. Put a good "
+        f"copy of it in its place, or delete it: the next run then {way_on}."
+    )
 
 
 def _restore_artifacts(layout: Layout, base: Base | None) -> None:

@@ -143,6 +143,11 @@ def test_a_published_file_that_is_no_database_is_refused_and_not_adopted(layout,
         run(layout.home, 3)
     assert str(refused.value).startswith(f"{path} cannot be read as a DuckDB database (")
     assert "Put a good copy of it in its place, or delete it" in str(refused.value)
+    for ask in (LocalPublisher(layout.home, "dwh").look_ahead, LocalPublisher(layout.home, "dwh").check):
+        # `plan` and `why`, and `doctor`. They do not copy the file, whose name is in DuckDB's own message.
+        with pytest.raises(HomeError, match="cannot be read as a DuckDB database") as refused_again:
+            ask()
+        assert str(refused_again.value).partition("). ")[2] == str(refused.value).partition("). ")[2]
     assert number_in(layout.working_warehouse) == 2
     # What the sentence says is what helps.
     path.unlink()

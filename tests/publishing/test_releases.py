@@ -13,7 +13,7 @@ from serverless_assets.artifacts.url import UrlArtifacts
 from serverless_assets.publishing.local import LocalPublisher
 from serverless_assets.publishing.outcome import AssetOutcome
 from serverless_assets.publishing.releases import RECORDS, Release, ReleaseError, as_lines, find_release
-from serverless_assets.publishing.run_lock import AtWork, RunLock
+from serverless_assets.publishing.run_lock import AtWork, RunLock, RunProcess, end_dead_runs
 
 LOG = dg.get_dagster_logger()
 ASSETS = ("orders", "customers")
@@ -134,6 +134,41 @@ def test_the_run_after_a_rollback_starts_from_what_people_read_and_publishes(pub
     run(publisher, 5)
     assert read(publisher) == (5, "5")
     assert [release.run_id for release in publisher.releases()] == ["run-5", "run-1", "run-3", "run-1"]
+
+
+def test_a_rollback_says_that_it_drops_the_work_of_a_run_that_was_killed(publisher, instance, caplog):
+    caplog.set_level("INFO")
+    run(publisher, 1)
+    run(publisher, 2)
+
+    def kill(number: int) -> None:
+        """Leave what a run leaves that was killed in the middle."""
+        killed = dg.DagsterRun(
+            job_name="ingest", run_id=f"killed-{number}", status=dg.DagsterRunStatus.STARTED
+        )
+        instance.add_run(killed)
+        run(publisher, number, status="failed")
+        file = publisher.home / "running" / f"{killed.run_id}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(RunProcess(killed.run_id, 1, "host", "today").as_json())
+
+    kill(3)
+    publisher.rollback(None, instance, LOG)
+    assert caplog.messages[-1].startswith("Run killed-3 of ingest, begun today, has died: ")
+    assert caplog.messages[-1].endswith(
+        "Its unfinished work is dropped: the next `serverless run` starts from what is published."
+    )
+    run(publisher, 4)
+    publisher.rollback(None, instance, LOG)
+    assert "dropped" not in caplog.text.partition("killed-3")[2].partition("published.")[2]
+    run(publisher, 5, status="failed")
+    publisher.rollback("run-4", instance, LOG)
+    assert caplog.messages[-1].endswith("UTC. What was not published is dropped.")
+    # What the next run says of one that died, if the rollback was interrupted before it said so.
+    kill(6)
+    publisher.restore(publisher.releases()[1], LOG)
+    [sentence] = end_dead_runs(publisher.home, instance)
+    assert "is dropped" in sentence
 
 
 def test_a_plan_after_a_rollback_compares_with_what_people_read(publisher, instance):

@@ -48,6 +48,15 @@ def test_a_run_whose_process_died_fails_with_a_sentence_that_names_the_process(i
     assert list((tmp_path / "running").iterdir()) == []
 
 
+def test_a_run_that_died_before_a_rollback_says_that_its_work_is_dropped(instance, tmp_path):
+    begin(instance)
+    die(tmp_path)
+    [sentence] = end_dead_runs(tmp_path, instance, is_dropped=True)
+    assert sentence.endswith(
+        "Its unfinished work is dropped: the next `serverless run` starts from what is published."
+    )
+
+
 def test_a_rebuild_that_died_names_what_its_finished_steps_made_and_how_to_start_it_again(instance, tmp_path):
     begin(instance, rebuild="all")
 
