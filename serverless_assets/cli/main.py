@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,9 +19,21 @@ from serverless_assets.names import MAIN_JOB
 from serverless_assets.project_root import PROJECT_ROOT
 from serverless_assets.settings import Settings
 
-PORT = click.IntRange(1, 65535)
 # Columns of a help text in a terminal that has as many.
 HELP_WIDTH = 100
+
+
+class Port(click.IntRange):
+    """The number of a port."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is no port: expected a number from {self.min} to {self.max}.", param, ctx)
+
+
+PORT = Port(1, 65535)
 
 
 @click.group(
@@ -104,8 +117,8 @@ def takes_a_run(command: Callable[..., None]) -> Callable[..., None]:
 def run(job: str, months: str | None, config_file: Path | None, resume: bool, **choices: bool) -> None:
     """Run JOB in this process, and publish the result.
 
-    JOB is serverless_pipeline by default, which runs everything. Parts of it are ingest, transform and
-    forecast. The exit code is 1 if the run failed or was not published.
+    JOB is serverless_pipeline by default, which runs everything. Parts of it are ingest, transform and one
+    job for each forecast, by its name. The exit code is 1 if the run failed or was not published.
 
     \b
     Examples:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from modal_forecast.report.formats import counted
 from serverless_assets.addresses import is_http_address, without_credentials
 from serverless_assets.ingestion.http_client import MissingTable
 from serverless_assets.ingestion.raw_table import RawTable
@@ -63,20 +64,23 @@ def add_table(
     _refuse_name(table, model, manifest)
     path, rest = folder / "sample.parquet", dict[str, Any]()
     reader = replace(source or HttpSource(base), base_url=base)
-    if is_file:
-        try:
+    try:
+        if is_file:
             reader.fetch(RawTable(location, "", {}), None, path, lambda line: None)
-        except MissingTable:
-            raise AddTableError(f"{without_credentials(url)} does not exist: check the address.") from None
-    else:
-        # dlt takes seconds to import.
-        from serverless_assets.ingestion.rest_sample import sample_endpoint
+        else:
+            # dlt takes seconds to import.
+            from serverless_assets.ingestion.rest_sample import sample_endpoint
 
-        rest = dict(sample_endpoint(reader, url, token, path))
+            rest = dict(sample_endpoint(reader, url, token, path))
+    except MissingTable as error:
+        # Its own advice is about an entry, which there is not yet.
+        raise AddTableError(
+            f"{without_credentials(url)} answers {error.status}: check the address."
+        ) from None
     sample = read_sample(path, table, has_all_rows="paginator" not in rest)
     file, sql, yml = write_files(directory, manifest, table, model, location, sample, rest)
-    yield f"Read {sample.rows:,} rows of {without_credentials(url)}."
-    yield f"Added {table} to {file}, with {len(sample.columns)} columns."
+    yield f"Read {counted(sample.rows, 'row')} of {without_credentials(url)}."
+    yield f"Added {table} to {file}, with {counted(len(sample.columns), 'column')}."
     yield f"  key: {', '.join(sample.key)}, a guess: no two rows of the sample have the same."
     if sample.event_time:
         yield f"  event_time: {sample.event_time}, a guess: delete it if the rows are no events."

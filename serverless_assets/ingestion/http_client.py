@@ -55,10 +55,14 @@ class SourceError(UserError):
 
 
 class MissingTable(SourceError):
-    """The source has no such table. `is_sample`: it is the sample shop, which stands in for another one."""
+    """The source has no such table, and answered with this status.
 
-    def __init__(self, message: str, is_sample: bool) -> None:
+    is_sample: it is the sample shop, which stands in for another one.
+    """
+
+    def __init__(self, message: str, status: int, is_sample: bool) -> None:
         super().__init__(message)
+        self.status = status
         self.is_sample = is_sample
 
 
@@ -268,11 +272,12 @@ def _refuse_bad_status(
         raise MissingTable(
             f"{answer}. The bundled sample shop has no such table: SERVERLESS_DATASET_URL leads to a source "
             "that has.",
+            status,
             is_sample=True,
         )
     sentences = " ".join(filter(None, [f"{answer}.", advice.get(status)]))
     if status in MISSING_STATUS:
-        raise MissingTable(sentences, is_sample=False)
+        raise MissingTable(sentences, status, is_sample=False)
     if status == requests.codes.unauthorized:
         raise Unauthorized(sentences)
     raise SourceError(sentences)

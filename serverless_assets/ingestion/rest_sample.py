@@ -72,7 +72,12 @@ def sample_endpoint(client: HttpClient, url: str, token: str | None, path: Path)
 
 def _save_json(page: Page, path: Path) -> Mapping[str, Any]:
     keys, rows = find_response_page_data(page.body)
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    if rows == []:
+        raise SourceError(
+            f"The list of rows in the answer of {without_credentials(page.url)} is empty, so its columns "
+            "cannot be read from it: give an address that has rows."
+        )
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SourceError(f"The answer of {without_credentials(page.url)} has no list of objects to load.")
     columns, renamed = {}, {}
     for key in dict.fromkeys(key for row in rows for key in row):

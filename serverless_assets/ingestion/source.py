@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import requests
 
+from modal_forecast.report.formats import counted
 from serverless_assets.addresses import without_credentials
 from serverless_assets.hashing import digest
 from serverless_assets.ingestion.fetch_result import Download, NotModified
@@ -35,6 +36,8 @@ PARQUET_MAGIC = b"PAR1"
 # The magic bytes at both ends, and the length of the footer.
 SMALLEST_PARQUET_BYTES = 12
 SECONDS_TO_CHECK = 10.0
+# The name of a source without an address that all tables share.
+OWN_ADDRESSES = "the addresses of the tables (SERVERLESS_DATASET_URL is not set)"
 
 
 class Source(Protocol):
@@ -79,7 +82,7 @@ class HttpSource(HttpClient):
 
     @property
     def name(self) -> str:
-        return without_credentials(self.base_url) or "no address (SERVERLESS_DATASET_URL)"
+        return without_credentials(self.base_url) or OWN_ADDRESSES
 
     def lacks(self, table: RawTable) -> bool:
         return False
@@ -99,7 +102,9 @@ class HttpSource(HttpClient):
                     if not (table.optional or error.is_sample):
                         raise
                     missing.append(table.name)
-        return format_served(tables, missing)
+        if not tables and not self.base_url:
+            return "no table is declared yet: `serverless add-table URL` declares one"
+        return format_served(tables, missing, "serves" if self.base_url else "serve")
 
     @property
     def key(self) -> str:
@@ -216,10 +221,10 @@ def table_url(base_url: str, table: str, window: Window | None, since: str = "")
     return urlunsplit(SplitResult(parts.scheme, parts.netloc, path, urlencode(query), ""))
 
 
-def format_served(tables: Sequence[RawTable], missing: Sequence[str]) -> str:
+def format_served(tables: Sequence[RawTable], missing: Sequence[str], verb: str = "serves") -> str:
     if not missing:
-        return f"serves all {len(tables)} tables"
-    return f"serves {len(tables) - len(missing)} of {len(tables)} tables (not {', '.join(missing)})"
+        return f"{verb} {'' if len(tables) == 1 else 'all '}{counted(len(tables), 'table')}"
+    return f"{verb} {len(tables) - len(missing)} of {len(tables)} tables (not {', '.join(missing)})"
 
 
 def _save(

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from modal_forecast.report.formats import counted
 from serverless_assets.files import write_atomically
 from serverless_assets.ingestion.catalog import is_raw_table
 from serverless_assets.ingestion.table_sample import AddTableError, Sample
@@ -54,7 +55,7 @@ def write_files(
 
 def _entry(table: str, location: str, sample: Sample, rest: Mapping[str, Any]) -> str:
     """Return the table as YAML, indented as an item of a list."""
-    meta = [f"key: [{', '.join(map(as_yaml, sample.key))}]  # a guess, from {sample.rows:,} rows"]
+    meta = [f"key: [{', '.join(map(as_yaml, sample.key))}]  # a guess, from {counted(sample.rows, 'row')}"]
     if sample.event_time:
         meta.append(f"event_time: {as_yaml(sample.event_time)}  # a guess")
     if sample.not_event_time:

@@ -172,7 +172,7 @@ def test_names_that_yaml_or_sql_would_take_for_something_else_are_quoted(tmp_pat
     [
         (GOOD, {"file": "raw_stores"}, "The dbt project has a raw_stores already"),
         (GOOD, {"file": "Visits of May"}, "'visits of may' is no name of a table"),
-        (status(404), {}, "visits.parquet does not exist: check the address."),
+        (status(404), {}, "visits.parquet answers 404: check the address."),
         (body(b"<html>"), {}, "not parquet"),
         (parquet(id=["a", "a"]), {}, "No column of visits, nor two of them, identifies its rows."),
         (parquet(id=[]), {}, "has no rows or columns to load"),
@@ -296,3 +296,24 @@ def test_an_api_that_gives_no_rows_is_not_added(tmp_path, api, query, token, sen
         add_api(tmp_path, f"{api.url}/visits{query}", token)
     assert sentence in str(refused.value) and "s3cret" not in str(refused.value)
     assert (tmp_path / "models/staging/raw.yml").read_text() == RAW
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"status": 404}, "/visits answers 404: check the address."),
+        ({"body": []}, "/visits is empty, so its columns cannot be read from it: give an address that has"),
+        ({"body": {"items": []}}, "/visits is empty, so its columns cannot be read from it: give an address"),
+        ({"body": {"error": "quota"}}, "/visits has no list of objects to load."),
+    ],
+)
+def test_an_answer_without_rows_is_refused_with_what_it_is(tmp_path, api, changed, sentence):
+    api.spoil = lambda number, answer: [setattr(answer, name, value) for name, value in changed.items()]
+    with pytest.raises(UserError) as refused:
+        add_api(tmp_path, f"{api.url}/visits")
+    assert sentence in str(refused.value) and "optional" not in str(refused.value)
+
+
+def test_one_row_is_counted_as_one(tmp_path, api):
+    api.spoil = lambda number, answer: setattr(answer, "body", [{"id": 1}])
+    assert "# a guess, from 1 row\n" in add_api(tmp_path, f"{api.url}/visits")

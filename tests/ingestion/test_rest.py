@@ -333,6 +333,13 @@ def test_an_api_that_is_not_there_is_a_missing_table(loads):
     assert isinstance(missing, Missing) and "check the `url` of `rest`" in missing.reason
 
 
+def test_a_source_of_addresses_of_the_tables_alone_is_named_and_checked_as_that(loads):
+    source = HttpSource("")
+    assert source.name == "the addresses of the tables (SERVERLESS_DATASET_URL is not set)"
+    assert source.check([loads.table()]) == "serve 1 table"
+    assert source.check([]).startswith("no table is declared yet: ")
+
+
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_further_page_that_is_not_there_fails_this_table_alone_even_if_optional(loaded, status):
     loaded.api.paging, loaded.api.spoil = "page_number", at_second(status=status)
