@@ -189,17 +189,15 @@ def skill_of(origins: Sequence[Origin], forecasts: Sequence[np.ndarray]) -> dict
         origin.error(forecast) < origin.error(origin.baseline(name))
         for origin, forecast in zip(origins, forecasts, strict=True)
     )
-    periods, count = origins[0].grain.plural, len(origins)
-    tried = f"From {count} earlier {periods} of the history, {len(origins[0].actual)} {periods} ahead"
+    count, periods = len(origins), origins[0].grain.counted(len(origins[0].actual))
+    tried = f"In {count} back-test{'s' if count > 1 else ''} of {periods}"
     compared = f"{abs(skill):.0%} {'smaller' if skill > 0 else 'larger'} than that of repeating {repeats}"
     if naive == 0:
         compared = f"no smaller than that of repeating {repeats}, which was never wrong"
-    unproven = " That the history is too short to prove." if -margin <= skill < 0 else ""
-    why = (
-        f"{tried}, the forecast's error was {compared}; it was smaller from {wins} of the {count}.{unproven}"
-    )
+    unproven = " The history is too short to prove that." if -margin <= skill < 0 else ""
+    why = f"{tried}, the forecast's mean error was {compared}; it was smaller in {wins} of {count}.{unproven}"
     if error == naive and naive > 0:
-        why = f"{tried}, nothing that was tried erred less than repeating {repeats}: that is the forecast."
+        why = f"{tried}, nothing had a smaller error than repeating {repeats}: that is the forecast."
     return {
         "skill": rounded(skill),
         "skill_margin": margin,

@@ -236,10 +236,9 @@ def _clip(values: Values, series: Series, log: Log) -> tuple[Values, Mapping[str
     lowest = np.minimum.reduce(list(values.values()))
     clipped, clipped_yhat = int((lowest < 0).sum()), int((values["yhat"] < 0).sum())
     if clipped:
-        log(
-            f"raised to zero: a bound or the forecast of {clipped} of {grain.counted(len(lowest))}, "
-            f"the forecast itself {grain.preposition} {clipped_yhat}"
-        )
+        forecast = f" and the forecast itself {grain.preposition} {clipped_yhat}" if clipped_yhat else ""
+        days = grain.counted(len(lowest))
+        log(f"negative values raised to zero: bounds {grain.preposition} {clipped} of {days}{forecast}")
     return (
         {name: np.maximum(column, 0.0) for name, column in values.items()},
         {"clipped_days": clipped, "clipped_yhat_days": clipped_yhat},

@@ -55,7 +55,7 @@ def test_where_days_tested_are_few_a_naive_that_erred_a_little_less_takes_no_par
 def test_what_so_few_days_cannot_prove_is_said():
     of = skill_of(origins(UNPROVEN, UP), made(UNPROVEN, 1.2 * UP))
     assert (of["skill"], of["skill_margin"], of["beats_naive"]) == (-0.2, 0.25, False)
-    assert of["why"].endswith("smaller from 0 of the 2. That the history is too short to prove.")
+    assert of["why"].endswith("it was smaller in 0 of 2. The history is too short to prove that.")
     assert "too short" not in skill_of(origins(PROVEN, UP), made(PROVEN, 1.2 * UP))["why"]
     assert "too short" not in skill_of(origins(UNPROVEN, UP), made(UNPROVEN, 0.8 * UP))["why"]
 
