@@ -115,7 +115,7 @@ def _contract(source: Mapping[str, Any], project: Path) -> Iterator[dg.LocalFile
     path = project / source["original_file_path"]
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip() == f"- name: {source['name']}":
-            yield _file(path, number, "what the source must serve")
+            yield _file(path, number, "its declared columns")
 
 
 def _file(path: Path, line: int, label: str) -> dg.LocalFileCodeReference:

@@ -110,7 +110,7 @@ def test_the_page_of_a_raw_table_says_whose_it_is_where_it_is_and_what_its_colum
     ):
         assert shown in said
     assert re.search(r"Row count\n\d{3},\d{3}\n", said)
-    code = page.get_by_role("link", name="what the source must serve").get_attribute("href")
+    code = page.get_by_role("link", name="its declared columns").get_attribute("href")
     assert "/models/staging/raw.yml:" in code
     picture("asset")
 
