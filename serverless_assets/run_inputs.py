@@ -57,7 +57,7 @@ class Reuse(dg.Config):
 
 
 class DefaultStyle(dg.Config):
-    """As far ahead as the forecast declares, history in blue and forecast in red."""
+    """As far ahead as the forecast declares, history in blue and forecast in red. Others: `customised`."""
 
     style: Literal["default"] = "default"
 
@@ -85,9 +85,9 @@ class CustomisedStyle(dg.Config):
     )
     nr_days_fcst: int | None = Field(
         default=None,
-        description=f"Days ahead, 1 to {LONGEST_HORIZON_DAYS}, of each forecast of the run. One by week or "
-        "month looks as many weeks or months ahead as these days take: 180 days are 26 weeks or 6 months. "
-        f"Left out: as declared. {NOT_IN_THE_FORM}",
+        description=f"The horizon: days ahead, 1 to {LONGEST_HORIZON_DAYS}, of each forecast of the run. One "
+        "by week or month looks as many weeks or months ahead as these days take: 180 days are 26 weeks or 6 "
+        f"months. Left out: as declared. {NOT_IN_THE_FORM}",
     )
 
 
@@ -102,7 +102,12 @@ class RunForecast(dg.Config):
     memory: Memory = Field(
         default="256", description='MiB, in quotes: "512". YAML reads 512 as a number, which is refused.'
     )
-    style: DefaultStyle | CustomisedStyle = Field(default=DefaultStyle(), discriminator="style")
+    style: DefaultStyle | CustomisedStyle = Field(
+        default=DefaultStyle(),
+        discriminator="style",
+        description="Horizon, colours and names. default: as declared. To choose others for this run, write "
+        "customised: {nr_days_fcst: 30, color_prediction: teal} or the like instead of default: {}.",
+    )
 
 
 class SkipForecast(dg.Config):

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 from serverless_assets.cli import main
 from serverless_assets.project_root import PROJECT_ROOT
-from serverless_assets.run_inputs import CustomisedStyle, RunForecast, RunInputs
+from serverless_assets.run_inputs import Cpu, CustomisedStyle, Memory, RunForecast, RunInputs
 from serverless_assets.settings import Settings
 
 README = PROJECT_ROOT / "README.md"
@@ -100,8 +101,9 @@ def test_every_setting_is_on_the_page_of_settings_and_no_other_is_named():
 
 def test_the_example_of_a_run_config_has_every_choice_and_is_taken():
     page = TEXTS[PROJECT_ROOT / "docs" / "dagster.md"]
-    [example] = re.findall(r"^    resources:\n(?:    .+\n)+", page, re.MULTILINE)
-    choices = yaml.safe_load(example)["resources"]["run_inputs"]["config"]
+    examples = re.findall(r"^    resources:\n(?:    .+\n)+", page, re.MULTILINE)
+    horizon, choices = (yaml.safe_load(one)["resources"]["run_inputs"]["config"] for one in examples)
+    assert RunInputs(**horizon).checked().forecast.style.nr_days_fcst == 30
     forecast = choices["forecast"]["run"]
     style = forecast["style"]["customised"]
     for chosen, of, selector in (
@@ -112,6 +114,8 @@ def test_the_example_of_a_run_config_has_every_choice_and_is_taken():
         assert {*chosen} == of.model_fields.keys() - selector
     chosen = RunForecast(**{**forecast, "style": CustomisedStyle(**style)})
     assert RunInputs(forecast=chosen).checked().forecast.style.html_report == "october.html"
+    for of in (Cpu, Memory):
+        assert ", ".join(f'`"{size}"`' for size in get_args(of)) in page
 
 
 def test_the_page_on_the_flow_has_the_run_inputs_and_every_column_with_its_type(green):

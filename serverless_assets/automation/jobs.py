@@ -3,7 +3,7 @@
 The schedules are off, unless SERVERLESS_AUTOMATION is on or somebody turns them on in the UI.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial, reduce
@@ -20,6 +20,7 @@ from serverless_assets.ingestion.raw_table import FORMATS, RawTable
 from serverless_assets.metadata import latest_materialization
 from serverless_assets.names import MAIN_JOB, RAW_TABLE_TAG, REASON_TAG
 from serverless_assets.partitions import month_tags
+from serverless_assets.run_inputs import RunInputs
 
 
 def prefill(
@@ -27,20 +28,23 @@ def prefill(
     ingestion: Literal["reload", "reuse"] = "reload",
     cpu: str = "0.25",
     memory: str = "256",
+    only: Collection[str] = tuple(RunInputs.model_fields),
 ) -> dict[str, Any]:
-    """Run config with every choice written out, so that the launchpad opens on a form that shows what there
-    is to choose: an object of the same choices would leave out those without fields."""
+    """Run config with the choices `only` written out, so that the launchpad opens on a form that shows what
+    there is to choose: an object of the same choices would leave out those without fields."""
     chosen: dict[str, Any] = {
         "rebuild": rebuild,
         "deleted_models": "keep",
         "ingestion": {ingestion: {"dataset_url": ""} if ingestion == "reload" else {}},
         "forecast": {"run": {"cpu": cpu, "memory": memory, "style": {"default": {}}}},
     }
-    return {"resources": {"run_inputs": {"config": chosen}}}
+    form = {name: value for name, value in chosen.items() if name in only}
+    return {"resources": {"run_inputs": {"config": form}}}
 
 
 FULL_REBUILD = "full_rebuild"
 PREFILL = prefill()
+FORECAST_CHOICES = ("rebuild", "forecast")
 EVERYTHING = dg.AssetSelection.all()
 NOTHING_YET = "There is nothing to forecast from yet: run serverless_pipeline once."
 
@@ -60,13 +64,13 @@ JOBS: Mapping[str, Job] = {
         # By tag, as the dbt project may choose the group; the value of the tag is the format.
         reduce(or_, (dg.AssetSelection.tag(RAW_TABLE_TAG, format) for format in FORMATS)),
         "Load the raw tables.",
-        PREFILL,
+        prefill(only=("rebuild", "ingestion")),
     ),
     # By kind, not by folder: a model is in this job wherever its file is.
     "transform": Job(
         dg.AssetSelection.kind("dbt"),
         "Build and test the dbt models from the raw tables as they are.",
-        PREFILL,
+        prefill(only=("rebuild", "deleted_models")),
     ),
     FULL_REBUILD: Job(
         EVERYTHING,
@@ -87,12 +91,16 @@ def forecast_jobs(forecast: ForecastDeclaration) -> Mapping[str, Job]:
         f"{forecast.table}, {forecast.file} and {forecast.page}, unless the run config says otherwise."
     )
     return {
-        forecast.name: Job(assets, f"Forecast and report from the models as they are. {declared}", PREFILL),
+        forecast.name: Job(
+            assets,
+            f"Forecast and report from the models as they are. {declared}",
+            prefill(only=FORECAST_CHOICES),
+        ),
         f"{forecast.name}_on_a_bigger_machine": Job(
             assets,
             "Forecast and report with 4 cores and 4 GiB, for a horizon of years or after a forecast ran out "
             "of memory or time. An unchanged forecast is not made again.",
-            prefill(cpu="4.0", memory="4096"),
+            prefill(cpu="4.0", memory="4096", only=FORECAST_CHOICES),
         ),
     }
 

@@ -291,7 +291,7 @@ def plan_job(environment: Environment) -> dg.JobDefinition:
     """A job that says what `serverless_pipeline` would do with the same run inputs, and does none of it."""
 
     @dg.op(out=dg.Out(dg.Nothing), description="What would be loaded, built and forecast, and why.")
-    def look(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
+    def plan_run(context: dg.OpExecutionContext, run_inputs: RunInputs) -> None:
         with as_failure():
             planned = dry_run(environment, run_inputs.checked())
         summary = plan_summary(planned, environment.pending_assets())
@@ -304,6 +304,6 @@ def plan_job(environment: Environment) -> dg.JobDefinition:
 
     @dg.job(name="plan", config=PREFILL, description=plan_job.__doc__)
     def job() -> None:
-        look()
+        plan_run()
 
     return job

@@ -57,7 +57,7 @@ def what_if_job(environment: Environment, declaration: ForecastDeclaration) -> d
 
     @dg.job(
         name=f"what_if_{declaration.name}",
-        config=prefill(ingestion="reuse"),
+        config=prefill(only=("forecast",)),
         description=what_if_job.__doc__,
     )
     def job() -> None:

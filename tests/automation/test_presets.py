@@ -20,12 +20,16 @@ def assets(green: Pipeline, job: str) -> set[str]:
     return {key.to_user_string() for key in found}
 
 
-def test_every_job_says_when_to_use_it_and_opens_on_every_choice():
-    for job in define_jobs(ALL_JOBS):
-        assert job.description
-        assert set(ALL_JOBS[job.name].config["resources"]["run_inputs"]["config"]) == set(
-            RunInputs.model_fields
-        )
+def test_every_job_says_when_to_use_it_and_opens_on_the_choices_that_it_takes_into_account():
+    assert all(job.description for job in define_jobs(ALL_JOBS))
+    assert {name: list(form(name)) for name in ALL_JOBS} == {
+        "serverless_pipeline": list(RunInputs.model_fields),
+        "ingest": ["rebuild", "ingestion"],
+        "transform": ["rebuild", "deleted_models"],
+        "full_rebuild": list(RunInputs.model_fields),
+        "forecast": ["rebuild", "forecast"],
+        "forecast_on_a_bigger_machine": ["rebuild", "forecast"],
+    }
 
 
 def test_a_full_rebuild_is_the_main_job_with_everything_done_again(green):
