@@ -1,5 +1,6 @@
 """The way back to an earlier release on BigQuery: tables, views and files together, at any kill."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -57,11 +58,21 @@ def test_a_rollback_returns_all_of_a_release_and_the_next_run_continues_from_it(
 
 
 @everywhere
-def test_a_rollback_gives_up_what_a_run_left_unfinished(shop: Shop, instance: dg.DagsterInstance) -> None:
+def test_a_rollback_gives_up_what_a_run_left_unfinished(
+    shop: Shop, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
     assert shop.run(1)
     assert shop.run(2)
     assert not shop.run(3, failed="some_orders")
-    shop.publisher.rollback("run-1", instance, LOG)
+    # As if the run's process had been killed.
+    instance.add_run(dg.DagsterRun("ingest", "killed-3", status=dg.DagsterRunStatus.STARTED))
+    file = shop.publisher.home / "running" / "killed-3.json"
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    with caplog.at_level(logging.INFO):
+        shop.publisher.rollback("run-1", instance, LOG)
+    assert "Run killed-3 of ingest has died: " in caplog.messages[-1]
+    assert "Its unfinished work is dropped: " in caplog.messages[-1]
     assert shop.publisher.pending_assets.read() == set()
     assert shop.publisher.artifacts.read("forecast.html") == b"forecast.html 1"
     assert shop.read() == release_of(1)
