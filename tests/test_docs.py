@@ -99,7 +99,7 @@ def test_every_setting_is_on_the_page_of_settings_and_no_other_is_named():
     assert {name for name in named if name not in code} == set()
 
 
-def test_the_example_of_a_run_config_has_every_choice_and_is_taken():
+def test_the_examples_of_a_run_config_have_every_choice_and_are_taken():
     page = TEXTS[PROJECT_ROOT / "docs" / "dagster.md"]
     examples = re.findall(r"^    resources:\n(?:    .+\n)+", page, re.MULTILINE)
     horizon, choices = (yaml.safe_load(one)["resources"]["run_inputs"]["config"] for one in examples)

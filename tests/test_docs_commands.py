@@ -34,7 +34,9 @@ JAFFLE_SHOP = (
 DECLARED = "forecasting/test_declared.py::test_another_forecast_is_scaffolded_checked_and_run_as_the_docs_say"
 INIT = "cli/test_init.py::test_a_project_of_ones_own_is_tested_and_runs_as_the_docs_say"
 DEPLOY = "test_docs_commands.py::test_the_commands_that_deploy_run_against_servers_of_the_cloud"
-# By page and the beginning of its first line, what runs each block; or what runs all of a page in order.
+RUN_CONFIG = "resources:\n  run_inputs:\n    config:\n      "
+RUN_CONFIG_IS_TAKEN = "test_docs.py::test_the_examples_of_a_run_config_have_every_choice_and_are_taken"
+# By page and its beginning, what runs each block; or what runs all of a page in order.
 BLOCKS: dict[str, dict[str, str] | str] = {
     "README.md": {
         "make run": CI,
@@ -65,7 +67,8 @@ BLOCKS: dict[str, dict[str, str] | str] = {
     "docs/dagster.md": {
         "customers = dg.AssetSpec": "test_key_prefix.py::"
         "test_a_prefix_is_in_all_of_dagster_and_nowhere_else_and_builds_nothing",
-        "resources:": "test_docs.py::test_the_example_of_a_run_config_has_every_choice_and_is_taken",
+        f"{RUN_CONFIG}forecast:": RUN_CONFIG_IS_TAKEN,
+        f"{RUN_CONFIG}rebuild:": RUN_CONFIG_IS_TAKEN,
     },
     "docs/dbt-project.md": {
         "export SERVERLESS_DBT_PROJECT": JAFFLE_SHOP,
