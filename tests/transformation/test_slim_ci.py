@@ -180,7 +180,7 @@ def test_a_model_that_is_no_more_is_told(request_):
 
 def test_without_a_manifest_of_production_it_says_to_run_the_pipeline(tmp_path):
     project = Pipeline(tmp_path / "home", None, {}).parts
-    with pytest.raises(NothingToCompareWith, match="run the pipeline there first"):
+    with pytest.raises(NothingToCompareWith, match="First run the pipeline there"):
         slim_ci.slim_ci(project.project, project.publisher)
     assert list((tmp_path / "home").glob(".scratch*")) == []
 
