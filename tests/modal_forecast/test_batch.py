@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -19,6 +18,7 @@ from modal_forecast.messages import BatchAnswer, ForecastBatch, ForecastRefused,
 from modal_forecast.model import forecast
 from modal_forecast.resources import FORKED
 from modal_forecast.wire import MessageError
+from serverless_assets.forecasting.local_compute import resident_mib
 
 WORKER = [sys.executable, "-m", "modal_forecast.worker"]
 LAST = np.datetime64("2026-10-31")
@@ -236,7 +236,7 @@ def test_seven_series_on_two_processes_take_less_than_256_mib(tmp_path):
     worker.cpu_affinity(sorted(os.sched_getaffinity(0))[:2])
     seen = 0.0
     while worker.poll() is None:
-        seen = max(seen, held(worker))
+        seen = max(seen, resident_mib(worker.pid))
         time.sleep(0.1)
     answer = BatchAnswer.from_bytes((tmp_path / "answer").read_bytes())
     print(f"seen {seen:.0f} MiB, said {answer.diagnostics}")
@@ -263,14 +263,3 @@ print(max(mib for _, mib in work_on(["one", "two"], grown, 2, print)))
 """
     grown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(grown.stdout) < 5
-
-
-def held(process):
-    """MiB of a process, and what its children do not share with it."""
-    total = 0.0
-    with suppress(psutil.Error):
-        total += process.memory_info().rss
-        for child in process.children(recursive=True):
-            with suppress(psutil.Error):
-                total += child.memory_full_info().uss
-    return total / 1024**2
