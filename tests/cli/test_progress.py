@@ -39,7 +39,7 @@ def test_a_whole_run_is_told_in_a_line_for_each_asset_and_step(green):
         assert len(lines) <= (26 if move else 33), "\n".join(lines)
     text = "\n".join(lines)
     assert "6 built: new (stg_" in text
-    assert "combined: " not in text and text.count("days ahead, ") == 1, "one line on the forecast"
+    assert "combined: " not in text and text.count(" back-tests of 180 days") == 1, "one line on the forecast"
     assert {"ingestion ...", "transformation ...", "order_forecast ...", "forecast_report ..."} <= {*moves}
     assert any(re.fullmatch(r"transformation: \d+ of \d+", move) for move in moves)
 

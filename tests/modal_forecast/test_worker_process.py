@@ -46,7 +46,7 @@ def test_a_worker_answers_what_the_model_answers_in_this_process(run):
 def test_a_worker_logs_line_by_line_while_it_works(run):
     *_, lines, early = run
     assert early
-    assert [line.split()[0] for line in lines] == ["history:", "back-test:", "combined:", "From"]
+    assert [line.split()[0] for line in lines] == ["history:", "back-test:", "combined:", "In"]
 
 
 def test_a_worker_says_what_the_forecast_took(run):
