@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+import requests
 
 from serverless_assets.errors import UserError
 from serverless_assets.publishing.releases import ReleaseError
@@ -169,6 +171,14 @@ def test_a_rollback_that_stops_anywhere_is_completed_by_the_next_run(
     assert shop.run(2)
     there, number = 2, 1
     with watching(google.bigquery) as watched:
+        if not shop.publisher.releases():
+            # Seen in two of six runs of all files, and never in this file alone. Not yet explained.
+            direct = [requests.get(google.bigquery.url + asked.path, timeout=60) for asked in watched.asked]
+            answers = [f"{answer.status_code} {answer.url} {answer.text[:300]}" for answer in direct]
+            warnings.warn(
+                "The record of releases read empty. Asked again: " + "; ".join(answers), stacklevel=1
+            )
+        assert [release.run_id for release in shop.publisher.releases()] == ["run-2", "run-1"]
         while True:
             statements: list[str] = []
             there = 3 - there
